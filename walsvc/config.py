@@ -1,0 +1,109 @@
+"""Every option of a log, with its default, bounds and the reason for them. One frozen object, validated once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+from walsvc.errors import BadOption
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+# Limits that no option moves, each with its reason.
+SEGMENT_BYTES_MIN = 64 * KIB  # below, headers and rotation outweigh the records
+SEGMENT_BYTES_MAX = 64 * GIB
+BLOCK_BYTES_MIN = 512  # the smallest sector that O_DIRECT knows
+BLOCK_BYTES_MAX = 64 * KIB
+RECORD_BYTES_MAX = 1 * GIB  # lengths are u32 on disk, and a record must fit in memory twice
+BATCH_BYTES_MAX = 10 * GIB  # walrus-rust allows as much
+ATTRIBUTES_BYTES_MAX = 64 * KIB  # labels, not data
+
+DISK_ENVIRONMENT = "WALSVC_DISK"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalConfig:
+    """Options of a log; also accepted by `walsvc.open` as keywords.
+
+    Attributes:
+        disk: "auto" (probe), "uring" or "threads". The environment variable WALSVC_DISK wins over "auto".
+        direct: write with O_DIRECT. None: where the file system takes it. True: refuse to open where it does not.
+        block_bytes: alignment of groups; a power of two, 512 B to 64 KiB. None: what the device asks for, at least 4096.
+        segment_bytes: size of a segment file, 64 KiB to 64 GiB. A young log begins with smaller ones.
+        max_record_bytes: largest payload, up to 1 GiB.
+        max_group_bytes: a group is closed when its records reach this size (one record may be larger), 4 KiB to 1 GiB.
+        max_group_records: records in a group at most; 1 means one write and one sync for each append.
+        max_batch_bytes: largest atomic batch, up to 10 GiB.
+        max_pending_bytes: payload bytes accepted but not yet durable; over it `append` waits, `append_nowait` raises.
+        commit_delay: seconds that an idle log waits for company before it commits, 0 to 1. 0: commit at once (PostgreSQL's
+            commit_delay; useful only where a sync is slow and appends are many).
+        relaxed_interval: seconds within which a Relaxed record becomes durable, above 0 up to 3600. None: only at
+            flush, rotation and close.
+        layout: "pad" (every group starts on a fresh block).
+        read_only: read a log that another process may be writing.
+    """
+
+    disk: str = "auto"
+    direct: bool | None = None
+    block_bytes: int | None = None
+    segment_bytes: int = 64 * MIB
+    max_record_bytes: int = 64 * MIB
+    max_group_bytes: int = 1 * MIB
+    max_group_records: int = 65_536
+    max_batch_bytes: int = 1 * GIB
+    max_pending_bytes: int = 256 * MIB
+    commit_delay: float = 0.0
+    relaxed_interval: float | None = 0.2
+    layout: str = "pad"
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("disk", self.disk, ("auto", "uring", "threads"))
+        one_of("direct", self.direct, (None, True, False))
+        one_of("layout", self.layout, ("pad",))
+        one_of("read_only", self.read_only, (True, False))
+        if self.block_bytes is not None:
+            between("block_bytes", self.block_bytes, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
+            if self.block_bytes & (self.block_bytes - 1):
+                raise BadOption(f"block_bytes={self.block_bytes} is not a power of two", hint="use 4096")
+        between("segment_bytes", self.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+        between("max_record_bytes", self.max_record_bytes, 1, RECORD_BYTES_MAX)
+        between("max_group_bytes", self.max_group_bytes, 4 * KIB, RECORD_BYTES_MAX)
+        between("max_group_records", self.max_group_records, 1, 1 << 24)
+        between("max_batch_bytes", self.max_batch_bytes, 1, BATCH_BYTES_MAX)
+        between("max_pending_bytes", self.max_pending_bytes, 4 * KIB, 64 * GIB)
+        between("commit_delay", self.commit_delay, 0.0, 1.0)
+        if self.relaxed_interval is not None:
+            between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
+
+    @classmethod
+    def of(cls, base: WalConfig | None, overrides: dict[str, object]) -> WalConfig:
+        """`base` (or the defaults) with `overrides`; unknown names raise BadOption."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in overrides:
+            if name not in known:
+                raise BadOption(f"unknown option {name!r}", hint="known: " + ", ".join(sorted(known)))
+        config = dataclasses.replace(base or cls(), **overrides)  # type: ignore[arg-type]
+        wished = os.environ.get(DISK_ENVIRONMENT)
+        if wished and config.disk == "auto":
+            one_of(DISK_ENVIRONMENT, wished, ("auto", "uring", "threads"))
+            config = dataclasses.replace(config, disk=wished)
+        return config
+
+
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise BadOption unless `value` is one of `allowed`."""
+    if not any(value is each or (isinstance(each, str) and value == each) for each in allowed):
+        raise BadOption(f"{name}={value!r} is not known", hint="one of: " + ", ".join(map(repr, allowed)))
+
+
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Raise BadOption unless `value` is a number of the bounds' kind within [low, high]."""
+    kinds = (int, float) if isinstance(low, float) else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise BadOption(f"{name}={value!r} is not {'a number' if float in kinds else 'an integer'}")
+    if not low <= value <= high:
+        raise BadOption(f"{name}={value} is out of bounds", hint=f"allowed: {low} to {high}")

@@ -1,0 +1,106 @@
+"""What a log asks of a disk. One disk object serves one directory and one event loop.
+
+Two kinds of calls, because they have different callers:
+
+* The hot one, `submit`: the commit coordinator's write-and-sync. It never waits, allocates no future and answers by a
+  plain callback on the loop. Names are resolved beforehand by `open_file`.
+* The cold ones, coroutines: directory work, reading, preparing segments. They never block the loop.
+
+A disk knows bytes, names and offsets. It never knows what a record is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Write:
+    """One durable write on its way. The owner keeps `view`'s memory alive and unchanged until `done` was called.
+
+    Attributes:
+        file: handle from `Disk.open_file`.
+        offset: byte offset in the file; a multiple of the disk's block_bytes where `direct`.
+        view: the bytes; length and address aligned likewise (take it from `Disk.buffer`).
+        done: called once, on the loop, as done(write, error). error is None only when every byte was written AND synced;
+            a short write, a cancelled sync and everything else is an OSError with the errno.
+    """
+
+    __slots__ = ("done", "file", "offset", "tag", "view")
+
+    def __init__(
+        self, file: int, offset: int, view: memoryview, done: Callable[[Write, OSError | None], None], tag: object = None
+    ) -> None:
+        self.file = file
+        self.offset = offset
+        self.view = view
+        self.done = done
+        self.tag = tag
+
+
+class Disk(Protocol):
+    """The contract that threads, uring and sim share (tests/contract/test_disk.py checks every line of it).
+
+    Attributes:
+        kind: "threads", "uring" or "sim".
+        reason: why this one was chosen, in words for a user.
+        path: the directory, for messages.
+        direct: whether writes bypass the page cache (O_DIRECT).
+        block_bytes: alignment that `submit` and `write` need when `direct` (1 otherwise allowed).
+        sync_method: "dsync" (RWF_DSYNC on the write) or "fdatasync" (a sync after it), in words for a user.
+    """
+
+    kind: str
+    reason: str
+    path: str
+    direct: bool
+    block_bytes: int
+    sync_method: str
+
+    # ---- hot: loop thread only, never waits
+    def submit(self, write: Write) -> None:
+        """Start one write and its sync. Several may be in flight; completions come in any order, always by callback
+        from the loop, never from inside submit (a failure to start is reported through `done`, too)."""
+
+    def buffer(self, length: int) -> memoryview:
+        """Zeroed memory of `length` bytes, aligned for `submit`."""
+
+    # ---- cold: coroutines, never block the loop; they raise OSError with the errno as the kernel gave it
+    async def list(self) -> dict[str, int]:
+        """Names of the regular files in the directory with their sizes in bytes."""
+
+    async def open_file(self, name: str) -> int:
+        """Open an existing file for `submit`; the handle stays valid across `rename`."""
+
+    async def close_file(self, file: int) -> None:
+        """Release a handle; no write may be in flight on it."""
+
+    async def allocate(self, name: str, length: int) -> None:
+        """Create `name` (it must not exist) as `length` bytes of written zeros, and sync the file and the directory.
+        Stops early, removing the file, with OSError(ECANCELED) when `close` was called meanwhile. On any failure, such as
+        ENOSPC, nothing is left behind."""
+
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`; shorter only at the end of the file. Leaves the page cache as it was where
+        the file system allows. Opens by name each time, so that a reader never pins a removed file."""
+
+    async def write(self, name: str, offset: int, data: bytes) -> None:
+        """Write `data` durably into an existing file (write, then sync); the cold twin of `submit`. Aligned likewise."""
+
+    async def sync(self, name: str) -> None:
+        """fdatasync an existing file (also one that is open read-only)."""
+
+    async def rename(self, old: str, new: str) -> None:
+        """rename(2): replaces `new` if it exists. Durable only after sync_directory."""
+
+    async def remove(self, name: str) -> None:
+        """unlink(2). Durable only after sync_directory."""
+
+    async def sync_directory(self) -> None:
+        """fsync the directory: names are durable afterwards."""
+
+    async def free_bytes(self) -> int:
+        """Bytes that this process may still allocate on the file system."""
+
+    async def close(self) -> None:
+        """Wait for every submitted write, then release all handles, threads, rings and the directory lock. Idempotent."""

@@ -1,0 +1,145 @@
+"""Every error of walsvc: one tree under WalError.
+
+A message says what happened; the fields say where (path, segment, lsn, offset) and what was expected against what was
+found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
+Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
+WalTimeout), reopen (DurabilityLost), look at the data (Corruption, UnsupportedFormat, Truncated), the path (PathError).
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class WalError(Exception):
+    """Base of all walsvc errors.
+
+    Attributes:
+        message: what happened, one sentence.
+        path: the log's directory or the file, where one is concerned.
+        segment: first LSN of the segment concerned (its file is `%016x.wal`).
+        lsn: the log sequence number concerned.
+        offset: byte offset in the segment's file.
+        expected, actual: what should have been there and what was.
+        hint: what to do next.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        segment: int | None = None,
+        lsn: int | None = None,
+        offset: int | None = None,
+        expected: object = None,
+        actual: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = None if path is None else os.fspath(path)
+        self.segment = segment
+        self.lsn = lsn
+        self.offset = offset
+        self.expected = expected
+        self.actual = actual
+        self.hint = hint
+
+    @property
+    def where(self) -> str:
+        """Path, segment, offset and LSN, as far as they are known, in one phrase."""
+        parts: list[str] = []
+        if self.path is not None:
+            parts.append(self.path)
+        if self.segment is not None:
+            parts.append(f"segment {self.segment:016x}.wal")
+        if self.offset is not None:
+            parts.append(f"offset {self.offset}")
+        if self.lsn is not None:
+            parts.append(f"LSN {self.lsn}")
+        return ", ".join(parts)
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.where:
+            text += f" [{self.where}]"
+        if self.expected is not None or self.actual is not None:
+            text += f" (expected {self.expected}, found {self.actual})"
+        if self.hint:
+            text += f". Hint: {self.hint}"
+        return text
+
+
+class Closed(WalError):
+    """The log was closed or sealed; nothing was written."""
+
+
+class Locked(WalError):
+    """Another process (or this one) has the log open for writing."""
+
+
+class DurabilityLost(WalError):
+    """A write or a sync failed: what is on stable storage is not known. Terminal until the log is opened again.
+
+    `errno` is the operating system's error number of the first failure. After a failed fsync the kernel may have marked
+    the pages clean, so a second fsync would lie (LWN 752063, "PostgreSQL's fsync() surprise"): it is never retried.
+    """
+
+    def __init__(self, message: str, *, errno: int = 0, **where: object) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.errno = errno
+
+
+class Corruption(WalError):
+    """Acknowledged data is damaged or missing. Nothing was changed on disk."""
+
+
+class Truncated(WalError):
+    """The records asked for were dropped by truncation or retention."""
+
+
+class UnsupportedFormat(WalError):
+    """The log was written by a newer version of walsvc, or uses a feature that this version does not have."""
+
+
+class Backpressure(WalError):
+    """append_nowait found no room: the pending bytes are at their cap, or the next segment is not ready. Retry later."""
+
+
+class NoSpace(WalError):
+    """No room on the device for the next segment. No LSN was given out; free some space and append again."""
+
+    def __init__(self, message: str, *, errno: int = 0, **where: object) -> None:
+        super().__init__(message, **where)  # type: ignore[arg-type]
+        self.errno = errno
+
+
+class RecordTooLarge(WalError):
+    """The payload, or the batch, is over the configured limit; nothing was written."""
+
+
+class WalTimeout(WalError, TimeoutError):
+    """A deadline passed before the work was done."""
+
+
+class WrongLoop(WalError):
+    """The log was used from another event loop, thread or process than the one that opened it."""
+
+
+class PathError(WalError, OSError):
+    """The path cannot hold a log, or there is none: missing, not a directory, no permission, read-only."""
+
+    def __init__(self, message: str, *, errno: int | None = None, **where: object) -> None:
+        WalError.__init__(self, message, **where)  # type: ignore[arg-type]
+        self.errno = errno
+
+    __str__ = WalError.__str__
+
+
+class BadPayload(WalError, TypeError):
+    """The payload is not a bytes-like object."""
+
+
+class BadOption(WalError, ValueError):
+    """An option is unknown, out of its bounds, or contradicts another; or an argument is out of range."""

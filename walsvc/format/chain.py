@@ -1,0 +1,126 @@
+"""The chain of groups in a segment: what the next group must be, and how to take it from a buffer. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from walsvc.format.group import (
+    GROUP_HEADER_BYTES,
+    GROUP_MAGIC,
+    BadGroup,
+    GroupHeader,
+    check_group_body,
+    decode_group_header,
+)
+from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, SegmentHeader
+
+
+class Need(NamedTuple):
+    """The buffer holds only a part: `length` bytes from the group's start are wanted."""
+
+    length: int
+
+
+@dataclass(slots=True)
+class Chain:
+    """What the next group of a segment must be. Start with `Chain.begin`, then `take` group after group."""
+
+    log_id: int
+    segment: int
+    align: int
+    file_bytes: int
+    generation: int
+    offset: int
+    next_lsn: int
+    previous_crc: int
+
+    @classmethod
+    def begin(cls, header: SegmentHeader, header_data: bytes, file_bytes: int) -> Chain:
+        """The chain before the first group; `header_data` are the bytes that `header` was decoded from."""
+        return cls(
+            log_id=header.log_id,
+            segment=header.first_lsn,
+            align=header.align,
+            file_bytes=file_bytes,
+            generation=header.generation,
+            offset=header.data_start,
+            next_lsn=header.first_lsn,
+            previous_crc=CRC_FIELD.unpack_from(header_data, CRC_OFFSET)[0],
+        )
+
+    def take(self, data: bytes, base: int) -> GroupHeader | Need:
+        """Check the group at `self.offset` and step behind it.
+
+        Args:
+            data: bytes of the file from offset `base` on; they may end before the group does.
+            base: file offset of data[0]; at most self.offset.
+
+        Returns:
+            The group's header (its body lies in `data` and is checked), or Need if `data` is too short.
+
+        Raises:
+            BadGroup: no valid group stands here; the chain has not moved.
+        """
+        at = self.offset - base
+        if self.offset + GROUP_HEADER_BYTES > self.file_bytes:
+            raise BadGroup("the segment is full")
+        if len(data) - at < GROUP_HEADER_BYTES:
+            return Need(GROUP_HEADER_BYTES)
+        header = decode_group_header(data, at)
+        self._check_place(header)
+        if len(data) - at < header.group_bytes:
+            return Need(header.group_bytes)
+        check_group_body(header, data, at)
+        self.generation = header.generation
+        self.offset = header.end
+        self.next_lsn = header.next_lsn
+        self.previous_crc = header.header_crc
+        return header
+
+    def _check_place(self, header: GroupHeader) -> None:
+        """Rules 2 to 4 of a valid group."""
+        if header.log_id != self.log_id:
+            raise BadGroup("the group belongs to another log")
+        if header.segment != self.segment:
+            raise BadGroup(f"the group belongs to segment {header.segment:016x}")
+        if header.offset != self.offset:
+            raise BadGroup(f"the group belongs at offset {header.offset}")
+        if header.generation < self.generation:
+            raise BadGroup(f"the group is of generation {header.generation}, left over from before {self.generation}")
+        if header.first_lsn != self.next_lsn:
+            raise BadGroup(f"the group begins with LSN {header.first_lsn}, expected {self.next_lsn}")
+        if header.previous_crc != self.previous_crc:
+            raise BadGroup("the group does not follow the one before it")
+        minimum = GROUP_HEADER_BYTES + header.payload_bytes + header.index_bytes + header.meta_bytes
+        if header.group_bytes < minimum or header.group_bytes % self.align:
+            raise BadGroup(f"the group's length {header.group_bytes} is impossible")
+        if self.offset + header.group_bytes > self.file_bytes:
+            raise BadGroup("the group reaches beyond the end of the file")
+
+
+def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
+    """The first group header in `data` which shows that the LSN where `chain` ended had been durable.
+
+    Such a header is of this log, segment and place, and was submitted when durable_lsn had reached the LSN that is
+    missing or damaged. What earlier runs left beyond a torn tail cannot be such evidence: whatever they had submitted
+    there, their durable_lsn was below the LSN at which they were cut, and the log has not lost an LSN since.
+    """
+    at = data.find(GROUP_MAGIC)
+    while at >= 0:
+        offset = base + at
+        if offset % chain.align == 0 and offset > chain.offset and len(data) - at >= GROUP_HEADER_BYTES:
+            try:
+                header = decode_group_header(data, at)
+            except BadGroup:
+                header = None
+            if (
+                header is not None
+                and header.log_id == chain.log_id
+                and header.segment == chain.segment
+                and header.offset == offset
+                and header.durable_lsn >= chain.next_lsn
+            ):
+                return header
+        at = data.find(GROUP_MAGIC, at + 1)
+    return None

@@ -1,0 +1,1 @@
+"""The log: buffer, commit, recovery, reading, retention."""

@@ -1,0 +1,192 @@
+"""A group on its way: first open and filling, then closed, then written, then durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, repeat
+from typing import Any, NamedTuple, overload
+
+from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, column, encode_group
+from walsvc.log.segments import Segment
+from walsvc.model import AppendResult
+
+make_result: partial[AppendResult] = partial(tuple.__new__, AppendResult)  # a third of the time of AppendResult(...)
+
+
+class Labels(NamedTuple):
+    """What distinguishes a record from an ordinary one."""
+
+    type: int = 0
+    topic: int = 0
+    attributes_bytes: int = 0
+
+
+class Group:
+    """Records that share one write and one sync.
+
+    `payloads` and `waiters` run in parallel, one entry for each record; a waiter is None where nobody waits for that very
+    record (Relaxed, or part of a batch). `labels` is sparse, by index. `barriers` are futures with the values they get
+    when the group is durable.
+    """
+
+    __slots__ = (
+        "attached", "barriers", "batches", "buffer", "done", "first_lsn", "flags", "group_bytes", "labels", "lengths",
+        "meta", "offset", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, segment: Segment, offset: int, first_lsn: int, prefix: bytes = b"") -> None:
+        self.segment = segment
+        self.offset = offset
+        self.first_lsn = first_lsn
+        self.prefix = prefix  # segment header and snapshot, when this group is the first of its segment
+        self.payloads: list[bytes] = []
+        self.waiters: list[asyncio.Future[AppendResult] | None] = []
+        self.batches: list[tuple[int, int, asyncio.Future[Sequence[AppendResult]]]] = []
+        self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
+        self.labels: dict[int, Labels] = {}
+        self.flags = 0
+        self.meta = b""
+        # set by close():
+        self.lengths: list[int] = []
+        self.rest = b""
+        self.group_bytes = 0
+        # set while it is written:
+        self.buffer: memoryview | None = None
+        self.attached: object = None
+        self.submitted_at = 0.0
+        self.done = False
+
+    @property
+    def next_lsn(self) -> int:
+        """LSN after the last record."""
+        return self.first_lsn + len(self.payloads)
+
+    @property
+    def empty(self) -> bool:
+        """Nothing in it to write."""
+        return not self.payloads and not self.meta and not self.flags
+
+    def close(self) -> None:
+        """Fix the group's size; nothing can be added any more."""
+        self.lengths = list(map(len, self.payloads))
+        columns = [column("I", self.lengths)]
+        if self.labels:
+            flags, rows = self._label_columns()
+            self.flags |= flags
+            columns += rows
+        columns.append(self.meta)
+        self.rest = b"".join(columns)
+        self.group_bytes = align_up(GROUP_HEADER_BYTES + sum(self.lengths) + len(self.rest), self.segment.align)
+
+    def _label_columns(self) -> tuple[Flag, list[bytes]]:
+        flags, rows = Flag(0), []
+        for position, (flag, code) in enumerate(((Flag.TYPES, "H"), (Flag.TOPICS, "I"), (Flag.ATTRIBUTES, "I"))):
+            if any(labels[position] for labels in self.labels.values()):
+                cells = [0] * len(self.payloads)
+                for index, labels in self.labels.items():
+                    cells[index] = labels[position]
+                flags |= flag
+                rows.append(column(code, cells))
+        return flags, rows
+
+    def encode(self, view: memoryview, *, generation: int, durable_lsn: int, timestamp_ns: int) -> None:
+        """Write prefix and group into `view` and hook the group into its segment's chain."""
+        begin = len(self.prefix)
+        view[:begin] = self.prefix
+        header = GroupHeader(
+            flags=self.flags,
+            log_id=self.segment.log_id,
+            generation=generation,
+            segment=self.segment.id,
+            offset=self.offset,
+            first_lsn=self.first_lsn,
+            durable_lsn=durable_lsn,
+            batch_lsn=0,
+            timestamp_ns=timestamp_ns,
+            records=len(self.payloads),
+            payload_bytes=sum(self.lengths),
+            index_bytes=len(self.rest) - len(self.meta),
+            meta_bytes=len(self.meta),
+            group_bytes=self.group_bytes,
+            previous_crc=self.segment.previous_crc,
+        )
+        self.segment.previous_crc = encode_group(view[begin:], header, self.payloads, self.rest)
+
+    def resolve(self, sync_us: int) -> None:
+        """Wake everybody who waits for this group, all in one pass: the futures are most of the cost of an append."""
+        if len(self.waiters) > 0:
+            results = self._results(sync_us)
+            for future, result in zip(self.waiters, results, strict=True):
+                if future is not None and not future.done():
+                    future.set_result(result)
+        for start, count, batch in self.batches:
+            if not batch.done():
+                batch.set_result(BatchResult(self, start, count, durable=True, sync_us=sync_us))
+        for barrier, value in self.barriers:
+            if not barrier.done():
+                barrier.set_result(value)
+
+    def _results(self, sync_us: int) -> Iterator[AppendResult]:
+        offsets = accumulate(self.lengths, initial=self.offset + GROUP_HEADER_BYTES)
+        rows = zip(
+            range(self.first_lsn, self.next_lsn),
+            repeat(self.segment.id),
+            offsets,
+            self.lengths,
+            repeat(True),
+            repeat(sync_us),
+        )
+        return map(make_result, rows)
+
+    def fail(self, error: Callable[[], BaseException]) -> int:
+        """Give everybody who waits for this group an error of their own; returns how many were told."""
+        told = 0
+        futures: list[asyncio.Future[Any] | None] = [*self.waiters]
+        futures += [batch for _, _, batch in self.batches]
+        futures += [barrier for barrier, _ in self.barriers]
+        for future in futures:
+            if future is not None and not future.done():
+                future.set_exception(error())
+                told += 1
+        return told
+
+
+class BatchResult(Sequence[AppendResult]):
+    """The results of an atomic batch, built when looked at: consecutive LSNs in one group."""
+
+    __slots__ = ("_count", "_durable", "_first_lsn", "_lengths", "_offset", "_segment_id", "_sync_us")
+
+    def __init__(self, group: Group, start: int, count: int, *, durable: bool, sync_us: int) -> None:
+        self._first_lsn = group.first_lsn + start
+        self._segment_id = group.segment.id
+        lengths = group.lengths or list(map(len, group.payloads))
+        self._offset = group.offset + GROUP_HEADER_BYTES + sum(lengths[:start])
+        self._lengths = lengths[start : start + count]
+        self._count = count
+        self._durable = durable
+        self._sync_us = sync_us
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[AppendResult]:
+        offsets = accumulate(self._lengths, initial=self._offset)
+        for index, (offset, length) in enumerate(zip(offsets, self._lengths, strict=False)):
+            yield AppendResult(self._first_lsn + index, self._segment_id, offset, length, self._durable, self._sync_us)
+
+    @overload
+    def __getitem__(self, index: int) -> AppendResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[AppendResult]: ...
+    def __getitem__(self, index: int | slice) -> AppendResult | list[AppendResult]:
+        return list(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # a sequence of values, like a list
+
+    def __repr__(self) -> str:
+        return f"BatchResult(lsn={self._first_lsn}..{self._first_lsn + self._count - 1}, durable={self._durable})"

@@ -1,0 +1,248 @@
+"""A log opened with read_only=True: reads beside a live writer in another process, and changes nothing.
+
+It sees a group once it is valid on disk and this process has synced the file: from then on no crash can take it back, so
+what a reader saw is never unseen. It does not need the writer's word for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, NoReturn
+
+from walsvc.config import WalConfig
+from walsvc.disk.base import Disk
+from walsvc.errors import BadOption, Closed, Corruption, PathError, WalTimeout
+from walsvc.format.group import BadGroup, Flag, decode_meta
+from walsvc.format.meta import Metadata, decode_map
+from walsvc.format.segment import parse_name, segment_name
+from walsvc.log.reader import Cursor, read_failed
+from walsvc.log.recovery import Examined, Recovered, examine, recover, unsupported
+from walsvc.model import Record, RecoveryReport, Stats
+
+POLL_SECONDS = 0.05
+ATTEMPTS = 20  # a living log changes under the reader: rotation and truncation may take a file away while it is read
+
+
+class ReadOnlyLog:
+    """The reading half of a log's interface; everything that would write raises Closed."""
+
+    def __init__(self, disk: Disk, config: WalConfig, found: Recovered) -> None:
+        self._disk = disk
+        self.path = disk.path
+        self.config = config
+        self._closed = False
+        self._lock = asyncio.Lock()
+        self._metadata: Metadata = found.active.metadata
+        self._tail: Examined = found.active
+        self._names = found.names
+        self._sizes = found.sizes
+        self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
+        self.report = RecoveryReport(
+            clean=found.clean,
+            created=False,
+            first_lsn=self._metadata.truncated,
+            next_lsn=self._next_lsn,
+            segments=len(found.names),
+            bytes_read=found.bytes_read,
+            findings=tuple(found.findings),
+        )
+
+    @property
+    def first_lsn(self) -> int:
+        """LSN of the first visible record."""
+        return self._metadata.truncated
+
+    @property
+    def next_lsn(self) -> int:
+        """LSN after the last record seen so far."""
+        return self._next_lsn
+
+    @property
+    def durable_lsn(self) -> int:
+        """All that a read-only log shows is durable."""
+        return self._next_lsn - 1
+
+    def segment_ids(self) -> list[int]:
+        """First LSNs of the segments, ascending."""
+        return sorted(self._names)
+
+    def segment_file(self, first_lsn: int) -> tuple[str, int]:
+        """File name and length of a segment."""
+        name = self._names[first_lsn]
+        return name, self._sizes[name]
+
+    def stats(self) -> Stats:
+        """The range and the backend; the counters of a reader are zero."""
+        return Stats(
+            disk=self._disk.kind,
+            disk_reason=self._disk.reason,
+            direct=self._disk.direct,
+            block_bytes=self._disk.block_bytes,
+            sync_method=self._disk.sync_method,
+            first_lsn=self.first_lsn,
+            next_lsn=self.next_lsn,
+            durable_lsn=self.durable_lsn,
+            records=0,
+            payload_bytes=0,
+            groups=0,
+            syncs=0,
+            written_bytes=0,
+            pending_bytes=0,
+            waiting=0,
+            rotations=0,
+            segments=len(self._names),
+            spares=sum(parse_name(name, ".spare") is not None for name in self._sizes),
+            segment_id=self._tail.header.first_lsn,
+            group_records_max=0,
+            sync_us_last=0,
+            sync_us_total=0,
+            failed=None,
+        )
+
+    async def refresh(self) -> int:
+        """Look for what the writer has added; returns next_lsn."""
+        async with self._lock:
+            try:
+                while await self._read_on() or await self._next_segment():
+                    pass
+            except FileNotFoundError:
+                await self._start_over()
+            except OSError as error:
+                raise read_failed(self._disk, error, lsn=self._next_lsn) from error
+        return self._next_lsn
+
+    async def _read_on(self) -> bool:
+        """Take the valid groups behind the known end, sync them, and only then show them."""
+        tail, taken = self._tail, 0
+        while True:
+            try:
+                raw = await tail.stream.next()
+                change = decode_map(decode_meta(raw.header, raw.data, raw.at))
+                tail.metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+                taken += 1
+            except BadGroup as error:
+                if error.newer:
+                    raise unsupported(self._disk, tail.stream, error) from None
+                break
+        if taken:
+            await self._disk.sync(tail.name)
+            self._metadata = tail.metadata
+            self._next_lsn = tail.chain.next_lsn
+        return taken > 0
+
+    async def _next_segment(self) -> bool:
+        """Move on when the segment after the known end has appeared."""
+        sizes = await self._disk.list()
+        ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
+        self._sizes = sizes
+        if ids and ids[0] > self._tail.header.first_lsn:
+            await self._start_over()
+            return False
+        self._names = {first: segment_name(first) for first in ids if first <= self._tail.header.first_lsn}
+        following = self._tail.chain.next_lsn
+        if following not in ids or following <= self._tail.header.first_lsn:
+            return False
+        examined = await examine(self._disk, segment_name(following), following, sizes)
+        await self._disk.sync(examined.name)
+        self._tail, self._metadata = examined, examined.metadata
+        self._names[following] = examined.name
+        self._next_lsn = examined.chain.next_lsn
+        return True
+
+    async def _start_over(self) -> None:
+        """The known end was truncated or recycled meanwhile: find the log afresh."""
+        found = await find(self._disk)
+        self._tail, self._metadata = found.active, found.active.metadata
+        self._names, self._sizes = found.names, found.sizes
+        self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
+
+    async def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:
+        """Iterate over durable records; see Log.read."""
+        async for records in self.read_batches(start, stop):
+            for record in records:
+                yield record
+
+    async def read_batches(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[list[Record]]:
+        """Like read, a group at a time."""
+        self._check_open()
+        await self.refresh()
+        cursor = Cursor(self._disk, self, self._start(start))
+        limit = self._next_lsn if stop is None else min(stop, self._next_lsn)
+        while records := await cursor.take(limit):
+            yield records
+
+    async def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+        """Iterate over durable records and wait for more by looking every 50 ms; ends when this log is closed."""
+        self._check_open()
+        cursor = Cursor(self._disk, self, self._start(start))
+        while not self._closed:
+            records = await cursor.take(self._next_lsn)
+            for record in records:
+                yield record
+            if not records and await self.refresh() <= cursor.next_lsn:
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _start(self, start: int | None) -> int:
+        if start is not None and start < 1:
+            raise BadOption(f"start={start} is no LSN", hint="LSNs begin with 1")
+        return self.first_lsn if start is None else start
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the log is closed", path=self.path, hint="open it again")
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise Closed("the log was opened with read_only=True", path=self.path, hint="open it without read_only")
+
+    append = append_nowait = append_batch = _refuse
+
+    async def _refuse_later(self, *_: Any, **__: Any) -> NoReturn:
+        self._refuse()
+
+    flush = wait_durable = truncate_before = truncate_after = seal = _refuse_later
+
+    @property
+    def writer(self) -> NoReturn:
+        """A read-only log has none: raises Closed."""
+        self._refuse()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""
+        self._closed = True
+        await self._disk.close()
+
+    async def __aenter__(self) -> ReadOnlyLog:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def find(disk: Disk) -> Recovered:
+    """Recover without writing. What looks damaged because the living log moved under our eyes looks otherwise at the
+    next attempt; what is damaged looks the same. PathError where there is no log."""
+    seen: object = None
+    for _ in range(ATTEMPTS):
+        try:
+            found = await recover(disk)
+            if found is None:
+                raise PathError("there is no log here", path=disk.path, hint="check the path")
+            for name in found.unsynced:
+                await disk.sync(name)
+            return found
+        except (Corruption, FileNotFoundError) as error:
+            place = (type(error), str(error))
+            if place == seen:
+                raise
+            seen = place
+            await asyncio.sleep(POLL_SECONDS)
+    raise WalTimeout("the log changed under every attempt to read it", path=disk.path, hint="try again")
+
+
+async def open_read_only(disk: Disk, config: WalConfig) -> ReadOnlyLog:
+    """A ReadOnlyLog on a disk that was opened without the lock."""
+    return ReadOnlyLog(disk, config, await find(disk))

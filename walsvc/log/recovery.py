@@ -1,0 +1,325 @@
+"""Finding the end of a log: torn tail or corruption, decided exactly.
+
+Opening reads the newest segment, and older ones only as far as nothing proves that they are complete. Nothing here
+writes; `opening.py` does what the findings demand.
+
+The question at the first invalid group is always the same: had the LSN that is missing there been durable? It had, if
+any later group says so by its durable_lsn, in the same segment or in a later one; then it is Corruption. If nothing says
+so, nobody was ever told that the record is safe, and it is a torn tail.
+
+A new segment's first write holds header, snapshot and first group. The file gets its name only after that write, so
+under a `.wal` name the header and snapshot are always durable, and damage to them is Corruption. If a crash came before
+the name was durable, the file is found under the spare's name and adopted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from walsvc.disk.base import Disk
+from walsvc.errors import Corruption, UnsupportedFormat
+from walsvc.format.chain import Chain
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header, decode_meta
+from walsvc.format.meta import Metadata, decode_map
+from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.log.stream import GroupStream, load_header, open_stream
+from walsvc.model import Finding
+
+
+@dataclass(slots=True)
+class Examined:
+    """A segment read to its end."""
+
+    name: str
+    header: SegmentHeader
+    stream: GroupStream
+    groups: int = 0
+    last_flags: int = 0
+    durable_lsn: int = 0  # the highest that any of its groups says
+    metadata: Metadata = field(default_factory=Metadata)
+    end_reason: str = ""
+
+    @property
+    def chain(self) -> Chain:
+        """Where its groups end."""
+        return self.stream.chain
+
+    @property
+    def proves_predecessor(self) -> bool:
+        """One of its groups says that everything before the segment is durable."""
+        return self.durable_lsn >= self.header.first_lsn - 1
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a directory holds.
+
+    `names` maps each segment's first LSN to its file, oldest first, without what was dropped. `active` is the last one.
+    """
+
+    active: Examined
+    names: dict[int, str]
+    sizes: dict[str, int]
+    clean: bool
+    findings: list[Finding]
+    bytes_read: int
+    dropped: list[str] = field(default_factory=list)  # successors that were never acknowledged
+    adopted: str | None = None  # spare's name of the active segment when its rename was lost
+    unsynced: list[str] = field(default_factory=list)  # files whose content a crash may not have kept yet
+    cut: int | None = None  # a truncate_after to finish
+
+
+async def recover(disk: Disk) -> Recovered | None:
+    """Find the log's segments and its end. None: there is no log yet.
+
+    Raises:
+        Corruption, UnsupportedFormat: nothing was changed on disk.
+        OSError: from listing or reading; a read error is never taken for the end.
+    """
+    sizes = await disk.list()
+    ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
+    if not ids:
+        await refuse_lost_segments(disk, sizes)
+        return None
+    tail = [await examine(disk, segment_name(ids[-1]), ids[-1], sizes)]
+    metadata = tail[0].metadata
+    findings: list[Finding] = []
+    if metadata.cut is not None and metadata.cut + 1 < ids[-1]:
+        # truncate_after had begun: its mark in the newest segment counts, whatever is left of the others
+        return finish_cut(tail[0], metadata.cut, ids, sizes)
+    await check_complete(disk, ids, tail[0].header)
+    adopted = await find_successor(disk, tail[0], sizes)
+    position = len(ids) - 1
+    while position > 0 and not tail[0].proves_predecessor:
+        position -= 1
+        tail.insert(0, await examine(disk, segment_name(ids[position]), ids[position], sizes))
+    if adopted is not None:
+        tail.append(adopted)
+    active, dropped = await judge(disk, tail)
+    for each in dropped:
+        findings.append(successor_dropped(each, active))
+    names = {first: segment_name(first) for first in ids if first <= active.header.first_lsn}
+    names[active.header.first_lsn] = active.name
+    clean = bool(active.last_flags & Flag.CLOSE) and not dropped
+    if not clean:
+        findings.append(await describe_tail(disk, active))
+    if active.metadata.truncated < ids[0]:
+        raise Corruption(
+            "the log's first segments are missing",
+            path=disk.path,
+            segment=ids[0],
+            lsn=active.metadata.truncated,
+            expected=f"a segment that holds LSN {active.metadata.truncated}",
+            actual=f"{segment_name(ids[0])} as the first",
+            hint="restore the missing files from a backup",
+        )
+    return Recovered(
+        active=active,
+        names=names,
+        sizes=sizes,
+        clean=clean,
+        findings=findings,
+        bytes_read=sum(each.stream.bytes_read for each in tail),
+        dropped=[each.name for each in dropped],
+        adopted=active.name if parse_name(active.name, ".wal") is None else None,
+        unsynced=[each.name for each in tail if each not in dropped],
+        cut=active.metadata.cut,
+    )
+
+
+async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) -> Examined:
+    """Read one segment to the end of its valid groups."""
+    header, stream = await open_stream(disk, name, first_lsn, sizes[name])
+    found = Examined(name, header, stream)
+    while True:
+        try:
+            raw = await stream.next()
+            change = decode_map(decode_meta(raw.header, raw.data, raw.at))
+            found.metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+        except BadGroup as error:
+            if error.newer:
+                raise unsupported(disk, stream, error) from None
+            found.end_reason = error.reason
+            break
+        found.groups += 1
+        found.last_flags = raw.header.flags
+        found.durable_lsn = max(found.durable_lsn, raw.header.durable_lsn)
+    if found.groups == 0 and parse_name(name, ".wal") is not None:
+        raise corruption(disk, found, "the segment's first group is damaged, and it was durable before the file's name")
+    return found
+
+
+async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int]) -> Examined | None:
+    """The segment after `newest` whose rename was lost in a crash, if there is one: it waits under its spare's name."""
+    name = spare_name(newest.header.ordinal + 1)
+    if name not in sizes:
+        return None
+    try:
+        header, _ = await load_header(disk, name, None)
+    except Corruption:
+        return None  # an ordinary spare: nothing was written to it yet
+    same_log = header.log_id == newest.header.log_id and header.ordinal == newest.header.ordinal + 1
+    if not same_log or header.generation < newest.chain.generation or header.first_lsn < newest.chain.next_lsn:
+        return None
+    successor = await examine(disk, name, header.first_lsn, sizes)
+    return successor if successor.groups else None
+
+
+async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examined]]:
+    """Decide which of the newest segments is the active one, and which of those after it were never acknowledged.
+
+    Raises Corruption if anything proves that a missing record had been durable.
+    """
+    active, dropped = tail[0], list[Examined]()
+    for position, following in enumerate(tail[1:], start=1):
+        if active.chain.next_lsn >= following.header.first_lsn:
+            active = following
+            continue
+        dropped = tail[position:]
+        proof = max(each.durable_lsn for each in dropped)
+        if proof >= active.chain.next_lsn:
+            raise corruption(disk, active, f"a later segment shows that LSN {active.chain.next_lsn} was durable")
+        break
+    evidence = await active.stream.evidence()
+    if evidence is not None:
+        raise corruption(
+            disk,
+            active,
+            f"{active.end_reason}, and the group at offset {evidence.offset} shows that LSN {active.chain.next_lsn} "
+            "was durable",
+        )
+    if active.metadata.successor is not None:
+        raise Corruption(
+            "the log's last segment is missing",
+            path=disk.path,
+            segment=active.metadata.successor,
+            lsn=active.metadata.successor,
+            expected=segment_name(active.metadata.successor),
+            actual=f"{active.name} is sealed and names it, but there is no such file",
+            hint="restore it from a backup; nothing was changed",
+        )
+    return active, dropped
+
+
+async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> None:
+    """Segments are numbered, so two headers tell whether one between them is missing."""
+    oldest, _ = await load_header(disk, segment_name(ids[0]), ids[0])
+    low, high = 0, len(ids) - 1
+    if oldest.log_id != newest.log_id:
+        raise foreign(disk, ids[0], oldest, newest)
+    if newest.ordinal - oldest.ordinal == high:
+        return
+    first = oldest.ordinal
+    while high - low > 1:  # bisect: between low and high the numbers do not match the count
+        middle = (low + high) // 2
+        header, _ = await load_header(disk, segment_name(ids[middle]), ids[middle])
+        if header.log_id != newest.log_id:
+            raise foreign(disk, ids[middle], header, newest)
+        if header.ordinal - first == middle:
+            low = middle
+        else:
+            high = middle
+    raise Corruption(
+        "a segment in the middle of the log is missing, or one is there twice",
+        path=disk.path,
+        segment=ids[high],
+        expected=f"segment number {first + high} after {segment_name(ids[low])}",
+        actual=f"{segment_name(ids[high])}",
+        hint="restore the missing file from a backup, or move a foreign one elsewhere",
+    )
+
+
+async def refuse_lost_segments(disk: Disk, sizes: dict[str, int]) -> None:
+    """No segment at all: fine for a new log, not where a spare shows that there had been several."""
+    for name in sizes:
+        if parse_name(name, ".spare") is None:
+            continue
+        try:
+            header, _ = await load_header(disk, name, None)
+        except (Corruption, UnsupportedFormat):
+            continue
+        if header.ordinal > 1:
+            raise Corruption(
+                "all segments of the log are missing",
+                path=disk.path,
+                segment=header.first_lsn,
+                expected="at least one .wal file",
+                actual=f"{name}, which belonged to segment number {header.ordinal}",
+                hint="restore the segments from a backup",
+            )
+
+
+def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]) -> Recovered:
+    """The view of a log whose truncate_after was interrupted."""
+    names = {first: segment_name(first) for first in ids}
+    finding = Finding("truncation_resumed", f"truncate_after({cut}) had been interrupted", newest.header.first_lsn)
+    return Recovered(newest, names, sizes, False, [finding], newest.stream.bytes_read, unsynced=[newest.name], cut=cut)
+
+
+async def describe_tail(disk: Disk, active: Examined) -> Finding:
+    """What stands behind the last valid group after a crash, for the report."""
+    chain = active.chain
+    place = partial(Finding, segment=active.header.first_lsn, offset=chain.offset, lsn=chain.next_lsn)
+    data = b""
+    if chain.offset < chain.file_bytes:
+        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, chain.align))
+    torn: GroupHeader | None = None
+    try:
+        torn = decode_group_header(data)
+    except BadGroup:
+        pass
+    stale = torn is not None and (torn.segment != chain.segment or torn.generation < chain.generation)
+    leftover = torn is None and active.header.optional & RECYCLED
+    if stale or leftover or not data.strip(b"\0"):
+        return place("unclean_close", "the log was not closed in order; nothing was lost")
+    length = torn.group_bytes if torn is not None else len(data)
+    message = f"a group that was never acknowledged was dropped: {active.end_reason}"
+    return place("torn_tail", message, length=length)
+
+
+def successor_dropped(each: Examined, active: Examined) -> Finding:
+    """Finding for a segment that was begun but never acknowledged."""
+    return Finding(
+        "successor_dropped",
+        f"{each.name} was begun, but a record before it had not become durable",
+        segment=each.header.first_lsn,
+        lsn=active.chain.next_lsn,
+        length=each.chain.offset,
+    )
+
+
+def corruption(disk: Disk, found: Examined, message: str) -> Corruption:
+    """Corruption at the end of `found`'s valid groups."""
+    return Corruption(
+        message,
+        path=disk.path,
+        segment=found.header.first_lsn,
+        offset=found.chain.offset,
+        lsn=found.chain.next_lsn,
+        hint="acknowledged data is damaged; nothing was changed. See `walsvc verify`, and restore from a backup",
+    )
+
+
+def unsupported(disk: Disk, stream: GroupStream, error: BadGroup) -> UnsupportedFormat:
+    """UnsupportedFormat at the place of a group that a newer walsvc wrote."""
+    return UnsupportedFormat(
+        error.reason,
+        path=disk.path,
+        segment=stream.chain.segment,
+        offset=stream.chain.offset,
+        lsn=stream.chain.next_lsn,
+        hint="upgrade walsvc",
+    )
+
+
+def foreign(disk: Disk, first_lsn: int, found: SegmentHeader, newest: SegmentHeader) -> Corruption:
+    """A segment of another log in the directory."""
+    return Corruption(
+        f"{segment_name(first_lsn)} belongs to another log",
+        path=disk.path,
+        segment=first_lsn,
+        expected=f"log id {newest.log_id:016x}",
+        actual=f"{found.log_id:016x}",
+        hint="move the foreign file elsewhere",
+    )

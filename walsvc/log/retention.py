@@ -1,0 +1,152 @@
+"""Dropping records: truncate_before at the log's head, truncate_after at its end. Both survive a kill at any point.
+
+truncate_before writes the new first LSN into the log and, once that is durable, removes or recycles whole segments,
+oldest first, so that what is left is always one piece.
+
+truncate_after writes its intent into the newest segment, then installs a new segment that begins right behind the cut:
+its rename is the commit point. Readers stop at the next segment's first LSN, so what lies beyond the cut in older files
+is never looked at. The segments in between go next, and the one that holds the intent goes last: as long as it is there,
+opening the log finishes the work.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from walsvc.errors import BadOption
+from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
+from walsvc.log.commit import segment_prefix
+from walsvc.log.group import Group
+from walsvc.log.segments import Segment
+from walsvc.log.stream import load_header
+from walsvc.log.writer import WalWriter
+
+RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
+SPARES_KEPT = 2
+
+
+async def truncate_before(writer: WalWriter, lsn: int) -> None:
+    """Drop all records below `lsn`, durably."""
+    writer._check_call()
+    if not 1 <= lsn <= writer.next_lsn:
+        raise BadOption(
+            f"truncate_before({lsn}) is out of range",
+            path=writer._disk.path,
+            hint=f"first_lsn to next_lsn: {writer._metadata.truncated} to {writer.next_lsn}",
+        )
+    if lsn <= writer._metadata.truncated:
+        return
+    async with writer._maintaining(hold_appends=False):
+        await writer._durable(lsn - 1)
+        await writer._write_meta({"truncated": lsn})
+        await drop_segments(writer)
+
+
+async def drop_segments(writer: WalWriter) -> None:
+    """Remove or recycle the segments whose records are all below the truncation point; safe to run at any time."""
+    disk = writer._disk
+    while True:
+        ids = writer._segment_ids
+        if len(ids) < 2 or ids[1] > writer._metadata.truncated or ids[1] > writer._durable_lsn + 1:
+            return
+        first = ids[0]
+        length = writer._segment_bytes[first]
+        if length == writer._config.segment_bytes and writer._spares.count < SPARES_KEPT:
+            name = spare_name(RECYCLED_NAME | first)
+            await disk.rename(segment_name(first), name)
+            writer._spares.recyclable[name] = length
+        else:
+            await disk.remove(segment_name(first))
+        writer._segment_ids.remove(first)
+        del writer._segment_bytes[first]
+        await disk.sync_directory()
+
+
+async def truncate_after(writer: WalWriter, lsn: int) -> None:
+    """Drop all records above `lsn`, durably; the next append gets lsn + 1."""
+    writer._check_call()
+    first = writer._metadata.truncated
+    if not first - 1 <= lsn < writer.next_lsn:
+        raise BadOption(
+            f"truncate_after({lsn}) is out of range",
+            path=writer._disk.path,
+            hint=f"first_lsn - 1 to next_lsn - 1: {first - 1} to {writer.next_lsn - 1}",
+        )
+    async with writer._maintaining(hold_appends=True):
+        await writer._durable(writer.next_lsn - 1)
+        await writer._rotation_ended()
+        if lsn < writer.next_lsn - 1:
+            await writer._write_meta({"cut": lsn})
+            await writer._rotation_ended()
+            await finish_cut(writer, lsn)
+
+
+async def finish_cut(writer: WalWriter, lsn: int) -> None:
+    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
+    disk, newest = writer._disk, writer._segment
+    while writer._spares.spare is None:
+        writer._spares.prepare(newest.ordinal + 1, newest.file_bytes)
+        await writer._spares.settle()
+        if (error := writer._no_space()) is not None:
+            raise error
+        if writer._failure is not None:
+            raise writer._again()
+    spare = writer._spares.take()
+    ids = writer._segment_ids
+    place = bisect_right(ids, lsn) - 1
+    holder, ordinal = None, 1
+    if place >= 0:
+        holder = ids[place]
+        ordinal = (await load_header(disk, segment_name(holder), holder))[0].ordinal + 1
+    elif ids:
+        ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
+    writer._generation += 1
+    writer._metadata.cut = None
+    prefix, previous_crc = segment_prefix(
+        SegmentHeader(
+            block_bytes=newest.align,
+            file_bytes=spare.file_bytes,
+            log_id=newest.log_id,
+            generation=writer._generation,
+            ordinal=ordinal,
+            first_lsn=lsn + 1,
+            created_ns=writer._clock(),
+            previous_end=0,
+            align=newest.align,
+            optional=RECYCLED if spare.recycled else 0,
+        ),
+        writer._metadata,
+        durable_lsn=lsn,
+    )
+    await disk.write(spare.name, 0, prefix)
+    await disk.rename(spare.name, segment_name(lsn + 1))
+    await disk.sync_directory()
+    if holder == newest.id:
+        await writer._seal(newest, lsn + 1)
+    gone = [first for first in ids if first > lsn + 1]
+    for first in gone:
+        if first != newest.id:
+            await disk.remove(segment_name(first))
+    await disk.sync_directory()
+    if newest.id in gone:
+        await disk.remove(segment_name(newest.id))
+        await disk.sync_directory()
+    await disk.close_file(newest.file)
+    segment = Segment(
+        id=lsn + 1,
+        file=spare.file,
+        file_bytes=spare.file_bytes,
+        align=newest.align,
+        log_id=newest.log_id,
+        ordinal=ordinal,
+        end=len(prefix),
+        previous_crc=previous_crc,
+        name=segment_name(lsn + 1),
+    )
+    for first in [first for first in ids if first > lsn]:
+        del writer._segment_bytes[first]
+    writer._segment_ids = [first for first in ids if first <= lsn] + [lsn + 1]
+    writer._segment_bytes[lsn + 1] = spare.file_bytes
+    writer._segment = segment
+    writer._durable_lsn = lsn
+    writer._start_filling(Group(segment, segment.end, lsn + 1))

@@ -1,0 +1,148 @@
+"""Segments as the writer sees them: the active file, the one being sealed, and the pipeline that prepares the next.
+
+Preparing costs a file of written zeros and three syncs, so it happens ahead of time and in the background, as etcd's
+file_pipeline.go does. A young log begins with small segments (1 MiB, then eight times as much each, up to segment_bytes),
+so that a log of a few records does not occupy 64 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from walsvc.config import MIB
+from walsvc.disk.base import Disk
+from walsvc.format.segment import segment_name, spare_name
+
+FIRST_SEGMENT_BYTES = 1 * MIB
+GROWTH = 8
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(slots=True)
+class Segment:
+    """A segment that is being written.
+
+    `end` is where the next group will be placed. The last block before `limit` is never used by records: a seal must
+    always find room, whatever happens.
+    """
+
+    id: int
+    file: int
+    file_bytes: int
+    align: int
+    log_id: int
+    ordinal: int
+    end: int
+    previous_crc: int
+    name: str
+
+    @property
+    def limit(self) -> int:
+        """Groups other than the seal end here at the latest."""
+        return self.file_bytes - self.align
+
+
+class Spare(NamedTuple):
+    """A prepared file: every byte was written once (zeros, or a former segment), synced with its directory entry."""
+
+    name: str
+    file: int
+    file_bytes: int
+    recycled: bool  # it may hold old bytes instead of zeros
+
+
+def first_segment_bytes(segment_bytes: int) -> int:
+    """Size of a new log's first segment."""
+    return min(FIRST_SEGMENT_BYTES, segment_bytes)
+
+
+class SparePipeline:
+    """Prepares one spare at a time.
+
+    `ready()` is called on the loop whenever a preparation ended, well or not; `spare` or `error` then say how.
+    """
+
+    def __init__(self, disk: Disk, segment_bytes: int, ready: Callable[[], None]) -> None:
+        self._disk = disk
+        self._segment_bytes = segment_bytes
+        self._ready = ready
+        self._task: asyncio.Task[None] | None = None
+        self.recyclable: dict[str, int] = {}  # file name -> length: old segments and spares of earlier runs
+        self.spare: Spare | None = None
+        self.error: OSError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """A preparation is under way."""
+        return self._task is not None
+
+    @property
+    def count(self) -> int:
+        """Spare files at hand."""
+        return len(self.recyclable) + (self.spare is not None)
+
+    def prepare(self, ordinal: int, after_bytes: int, need: int = 0) -> None:
+        """Have a spare for segment `ordinal` made, unless one is there or on its way.
+
+        Args:
+            ordinal: number of the segment that it is for.
+            after_bytes: size of the segment before it.
+            need: bytes that it must hold; a spare that is too small is replaced.
+        """
+        if self._task is not None or (self.spare is not None and self.spare.file_bytes >= need):
+            return
+        self.error = None
+        length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
+        self._task = asyncio.get_running_loop().create_task(self._prepare(ordinal, length))
+
+    async def _prepare(self, ordinal: int, length: int) -> None:
+        name = spare_name(ordinal)
+        try:
+            if self.spare is not None:
+                old, self.spare = self.spare, None
+                await self._disk.close_file(old.file)
+                self.recyclable[old.name] = old.file_bytes
+            await self._drop_unfit(name, length)
+            recycled = next(iter(self.recyclable), None)
+            if recycled is None:
+                await self._disk.allocate(name, length)
+            else:
+                if recycled != name:
+                    await self._disk.rename(recycled, name)
+                    await self._disk.sync_directory()
+                length = self.recyclable.pop(recycled)
+            self.spare = Spare(name, await self._disk.open_file(name), length, recycled is not None)
+        except OSError as error:
+            self.error = error
+        finally:
+            self._task = None
+        self._ready()
+
+    async def _drop_unfit(self, name: str, length: int) -> None:
+        """Remove what cannot be recycled, so that at most one fitting file is left and `name` is free."""
+        for old, old_bytes in list(self.recyclable.items()):
+            if old_bytes < length or (old != name and name in self.recyclable):
+                await self._disk.remove(old)
+                del self.recyclable[old]
+
+    def take(self) -> Spare:
+        """Hand the prepared spare over."""
+        assert self.spare is not None, "take() without a prepared spare"
+        spare, self.spare = self.spare, None
+        return spare
+
+    async def settle(self) -> None:
+        """Wait for a preparation under way."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+
+async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:
+    """Give a spare its name as a segment; durable only after sync_directory."""
+    name = segment_name(first_lsn)
+    await disk.rename(spare.name, name)
+    return name

@@ -1,0 +1,127 @@
+"""Groups of one segment, read in large pieces and checked one by one. Recovery, readers and inspection share it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from walsvc.config import MIB
+from walsvc.disk.base import Disk
+from walsvc.errors import Corruption, UnsupportedFormat
+from walsvc.format.chain import Chain, Need, later_evidence
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, GroupHeader
+from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header
+
+CHUNK_BYTES = 1 * MIB
+
+
+class RawGroup(NamedTuple):
+    """A checked group: its header, and the buffer in which it stands at `at`."""
+
+    header: GroupHeader
+    data: bytes
+    at: int
+
+
+class GroupStream:
+    """Reads a segment's groups in order.
+
+    `chain` says where it stands. A file that is being written can be read on after the end was met: what was read before
+    the end is forgotten and read afresh.
+    """
+
+    def __init__(self, disk: Disk, name: str, chain: Chain, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self.disk = disk
+        self.name = name
+        self.chain = chain
+        self.bytes_read = 0
+        self._chunk_bytes = chunk_bytes
+        self._data = b""
+        self._base = 0
+
+    async def next(self) -> RawGroup:
+        """The next group. Raises BadGroup where no valid one stands, with the chain unmoved; OSError from reading."""
+        fresh = False
+        while True:
+            try:
+                taken: GroupHeader | Need = self._take()
+            except BadGroup:
+                if fresh:
+                    self._data = b""
+                    raise
+                taken = Need(GROUP_HEADER_BYTES)
+            if isinstance(taken, GroupHeader):
+                return RawGroup(taken, self._data, taken.offset - self._base)
+            await self._fetch(taken.length)
+            fresh = True
+            if len(self._data) < taken.length:
+                self._data = b""
+                raise BadGroup("the file ends inside a group")
+
+    def _take(self) -> GroupHeader | Need:
+        if not self._data:
+            return Need(GROUP_HEADER_BYTES)
+        return self.chain.take(self._data, self._base)
+
+    async def _fetch(self, length: int) -> None:
+        want = max(length, self._chunk_bytes)
+        self._base = self.chain.offset
+        self._data = await self.disk.read(self.name, self._base, min(want, self.chain.file_bytes - self._base))
+        self.bytes_read += len(self._data)
+
+    async def evidence(self) -> GroupHeader | None:
+        """After the end was met: a later group that proves that the record missing here had been durable."""
+        position = self.chain.offset
+        while position < self.chain.file_bytes:
+            data = await self.disk.read(self.name, position, self._chunk_bytes + GROUP_HEADER_BYTES)
+            self.bytes_read += len(data)
+            found = later_evidence(self.chain, data, position)
+            if found is not None:
+                return found
+            position += self._chunk_bytes
+        return None
+
+
+async def load_header(disk: Disk, name: str, first_lsn: int | None) -> tuple[SegmentHeader, bytes]:
+    """Read and check a segment's header.
+
+    Args:
+        disk: where.
+        name: the file.
+        first_lsn: what its name says; None for a spare.
+
+    Raises:
+        Corruption, UnsupportedFormat: with path, segment and offset 0.
+    """
+    data = await disk.read(name, 0, SEGMENT_HEADER_BYTES)
+    path = f"{disk.path.rstrip('/')}/{name}"
+    try:
+        header = decode_segment_header(data)
+    except BadSegment as error:
+        if error.newer:
+            raise UnsupportedFormat(
+                f"{name} needs a newer walsvc: {error.reason}", path=path, segment=first_lsn, hint="upgrade walsvc"
+            ) from None
+        raise Corruption(
+            f"{name} is no walsvc segment, or its header is damaged: {error.reason}",
+            path=path,
+            segment=first_lsn,
+            offset=0,
+            hint="if the file is not part of this log, move it elsewhere; otherwise restore it from a backup",
+        ) from None
+    if first_lsn is not None and header.first_lsn != first_lsn:
+        raise Corruption(
+            f"{name} is the segment of another LSN, renamed or copied",
+            path=path,
+            segment=first_lsn,
+            offset=0,
+            expected=f"first LSN {first_lsn}",
+            actual=f"first LSN {header.first_lsn}",
+            hint=f"its own name would be {header.file_name}",
+        )
+    return header, data
+
+
+async def open_stream(disk: Disk, name: str, first_lsn: int, file_bytes: int) -> tuple[SegmentHeader, GroupStream]:
+    """A stream at the first group of a segment."""
+    header, data = await load_header(disk, name, first_lsn)
+    return header, GroupStream(disk, name, Chain.begin(header, data, file_bytes))

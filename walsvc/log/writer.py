@@ -1,0 +1,531 @@
+"""WalWriter: the append side of a log.
+
+Group commit reads as a three-way choice (okaywal): a record is already durable, or somebody is committing and takes it
+along, or this append starts the commit. `append` is a plain function that returns a future, not a coroutine: gather and
+wait_for take it as it is, and no task is needed for an append in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from walsvc.config import ATTRIBUTES_BYTES_MAX, RECORD_BYTES_MAX, WalConfig, between, one_of
+from walsvc.disk.base import Disk
+from walsvc.errors import (
+    Backpressure,
+    BadOption,
+    BadPayload,
+    Closed,
+    DurabilityLost,
+    NoSpace,
+    RecordTooLarge,
+    WalError,
+    WalTimeout,
+    WrongLoop,
+)
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.meta import Metadata
+from walsvc.log.commit import Committer
+from walsvc.log.group import BatchResult, Labels
+from walsvc.log.segments import Segment
+from walsvc.model import AppendResult, Mode, Relaxed, Stats, Strict
+
+get_running_loop = asyncio.get_running_loop
+NO_FLAGS = Flag(0)
+
+
+class Entry:
+    """An append that is being accepted, or waits in the queue for room."""
+
+    __slots__ = ("batch", "future", "labels", "mode", "payloads", "size")
+
+    def __init__(
+        self, payloads: list[bytes], mode: Mode, labels: Labels | None, *, batch: bool, future: asyncio.Future[Any]
+    ) -> None:
+        self.payloads = payloads
+        self.mode = mode
+        self.labels = labels
+        self.batch = batch
+        self.future = future
+        self.size = sum(map(len, payloads))
+
+
+class WalWriter(Committer):
+    """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
+
+    Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
+    after close or seal, and DurabilityLost after the first failed write or sync.
+    """
+
+    def __init__(
+        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+    ) -> None:
+        self._waiting: deque[Entry] = deque()
+        self._room_waiters: list[asyncio.Future[None]] = []
+        self._maintenance = asyncio.Lock()
+        self._appends_held = False
+        self._records_max = config.max_group_records
+        self._relaxed_timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._process = os.getpid()
+        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
+        WRITERS.add(self)
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], **options: Any) -> WalWriter:
+        """Open (or create) the log in directory `path` for appending. Options and errors as in `walsvc.open`."""
+        from walsvc.log.log import Log, open_log
+
+        log: Log = await open_log(path, WalConfig.of(None, options))
+        return log.writer
+
+    # ---- appending
+
+    def append(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Append one record; await the result.
+
+        Args:
+            payload: anything with the buffer protocol, 0 to max_record_bytes; it is copied unless it is bytes.
+            mode: Strict answers when the record and all before it are on stable storage. Relaxed answers at once;
+                the record becomes durable within `relaxed_interval`.
+            type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
+            attributes: labels, a msgpack-able map of at most 64 KiB encoded.
+
+        Returns:
+            A future. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
+            before the record is accepted, nothing is written; later, the record stays and only the wait ends.
+
+        Raises:
+            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; at once where the call
+            itself is wrong, through the future otherwise.
+        """
+        if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
+            room = self._room - len(payload) - self._record_cost
+            if room >= 0 and len(self._payloads) < self._records_max and get_running_loop() is self._loop:
+                self._room = room
+                self._payloads.append(payload)
+                future: asyncio.Future[AppendResult] = self._create_future()
+                self._waiters.append(future)
+                if not self._commit_wanted:
+                    self._want_commit()
+                return future
+        return self._enter(self._single(payload, mode, type, attributes), wait=True)
+
+    def append_nowait(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        return self._enter(self._single(payload, mode, type, attributes), wait=False)
+
+    def append_batch(
+        self, payloads: Iterable[bytes | bytearray | memoryview], *, mode: Mode = Strict
+    ) -> asyncio.Future[Sequence[AppendResult]]:
+        """Append several records atomically: after a crash all of them are there, or none.
+
+        Args:
+            payloads: any number of payloads, together at most max_batch_bytes and 1 GiB. They get consecutive LSNs.
+            mode: as in append, for the whole batch.
+
+        Returns:
+            A future of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
+
+        Raises:
+            As append; RecordTooLarge also for the batch as a whole.
+        """
+        pieces: list[Any] = list(payloads)
+        if set(map(type, pieces)) - {bytes}:
+            pieces = [to_bytes(piece) for piece in pieces]
+        self._check_call(mode)
+        limit = min(self._config.max_batch_bytes, RECORD_BYTES_MAX)
+        entry = Entry(pieces, mode, None, batch=True, future=self._create_future())
+        if entry.size > limit:
+            raise RecordTooLarge(
+                f"the batch has {entry.size} bytes, the limit is {limit}",
+                path=self._disk.path,
+                hint="split it, or open the log with a larger max_batch_bytes",
+            )
+        if pieces:
+            self._check_length(max(map(len, pieces)))
+            return self._enter(entry, wait=True)
+        entry.future.set_result([])
+        return entry.future
+
+    def _single(
+        self, payload: bytes | bytearray | memoryview, mode: Mode, type: int, attributes: Mapping[str, Any] | None
+    ) -> Entry:
+        """Check one append's arguments and make them an entry."""
+        piece = to_bytes(payload)
+        self._check_call(mode)
+        self._check_length(len(piece))
+        between("type", type, 0, 0xFFFF)
+        labels = None
+        if type or attributes:
+            packed = pack_attributes(attributes) if attributes else b""
+            labels = Labels(type, 0, len(packed))
+            piece = packed + piece
+        return Entry([piece], mode, labels, batch=False, future=self._create_future())
+
+    def _check_length(self, length: int) -> None:
+        if length > self._config.max_record_bytes:
+            raise RecordTooLarge(
+                f"the payload has {length} bytes, the limit is {self._config.max_record_bytes}",
+                path=self._disk.path,
+                hint="split it, or open the log with a larger max_record_bytes",
+            )
+
+    def _check_call(self, mode: Mode = Strict) -> None:
+        """Whatever makes any call wrong or vain: other loop, closed, failed, unknown mode."""
+        self._check_loop()
+        one_of("mode", mode, (Strict, Relaxed))
+        if (error := self._terminal()) is not None:
+            raise error
+
+    def _check_loop(self) -> None:
+        running: asyncio.AbstractEventLoop | None
+        try:
+            running = get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop or os.getpid() != self._process:
+            whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
+            raise WrongLoop(
+                f"the log was used from {whom}",
+                path=self._disk.path,
+                hint="use it in the loop that opened it (loop.call_soon_threadsafe from other threads), or open the log "
+                "again there after closing it here",
+            )
+
+    # ---- accepting
+
+    def _enter(self, entry: Entry, *, wait: bool) -> asyncio.Future[Any]:
+        if not self._held() and self._accept(entry):
+            return entry.future
+        if not wait:
+            raise self._no_space() or Backpressure(
+                f"no room: {self._pending_bytes + self._filled_bytes} bytes are pending, {len(self._waiting)} appends wait",
+                path=self._disk.path,
+                lsn=self.next_lsn,
+                expected=f"at most {self._config.max_pending_bytes} pending bytes and a prepared segment",
+                hint="await append instead, or try again later",
+            )
+        self._waiting.append(entry)
+        self._set_room()
+        self._want_commit()
+        return entry.future
+
+    def _held(self) -> bool:
+        return self._appends_held or bool(self._waiting)
+
+    def _accept(self, entry: Entry) -> bool:
+        """Put an entry into the filling group, or a new one behind it; False if there is no room yet.
+
+        From the decision to the LSN nothing awaits: an accepted entry is in a group whose place is guaranteed.
+        """
+        count, cost = len(entry.payloads), LENGTH_BYTES
+        if entry.labels is not None:
+            cost = INDEX_BYTES_MAX
+        need = entry.size + max(cost, self._record_cost) * count
+        relabel = (cost - self._record_cost) * len(self._payloads) if cost > self._record_cost else 0
+        if not self._fits(entry, need + relabel):
+            pending = self._pending_bytes + self._filled_bytes
+            if pending and pending + entry.size > self._config.max_pending_bytes:
+                return False
+            if not self._filling.empty:
+                self._cut()
+                self._pump()
+            need, relabel = entry.size + cost * count, 0
+            if not self._place(need):
+                return False
+        self._add(entry, need + relabel, max(self._record_cost, cost))
+        return True
+
+    def _fits(self, entry: Entry, need: int) -> bool:
+        """Whether the entry can join the filling group as it is."""
+        group = self._filling
+        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - len(group.meta)
+        if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):
+            return False
+        pending = self._pending_bytes + self._filled_bytes + entry.size
+        if pending > self._config.max_pending_bytes:
+            return False
+        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_max
+
+    def _add(self, entry: Entry, need: int, cost: int) -> None:
+        group = self._filling
+        index = len(group.payloads)
+        payload_bytes = self._filled_bytes - self._record_cost * index
+        self._room -= need
+        self._record_cost = cost
+        group.payloads.extend(entry.payloads)
+        strict = entry.mode is Strict
+        if entry.labels is not None:
+            group.labels[index] = entry.labels
+        if entry.batch:
+            group.waiters.extend([None] * len(entry.payloads))
+            if strict:
+                group.batches.append((index, len(entry.payloads), entry.future))
+            else:
+                entry.future.set_result(BatchResult(group, index, len(entry.payloads), durable=False, sync_us=0))
+        else:
+            group.waiters.append(entry.future if strict else None)
+            if not strict:
+                offset = group.offset + GROUP_HEADER_BYTES + payload_bytes
+                result = AppendResult(group.first_lsn + index, group.segment.id, offset, entry.size, False, 0)
+                entry.future.set_result(result)
+        self._set_room()
+        if not strict:
+            self._arm_relaxed_timer()
+        elif not self._commit_wanted:
+            self._want_commit()
+
+    def _arm_relaxed_timer(self) -> None:
+        """Relaxed records wait for at most half the interval, which leaves the other half for the write itself."""
+        interval = self._config.relaxed_interval
+        if interval is not None and self._relaxed_timer is None and not self._commit_wanted:
+            self._relaxed_timer = self._loop.call_later(interval / 2, self._relaxed_due)
+
+    def _relaxed_due(self) -> None:
+        self._relaxed_timer = None
+        if not self._filling.empty and self._failure is None:
+            self._want_commit()
+
+    def _room_freed(self) -> None:
+        """Let waiting appends move up, in order; tell them when the device is full."""
+        while self._waiting:
+            entry = self._waiting[0]
+            terminal = self._failure is not None or self._closed is not None
+            error = self._terminal() if terminal else self._no_space()
+            if error is None and not entry.future.done() and (self._appends_held or not self._accept(entry)):
+                if not self._filling.empty:
+                    self._want_commit()
+                break
+            if error is not None and not entry.future.done():
+                entry.future.set_exception(error)
+            self._waiting.popleft()
+        self._set_room()
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ---- waiting
+
+    async def flush(self) -> int:
+        """Wait until everything appended so far is durable, appends that wait for room included.
+
+        Returns:
+            durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
+        """
+        self._check_call()
+        if self._waiting:
+            await asyncio.wait([self._waiting[-1].future])
+        return await self._durable(self.next_lsn - 1)
+
+    async def wait_durable(self, lsn: int) -> int:
+        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn.
+
+        Raises:
+            BadOption: `lsn` was not given out yet.
+        """
+        self._check_call()
+        if not isinstance(lsn, int) or not 0 <= lsn < self.next_lsn:
+            raise BadOption(
+                f"LSN {lsn!r} was not given out yet", path=self._disk.path, hint=f"next_lsn is {self.next_lsn}"
+            )
+        return await self._durable(lsn)
+
+    def _durable(self, lsn: int) -> asyncio.Future[int]:
+        if lsn >= self._filling.first_lsn and not self._filling.empty:
+            self._want_commit()
+        return self._barrier(lsn)
+
+    async def _durable_above(self, lsn: int) -> None:
+        """Wait until durable_lsn is above `lsn`; Closed once no more can come."""
+        if self._closing is not None and (self._closing.done() or self._released):
+            raise Closed("the log is closed", path=self._disk.path)
+        await self._barrier(lsn + 1)
+
+    async def _write_meta(self, change: dict[str, Any], flags: Flag = NO_FLAGS) -> int:
+        """Append a metadata group and wait until it is durable; returns its offset in its segment."""
+        while (future := self._cut_meta(change, flags)) is None:
+            if self._failure is not None:
+                raise self._again()
+            if (no_space := self._no_space()) is not None:
+                raise no_space
+            waiter: asyncio.Future[None] = self._create_future()
+            self._room_waiters.append(waiter)
+            await waiter
+        return await future
+
+    @contextlib.asynccontextmanager
+    async def _maintaining(self, *, hold_appends: bool) -> AsyncIterator[None]:
+        """One change of the log's extent at a time; a failure in the middle of one is terminal."""
+        async with self._maintenance:
+            self._appends_held = hold_appends
+            self._set_room()
+            try:
+                yield
+            except OSError as error:
+                if not isinstance(error, WalError):
+                    self._fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
+                    raise self._again() from error
+                raise
+            finally:
+                self._appends_held = False
+                self._room_freed()
+
+    # ---- ending
+
+    async def seal(self) -> None:
+        """Make everything durable and take no more appends, in this opening or any later one; reading goes on."""
+        self._check_call()
+        await self.flush()
+        self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
+        await self._write_meta({"sealed": True})
+        self._room_freed()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Make everything accepted durable, mark the log as closed in order, and release it. Idempotent.
+
+        Appends that still wait for room get Closed.
+
+        Args:
+            timeout: seconds for all of it; None: as long as it takes.
+
+        Raises:
+            WalTimeout: not done in time. Closing goes on in the background: the lock is held until the last write has
+                ended, so that it can never reach a log that somebody else has opened.
+            DurabilityLost: a write failed, Relaxed records were lost, and nobody had been told yet.
+        """
+        self._check_loop()
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        done, _ = await asyncio.wait([self._closing], timeout=timeout)
+        if not done:
+            raise WalTimeout(
+                f"closing took longer than {timeout} s",
+                path=self._disk.path,
+                expected="all groups durable",
+                actual=f"{self._pending_bytes + self._filled_bytes} bytes pending",
+                hint="the device is stalled; records that were not acknowledged may still become durable",
+            )
+        self._closing.result()
+
+    async def _close(self) -> None:
+        if self._relaxed_timer is not None:
+            self._relaxed_timer.cancel()
+        if self._closed is None:
+            self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
+        self._room_freed()
+        try:
+            if self._failure is None:
+                await self._durable(self.next_lsn - 1)
+                await self._rotation_ended()
+                await self._write_meta({}, Flag.CLOSE)
+                await self._rotation_ended()
+        except NoSpace:
+            pass  # everything is durable; only the mark of a clean close found no room
+        except DurabilityLost:
+            assert self._failure is not None, "raised by nobody else"
+        finally:
+            self._released = True
+            await self._disk.close()  # first, since it also stops a preparation under way
+            await self._spares.settle()
+            for _, _, barrier in self._barriers:
+                if not barrier.done():
+                    barrier.set_exception(self._closed)
+        if self._failure is not None and not self._failure_told:
+            self._failure_told = True
+            raise self._again()
+
+    async def _rotation_ended(self) -> None:
+        while self._rotation is not None:
+            await asyncio.wait([self._rotation])
+
+    # ---- looking
+
+    def stats(self) -> Stats:
+        """A frozen picture of the writer's state and counters."""
+        return Stats(
+            disk=self._disk.kind,
+            disk_reason=self._disk.reason,
+            direct=self._disk.direct,
+            block_bytes=self._disk.block_bytes,
+            sync_method=self._disk.sync_method,
+            first_lsn=self._metadata.truncated,
+            next_lsn=self.next_lsn,
+            durable_lsn=self._durable_lsn,
+            records=self.next_lsn - self._lsn_at_open,
+            payload_bytes=self._payload_bytes + sum(map(len, self._payloads)),
+            groups=self._groups,
+            syncs=self._groups + self._rotations,
+            written_bytes=self._written_bytes,
+            pending_bytes=self._pending_bytes + self._filled_bytes,
+            waiting=len(self._waiting),
+            rotations=self._rotations,
+            segments=len(self._segment_ids),
+            spares=self._spares.count,
+            segment_id=self._segment.id,
+            group_records_max=self._group_records_max,
+            sync_us_last=self._sync_us_last,
+            sync_us_total=self._sync_us_total,
+            failed=None if self._failure is None else self._failure.message,
+        )
+
+
+def to_bytes(payload: object) -> bytes:
+    """The payload as bytes of our own."""
+    if type(payload) is bytes:
+        return payload
+    try:
+        return bytes(memoryview(payload))  # type: ignore[arg-type]
+    except TypeError:
+        hint = "encode it, for example text.encode()" if isinstance(payload, str) else "pass bytes"
+        raise BadPayload(f"a payload must be bytes-like, not {type(payload).__name__}", hint=hint) from None
+
+
+def pack_attributes(attributes: Mapping[str, Any]) -> bytes:
+    """Attributes as msgpack; BadOption if they are no map with string keys or too large."""
+    if not isinstance(attributes, Mapping) or not all(isinstance(key, str) for key in attributes):
+        raise BadOption("attributes must be a map with string keys")
+    try:
+        packed: bytes = msgpack.packb(dict(attributes), use_bin_type=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadOption(
+            f"attributes cannot be encoded: {error}", hint="use numbers, text, bytes, lists, maps"
+        ) from None
+    if len(packed) > ATTRIBUTES_BYTES_MAX:
+        raise RecordTooLarge(f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}")
+    return packed
+
+
+WRITERS: weakref.WeakSet[WalWriter] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """A forked child shares the file descriptors but not the loop: shut the fast path, so that every call raises."""
+    for writer in WRITERS:
+        writer._room = -1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,154 @@
+"""The values that cross the public interface."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Mode(enum.Enum):
+    """What an append waits for."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+
+    def __repr__(self) -> str:
+        return self.value.capitalize()
+
+
+Strict = Mode.STRICT
+"""Answer only when the record and every record before it are on stable storage."""
+
+Relaxed = Mode.RELAXED
+"""Answer when the record is accepted; it becomes durable within `relaxed_interval`."""
+
+
+class AppendResult(NamedTuple):
+    """Where a record is.
+
+    Attributes:
+        lsn: the record's own log sequence number; dense, from 1.
+        segment_id: first LSN of its segment, whose file is `%016x.wal`.
+        offset: byte offset in that file at which the stored record begins.
+        encoded_len: bytes of the stored record from `offset` on (attributes and payload; ciphertext when encrypted).
+        durable: True when it is on stable storage (Strict), False when only accepted (Relaxed).
+        sync_us: microseconds that the write and sync of its group took; 0 for Relaxed.
+    """
+
+    lsn: int
+    segment_id: int
+    offset: int
+    encoded_len: int
+    durable: bool
+    sync_us: int
+
+
+class Record(NamedTuple):
+    """A record as reading returns it.
+
+    Attributes:
+        lsn: log sequence number.
+        payload: the bytes that were appended.
+        type: application's record type, 0 to 65535; bit 15 means "required": who does not know it must stop.
+        topic: name of its topic, or None.
+        timestamp_ns: wall-clock time (Unix, nanoseconds) at which its group was closed.
+        attributes: labels given with the append; empty mapping when none.
+    """
+
+    lsn: int
+    payload: bytes
+    type: int
+    topic: str | None
+    timestamp_ns: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that recovery or verification saw.
+
+    Attributes:
+        kind: "torn_tail", "unclean_close", "successor_dropped", "truncation_resumed", "corruption", "unsupported", ...
+        message: what it is, in words.
+        segment, offset, lsn: where.
+        length: bytes concerned.
+        fatal: True when acknowledged data is hit.
+    """
+
+    kind: str
+    message: str
+    segment: int | None = None
+    offset: int | None = None
+    lsn: int | None = None
+    length: int = 0
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What opening found and did.
+
+    Attributes:
+        clean: the log had been closed in order; nothing was dropped.
+        created: the log is new.
+        first_lsn, next_lsn: the range of records, next_lsn excluded.
+        segments: number of segment files.
+        bytes_read: bytes read to find the end.
+        findings: in order of place.
+    """
+
+    clean: bool
+    created: bool
+    first_lsn: int
+    next_lsn: int
+    segments: int
+    bytes_read: int
+    findings: tuple[Finding, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A frozen picture of a log. Counters count from opening.
+
+    Attributes:
+        disk, disk_reason: backend and why it was chosen.
+        direct, block_bytes, sync_method: how it writes.
+        first_lsn, next_lsn, durable_lsn: the log's range, and how far it is on stable storage.
+        records, payload_bytes: accepted by append.
+        groups, syncs: group commits written; durable writes issued for them (one each).
+        written_bytes: bytes written to segments, padding included.
+        pending_bytes: accepted but not yet durable.
+        waiting: appends that wait for room.
+        rotations: segments begun since opening.
+        segments, spares: files at hand.
+        segment_id: the active segment.
+        group_records_max: most records that shared one sync.
+        sync_us_last, sync_us_total: time of the last write-and-sync, and the sum over all.
+        failed: the terminal error in words, or None.
+    """
+
+    disk: str
+    disk_reason: str
+    direct: bool
+    block_bytes: int
+    sync_method: str
+    first_lsn: int
+    next_lsn: int
+    durable_lsn: int
+    records: int
+    payload_bytes: int
+    groups: int
+    syncs: int
+    written_bytes: int
+    pending_bytes: int
+    waiting: int
+    rotations: int
+    segments: int
+    spares: int
+    segment_id: int
+    group_records_max: int
+    sync_us_last: int
+    sync_us_total: int
+    failed: str | None
