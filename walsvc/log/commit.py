@@ -403,6 +403,7 @@ class Committer:
         self._in_flight.clear()
         self._ready.clear()
         self._barriers.clear()
+        self._room_freed()
 
     def _again(self) -> DurabilityLost:
         """The terminal failure as a new exception, so that tracebacks of many waiters do not pile up in one."""

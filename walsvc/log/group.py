@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple, overload
@@ -32,7 +34,7 @@ class Group:
     """
 
     __slots__ = (
-        "attached", "barriers", "batches", "buffer", "done", "first_lsn", "flags", "group_bytes", "labels", "lengths",
+        "attached", "barriers", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "labels", "lengths",
         "meta", "offset", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
     )  # fmt: skip
 
@@ -43,9 +45,10 @@ class Group:
         self.prefix = prefix  # segment header and snapshot, when this group is the first of its segment
         self.payloads: list[bytes] = []
         self.waiters: list[asyncio.Future[AppendResult] | None] = []
-        self.batches: list[tuple[int, int, asyncio.Future[Sequence[AppendResult]]]] = []
+        self.batches: list[tuple[Batch, asyncio.Future[Sequence[AppendResult]]]] = []
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
+        self.gaps = False  # some waiters are None
         self.flags = 0
         self.meta = b""
         # set by close():
@@ -116,14 +119,16 @@ class Group:
 
     def resolve(self, sync_us: int) -> None:
         """Wake everybody who waits for this group, all in one pass: the futures are most of the cost of an append."""
-        if len(self.waiters) > 0:
-            results = self._results(sync_us)
-            for future, result in zip(self.waiters, results, strict=True):
-                if future is not None and not future.done():
-                    future.set_result(result)
-        for start, count, batch in self.batches:
-            if not batch.done():
-                batch.set_result(BatchResult(self, start, count, durable=True, sync_us=sync_us))
+        results = self._results(sync_us)
+        if self.gaps:
+            for waiter, result in zip(self.waiters, results, strict=True):
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(result)
+        else:
+            set_results(self.waiters, results)
+        for batch, future in self.batches:
+            if not future.done():
+                future.set_result(batch.result(durable=True, sync_us=sync_us))
         for barrier, value in self.barriers:
             if not barrier.done():
                 barrier.set_result(value)
@@ -144,7 +149,7 @@ class Group:
         """Give everybody who waits for this group an error of their own; returns how many were told."""
         told = 0
         futures: list[asyncio.Future[Any] | None] = [*self.waiters]
-        futures += [batch for _, _, batch in self.batches]
+        futures += [future for _, future in self.batches]
         futures += [barrier for barrier, _ in self.barriers]
         for future in futures:
             if future is not None and not future.done():
@@ -153,35 +158,63 @@ class Group:
         return told
 
 
+def set_results(futures: Iterable[asyncio.Future[Any] | None], results: Iterable[Any]) -> None:
+    """Give each future its result, skipping those that are cancelled, without a line of Python for each.
+
+    A third of the time of the plain loop. After an exception both iterators stand behind the future that raised it.
+    """
+    pending, values = iter(futures), iter(results)
+    while True:
+        try:
+            deque(map(asyncio.Future.set_result, pending, values), maxlen=0)  # type: ignore[arg-type]
+            return
+        except asyncio.InvalidStateError:
+            continue
+
+
+class Batch(NamedTuple):
+    """Where an atomic batch stands: consecutive records of one group."""
+
+    first_lsn: int
+    segment_id: int
+    offset: int
+    payloads: list[bytes]
+
+    def result(self, *, durable: bool, sync_us: int) -> BatchResult:
+        """What the caller of append_batch gets."""
+        lengths = array("I", map(len, self.payloads))
+        return BatchResult(self, lengths, durable=durable, sync_us=sync_us)
+
+
 class BatchResult(Sequence[AppendResult]):
-    """The results of an atomic batch, built when looked at: consecutive LSNs in one group."""
+    """The results of an atomic batch, made when looked at: an AppendResult for each record, in order."""
 
-    __slots__ = ("_count", "_durable", "_first_lsn", "_lengths", "_offset", "_segment_id", "_sync_us")
+    __slots__ = ("_fields", "_lengths")
 
-    def __init__(self, group: Group, start: int, count: int, *, durable: bool, sync_us: int) -> None:
-        self._first_lsn = group.first_lsn + start
-        self._segment_id = group.segment.id
-        lengths = group.lengths or list(map(len, group.payloads))
-        self._offset = group.offset + GROUP_HEADER_BYTES + sum(lengths[:start])
-        self._lengths = lengths[start : start + count]
-        self._count = count
-        self._durable = durable
-        self._sync_us = sync_us
+    def __init__(self, batch: Batch, lengths: array[int], *, durable: bool, sync_us: int) -> None:
+        self._fields = (batch.first_lsn, batch.segment_id, batch.offset, durable, sync_us)
+        self._lengths = lengths
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._lengths)
 
     def __iter__(self) -> Iterator[AppendResult]:
-        offsets = accumulate(self._lengths, initial=self._offset)
-        for index, (offset, length) in enumerate(zip(offsets, self._lengths, strict=False)):
-            yield AppendResult(self._first_lsn + index, self._segment_id, offset, length, self._durable, self._sync_us)
+        first_lsn, segment_id, offset, durable, sync_us = self._fields
+        for index, length in enumerate(self._lengths):
+            yield AppendResult(first_lsn + index, segment_id, offset, length, durable, sync_us)
+            offset += length
 
     @overload
     def __getitem__(self, index: int) -> AppendResult: ...
     @overload
     def __getitem__(self, index: slice) -> list[AppendResult]: ...
     def __getitem__(self, index: int | slice) -> AppendResult | list[AppendResult]:
-        return list(self)[index]
+        if isinstance(index, slice):
+            return list(self)[index]
+        position = range(len(self._lengths))[index]
+        first_lsn, segment_id, offset, durable, sync_us = self._fields
+        start = offset + sum(self._lengths[:position])
+        return AppendResult(first_lsn + position, segment_id, start, self._lengths[position], durable, sync_us)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -189,4 +222,5 @@ class BatchResult(Sequence[AppendResult]):
     __hash__ = None  # type: ignore[assignment]  # a sequence of values, like a list
 
     def __repr__(self) -> str:
-        return f"BatchResult(lsn={self._first_lsn}..{self._first_lsn + self._count - 1}, durable={self._durable})"
+        first_lsn, _, _, durable, _ = self._fields
+        return f"BatchResult(lsn={first_lsn}..{first_lsn + len(self) - 1}, durable={durable})"

@@ -1,168 +1,190 @@
-"""Looking into a log without opening it for writing: every segment and group, as values. Changes nothing.
+"""Looking into a log without opening it for writing: every segment and every group, as values. Changes nothing.
 
-`survey` walks all files of a log; `inspect` and `verify` of the command line are built on it. Recovery (walsvc.log.recovery)
-reads only what it needs to find the end; a survey reads every byte, so it also finds damage in old segments.
+Recovery reads only what it needs to find the end; a survey reads every byte in use, so it also sees damage in old
+segments. It judges nothing: that is for walsvc.log.verify. Both work beside a live writer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
-from walsvc.config import MIB
-from walsvc.disk.base import Disk
-from walsvc.format.chain import Chain, Need, later_evidence
+from walsvc.config import MIB, WalConfig
+from walsvc.disk.choose import open_disk
+from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError
+from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
-from walsvc.format.meta import decode_map
-from walsvc.format.segment import (
-    SEGMENT_HEADER_BYTES,
-    BadSegment,
-    SegmentHeader,
-    decode_segment_header,
-    parse_name,
-)
+from walsvc.format.meta import Metadata, decode_map
+from walsvc.format.segment import SegmentHeader, parse_name
+from walsvc.log.reader import read_failed
+from walsvc.log.recovery import unsupported
+from walsvc.log.stream import GroupStream, load_header
 
-PIECE_BYTES = 4 * MIB  # read at a time; a larger group is read whole
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from walsvc.disk.base import Disk
+
+CHUNK_BYTES = 4 * MIB
 OnGroup = Callable[[GroupHeader], None]
 
 
 class Walk(NamedTuple):
-    """What walking one segment file from its header to the last valid group found.
+    """One segment file, read from its header to the end of its valid groups.
 
     Attributes:
         name, file_bytes: the file.
         header: its segment header; None when that is not valid.
-        groups, records, payload_bytes: in the valid groups; records counts those that truncation hides, too.
+        groups, records, payload_bytes: what the valid groups hold. Records that truncation hides count as well.
         next_lsn: LSN after the last record.
-        end: offset after the last valid group: the bytes in use.
-        last: the last valid group's header.
-        successor: first LSN of the next segment, where the last group is a seal.
-        problem: why the walk ended before the end of the file: of the header or of what stands at `end`.
-        newer: the problem is a format that this version does not know.
-        blank: only zeros from `end` on.
-        evidence: a later group of this segment that proves that what is missing at `end` had been durable.
+        end: offset behind the last valid group: the bytes in use.
+        last_flags, last_timestamp_ns: of the last valid group.
+        generation: number of the opening that wrote the last valid group.
+        truncated: first LSN that is visible, as its groups say.
+        successor: first LSN of the next segment, where a seal names it.
+        reason: why nothing valid stands at `end`.
+        error: what is wrong with the header or with the format of a group; None when nothing is.
+        proof: what shows that a record missing at `end` had been durable; None when nothing does.
+        bytes_read: from the disk.
     """
 
     name: str
     file_bytes: int
-    header: SegmentHeader | None
+    header: SegmentHeader | None = None
     groups: int = 0
     records: int = 0
     payload_bytes: int = 0
     next_lsn: int = 0
     end: int = 0
-    last: GroupHeader | None = None
+    last_flags: int = 0
+    last_timestamp_ns: int = 0
+    generation: int = 0
+    truncated: int = 1
     successor: int | None = None
-    problem: str | None = None
-    newer: bool = False
-    blank: bool = True
-    evidence: GroupHeader | None = None
+    reason: str = ""
+    error: Corruption | UnsupportedFormat | None = None
+    proof: str | None = None
+    bytes_read: int = 0
 
     @property
     def sealed(self) -> bool:
-        """The last group is a seal: nothing more was ever written here."""
-        return self.last is not None and bool(self.last.flags & Flag.SEAL)
+        """A seal ends it: nothing more is ever written here."""
+        return bool(self.last_flags & Flag.SEAL)
 
     @property
     def closed(self) -> bool:
-        """The last group says that a writer closed the log in order."""
-        return self.last is not None and bool(self.last.flags & Flag.CLOSE)
-
-
-async def walk(disk: Disk, name: str, file_bytes: int, on_group: OnGroup | None = None) -> Walk:
-    """Read the segment file `name` group by group; `on_group` is called with each valid group in order.
-
-    Memory is bounded by PIECE_BYTES and the largest group. Raises OSError as the disk gives it.
-    """
-    data = await disk.read(name, 0, min(file_bytes, PIECE_BYTES))
-    try:
-        header = decode_segment_header(data[:SEGMENT_HEADER_BYTES])
-    except BadSegment as error:
-        return Walk(name, file_bytes, None, problem=error.reason, newer=error.newer, blank=not any(data[:4096]))
-    chain, base = Chain.begin(header, data[:SEGMENT_HEADER_BYTES], file_bytes), 0
-    groups = records = payload_bytes = 0
-    last: GroupHeader | None = None
-    successor: int | None = None
-    problem, newer = "", False
-    while True:
-        at = chain.offset - base
-        try:
-            taken = chain.take(data, base)
-            if not isinstance(taken, Need):
-                groups, records = groups + 1, records + taken.records
-                payload_bytes += taken.payload_bytes
-                last = taken
-                if taken.flags & Flag.SEAL:
-                    successor = decode_map(decode_meta(taken, data, at)).get("successor")
-                if on_group is not None:
-                    on_group(taken)
-                continue
-        except BadGroup as error:
-            problem, newer = error.reason, error.newer
-            break
-        data, base = await disk.read(name, chain.offset, max(taken.length, PIECE_BYTES)), chain.offset
-        if len(data) < taken.length:
-            problem = f"the file ends after {base + len(data)} bytes"
-            break
-    blank, evidence = await _beyond(disk, name, chain)
-    return Walk(
-        name,
-        file_bytes,
-        header,
-        groups,
-        records,
-        payload_bytes,
-        chain.next_lsn,
-        chain.offset,
-        last,
-        successor,
-        problem,
-        newer,
-        blank,
-        evidence,
-    )
-
-
-async def _beyond(disk: Disk, name: str, chain: Chain) -> tuple[bool, GroupHeader | None]:
-    """Whether only zeros follow where `chain` ended, and the first group there which proves that something is missing."""
-    offset, blank = chain.offset, True
-    while offset < chain.file_bytes:
-        data = await disk.read(name, offset, PIECE_BYTES)
-        if not data:
-            break
-        if data.count(0) != len(data):
-            blank = False
-            # Pieces begin and end on multiples of the alignment, so a header never lies across two of them.
-            evidence = later_evidence(chain, data, offset)
-            if evidence is not None:
-                return False, evidence
-        offset += len(data)
-    return blank, None
+        """A writer closed the log here in order, and nothing was written since."""
+        return bool(self.last_flags & Flag.CLOSE)
 
 
 class Survey(NamedTuple):
-    """All files of a log.
-
-    Attributes:
-        segments: the `%016x.wal` files in LSN order.
-        spares: the `*.spare` files; one with a header holds the first group of a segment whose renaming was cut short.
-    """
+    """All files of a log: segments in LSN order, and spares. A spare whose `header` is valid holds the beginning of a
+    segment whose renaming a crash cut short, or was a segment before it was recycled."""
 
     segments: list[Walk]
     spares: list[Walk]
 
 
-async def survey(disk: Disk, on_group: OnGroup | None = None) -> Survey:
-    """Walk every segment and spare of the log on `disk`."""
-    files = await disk.list()
-    segments = [
-        await walk(disk, name, length, on_group)
-        for name, length in sorted(files.items())
-        if parse_name(name, ".wal") is not None
-    ]
-    spares = [
-        await walk(disk, name, length, on_group)
-        for name, length in sorted(files.items())
-        if parse_name(name, ".spare") is not None
-    ]
-    return Survey(segments, spares)
+@asynccontextmanager
+async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
+    """The disk of directory `path`, without the lock; operating system errors inside become PathError."""
+    config = WalConfig.of(None, {"read_only": True})
+    disk = await open_disk(os.fspath(path), config=config, loop=asyncio.get_running_loop(), exclusive=False)
+    try:
+        yield disk
+    except OSError as error:
+        if isinstance(error, WalError):
+            raise
+        raise read_failed(disk, error) from error
+    finally:
+        await disk.close()
+
+
+async def walk(
+    disk: Disk, name: str, first_lsn: int | None, file_bytes: int, on_group: OnGroup | None = None
+) -> Walk | None:
+    """Read segment file `name` to the end of its valid groups, and look behind it for proof that something is missing.
+
+    Memory is bounded by CHUNK_BYTES and the largest group.
+
+    Args:
+        disk: where.
+        name, file_bytes: the file and its length.
+        first_lsn: what its name says; None for a spare.
+        on_group: called with each valid group's header, in order.
+
+    Returns:
+        What was found, damage included; None when the log's writer removed or renamed the file meanwhile.
+    """
+    try:
+        header, data = await load_header(disk, name, first_lsn)
+        stream = GroupStream(disk, name, Chain.begin(header, data, file_bytes), CHUNK_BYTES)
+        walked = Walk(name, file_bytes, header, end=header.data_start, next_lsn=header.first_lsn)
+        return await _to_the_end(stream, walked, on_group)
+    except FileNotFoundError:
+        return None
+    except (Corruption, UnsupportedFormat) as error:
+        return Walk(name, file_bytes, error=error)
+
+
+async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | None) -> Walk:
+    groups = records = payload_bytes = 0
+    metadata, last = Metadata(), None
+    reason = ""
+    error: UnsupportedFormat | None = None
+    while True:
+        try:
+            raw = await stream.next()
+            change = decode_map(decode_meta(raw.header, raw.data, raw.at))
+            metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+        except BadGroup as bad:
+            reason = bad.reason
+            if bad.newer:
+                error = unsupported(stream.disk, stream, bad)
+            break
+        last = raw.header
+        groups, records = groups + 1, records + last.records
+        payload_bytes += last.payload_bytes
+        if on_group is not None:
+            on_group(last)
+    chain = stream.chain
+    evidence = await stream.evidence()
+    return walked._replace(
+        groups=groups,
+        records=records,
+        payload_bytes=payload_bytes,
+        next_lsn=chain.next_lsn,
+        end=chain.offset,
+        last_flags=0 if last is None else last.flags,
+        last_timestamp_ns=0 if last is None else last.timestamp_ns,
+        generation=chain.generation,
+        truncated=metadata.truncated,
+        successor=metadata.successor,
+        reason=reason,
+        error=error,
+        proof=None if evidence is None else f"the group at offset {evidence.offset} shows that it was durable",
+        bytes_read=stream.bytes_read,
+    )
+
+
+async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None) -> Survey:
+    """Walk every segment and spare of the log in directory `path`; `on_group` sees the valid groups of the segments.
+
+    Raises:
+        PathError: there is no log, or it cannot be read. Damage is not raised: each Walk tells of it.
+    """
+    async with reading(path) as disk:
+        sizes = await disk.list()
+        segments, spares = [], []
+        for name in sorted(sizes):
+            first = parse_name(name, ".wal")
+            if first is not None:
+                segments.append(await walk(disk, name, first, sizes[name], on_group))
+            elif parse_name(name, ".spare") is not None:
+                spares.append(await walk(disk, name, None, sizes[name]))
+        if not segments and not spares:
+            raise PathError("there is no log here", path=disk.path, hint="check the path")
+    return Survey([each for each in segments if each is not None], [each for each in spares if each is not None])

@@ -94,7 +94,7 @@ class Log:
 
     async def read_batches(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[list[Record]]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
-        self.writer._check_loop()
+        self.writer._check_open()
         first = check_start(start, self.first_lsn)
         limit = self.next_lsn if stop is None else min(stop, self.next_lsn)
         if first < limit:
@@ -108,7 +108,7 @@ class Log:
 
         Ends when the log is closed; raises DurabilityLost when it fails, and what `read` raises.
         """
-        self.writer._check_loop()
+        self.writer._check_open()
         cursor = Cursor(self._disk, self, check_start(start, self.first_lsn))
         while True:
             for record in await cursor.take(self.durable_lsn + 1):

@@ -13,6 +13,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Any
 
 import msgpack
@@ -34,11 +35,11 @@ from walsvc.errors import (
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.commit import Committer
-from walsvc.log.group import BatchResult, Labels
+from walsvc.log.group import Batch, Labels
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Relaxed, Stats, Strict
 
-get_running_loop = asyncio.get_running_loop
+get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 NO_FLAGS = Flag(0)
 
 
@@ -73,9 +74,11 @@ class WalWriter(Committer):
         self._maintenance = asyncio.Lock()
         self._appends_held = False
         self._records_max = config.max_group_records
+        self._record_bytes_max = config.max_record_bytes
         self._relaxed_timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._process = os.getpid()
+        self._thread = get_ident()
         super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
         WRITERS.add(self)
 
@@ -115,14 +118,21 @@ class WalWriter(Committer):
             itself is wrong, through the future otherwise.
         """
         if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
-            room = self._room - len(payload) - self._record_cost
-            if room >= 0 and len(self._payloads) < self._records_max and get_running_loop() is self._loop:
+            length = len(payload)
+            room = self._room - length - self._record_cost
+            if (
+                room >= 0
+                and length <= self._record_bytes_max
+                and len(self._payloads) < self._records_max
+                and get_ident() == self._thread
+            ):
+                if not self._commit_wanted:
+                    self._check_loop()  # costs a system call in CPython 3.11, so once for each group
+                    self._want_commit()
                 self._room = room
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
                 self._waiters.append(future)
-                if not self._commit_wanted:
-                    self._want_commit()
                 return future
         return self._enter(self._single(payload, mode, type, attributes), wait=True)
 
@@ -200,13 +210,14 @@ class WalWriter(Committer):
         if (error := self._terminal()) is not None:
             raise error
 
+    def _check_open(self) -> None:
+        """What makes reading vain: other loop, closed. A sealed log can be read."""
+        self._check_loop()
+        if self._closing is not None:
+            raise Closed("the log is closed", path=self._disk.path, hint="open it again")
+
     def _check_loop(self) -> None:
-        running: asyncio.AbstractEventLoop | None
-        try:
-            running = get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop or os.getpid() != self._process:
+        if get_running_loop() is not self._loop or os.getpid() != self._process:
             whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
             raise WrongLoop(
                 f"the log was used from {whom}",
@@ -218,10 +229,11 @@ class WalWriter(Committer):
     # ---- accepting
 
     def _enter(self, entry: Entry, *, wait: bool) -> asyncio.Future[Any]:
+        no_space = self._no_space()  # accepting starts another attempt, and forgets the last one
         if not self._held() and self._accept(entry):
             return entry.future
         if not wait:
-            raise self._no_space() or Backpressure(
+            raise no_space or Backpressure(
                 f"no room: {self._pending_bytes + self._filled_bytes} bytes are pending, {len(self._waiting)} appends wait",
                 path=self._disk.path,
                 lsn=self.next_lsn,
@@ -273,7 +285,7 @@ class WalWriter(Committer):
     def _add(self, entry: Entry, need: int, cost: int) -> None:
         group = self._filling
         index = len(group.payloads)
-        payload_bytes = self._filled_bytes - self._record_cost * index
+        offset = group.offset + GROUP_HEADER_BYTES + self._filled_bytes - self._record_cost * index
         self._room -= need
         self._record_cost = cost
         group.payloads.extend(entry.payloads)
@@ -281,15 +293,17 @@ class WalWriter(Committer):
         if entry.labels is not None:
             group.labels[index] = entry.labels
         if entry.batch:
+            group.gaps = True
             group.waiters.extend([None] * len(entry.payloads))
+            batch = Batch(group.first_lsn + index, group.segment.id, offset, entry.payloads)
             if strict:
-                group.batches.append((index, len(entry.payloads), entry.future))
+                group.batches.append((batch, entry.future))
             else:
-                entry.future.set_result(BatchResult(group, index, len(entry.payloads), durable=False, sync_us=0))
+                entry.future.set_result(batch.result(durable=False, sync_us=0))
         else:
             group.waiters.append(entry.future if strict else None)
+            group.gaps = group.gaps or not strict
             if not strict:
-                offset = group.offset + GROUP_HEADER_BYTES + payload_bytes
                 result = AppendResult(group.first_lsn + index, group.segment.id, offset, entry.size, False, 0)
                 entry.future.set_result(result)
         self._set_room()
@@ -368,13 +382,13 @@ class WalWriter(Committer):
     async def _write_meta(self, change: dict[str, Any], flags: Flag = NO_FLAGS) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
         while (future := self._cut_meta(change, flags)) is None:
+            waiter: asyncio.Future[None] = self._create_future()
+            self._room_waiters.append(waiter)
+            await waiter
             if self._failure is not None:
                 raise self._again()
             if (no_space := self._no_space()) is not None:
                 raise no_space
-            waiter: asyncio.Future[None] = self._create_future()
-            self._room_waiters.append(waiter)
-            await waiter
         return await future
 
     @contextlib.asynccontextmanager

@@ -1,0 +1,342 @@
+"""The contract of a log, whatever it stands on. Every disk passes this one suite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+import walsvc
+from walsvc import Backpressure, BadOption, BadPayload, Closed, Log, RecordTooLarge, Relaxed, Strict, Truncated, WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.log.log import open_on
+
+Opener = Callable[..., AbstractAsyncContextManager[Log]]
+
+
+@pytest.fixture(params=["threads", "uring", "sim"])
+def open_log(request, tmp_path) -> Opener:
+    """Opens the same log again and again, on one kind of disk."""
+    device = SimDevice(7)
+
+    @asynccontextmanager
+    async def opener(**options: Any) -> AsyncIterator[Log]:
+        options.setdefault("segment_bytes", 65536)
+        if request.param == "sim":
+            log = await open_on(SimDisk(device), WalConfig.of(None, options))
+        else:
+            log = await walsvc.open(tmp_path / "log", disk=request.param, **options)
+        async with log:
+            yield log
+
+    return opener
+
+
+async def read_all(log: Log, *args: Any) -> list[walsvc.Record]:
+    return [record async for record in log.read(*args)]
+
+
+async def test_new_log_is_empty(open_log):
+    async with open_log() as log:
+        assert (log.first_lsn, log.next_lsn, log.durable_lsn) == (1, 1, 0)
+        assert log.report.created
+        assert await read_all(log) == []
+        assert await log.flush() == 0
+
+
+async def test_strict_append_is_durable_when_it_returns(open_log):
+    async with open_log() as log:
+        result = await log.append(b"payload", mode=Strict)
+        assert result.lsn == 1
+        assert result.durable
+        assert log.durable_lsn == 1
+        assert result.encoded_len >= len(b"payload")
+
+
+async def test_lsns_are_dense_over_rotation_and_reopening(open_log):
+    for opening in range(3):
+        async with open_log() as log:
+            results = await asyncio.gather(*(log.append(bytes(700)) for _ in range(400)))
+            assert [result.lsn for result in results] == list(range(opening * 400 + 1, opening * 400 + 401))
+            assert log.stats().rotations >= 3
+    async with open_log() as log:
+        assert log.report.clean
+        assert [record.lsn for record in await read_all(log)] == list(range(1, 1201))
+
+
+async def test_many_concurrent_appends_share_few_syncs(open_log):
+    async with open_log(segment_bytes=1 << 20) as log:
+        before = log.stats().syncs
+        await asyncio.gather(*(log.append(b"x" * 100) for _ in range(1000)))
+        assert log.stats().syncs - before <= 10
+
+
+async def test_one_record_a_group_is_one_sync_an_append(open_log):
+    async with open_log(max_group_records=1) as log:
+        before = log.stats().groups
+        await asyncio.gather(*(log.append(b"x") for _ in range(20)))
+        assert log.stats().groups - before == 20
+        assert log.stats().group_records_max == 1
+
+
+async def test_lone_strict_append_does_not_wait_for_company(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        assert (await asyncio.wait_for(log.append(b"alone"), 10)).durable
+
+
+async def test_relaxed_is_accepted_at_once_and_durable_after_flush(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        result = await log.append(b"later", mode=Relaxed)
+        assert not result.durable
+        assert log.durable_lsn == 0
+        assert await log.flush() == result.lsn
+
+
+async def test_relaxed_becomes_durable_by_itself_within_the_interval(open_log):
+    async with open_log(relaxed_interval=0.02) as log:
+        result = await log.append(b"soon", mode=Relaxed)
+        record = await asyncio.wait_for(anext(log.follow(result.lsn)), 10)
+        assert record.payload == b"soon"
+
+
+async def test_strict_takes_earlier_relaxed_records_along(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        await log.append(b"a", mode=Relaxed)
+        result = await log.append(b"b")
+        assert result.lsn == 2
+        assert log.durable_lsn == 2
+
+
+async def test_close_makes_relaxed_records_durable(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        await log.append(b"kept", mode=Relaxed)
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == [b"kept"]
+
+
+async def test_wait_durable_starts_the_commit_that_nobody_started(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        result = await log.append(b"x", mode=Relaxed)
+        assert await asyncio.wait_for(log.wait_durable(result.lsn), 10) == 1
+        with pytest.raises(BadOption):
+            await log.wait_durable(2)
+
+
+async def test_batch_gets_consecutive_lsns_and_reads_back(open_log):
+    async with open_log() as log:
+        await log.append(b"before")
+        results = await log.append_batch([b"a", b"", bytearray(b"ccc")])
+        assert [result.lsn for result in results] == [2, 3, 4]
+        assert [result.encoded_len for result in results] == [1, 0, 3]
+        assert results[-1].durable
+        assert list(await log.append_batch([])) == []
+        assert [record.payload for record in await read_all(log, 2)] == [b"a", b"", b"ccc"]
+
+
+async def test_batch_larger_than_group_and_segment_is_one_group(open_log):
+    async with open_log(max_group_bytes=8192) as log:
+        results = await log.append_batch([bytes([i]) * 1000 for i in range(200)])
+        assert len({result.segment_id for result in results}) == 1
+        assert [record.payload[0] for record in await read_all(log)] == list(range(200))
+
+
+async def test_record_larger_than_a_segment_is_taken(open_log):
+    payload = bytes(range(256)) * 1200
+    async with open_log() as log:
+        await log.append(b"small")
+        await log.append(payload)
+        await log.append(b"small again")
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == [b"small", payload, b"small again"]
+
+
+async def test_payload_may_be_changed_after_the_call(open_log):
+    async with open_log() as log:
+        payload = bytearray(b"original")
+        future = log.append(payload)
+        payload[:] = b"XXXXXXXX"
+        await future
+        assert (await read_all(log))[0].payload == b"original"
+
+
+async def test_type_and_attributes_come_back_beside_plain_records(open_log):
+    async with open_log() as log:
+        await asyncio.gather(
+            log.append(b"plain"),
+            log.append(b"typed", type=0x8001),
+            log.append(b"labelled", attributes={"tenant": 7, "tags": ["a", b"b"]}),
+            log.append(b"plain too"),
+        )
+        records = await read_all(log)
+        assert [record.type for record in records] == [0, 0x8001, 0, 0]
+        assert [dict(record.attributes) for record in records] == [{}, {}, {"tenant": 7, "tags": ["a", b"b"]}, {}]
+        assert [record.payload for record in records] == [b"plain", b"typed", b"labelled", b"plain too"]
+
+
+@pytest.mark.parametrize("payload", ["text", None, 5, [b"x"]])
+async def test_payload_that_is_not_bytes_is_refused_and_nothing_is_written(open_log, payload):
+    async with open_log() as log:
+        with pytest.raises(BadPayload) as caught:
+            await log.append(payload)
+        assert caught.value.hint
+        with pytest.raises(BadPayload):
+            await log.append_batch([b"good", payload])
+        assert log.next_lsn == 1
+
+
+async def test_payload_over_the_limit_is_refused_and_nothing_is_written(open_log):
+    async with open_log(max_record_bytes=1000, max_batch_bytes=3000) as log:
+        await log.append(bytes(1000))
+        with pytest.raises(RecordTooLarge):
+            await log.append(bytes(1001))
+        with pytest.raises(RecordTooLarge):
+            await log.append_batch([bytes(1000)] * 4)
+        assert log.next_lsn == 2
+
+
+async def test_read_sees_everything_accepted_before_it(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        await log.append(b"a", mode=Relaxed)
+        assert [record.payload for record in await read_all(log)] == [b"a"]
+        assert log.durable_lsn == 1
+
+
+async def test_read_from_start_to_stop(open_log):
+    async with open_log() as log:
+        await asyncio.gather(*(log.append(b"%d" % i) for i in range(1, 101)))
+        await asyncio.gather(*(log.append(b"%d" % i) for i in range(101, 201)))
+        assert [record.lsn for record in await read_all(log, 50, 151)] == list(range(50, 151))
+        assert await read_all(log, 201) == []
+        assert await read_all(log, 90, 90) == []
+        with pytest.raises(BadOption):
+            await read_all(log, 0)
+
+
+async def test_follow_yields_new_records_in_order_and_ends_on_close(open_log):
+    seen = []
+
+    async def watch(log: Log) -> None:
+        async for record in log.follow(start=3):
+            seen.append(record.lsn)
+
+    async with open_log() as log:
+        await log.append_batch([b"a", b"b", b"c"])
+        task = asyncio.ensure_future(watch(log))
+        for _ in range(5):
+            await asyncio.gather(*(log.append(bytes(2000)) for _ in range(20)))
+    await asyncio.wait_for(task, 10)
+    assert seen == list(range(3, 104))
+
+
+async def test_truncate_before_hides_records_and_frees_segments(open_log):
+    async with open_log() as log:
+        for _ in range(10):
+            await asyncio.gather(*(log.append(bytes(1000)) for _ in range(40)))
+        segments = log.stats().segments
+        await log.truncate_before(250)
+        assert log.first_lsn == 250
+        assert log.stats().segments < segments
+        assert [record.lsn for record in await read_all(log)] == list(range(250, 401))
+        with pytest.raises(Truncated):
+            await read_all(log, 249)
+        with pytest.raises(BadOption):
+            await log.truncate_before(402)
+        await log.truncate_before(10)
+        assert log.first_lsn == 250
+    async with open_log() as log:
+        assert log.first_lsn == 250
+        assert [record.lsn for record in await read_all(log)] == list(range(250, 401))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 57, 399])
+async def test_truncate_after_then_append_continues_without_ghosts(open_log, cut):
+    async with open_log() as log:
+        for _ in range(10):
+            await asyncio.gather(*(log.append(b"old" * 300) for _ in range(40)))
+        await log.truncate_after(cut)
+        assert (log.next_lsn, log.durable_lsn) == (cut + 1, cut)
+        assert (await log.append(b"new")).lsn == cut + 1
+        expected = [b"old" * 300] * cut + [b"new"]
+        assert [record.payload for record in await read_all(log)] == expected
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == expected
+        with pytest.raises(BadOption):
+            await log.truncate_after(cut + 2)
+
+
+async def test_cancelled_append_keeps_its_record_and_harms_no_neighbour(open_log):
+    async with open_log() as log:
+        futures = [log.append(b"%d" % i) for i in range(10)]
+        futures[4].cancel()
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert isinstance(results[4], asyncio.CancelledError)
+        assert [r.lsn for r in results if not isinstance(r, BaseException)] == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+        assert len(await read_all(log)) == 10
+
+
+async def test_append_waits_at_the_cap_and_append_nowait_raises(open_log):
+    async with open_log(max_pending_bytes=10_000, relaxed_interval=None) as log:
+        await log.append(bytes(9_000), mode=Relaxed)
+        with pytest.raises(Backpressure):
+            log.append_nowait(bytes(2_000))
+        waiting = [log.append(bytes(2_000)) for _ in range(20)]
+        assert log.stats().waiting > 0
+        assert log.stats().pending_bytes <= 10_000
+        results = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        assert [result.lsn for result in results] == list(range(2, 22))
+
+
+async def test_append_cancelled_while_it_waits_for_room_writes_nothing(open_log):
+    async with open_log(max_pending_bytes=10_000, relaxed_interval=None) as log:
+        await log.append(bytes(9_000), mode=Relaxed)
+        first, second = log.append(bytes(5_000)), log.append(b"second" * 900)
+        first.cancel()
+        assert (await second).lsn == 2
+        assert [len(record.payload) for record in await read_all(log)] == [9_000, 5_400]
+
+
+async def test_append_nowait_answers_like_append(open_log):
+    async with open_log() as log:
+        future = log.append_nowait(b"x")
+        assert isinstance(future, asyncio.Future)
+        assert (await future).lsn == 1
+        assert not (await log.append_nowait(b"y", mode=Relaxed)).durable
+
+
+async def test_seal_ends_appending_for_good_and_reading_goes_on(open_log):
+    async with open_log() as log:
+        await log.append(b"last", mode=Relaxed)
+        await log.seal()
+        with pytest.raises(Closed):
+            await log.append(b"no")
+        assert [record.payload for record in await read_all(log)] == [b"last"]
+    async with open_log() as log:
+        with pytest.raises(Closed):
+            await log.append(b"no")
+        assert [record.payload for record in await read_all(log)] == [b"last"]
+
+
+async def test_closed_log_refuses_everything_and_closing_twice_is_fine(open_log):
+    async with open_log() as log:
+        await log.close()
+        for call in (lambda: log.append(b"x"), lambda: log.append_nowait(b"x"), lambda: log.append_batch([b"x"])):
+            with pytest.raises(Closed):
+                call()
+        with pytest.raises(Closed):
+            await log.flush()
+
+
+async def test_result_says_where_the_bytes_stand(open_log, tmp_path):
+    async with open_log() as log:
+        strict = await asyncio.gather(*(log.append(b"payload number %d" % i) for i in range(300)))
+        relaxed = [await log.append(b"relaxed number %d" % i, mode=Relaxed) for i in range(300)]
+        batch = await log.append_batch([b"batch number %d" % i for i in range(300)])
+        for result, record in zip([*strict, *relaxed, *batch], await read_all(log), strict=True):
+            name, _ = log.segment_file(result.segment_id)
+            stored = await log._disk.read(name, result.offset // 4096 * 4096, 8192)
+            at = result.offset % 4096
+            assert stored[at : at + result.encoded_len] == record.payload
+            assert result.lsn == record.lsn

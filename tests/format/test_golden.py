@@ -1,0 +1,50 @@
+"""Logs that earlier versions wrote must decode for ever, record for record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import walsvc
+from tests.golden.make import payload_of
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+VERSIONS = sorted(path.name for path in GOLDEN.glob("v*") if path.is_dir())
+
+
+def check(records, expected):
+    assert [record.lsn for record in records] == list(range(expected["first_lsn"], expected["next_lsn"]))
+    for record in records:
+        kind, attributes = expected["labelled"].get(str(record.lsn), [0, {}])
+        assert record.payload == payload_of(record.lsn)
+        assert (record.type, dict(record.attributes)) == (kind, attributes)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_golden_log_decodes_and_goes_on(version, tmp_path):
+    log_path = tmp_path / "log"
+    shutil.copytree(GOLDEN / version, log_path)
+    expected = json.loads((log_path / "expected.json").read_text())
+    before = digests(log_path)
+    async with walsvc.open(log_path, read_only=True) as log:
+        check([record async for record in log.read()], expected)
+        assert log.report.clean
+    assert digests(log_path) == before, "reading changed a file"
+    async with walsvc.open(log_path, segment_bytes=65536) as log:
+        check([record async for record in log.read()], expected)
+        result = await log.append(b"and on")
+        assert result.lsn == expected["next_lsn"]
+    async with walsvc.open(log_path, read_only=True) as log:
+        assert log.next_lsn == expected["next_lsn"] + 1
+
+
+def digests(path: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.glob("*.wal")}
+
+
+def test_there_is_a_golden_log_of_every_version():
+    assert VERSIONS == ["v1"]

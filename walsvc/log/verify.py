@@ -1,0 +1,159 @@
+"""Checking a whole log: every CRC, the chain of groups, the sequence of segments, the end. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from walsvc.errors import Corruption, UnsupportedFormat, WalError
+from walsvc.format.segment import SegmentHeader, parse_name
+from walsvc.log.inspect import Walk, reading, walk
+from walsvc.log.readonly import find
+from walsvc.log.recovery import Recovered
+from walsvc.model import Finding
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What reading everything found.
+
+    Attributes:
+        clean: closed in order, nothing dropped, nothing damaged.
+        findings: in order of place; `fatal` ones hit acknowledged data or cannot be read.
+        errors: the errors that belong to the fatal findings, in the same order.
+        first_lsn, next_lsn: the range of visible records as far as it could be told.
+        segments, groups, records, bytes_read: what was read and found valid.
+    """
+
+    clean: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    errors: list[WalError] = field(default_factory=list)
+    first_lsn: int = 0
+    next_lsn: int = 0
+    segments: int = 0
+    groups: int = 0
+    records: int = 0
+    bytes_read: int = 0
+
+    def add(self, error: WalError) -> None:
+        """Add a fatal finding, unless its place is known already."""
+        places = {(each.segment, each.offset) for each in self.findings if each.fatal}
+        if (error.segment, error.offset) in places:
+            return
+        kind = {Corruption: "corruption", UnsupportedFormat: "unsupported"}.get(type(error), "unreadable")
+        self.errors.append(error)
+        self.findings.append(Finding(kind, error.message, error.segment, error.offset, error.lsn, fatal=True))
+
+
+async def verify(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None = None) -> Verdict:
+    """Read everything and check it: all CRCs, the chain of groups, the sequence of segments, the end.
+
+    Args:
+        path: the log's directory.
+        on_segment: called after each segment.
+
+    Raises:
+        PathError: there is no log, or it cannot be read. Damage is a finding.
+    """
+    verdict = Verdict()
+    async with reading(path) as disk:
+        found: Recovered | None = None
+        try:
+            found = await find(disk)
+        except (Corruption, UnsupportedFormat) as error:
+            verdict.add(error)
+        sizes = await disk.list() if found is None else found.sizes
+        names = (
+            {first: name for name in sizes if (first := parse_name(name, ".wal")) is not None}
+            if found is None
+            else found.names
+        )
+        walks: list[Walk] = []
+        for _, name in sorted(names.items()):
+            walked = await walk(disk, name, parse_name(name, ".wal"), sizes[name])
+            if walked is None:
+                continue
+            walks.append(walked)
+            if on_segment is not None:
+                on_segment(walked)
+    judge_walks(disk.path, walks, verdict, end_is_judged=found is not None, numbered=found is None or found.cut is None)
+    count(walks, found, verdict)
+    return verdict
+
+
+def judge_walks(path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged: bool, numbered: bool) -> None:
+    """Add a finding for everything wrong in and between segments, which must be given in LSN order.
+
+    Args:
+        path: the directory, for messages.
+        walks: the segments.
+        verdict: where findings go.
+        end_is_judged: recovery has accepted the end of the last segment.
+        numbered: segments must be numbered without a gap; not so while a truncate_after waits to be finished.
+    """
+    for position, each in enumerate(walks):
+        following = walks[position + 1] if position + 1 < len(walks) else None
+        if each.error is not None:
+            verdict.add(each.error)
+        if each.header is None:
+            continue
+        if following is not None and following.header is not None:
+            if each.next_lsn < following.header.first_lsn:
+                proof = f"the next segment begins with LSN {following.header.first_lsn}"
+                verdict.add(_missing(path, each, each.header, proof))
+            if numbered and (error := _out_of_sequence(path, each.header, following.header)) is not None:
+                verdict.add(error)
+        elif following is None and not end_is_judged and each.proof is not None:
+            verdict.add(_missing(path, each, each.header, each.proof))
+
+
+def _missing(path: str, walked: Walk, header: SegmentHeader, proof: str) -> Corruption:
+    return Corruption(
+        f"{walked.reason}, and {proof}",
+        path=path,
+        segment=header.first_lsn,
+        offset=walked.end,
+        lsn=walked.next_lsn,
+        hint="acknowledged data is damaged; restore it from a backup",
+    )
+
+
+def _out_of_sequence(path: str, before: SegmentHeader, after: SegmentHeader) -> Corruption | None:
+    if before.log_id != after.log_id:
+        return Corruption(
+            f"{after.file_name} belongs to another log than {before.file_name}",
+            path=path,
+            segment=after.first_lsn,
+            offset=0,
+            expected=f"log id {before.log_id:016x}",
+            actual=f"{after.log_id:016x}",
+            hint="move the foreign file elsewhere",
+        )
+    if after.ordinal != before.ordinal + 1:
+        return Corruption(
+            f"a segment before {after.file_name} is missing, or one is there twice",
+            path=path,
+            segment=after.first_lsn,
+            offset=0,
+            expected=f"segment number {before.ordinal + 1}",
+            actual=f"{after.ordinal}",
+            hint="restore the missing file from a backup",
+        )
+    return None
+
+
+def count(walks: list[Walk], found: Recovered | None, verdict: Verdict) -> None:
+    """Fill in the range, the sums and what recovery had to say, in order of place."""
+    whole = [each for each in walks if each.header is not None]
+    if whole:
+        verdict.first_lsn = whole[-1].truncated
+        verdict.next_lsn = whole[-1].next_lsn
+    verdict.segments = len(whole)
+    verdict.groups = sum(each.groups for each in whole)
+    verdict.records = sum(each.records for each in whole)
+    verdict.bytes_read = sum(each.bytes_read for each in whole)
+    if found is not None:
+        verdict.findings += found.findings
+    verdict.findings.sort(key=lambda each: (each.segment or 0, each.offset or 0))
+    verdict.clean = found is not None and found.clean and not verdict.findings
