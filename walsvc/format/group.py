@@ -138,7 +138,7 @@ def align_up(length: int, align: int) -> int:
 
 def column(code: str, values: Sequence[int]) -> bytes:
     """Little-endian bytes of one index column; `code` is an array type code of 2 ("H") or 4 ("I") bytes."""
-    cells = array(code, values)
+    cells = values if isinstance(values, array) and sys.byteorder == "little" else array(code, values)
     if sys.byteorder == "big":
         cells.byteswap()
     return cells.tobytes()

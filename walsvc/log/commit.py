@@ -194,8 +194,8 @@ class Committer:
         group = self._filling
         group.close()
         group.segment.end += group.group_bytes
-        self._pending_bytes += sum(group.lengths)
-        self._payload_bytes += sum(group.lengths)
+        self._pending_bytes += group.payload_bytes
+        self._payload_bytes += group.payload_bytes
         self._ready.append(group)
         self._start_filling(Group(group.segment, group.segment.end, group.next_lsn))
         if group.segment.end > group.segment.file_bytes // 4 and self._spares.error is None:
@@ -277,7 +277,7 @@ class Committer:
         while self._in_flight and self._in_flight[0].done:
             head = self._in_flight.popleft()
             self._durable_lsn = head.next_lsn - 1
-            self._pending_bytes -= sum(head.lengths)
+            self._pending_bytes -= head.payload_bytes
             durable.append(head)
         self._pump()
         for head in durable:

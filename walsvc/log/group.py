@@ -35,7 +35,7 @@ class Group:
 
     __slots__ = (
         "attached", "barriers", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "labels", "lengths",
-        "meta", "offset", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
+        "meta", "offset", "payload_bytes", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int, prefix: bytes = b"") -> None:
@@ -52,7 +52,8 @@ class Group:
         self.flags = 0
         self.meta = b""
         # set by close():
-        self.lengths: list[int] = []
+        self.lengths = array("I")
+        self.payload_bytes = 0
         self.rest = b""
         self.group_bytes = 0
         # set while it is written:
@@ -73,7 +74,8 @@ class Group:
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
-        self.lengths = list(map(len, self.payloads))
+        self.lengths = array("I", map(len, self.payloads))
+        self.payload_bytes = sum(self.lengths)
         columns = [column("I", self.lengths)]
         if self.labels:
             flags, rows = self._label_columns()
@@ -81,7 +83,7 @@ class Group:
             columns += rows
         columns.append(self.meta)
         self.rest = b"".join(columns)
-        self.group_bytes = align_up(GROUP_HEADER_BYTES + sum(self.lengths) + len(self.rest), self.segment.align)
+        self.group_bytes = align_up(GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest), self.segment.align)
 
     def _label_columns(self) -> tuple[Flag, list[bytes]]:
         flags, rows = Flag(0), []
@@ -109,7 +111,7 @@ class Group:
             batch_lsn=0,
             timestamp_ns=timestamp_ns,
             records=len(self.payloads),
-            payload_bytes=sum(self.lengths),
+            payload_bytes=self.payload_bytes,
             index_bytes=len(self.rest) - len(self.meta),
             meta_bytes=len(self.meta),
             group_bytes=self.group_bytes,

@@ -95,8 +95,7 @@ class WalWriter(Committer):
     def append(
         self,
         payload: bytes | bytearray | memoryview,
-        *,
-        mode: Mode = Strict,
+        mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
