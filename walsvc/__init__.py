@@ -1,35 +1,74 @@
 """walsvc: a durable log for asyncio. Acknowledged means on disk; thousands of tasks share one sync.
 
-async with walsvc.open("data/") as log:
-    result = await log.append(b"payload")
+    async with walsvc.open("data/") as log:
+        result = await log.append(b"payload")
+
+Names are imported when they are first used, so that a command line that only prints its help stays quick.
 """
 
-from walsvc.config import WalConfig
-from walsvc.errors import (
-    Backpressure,
-    BadOption,
-    BadPayload,
-    Closed,
-    Corruption,
-    DurabilityLost,
-    Locked,
-    NoSpace,
-    PathError,
-    RecordTooLarge,
-    Truncated,
-    UnsupportedFormat,
-    WalError,
-    WalTimeout,
-    WrongLoop,
-)
-from walsvc.log.log import Log, open
-from walsvc.log.writer import WalWriter
-from walsvc.model import AppendResult, Finding, Mode, Record, RecoveryReport, Relaxed, Stats, Strict
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from walsvc.config import WalConfig as WalConfig
+    from walsvc.errors import Backpressure as Backpressure
+    from walsvc.errors import BadOption as BadOption
+    from walsvc.errors import BadPayload as BadPayload
+    from walsvc.errors import Closed as Closed
+    from walsvc.errors import Corruption as Corruption
+    from walsvc.errors import DurabilityLost as DurabilityLost
+    from walsvc.errors import Locked as Locked
+    from walsvc.errors import NoSpace as NoSpace
+    from walsvc.errors import PathError as PathError
+    from walsvc.errors import RecordTooLarge as RecordTooLarge
+    from walsvc.errors import Truncated as Truncated
+    from walsvc.errors import UnsupportedFormat as UnsupportedFormat
+    from walsvc.errors import WalError as WalError
+    from walsvc.errors import WalTimeout as WalTimeout
+    from walsvc.errors import WrongLoop as WrongLoop
+    from walsvc.log.log import Log as Log
+    from walsvc.log.log import open as open
+    from walsvc.log.readonly import ReadOnlyLog as ReadOnlyLog
+    from walsvc.log.writer import WalWriter as WalWriter
+    from walsvc.model import AppendResult as AppendResult
+    from walsvc.model import Finding as Finding
+    from walsvc.model import Mode as Mode
+    from walsvc.model import Record as Record
+    from walsvc.model import RecoveryReport as RecoveryReport
+    from walsvc.model import Relaxed as Relaxed
+    from walsvc.model import Stats as Stats
+    from walsvc.model import Strict as Strict
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AppendResult", "Backpressure", "BadOption", "BadPayload", "Closed", "Corruption", "DurabilityLost", "Finding",
-    "Locked", "Log", "Mode", "NoSpace", "PathError", "Record", "RecordTooLarge", "RecoveryReport", "Relaxed", "Stats",
-    "Strict", "Truncated", "UnsupportedFormat", "WalConfig", "WalError", "WalTimeout", "WalWriter", "WrongLoop", "open",
-]  # fmt: skip
+ERRORS = (
+    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost Locked NoSpace PathError RecordTooLarge "
+    "Truncated UnsupportedFormat WalError WalTimeout WrongLoop"
+)
+VALUES = "AppendResult Finding Mode Record RecoveryReport Relaxed Stats Strict"
+HOMES = {
+    "walsvc.config": "WalConfig",
+    "walsvc.errors": ERRORS,
+    "walsvc.model": VALUES,
+    "walsvc.log.log": "Log open",
+    "walsvc.log.readonly": "ReadOnlyLog",
+    "walsvc.log.writer": "WalWriter",
+}
+HOME = {name: module for module, names in HOMES.items() for name in names.split()}
+
+__all__ = sorted(HOME)  # noqa: PLE0605  a list, as `from walsvc import *` needs it
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home (PEP 562)."""
+    if name not in HOME:
+        raise AttributeError(f"module 'walsvc' has no attribute {name!r}")
+    value = getattr(import_module(HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOME])

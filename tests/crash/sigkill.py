@@ -1,0 +1,147 @@
+"""SIGKILL at random on the real disks: what a child process was told to be durable must be there, byte for byte.
+
+    python -m tests.crash.sigkill --rounds 200 --disk uring --disk threads
+
+Each round lets a child open the log of the rounds before, append from many tasks, truncate now and then, and report every
+acknowledgement through a pipe; kills it after a random time; and opens the log again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import walsvc
+
+REPORT = struct.Struct("<cQ16s")  # kind, LSN, digest
+ACKED, TRUNCATED, REOPENED = b"a", b"t", b"o"
+
+
+def digest(payload: bytes) -> bytes:
+    """What the child reports of a payload."""
+    return hashlib.blake2b(payload, digest_size=16).digest()
+
+
+async def child(path: str, seed: int) -> None:
+    """Append until killed; report each acknowledgement only after it came."""
+    rng = random.Random(seed)
+
+    def report(kind: bytes, lsn: int, check: bytes = bytes(16)) -> None:
+        os.write(1, REPORT.pack(kind, lsn, check))
+
+    async with walsvc.open(path, segment_bytes=65536 * rng.choice((1, 4, 16))) as log:
+        report(REOPENED, log.next_lsn)
+
+        async def append(number: int) -> None:
+            while True:
+                mode = walsvc.Relaxed if number % 5 == 0 else walsvc.Strict
+                payload = rng.randbytes(rng.choice((0, 10, 200, 200, 5000, 20000)))
+                if rng.random() < 0.1:
+                    batch = [payload, b"second", payload[:7]]
+                    for result, piece in zip(await log.append_batch(batch), batch, strict=True):
+                        report(ACKED, result.lsn, digest(piece))
+                    continue
+                result = await log.append(payload, mode=mode)
+                if result.durable:
+                    report(ACKED, result.lsn, digest(payload))
+
+        async def truncate() -> None:
+            while True:
+                await asyncio.sleep(rng.random() * 0.1)
+                target = rng.randint(log.first_lsn, log.durable_lsn + 1)
+                report(TRUNCATED, target)  # before: it may or may not have happened
+                await log.truncate_before(target)
+
+        await asyncio.gather(truncate(), *(append(number) for number in range(rng.choice((1, 8, 64)))))
+
+
+@dataclass
+class Round:
+    """What the parent knows of a log over all rounds."""
+
+    acked: dict[int, bytes] = field(default_factory=dict)
+    truncated_at_most: int = 1
+    lost: int = 0
+    wrong: int = 0
+
+
+async def check(path: Path, disk: str, known: Round) -> int:
+    """Open the log and compare; returns the number of acknowledged records that were found."""
+    async with walsvc.open(path, disk=disk) as log:
+        assert log.first_lsn <= known.truncated_at_most, "more was truncated than anybody asked for"
+        found = {record.lsn: digest(record.payload) async for record in log.read()}
+        assert list(found) == list(range(log.first_lsn, log.next_lsn)), "LSNs are not dense"
+        expected = {lsn: check for lsn, check in known.acked.items() if lsn >= log.first_lsn}
+        known.lost += sum(lsn not in found for lsn in expected)
+        known.wrong += sum(lsn in found and found[lsn] != check for lsn, check in expected.items())
+        known.acked = found
+        return len(expected)
+
+
+def run_round(path: Path, disk: str, seed: int, known: Round) -> int:
+    """One child, one kill, one check."""
+    rng = random.Random(seed)
+    command = [sys.executable, "-m", "tests.crash.sigkill", "--child", str(path), "--seed", str(seed)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "WALSVC_DISK": disk})
+    assert process.stdout is not None
+    data = process.stdout.read(REPORT.size)  # the log is open
+    os.set_blocking(process.stdout.fileno(), False)
+    deadline = time.monotonic() + rng.random() * 0.3
+    while time.monotonic() < deadline:
+        data += process.stdout.read() or b""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    os.set_blocking(process.stdout.fileno(), True)
+    data += process.stdout.read()
+    process.stdout.close()
+    assert data, "the child did not even open the log"
+    for kind, lsn, check_sum in REPORT.iter_unpack(data[: len(data) // REPORT.size * REPORT.size]):
+        if kind == ACKED:
+            known.acked[lsn] = check_sum
+        elif kind == TRUNCATED:
+            known.truncated_at_most = max(known.truncated_at_most, lsn)
+    return asyncio.run(check(path, disk, known))
+
+
+def campaign(disk: str, rounds: int, seed: int, directory: Path) -> Round:
+    """`rounds` kills on one log; prints what it saw."""
+    known, total = Round(), 0
+    for number in range(rounds):
+        total += run_round(directory / "log", disk, seed + number, known)
+    print(f"{disk}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong")
+    return known
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--disk", action="append", choices=("uring", "threads"))
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--dir", help="a directory on a real disk; default: the system's temporary one")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        asyncio.run(child(options.child, options.seed))
+        return
+    bad = 0
+    for disk in options.disk or ("uring", "threads"):
+        with tempfile.TemporaryDirectory(dir=options.dir) as directory:
+            known = campaign(disk, options.rounds, options.seed, Path(directory))
+            bad += known.lost + known.wrong
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
