@@ -36,7 +36,7 @@ from walsvc.format.meta import Metadata, encode_map
 from walsvc.format.segment import RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader, encode_segment_header
 from walsvc.log.buffer import BufferPool
 from walsvc.log.group import Group
-from walsvc.log.segments import NO_SPACE, Segment, SparePipeline, install
+from walsvc.log.segments import META_BLOCKS, NO_SPACE, Segment, SparePipeline, install
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
@@ -69,7 +69,7 @@ class Committer:
         self._spares = SparePipeline(disk, config.segment_bytes, self._spare_ready)
         self._durable_lsn = next_lsn - 1
         self._failure: DurabilityLost | None = None
-        self._failure_told = False
+        self._told_failure = 0  # how many have been told of it
         self._closed: Closed | None = None
         self._released = False
         # the filling group (_start_filling); _room is what it may still take, negative whenever append must look closer
@@ -126,7 +126,7 @@ class Committer:
         """Whether new records must queue behind others. WalWriter knows."""
         return False
 
-    def _place(self, need: int) -> bool:
+    def _place(self, need: int, *, metadata: bool = False) -> bool:
         """Make the filling group, which is empty, fit for `need` bytes of records and index.
 
         Begins a new segment where the active one is full. False: no room is guaranteed yet; a spare is being prepared
@@ -134,9 +134,10 @@ class Committer:
         """
         group, total = self._filling, GROUP_HEADER_BYTES + need
         assert group.empty, "only an empty group can be placed anew"
-        if group.offset + total <= group.segment.limit:
+        if group.offset + total <= (group.segment.meta_limit if metadata else group.segment.limit):
             return True
-        wanted = self._prefix_bytes() + align_up(total, group.segment.align) + group.segment.align
+        wanted = self._prefix_bytes() + align_up(total, group.segment.align)
+        wanted += (1 + META_BLOCKS) * group.segment.align
         spare = self._spares.spare
         if self._rotation is None and not self._first_of_segment_pending():
             if spare is not None and spare.file_bytes >= wanted:
@@ -154,19 +155,26 @@ class Committer:
         return start + align_up(GROUP_HEADER_BYTES + len(self._metadata.snapshot()), self._segment.align)
 
     def _begin_segment(self) -> None:
-        """Place the filling group at the head of the prepared spare."""
+        """Place the filling group at the head of the prepared spare.
+
+        A segment without records has the LSN, and so the name, that its successor needs: the new one takes its place,
+        with its number and its predecessor. What it held was metadata, and the snapshot carries that on.
+        """
         old, spare = self._segment, self._spares.take()
         first_lsn = self._filling.first_lsn
+        replaces = old.id == first_lsn
+        ordinal = old.ordinal if replaces else old.ordinal + 1
+        previous_end = old.previous_end if replaces else old.end
         prefix, previous_crc = segment_prefix(
             SegmentHeader(
                 block_bytes=old.align,
                 file_bytes=spare.file_bytes,
                 log_id=old.log_id,
                 generation=self._generation,
-                ordinal=old.ordinal + 1,
+                ordinal=ordinal,
                 first_lsn=first_lsn,
                 created_ns=self._clock(),
-                previous_end=old.end,
+                previous_end=previous_end,
                 align=old.align,
                 optional=RECYCLED if spare.recycled else 0,
             ),
@@ -179,10 +187,11 @@ class Committer:
             file_bytes=spare.file_bytes,
             align=old.align,
             log_id=old.log_id,
-            ordinal=old.ordinal + 1,
+            ordinal=ordinal,
             end=len(prefix),
             previous_crc=previous_crc,
             name=spare.name,
+            previous_end=previous_end,
         )
         self._rotations += 1
         group = Group(self._segment, len(prefix), first_lsn, prefix)
@@ -198,7 +207,8 @@ class Committer:
         self._payload_bytes += group.payload_bytes
         self._ready.append(group)
         self._start_filling(Group(group.segment, group.segment.end, group.next_lsn))
-        if group.segment.end > group.segment.file_bytes // 4 and self._spares.error is None:
+        settled = self._rotation is None and not self._first_of_segment_pending()
+        if group.segment.end > group.segment.file_bytes // 4 and settled and self._spares.error is None:
             self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes)
 
     def _cut_meta(self, change: dict[str, Any], flags: Flag) -> asyncio.Future[int] | None:
@@ -206,7 +216,7 @@ class Committer:
         if not self._filling.empty:
             self._cut()
         meta = encode_map(change) if change else b""
-        if not self._place(len(meta)):
+        if not self._place(len(meta), metadata=True):
             return None
         self._filling.meta = meta
         self._filling.flags |= flags
@@ -300,14 +310,21 @@ class Committer:
         old, spare = group.attached
         try:
             group.segment.name = await install(self._disk, spare, group.segment.id)
-            self._segment_ids.append(group.segment.id)
+            replaces = group.segment.id == old.id
+            if replaces:
+                await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
+            else:
+                self._segment_ids.append(group.segment.id)
             self._segment_bytes[group.segment.id] = group.segment.file_bytes
+            durable: asyncio.Future[None] = self._create_future()
+            group.barriers.append((durable, None))
             if self._failure is None:
                 self._complete(group)
-            await self._disk.sync_directory()
-            await self._all_durable_before(group.first_lsn)
+                await self._disk.sync_directory()
+                await durable  # like all groups before it, so that a seal never says more than is true
             if self._failure is None:
-                await self._seal(old, group.segment.id)
+                if not replaces:
+                    await self._seal(old, group.segment.id)
                 await self._disk.close_file(old.file)
         except DurabilityLost:
             assert self._failure is not None, "only _fail raises it here, and it told everybody"
@@ -316,11 +333,6 @@ class Committer:
         finally:
             self._rotation = None
         self._room_freed()
-
-    async def _all_durable_before(self, lsn: int) -> None:
-        """Wait until all records below `lsn` are durable, so that a seal never says more than is true."""
-        if self._durable_lsn < lsn - 1:
-            await self._barrier(lsn - 1)
 
     async def _seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""
@@ -399,10 +411,11 @@ class Committer:
             if not barrier.done():
                 barrier.set_exception(self._again())
                 told += 1
-        self._failure_told = self._failure_told or told > 0
+        self._told_failure += told
         self._in_flight.clear()
         self._ready.clear()
         self._barriers.clear()
+        self._room_freed()  # who waits for room must hear of it, too
         self._room_freed()
 
     def _again(self) -> DurabilityLost:
@@ -424,7 +437,7 @@ class Committer:
     def _terminal(self) -> WalError | None:
         """The error that every call gets from now on, if there is one."""
         if self._failure is not None:
-            self._failure_told = True
+            self._told_failure += 1
             return self._again()
         return self._closed
 

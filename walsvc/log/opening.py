@@ -88,6 +88,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWrite
         end=chain.offset,
         previous_crc=chain.previous_crc,
         name=name,
+        previous_end=header.previous_end,
     )
     writer = WalWriter(
         disk,
@@ -103,6 +104,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWrite
         if parse_name(file, ".spare") is None or file in (found.adopted, *found.dropped):
             continue
         if length == config.segment_bytes and not writer._spares.recyclable:
+            await disk.sync(file)  # a process that was killed may have left it with nothing of it on the device
             writer._spares.recyclable[file] = length
         else:
             await disk.remove(file)
@@ -123,7 +125,11 @@ async def seal_predecessor(disk: Disk, found: Recovered) -> None:
     except BadGroup:
         pass
     previous = await examine(disk, name, ids[-2], found.sizes)
-    if previous.chain.offset != header.previous_end or previous.chain.next_lsn != header.first_lsn:
+    if previous.last_flags & Flag.SEAL:
+        return
+    # The LSNs decide, not previous_end: groups of metadata only may be missing in between. Nobody was told of them, and
+    # the snapshot in the successor holds what they said.
+    if previous.chain.next_lsn != header.first_lsn:
         raise Corruption(
             f"the segment ends before its successor begins: {previous.end_reason}",
             path=disk.path,

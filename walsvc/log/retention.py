@@ -11,9 +11,12 @@ opening the log finishes the work.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
+from collections.abc import Coroutine
+from typing import Any
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, NoSpace
 from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
 from walsvc.log.commit import segment_prefix
 from walsvc.log.group import Group
@@ -28,15 +31,26 @@ SPARES_KEPT = 2
 async def truncate_before(writer: WalWriter, lsn: int) -> None:
     """Drop all records below `lsn`, durably."""
     writer._check_call()
+    check_before(writer, lsn)
+    if lsn > writer._metadata.truncated:
+        await to_the_end(_truncate_before(writer, lsn))
+
+
+def check_before(writer: WalWriter, lsn: int) -> None:
+    """BadOption unless truncate_before(lsn) is possible."""
     if not 1 <= lsn <= writer.next_lsn:
         raise BadOption(
             f"truncate_before({lsn}) is out of range",
             path=writer._disk.path,
             hint=f"first_lsn to next_lsn: {writer._metadata.truncated} to {writer.next_lsn}",
         )
-    if lsn <= writer._metadata.truncated:
-        return
+
+
+async def _truncate_before(writer: WalWriter, lsn: int) -> None:
     async with writer._maintaining(hold_appends=False):
+        check_before(writer, lsn)  # again: another truncation may have come first
+        if lsn <= writer._metadata.truncated:
+            return
         await writer._durable(lsn - 1)
         await writer._write_meta({"truncated": lsn})
         await drop_segments(writer)
@@ -65,6 +79,12 @@ async def drop_segments(writer: WalWriter) -> None:
 async def truncate_after(writer: WalWriter, lsn: int) -> None:
     """Drop all records above `lsn`, durably; the next append gets lsn + 1."""
     writer._check_call()
+    check_after(writer, lsn)
+    await to_the_end(_truncate_after(writer, lsn))
+
+
+def check_after(writer: WalWriter, lsn: int) -> None:
+    """BadOption unless truncate_after(lsn) is possible."""
     first = writer._metadata.truncated
     if not first - 1 <= lsn < writer.next_lsn:
         raise BadOption(
@@ -72,25 +92,54 @@ async def truncate_after(writer: WalWriter, lsn: int) -> None:
             path=writer._disk.path,
             hint=f"first_lsn - 1 to next_lsn - 1: {first - 1} to {writer.next_lsn - 1}",
         )
+
+
+async def _truncate_after(writer: WalWriter, lsn: int) -> None:
     async with writer._maintaining(hold_appends=True):
+        check_after(writer, lsn)  # again: another truncation may have come first
         await writer._durable(writer.next_lsn - 1)
         await writer._rotation_ended()
         if lsn < writer.next_lsn - 1:
+            await have_spare(writer)  # no room is found out before the intent is written
             await writer._write_meta({"cut": lsn})
             await writer._rotation_ended()
+            try:
+                await have_spare(writer)  # the intent may have begun a segment itself
+            except NoSpace as error:
+                await revoke_cut(writer, error)
+                raise
             await finish_cut(writer, lsn)
 
 
-async def finish_cut(writer: WalWriter, lsn: int) -> None:
-    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
-    disk, newest = writer._disk, writer._segment
+async def to_the_end(change: Coroutine[Any, Any, None]) -> None:
+    """Run a change of the log's extent in a task of its own: cancelling the caller ends the wait, not the change. Left
+    half done, it would be finished by the next opening, which would drop what was appended and acknowledged since."""
+    await asyncio.shield(asyncio.get_running_loop().create_task(change))
+
+
+async def revoke_cut(writer: WalWriter, error: NoSpace) -> None:
+    """Take the intent back before any append is let in; terminal if there is no room even for that."""
+    try:
+        await writer._write_meta({"cut": None})
+    except NoSpace:
+        raise OSError(error.errno, error.message) from error
+
+
+async def have_spare(writer: WalWriter) -> None:
+    """Wait for a prepared spare. Raises NoSpace where there is no room for one."""
     while writer._spares.spare is None:
-        writer._spares.prepare(newest.ordinal + 1, newest.file_bytes)
+        writer._spares.prepare(writer._segment.ordinal + 1, writer._segment.file_bytes)
         await writer._spares.settle()
         if (error := writer._no_space()) is not None:
             raise error
         if writer._failure is not None:
             raise writer._again()
+
+
+async def finish_cut(writer: WalWriter, lsn: int) -> None:
+    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
+    disk, newest = writer._disk, writer._segment
+    await have_spare(writer)
     spare = writer._spares.take()
     ids = writer._segment_ids
     place = bisect_right(ids, lsn) - 1

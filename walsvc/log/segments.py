@@ -19,6 +19,7 @@ from walsvc.format.segment import segment_name, spare_name
 
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
+META_BLOCKS = 2  # kept free at a segment's end for metadata when no record fits any more
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -26,8 +27,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Segment:
     """A segment that is being written.
 
-    `end` is where the next group will be placed. The last block before `limit` is never used by records: a seal must
-    always find room, whatever happens.
+    `end` is where the next group will be placed.
     """
 
     id: int
@@ -39,10 +39,17 @@ class Segment:
     end: int
     previous_crc: int
     name: str
+    previous_end: int = 0  # as in its header
 
     @property
     def limit(self) -> int:
-        """Groups other than the seal end here at the latest."""
+        """Records end here at the latest: room is kept for the seal and some metadata, so that on a full device a log
+        can still be truncated and closed in order."""
+        return self.file_bytes - (1 + META_BLOCKS) * self.align
+
+    @property
+    def meta_limit(self) -> int:
+        """Metadata ends here at the latest; the seal always finds room."""
         return self.file_bytes - self.align
 
 

@@ -380,6 +380,8 @@ class WalWriter(Committer):
 
     async def _write_meta(self, change: dict[str, Any], flags: Flag = NO_FLAGS) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
+        if self._failure is not None:
+            raise self._again()  # a group that is cut now would never be submitted
         while (future := self._cut_meta(change, flags)) is None:
             waiter: asyncio.Future[None] = self._create_future()
             self._room_waiters.append(waiter)
@@ -394,6 +396,8 @@ class WalWriter(Committer):
     async def _maintaining(self, *, hold_appends: bool) -> AsyncIterator[None]:
         """One change of the log's extent at a time; a failure in the middle of one is terminal."""
         async with self._maintenance:
+            if (terminal := self._terminal()) is not None:
+                raise terminal  # since it began to wait
             self._appends_held = hold_appends
             self._set_room()
             try:
@@ -414,8 +418,9 @@ class WalWriter(Committer):
         self._check_call()
         await self.flush()
         self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
-        await self._write_meta({"sealed": True})
         self._room_freed()
+        async with self._maintenance:  # a truncation under way ends first
+            await self._write_meta({"sealed": True})
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything accepted durable, mark the log as closed in order, and release it. Idempotent.
@@ -433,6 +438,8 @@ class WalWriter(Committer):
         self._check_loop()
         if self._closing is None:
             self._closing = self._loop.create_task(self._close())
+        elif self._closing.done():
+            return
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
             raise WalTimeout(
@@ -450,16 +457,18 @@ class WalWriter(Committer):
         if self._closed is None:
             self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
         self._room_freed()
+        told_by_waiting = 0
         try:
-            if self._failure is None:
-                await self._durable(self.next_lsn - 1)
-                await self._rotation_ended()
-                await self._write_meta({}, Flag.CLOSE)
-                await self._rotation_ended()
+            async with self._maintenance:  # a truncation under way ends first
+                if self._failure is None:
+                    await self._durable(self.next_lsn - 1)
+                    await self._rotation_ended()
+                    await self._write_meta({}, Flag.CLOSE)
+                    await self._rotation_ended()
         except NoSpace:
             pass  # everything is durable; only the mark of a clean close found no room
         except DurabilityLost:
-            assert self._failure is not None, "raised by nobody else"
+            told_by_waiting = 1  # this very wait
         finally:
             self._released = True
             await self._disk.close()  # first, since it also stops a preparation under way
@@ -467,8 +476,7 @@ class WalWriter(Committer):
             for _, _, barrier in self._barriers:
                 if not barrier.done():
                     barrier.set_exception(self._closed)
-        if self._failure is not None and not self._failure_told:
-            self._failure_told = True
+        if self._failure is not None and self._told_failure <= told_by_waiting:
             raise self._again()
 
     async def _rotation_ended(self) -> None:

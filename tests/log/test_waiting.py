@@ -1,0 +1,203 @@
+"""What waits, what does not, and who is told: stalled and failing disks under the public interface."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+
+import pytest
+
+import walsvc
+from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
+from walsvc.disk import threads
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.log import open_on
+
+CONFIG = WalConfig(segment_bytes=65536)
+
+
+async def test_loop_turns_while_a_sync_stalls(tmp_path, monkeypatch):
+    """The commit thread stands still inside its system call; the loop must not. Counted in turns, not by a clock."""
+    async with walsvc.open(tmp_path / "log", disk="threads") as log:
+        await log.append(b"warm")
+        stalled, go_on = threading.Event(), threading.Event()
+        write_durably = threads.write_durably
+
+        def stall(*args, **kwargs):
+            stalled.set()
+            assert go_on.wait(60)
+            return write_durably(*args, **kwargs)
+
+        monkeypatch.setattr(threads, "write_durably", stall)
+        futures = [log.append(b"x")]
+        turns = 0
+        while not stalled.is_set() or turns < 1000:
+            await asyncio.sleep(0)
+            futures.append(log.append(b"x" * 100))
+            turns += 1
+        assert not any(future.done() for future in futures), "acknowledged although no sync has returned"
+        assert log.durable_lsn == 1
+        go_on.set()
+        results = await asyncio.gather(*futures)
+        assert [result.lsn for result in results] == list(range(2, 2 + len(futures)))
+        assert log.stats().group_records_max > 500, "what came during the stall shared few groups"
+
+
+def test_stall_of_thirty_seconds_bounds_memory_and_acknowledges_nothing(capsys):
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=1 << 20, max_pending_bytes=100_000))
+        await log.append(b"before")
+        device.stall_sync(30)
+        started = asyncio.get_running_loop().time()
+        futures = [log.append(bytes(1000)) for _ in range(500)]
+        await asyncio.sleep(29)
+        assert not any(future.done() for future in futures)
+        assert log.stats().pending_bytes <= 100_000
+        assert log.stats().waiting >= 400
+        await asyncio.gather(*futures)
+        assert asyncio.get_running_loop().time() - started >= 30
+        await log.close()
+
+    run_sim(main, 3)
+
+
+def test_close_is_one_deadline_and_holds_the_lock_until_the_last_write_ended():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        device.stall_sync(30)
+        pending = log.append(b"x")
+        with pytest.raises(WalTimeout) as caught:
+            await log.close(timeout=1)
+        assert isinstance(caught.value, TimeoutError)
+        with pytest.raises(walsvc.Locked):
+            await open_on(SimDisk(device), CONFIG)
+        assert (await pending).durable
+        await log.close()
+        again = await open_on(SimDisk(device), CONFIG)
+        assert again.next_lsn == 2
+        assert again.report.clean
+        await again.close()
+
+    run_sim(main, 4)
+
+
+def test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        await log.append(b"safe")
+        device.fail("submit.sync", errno=errno.EIO)
+        first = [log.append(b"a") for _ in range(5)]
+        outcomes = await asyncio.gather(*first, return_exceptions=True)
+        assert all(isinstance(error, DurabilityLost) and error.errno == errno.EIO for error in outcomes)
+        assert len({id(error) for error in outcomes}) == 5
+        for call in (log.append, log.append_nowait):
+            with pytest.raises(DurabilityLost) as caught:
+                call(b"later")
+            assert caught.value.errno == errno.EIO
+        with pytest.raises(DurabilityLost):
+            await log.flush()
+        assert log.stats().failed
+        await log.close()
+        again = await open_on(SimDisk(device), CONFIG)
+        assert (await anext(again.read())).payload == b"safe"
+        await again.close()
+
+    run_sim(main, 5)
+
+
+def test_lost_relaxed_records_are_told_at_close_when_nobody_had_been_told():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, relaxed_interval=None))
+        await log.append(b"promised", mode=Relaxed)
+        device.fail("submit.sync", errno=errno.ENODEV)
+        with pytest.raises(DurabilityLost) as caught:
+            await log.close()
+        assert caught.value.errno == errno.ENODEV
+        await log.close()
+
+    run_sim(main, 6)
+
+
+def test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed, capacity=3 * 65536)
+        log = await open_on(SimDisk(device), CONFIG)
+        accepted = 0
+        with pytest.raises(NoSpace) as caught:
+            while True:
+                assert (await log.append(bytes(3000))).lsn == accepted + 1
+                accepted += 1
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.hint
+        with pytest.raises(NoSpace):
+            await log.append(bytes(3000))
+        assert log.next_lsn == accepted + 1
+        await log.truncate_before(accepted)
+        assert (await log.append(bytes(3000))).lsn == accepted + 1
+        await log.close()
+        again = await open_on(SimDisk(device), CONFIG)
+        assert again.next_lsn == accepted + 2
+        await again.close()
+
+    run_sim(main, 7)
+
+
+def test_appends_that_wait_for_room_get_closed_when_the_log_closes():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, max_pending_bytes=5000))
+        futures = [log.append(bytes(4000)) for _ in range(5)]
+        closing = asyncio.ensure_future(log.close())
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        await closing
+        durable = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert len(durable) == 1
+        assert sum(isinstance(outcome, Closed) for outcome in outcomes) == 4
+        again = await open_on(SimDisk(device), CONFIG)
+        assert again.next_lsn == 2
+        await again.close()
+
+    run_sim(main, 8)
+
+
+def test_exception_in_one_waiters_callback_does_not_reach_the_others():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        caught: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: caught.append(context["exception"]))
+        futures = [log.append(b"x") for _ in range(3)]
+
+        def explode(_: object) -> None:
+            raise RuntimeError("in a callback")
+
+        futures[1].add_done_callback(explode)
+        assert [result.lsn for result in await asyncio.gather(*futures)] == [1, 2, 3]
+        assert (await log.append(b"y")).lsn == 4
+        assert [type(error) for error in caught] == [RuntimeError]
+        loop.set_exception_handler(None)
+        await log.close()
+
+    run_sim(main, 9)
+
+
+@pytest.mark.parametrize("jump_s", [-365 * 86400, 365 * 86400])
+def test_wall_clock_moved_by_a_year_changes_timestamps_only(jump_s):
+    async def main(seed: int) -> None:
+        log = await open_on(SimDisk(SimDevice(seed)), CONFIG)
+        await log.append(b"a")
+        clock = log.writer._clock
+        log.writer._clock = lambda: clock() + jump_s * 10**9
+        await asyncio.wait_for(log.append(b"b"), 5)
+        records = [record async for record in log.read()]
+        assert [record.lsn for record in records] == [1, 2]
+        assert abs(records[1].timestamp_ns - records[0].timestamp_ns) > 300 * 86400 * 10**9
+        await log.close()
+
+    run_sim(main, 10)
