@@ -20,10 +20,11 @@ from functools import partial
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.chain import Chain
-from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header, decode_meta
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.stream import GroupStream, load_header, open_stream
+from walsvc.log.verdict import After, End, Last, Verdict, decide
 from walsvc.model import Finding
 
 
@@ -96,14 +97,11 @@ async def recover(disk: Disk) -> Recovered | None:
         tail.insert(0, await examine(disk, segment_name(ids[position]), ids[position], sizes))
     if adopted is not None:
         tail.append(adopted)
-    active, dropped = await judge(disk, tail)
-    for each in dropped:
-        findings.append(successor_dropped(each, active))
+    active, dropped, end = await judge(disk, tail)
+    findings += [successor_dropped(each, active) for each in dropped]
+    findings += [end] if end is not None else []
     names = {first: segment_name(first) for first in ids if first <= active.header.first_lsn}
     names[active.header.first_lsn] = active.name
-    clean = bool(active.last_flags & Flag.CLOSE) and not dropped
-    if not clean:
-        findings.append(await describe_tail(disk, active))
     if active.metadata.truncated < ids[0]:
         raise Corruption(
             "the log's first segments are missing",
@@ -118,7 +116,7 @@ async def recover(disk: Disk) -> Recovered | None:
         active=active,
         names=names,
         sizes=sizes,
-        clean=clean,
+        clean=end is None,
         findings=findings,
         bytes_read=sum(each.stream.bytes_read for each in tail),
         dropped=[each.name for each in dropped],
@@ -166,40 +164,87 @@ async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int]) ->
     return successor if successor.groups else None
 
 
-async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examined]]:
-    """Decide which of the newest segments is the active one, and which of those after it were never acknowledged.
+async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examined], Finding | None]:
+    """Decide where the log ends among its newest segments, oldest first in `tail`.
 
+    Returns the active segment, those after it that were never acknowledged, and what the report says of the end.
     Raises Corruption if anything proves that a missing record had been durable.
     """
-    active, dropped = tail[0], list[Examined]()
-    for position, following in enumerate(tail[1:], start=1):
-        if active.chain.next_lsn >= following.header.first_lsn:
-            active = following
+    for position, active in enumerate(tail):
+        later = tail[position + 1 :]
+        after = what_follows(active, later)
+        evidence = None if after is After.ADJOINING else await active.stream.evidence()
+        end, length = await observe_end(disk, active)
+        verdict = decide(end, last_of(active), after, evidence=evidence is not None)
+        if verdict is Verdict.COMPLETE:
             continue
-        dropped = tail[position:]
-        proof = max(each.durable_lsn for each in dropped)
-        if proof >= active.chain.next_lsn:
-            raise corruption(disk, active, f"a later segment shows that LSN {active.chain.next_lsn} was durable")
-        break
-    evidence = await active.stream.evidence()
-    if evidence is not None:
-        raise corruption(
-            disk,
-            active,
-            f"{active.end_reason}, and the group at offset {evidence.offset} shows that LSN {active.chain.next_lsn} "
-            "was durable",
-        )
-    if active.metadata.successor is not None:
-        raise Corruption(
-            "the log's last segment is missing",
-            path=disk.path,
-            segment=active.metadata.successor,
-            lsn=active.metadata.successor,
-            expected=segment_name(active.metadata.successor),
-            actual=f"{active.name} is sealed and names it, but there is no such file",
-            hint="restore it from a backup; nothing was changed",
-        )
-    return active, dropped
+        if verdict is Verdict.LOST_SUCCESSOR:
+            raise lost_successor(disk, active)
+        if verdict is Verdict.CORRUPTION:
+            witness = f"the group at offset {evidence.offset}" if evidence is not None else "a later segment"
+            missing = active.chain.next_lsn
+            raise corruption(disk, active, f"{active.end_reason}, and {witness} shows that LSN {missing} was durable")
+        return active, later, finding_of(verdict, active, length)
+    raise AssertionError("the last segment has nothing after it, so its verdict is final")
+
+
+def what_follows(active: Examined, later: list[Examined]) -> After:
+    """What the segments after `active` say about the LSN that it ends with."""
+    missing = active.chain.next_lsn
+    if not later:
+        return After.NONE
+    if missing >= later[0].header.first_lsn:
+        return After.ADJOINING
+    return After.PROVEN if max(each.durable_lsn for each in later) >= missing else After.UNPROVEN
+
+
+def last_of(active: Examined) -> Last:
+    """What the last valid group was."""
+    if active.last_flags & Flag.SEAL:
+        return Last.SEAL
+    return Last.CLOSE if active.last_flags & Flag.CLOSE else Last.ORDINARY
+
+
+async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
+    """What stands behind the last valid group, and how long it is."""
+    chain = active.chain
+    data = b""
+    if chain.offset < chain.file_bytes:
+        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, chain.align))
+    try:
+        found = decode_group_header(data)
+    except BadGroup:
+        # in a recycled file anything may stand there; in a fresh one only zeros, unless a write was cut
+        torn = bool(data.strip(b"\0")) and not active.header.optional & RECYCLED
+        return (End.TORN, len(data)) if torn else (End.NOTHING, 0)
+    leftover = found.log_id != chain.log_id or found.segment != chain.segment or found.generation < chain.generation
+    return (End.NOTHING, 0) if leftover else (End.TORN, found.group_bytes)
+
+
+def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | None:
+    """The report's line for a log's end."""
+    if verdict is Verdict.CLEAN:
+        return None
+    place = partial(Finding, segment=active.header.first_lsn, offset=active.chain.offset, lsn=active.chain.next_lsn)
+    if verdict is Verdict.TORN_TAIL:
+        message = f"a group that was never acknowledged was dropped: {active.end_reason}"
+        return place("torn_tail", message, length=length)
+    return place("unclean_close", "the log was not closed in order; nothing that was acknowledged is lost")
+
+
+def lost_successor(disk: Disk, active: Examined) -> Corruption:
+    """The newest segment is sealed, and the one that it names is not there."""
+    successor = active.metadata.successor
+    assert successor is not None, "a SEAL group names its successor"
+    return Corruption(
+        "the log's last segment is missing",
+        path=disk.path,
+        segment=successor,
+        lsn=successor,
+        expected=segment_name(successor),
+        actual=f"{active.name} is sealed and names it, but there is no such file",
+        hint="restore it from a backup; nothing was changed",
+    )
 
 
 async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> None:
@@ -255,27 +300,6 @@ def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]
     names = {first: segment_name(first) for first in ids}
     finding = Finding("truncation_resumed", f"truncate_after({cut}) had been interrupted", newest.header.first_lsn)
     return Recovered(newest, names, sizes, False, [finding], newest.stream.bytes_read, unsynced=[newest.name], cut=cut)
-
-
-async def describe_tail(disk: Disk, active: Examined) -> Finding:
-    """What stands behind the last valid group after a crash, for the report."""
-    chain = active.chain
-    place = partial(Finding, segment=active.header.first_lsn, offset=chain.offset, lsn=chain.next_lsn)
-    data = b""
-    if chain.offset < chain.file_bytes:
-        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, chain.align))
-    torn: GroupHeader | None = None
-    try:
-        torn = decode_group_header(data)
-    except BadGroup:
-        pass
-    stale = torn is not None and (torn.segment != chain.segment or torn.generation < chain.generation)
-    leftover = torn is None and active.header.optional & RECYCLED
-    if stale or leftover or not data.strip(b"\0"):
-        return place("unclean_close", "the log was not closed in order; nothing was lost")
-    length = torn.group_bytes if torn is not None else len(data)
-    message = f"a group that was never acknowledged was dropped: {active.end_reason}"
-    return place("torn_tail", message, length=length)
 
 
 def successor_dropped(each: Examined, active: Examined) -> Finding:

@@ -47,7 +47,7 @@ def check_before(writer: WalWriter, lsn: int) -> None:
 
 
 async def _truncate_before(writer: WalWriter, lsn: int) -> None:
-    async with writer._maintaining(hold_appends=False):
+    async with writer._maintaining():
         check_before(writer, lsn)  # again: another truncation may have come first
         if lsn <= writer._metadata.truncated:
             return
@@ -60,6 +60,9 @@ async def drop_segments(writer: WalWriter) -> None:
     """Remove or recycle the segments whose records are all below the truncation point; safe to run at any time."""
     disk = writer._disk
     while True:
+        await writer._rotation_ended()  # now the names of the segments that stay are durable
+        if writer._failure is not None:
+            raise writer._again()
         ids = writer._segment_ids
         if len(ids) < 2 or ids[1] > writer._metadata.truncated or ids[1] > writer._durable_lsn + 1:
             return
@@ -80,6 +83,7 @@ async def truncate_after(writer: WalWriter, lsn: int) -> None:
     """Drop all records above `lsn`, durably; the next append gets lsn + 1."""
     writer._check_call()
     check_after(writer, lsn)
+    writer._hold_appends(1)  # from the call on, not from when its turn has come: it must not drop what came later
     await to_the_end(_truncate_after(writer, lsn))
 
 
@@ -95,20 +99,23 @@ def check_after(writer: WalWriter, lsn: int) -> None:
 
 
 async def _truncate_after(writer: WalWriter, lsn: int) -> None:
-    async with writer._maintaining(hold_appends=True):
-        check_after(writer, lsn)  # again: another truncation may have come first
-        await writer._durable(writer.next_lsn - 1)
-        await writer._rotation_ended()
-        if lsn < writer.next_lsn - 1:
-            await have_spare(writer)  # no room is found out before the intent is written
-            await writer._write_meta({"cut": lsn})
+    try:
+        async with writer._maintaining():
+            check_after(writer, lsn)  # again: another truncation may have come first
+            await writer._durable(writer.next_lsn - 1)
             await writer._rotation_ended()
-            try:
-                await have_spare(writer)  # the intent may have begun a segment itself
-            except NoSpace as error:
-                await revoke_cut(writer, error)
-                raise
-            await finish_cut(writer, lsn)
+            if lsn < writer.next_lsn - 1:
+                await have_spare(writer)  # no room is found out before the intent is written
+                await writer._write_meta({"cut": lsn})
+                await writer._rotation_ended()
+                try:
+                    await have_spare(writer)  # the intent may have begun a segment itself
+                except NoSpace as error:
+                    await revoke_cut(writer, error)
+                    raise
+                await finish_cut(writer, lsn)
+    finally:
+        writer._hold_appends(-1)
 
 
 async def to_the_end(change: Coroutine[Any, Any, None]) -> None:

@@ -13,6 +13,8 @@ from walsvc.log.readonly import find
 from walsvc.log.recovery import Recovered
 from walsvc.model import Finding
 
+LOOKS_MAX = 5
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -49,6 +51,8 @@ class Verdict:
 async def verify(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None = None) -> Verdict:
     """Read everything and check it: all CRCs, the chain of groups, the sequence of segments, the end.
 
+    Damage is looked at twice: what a living log moved under our eyes looks otherwise the second time, damage does not.
+
     Args:
         path: the log's directory.
         on_segment: called after each segment.
@@ -56,6 +60,18 @@ async def verify(path: str | os.PathLike[str], on_segment: Callable[[Walk], None
     Raises:
         PathError: there is no log, or it cannot be read. Damage is a finding.
     """
+    verdict = await read_through(path, on_segment)
+    for _ in range(LOOKS_MAX - 1):
+        if not verdict.errors:
+            break
+        before, verdict = verdict, await read_through(path, on_segment)
+        if [str(each) for each in verdict.errors] == [str(each) for each in before.errors]:
+            break
+    return verdict
+
+
+async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None) -> Verdict:
+    """One look at everything."""
     verdict = Verdict()
     async with reading(path) as disk:
         found: Recovered | None = None

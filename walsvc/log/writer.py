@@ -72,7 +72,7 @@ class WalWriter(Committer):
         self._waiting: deque[Entry] = deque()
         self._room_waiters: list[asyncio.Future[None]] = []
         self._maintenance = asyncio.Lock()
-        self._appends_held = False
+        self._holds = 0  # truncations that new appends wait for
         self._records_max = config.max_group_records
         self._record_bytes_max = config.max_record_bytes
         self._relaxed_timer: asyncio.TimerHandle | None = None
@@ -245,7 +245,7 @@ class WalWriter(Committer):
         return entry.future
 
     def _held(self) -> bool:
-        return self._appends_held or bool(self._waiting)
+        return self._holds > 0 or bool(self._waiting)
 
     def _accept(self, entry: Entry) -> bool:
         """Put an entry into the filling group, or a new one behind it; False if there is no room yet.
@@ -328,7 +328,7 @@ class WalWriter(Committer):
             entry = self._waiting[0]
             terminal = self._failure is not None or self._closed is not None
             error = self._terminal() if terminal else self._no_space()
-            if error is None and not entry.future.done() and (self._appends_held or not self._accept(entry)):
+            if error is None and not entry.future.done() and (self._holds or not self._accept(entry)):
                 if not self._filling.empty:
                     self._want_commit()
                 break
@@ -393,13 +393,11 @@ class WalWriter(Committer):
         return await future
 
     @contextlib.asynccontextmanager
-    async def _maintaining(self, *, hold_appends: bool) -> AsyncIterator[None]:
+    async def _maintaining(self) -> AsyncIterator[None]:
         """One change of the log's extent at a time; a failure in the middle of one is terminal."""
         async with self._maintenance:
             if (terminal := self._terminal()) is not None:
                 raise terminal  # since it began to wait
-            self._appends_held = hold_appends
-            self._set_room()
             try:
                 yield
             except OSError as error:
@@ -407,9 +405,14 @@ class WalWriter(Committer):
                     self._fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
                     raise self._again() from error
                 raise
-            finally:
-                self._appends_held = False
-                self._room_freed()
+
+    def _hold_appends(self, change: int) -> None:
+        """Let new appends wait (1), or no longer (-1)."""
+        self._holds += change
+        if self._holds:
+            self._set_room()
+        else:
+            self._room_freed()
 
     # ---- ending
 
