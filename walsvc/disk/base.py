@@ -29,7 +29,12 @@ class Write:
     __slots__ = ("done", "file", "offset", "tag", "view")
 
     def __init__(
-        self, file: int, offset: int, view: memoryview, done: Callable[[Write, OSError | None], None], tag: object = None
+        self,
+        file: int,
+        offset: int,
+        view: memoryview,
+        done: Callable[[Write, OSError | None], None],
+        tag: object = None,
     ) -> None:
         self.file = file
         self.offset = offset

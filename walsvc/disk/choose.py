@@ -1,0 +1,156 @@
+"""Opens the directory of a log and picks the disk for it, saying why.
+
+Order of work, each step before the next may matter: path, directory, lock, O_DIRECT, ways to sync, backend. The first
+steps block and run in the disk's own thread pool; the ring is made on the loop's thread, which alone may use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+
+from walsvc.config import WalConfig
+from walsvc.disk import ring
+from walsvc.disk.base import Disk
+from walsvc.disk.directory import Directory, aligned_buffer
+from walsvc.disk.doctor import Probe, probe
+from walsvc.disk.lock import DirectoryLock
+from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, Timings, dsync_wins, say_timings, try_directory
+from walsvc.disk.paths import checked_path, open_directory, path_error
+from walsvc.disk.posix import cold_executor
+from walsvc.disk.threads import ThreadsDisk
+from walsvc.disk.uring import UringDisk
+from walsvc.errors import BadOption, WalError
+
+__all__ = ["Probe", "open_disk", "probe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the blocking part of opening hands to the loop."""
+
+    directory: Directory
+    timings: Timings
+    note: str
+
+
+async def open_disk(
+    path: str | os.PathLike[str], *, config: WalConfig, loop: asyncio.AbstractEventLoop, exclusive: bool
+) -> Disk:
+    """Open `path` for a log: lock it if `exclusive`, probe it, and return the disk that suits it.
+
+    With `config.read_only` nothing is created, locked or measured. Raises Locked, PathError (missing, not a directory, no
+    permission, ...), NoSpace, and BadOption where `config` insists on what the place cannot do.
+    """
+    text = checked_path(path)
+    executor = cold_executor()
+    opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only)
+    try:
+        opened = await asyncio.wrap_future(opening, loop=loop)
+    except BaseException as error:
+        opening.add_done_callback(close_unclaimed)  # a cancelled opener must not keep the lock
+        executor.shutdown(wait=False)
+        if isinstance(error, OSError) and not isinstance(error, WalError):
+            raise path_error(error, text) from error
+        raise
+    directory, timings = opened.directory, opened.timings
+    dsync = dsync_wins(timings)
+    why_not = ""
+    if config.disk != "threads" and not config.read_only:
+        try:
+            uring_dsync = dsync_wins(timings, "uring ")
+            reason = say_timings(timings, "io_uring", "uring ") + opened.note
+            return UringDisk(directory, loop=loop, dsync=uring_dsync, reason=reason, executor=executor)
+        except OSError as error:
+            if config.disk == "uring":
+                directory.close()
+                executor.shutdown(wait=False)
+                raise ring.unavailable(error, text) from error
+            why_not = f"; no io_uring: {ring.explain(error)}"
+    reason = "reading only" if config.read_only else say_timings(timings, "a thread", "") + why_not + opened.note
+    return ThreadsDisk(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
+
+
+def close_unclaimed(opening: Future[Opened]) -> None:
+    """Close what was opened for a caller who has gone."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().directory.close()
+
+
+def open_blocking(path: str, config: WalConfig, exclusive: bool) -> Opened:
+    """Everything about opening that may block."""
+    descriptor = open_directory(path, create=not config.read_only)
+    lock: DirectoryLock | None = None
+    try:
+        if exclusive:
+            lock = DirectoryLock(path, descriptor)
+        findings = find(descriptor, config)
+        direct, block_bytes, note = settle_direct(findings, config, path)
+        return Opened(
+            Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes), findings.timings, note
+        )
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        os.close(descriptor)
+        raise
+
+
+def find(descriptor: int, config: WalConfig) -> Findings:
+    """What the directory can do. Where nothing may be written, or nothing can be since the device is full (a log on it
+    must still open, to be read or truncated), only reading is tried."""
+    if not config.read_only:
+        make_ring = ring.KernelRing if config.disk != "threads" and ring.why_not() is None else None
+        try:
+            return try_directory(descriptor, direct=config.direct, make_ring=make_ring)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+    if config.direct is False:
+        return Findings(direct=False, device_block_bytes=1)
+    return try_reading(descriptor)
+
+
+def settle_direct(findings: Findings, config: WalConfig, path: str) -> tuple[bool, int, str]:
+    """(direct, block_bytes, what to tell the user) from what was found and what is wished."""
+    block_bytes = config.block_bytes or max(BLOCK_BYTES_DEFAULT, findings.device_block_bytes)
+    if config.read_only or config.direct is False:
+        return findings.direct and block_bytes >= findings.device_block_bytes, block_bytes, ""
+    if not findings.direct:
+        if config.direct:
+            raise BadOption(
+                "direct=True, but the file system does not take O_DIRECT",
+                path=path,
+                hint="leave direct at None, or move the log",
+            )
+        return False, block_bytes, "; through the page cache, as the file system does not take O_DIRECT"
+    if block_bytes < findings.device_block_bytes:
+        if config.direct:
+            raise BadOption(
+                f"block_bytes={block_bytes} is below the device's block with direct=True",
+                path=path,
+                expected=f"{findings.device_block_bytes} or more",
+                actual=block_bytes,
+                hint="leave block_bytes at None",
+            )
+        return False, block_bytes, f"; through the page cache, as the device's block is {findings.device_block_bytes}"
+    return True, block_bytes, ""
+
+
+def try_reading(descriptor: int) -> Findings:
+    """Whether the first segment that is there can be read with O_DIRECT; nothing is created or changed."""
+    with os.scandir(descriptor) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".wal"))
+    for name in names[:1]:
+        with suppress(OSError):
+            file = os.open(name, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=descriptor)
+            try:
+                os.preadv(file, [aligned_buffer(BLOCK_BYTES_DEFAULT)], 0)
+            finally:
+                os.close(file)
+            return Findings(direct=True, device_block_bytes=BLOCK_BYTES_DEFAULT)
+    return Findings(direct=False, device_block_bytes=1)

@@ -1,0 +1,236 @@
+"""One directory by its descriptor, and what a log does with the files in it. Every call here blocks.
+
+Names are resolved relative to the descriptor, so a renamed or replaced path cannot send a write elsewhere. Several
+threads may call at once; only `close` must come last.
+
+What is assumed of the kernel (Linux): pwrite, fsync and the like are restarted by the interpreter after EINTR (PEP 475);
+O_DIRECT may be switched on for an open file with F_SETFL; fdatasync works on a descriptor that is open read-only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import threading
+from contextlib import suppress
+
+from walsvc.disk.lock import DirectoryLock
+
+CHUNK_BYTES = (
+    256 << 10
+)  # zeros go in such pieces: with 1 MiB a commit beside it takes twice as long, for half more speed
+READ_BYTES_MAX = 4 << 20  # one read call at most; also what each reading thread keeps as its aligned buffer at most
+_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def aligned_buffer(length: int) -> memoryview:
+    """Zeroed memory of `length` bytes that begins on a page. Private, so that a forked child never shares it."""
+    return memoryview(mmap.mmap(-1, max(length, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))[:length]
+
+
+def write_all(file: int, data: memoryview, offset: int, *, block_bytes: int = 1) -> None:
+    """Write every byte, going on after a short write as long as what is left keeps to `block_bytes`."""
+    while data:
+        written = os.pwrite(file, data, offset)
+        if written == 0 or (written % block_bytes and written != len(data)):
+            raise OSError(errno.EIO, f"short write: {written} of {len(data)} bytes at offset {offset}")
+        data = data[written:]
+        offset += written
+
+
+class Directory:
+    """Files of one directory.
+
+    Attributes:
+        path: for messages only.
+        direct: writes and reads bypass the page cache (O_DIRECT).
+        block_bytes: alignment of offsets and lengths where `direct`.
+        stopping: set by whoever closes; `allocate` ends early with ECANCELED once it is True.
+    """
+
+    def __init__(
+        self, path: str, descriptor: int, *, lock: DirectoryLock | None, direct: bool, block_bytes: int
+    ) -> None:
+        self.path = path
+        self.direct = direct
+        self.block_bytes = block_bytes
+        self.stopping = False
+        self._descriptor = descriptor
+        self._lock = lock
+        self._files: set[int] = set()
+        self._flags = os.O_DIRECT | _OPEN if direct else _OPEN
+        self._local = threading.local()
+        self._owner = os.getpid()
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags, 0o644, dir_fd=self._descriptor)
+
+    def list(self) -> dict[str, int]:
+        """Regular files and their sizes; one that vanishes meanwhile is left out."""
+        found: dict[str, int] = {}
+        with os.scandir(self._descriptor) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        found[entry.name] = status.st_size
+        return found
+
+    def open_file(self, name: str) -> int:
+        """A descriptor for durable writes. It is remembered, so that `close` releases it whoever lost it."""
+        file = self._open(name, os.O_WRONLY | self._flags)
+        self._files.add(file)
+        return file
+
+    def close_file(self, file: int) -> None:
+        """Release a descriptor of `open_file`; EBADF for any other number, which is never closed."""
+        try:
+            self._files.remove(file)
+        except KeyError:
+            raise OSError(errno.EBADF, f"{file} is not an open handle of this disk") from None
+        os.close(file)
+
+    def allocate(self, name: str, length: int) -> None:
+        """Create `name` with `length` written zeros, durable together with its name; all or nothing.
+
+        Zeros are written and not only reserved, because a write into a reserved (unwritten) extent has to commit file
+        system metadata each time.
+        """
+        file = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN)
+        try:
+            try:
+                self._fill(file, length)
+                os.fsync(file)
+                if not self.direct:
+                    os.posix_fadvise(file, 0, length, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
+            self.sync_directory()
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+            raise
+
+    def _fill(self, file: int, length: int) -> None:
+        self._check_stopping()
+        try:
+            os.posix_fallocate(file, 0, length)  # finds ENOSPC before anything is written, and keeps extents together
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL) or length == 0:
+                raise
+        plain = fcntl.fcntl(file, fcntl.F_GETFL)
+        aligned = length - length % self.block_bytes if self.direct else 0
+        if aligned:
+            fcntl.fcntl(file, fcntl.F_SETFL, plain | os.O_DIRECT)
+        zeros = aligned_buffer(min(length, CHUNK_BYTES))
+        offset = 0
+        while offset < length:
+            self._check_stopping()
+            if aligned and offset == aligned:  # a tail below one block cannot go with O_DIRECT
+                fcntl.fcntl(file, fcntl.F_SETFL, plain)
+            end = aligned if offset < aligned else length
+            piece = zeros[: min(end - offset, CHUNK_BYTES)]
+            write_all(file, piece, offset)
+            offset += len(piece)
+
+    def _check_stopping(self) -> None:
+        if self.stopping:
+            raise OSError(errno.ECANCELED, "the disk is being closed")
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; shorter only at the end of the file. The file is open only for the time of the call."""
+        file = self._open(name, os.O_RDONLY | self._flags)
+        try:
+            if self.direct:
+                return self._read_direct(file, offset, length)
+            data = read_all(file, offset, length)
+            os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
+            return data
+        finally:
+            os.close(file)
+
+    def _read_direct(self, file: int, offset: int, length: int) -> bytes:
+        """Reads whole blocks around the wanted range through this thread's aligned buffer."""
+        start = offset - offset % self.block_bytes
+        end = offset + length + -(offset + length) % self.block_bytes
+        buffer: memoryview = getattr(self._local, "buffer", memoryview(b""))
+        if len(buffer) < min(end - start, READ_BYTES_MAX):
+            buffer = self._local.buffer = aligned_buffer(min(end - start, READ_BYTES_MAX))
+        pieces: list[bytes] = []
+        position = start
+        while position < end:
+            got = os.preadv(file, [buffer[: end - position]], position)
+            pieces.append(bytes(buffer[max(offset - position, 0) : min(got, offset + length - position)]))
+            position += got
+            if got % self.block_bytes or got == 0:  # only the end of the file cuts a block
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Write into an existing file and fdatasync it. EINVAL where `direct` and not whole blocks."""
+        block_bytes = self.block_bytes if self.direct else 1
+        if offset % block_bytes or len(data) % block_bytes:
+            raise OSError(errno.EINVAL, f"offset {offset} and length {len(data)} must be multiples of {block_bytes}")
+        file = self._open(name, os.O_WRONLY | self._flags)
+        try:
+            view = memoryview(data)
+            if self.direct:
+                view = aligned_buffer(len(data))
+                view[:] = data
+            write_all(file, view, offset, block_bytes=block_bytes)
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+
+    def sync(self, name: str) -> None:
+        """fdatasync by name."""
+        file = self._open(name, os.O_RDONLY | _OPEN)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+
+    def rename(self, old: str, new: str) -> None:
+        """rename(2) within the directory."""
+        os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """unlink(2)."""
+        os.unlink(name, dir_fd=self._descriptor)
+
+    def sync_directory(self) -> None:
+        """fsync the directory."""
+        os.fsync(self._descriptor)
+
+    def free_bytes(self) -> int:
+        """Free to this process: without the blocks reserved for root, unless it is root's statfs that says so."""
+        status = os.fstatvfs(self._descriptor)
+        return status.f_bavail * status.f_frsize
+
+    def close(self) -> None:
+        """Release every descriptor, the lock last. Idempotent. In a forked child only the child's copies go."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        while self._files:
+            os.close(self._files.pop())
+        os.close(descriptor)
+        if self._lock is not None and self._owner == os.getpid():
+            self._lock.release()
+
+    def __del__(self) -> None:
+        self.close()  # a call that still runs in a thread holds a reference, so no descriptor goes from under it
+
+
+def read_all(file: int, offset: int, length: int) -> bytes:
+    """pread until `length` bytes or the end of the file."""
+    data = os.pread(file, length, offset)
+    if len(data) == length or not data:
+        return data
+    whole = bytearray(data)
+    while data := os.pread(file, length - len(whole), offset + len(whole)):
+        whole += data
+    return bytes(whole)

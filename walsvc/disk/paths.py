@@ -1,0 +1,86 @@
+"""From what the caller gave as a path to an open directory, or to an error that says what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from walsvc.errors import BadOption, NoSpace, PathError, WalError
+
+_HINTS = {
+    errno.ENOENT: "check the path; a log opened with read_only=True is not created",
+    errno.ENOTDIR: "a log is a directory: give the path of one, or of one to be created",
+    errno.EEXIST: "a log is a directory: give the path of one, or of one to be created",
+    errno.EACCES: "check owner and mode of the directory and of those above it",
+    errno.EPERM: "check owner, mode and attributes of the directory",
+    errno.EROFS: "the file system is mounted read-only; read_only=True still reads a log on it",
+    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n) or close some",
+    errno.ENFILE: "the system has too many files open (fs.file-max)",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.ELOOP: "a symbolic link points to itself, or LOCK is a symbolic link",
+    errno.ENOLCK: "the file system has no flock: use a local one",
+    errno.EOPNOTSUPP: "the file system has no flock: use a local one",
+}
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """The path as text; PathError for one that no file system can have."""
+    try:
+        text = os.fsdecode(os.fspath(path))
+    except TypeError:
+        raise BadOption(f"{path!r} is not a path", hint="give a str or an os.PathLike") from None
+    if not text:
+        raise PathError("the path is empty", errno=errno.ENOENT, hint="give the directory of the log")
+    if "\0" in text:
+        raise PathError(
+            f"the path {text!r} contains a NUL character", errno=errno.EINVAL, hint="check how the path was built"
+        )
+    return text
+
+
+def path_error(error: OSError, path: str) -> WalError:
+    """The typed error for an OSError met while opening `path`."""
+    number = error.errno or 0
+    reason = os.strerror(number) if number else str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"cannot open the log: {reason}", errno=number, path=path, hint="free some space")
+    return PathError(f"cannot open the log: {reason}", errno=number, path=path, hint=_HINTS.get(number))
+
+
+def open_directory(path: str, *, create: bool) -> int:
+    """A descriptor of the directory. With `create` it is made if missing, and its name is durable on return.
+
+    OSError as the kernel gave it.
+    """
+    if create:
+        make_durably(path)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def make_durably(path: str) -> None:
+    """Make missing directories from the top down, each name synced before the next is made.
+
+    The lowest one that exists is synced into its parent as well: an earlier attempt may have been killed between making
+    it and syncing it, and records in a directory whose name is lost are lost.
+    """
+    missing: list[str] = []
+    lowest = os.path.abspath(path)
+    while not os.path.lexists(lowest):
+        missing.append(lowest)
+        lowest = os.path.dirname(lowest)
+    with suppress(PermissionError):  # a parent that we may pass but not open: then it is not we who made that name
+        sync_directory(os.path.dirname(lowest))
+    for directory in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+        sync_directory(os.path.dirname(directory))
+
+
+def sync_directory(path: str) -> None:
+    """fsync a directory by path."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""The cold half that both real disks share, and the bookkeeping of writes in flight.
+
+Cold calls run in a small thread pool of their own: never on the loop, and never in the commit thread, where a reading
+or the writing of zeros would delay a commit. Subclasses add `submit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from walsvc.disk.base import Write
+from walsvc.disk.directory import Directory, aligned_buffer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COLD_THREADS = (
+    4  # one may prepare a segment for a second or more; reads, renames and a second log reader go on beside it
+)
+WRITE_BYTES_MAX = 1 << 30  # larger writes are cut: Linux moves at most 2 GiB less a page in one call
+
+
+class PosixDisk:
+    """Directory work for one log. See walsvc.disk.base.Disk for the contract.
+
+    It belongs to the loop it was made for; `directory` and `executor` become its own and are released by `close`. A disk
+    that is dropped without `close` lets them go when it is collected, each once its last call has ended.
+    """
+
+    kind = "posix"
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        dsync: bool,
+        reason: str,
+        executor: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.path = directory.path
+        self.reason = reason
+        self.direct = directory.direct
+        self.block_bytes = directory.block_bytes
+        self.sync_method = "dsync" if dsync else "fdatasync"
+        self._loop = loop
+        self._directory = directory
+        self._executor = executor or cold_executor()
+        self._in_flight = 0  # submitted and not yet answered; loop thread only
+        self._cold_running = 0  # likewise for cold calls, cancelled ones included until their thread is through
+        self._quiet: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    def buffer(self, length: int) -> memoryview:
+        return aligned_buffer(length)
+
+    async def list(self) -> dict[str, int]:
+        return await self._cold(self._directory.list)
+
+    async def open_file(self, name: str) -> int:
+        return await self._cold(self._directory.open_file, name)
+
+    async def close_file(self, file: int) -> None:
+        await self._cold(self._directory.close_file, file)
+
+    async def allocate(self, name: str, length: int) -> None:
+        await self._cold(self._directory.allocate, name, length)
+
+    async def read(self, name: str, offset: int, length: int) -> bytes:
+        return await self._cold(self._directory.read, name, offset, length)
+
+    async def write(self, name: str, offset: int, data: bytes) -> None:
+        await self._cold(self._directory.write, name, offset, data)
+
+    async def sync(self, name: str) -> None:
+        await self._cold(self._directory.sync, name)
+
+    async def rename(self, old: str, new: str) -> None:
+        await self._cold(self._directory.rename, old, new)
+
+    async def remove(self, name: str) -> None:
+        await self._cold(self._directory.remove, name)
+
+    async def sync_directory(self) -> None:
+        await self._cold(self._directory.sync_directory)
+
+    async def free_bytes(self) -> int:
+        return await self._cold(self._directory.free_bytes)
+
+    async def close(self) -> None:
+        """Every caller waits for the same shutdown; cancelling one of them does not stop it."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(), name="walsvc disk close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._directory.stopping = True
+        while self._in_flight or self._cold_running:
+            self._quiet = self._loop.create_future()
+            await self._quiet
+        self._stop()
+        await self._run(self._directory.close)  # freeing the blocks of a removed file can take long: not on the loop
+        self._executor.shutdown()
+
+    def _stop(self) -> None:
+        """Release what the hot half holds; no write is in flight any more."""
+
+    async def _cold(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closing is not None:
+            raise closed()
+        return await self._run(call, *args, **kwargs)
+
+    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run in the pool. A cancelled caller leaves the call to its end, and `close` waits for that end."""
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        answer = self._executor.submit(call, *args, **kwargs)
+        self._cold_running += 1
+        answer.add_done_callback(lambda done: self._deliver_from_thread(waiter, done))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+
+    def _deliver_from_thread(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, waiter, done)
+        except RuntimeError:
+            pass  # the loop is closed, so nobody waits any more
+
+    def _deliver(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
+        self._cold_running -= 1
+        self._check_quiet()
+        if waiter.done():
+            return
+        if done.cancelled():
+            waiter.cancel()
+        elif (error := done.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(done.result())
+
+    def _finish(self, write: Write, error: OSError | None) -> None:
+        """Answer one write, on the loop. What `done` raises goes to the loop's exception handler, by way of the caller."""
+        self._in_flight -= 1
+        self._check_quiet()
+        write.done(write, error)
+
+    def _check_quiet(self) -> None:
+        if self._quiet is not None and not (self._in_flight or self._cold_running) and not self._quiet.done():
+            self._quiet.set_result(None)
+
+    def _refuse(self, write: Write, error: OSError) -> None:
+        """Answer a write that was never started, from the loop and not from inside `submit`."""
+        self._in_flight += 1
+        self._loop.call_soon(self._finish, write, error)
+
+
+def cold_executor() -> ThreadPoolExecutor:
+    """The pool for cold calls; its threads start as they are needed."""
+    return ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="walsvc-disk")
+
+
+def closed() -> OSError:
+    """What a call after `close` gets."""
+    return OSError(errno.EBADF, "the disk is closed")
+
+
+def short_write(length: int, written: int, offset: int) -> OSError:
+    """A write that moved fewer bytes than asked: the reason is not known, so EIO."""
+    return OSError(errno.EIO, f"short write: {written} of {length} bytes at offset {offset}")

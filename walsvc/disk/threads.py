@@ -1,0 +1,146 @@
+"""The `threads` disk: one dedicated thread makes each write durable, with RWF_DSYNC or with fdatasync after it.
+
+Used where the io_uring extension was not built or where a container forbids io_uring (Docker's default seccomp profile
+does). The loop hands writes over by a SimpleQueue and is woken once for all completions that come together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+from walsvc.disk import posix
+from walsvc.disk.base import Write
+from walsvc.disk.directory import Directory
+from walsvc.disk.posix import PosixDisk, closed, short_write
+
+RETRY_SECONDS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+"""Pauses before a write that the kernel put off (EINTR, EAGAIN) is tried again; after the last one the error stands."""
+
+Commits = SimpleQueue["tuple[ThreadsDisk, Write] | None"]
+
+
+class ThreadsDisk(PosixDisk):
+    """A disk whose hot half is a thread. See walsvc.disk.base.Disk for the contract."""
+
+    kind = "threads"
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        dsync: bool,
+        reason: str,
+        executor: ThreadPoolExecutor | None = None,
+    ) -> None:
+        super().__init__(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
+        self._dsync = dsync
+        self._commits: Commits = SimpleQueue()
+        self._finished: deque[tuple[Write, OSError | None]] = deque()
+        self._woken = False
+        self._thread: threading.Thread | None = None
+        self._stop_thread: weakref.finalize[..., ThreadsDisk] | None = None
+
+    def submit(self, write: Write) -> None:
+        if self._closing is not None:
+            self._refuse(write, closed())
+            return
+        if self._thread is None:
+            self._start_thread()
+        self._in_flight += 1
+        self._commits.put((self, write))
+
+    def _start_thread(self) -> None:
+        """A daemon, because the interpreter would wait for any other before it lets the finalizer stop it; the finalizer
+        then waits for the writes on their way, so none is cut off."""
+        self._thread = threading.Thread(target=commit_all, args=(self._commits,), name="walsvc-commit", daemon=True)
+        self._thread.start()
+        self._stop_thread = weakref.finalize(self, stop_thread, os.getpid(), self._commits, self._thread)
+
+    def _stop(self) -> None:
+        if self._stop_thread is not None:
+            self._stop_thread()
+
+    def perform(self, write: Write) -> None:
+        """In the commit thread: one write and its sync, then wake the loop unless a wake-up is already on its way."""
+        error: OSError | None
+        try:
+            error = write_durably(write, dsync=self._dsync)
+        except Exception as unforeseen:  # noqa: BLE001 - the thread must live on, and the waiter must hear of it
+            error = OSError(errno.EIO, f"{type(unforeseen).__name__}: {unforeseen}")
+            error.__cause__ = unforeseen
+        self._finished.append((write, error))
+        # Order matters on both sides: here append, then look at the flag; in _complete clear the flag, then take.
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._complete)
+            except RuntimeError:
+                self._finished.clear()  # the loop is closed: nobody is left to be told
+
+    def _complete(self) -> None:
+        self._woken = False
+        try:
+            while self._finished:
+                self._finish(*self._finished.popleft())
+        finally:
+            if self._finished:  # a callback raised; the others still get their answer
+                self._loop.call_soon(self._complete)
+
+
+def commit_all(commits: Commits) -> None:
+    """The commit thread. While it waits it holds no reference to the disk, so that an unclosed one can be collected."""
+    while (item := commits.get()) is not None:
+        disk, write = item
+        disk.perform(write)
+        del item, disk, write
+
+
+def stop_thread(owner: int, commits: Commits, thread: threading.Thread) -> None:
+    """Let the thread finish what is queued, then end. It may be the one that drops the last reference to a disk."""
+    if os.getpid() == owner:
+        commits.put(None)
+        if thread is not threading.current_thread():
+            thread.join()
+
+
+def write_durably(write: Write, *, dsync: bool) -> OSError | None:
+    """One write and its sync. A short write is a failure; a sync is never repeated."""
+    offset, view = write.offset, write.view
+    while True:
+        piece = view[: posix.WRITE_BYTES_MAX] if len(view) > posix.WRITE_BYTES_MAX else view
+        written, error = write_piece(write.file, piece, offset, os.RWF_DSYNC if dsync else 0)
+        if error is not None:
+            return error
+        if written != len(piece):
+            return short_write(len(piece), written, offset)
+        if len(piece) == len(view):
+            break
+        view = view[written:]
+        offset += written
+    if not dsync:
+        try:
+            os.fdatasync(write.file)
+        except OSError as error:
+            return error
+    return None
+
+
+def write_piece(file: int, piece: memoryview, offset: int, flags: int) -> tuple[int, OSError | None]:
+    """pwritev, again after EINTR and EAGAIN, which both mean that nothing was written yet."""
+    for pause in (*RETRY_SECONDS, None):
+        try:
+            return os.pwritev(file, (piece,), offset, flags), None
+        except OSError as error:
+            if error.errno not in (errno.EINTR, errno.EAGAIN) or pause is None:
+                return 0, error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns")

@@ -1,0 +1,267 @@
+"""The `uring` disk: durable writes by io_uring, completions through an eventfd on the loop.
+
+One ring for the disk's life. What the kernel holds is tracked twice, on purpose: `_flights` says whom to answer, `_pins`
+keeps the memory in place until the completion came, also when the disk is dropped or the loop closed meanwhile.
+
+A durable write is one WRITE with RWF_DSYNC ("dsync"), or a WRITE linked to an FSYNC ("fdatasync"). In the second case
+two completions come, in any order, and only both together say what happened (`judge`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from walsvc.disk import posix
+from walsvc.disk.base import Write
+from walsvc.disk.directory import Directory
+from walsvc.disk.posix import PosixDisk, closed, short_write
+from walsvc.disk.ring import QUEUE_FULL, SYNC_BIT, KernelRing, Ring
+from walsvc.disk.threads import RETRY_SECONDS
+
+FLUSH_AGAIN_SECONDS = 0.001  # the kernel had no memory or room for a submission; ask again after this
+FLUSH_ATTEMPTS_MAX = 5_000  # about five seconds of that: then the ring counts as lost
+
+
+class Flight:
+    """One piece of a write on its way through the ring.
+
+    Attributes:
+        write: whom it is for.
+        start, length: the piece: bytes of `write.view` from `start`.
+        written, synced: results so far; None while outstanding.
+        attempts: how often the kernel put it off.
+    """
+
+    __slots__ = ("attempts", "length", "start", "synced", "write", "written")
+
+    def __init__(self, write: Write, start: int, length: int) -> None:
+        self.write = write
+        self.start = start
+        self.length = length
+        self.written: int | None = None
+        self.synced: int | None = None
+        self.attempts = 0
+
+
+def judge(length: int, written: int, synced: int) -> int:
+    """What a pair of results means: 0 durable, a negative errno failed, +EAGAIN not begun: write again.
+
+    | written           | synced      | verdict                                                         |
+    |-------------------|-------------|-----------------------------------------------------------------|
+    | all bytes         | 0           | durable                                                         |
+    | all bytes         | an error    | that error, -ECANCELED and -EINTR too: a sync is never repeated |
+    | -EINTR, -EAGAIN   | whatever    | nothing was written: again, as a new write with its own sync    |
+    | another error     | whatever    | that error                                                      |
+    | fewer bytes       | whatever    | -EIO: why it fell short is not known                            |
+    """
+    if written == length:
+        return synced if synced < 0 else 0
+    if written in (-errno.EINTR, -errno.EAGAIN):
+        return errno.EAGAIN
+    return written if written < 0 else -errno.EIO
+
+
+class UringDisk(PosixDisk):
+    """A disk whose hot half is io_uring. See walsvc.disk.base.Disk for the contract.
+
+    Must be made on the loop's thread: the ring takes submissions from the thread that made it alone. Raises OSError
+    (EPERM, ENOSYS, ENOMEM, ...) where the kernel gives no ring.
+    """
+
+    kind = "uring"
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        dsync: bool,
+        reason: str,
+        executor: ThreadPoolExecutor | None = None,
+        make_ring: Callable[[], Ring] = KernelRing,
+    ) -> None:
+        ring = make_ring()
+        super().__init__(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
+        self._ring = ring
+        self._linked = not dsync
+        self._slots_each = 2 if self._linked else 1
+        self._flights_max = ring.slots // self._slots_each
+        self._flights: dict[int, Flight] = {}
+        self._pins: dict[int, object] = {}
+        self._waiting: deque[Flight] = deque()  # no room in the ring yet
+        self._answers: deque[tuple[Write, OSError | None]] = deque()
+        self._token = 0
+        self._flush_attempts = 0  # since the kernel last took everything
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._lost: OSError | None = None
+        self._drain = weakref.finalize(self, drain, os.getpid(), ring, self._pins, self._slots_each)
+        loop.add_reader(ring.event, self._ready)
+
+    def submit(self, write: Write) -> None:
+        if self._closing is not None or self._lost is not None:
+            self._refuse(write, self._lost or closed())
+            return
+        self._in_flight += 1
+        flight = Flight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
+        if self._waiting or len(self._flights) >= self._flights_max:
+            self._waiting.append(flight)
+        else:
+            self._launch(flight)
+
+    def _launch(self, flight: Flight) -> None:
+        write, start, length = flight.write, flight.start, flight.length
+        view = write.view if length == len(write.view) else write.view[start : start + length]
+        self._token = token = self._token + 1
+        try:
+            pinned = self._pins[token] = self._ring.pin(view)
+            result = self._ring.write(write.file, pinned, length, write.offset + start, token, self._linked)
+        except (BufferError, ValueError, TypeError, OverflowError, MemoryError) as error:  # nothing was queued
+            self._pins.pop(token, None)
+            number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
+            self._answer_later(write, OSError(number, f"{os.strerror(number)}: {error}"))
+            return
+        if result == QUEUE_FULL:
+            del self._pins[token]
+            self._waiting.appendleft(flight)
+        else:
+            flight.written = None
+            flight.synced = None if self._linked else 0
+            self._flights[token] = flight
+        if result != 0:
+            self._flush_outcome(result)
+
+    def _flush_outcome(self, result: int) -> None:
+        """After `write` or `flush`: all taken, ask again later, or lost."""
+        if result == 0:
+            self._flush_attempts = 0
+        elif result in (QUEUE_FULL, -errno.EAGAIN, -errno.EBUSY) and self._flush_attempts < FLUSH_ATTEMPTS_MAX:
+            if self._flush_timer is None:
+                self._flush_attempts += 1
+                self._flush_timer = self._loop.call_later(FLUSH_AGAIN_SECONDS, self._flush_again)
+        elif self._lost is None:
+            self._lose(abs(result) if result < 0 else errno.EAGAIN)
+
+    def _flush_again(self) -> None:
+        self._flush_timer = None
+        if self._lost is None:
+            result = self._ring.flush()
+            self._flush_outcome(result)
+            if result == 0:
+                self._launch_waiting()
+
+    def _lose(self, number: int) -> None:
+        """The ring takes nothing any more. What the kernel has will still answer; the rest fails now, and is never
+        submitted: the slots left in the queue are the newest ones."""
+        self._lost = OSError(number, f"io_uring takes no submissions any more: {os.strerror(number)}")
+        left = self._ring.unsubmitted()
+        for token in reversed(list(self._flights)):
+            if left < self._slots_each:
+                break
+            left -= self._slots_each
+            self._answer_later(self._flights.pop(token).write, self._lost)  # its pin stays: `drain` counts on it
+        if left and self._flights:  # the write was taken, its sync was not: it ends with the write's completion
+            last = next(reversed(self._flights))
+            self._take(last * 2 + SYNC_BIT, -errno.ECANCELED)
+            self._loop.call_soon(self._answer_all)
+        while self._waiting:
+            self._answer_later(self._waiting.popleft().write, self._lost)
+
+    def _ready(self) -> None:
+        """The eventfd is readable."""
+        for token, result in self._ring.reap():
+            self._take(token, result)
+        if self._waiting:
+            self._launch_waiting()
+        self._answer_all()
+
+    def _launch_waiting(self) -> None:
+        while (
+            self._waiting
+            and self._lost is None
+            and self._flush_timer is None
+            and len(self._flights) < self._flights_max
+        ):
+            self._launch(self._waiting.popleft())
+
+    def _take(self, token: int, result: int) -> None:
+        """One completion. A flight is over when its last one came; its memory is free once the write's came."""
+        number = token >> 1
+        flight = self._flights[number]
+        if token & SYNC_BIT:
+            flight.synced = result
+        else:
+            flight.written = result
+            del self._pins[number]
+        written, synced = flight.written, flight.synced
+        if written is None or synced is None:
+            return
+        del self._flights[number]
+        verdict = judge(flight.length, written, synced)
+        if verdict == 0 and flight.start + flight.length == len(flight.write.view):
+            self._answers.append((flight.write, None))
+        else:
+            self._take_unusual(flight, verdict, written)
+
+    def _take_unusual(self, flight: Flight, verdict: int, written: int) -> None:
+        write = flight.write
+        if verdict == 0:  # a piece of a very long write: on with the next
+            start = flight.start + flight.length
+            self._waiting.append(Flight(write, start, min(len(write.view) - start, posix.WRITE_BYTES_MAX)))
+        elif verdict == errno.EAGAIN and flight.attempts < len(RETRY_SECONDS) and self._lost is None:
+            pause = RETRY_SECONDS[flight.attempts]
+            flight.attempts += 1
+            self._loop.call_later(pause, self._launch_again, flight)
+        elif verdict == -errno.EIO and 0 <= written < flight.length:
+            self._answers.append((write, short_write(flight.length, written, write.offset + flight.start)))
+        else:
+            number = abs(written if verdict > 0 else verdict)
+            self._answers.append((write, OSError(number, os.strerror(number))))
+
+    def _launch_again(self, flight: Flight) -> None:
+        if self._lost is not None:
+            self._answer_later(flight.write, self._lost)
+            return
+        self._waiting.append(flight)
+        self._launch_waiting()
+
+    def _answer_later(self, write: Write, error: OSError) -> None:
+        self._answers.append((write, error))
+        self._loop.call_soon(self._answer_all)
+
+    def _answer_all(self) -> None:
+        answers = self._answers
+        try:
+            while answers:
+                self._finish(*answers.popleft())
+        finally:
+            if answers:  # a callback raised; the others still get their answer
+                self._loop.call_soon(self._answer_all)
+
+    def _stop(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._loop.remove_reader(self._ring.event)
+        self._drain()
+
+
+def drain(owner: int, ring: Ring, pins: dict[int, object], slots_each: int) -> None:
+    """Wait until the kernel has let go of all memory, then give the ring back. Runs once: at close, or when the disk is
+    collected or the interpreter ends without close. What was queued but never taken (the newest) is not waited for, nor
+    a sync whose write is through. A forked child must not touch its parent's ring."""
+    if os.getpid() != owner:
+        return
+    for token in list(pins)[len(pins) - ring.unsubmitted() // slots_each :]:
+        del pins[token]
+    while pins:
+        for token, _ in ring.reap():
+            if not token & SYNC_BIT:
+                pins.pop(token >> 1, None)
+        if pins:
+            ring.wait()
+    ring.close()

@@ -1,0 +1,178 @@
+"""Builds walsvc.disk._uring: the part of the io_uring disk that has to be C, which is the ring itself.
+
+cffi API mode with the limited API, so that one binary serves every CPython from 3.11 on. liburing is linked statically
+where liburing.a is installed, because a wheel or a container image then needs no library at run time.
+
+What is decided here and nowhere else:
+
+* One ring, one thread. IORING_SETUP_SINGLE_ISSUER (6.0) and COOP_TASKRUN (5.19) spare locking and interrupts; a kernel
+  that knows neither gives EINVAL and gets a plain ring.
+* A completion raises an eventfd, because that is a file that every event loop can watch.
+* A durable write is either one WRITE with RWF_DSYNC, or a WRITE linked to an FSYNC(DATASYNC). The link orders them: a
+  short or failed write breaks it and the fsync ends with -ECANCELED (io_uring_enter(2), IOSQE_IO_LINK). Bit 0 of
+  user_data tells the two completions apart.
+* No error is judged here. Numbers go up to Python as the kernel gave them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+from cffi import FFI
+
+DECLARATIONS = """
+struct walsvc_ring;
+struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error);
+void walsvc_ring_close(struct walsvc_ring *);
+int walsvc_ring_event(struct walsvc_ring *);
+unsigned walsvc_ring_unsubmitted(struct walsvc_ring *);
+int walsvc_ring_write(struct walsvc_ring *, int file, const char *bytes, unsigned length, uint64_t offset,
+                      uint64_t token, int linked);
+int walsvc_ring_flush(struct walsvc_ring *);
+int walsvc_ring_reap(struct walsvc_ring *, uint64_t *tokens, int32_t *results, int room);
+int walsvc_ring_wait(struct walsvc_ring *);
+"""
+
+SOURCE = r"""
+#include <errno.h>
+#include <liburing.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#ifndef IORING_SETUP_COOP_TASKRUN
+#define IORING_SETUP_COOP_TASKRUN (1U << 8)
+#endif
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+
+struct walsvc_ring {
+    struct io_uring ring;
+    int event;
+};
+
+static struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error) {
+    struct walsvc_ring *self = calloc(1, sizeof *self);
+    if (self == NULL) {
+        *error = ENOMEM;
+        return NULL;
+    }
+    int result = io_uring_queue_init(entries, &self->ring, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN);
+    if (result == -EINVAL)
+        result = io_uring_queue_init(entries, &self->ring, 0);
+    if (result < 0) {
+        *error = -result;
+        free(self);
+        return NULL;
+    }
+    self->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    result = self->event < 0 ? -errno : io_uring_register_eventfd(&self->ring, self->event);
+    if (result < 0) {
+        *error = -result;
+        if (self->event >= 0)
+            close(self->event);
+        io_uring_queue_exit(&self->ring);
+        free(self);
+        return NULL;
+    }
+    io_uring_ring_dontfork(&self->ring); /* a forked child that strays here dies, instead of taking our completions */
+    return self;
+}
+
+static void walsvc_ring_close(struct walsvc_ring *self) {
+    io_uring_queue_exit(&self->ring);
+    close(self->event);
+    free(self);
+}
+
+static int walsvc_ring_event(struct walsvc_ring *self) { return self->event; }
+
+static unsigned walsvc_ring_unsubmitted(struct walsvc_ring *self) { return io_uring_sq_ready(&self->ring); }
+
+/* Hands what is queued to the kernel. 0 when it took all; -EAGAIN, -EBUSY: later; anything else: the ring is lost. */
+static int walsvc_ring_flush(struct walsvc_ring *self) {
+    while (io_uring_sq_ready(&self->ring) > 0) {
+        int taken = io_uring_submit(&self->ring);
+        if (taken == -EINTR)
+            continue;
+        if (taken <= 0)
+            return taken < 0 ? taken : -EAGAIN;
+    }
+    return 0;
+}
+
+/* Queues one durable write and submits. 1: no room in the submission queue, nothing was queued. Else as flush. */
+static int walsvc_ring_write(struct walsvc_ring *self, int file, const char *bytes, unsigned length, uint64_t offset,
+                             uint64_t token, int linked) {
+    if (io_uring_sq_space_left(&self->ring) < (linked ? 2 : 1))
+        return 1;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
+    io_uring_prep_write(sqe, file, bytes, length, offset);
+    sqe->user_data = token << 1;
+    if (linked) {
+        sqe->flags |= IOSQE_IO_LINK;
+        sqe = io_uring_get_sqe(&self->ring);
+        io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
+        sqe->user_data = token << 1 | 1;
+    } else {
+        sqe->rw_flags = RWF_DSYNC;
+    }
+    return walsvc_ring_flush(self);
+}
+
+/* Takes up to room completions. The eventfd is read first, so that one that arrives meanwhile raises it again. */
+static int walsvc_ring_reap(struct walsvc_ring *self, uint64_t *tokens, int32_t *results, int room) {
+    uint64_t count;
+    ssize_t ignored = read(self->event, &count, sizeof count);
+    (void)ignored;
+    int taken = 0;
+    struct io_uring_cqe *cqe;
+    while (taken < room && io_uring_peek_cqe(&self->ring, &cqe) == 0) {
+        tokens[taken] = cqe->user_data;
+        results[taken++] = cqe->res;
+        io_uring_cqe_seen(&self->ring, cqe);
+    }
+    return taken;
+}
+
+/* Blocks until a completion is there: only for draining when no loop runs any more. */
+static int walsvc_ring_wait(struct walsvc_ring *self) {
+    struct io_uring_cqe *cqe;
+    return io_uring_wait_cqe(&self->ring, &cqe);
+}
+"""
+
+
+def library_directories() -> list[str]:
+    """Where the linker looks first for liburing.a: what pkg-config says, then the usual places."""
+    try:
+        found = subprocess.run(
+            ["pkg-config", "--variable=libdir", "liburing"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        found = []
+    return [*found, f"/usr/lib/{os.uname().machine}-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/lib"]
+
+
+def linking() -> dict[str, Any]:
+    """liburing.a itself where it is installed, else -luring."""
+    for directory in library_directories():
+        archive = os.path.join(directory, "liburing.a")
+        if os.path.exists(archive):
+            return {"extra_objects": [archive]}
+    return {"libraries": ["uring"]}
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(DECLARATIONS)
+ffibuilder.set_source(
+    "walsvc.disk._uring", SOURCE, py_limited_api=True, extra_compile_args=["-O2"], optional=True, **linking()
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)
