@@ -214,11 +214,13 @@ async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
     try:
         found = decode_group_header(data)
     except BadGroup:
-        # in a recycled file anything may stand there; in a fresh one only zeros, unless a write was cut
-        torn = bool(data.strip(b"\0")) and not active.header.optional & RECYCLED
+        # In a recycled file anything may stand there, in a fresh one only zeros, unless a write was cut: now or, where the
+        # log was closed in order since, in an earlier run.
+        leftover = active.header.optional & RECYCLED or active.last_flags & Flag.CLOSE
+        torn = bool(data.strip(b"\0")) and not leftover
         return (End.TORN, len(data)) if torn else (End.NOTHING, 0)
-    leftover = found.log_id != chain.log_id or found.segment != chain.segment or found.generation < chain.generation
-    return (End.NOTHING, 0) if leftover else (End.TORN, found.group_bytes)
+    stale = found.log_id != chain.log_id or found.segment != chain.segment or found.generation < chain.generation
+    return (End.NOTHING, 0) if stale else (End.TORN, found.group_bytes)
 
 
 def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | None:

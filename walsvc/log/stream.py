@@ -122,6 +122,17 @@ async def load_header(disk: Disk, name: str, first_lsn: int | None) -> tuple[Seg
 
 
 async def open_stream(disk: Disk, name: str, first_lsn: int, file_bytes: int) -> tuple[SegmentHeader, GroupStream]:
-    """A stream at the first group of a segment."""
+    """A stream at the first group of a segment. Raises Corruption where the file was cut: it had its full length, durably,
+    before anything was written to it."""
     header, data = await load_header(disk, name, first_lsn)
+    if file_bytes < header.file_bytes:
+        raise Corruption(
+            f"{name} is shorter than it was made",
+            path=f"{disk.path.rstrip('/')}/{name}",
+            segment=first_lsn,
+            offset=file_bytes,
+            expected=f"{header.file_bytes} bytes",
+            actual=f"{file_bytes}",
+            hint="its end is missing; restore it from a backup",
+        )
     return header, GroupStream(disk, name, Chain.begin(header, data, file_bytes))

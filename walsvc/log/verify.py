@@ -93,12 +93,21 @@ async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk]
             walks.append(walked)
             if on_segment is not None:
                 on_segment(walked)
-    judge_walks(disk.path, walks, verdict, end_is_judged=found is not None, numbered=found is None or found.cut is None)
+    judge_walks(
+        disk.path,
+        walks,
+        verdict,
+        end_is_judged=found is not None,
+        numbered=found is None or found.cut is None,
+        closed=found is not None and found.clean,
+    )
     count(walks, found, verdict)
     return verdict
 
 
-def judge_walks(path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged: bool, numbered: bool) -> None:
+def judge_walks(
+    path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged: bool, numbered: bool, closed: bool
+) -> None:
     """Add a finding for everything wrong in and between segments, which must be given in LSN order.
 
     Args:
@@ -107,6 +116,7 @@ def judge_walks(path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged
         verdict: where findings go.
         end_is_judged: recovery has accepted the end of the last segment.
         numbered: segments must be numbered without a gap; not so while a truncate_after waits to be finished.
+        closed: the log was closed in order, so that even its last segment but one must be sealed.
     """
     for position, each in enumerate(walks):
         following = walks[position + 1] if position + 1 < len(walks) else None
@@ -120,6 +130,10 @@ def judge_walks(path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged
                 verdict.add(_missing(path, each, each.header, proof))
             if numbered and (error := _out_of_sequence(path, each.header, following.header)) is not None:
                 verdict.add(error)
+            if following.header.previous_end and each.successor is None and (closed or position + 2 < len(walks)):
+                message = f"its seal is missing or damaged, no record is: {each.reason}"
+                place = (each.header.first_lsn, each.end, each.next_lsn)
+                verdict.findings.append(Finding("seal_missing", message, *place))
         elif following is None and not end_is_judged and each.proof is not None:
             verdict.add(_missing(path, each, each.header, each.proof))
 

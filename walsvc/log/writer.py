@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import weakref
 from collections import deque
@@ -404,6 +405,11 @@ class WalWriter(Committer):
                 if not isinstance(error, WalError):
                     self._fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
                     raise self._again() from error
+                raise
+            except asyncio.CancelledError:
+                # only the end of the loop cancels the task that does this: nothing may be let in behind half a change
+                cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                self._fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
                 raise
 
     def _hold_appends(self, change: int) -> None:
