@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from walsvc.format import group, segment
 from walsvc.format.group import Flag
 from walsvc.format.meta import KNOWN, Metadata
-from walsvc.log.commit import segment_prefix
+from walsvc.log.framing import segment_prefix
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "FORMAT.md").read_text()
 SIZES = {"H": 2, "I": 4, "Q": 8}
@@ -54,7 +55,7 @@ def test_byte_tables_match_structs_and_module_heads(title, module, layout, crc_o
     assert rows == docstring_rows(module.__doc__)
     assert [(offset, size) for offset, size, _ in rows[: len(struct_fields(layout))]] == struct_fields(layout)
     assert rows[-1][:2] == (crc_offset, 4)
-    for (offset, size, _), (following, _, _) in zip(rows, rows[1:], strict=False):
+    for (offset, size, _), (following, _, _) in itertools.pairwise(rows):
         assert offset + size == following
     assert rows[-1][0] + rows[-1][1] == total
 

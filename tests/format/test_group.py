@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import pytest
@@ -64,7 +65,7 @@ def test_group_round_trip(payloads, meta):
     header = chain.take(data, chain.offset)
     assert isinstance(header, GroupHeader)
     ends = record_ends(decode_columns(header, data))
-    assert [data[a:b] for a, b in zip(ends, ends[1:], strict=False)] == payloads
+    assert [data[a:b] for a, b in itertools.pairwise(ends)] == payloads
     assert decode_meta(header, data) == meta
     assert chain.next_lsn == 10 + len(payloads)
     assert chain.offset == 4096 + len(data)
@@ -117,7 +118,15 @@ def test_unknown_group_flag_under_right_crc_is_newer():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(88, 0), (88, 512 * 3 + 1), (88, 0xFFFFFE00), (76, 0xFFFFFFFF), (80, 0xFFFFFFFF), (84, 0xFFFFFFFF), (72, 0xFFFFFFFF)],
+    [
+        (88, 0),
+        (88, 512 * 3 + 1),
+        (88, 0xFFFFFE00),
+        (76, 0xFFFFFFFF),
+        (80, 0xFFFFFFFF),
+        (84, 0xFFFFFFFF),
+        (72, 0xFFFFFFFF),
+    ],
 )
 def test_impossible_lengths_under_a_right_header_crc_are_refused(field, value):
     """A hostile or buggy writer's lengths: typed error, and never more than the file is asked for."""

@@ -19,8 +19,8 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
+from walsvc.log.findings import unsupported
 from walsvc.log.reader import read_failed
-from walsvc.log.recovery import unsupported
 from walsvc.log.stream import GroupStream, load_header
 
 if TYPE_CHECKING:

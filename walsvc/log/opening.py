@@ -18,8 +18,8 @@ from walsvc.errors import BadOption, Closed, Corruption, NoSpace
 from walsvc.format.group import BadGroup, Flag, decode_group_header
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
-from walsvc.log.commit import segment_prefix
-from walsvc.log.recovery import Examined, Recovered, examine, recover
+from walsvc.log.framing import seal_bytes, segment_prefix
+from walsvc.log.recovery import Recovered, examine, recover
 from walsvc.log.retention import drop_segments, finish_cut
 from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes
 from walsvc.log.writer import WalWriter
@@ -139,29 +139,12 @@ async def seal_predecessor(disk: Disk, found: Recovered) -> None:
             expected=f"LSN {header.first_lsn} at offset {header.previous_end}",
             hint="acknowledged data is damaged; nothing was changed. Restore from a backup",
         )
-    await write_seal(disk, previous, header)
-
-
-async def write_seal(disk: Disk, previous: Examined, successor: SegmentHeader) -> None:
-    """Seal `previous` with the cold write, as the writer of `successor` would have."""
-    from walsvc.format.meta import encode_map
-    from walsvc.log.group import Group
-
     chain = previous.chain
     segment = Segment(
-        chain.segment, -1, chain.file_bytes, chain.align, chain.log_id, 0, chain.offset, chain.previous_crc, ""
+        chain.segment, -1, chain.file_bytes, chain.align, chain.log_id, 0, chain.offset, chain.previous_crc, name
     )
-    group = Group(segment, chain.offset, successor.first_lsn)
-    group.flags, group.meta = int(Flag.SEAL), encode_map({"successor": successor.first_lsn})
-    group.close()
-    data = bytearray(group.group_bytes)
-    group.encode(
-        memoryview(data),
-        generation=successor.generation,
-        durable_lsn=successor.first_lsn - 1,
-        timestamp_ns=time.time_ns(),
-    )
-    await disk.write(previous.name, chain.offset, bytes(data))
+    data = seal_bytes(segment, header.first_lsn, generation=header.generation, timestamp_ns=time.time_ns())
+    await disk.write(name, chain.offset, data)
 
 
 async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:

@@ -18,7 +18,7 @@ import msgpack
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, PathError, Truncated
 from walsvc.format.group import BadGroup, decode_columns, record_ends
-from walsvc.log.recovery import unsupported
+from walsvc.log.findings import unsupported
 from walsvc.log.stream import GroupStream, RawGroup, open_stream
 from walsvc.model import Record
 

@@ -17,8 +17,9 @@ from walsvc.errors import BadOption, Closed, Corruption, PathError, WalTimeout
 from walsvc.format.group import BadGroup, Flag, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import parse_name, segment_name
+from walsvc.log.findings import unsupported
 from walsvc.log.reader import Cursor, read_failed
-from walsvc.log.recovery import Examined, Recovered, examine, recover, unsupported
+from walsvc.log.recovery import Examined, Recovered, examine, recover
 from walsvc.model import Record, RecoveryReport, Stats
 
 POLL_SECONDS = 0.05

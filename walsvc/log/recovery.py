@@ -15,7 +15,6 @@ the name was durable, the file is found under the spare's name and adopted.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
@@ -23,6 +22,14 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.log.findings import (
+    corruption,
+    finding_of,
+    foreign,
+    lost_successor,
+    successor_dropped,
+    unsupported,
+)
 from walsvc.log.stream import GroupStream, load_header, open_stream
 from walsvc.log.verdict import After, End, Last, Verdict, decide
 from walsvc.model import Finding
@@ -223,32 +230,6 @@ async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
     return (End.NOTHING, 0) if stale else (End.TORN, found.group_bytes)
 
 
-def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | None:
-    """The report's line for a log's end."""
-    if verdict is Verdict.CLEAN:
-        return None
-    place = partial(Finding, segment=active.header.first_lsn, offset=active.chain.offset, lsn=active.chain.next_lsn)
-    if verdict is Verdict.TORN_TAIL:
-        message = f"a group that was never acknowledged was dropped: {active.end_reason}"
-        return place("torn_tail", message, length=length)
-    return place("unclean_close", "the log was not closed in order; nothing that was acknowledged is lost")
-
-
-def lost_successor(disk: Disk, active: Examined) -> Corruption:
-    """The newest segment is sealed, and the one that it names is not there."""
-    successor = active.metadata.successor
-    assert successor is not None, "a SEAL group names its successor"
-    return Corruption(
-        "the log's last segment is missing",
-        path=disk.path,
-        segment=successor,
-        lsn=successor,
-        expected=segment_name(successor),
-        actual=f"{active.name} is sealed and names it, but there is no such file",
-        hint="restore it from a backup; nothing was changed",
-    )
-
-
 async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> None:
     """Segments are numbered, so two headers tell whether one between them is missing."""
     oldest, _ = await load_header(disk, segment_name(ids[0]), ids[0])
@@ -302,50 +283,3 @@ def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]
     names = {first: segment_name(first) for first in ids}
     finding = Finding("truncation_resumed", f"truncate_after({cut}) had been interrupted", newest.header.first_lsn)
     return Recovered(newest, names, sizes, False, [finding], newest.stream.bytes_read, unsynced=[newest.name], cut=cut)
-
-
-def successor_dropped(each: Examined, active: Examined) -> Finding:
-    """Finding for a segment that was begun but never acknowledged."""
-    return Finding(
-        "successor_dropped",
-        f"{each.name} was begun, but a record before it had not become durable",
-        segment=each.header.first_lsn,
-        lsn=active.chain.next_lsn,
-        length=each.chain.offset,
-    )
-
-
-def corruption(disk: Disk, found: Examined, message: str) -> Corruption:
-    """Corruption at the end of `found`'s valid groups."""
-    return Corruption(
-        message,
-        path=disk.path,
-        segment=found.header.first_lsn,
-        offset=found.chain.offset,
-        lsn=found.chain.next_lsn,
-        hint="acknowledged data is damaged; nothing was changed. See `walsvc verify`, and restore from a backup",
-    )
-
-
-def unsupported(disk: Disk, stream: GroupStream, error: BadGroup) -> UnsupportedFormat:
-    """UnsupportedFormat at the place of a group that a newer walsvc wrote."""
-    return UnsupportedFormat(
-        error.reason,
-        path=disk.path,
-        segment=stream.chain.segment,
-        offset=stream.chain.offset,
-        lsn=stream.chain.next_lsn,
-        hint="upgrade walsvc",
-    )
-
-
-def foreign(disk: Disk, first_lsn: int, found: SegmentHeader, newest: SegmentHeader) -> Corruption:
-    """A segment of another log in the directory."""
-    return Corruption(
-        f"{segment_name(first_lsn)} belongs to another log",
-        path=disk.path,
-        segment=first_lsn,
-        expected=f"log id {newest.log_id:016x}",
-        actual=f"{found.log_id:016x}",
-        hint="move the foreign file elsewhere",
-    )

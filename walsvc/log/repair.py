@@ -19,7 +19,7 @@ from walsvc.config import MIB
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
-from walsvc.log.commit import segment_prefix
+from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
 from walsvc.log.recovery import examine
 from walsvc.log.segments import first_segment_bytes
@@ -62,7 +62,9 @@ async def plan_repair(disk: Disk) -> Plan:
     ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
     if not ids:
         raise PathError("there is no log here", path=disk.path, hint="check the path")
-    walks = [each for first in ids if (each := await walk(disk, segment_name(first), first, sizes[segment_name(first)]))]
+    walks = [
+        each for first in ids if (each := await walk(disk, segment_name(first), first, sizes[segment_name(first)]))
+    ]
     for each in walks:
         if isinstance(each.error, UnsupportedFormat):
             raise each.error
@@ -132,7 +134,7 @@ async def copy_aside(path: str) -> str:
     Raises:
         NoSpace: there is no room for the copy; nothing was changed. OSError: as the system gives it.
     """
-    target = f"{os.path.abspath(path)}.before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    target = f"{os.path.abspath(path)}.before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"  # noqa: ASYNC240
     names = [entry.name for entry in os.scandir(path) if entry.is_file() and entry.name != "LOCK"]
     needed = sum(os.stat(os.path.join(path, name)).st_blocks * 512 for name in names)
     place = os.statvfs(path)

@@ -18,7 +18,7 @@ from typing import Any
 
 from walsvc.errors import BadOption, NoSpace
 from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
-from walsvc.log.commit import segment_prefix
+from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment
 from walsvc.log.stream import load_header

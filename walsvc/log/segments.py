@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from walsvc.config import MIB
-from walsvc.disk.base import Disk
+from walsvc.disk.base import Disk, Write
 from walsvc.format.segment import segment_name, spare_name
 
 FIRST_SEGMENT_BYTES = 1 * MIB
@@ -153,3 +153,17 @@ async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:
     name = segment_name(first_lsn)
     await disk.rename(spare.name, name)
     return name
+
+
+async def durable_write(disk: Disk, file: int, offset: int, view: memoryview) -> None:
+    """Submit one write and wait for it; OSError if it failed. For the rare writes outside the pipeline."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(_: Write, error: OSError | None) -> None:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    disk.submit(Write(file, offset, view, done))
+    await asyncio.shield(future)

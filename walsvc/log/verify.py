@@ -125,12 +125,14 @@ def judge_walks(
         if each.header is None:
             continue
         if following is not None and following.header is not None:
-            if each.next_lsn < following.header.first_lsn:
+            missing = each.next_lsn < following.header.first_lsn
+            if missing:
                 proof = f"the next segment begins with LSN {following.header.first_lsn}"
                 verdict.add(_missing(path, each, each.header, proof))
             if numbered and (error := _out_of_sequence(path, each.header, following.header)) is not None:
                 verdict.add(error)
-            if following.header.previous_end and each.successor is None and (closed or position + 2 < len(walks)):
+            sealed_by_now = closed or position + 2 < len(walks)
+            if not missing and following.header.previous_end and each.successor is None and sealed_by_now:
                 message = f"its seal is missing or damaged, no record is: {each.reason}"
                 place = (each.header.first_lsn, each.end, each.next_lsn)
                 verdict.findings.append(Finding("seal_missing", message, *place))

@@ -1,0 +1,155 @@
+"""The command line as a user has it: a process of its own, with pipes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from walsvc.cli.main import main; main()"
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP = 24
+
+Finished = subprocess.CompletedProcess[bytes]
+
+
+class Cli:
+    """Runs `walsvc` in processes that end with the test."""
+
+    def __init__(self, loop: str, before_exec: Callable[[], None] | None = None) -> None:
+        self._before_exec = before_exec
+        self.command = [sys.executable, *(["-m", "walsvc.cli"] if loop == "auto" else ["-c", WITHOUT_UVLOOP])]
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "200"}
+        self._environment.pop("PYTHONUNBUFFERED", None)
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, *arguments: object, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Finished:
+        """Run to the end; returns exit code and output."""
+        return subprocess.run(
+            [*self.command, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={**self._environment, **(environment or {})},
+            preexec_fn=self._before_exec,
+        )
+
+    def good(self, *arguments: object, stdin: bytes = b"") -> bytes:
+        """Run to the end, which must be a good and silent one; returns standard output."""
+        finished = self(*arguments, stdin=stdin)
+        assert (finished.returncode, finished.stderr) == (0, b""), finished
+        return finished.stdout
+
+    def bad(self, code: int, *arguments: object, stdin: bytes = b"") -> str:
+        """Run to the end, which must be `code` with one line on standard error; returns that line."""
+        finished = self(*arguments, stdin=stdin)
+        line = finished.stderr.decode()
+        assert finished.returncode == code, finished
+        assert line.startswith("walsvc: "), finished
+        assert line.count("\n") == 1, finished
+        assert line.endswith("\n"), finished
+        return line
+
+    def start(self, *arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        """Start and leave running, with pipes to talk through."""
+        process = subprocess.Popen(
+            [*self.command, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+        )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None and not pipe.closed:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass
+
+
+@pytest.fixture
+def walsvc() -> Iterator[Cli]:
+    """The command line on the best event loop installed."""
+    cli = Cli("auto")
+    yield cli
+    cli.end()
+
+
+@pytest.fixture(params=["auto", "asyncio"])
+def walsvc_on_both_loops(request: pytest.FixtureRequest) -> Iterator[Cli]:
+    """The command line with uvloop (where installed) and as if uvloop were not installed."""
+    cli = Cli(request.param)
+    yield cli
+    cli.end()
+
+
+@pytest.fixture
+def powerless_walsvc() -> Cli:
+    """The command line of a user whom file permissions bind: tests often run as root, whom they do not."""
+    cli = Cli("auto", give_up_override if os.geteuid() == 0 else None)
+    try:
+        cli("--version")
+    except subprocess.SubprocessError:
+        pytest.skip("this root may not give up its power over file permissions")
+    return cli
+
+
+def give_up_override() -> None:
+    """Drop CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from the bounding set: they are gone with the next exec."""
+    for capability in (1, 2):
+        if LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The logs "short" and "long", made once; tests get copies."""
+    folder, cli = tmp_path_factory.mktemp("made"), Cli("auto")
+    cli.good("append", folder / "short", "-q", stdin=b"".join(b"record %d\n" % n for n in range(1, 101)))
+    lines = b"".join(b"%-1000d\n" % n for n in range(1, 501))
+    cli.good("append", folder / "long", "-q", "--segment-bytes", 65536, stdin=lines)
+    return folder
+
+
+@pytest.fixture
+def log(tmp_path: Path, made: Path) -> Path:
+    """A log with the records b"record 1" to b"record 100", closed in order."""
+    return Path(shutil.copytree(made / "short", tmp_path / "log"))
+
+
+@pytest.fixture
+def long_log(tmp_path: Path, made: Path) -> Path:
+    """A log of 500 records of 1000 bytes in several segments, closed in order."""
+    return Path(shutil.copytree(made / "long", tmp_path / "long"))
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """A function that returns name -> bytes of every file in a directory, to show that nothing was changed.
+
+    Without LOCK, which holds no data: its content is the process that last had the log open.
+    """
+
+    def read(path: Path) -> dict[str, bytes]:
+        return {
+            each.name: each.read_bytes() for each in sorted(path.iterdir()) if each.is_file() and each.name != "LOCK"
+        }
+
+    return read

@@ -1,0 +1,79 @@
+"""The forms of output, value by value."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from walsvc.cli import machine, output
+
+from .conftest import ROOT, WITHOUT_UVLOOP
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (5 << 40, "5.0 TiB")],
+)
+def test_size(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (1_700_000_000_123_456_789, "2023-11-14T22:13:20.123456789Z"),
+        (1 << 90, str(1 << 90)),
+    ],
+)
+def test_timestamp(ns: int, text: str) -> None:
+    assert output.timestamp(ns) == text
+
+
+def test_json_of_attributes_that_hold_bytes() -> None:
+    assert output.json_line({"a": b"\xff", "b": "é"}) == '{"a":{"base64":"/w=="},"b":"é"}'.encode()
+    with pytest.raises(TypeError):
+        output.json_line({"a": object()})
+
+
+def test_plain_table_aligns_and_keeps_one_row_per_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("name", "count"), [("a", 5), ("long name", 12345)])
+    assert capsys.readouterr().out == "name       count\na              5\nlong name  12345\n"
+
+
+def test_cached_bytes_counts_pages_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    counted = machine.cached_bytes(str(tmp_path))
+    assert counted is not None
+    assert 0 <= counted <= 102_400
+    assert machine.cached_bytes(str(tmp_path / "missing")) is None
+
+
+def test_tables_and_progress_on_a_terminal(log: Path) -> None:
+    """On a terminal there is a drawn table, and standard error shows the progress of a bench."""
+    bench = ["bench", "run", str(log.parent), "--seconds", "0.5"]
+    for arguments, drawn in ((["inspect", str(log)], "─"), (bench, "records/s")):
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", WITHOUT_UVLOOP, *arguments],
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=ROOT,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "150", "LINES": "50"},
+        )  # fmt: skip
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # EIO: the terminal's last user is gone
+                break
+            if not piece:
+                break
+            shown += piece
+        os.close(master)
+        assert process.wait(timeout=60) == 0, shown
+        assert drawn in shown.decode()

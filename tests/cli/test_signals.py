@@ -1,0 +1,176 @@
+"""Ctrl-C, SIGTERM and SIGPIPE: quiet, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from walsvc.cli import exits
+
+from .conftest import ROOT, Cli
+
+
+def test_cat_into_head_ends_quietly(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
+    walsvc = walsvc_on_both_loops
+    walsvc.good("append", tmp_path / "log", "-q", stdin=b"a line of some length\n" * 50_000)  # more than a pipe holds
+    cat = walsvc.start("cat", tmp_path / "log")
+    head = subprocess.run(["head", "-n", "1"], stdin=cat.stdout, capture_output=True, check=True, timeout=60)
+    assert cat.stdout is not None
+    assert cat.stderr is not None
+    cat.stdout.close()
+    assert head.stdout == b"a line of some length\n"
+    assert cat.wait(timeout=30) == exits.BROKEN_PIPE
+    assert cat.stderr.read() == b""
+
+
+@pytest.mark.parametrize("verb", [["inspect"], ["inspect", "--groups"], ["verify"], ["tail"]])
+def test_a_reader_that_is_gone_from_the_start_is_no_noise(walsvc: Cli, log: Path, verb: list[str]) -> None:
+    process = walsvc.start(verb[0], log, *verb[1:])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) == exits.BROKEN_PIPE
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["version", "--json"], ["doctor"]])
+def test_short_answers_to_nobody_are_no_noise(walsvc: Cli, arguments: list[str]) -> None:
+    process = walsvc.start(*arguments)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) == exits.BROKEN_PIPE
+    assert process.stderr.read() == b""
+
+
+def test_ctrl_c_ends_cat_although_nobody_empties_the_pipe(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
+    walsvc = walsvc_on_both_loops
+    walsvc.good("append", tmp_path / "log", "-q", stdin=b"a line of some length\n" * 50_000)
+    cat = walsvc.start("cat", tmp_path / "log")
+    assert cat.stdout is not None
+    assert cat.stderr is not None
+    assert cat.stdout.read(1) == b"a"  # it has begun, and will soon be stuck
+    cat.send_signal(signal.SIGINT)
+    assert cat.wait(timeout=30) == exits.INTERRUPTED
+    assert cat.stderr.read() == b""
+
+
+@pytest.mark.parametrize("verb", [["cat"], ["inspect"], ["verify"], ["version"], ["append"]])
+def test_a_full_device_under_the_output_is_one_line(walsvc: Cli, log: Path, verb: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = walsvc.start(verb[0], *([] if verb == ["version"] else [log]), stdout=full.fileno())
+        _, error = process.communicate(b"x\n", timeout=30)
+    assert process.returncode == exits.NO_SPACE
+    assert error.startswith(b"walsvc: ")
+    assert error.count(b"\n") == 1
+
+
+def test_closed_standard_streams_do_no_harm(walsvc: Cli, tmp_path: Path) -> None:
+    command = [*walsvc.command, "append", str(tmp_path / "log")]
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], input=b"a\nb\n", check=True, timeout=60, cwd=ROOT)
+    subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], check=True, timeout=60, cwd=ROOT)
+    assert walsvc.good("cat", tmp_path / "log") == b"a\nb\n"
+
+
+def test_tail_notices_that_its_reader_left_while_nothing_comes(walsvc_on_both_loops: Cli, log: Path) -> None:
+    tail = walsvc_on_both_loops.start("tail", log, "-f", "-n", 1)
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert tail.stdout.readline() == b"record 100\n"
+    tail.stdout.close()
+    assert tail.wait(timeout=30) == exits.BROKEN_PIPE
+    assert tail.stderr.read() == b""
+
+
+def test_ctrl_c_ends_tail_quietly(walsvc_on_both_loops: Cli, log: Path) -> None:
+    tail = walsvc_on_both_loops.start("tail", log, "-f", "-n", 1)
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert tail.stdout.readline() == b"record 100\n"
+    tail.send_signal(signal.SIGINT)
+    assert tail.wait(timeout=30) == exits.INTERRUPTED
+    assert tail.stderr.read() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_interrupted_append_has_everything_it_printed(
+    walsvc_on_both_loops: Cli, tmp_path: Path, number: signal.Signals, batch: int
+) -> None:
+    walsvc = walsvc_on_both_loops
+    append = walsvc.start("append", tmp_path / "log", "--batch", batch)
+    assert append.stdin is not None
+    assert append.stdout is not None
+    assert append.stderr is not None
+
+    def feed() -> None:
+        assert append.stdin is not None
+        try:
+            line = 0
+            while True:
+                line += 1
+                append.stdin.write(b"line %d\n" % line)
+        except (BrokenPipeError, ValueError):
+            pass
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    printed = [append.stdout.readline() for _ in range(5000)]
+    append.send_signal(number)
+    printed += append.stdout.readlines()
+    code = append.wait(timeout=30)
+    feeding.join(timeout=30)
+    assert code == (exits.INTERRUPTED if number == signal.SIGINT else exits.TERMINATED)
+    assert append.stderr.read() == b""
+    assert printed == [b"%d\n" % lsn for lsn in range(1, len(printed) + 1)]
+    stored = walsvc.good("cat", tmp_path / "log").splitlines()
+    assert stored == [b"line %d" % line for line in range(1, len(stored) + 1)]
+    assert len(stored) == len(printed)  # it waited for what was under way, and printed that, too
+
+
+def test_ctrl_c_while_waiting_for_input_ends_at_once(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
+    append = walsvc_on_both_loops.start("append", tmp_path / "log")
+    assert append.stdin is not None
+    assert append.stdout is not None
+    append.stdin.write(b"a\n")
+    append.stdin.flush()
+    assert append.stdout.readline() == b"1\n"
+    append.send_signal(signal.SIGINT)
+    assert append.wait(timeout=30) == exits.INTERRUPTED  # and not only after the next line of input
+
+
+def test_append_whose_reader_left_keeps_what_it_acknowledged(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
+    walsvc = walsvc_on_both_loops
+    append = walsvc.start("append", tmp_path / "log")
+    assert append.stdin is not None
+    assert append.stdout is not None
+    assert append.stderr is not None
+    append.stdin.write(b"1\n2\n")
+    append.stdin.flush()
+    assert [append.stdout.readline(), append.stdout.readline()] == [b"1\n", b"2\n"]
+    append.stdout.close()
+    with pytest.raises(BrokenPipeError):
+        append.stdin.writelines(itertools.repeat(b"more\n" * 20_000))
+    assert append.wait(timeout=30) == exits.BROKEN_PIPE
+    assert append.stderr.read() == b""
+    assert walsvc.good("cat", tmp_path / "log").startswith(b"1\n2\n")
+
+
+def test_killed_append_has_everything_it_printed(walsvc: Cli, tmp_path: Path) -> None:
+    append = walsvc.start("append", tmp_path / "log")
+    assert append.stdin is not None
+    assert append.stdout is not None
+    append.stdin.write(b"".join(b"line %d\n" % n for n in range(1, 2001)))
+    append.stdin.flush()
+    printed = [append.stdout.readline() for _ in range(1000)]
+    append.kill()
+    printed += [line for line in append.stdout.readlines() if line.endswith(b"\n")]
+    append.wait(timeout=30)
+    stored = walsvc.good("cat", tmp_path / "log").splitlines()
+    assert len(stored) >= len(printed)
+    assert stored == [b"line %d" % n for n in range(1, len(stored) + 1)]

@@ -1,0 +1,33 @@
+"""truncate: records go from either end, and stay gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .conftest import Cli
+
+
+def test_before(walsvc: Cli, log: Path) -> None:
+    assert walsvc.good("truncate", log, "--before", 41) == b"dropped 40 records; kept: LSN 41 to 100\n"
+    assert walsvc.good("cat", log).splitlines()[0] == b"record 41"
+    line = walsvc.bad(7, "cat", log, "--start", 40)
+    assert "Hint: " in line
+
+
+def test_after_and_then_append_continues_the_lsns(walsvc: Cli, log: Path) -> None:
+    told = json.loads(walsvc.good("truncate", log, "--after", 60, "--json"))
+    assert told == {"first_lsn": 1, "next_lsn": 61, "records": 60, "dropped": 40}
+    assert walsvc.good("append", log, stdin=b"new\n") == b"61\n"
+    assert walsvc.good("tail", log, "-n", 2) == b"record 60\nnew\n"
+
+
+def test_everything(walsvc: Cli, log: Path) -> None:
+    assert walsvc.good("truncate", log, "--before", 101) == b"dropped 100 records; kept: none, the next LSN is 101\n"
+    assert walsvc.good("cat", log) == b""
+    assert walsvc.good("append", log, stdin=b"new\n") == b"101\n"
+
+
+def test_truncating_no_log_creates_none(walsvc: Cli, tmp_path: Path) -> None:
+    assert "Hint: " in walsvc.bad(5, "truncate", tmp_path / "log", "--before", 1)
+    assert not (tmp_path / "log").exists()

@@ -1,0 +1,1 @@
+"""Deterministic exploration of crashes, faults and damage on the simulated disk."""

@@ -1,0 +1,56 @@
+"""Explore crashes for a while: python -m tests.crash.explore --seconds 600 --seed 1
+
+Prints its seeds and what it saw. A failure prints the seed, where it happened, and the command that shows it again; the
+exit code is 1 then. The same seed does the same in every process, as long as log and tests are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+
+from .explorer import Explorer, replay_command
+
+TELL_EVERY_S = 30.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.explore", description="Explore simulated crashes.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--seed", type=int, default=None, help="first seed (default: the clock's); then one more each")
+    parser.add_argument("--count", type=int, default=None, help="so many seeds instead of a time")
+    options = parser.parse_args(arguments)
+    first = int(time.time()) if options.seed is None else options.seed
+    started = told = time.monotonic()
+    explorer = Explorer()
+    seed = first
+    print(f"seeds from {first} on", flush=True)
+    while True:
+        elapsed = time.monotonic() - started
+        if options.count is not None and seed >= first + options.count:
+            break
+        if options.count is None and elapsed >= options.seconds:
+            break
+        try:
+            explorer.explore(seed)
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            traceback.print_exception(error)
+            print(f"FAILED with seed {seed} after {elapsed:.0f} s: {explorer.tally}", file=sys.stderr)
+            print(f"replay: {replay_command(seed)}", file=sys.stderr)
+            return 1
+        seed += 1
+        if time.monotonic() - told > TELL_EVERY_S:
+            told = time.monotonic()
+            print(f"{told - started:.0f} s: {explorer.tally}", flush=True)
+    explorer.close()
+    print(f"no violation in {time.monotonic() - started:.0f} s, seeds {first} to {seed - 1}: {explorer.tally}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,243 @@
+"""One planted fault and a scenario that meets every operation: what the log must say, and what must be there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from walsvc.disk.sim import SimDevice, run_sim
+from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
+from walsvc.log.log import Log, open_on
+from walsvc.model import Mode, Relaxed, Strict
+
+from .model import Bounds, Entry, Model, require
+from .plan import Payloads, Plan
+from .workload import observe
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Planted(NamedTuple):
+    """The nth operation of a name fails."""
+
+    operation: str
+    nth: int
+    errno: int
+    short: int | None = None
+
+
+class FaultRun:
+    """The scenario: create, append in every way, rotate, truncate at both ends, close, open again, append."""
+
+    def __init__(self, plan: Plan, planted: Planted | None) -> None:
+        self.plan = plan
+        self.planted = planted
+        self.device = plan.device()
+        self.model = Model()
+        self.payloads = Payloads(plan.seed)
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []  # what the caller was told, in order
+        self.at_failure: list[tuple[SimDevice, Bounds]] = []
+        self.log: Log
+
+    def run(self) -> None:
+        """The whole scenario. Raises Violation, or SimDeadlock when somebody waits for ever."""
+        if self.planted is not None:
+            operation, nth, number, short = self.planted
+            self.device.fail(operation, nth=nth, errno=number, short=short)
+
+        def seen(_: int, operation: str) -> None:
+            self.counts[operation] += 1
+            self.model.settle()
+
+        self.device.on_operation = seen
+        run_sim(lambda _: self.scenario(), self.plan.seed)
+
+    async def scenario(self) -> None:
+        await self.open()
+        for wave in range(3):
+            await self.append([2500] * 5 + [9000], Strict)
+            await self.append([100, 0, 5000], Relaxed)
+            await self.batch([300, 7000])
+            await self.step(lambda: self.log.flush())
+            if wave == 1:
+                await self.truncate_before()
+        await self.truncate_after()
+        await self.append([20_000] * 4, Strict)
+        await self.compare()
+        await self.close()
+        await self.open()
+        await self.truncate_before()
+        await self.append([20_000] * 3, Strict)
+        await self.close()
+        await self.open()
+        await self.compare()
+        await self.close()
+
+    # ---- steps
+
+    async def open(self) -> None:
+        """Open; where the fault comes while opening, the error has its type and the next attempt succeeds."""
+        for _ in range(2):
+            try:
+                self.log = await open_on(self.plan.disk(self.device), self.plan.config)
+                break
+            except (PathError, NoSpace, DurabilityLost) as error:
+                self.told(error)
+        else:
+            require(False, f"opening failed twice: {self.failures}")
+        self.model.opened(self.log)
+        self.model.freeze().check(await self.seen())
+
+    async def close(self) -> None:
+        try:
+            await self.log.close()
+        except DurabilityLost as error:
+            self.told(error)
+            self.model.failed()
+            return
+        self.model.closed()
+
+    async def append(self, sizes: Sequence[int], mode: Mode) -> None:
+        """Append at once; who is told NoSpace tries again."""
+        entries = [self.payloads.entry(size) for size in sizes]
+        for _ in range(3):
+            calls = []
+            for entry in entries:
+                future = self.log.append(
+                    entry.payload, mode=mode, type=entry.type, attributes=dict(entry.attributes) or None
+                )
+                calls.append((future, self.model.called([entry])))
+            await asyncio.wait([future for future, _ in calls])
+            again: list[Entry] = []
+            lost = False
+            for future, call in calls:
+                error = future.exception()
+                if error is None:
+                    self.model.acknowledged(future.result().lsn, call.entries[0], durable=mode is Strict)
+                    continue
+                self.told(error)
+                if isinstance(error, NoSpace):
+                    self.model.withdrawn(call)
+                    again += call.entries
+                else:
+                    lost = True
+            if lost:
+                await self.terminal()
+                return
+            if not again:
+                return
+            entries = again
+        require(False, f"no room for ever: {self.failures}")
+
+    async def batch(self, sizes: Sequence[int]) -> None:
+        entries = [Entry(self.payloads.entry(size).payload) for size in sizes]
+
+        async def once() -> None:
+            future = self.log.append_batch([entry.payload for entry in entries])
+            call = self.model.called(entries, batch=True)
+            try:
+                results = await future
+            except NoSpace:
+                self.model.withdrawn(call)
+                raise
+            for result, entry in zip(results, entries, strict=True):
+                self.model.acknowledged(result.lsn, entry, durable=True)
+
+        await self.step(once)
+
+    async def truncate_before(self) -> None:
+        lsn = (self.log.first_lsn + self.log.next_lsn) // 2
+        self.model.firsts.add(lsn)
+        if await self.step(lambda: self.log.truncate_before(lsn)):
+            self.model.firsts = {lsn}
+
+    async def truncate_after(self) -> None:
+        lsn = self.log.next_lsn - 3
+
+        async def once() -> None:
+            self.model.cutting(lsn)
+            try:
+                await self.log.truncate_after(lsn)
+            except NoSpace:
+                self.model.cut_abandoned()
+                raise
+            self.model.settle()
+            require(self.log.next_lsn == lsn + 1, "truncate_after did nothing")
+
+        if lsn >= self.log.first_lsn:
+            await self.step(once)
+
+    async def compare(self) -> None:
+        """Read everything."""
+        self.model.freeze().check(await self.seen())
+
+    async def seen(self) -> Any:
+        try:
+            return await observe(self.log)
+        except PathError as error:  # a read error is an error, not the end; the next attempt succeeds
+            self.told(error)
+            return await observe(self.log)
+        except DurabilityLost:
+            await self.terminal()
+            return await observe(self.log)
+
+    # ---- failing
+
+    async def step(self, call: Callable[[], Awaitable[Any]]) -> bool:
+        """Do something; again where there was no room. False when the log had to be opened again."""
+        for _ in range(3):
+            try:
+                await call()
+                return True
+            except NoSpace as error:
+                self.told(error)
+            except DurabilityLost as error:
+                self.told(error)
+                await self.terminal()
+                return False
+        require(False, f"no room for ever: {self.failures}")
+        return False
+
+    def told(self, error: BaseException) -> None:
+        """An error reached the caller: it must be the planted one, in the right class."""
+        require(self.planted is not None, f"an error without a fault: {error!r}")
+        assert self.planted is not None
+        number = errno.EIO if self.planted.short is not None else self.planted.errno
+        require(isinstance(error, WalError), f"not typed: {error!r}")
+        found = getattr(error, "errno", None)
+        require(found == number, f"errno {found} instead of {number}: {error!r}")
+        if isinstance(error, NoSpace):
+            require(number in FULL, f"NoSpace for errno {number}")
+        self.failures.append(type(error).__name__)
+
+    async def terminal(self) -> None:
+        """After DurabilityLost: every later call says so, and nothing acknowledged is missing after opening again."""
+        self.at_failure.append((self.device.fork(), self.model.freeze()))
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: self.log.append(b"late"),
+            lambda: self.log.append_nowait(b"late", mode=Relaxed),
+            lambda: self.log.append_batch([b"late"]),
+            lambda: self.log.flush(),
+            lambda: self.log.wait_durable(1),
+            lambda: self.log.truncate_before(self.log.first_lsn),
+            lambda: self.log.seal(),
+        ]
+        for number, call in enumerate(calls):
+            try:
+                await call()
+            except DurabilityLost as error:
+                self.told(error)
+            else:
+                require(False, f"call {number} succeeded after DurabilityLost")
+        try:
+            await self.log.close()
+        except DurabilityLost as error:
+            self.told(error)
+        except Closed:
+            require(False, "close() is not idempotent")
+        self.model.failed()
+        await self.open()

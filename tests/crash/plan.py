@@ -1,0 +1,115 @@
+"""What a seed decides before a run begins: the disk, the log's options, and the payloads."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from unittest import mock
+
+from walsvc.config import KIB, WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.format.group import GROUP_MAGIC
+from walsvc.log import opening
+
+from .model import Entry
+
+SEGMENT_BYTES = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A device and a log, drawn from a seed."""
+
+    seed: int
+    sector: int
+    garbage: bool
+    loose: bool
+    sync_names: bool
+    direct: bool
+    sync_method: str
+    block_bytes: int
+    latency: float
+    config: WalConfig
+
+    @classmethod
+    def draw(cls, seed: int) -> Plan:
+        """The plan of a seed."""
+        rng = random.Random(f"{seed} plan")
+        sector = rng.choice((512, 4096))
+        block_bytes = rng.choice((sector, 4096))  # a group never shares a sector with another one
+        return cls(
+            seed=seed,
+            sector=sector,
+            garbage=rng.random() < 0.5,
+            loose=rng.random() < 0.4,
+            sync_names=rng.random() < 0.2,
+            direct=rng.random() < 0.6,
+            sync_method=rng.choice(("dsync", "fdatasync")),
+            block_bytes=block_bytes,
+            latency=rng.choice((0.0, 100e-6, 100e-6, 3e-3)),
+            config=WalConfig(
+                segment_bytes=SEGMENT_BYTES,
+                block_bytes=block_bytes,
+                max_group_bytes=rng.choice((4 * KIB, 16 * KIB, 1024 * KIB)),
+                max_group_records=rng.choice((1, 3, 65_536, 65_536)),
+                max_pending_bytes=rng.choice((16 * KIB, 256 * KIB, 1024 * KIB)),
+                relaxed_interval=rng.choice((None, 0.002, 0.2)),
+                commit_delay=rng.choice((0.0, 0.0, 0.0005)),
+            ),
+        )
+
+    def device(self) -> SimDevice:
+        """A new, empty device."""
+        return SimDevice(
+            self.seed, sector=self.sector, garbage=self.garbage, loose=self.loose, sync_names=self.sync_names
+        )
+
+    def disk(self, device: SimDevice, *, calm: bool = False) -> SimDisk:
+        """A process' view of a device; `calm`: everything at once and in order."""
+        return SimDisk(
+            device,
+            latency=0.0 if calm else self.latency,
+            out_of_order=not calm,
+            sync_method=self.sync_method,
+            direct=self.direct,
+            block_bytes=self.block_bytes,
+        )
+
+
+class Payloads:
+    """Payloads that are never the same twice, unless they are too short for that."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(f"{seed} payloads")
+        self._number = 0
+
+    def entry(self, size: int | None = None) -> Entry:
+        """The next record; `size` in bytes, or None for chance: mostly small, sometimes several blocks."""
+        rng = self._random
+        self._number += 1
+        if size is None:
+            kinds = ((0, 16), (16, 300), (16, 300), (300, 3000), (3900, 4200), (4000, 20_000))
+            size = rng.randint(*rng.choice(kinds))
+        pattern = struct.pack("<Q", self._number)
+        if rng.random() < 0.1:
+            pattern = GROUP_MAGIC + pattern[:4]  # what looks like a group at every block position
+        payload = (pattern * (size // 8 + 1))[:size]
+        if rng.random() < 0.1:
+            return Entry(payload, rng.choice((0, 1, 0xFFFF)), (("n", self._number),))
+        return Entry(payload)
+
+
+@contextlib.contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Replace what opening a log draws from the system: its random identity and the wall clock."""
+    rng, now = random.Random(f"{seed} identity"), 1_700_000_000_000_000_000
+    clock = SimpleNamespace(time_ns=lambda: now)
+    with (
+        mock.patch.object(opening, "secrets", SimpleNamespace(randbits=rng.getrandbits)),
+        mock.patch.object(opening, "time", clock),
+    ):
+        yield

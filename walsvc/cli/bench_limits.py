@@ -1,0 +1,118 @@
+"""`walsvc bench limits`: the targets P1 to P11, as ratios to what the device and asyncio can do, measured here and now."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from walsvc.cli import exits, options, output, runner
+
+if TYPE_CHECKING:
+    from walsvc.bench.limits import Outcome
+    from walsvc.bench.targets import Verdict
+
+RESULTS = "bench/results"
+ResultsOption = Annotated[str, typer.Option("--results", metavar="DIR", help="Where the JSON lines go.")]
+DirectoryArgument = Annotated[str, typer.Argument(metavar="[PATH]", help="A directory on the disk to measure.")]
+
+
+def limits(
+    path: DirectoryArgument = ".",
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 6 min.")] = False,
+    results: ResultsOption = RESULTS,
+    loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
+    disk: options.DiskName = options.Disk.AUTO,
+) -> None:
+    """Hold the log against the limits of this device and of asyncio.
+
+    Every figure is a ratio of two things measured in turn in this run: only those mean something on another machine. Needs
+    about 12 GiB below PATH for a while (5 GiB with --quick) and a C compiler for an exact floor.
+    """
+
+    async def verb() -> int:
+        from walsvc.bench import environment
+        from walsvc.bench.limits import run
+        from walsvc.bench.plan import FULL, QUICK
+        from walsvc.config import WalConfig
+
+        where = environment.Environment.of(path)
+        lines = environment.Results(results, "limits", where)
+        with scratch(path) as place, ticking("limits") as tick:
+            config = WalConfig.of(None, {"disk": disk.value})
+            outcome = await run(
+                place, QUICK if quick else FULL, config, environment=where, results=lines, tick=tick
+            )
+        show(outcome, where.loop)
+        output.echo(f"{lines.path}: every round")
+        if (warning := where.warning()) is not None:
+            output.echo(warning)
+        return exits.OK
+
+    runner.run(verb, loop=loop.value)
+
+
+@contextlib.contextmanager
+def scratch(path: str) -> Iterator[str]:
+    """A new directory below `path`, removed afterwards."""
+    import shutil
+    import tempfile
+
+    place = tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def ticking(what: str) -> Iterator[Callable[[str], None]]:
+    """A function that shows what is being measured, on standard error when that is a terminal."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    shown = output.progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    if shown is None:
+        yield lambda name: None
+        return
+    with shown:
+        task = shown.add_task(what)
+        yield lambda name: shown.update(task, description=f"{what}: {name}")
+
+
+def show(outcome: Outcome, loop: str) -> None:
+    """Print all verdicts for people."""
+    columns = ("", "what", "ours", "limit", "ratio (range)", "target", "")
+    output.table(columns, [row(verdict) for verdict in outcome.verdicts])
+    judged = [verdict.met for verdict in outcome.verdicts if verdict.met is not None]
+    output.echo(f"{sum(judged)} of {len(judged)} met.")
+    output.echo(f"disk: {outcome.disk} ({outcome.disk_reason}); loop: {loop}; the device measured in {outcome.device}")
+    if not outcome.direct:
+        output.echo("O_DIRECT does not work here: device and log both write through the page cache")
+
+
+def row(verdict: Verdict) -> tuple[str, ...]:
+    """One verdict as cells."""
+    target, ratio = verdict.target, verdict.ratio
+    what = target.what + (f" ({verdict.note})" if verdict.note else "")
+    if ratio is None:
+        return (target.id, what, "-", "-", "-", target.says(), "not measured")
+    from statistics import median
+
+    ours, limit = (median(values) for values in zip(*verdict.points, strict=True))
+    ranged = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    said = {True: "met", False: "NOT MET", None: "not durable"}[verdict.met]
+    return (target.id, what, amount(ours, target.unit), amount(limit, target.unit), ranged, target.says(), said)
+
+
+def amount(value: float, unit: str) -> str:
+    """A figure with its unit, in three or four digits."""
+    if unit == "B/s":
+        return f"{output.size(value)}/s"
+    if unit == "records/s" and value >= 1e6:
+        return f"{value / 1e6:.2f} M/s"
+    if unit == "records/s":
+        return f"{value:,.0f}/s"
+    return f"{value:,.1f} {unit}"

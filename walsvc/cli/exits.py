@@ -1,0 +1,74 @@
+"""Exit codes: one for each class of trouble, so that a script can tell "try later" from "call somebody".
+
+docs/CLI.md prints the same table; tests/cli compares the two.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from walsvc import errors
+
+OK = 0
+OTHER = 1
+USAGE = 2
+CORRUPTION = 3
+LOCKED = 4
+PATH = 5
+FORMAT = 6
+TRUNCATED = 7
+NO_SPACE = 8
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program that dies of SIGPIPE gives, so `set -o pipefail` sees the usual code
+TERMINATED = 143  # 128 + SIGTERM
+
+MEANING: dict[int, str] = {
+    OK: "done",
+    OTHER: "another error: durability lost, record too large, deadline passed",
+    USAGE: "usage: unknown option, value out of bounds, input that is not what was announced",
+    CORRUPTION: "corruption: acknowledged data is damaged or missing",
+    LOCKED: "locked: another process has the log open for writing",
+    PATH: "path: missing, not a directory, not a log, no permission, read-only",
+    FORMAT: "unsupported format: written by a newer version",
+    TRUNCATED: "truncated: the records asked for were dropped",
+    NO_SPACE: "no space on the device (or quota used up)",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
+    TERMINATED: "ended by SIGTERM (append)",
+}
+
+# First match wins, so subclasses stand before their bases.
+BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.BadOption, USAGE),
+    (errors.BadPayload, USAGE),
+    (errors.Corruption, CORRUPTION),
+    (errors.Locked, LOCKED),
+    (errors.PathError, PATH),
+    (errors.UnsupportedFormat, FORMAT),
+    (errors.Truncated, TRUNCATED),
+    (errors.NoSpace, NO_SPACE),
+    (errors.WalError, OTHER),
+)
+
+PATH_ERRNOS = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG}
+)
+SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code for `error`: by its class for a WalError, by its errno for another OSError, else OTHER."""
+    for kind, code in BY_CLASS:
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, OSError):
+        if error.errno in PATH_ERRNOS:
+            return PATH
+        if error.errno in SPACE_ERRNOS:
+            return NO_SPACE
+    return OTHER
+
+
+def epilog() -> str:
+    """The table for `walsvc --help`; the backspace in front keeps its lines apart."""
+    return "\b\nExit codes:\n" + "\n".join(f"{code:5} {meaning}" for code, meaning in sorted(MEANING.items()))

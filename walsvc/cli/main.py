@@ -1,0 +1,77 @@
+"""Entry point of `walsvc`. Imports typer and the verbs' signatures only: what a verb needs it imports when it runs.
+
+`walsvc --help` must answer within 150 ms, so neither rich, asyncio, msgpack nor the log itself may be imported here or
+at the head of a verb's file (a test looks at sys.modules). Help is therefore plain text (rich_markup_mode=None).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from walsvc.cli import exits, output, runner
+from walsvc.cli.append import append
+from walsvc.cli.bench import bench
+from walsvc.cli.cat import cat
+from walsvc.cli.doctor import doctor
+from walsvc.cli.inspect import inspect
+from walsvc.cli.repair import repair
+from walsvc.cli.tail import tail
+from walsvc.cli.truncate import truncate
+from walsvc.cli.verify import verify
+from walsvc.cli.version import number, version
+
+app = typer.Typer(
+    name="walsvc",
+    help="A durable log: append records, read them back, look inside, check, measure.",
+    epilog=exits.epilog(),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.echo(f"walsvc {number()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+SEE_EXIT_CODES = "Exit codes: walsvc --help."
+
+for _verb in (append, cat, tail, inspect, verify, repair, doctor, truncate, version):
+    app.command(epilog=SEE_EXIT_CODES)(_verb)
+app.add_typer(bench, name="bench")
+
+
+def main() -> None:
+    """Run the command line on sys.argv and exit with a code of walsvc.cli.exits."""
+    output.open_closed_streams()
+    stdout = sys.stdout
+    try:
+        try:
+            app(prog_name="walsvc")
+        except SystemExit as leaving:
+            if sys.stdout is not stdout:  # typer met a broken pipe, and put something that bears it in its place
+                raise BrokenPipeError from None
+            if leaving.code not in (None, exits.OK):
+                raise
+        # The last lines may still be in the buffer: here a reader that is gone can be answered, at the very end not.
+        stdout.flush()
+    except BrokenPipeError:
+        output.abandon_stdout()
+        sys.exit(exits.BROKEN_PIPE)
+    except OSError as error:
+        sys.exit(runner.report(error))

@@ -1,0 +1,194 @@
+"""What verbs print: rich tables on a terminal, plain text in a pipe, JSON on request. rich is imported on first need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+FLUSH_BYTES = 64 * 1024  # as many as a pipe holds by default: more would wait in the kernel anyway
+
+
+class Lines:
+    """Bytes on their way to standard output, gathered so that one write(2) carries many short lines.
+
+    Not to be shared between threads. A stalled reader stalls the caller, as with every Unix filter: that is the
+    back-pressure which keeps memory bounded.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._out = sys.stdout.buffer
+
+    def write(self, line: bytes) -> None:
+        """Add `line` and a newline; goes out at once when FLUSH_BYTES are together."""
+        self._buffer += line
+        self._buffer += b"\n"
+        if len(self._buffer) >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the kernel. Raises BrokenPipeError when the reader is gone."""
+        if self._buffer:
+            data = bytes(self._buffer)
+            self._buffer.clear()  # before the write: after a failure the same bytes must not go out a second time
+            rest = memoryview(data)
+            while rest:  # an unbuffered standard output (python -u) may take less than all
+                rest = rest[self._out.write(rest) :]
+        self._out.flush()
+
+
+def echo(line: str = "") -> None:
+    """One line of text to standard output."""
+    sys.stdout.write(line + "\n")
+
+
+def emit_json(value: object) -> None:
+    """`value` as one line of JSON; bytes become {"base64": ...}."""
+    import json
+
+    echo(json.dumps(value, default=_json_default, ensure_ascii=False))
+
+
+def json_line(value: object) -> bytes:
+    """`value` as UTF-8 JSON without a newline."""
+    import json
+
+    return json.dumps(value, default=_json_default, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def text_or_base64(data: bytes) -> str | dict[str, str]:
+    """`data` as a string when it is UTF-8, else {"base64": ...}: unambiguous, because a string is never an object."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return base64_of(data)
+
+
+def base64_of(data: bytes) -> dict[str, str]:
+    """`data` as {"base64": ...}."""
+    import base64
+
+    return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def _json_default(value: object) -> object:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64_of(bytes(value))
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """A table: rich on a terminal; aligned columns, one row per line, in a pipe. Numbers are right-aligned."""
+    numeric = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(columns))]
+    if sys.stdout.isatty():
+        _rich_table(columns, rows, numeric, title)
+        return
+    cells = [list(columns), *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        padded = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        echo("  ".join(padded).rstrip())
+
+
+def _rich_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[bool], title: str | None
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left")
+    for name, right in zip(columns, numeric, strict=True):
+        made.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(_text(cell)) for cell in row))  # Text: nothing in the data is taken for markup
+    Console().print(made)
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.1f}"
+    return str(cell)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1536 is "1.5 KiB"."""
+    if abs(count) < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if abs(count) < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def timestamp(ns: int) -> str:
+    """Unix nanoseconds as RFC 3339 in UTC with nine decimals; the number itself when no calendar date fits it."""
+    import time
+
+    seconds, rest = divmod(ns, 1_000_000_000)
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+    except (OverflowError, ValueError, OSError):
+        return str(ns)
+
+
+def progress(*columns: Any) -> Progress | None:
+    """A rich progress display on standard error, or None when that is not a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def note(line: str) -> None:
+    """A line for the person at the terminal, on standard error; nothing when that is not a terminal."""
+    if sys.stderr.isatty():
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """One line on standard error, whatever is there; a closed standard error is no reason to fail."""
+    try:
+        sys.stderr.write(" ".join(line.split("\n")) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
+def open_closed_streams() -> None:
+    """Where a standard stream is closed (`>&-`), open /dev/null instead: a file of the log must not get its number."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            break
+    # The interpreter has set the names of closed streams to None.
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def abandon_stdout() -> None:
+    """Point standard output at /dev/null, so that the interpreter's last flush does not fail a second time."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass

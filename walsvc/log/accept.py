@@ -1,0 +1,168 @@
+"""Accepting records: into the filling group, into a new one behind it, or into the queue that waits for room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from walsvc.config import WalConfig
+from walsvc.disk.base import Disk
+from walsvc.errors import (
+    Backpressure,
+)
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.meta import Metadata
+from walsvc.log.commit import Committer
+from walsvc.log.group import Batch, Labels
+from walsvc.log.segments import Segment
+from walsvc.model import AppendResult, Mode, Strict
+
+get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
+NO_FLAGS = Flag(0)
+
+
+class Entry:
+    """An append that is being accepted, or waits in the queue for room."""
+
+    __slots__ = ("batch", "future", "labels", "mode", "payloads", "size")
+
+    def __init__(
+        self, payloads: list[bytes], mode: Mode, labels: Labels | None, *, batch: bool, future: asyncio.Future[Any]
+    ) -> None:
+        self.payloads = payloads
+        self.mode = mode
+        self.labels = labels
+        self.batch = batch
+        self.future = future
+        self.size = sum(map(len, payloads))
+
+
+class Acceptor(Committer):
+    """The queue in front of the filling group. From the decision to accept a record to its LSN nothing awaits."""
+
+    def __init__(
+        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+    ) -> None:
+        self._waiting: deque[Entry] = deque()
+        self._room_waiters: list[asyncio.Future[None]] = []
+        self._holds = 0  # truncations that new appends wait for
+        self._records_max = config.max_group_records
+        self._relaxed_timer: asyncio.TimerHandle | None = None
+        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
+
+    # ---- accepting
+
+    def _enter(self, entry: Entry, *, wait: bool) -> asyncio.Future[Any]:
+        no_space = self._no_space()  # accepting starts another attempt, and forgets the last one
+        if not self._held() and self._accept(entry):
+            return entry.future
+        if not wait:
+            raise no_space or Backpressure(
+                f"no room: {self._pending_bytes + self._filled_bytes} bytes are pending, {len(self._waiting)} appends wait",
+                path=self._disk.path,
+                lsn=self.next_lsn,
+                expected=f"at most {self._config.max_pending_bytes} pending bytes and a prepared segment",
+                hint="await append instead, or try again later",
+            )
+        self._waiting.append(entry)
+        self._set_room()
+        self._want_commit()
+        return entry.future
+
+    def _held(self) -> bool:
+        return self._holds > 0 or bool(self._waiting)
+
+    def _accept(self, entry: Entry) -> bool:
+        """Put an entry into the filling group, or a new one behind it; False if there is no room yet.
+
+        From the decision to the LSN nothing awaits: an accepted entry is in a group whose place is guaranteed.
+        """
+        count, cost = len(entry.payloads), LENGTH_BYTES
+        if entry.labels is not None:
+            cost = INDEX_BYTES_MAX
+        need = entry.size + max(cost, self._record_cost) * count
+        relabel = (cost - self._record_cost) * len(self._payloads) if cost > self._record_cost else 0
+        if not self._fits(entry, need + relabel):
+            pending = self._pending_bytes + self._filled_bytes
+            if pending and pending + entry.size > self._config.max_pending_bytes:
+                return False
+            if not self._filling.empty:
+                self._cut()
+                self._pump()
+            need, relabel = entry.size + cost * count, 0
+            if not self._place(need):
+                return False
+        self._add(entry, need + relabel, max(self._record_cost, cost))
+        return True
+
+    def _fits(self, entry: Entry, need: int) -> bool:
+        """Whether the entry can join the filling group as it is."""
+        group = self._filling
+        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - len(group.meta)
+        if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):
+            return False
+        pending = self._pending_bytes + self._filled_bytes + entry.size
+        if pending > self._config.max_pending_bytes:
+            return False
+        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_max
+
+    def _add(self, entry: Entry, need: int, cost: int) -> None:
+        group = self._filling
+        index = len(group.payloads)
+        offset = group.offset + GROUP_HEADER_BYTES + self._filled_bytes - self._record_cost * index
+        self._room -= need
+        self._record_cost = cost
+        group.payloads.extend(entry.payloads)
+        strict = entry.mode is Strict
+        if entry.labels is not None:
+            group.labels[index] = entry.labels
+        if entry.batch:
+            group.gaps = True
+            group.waiters.extend([None] * len(entry.payloads))
+            batch = Batch(group.first_lsn + index, group.segment.id, offset, entry.payloads)
+            if strict:
+                group.batches.append((batch, entry.future))
+            else:
+                entry.future.set_result(batch.result(durable=False, sync_us=0))
+        else:
+            group.waiters.append(entry.future if strict else None)
+            group.gaps = group.gaps or not strict
+            if not strict:
+                result = AppendResult(group.first_lsn + index, group.segment.id, offset, entry.size, False, 0)
+                entry.future.set_result(result)
+        self._set_room()
+        if not strict:
+            self._arm_relaxed_timer()
+        elif not self._commit_wanted:
+            self._want_commit()
+
+    def _arm_relaxed_timer(self) -> None:
+        """Relaxed records wait for at most half the interval, which leaves the other half for the write itself."""
+        interval = self._config.relaxed_interval
+        if interval is not None and self._relaxed_timer is None and not self._commit_wanted:
+            self._relaxed_timer = self._loop.call_later(interval / 2, self._relaxed_due)
+
+    def _relaxed_due(self) -> None:
+        self._relaxed_timer = None
+        if not self._filling.empty and self._failure is None:
+            self._want_commit()
+
+    def _room_freed(self) -> None:
+        """Let waiting appends move up, in order; tell them when the device is full."""
+        while self._waiting:
+            entry = self._waiting[0]
+            terminal = self._failure is not None or self._closed is not None
+            error = self._terminal() if terminal else self._no_space()
+            if error is None and not entry.future.done() and (self._holds or not self._accept(entry)):
+                if not self._filling.empty:
+                    self._want_commit()
+                break
+            if error is not None and not entry.future.done():
+                entry.future.set_exception(error)
+            self._waiting.popleft()
+        self._set_room()
+        waiters, self._room_waiters = self._room_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
