@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from walsvc.api import Log as Log
+    from walsvc.api import open as open
     from walsvc.config import WalConfig as WalConfig
     from walsvc.errors import Backpressure as Backpressure
     from walsvc.errors import BadOption as BadOption
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from walsvc.errors import WalError as WalError
     from walsvc.errors import WalTimeout as WalTimeout
     from walsvc.errors import WrongLoop as WrongLoop
-    from walsvc.log.log import Log as Log
-    from walsvc.log.log import open as open
     from walsvc.log.readonly import ReadOnlyLog as ReadOnlyLog
     from walsvc.log.writer import WalWriter as WalWriter
     from walsvc.model import AppendResult as AppendResult
@@ -52,7 +52,7 @@ HOMES = {
     "walsvc.config": "WalConfig",
     "walsvc.errors": ERRORS,
     "walsvc.model": VALUES,
-    "walsvc.log.log": "Log open",
+    "walsvc.api": "Log open",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
 }

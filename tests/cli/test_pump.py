@@ -15,7 +15,7 @@ from walsvc.cli.pump import Pump
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import DurabilityLost, NoSpace, RecordTooLarge
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 from walsvc.model import Mode, Strict
 
 CONFIG = WalConfig(segment_bytes=65536, max_group_bytes=4096)

@@ -15,7 +15,7 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, PathError
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 from walsvc.log.readonly import find
 from walsvc.log.verify import verify
 

@@ -12,7 +12,7 @@ import pytest
 import walsvc
 from walsvc import Backpressure, BadOption, BadPayload, Closed, Log, RecordTooLarge, Relaxed, Strict, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 
 Opener = Callable[..., AbstractAsyncContextManager[Log]]
 

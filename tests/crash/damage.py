@@ -17,7 +17,7 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.segment import decode_segment_header, parse_name
 from walsvc.log import verify as verify_module
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 
 from .model import Entry
 from .plan import SEGMENT_BYTES, Payloads, reproducible

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 
 from .model import Bounds, Entry, Model, Observed, require
 from .plan import Plan, reproducible

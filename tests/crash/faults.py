@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
-from walsvc.log.log import Log, open_on
+from walsvc.api import Log, open_on
 from walsvc.model import Mode, Relaxed, Strict
 
 from .model import Bounds, Entry, Model, require

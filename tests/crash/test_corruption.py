@@ -18,7 +18,7 @@ from walsvc.format.segment import (
     segment_name,
     spare_name,
 )
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 
 from .damage import (
     BLOCK,

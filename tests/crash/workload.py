@@ -9,7 +9,7 @@ from typing import Any
 
 from walsvc.disk.sim import SimDevice
 from walsvc.errors import Closed
-from walsvc.log.log import Log, open_on
+from walsvc.api import Log, open_on
 from walsvc.model import Mode, Record, Relaxed, Strict
 
 from .model import Call, Entry, Model, Observed, require

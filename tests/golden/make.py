@@ -12,7 +12,7 @@ from pathlib import Path
 
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 from walsvc.model import Relaxed
 
 CONFIG = WalConfig(segment_bytes=65536)

@@ -12,7 +12,7 @@ import walsvc
 from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.log.log import open_on
+from walsvc.api import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 

@@ -9,6 +9,7 @@ import typer
 
 from walsvc.cli import exits, options, output, runner
 from walsvc.cli.bench_compare import compare
+from walsvc.cli.bench_growth import growth
 from walsvc.cli.bench_limits import limits
 from walsvc.model import Mode
 
@@ -31,7 +32,7 @@ def _only_verbs_below() -> None:
     """Measure how fast this machine acknowledges records."""
 
 
-for _verb in (limits, compare):
+for _verb in (limits, compare, growth):
     bench.command()(_verb)
 
 

@@ -22,7 +22,9 @@ DirectoryArgument = Annotated[str, typer.Argument(metavar="[PATH]", help="A dire
 def limits(
     path: DirectoryArgument = ".",
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 6 min.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 6 min.")
+    ] = False,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
     disk: options.DiskName = options.Disk.AUTO,
@@ -43,9 +45,7 @@ def limits(
         lines = environment.Results(results, "limits", where)
         with scratch(path) as place, ticking("limits") as tick:
             config = WalConfig.of(None, {"disk": disk.value})
-            outcome = await run(
-                place, QUICK if quick else FULL, config, environment=where, results=lines, tick=tick
-            )
+            outcome = await run(place, QUICK if quick else FULL, config, environment=where, results=lines, tick=tick)
         show(outcome, where.loop)
         output.echo(f"{lines.path}: every round")
         if (warning := where.warning()) is not None:

@@ -26,7 +26,7 @@ from walsvc.errors import BadOption
 from walsvc.model import Mode
 
 if TYPE_CHECKING:
-    from walsvc.log.log import Log
+    from walsvc.api import Log
 
 LAG_INTERVAL = 0.001  # seconds between two looks at the loop; the timer's own resolution is of the same size
 FOLD_AT = 1 << 16  # latencies kept as a list before they are counted: bounds memory, keeps the loop's work small

@@ -14,7 +14,7 @@ from walsvc.cli import exits, output
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from walsvc.log.log import Log
+    from walsvc.api import Log
     from walsvc.model import Mode
 
 # What may be under way at once. Enough to fill several groups while one is being synced; little beside the log's own cap.

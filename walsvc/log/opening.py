@@ -8,17 +8,20 @@ group with a higher generation, after which nothing that an earlier run left beh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
+from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, Closed, Corruption, NoSpace
+from walsvc.errors import BadOption, Closed, Corruption, NoSpace, WalError
 from walsvc.format.group import BadGroup, Flag, decode_group_header
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.framing import seal_bytes, segment_prefix
+from walsvc.log.reader import read_failed
 from walsvc.log.recovery import Recovered, examine, recover
 from walsvc.log.retention import drop_segments, finish_cut
 from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes
@@ -26,6 +29,21 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport
 
 DEFAULT_ALIGN = 4096
+
+
+@contextlib.asynccontextmanager
+async def releasing(disk: Disk) -> AsyncIterator[None]:
+    """Close the disk if opening a log on it fails; what the operating system says becomes a PathError."""
+    try:
+        yield
+    except OSError as error:
+        await disk.close()
+        if isinstance(error, WalError):
+            raise
+        raise read_failed(disk, error) from error
+    except BaseException:
+        await disk.close()
+        raise
 
 
 async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:

@@ -61,10 +61,14 @@ class WalWriter(Acceptor):
     @classmethod
     async def open(cls, path: str | os.PathLike[str], **options: Any) -> WalWriter:
         """Open (or create) the log in directory `path` for appending. Options and errors as in `walsvc.open`."""
-        from walsvc.log.log import Log, open_log
+        from walsvc.disk.choose import open_disk
+        from walsvc.log.opening import open_writer, releasing
 
-        log: Log = await open_log(path, WalConfig.of(None, options))
-        return log.writer
+        config = WalConfig.of(None, {**options, "read_only": False})
+        disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
+        async with releasing(disk):
+            writer, _ = await open_writer(disk, config)
+        return writer
 
     # ---- appending
 

@@ -13,8 +13,8 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.errors import BadOption, Closed, DurabilityLost
-from walsvc.log.opening import open_writer
-from walsvc.log.reader import Cursor, read_failed
+from walsvc.log.opening import open_writer, releasing
+from walsvc.log.reader import Cursor
 from walsvc.log.readonly import ReadOnlyLog, open_read_only
 from walsvc.log.retention import truncate_after, truncate_before
 from walsvc.log.writer import WalWriter
@@ -220,16 +220,8 @@ async def open_log(target: str | os.PathLike[str], config: WalConfig) -> Any:
 
 async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
-    try:
+    async with releasing(disk):
         if config.read_only:
             return await open_read_only(disk, config)
         writer, report = await open_writer(disk, config)
-    except OSError as error:
-        await disk.close()
-        if type(error).__module__.startswith("walsvc"):
-            raise
-        raise read_failed(disk, error) from error
-    except BaseException:
-        await disk.close()
-        raise
     return Log(disk, config, writer, report)
