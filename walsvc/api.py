@@ -65,6 +65,11 @@ class Log:
         """A frozen picture: range, backend, counters."""
         return self.writer.stats()
 
+    @property
+    def epoch(self) -> int:
+        """For readers: changes when a batch was given up, and its place is written anew."""
+        return self.writer._rewinds
+
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
         return self.writer._segment_ids

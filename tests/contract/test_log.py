@@ -10,9 +10,20 @@ from typing import Any
 import pytest
 
 import walsvc
-from walsvc import Backpressure, BadOption, BadPayload, Closed, Log, RecordTooLarge, Relaxed, Strict, Truncated, WalConfig
-from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc import (
+    Backpressure,
+    BadOption,
+    BadPayload,
+    Closed,
+    Log,
+    RecordTooLarge,
+    Relaxed,
+    Strict,
+    Truncated,
+    WalConfig,
+)
 from walsvc.api import open_on
+from walsvc.disk.sim import SimDevice, SimDisk
 
 Opener = Callable[..., AbstractAsyncContextManager[Log]]
 
@@ -136,11 +147,98 @@ async def test_batch_gets_consecutive_lsns_and_reads_back(open_log):
         assert [record.payload for record in await read_all(log, 2)] == [b"a", b"", b"ccc"]
 
 
-async def test_batch_larger_than_group_and_segment_is_one_group(open_log):
+async def test_batch_larger_than_group_and_segment_is_streamed_over_several(open_log):
+    payloads = [b"%d:" % i + bytes(1000) for i in range(300)]
     async with open_log(max_group_bytes=8192) as log:
-        results = await log.append_batch([bytes([i]) * 1000 for i in range(200)])
-        assert len({result.segment_id for result in results}) == 1
-        assert [record.payload[0] for record in await read_all(log)] == list(range(200))
+        await log.append(b"before")
+        results = await log.append_batch(payloads)
+        assert len({result.segment_id for result in results}) > 3
+        assert [result.lsn for result in results] == list(range(2, 302))
+        assert results[150] == list(results)[150]
+        assert results[-1].durable
+        assert (await log.append(b"after")).lsn == 302
+        expected = [b"before", *payloads, b"after"]
+        assert [record.payload for record in await read_all(log)] == expected
+    async with open_log() as log:
+        assert log.report.clean
+        assert [record.payload for record in await read_all(log)] == expected
+
+
+async def test_batch_from_an_asynchronous_iterable_makes_others_wait_their_turn(open_log):
+    async with open_log(max_group_bytes=4096) as log:
+        others: list[asyncio.Future[walsvc.AppendResult]] = []
+
+        async def source() -> AsyncIterator[bytes]:
+            for number in range(50):
+                others.append(log.append(b"other"))
+                assert log.next_lsn == 1, "a part of an unfinished batch shows"
+                assert await read_all(log) == []
+                yield b"%d" % number * 500
+                await asyncio.sleep(0)
+
+        results = await log.append_batch(source())
+        assert [result.lsn for result in results] == list(range(1, 51))
+        assert sorted([(await other).lsn for other in others]) == list(range(51, 101))
+
+
+async def test_batch_that_is_cancelled_or_whose_source_fails_leaves_nothing(open_log):
+    async with open_log(max_group_bytes=4096) as log:
+        await log.append(b"before")
+        reached = asyncio.Event()
+
+        async def source(fails: bool) -> AsyncIterator[bytes]:
+            for number in range(200):
+                yield b"%d" % number * 700
+            reached.set()
+            if fails:
+                raise RuntimeError("the source failed")
+            await asyncio.sleep(3600)
+
+        cancelled = log.append_batch(source(False))
+        waiting = log.append(b"after the first")
+        await reached.wait()
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert (await waiting).lsn == 2
+        with pytest.raises(RuntimeError):
+            await log.append_batch(source(True))
+        assert (await log.append(b"after the second")).lsn == 3
+        expected = [b"before", b"after the first", b"after the second"]
+        assert [record.payload for record in await read_all(log)] == expected
+    async with open_log() as log:
+        assert log.report.clean
+        assert [record.payload for record in await read_all(log)] == expected
+
+
+async def test_closing_gives_an_unfinished_batch_up(open_log):
+    async with open_log(max_group_bytes=4096) as log:
+        await log.append(b"before")
+        reached = asyncio.Event()
+
+        async def source() -> AsyncIterator[bytes]:
+            for _ in range(100):
+                yield bytes(1000)
+            reached.set()
+            while True:
+                await asyncio.sleep(0)
+                yield bytes(1000)
+
+        batch = log.append_batch(source())
+        await reached.wait()
+        await log.close()
+        with pytest.raises(Closed):
+            await batch
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == [b"before"]
+
+
+async def test_streamed_batch_over_the_limit_leaves_nothing(open_log):
+    async with open_log(max_group_bytes=4096, max_batch_bytes=100_000) as log:
+        with pytest.raises(RecordTooLarge):
+            await log.append_batch(bytes(1000) for _ in range(101))
+        assert log.next_lsn == 1
+        assert len(await log.append_batch(bytes(1000) for _ in range(100))) == 100
 
 
 async def test_record_larger_than_a_segment_is_taken(open_log):

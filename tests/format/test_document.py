@@ -61,7 +61,7 @@ def test_byte_tables_match_structs_and_module_heads(title, module, layout, crc_o
 
 
 def test_flag_table_matches_flags():
-    rows = dict(re.findall(r"^\| ([A-Z]+) \| (\d+) \|", DOCUMENT, re.MULTILINE))
+    rows = dict(re.findall(r"^\| ([A-Z_]+) \| (\d+) \|", DOCUMENT, re.MULTILINE))
     assert {name: int(bit) for name, bit in rows.items()} == {flag.name: flag.value for flag in Flag}
 
 

@@ -9,6 +9,7 @@ from walsvc.format.group import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
     BadGroup,
+    Flag,
     GroupHeader,
     check_group_body,
     decode_group_header,
@@ -20,6 +21,19 @@ class Need(NamedTuple):
     """The buffer holds only a part: `length` bytes from the group's start are wanted."""
 
     length: int
+
+
+class Batch(NamedTuple):
+    """An atomic batch over several groups that has begun and not ended: where the log ends if it never does.
+
+    `offset`, `previous_crc` and `generation` are the chain's before the batch; offset is 0 when the batch began in an
+    earlier segment.
+    """
+
+    lsn: int
+    offset: int
+    previous_crc: int
+    generation: int
 
 
 @dataclass(slots=True)
@@ -34,6 +48,7 @@ class Chain:
     offset: int
     next_lsn: int
     previous_crc: int
+    batch: Batch | None = None
 
     @classmethod
     def begin(cls, header: SegmentHeader, header_data: bytes, file_bytes: int) -> Chain:
@@ -72,11 +87,37 @@ class Chain:
         if len(data) - at < header.group_bytes:
             return Need(header.group_bytes)
         check_group_body(header, data, at)
+        self.batch = self._batch_after(header)
         self.generation = header.generation
         self.offset = header.end
         self.next_lsn = header.next_lsn
         self.previous_crc = header.header_crc
         return header
+
+    def _batch_after(self, header: GroupHeader) -> Batch | None:
+        """Rule 7, and the unfinished batch behind this group, if there is one."""
+        batch = self.batch
+        if not header.flags & Flag.BATCH:
+            if batch is not None and header.records:
+                raise BadGroup(f"a record stands inside the unfinished batch of LSN {batch.lsn}")
+            return batch
+        if batch is None:
+            here = header.batch_lsn == header.first_lsn
+            if not here and not header.batch_lsn < header.first_lsn == self.segment:
+                raise BadGroup(
+                    f"the group continues a batch of LSN {header.batch_lsn}, of which nothing stands before it"
+                )
+            batch = Batch(header.batch_lsn, self.offset if here else 0, self.previous_crc, self.generation)
+        elif header.batch_lsn != batch.lsn:
+            raise BadGroup(f"a batch of LSN {header.batch_lsn} begins inside the unfinished one of LSN {batch.lsn}")
+        return None if header.flags & Flag.BATCH_END else batch
+
+    def rewind(self) -> None:
+        """Go back to where the unfinished batch begins, which must be in this segment: the log ends there."""
+        assert self.batch is not None
+        assert self.batch.offset, "the batch began in an earlier segment"
+        self.next_lsn, self.offset, self.previous_crc, self.generation = self.batch
+        self.batch = None
 
     def _check_place(self, header: GroupHeader) -> None:
         """Rules 2 to 4 of a valid group."""

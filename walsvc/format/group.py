@@ -39,7 +39,8 @@ that a filtering reader needs the index only (Abadi et al., "Column-Stores vs. R
 A group is valid if and only if (1) magic and header CRC are right, (2) log_id, segment and offset are those of its place,
 (3) generation is not below, and first_lsn and previous_crc are exactly, what the preceding group demands, (4) group_bytes
 is a multiple of the alignment, within the file, and no less than the parts, (5) payload and rest CRC are right,
-(6) the lengths add up to payload_bytes. The header's CRC is checked before any of its lengths is trusted.
+(6) the lengths add up to payload_bytes, (7) while a batch is unfinished, only groups of that batch have records. The
+header's CRC is checked before any of its lengths is trusted.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ class Flag(enum.IntFlag):
     TYPES = 16
     TOPICS = 32
     ATTRIBUTES = 64
+    BATCH = 128  # part of an atomic batch that spans several groups; batch_lsn is its first LSN
+    BATCH_END = 256  # the batch's last group: from here on all of it counts, before that none
 
 
-FLAGS_KNOWN = int(Flag.SNAPSHOT | Flag.OPEN | Flag.CLOSE | Flag.SEAL | Flag.TYPES | Flag.TOPICS | Flag.ATTRIBUTES)
+FLAGS_KNOWN: int = sum(Flag)
 
 
 class GroupHeader(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
 from typing import Any
 
@@ -14,7 +15,8 @@ from walsvc.errors import (
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.commit import Committer
-from walsvc.log.group import Batch, Labels
+from walsvc.log.group import Labels
+from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Strict
 
@@ -70,6 +72,34 @@ class Acceptor(Committer):
         self._want_commit()
         return entry.future
 
+    async def _turn(self) -> None:
+        """Wait until every append that came before is accepted, then hold those that come later; see _hold_appends."""
+        if self._held():
+            entry = Entry([], Strict, None, batch=False, future=self._create_future())
+            self._waiting.append(entry)
+            self._set_room()
+            await entry.future
+        else:
+            self._hold_appends(1)
+
+    def _hold_appends(self, change: int) -> None:
+        """Let new appends wait (1), or no longer (-1)."""
+        self._holds += change
+        if self._holds:
+            self._set_room()
+        else:
+            self._room_freed()
+
+    async def _room_change(self) -> None:
+        """Wait for a change of what room there is. Raises what ends all waiting: NoSpace, DurabilityLost."""
+        waiter: asyncio.Future[None] = self._create_future()
+        self._room_waiters.append(waiter)
+        await waiter
+        if self._failure is not None:
+            raise self._again()
+        if (no_space := self._no_space()) is not None:
+            raise no_space
+
     def _held(self) -> bool:
         return self._holds > 0 or bool(self._waiting)
 
@@ -120,11 +150,12 @@ class Acceptor(Committer):
         if entry.batch:
             group.gaps = True
             group.waiters.extend([None] * len(entry.payloads))
-            batch = Batch(group.first_lsn + index, group.segment.id, offset, entry.payloads)
+            lengths = array("I", map(len, entry.payloads))
+            part = Part(group.first_lsn + index, group.segment.id, offset, lengths)
             if strict:
-                group.batches.append((batch, entry.future))
+                group.batches.append((part, entry.future))
             else:
-                entry.future.set_result(batch.result(durable=False, sync_us=0))
+                entry.future.set_result(BatchResult([part], durable=False, sync_us=0))
         else:
             group.waiters.append(entry.future if strict else None)
             group.gaps = group.gaps or not strict
@@ -154,7 +185,10 @@ class Acceptor(Committer):
             entry = self._waiting[0]
             terminal = self._failure is not None or self._closed is not None
             error = self._terminal() if terminal else self._no_space()
-            if error is None and not entry.future.done() and (self._holds or not self._accept(entry)):
+            if error is None and not entry.payloads and not self._holds and not entry.future.done():
+                self._holds += 1  # the turn of one that wants the log for itself
+                entry.future.set_result(None)
+            elif error is None and not entry.future.done() and (self._holds or not self._accept(entry)):
                 if not self._filling.empty:
                     self._want_commit()
                 break

@@ -18,12 +18,12 @@ All of it runs on the loop's thread, and no function here awaits between reading
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import time
 
 from walsvc.disk.base import Write
 from walsvc.errors import DurabilityLost
+from walsvc.format.group import Flag
 from walsvc.log.filling import Filling
 from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
@@ -58,11 +58,15 @@ class Committer(Filling):
                 self._cut()
             else:
                 break
+        if self._filling.empty:
+            self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
 
     def _submit(self, group: Group) -> None:
         length = len(group.prefix) + group.group_bytes
         group.buffer = self._pool.take(length)
         view = group.buffer[:length]
+        if group.batch_lsn == group.first_lsn and group.flags & Flag.BATCH:
+            self._batch_crc = group.segment.previous_crc  # to go back here if the batch is given up
         group.encode(view, generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock())
         self._in_flight.append(group)
         self._groups += 1
@@ -94,9 +98,14 @@ class Committer(Filling):
         durable: list[Group] = []
         while self._in_flight and self._in_flight[0].done:
             head = self._in_flight.popleft()
-            self._durable_lsn = head.next_lsn - 1
             self._pending_bytes -= head.payload_bytes
-            durable.append(head)
+            self._batch_groups.append(head)
+            if head.passed is not None and not head.passed.done():
+                head.passed.set_result(None)
+            if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
+                self._durable_lsn = head.next_lsn - 1
+                durable += self._batch_groups
+                self._batch_groups.clear()
         self._pump()
         for head in durable:
             head.resolve(self._sync_us_last)
@@ -120,12 +129,11 @@ class Committer(Filling):
             else:
                 self._segment_ids.append(group.segment.id)
             self._segment_bytes[group.segment.id] = group.segment.file_bytes
-            durable: asyncio.Future[None] = self._create_future()
-            group.barriers.append((durable, None))
+            group.passed = self._create_future()
             if self._failure is None:
                 self._complete(group)
                 await self._disk.sync_directory()
-                await durable  # like all groups before it, so that a seal never says more than is true
+                await group.passed  # like all groups before it, so that a seal never says more than is true
             if self._failure is None:
                 if not replaces:
                     await self._seal(old, group.segment.id)
@@ -140,7 +148,13 @@ class Committer(Filling):
 
     async def _seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""
-        data = seal_bytes(old, successor, generation=self._generation, timestamp_ns=self._clock())
+        data = seal_bytes(
+            old,
+            successor,
+            generation=self._generation,
+            durable_lsn=min(self._durable_lsn, successor - 1),
+            timestamp_ns=self._clock(),
+        )
         assert old.end + len(data) <= old.file_bytes, "no room was kept for the seal"
         view = self._disk.buffer(len(data))
         view[:] = data

@@ -69,6 +69,10 @@ class Filling(ABC):
         self._pump_scheduled = False
         self._ready: deque[Group] = deque()
         self._in_flight: deque[Group] = deque()
+        self._batch_lsn = 0  # of the batch that is being streamed: nothing else gets an LSN meanwhile
+        self._rewinds = 0  # batches given up: what readers had read ahead is void then
+        self._batch_crc = 0  # of the group before it
+        self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
         self._barriers: list[tuple[int, int, asyncio.Future[int]]] = []
@@ -209,6 +213,8 @@ class Filling(ABC):
 
     def _cut_meta(self, change: dict[str, Any], flags: Flag) -> asyncio.Future[int] | None:
         """Append a group of metadata only; its future gets its end offset. None: no room yet."""
+        if self._batch_lsn:
+            return None  # it would go with the batch if that is given up
         if not self._filling.empty:
             self._cut()
         meta = encode_map(change) if change else b""
@@ -250,7 +256,7 @@ class Filling(ABC):
     @property
     def next_lsn(self) -> int:
         """The LSN that the next accepted record gets."""
-        return self._filling.next_lsn
+        return self._batch_lsn or self._filling.next_lsn
 
     @property
     def durable_lsn(self) -> int:
@@ -284,14 +290,17 @@ class Filling(ABC):
         self._failure.__cause__ = error
         self._room = -1
         told = 0
-        for group in [*self._in_flight, *self._ready, self._filling]:
+        for group in [*self._batch_groups, *self._in_flight, *self._ready, self._filling]:
             told += group.fail(self._again)
+            if group.passed is not None and not group.passed.done():
+                group.passed.set_exception(self._again())
         for _, _, barrier in self._barriers:
             if not barrier.done():
                 barrier.set_exception(self._again())
                 told += 1
         self._told_failure += told
         self._in_flight.clear()
+        self._batch_groups.clear()
         self._ready.clear()
         self._barriers.clear()
         self._room_freed()  # who waits for room must hear of it, too

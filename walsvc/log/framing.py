@@ -33,11 +33,14 @@ def segment_prefix(header: SegmentHeader, metadata: Metadata, *, durable_lsn: in
     return bytes(prefix), segment.previous_crc
 
 
-def seal_bytes(old: Segment, successor: int, *, generation: int, timestamp_ns: int) -> bytes:
-    """The group that ends segment `old` at old.end and names the segment after it, which must be durable."""
+def seal_bytes(old: Segment, successor: int, *, generation: int, durable_lsn: int, timestamp_ns: int) -> bytes:
+    """The group that ends segment `old` at old.end and names the segment after it, which must be durable.
+
+    `durable_lsn` is successor - 1, or less when a batch goes on from this segment into the next.
+    """
     group = Group(old, old.end, successor)
     group.flags, group.meta = int(Flag.SEAL), encode_map({"successor": successor})
     group.close()
     data = bytearray(group.group_bytes)
-    group.encode(memoryview(data), generation=generation, durable_lsn=successor - 1, timestamp_ns=timestamp_ns)
+    group.encode(memoryview(data), generation=generation, durable_lsn=durable_lsn, timestamp_ns=timestamp_ns)
     return bytes(data)

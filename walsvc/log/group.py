@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, repeat
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, column, encode_group
+from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult
 
@@ -34,8 +35,8 @@ class Group:
     """
 
     __slots__ = (
-        "attached", "barriers", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "labels", "lengths",
-        "meta", "offset", "payload_bytes", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
+        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "labels", "lengths",
+        "meta", "offset", "passed", "payload_bytes", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int, prefix: bytes = b"") -> None:
@@ -45,10 +46,12 @@ class Group:
         self.prefix = prefix  # segment header and snapshot, when this group is the first of its segment
         self.payloads: list[bytes] = []
         self.waiters: list[asyncio.Future[AppendResult] | None] = []
-        self.batches: list[tuple[Batch, asyncio.Future[Sequence[AppendResult]]]] = []
+        self.batches: list[tuple[Part, asyncio.Future[Sequence[AppendResult]]]] = []
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
         self.gaps = False  # some waiters are None
+        self.batch_lsn = 0  # of the batch over several groups that it is part of
+        self.passed: asyncio.Future[None] | None = None  # resolved when it and all before it are written, batch or not
         self.flags = 0
         self.meta = b""
         # set by close():
@@ -108,7 +111,7 @@ class Group:
             offset=self.offset,
             first_lsn=self.first_lsn,
             durable_lsn=durable_lsn,
-            batch_lsn=0,
+            batch_lsn=self.batch_lsn,
             timestamp_ns=timestamp_ns,
             records=len(self.payloads),
             payload_bytes=self.payload_bytes,
@@ -128,9 +131,9 @@ class Group:
                     waiter.set_result(result)
         else:
             set_results(self.waiters, results)
-        for batch, future in self.batches:
+        for part, future in self.batches:
             if not future.done():
-                future.set_result(batch.result(durable=True, sync_us=sync_us))
+                future.set_result(BatchResult([part], durable=True, sync_us=sync_us))
         for barrier, value in self.barriers:
             if not barrier.done():
                 barrier.set_result(value)
@@ -172,57 +175,3 @@ def set_results(futures: Iterable[asyncio.Future[Any] | None], results: Iterable
             return
         except asyncio.InvalidStateError:
             continue
-
-
-class Batch(NamedTuple):
-    """Where an atomic batch stands: consecutive records of one group."""
-
-    first_lsn: int
-    segment_id: int
-    offset: int
-    payloads: list[bytes]
-
-    def result(self, *, durable: bool, sync_us: int) -> BatchResult:
-        """What the caller of append_batch gets."""
-        lengths = array("I", map(len, self.payloads))
-        return BatchResult(self, lengths, durable=durable, sync_us=sync_us)
-
-
-class BatchResult(Sequence[AppendResult]):
-    """The results of an atomic batch, made when looked at: an AppendResult for each record, in order."""
-
-    __slots__ = ("_fields", "_lengths")
-
-    def __init__(self, batch: Batch, lengths: array[int], *, durable: bool, sync_us: int) -> None:
-        self._fields = (batch.first_lsn, batch.segment_id, batch.offset, durable, sync_us)
-        self._lengths = lengths
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[AppendResult]:
-        first_lsn, segment_id, offset, durable, sync_us = self._fields
-        for index, length in enumerate(self._lengths):
-            yield AppendResult(first_lsn + index, segment_id, offset, length, durable, sync_us)
-            offset += length
-
-    @overload
-    def __getitem__(self, index: int) -> AppendResult: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[AppendResult]: ...
-    def __getitem__(self, index: int | slice) -> AppendResult | list[AppendResult]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        position = range(len(self._lengths))[index]
-        first_lsn, segment_id, offset, durable, sync_us = self._fields
-        start = offset + sum(self._lengths[:position])
-        return AppendResult(first_lsn + position, segment_id, start, self._lengths[position], durable, sync_us)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]  # a sequence of values, like a list
-
-    def __repr__(self) -> str:
-        first_lsn, _, _, durable, _ = self._fields
-        return f"BatchResult(lsn={first_lsn}..{first_lsn + len(self) - 1}, durable={durable})"

@@ -161,7 +161,13 @@ async def seal_predecessor(disk: Disk, found: Recovered) -> None:
     segment = Segment(
         chain.segment, -1, chain.file_bytes, chain.align, chain.log_id, 0, chain.offset, chain.previous_crc, name
     )
-    data = seal_bytes(segment, header.first_lsn, generation=header.generation, timestamp_ns=time.time_ns())
+    data = seal_bytes(
+        segment,
+        header.first_lsn,
+        generation=header.generation,
+        durable_lsn=header.first_lsn - 1,
+        timestamp_ns=time.time_ns(),
+    )
     await disk.write(name, chain.offset, data)
 
 

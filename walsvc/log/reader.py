@@ -34,6 +34,10 @@ class Segments(Protocol):
     def first_lsn(self) -> int:
         """First visible LSN."""
 
+    @property
+    def epoch(self) -> int:
+        """Changes when what was read ahead beyond the durable end may have become void."""
+
     def segment_ids(self) -> list[int]:
         """First LSNs of all segments, ascending."""
 
@@ -77,6 +81,7 @@ class Cursor:
         self._segments = segments
         self.next_lsn = start
         self._stream: GroupStream | None = None
+        self._epoch = segments.epoch
 
     async def take(self, limit: int) -> list[Record]:
         """Records of the next group, below `limit`; empty when the position has reached `limit`.
@@ -87,6 +92,8 @@ class Cursor:
             PathError: reading failed.
         """
         while self.next_lsn < limit:
+            if self._epoch != self._segments.epoch:
+                self._epoch, self._stream = self._segments.epoch, None
             if self._stream is None:
                 self._stream = await self._guarded(self._open)
             chain = self._stream.chain

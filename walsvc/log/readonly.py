@@ -39,6 +39,7 @@ class ReadOnlyLog:
         self._tail: Examined = found.active
         self._names = found.names
         self._sizes = found.sizes
+        self._epoch = 0
         self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
         self.report = RecoveryReport(
             clean=found.clean,
@@ -59,6 +60,11 @@ class ReadOnlyLog:
     def next_lsn(self) -> int:
         """LSN after the last record seen so far."""
         return self._next_lsn
+
+    @property
+    def epoch(self) -> int:
+        """For readers: changes when the log was found afresh."""
+        return self._epoch
 
     @property
     def durable_lsn(self) -> int:
@@ -108,6 +114,8 @@ class ReadOnlyLog:
             try:
                 while await self._read_on() or await self._next_segment():
                     pass
+                if self._tail.chain.batch is not None:
+                    await self._start_over()  # perhaps it was given up, and the log goes on where it began
             except FileNotFoundError:
                 await self._start_over()
             except OSError as error:
@@ -130,8 +138,13 @@ class ReadOnlyLog:
         if taken:
             await self._disk.sync(tail.name)
             self._metadata = tail.metadata
-            self._next_lsn = tail.chain.next_lsn
+            self._next_lsn = self._end_of(tail)
         return taken > 0
+
+    @staticmethod
+    def _end_of(tail: Examined) -> int:
+        """Where the visible records end: a batch is hidden until its end is there."""
+        return tail.chain.next_lsn if tail.chain.batch is None else tail.chain.batch.lsn
 
     async def _next_segment(self) -> bool:
         """Move on when the segment after the known end has appeared."""
@@ -149,7 +162,7 @@ class ReadOnlyLog:
         await self._disk.sync(examined.name)
         self._tail, self._metadata = examined, examined.metadata
         self._names[following] = examined.name
-        self._next_lsn = examined.chain.next_lsn
+        self._next_lsn = self._end_of(examined)
         return True
 
     async def _start_over(self) -> None:
@@ -157,6 +170,7 @@ class ReadOnlyLog:
         found = await find(self._disk)
         self._tail, self._metadata = found.active, found.active.metadata
         self._names, self._sizes = found.names, found.sizes
+        self._epoch += 1
         self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
 
     async def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:

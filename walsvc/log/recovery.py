@@ -14,11 +14,12 @@ the name was durable, the file is found under the spare's name and adopted.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
-from walsvc.format.chain import Chain
+from walsvc.format.chain import Batch, Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
@@ -46,12 +47,20 @@ class Examined:
     last_flags: int = 0
     durable_lsn: int = 0  # the highest that any of its groups says
     metadata: Metadata = field(default_factory=Metadata)
+    before_batch: tuple[Metadata, int] | None = None  # metadata and last flags before the batch that is unfinished
     end_reason: str = ""
 
     @property
     def chain(self) -> Chain:
         """Where its groups end."""
         return self.stream.chain
+
+    def rewind(self) -> None:
+        """Make the log end where the unfinished batch begins, which must be in this segment."""
+        assert self.before_batch is not None
+        self.stream.chain.rewind()
+        self.metadata, self.last_flags = self.before_batch
+        self.end_reason = "a batch begins here that was never finished"
 
     @property
     def proves_predecessor(self) -> bool:
@@ -141,6 +150,8 @@ async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) 
         try:
             raw = await stream.next()
             change = decode_map(decode_meta(raw.header, raw.data, raw.at))
+            if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
+                found.before_batch = (copy.deepcopy(found.metadata), found.last_flags)
             found.metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
         except BadGroup as error:
             if error.newer:
@@ -177,8 +188,10 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
     Returns the active segment, those after it that were never acknowledged, and what the report says of the end.
     Raises Corruption if anything proves that a missing record had been durable.
     """
-    for position, active in enumerate(tail):
-        later = tail[position + 1 :]
+    for position, segment in enumerate(tail):
+        active, later = segment, tail[position + 1 :]
+        if not (later and active.chain.next_lsn >= later[0].header.first_lsn) and active.chain.batch is not None:
+            active, later = before_batch(tail, active.chain.batch)
         after = what_follows(active, later)
         evidence = None if after is After.ADJOINING else await active.stream.evidence()
         end, length = await observe_end(disk, active)
@@ -193,6 +206,14 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
             raise corruption(disk, active, f"{active.end_reason}, and {witness} shows that LSN {missing} was durable")
         return active, later, finding_of(verdict, active, length)
     raise AssertionError("the last segment has nothing after it, so its verdict is final")
+
+
+def before_batch(tail: list[Examined], batch: Batch) -> tuple[Examined, list[Examined]]:
+    """The log ends inside a batch that was never finished: it ends where that begins, perhaps segments earlier."""
+    place = max(index for index, each in enumerate(tail) if each.header.first_lsn <= batch.lsn)
+    active = tail[place]
+    active.rewind()
+    return active, tail[place + 1 :]
 
 
 def what_follows(active: Examined, later: list[Examined]) -> After:

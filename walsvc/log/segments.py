@@ -142,6 +142,14 @@ class SparePipeline:
         spare, self.spare = self.spare, None
         return spare
 
+    async def put_back(self) -> None:
+        """Take the name off the prepared spare: the next preparation gives it the one that is due then."""
+        await self.settle()
+        if self.spare is not None:
+            spare, self.spare = self.spare, None
+            await self._disk.close_file(spare.file)
+            self.recyclable[spare.name] = spare.file_bytes
+
     async def settle(self) -> None:
         """Wait for a preparation under way."""
         if self._task is not None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
-from walsvc.config import RECORD_BYTES_MAX, WalConfig, between, one_of
+from walsvc.config import WalConfig, between, one_of
 from walsvc.disk.base import Disk
 from walsvc.errors import (
     BadOption,
@@ -28,9 +29,10 @@ from walsvc.errors import (
     WalTimeout,
     WrongLoop,
 )
-from walsvc.format.group import Flag
+from walsvc.format.group import LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Acceptor, Entry
+from walsvc.log.batches import batch_too_large, stream_batch
 from walsvc.log.group import Labels
 from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.log.segments import Segment
@@ -127,13 +129,20 @@ class WalWriter(Acceptor):
         return self._enter(self._single(payload, mode, type, attributes), wait=False)
 
     def append_batch(
-        self, payloads: Iterable[bytes | bytearray | memoryview], *, mode: Mode = Strict
+        self,
+        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
+        *,
+        mode: Mode = Strict,
     ) -> asyncio.Future[Sequence[AppendResult]]:
-        """Append several records atomically: after a crash all of them are there, or none.
+        """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
+
+        Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
+        iterable, is streamed over several groups and segments in bounded memory; other appends wait meanwhile, in order.
+        Cancelled, or ended by an error of the iterable, it leaves nothing.
 
         Args:
-            payloads: any number of payloads, together at most max_batch_bytes and 1 GiB. They get consecutive LSNs.
-            mode: as in append, for the whole batch.
+            payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs.
+            mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
 
         Returns:
             A future of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
@@ -141,31 +150,44 @@ class WalWriter(Acceptor):
         Raises:
             As append; RecordTooLarge also for the batch as a whole.
         """
-        pieces: list[Any] = list(payloads)
-        if set(map(type, pieces)) - {bytes}:
-            pieces = [to_bytes(piece) for piece in pieces]
         self._check_call(mode)
-        limit = min(self._config.max_batch_bytes, RECORD_BYTES_MAX)
+        if isinstance(payloads, AsyncIterable):
+            return self._loop.create_task(stream_batch(self, [], payloads))
+        pieces, rest = self._head_of_batch(iter(payloads))
+        if rest is not None:
+            return self._loop.create_task(stream_batch(self, pieces, rest))
         entry = Entry(pieces, mode, None, batch=True, future=self._create_future())
-        if entry.size > limit:
-            raise RecordTooLarge(
-                f"the batch has {entry.size} bytes, the limit is {limit}",
-                path=self._disk.path,
-                hint="split it, or open the log with a larger max_batch_bytes",
-            )
-        if pieces:
-            self._check_length(max(map(len, pieces)))
-            return self._enter(entry, wait=True)
-        entry.future.set_result([])
-        return entry.future
+        if not pieces:
+            entry.future.set_result([])
+            return entry.future
+        return self._enter(entry, wait=True)
+
+    def _head_of_batch(self, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
+        """As many payloads as fit a group, and the iterator over the others, if there are others."""
+        pieces: list[bytes] = []
+        room, limit = self._config.max_group_bytes, self._config.max_batch_bytes
+        for payload in payloads:
+            piece = self._checked(payload)
+            room -= len(piece) + LENGTH_BYTES
+            limit -= len(piece)
+            if limit < 0:
+                raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
+            if room < 0 and pieces:
+                return pieces, itertools.chain([piece], payloads)
+            pieces.append(piece)
+        return pieces, None
+
+    def _checked(self, payload: Any) -> bytes:
+        piece = to_bytes(payload)
+        self._check_length(len(piece))
+        return piece
 
     def _single(
         self, payload: bytes | bytearray | memoryview, mode: Mode, type: int, attributes: Mapping[str, Any] | None
     ) -> Entry:
         """Check one append's arguments and make them an entry."""
-        piece = to_bytes(payload)
+        piece = self._checked(payload)
         self._check_call(mode)
-        self._check_length(len(piece))
         between("type", type, 0, 0xFFFF)
         labels = None
         if type or attributes:
@@ -247,13 +269,7 @@ class WalWriter(Acceptor):
         if self._failure is not None:
             raise self._again()  # a group that is cut now would never be submitted
         while (future := self._cut_meta(change, flags)) is None:
-            waiter: asyncio.Future[None] = self._create_future()
-            self._room_waiters.append(waiter)
-            await waiter
-            if self._failure is not None:
-                raise self._again()
-            if (no_space := self._no_space()) is not None:
-                raise no_space
+            await self._room_change()
         return await future
 
     @contextlib.asynccontextmanager
@@ -274,14 +290,6 @@ class WalWriter(Acceptor):
                 cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 self._fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
                 raise
-
-    def _hold_appends(self, change: int) -> None:
-        """Let new appends wait (1), or no longer (-1)."""
-        self._holds += change
-        if self._holds:
-            self._set_room()
-        else:
-            self._room_freed()
 
     # ---- ending
 

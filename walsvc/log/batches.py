@@ -1,0 +1,197 @@
+"""Atomic batches over several groups and segments, streamed in bounded memory.
+
+Every group of such a batch names the batch's first LSN, and only the last one ends it. Until the end is written, nothing
+of the batch is durable in the sense of durable_lsn, so no reader sees a part, no later group is evidence of it, and after
+a crash the log ends where the batch begins. Neither io_uring nor a file system makes a batch atomic; this does.
+
+Giving a batch up, because the caller was cancelled or the source failed, is what recovery does after a crash, done by the
+running writer: segments that were begun for it are removed, newest first, and a new generation goes on where it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from walsvc.errors import RecordTooLarge
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.segment import segment_name
+from walsvc.log.group import Group, Labels
+from walsvc.log.results import BatchResult, Part
+from walsvc.log.segments import Segment
+
+if TYPE_CHECKING:
+    from walsvc.log.writer import WalWriter
+
+READY_MAX = 2  # groups of a batch that wait to be written: enough to keep the device busy, few enough for memory
+Source = AsyncIterable[Any] | Iterator[Any]
+
+
+class Start(NamedTuple):
+    """Where a batch begins."""
+
+    segment: Segment
+    offset: int
+    lsn: int
+
+
+async def stream_batch(writer: WalWriter, head: list[bytes], rest: Source, labels: Labels | None = None) -> BatchResult:
+    """Write a batch of any size up to max_batch_bytes; returns its results when all of it is durable.
+
+    Args:
+        writer: whose other appends wait until the batch is through or given up.
+        head: payloads already taken from the source.
+        rest: the others.
+        labels: of every record.
+    """
+    await writer._turn()
+    try:
+        async with writer._maintenance, aclosing(chunks(writer, head, rest)) as source:
+            parts, durable = await place_batch(writer, source, labels)
+    finally:
+        writer._hold_appends(-1)
+    if durable is not None:
+        await durable
+    return BatchResult(parts, durable=True, sync_us=writer._sync_us_last)
+
+
+async def chunks(writer: WalWriter, head: list[bytes], rest: Source) -> AsyncGenerator[list[bytes], None]:
+    """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, and whatever
+    the source raises."""
+    limit, count_max = writer._config.max_group_bytes, writer._records_max
+    chunk, size, total = list(head), sum(map(len, head)), sum(map(len, head))
+    async for payload in every(rest):
+        piece = writer._checked(payload)
+        total += len(piece)
+        if total > writer._config.max_batch_bytes:
+            raise batch_too_large(writer._config.max_batch_bytes, writer._disk.path)
+        if chunk and (size + len(piece) + LENGTH_BYTES * (len(chunk) + 1) > limit or len(chunk) >= count_max):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(piece)
+        size += len(piece)
+    if chunk:
+        yield chunk
+
+
+def batch_too_large(limit: int, path: str) -> RecordTooLarge:
+    """The error of a batch over max_batch_bytes."""
+    return RecordTooLarge(
+        f"the batch has more than {limit} bytes",
+        path=path,
+        hint="nothing of it was kept; split it, or open the log with a larger max_batch_bytes",
+    )
+
+
+async def every(source: Source) -> AsyncIterator[Any]:
+    """A plain or an asynchronous iterable as an asynchronous one."""
+    if isinstance(source, AsyncIterable):
+        async for each in source:
+            yield each
+    else:
+        for each in source:
+            yield each
+
+
+async def place_batch(
+    writer: WalWriter, source: AsyncIterator[list[bytes]], labels: Labels | None
+) -> tuple[list[Part], asyncio.Future[None] | None]:
+    """Give every chunk its group, one behind the source, because the last group must be known as the last.
+
+    Returns where the records stand, and a future for their durability. From then on the batch is accepted: cancelling
+    ends only the wait.
+    """
+    parts: list[Part] = []
+    start: Start | None = None
+    durable: asyncio.Future[None] | None = None
+    try:
+        chunk = await anext(source, None)
+        while chunk is not None:
+            following = await anext(source, None)
+            group = await group_with_room(writer, chunk, labels)
+            if following is not None and start is None:
+                writer._batch_lsn = group.first_lsn
+            start = start or Start(group.segment, group.offset, group.first_lsn)
+            group.batch_lsn = writer._batch_lsn
+            if writer._batch_lsn:
+                group.flags |= Flag.BATCH if following is not None else Flag.BATCH | Flag.BATCH_END
+            if following is None:
+                durable = writer._create_future()
+                group.barriers.append((durable, None))
+            fill(group, chunk, labels)
+            writer._cut()
+            parts.append(Part(group.first_lsn, group.segment.id, group.offset + GROUP_HEADER_BYTES, group.lengths))
+            writer._pump()
+            chunk = following
+    except BaseException:
+        if start is not None:
+            await asyncio.shield(writer._loop.create_task(give_up(writer, start)))
+        raise
+    writer._batch_lsn = 0
+    return parts, durable
+
+
+def fill(group: Group, chunk: list[bytes], labels: Labels | None) -> None:
+    """Put a chunk into an empty group."""
+    group.payloads.extend(chunk)
+    group.waiters.extend([None] * len(chunk))
+    group.gaps = True
+    if labels is not None:
+        group.labels = dict.fromkeys(range(len(chunk)), labels)
+
+
+async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels | None) -> Group:
+    """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
+    size = sum(map(len, chunk))
+    need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX)
+    while True:
+        if (terminal := writer._terminal()) is not None:
+            raise terminal
+        if not writer._filling.empty:
+            writer._cut()
+            writer._pump()
+        pending = writer._pending_bytes
+        fits = len(writer._ready) < READY_MAX and (pending == 0 or pending + size <= writer._config.max_pending_bytes)
+        if fits and writer._place(need):
+            return writer._filling
+        await writer._room_change()
+
+
+async def give_up(writer: WalWriter, start: Start) -> None:
+    """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
+    try:
+        while (writer._in_flight or writer._ready) and writer._failure is None:
+            waiter: asyncio.Future[None] = writer._create_future()
+            writer._room_waiters.append(waiter)
+            await waiter
+        await writer._rotation_ended()
+        if writer._failure is None:
+            await remove_begun(writer, start.segment)
+    except OSError as error:
+        writer._fail("giving up a batch failed", error, start.segment.id, start.offset, start.lsn)
+    if writer._failure is not None:
+        return
+    writer._generation += 1
+    writer._rewinds += 1
+    writer._segment = start.segment
+    start.segment.end, start.segment.previous_crc = start.offset, writer._batch_crc
+    writer._batch_groups.clear()
+    writer._batch_lsn = 0
+    writer._start_filling(Group(start.segment, start.offset, start.lsn))
+    await writer._write_meta({}, Flag.OPEN)
+
+
+async def remove_begun(writer: WalWriter, first: Segment) -> None:
+    """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""
+    await writer._spares.put_back()  # its name is for a number that comes later now
+    begun = [each for each in writer._segment_ids if each > first.id]
+    for each in reversed(begun):
+        await writer._disk.remove(segment_name(each))
+        await writer._disk.sync_directory()
+        writer._segment_ids.remove(each)
+        del writer._segment_bytes[each]
+    if begun:
+        await writer._disk.close_file(writer._segment.file)
+        first.file = await writer._disk.open_file(segment_name(first.id))
