@@ -1,0 +1,40 @@
+# One command each. Everything lives in .venv; nothing outside this directory is touched, except that `setup`, when run
+# as root on Debian or Ubuntu, installs the missing build packages through apt.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test format clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+# Options for the demo and for pytest, for example: make demo DEMO_FLAGS='--clients 200'; make test PYTEST_FLAGS='-x -q'
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with walsvc and all tools (done by the others where needed)
+
+# Set up again when the dependencies, the set-up itself or the C part change.
+$(READY): pyproject.toml $(wildcard setup.py walsvc/disk/*_build.py walsvc/disk/*.c walsvc/disk/*.h) scripts/setup.sh
+	@sh scripts/setup.sh
+	@touch $@
+
+demo: $(READY) ## a webhook gateway under 1,000 clients, killed in the middle: is every answered event there?
+	@$(BIN)/python examples/webhook_gateway/run.py $(DEMO_FLAGS)
+
+test: $(READY) ## everything that CI checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+format: $(READY) ## format the sources and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove everything that was built or measured here
+	rm -rf .venv build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f walsvc/disk/*.so walsvc/disk/_uring.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
