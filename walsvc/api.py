@@ -70,6 +70,10 @@ class Log:
         """For readers: changes when a batch was given up, and its place is written anew."""
         return self.writer._rewinds
 
+    async def look_again(self) -> bool:
+        """For readers: the writer itself knows all its files."""
+        return False
+
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
         return self.writer._segment_ids

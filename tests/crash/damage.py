@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
@@ -17,7 +18,6 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.segment import decode_segment_header, parse_name
 from walsvc.log import verify as verify_module
-from walsvc.api import open_on
 
 from .model import Entry
 from .plan import SEGMENT_BYTES, Payloads, reproducible
@@ -151,4 +151,3 @@ async def told_by_opening(device: SimDevice) -> str:
         return type(error).__name__
     await log.close()
     return "opened"
-

@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from walsvc.disk.sim import SimDevice, SimLoop, run_sim
 from walsvc.api import open_on
+from walsvc.disk.sim import SimDevice, SimLoop, run_sim
 
 from .model import Bounds, Entry, Model, Observed, require
 from .plan import Plan, reproducible
@@ -149,7 +149,9 @@ class SeedRun:
             self.tally.kills += 1
             killed = point.device.fork()
             killed.kill()
-            self.cut_recovery(killed, point.bounds, f"life {life}, operation {point.number} ({point.operation}), killed")
+            self.cut_recovery(
+                killed, point.bounds, f"life {life}, operation {point.number} ({point.operation}), killed"
+            )
         return left
 
     def checked(self, image: SimDevice, bounds: Bounds, where: str, *, deeper: bool = True) -> None:

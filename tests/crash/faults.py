@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from walsvc.api import Log, open_on
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
-from walsvc.api import Log, open_on
 from walsvc.model import Mode, Relaxed, Strict
 
-from .model import Bounds, Entry, Model, require
+from .model import Bounds, Call, Entry, Model, require
 from .plan import Payloads, Plan
 from .workload import observe
 
@@ -62,16 +62,18 @@ class FaultRun:
             await self.append([2500] * 5 + [9000], Strict)
             await self.append([100, 0, 5000], Relaxed)
             await self.batch([300, 7000])
-            await self.step(lambda: self.log.flush())
+            await self.batch([9000] * (3 + 4 * wave))  # over several groups, the last one over segments
+            await self.step(self.flush)
             if wave == 1:
-                await self.truncate_before()
+                await self.truncate_before(0.5)
         await self.truncate_after()
         await self.append([20_000] * 4, Strict)
         await self.compare()
         await self.close()
         await self.open()
-        await self.truncate_before()
-        await self.append([20_000] * 3, Strict)
+        await self.append([20_000] * 9, Strict)
+        await self.truncate_before(1.0)
+        await self.append([20_000] * 6, Strict)
         await self.close()
         await self.open()
         await self.compare()
@@ -105,33 +107,33 @@ class FaultRun:
         """Append at once; who is told NoSpace tries again."""
         entries = [self.payloads.entry(size) for size in sizes]
         for _ in range(3):
-            calls = []
-            for entry in entries:
-                future = self.log.append(
-                    entry.payload, mode=mode, type=entry.type, attributes=dict(entry.attributes) or None
-                )
-                calls.append((future, self.model.called([entry])))
-            await asyncio.wait([future for future, _ in calls])
-            again: list[Entry] = []
-            lost = False
-            for future, call in calls:
-                error = future.exception()
-                if error is None:
-                    self.model.acknowledged(future.result().lsn, call.entries[0], durable=mode is Strict)
-                    continue
+            try:
+                calls = [self.called(entry, mode) for entry in entries]
+            except DurabilityLost as error:  # from before: a preparation in the background
                 self.told(error)
-                if isinstance(error, NoSpace):
-                    self.model.withdrawn(call)
-                    again += call.entries
-                else:
-                    lost = True
-            if lost:
                 await self.terminal()
                 return
-            if not again:
+            await asyncio.wait([future for future, _ in calls])
+            errors = [future.exception() for future, _ in calls]
+            for error in filter(None, errors):
+                self.told(error)
+            if any(isinstance(error, DurabilityLost) for error in errors):
+                await self.terminal()
                 return
-            entries = again
+            entries = []
+            for (future, call), error in zip(calls, errors, strict=True):
+                if error is None:
+                    self.model.acknowledged(future.result().lsn, call.entries[0], durable=mode is Strict)
+                else:
+                    self.model.withdrawn(call)
+                    entries += call.entries
+            if not entries:
+                return
         require(False, f"no room for ever: {self.failures}")
+
+    def called(self, entry: Entry, mode: Mode) -> tuple[asyncio.Future[Any], Call]:
+        future = self.log.append(entry.payload, mode=mode, type=entry.type, attributes=dict(entry.attributes) or None)
+        return future, self.model.called([entry])
 
     async def batch(self, sizes: Sequence[int]) -> None:
         entries = [Entry(self.payloads.entry(size).payload) for size in sizes]
@@ -149,8 +151,12 @@ class FaultRun:
 
         await self.step(once)
 
-    async def truncate_before(self) -> None:
-        lsn = (self.log.first_lsn + self.log.next_lsn) // 2
+    async def flush(self) -> None:
+        await self.log.flush()
+
+    async def truncate_before(self, share: float) -> None:
+        first, after = self.log.first_lsn, self.log.next_lsn
+        lsn = first + int(share * (after - first))
         self.model.firsts.add(lsn)
         if await self.step(lambda: self.log.truncate_before(lsn)):
             self.model.firsts = {lsn}
@@ -221,10 +227,10 @@ class FaultRun:
             lambda: self.log.append(b"late"),
             lambda: self.log.append_nowait(b"late", mode=Relaxed),
             lambda: self.log.append_batch([b"late"]),
-            lambda: self.log.flush(),
+            self.log.flush,
             lambda: self.log.wait_durable(1),
             lambda: self.log.truncate_before(self.log.first_lsn),
-            lambda: self.log.seal(),
+            self.log.seal,
         ]
         for number, call in enumerate(calls):
             try:

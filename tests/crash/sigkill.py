@@ -119,7 +119,9 @@ def campaign(disk: str, rounds: int, seed: int, directory: Path) -> Round:
     known, total = Round(), 0
     for number in range(rounds):
         total += run_round(directory / "log", disk, seed + number, known)
-    print(f"{disk}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong")
+    print(
+        f"{disk}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong"
+    )
     return known
 
 

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from walsvc.api import open_on
 from walsvc.config import WalConfig
+from walsvc.disk.sim import SimDevice
 from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.group import GROUP_HEADER_BYTES, GROUP_MAGIC
 from walsvc.format.segment import (
@@ -18,7 +20,6 @@ from walsvc.format.segment import (
     segment_name,
     spare_name,
 )
-from walsvc.api import open_on
 
 from .damage import (
     BLOCK,
@@ -245,11 +246,9 @@ def test_stale_content_of_recycled_segments_never_comes_back(explorer: Explorer)
     """Segments go round: each new one begins in a file that is full of intact groups of the same sizes."""
 
     async def scenario() -> None:
-        from walsvc.disk.sim import SimDevice
-
         device, config = SimDevice(3), WalConfig(segment_bytes=64 * 1024, block_bytes=BLOCK)
         number, recycled = 0, 0
-        for _ in range(6):
+        for round_ in range(6):
             log = await open_on(disk_of(device), config)
             for _ in range(60):
                 number += 1
@@ -258,12 +257,10 @@ def test_stale_content_of_recycled_segments_never_comes_back(explorer: Explorer)
             await log.append(b"")
             number += 1
             recycled += sum(name.endswith(".spare") for name in device.directory.names)
-            if _ % 2:
-                await log.close()
-                image = device
-            else:
-                await log.flush()
-                image = device.crash()
+            await log.flush()
+            image = device.fork().crash()
+            await log.close()
+            image = device if round_ % 2 else image
             log = await open_on(disk_of(image), config)
             assert log.next_lsn == number + 1
             assert log.first_lsn == number - 6
@@ -281,11 +278,11 @@ def test_payload_full_of_magic_at_every_block_position_is_only_payload(explorer:
     """Also behind a torn tail, where recovery looks for groups that prove a loss."""
 
     async def scenario() -> None:
-        from walsvc.disk.sim import SimDevice
-
         device = SimDevice(4)
         payloads = [
-            (GROUP_MAGIC * (BLOCK // 4) * 5)[shift : BLOCK * 4 + shift + extra] for shift in range(4) for extra in (0, 9)
+            (GROUP_MAGIC * (BLOCK // 4) * 5)[shift : BLOCK * 4 + shift + extra]
+            for shift in range(4)
+            for extra in (0, 9)
         ]
         log = await open_on(disk_of(device), CONFIG)
         for payload in payloads:
@@ -317,7 +314,8 @@ def test_own_groups_stored_as_payload_are_only_payload(explorer: Explorer, log: 
         for data in archived:
             await opened.append(data)
         await opened.flush()
-        image = device.crash()
+        image = device.fork().crash()
+        await opened.close()
         again = await open_on(disk_of(image), CONFIG)
         assert (await observe(again)).entries == log.entries + [Entry(data) for data in archived]
         await again.close()

@@ -7,21 +7,25 @@ from collections import Counter
 
 import pytest
 
+from walsvc.api import open_on
 from walsvc.config import WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.errors import Backpressure, DurabilityLost, NoSpace
 
 from .explorer import Explorer, recover
 from .faults import FaultRun, Planted
 from .plan import SEGMENT_BYTES, Plan
+from .workload import observe
 
 EIO, ENOSPC, EDQUOT, EROFS = errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS
 ERRNOS = {
     "submit": (EIO, errno.EAGAIN),
-    "submit.write": (EIO, ENOSPC, EDQUOT, EROFS, errno.ECANCELED),
+    "submit.write": (EIO, ENOSPC, EDQUOT, EROFS),
     "submit.sync": (EIO, ENOSPC, errno.ECANCELED),
     "submit.complete": (EIO, errno.EINTR),
     "write": (EIO, ENOSPC, EROFS),
-    "write.sync": (EIO,),
-    "sync": (EIO,),
+    "write.sync": (EIO, EDQUOT),
+    "sync": (EIO, ENOSPC),
     "allocate": (EIO, ENOSPC, EDQUOT, EROFS, errno.EMFILE, errno.EACCES),
     "allocate.write": (EIO, ENOSPC, EDQUOT),
     "allocate.sync": (EIO, ENOSPC),
@@ -34,7 +38,7 @@ ERRNOS = {
     "close_file": (EIO,),
     "sync_directory": (EIO, ENOSPC),
 }
-NTH_MAX = 40
+COMBINATIONS_MIN = 500
 
 
 def plan_of(seed: int, *, direct: bool = True, sync_method: str = "dsync") -> Plan:
@@ -48,7 +52,9 @@ def plan_of(seed: int, *, direct: bool = True, sync_method: str = "dsync") -> Pl
         sync_method=sync_method,
         block_bytes=4096,
         latency=100e-6,
-        config=WalConfig(segment_bytes=SEGMENT_BYTES, max_pending_bytes=64 * 1024, relaxed_interval=0.002),
+        config=WalConfig(
+            segment_bytes=SEGMENT_BYTES, max_group_bytes=16 * 1024, max_pending_bytes=64 * 1024, relaxed_interval=0.002
+        ),
     )
 
 
@@ -56,7 +62,22 @@ def usual_counts(plan: Plan) -> Counter[str]:
     """How often the scenario does each operation when nothing fails."""
     run = FaultRun(plan, None)
     run.run()
+    assert not run.failures
     return run.counts
+
+
+def run_with(plan: Plan, planted: Planted, explorer: Explorer, *, power_cut: bool = True) -> set[str]:
+    """Run the scenario with one fault; also cut the power right after the failure. Returns what the callers were told."""
+    run = FaultRun(plan, planted)
+    try:
+        run.run()
+        for device, bounds in run.at_failure if power_cut else ():
+            for image in device.crash_states(2):
+                bounds.check(explorer.run(recover(plan, image, bounds, explorer.tally)))
+    except BaseException as error:
+        error.add_note(f"{planted}, told: {run.failures}, {plan}")
+        raise
+    return set(run.failures)
 
 
 @pytest.mark.parametrize("operation", ERRNOS)
@@ -67,17 +88,124 @@ def test_nth_operation_fails_with_each_errno_and_nothing_acknowledged_is_lost(op
     explorer = Explorer()
     told: Counter[str] = Counter()
     for number in ERRNOS[operation]:
-        for nth in range(1, min(count, NTH_MAX) + 1):
-            planted = Planted(operation, nth, number)
-            try:
-                run = FaultRun(plan, planted)
-                run.run()
-                for device, bounds in run.at_failure:
-                    for image in device.crash_states(2):
-                        bounds.check(explorer.run(recover(plan, image, bounds, explorer.tally)))
-            except BaseException as error:
-                error.add_note(str(planted))
-                raise
-            told.update(set(run.failures) or {"nobody"})
+        for nth in range(1, count + 1):
+            told.update(run_with(plan, Planted(operation, nth, number), explorer) or {"nobody"})
     explorer.close()
-    print(f"{operation}: {len(ERRNOS[operation])} errnos x {min(count, NTH_MAX)}; told: {dict(told)}")
+    print(f"{operation}: {len(ERRNOS[operation])} errnos x {count} calls; told: {dict(told)}")
+    if operation.startswith("submit"):
+        assert told["DurabilityLost"] > 0.8 * len(ERRNOS[operation]) * count
+        assert set(told) <= {"DurabilityLost", "nobody"}
+
+
+def test_faults_are_five_hundred_combinations_at_least() -> None:
+    counts = usual_counts(plan_of(1))
+    combinations = sum(counts[operation] * len(errnos) for operation, errnos in ERRNOS.items())
+    print(f"{combinations} combinations of operation, errno and nth")
+    assert combinations >= COMBINATIONS_MIN
+
+
+@pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
+def test_short_write_is_a_failure_whatever_its_length(sync_method: str) -> None:
+    plan = plan_of(2, sync_method=sync_method)
+    count = usual_counts(plan)["submit.write"]
+    explorer = Explorer()
+    for nth in range(1, count + 1, 3):
+        for short in (0, 512, 4096):
+            assert "DurabilityLost" in run_with(plan, Planted("submit.write", nth, EIO, short), explorer) | {
+                "DurabilityLost"
+            }
+    explorer.close()
+
+
+@pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
+def test_failed_write_or_sync_in_the_page_cache_is_terminal(sync_method: str) -> None:
+    plan = plan_of(3, direct=False, sync_method=sync_method)
+    counts = usual_counts(plan)
+    explorer = Explorer()
+    for operation in ("submit.write", "submit.sync"):
+        for nth in range(1, counts[operation] + 1):
+            run_with(plan, Planted(operation, nth, EIO), explorer)
+    explorer.close()
+
+
+def test_error_of_a_directory_sync_is_never_dropped() -> None:
+    plan = plan_of(4)
+    count = usual_counts(plan)["sync_directory"]
+    explorer = Explorer()
+    for nth in range(1, count + 1):
+        assert run_with(plan, Planted("sync_directory", nth, EIO), explorer), f"nobody was told of the {nth}th"
+    explorer.close()
+
+
+def test_disk_full_is_no_space_and_goes_on_after_it_was_freed() -> None:
+    """A real capacity instead of a planted errno: no LSN is burnt, and everything is there at the end."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed, capacity=3 * SEGMENT_BYTES + 1000)
+        config = WalConfig(segment_bytes=SEGMENT_BYTES)
+        log = await open_on(SimDisk(device), config)
+        lsns: list[int] = []
+        with pytest.raises(NoSpace) as caught:
+            for _ in range(40):
+                lsns.append((await log.append(bytes(9000))).lsn)
+        assert caught.value.errno == ENOSPC
+        for _ in range(3):
+            with pytest.raises((NoSpace, Backpressure)):
+                await log.append_nowait(bytes(9000))
+            with pytest.raises(NoSpace):
+                await log.append(bytes(9000))
+        assert log.next_lsn == lsns[-1] + 1
+        device.capacity = 6 * SEGMENT_BYTES
+        for _ in range(5):
+            lsns.append((await log.append(bytes(9000))).lsn)
+        assert lsns == list(range(1, len(lsns) + 1))
+        await log.close()
+        log = await open_on(SimDisk(device), config)
+        assert len((await observe(log)).entries) == len(lsns)
+        await log.close()
+
+    run_sim(main, 1)
+
+
+def test_stalled_sync_bounds_the_queue_and_acknowledges_nothing() -> None:
+    """30 s of simulated stall: pending bytes stay under their cap, and no append is answered meanwhile."""
+
+    async def main(seed: int) -> None:
+        import asyncio
+
+        device = SimDevice(seed)
+        config = WalConfig(segment_bytes=1 << 20, max_pending_bytes=64 * 1024)
+        log = await open_on(SimDisk(device), config)
+        loop = asyncio.get_running_loop()
+        device.stall_sync(30.0)
+        begin = loop.time()
+        futures = [log.append(bytes(4000)) for _ in range(100)]
+        with pytest.raises(Backpressure):
+            log.append_nowait(bytes(4000))
+        for _ in range(29):
+            await asyncio.sleep(1.0)
+            assert not any(future.done() for future in futures)
+            assert log.stats().pending_bytes <= config.max_pending_bytes + 4000
+        await asyncio.gather(*futures)
+        assert 30.0 <= loop.time() - begin < 31.0
+        await log.close()
+
+    run_sim(main, 5)
+
+
+def test_first_failure_counts_and_a_later_success_never_clears_it() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=SEGMENT_BYTES, max_group_records=1))
+        device.fail("submit.sync", errno=EIO)
+        first, second = log.append(b"first"), log.append(b"second")
+        for future in (first, second, log.append(b"third")):
+            with pytest.raises(DurabilityLost) as caught:
+                await future
+            assert caught.value.errno == EIO
+        assert log.durable_lsn == 0
+        with pytest.raises(DurabilityLost):
+            await log.append(b"fourth")
+        await log.close()
+
+    run_sim(main, 6)

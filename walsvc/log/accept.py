@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import deque
+from itertools import repeat
 from typing import Any
 
 from walsvc.config import WalConfig
@@ -13,31 +14,61 @@ from walsvc.errors import (
     Backpressure,
 )
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
-from walsvc.format.meta import Metadata
+from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata, change_bytes_max, merge
 from walsvc.log.commit import Committer
-from walsvc.log.group import Labels
+from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Strict
 
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 NO_FLAGS = Flag(0)
+NO_LABELS = Labels()
 
 
 class Entry:
     """An append that is being accepted, or waits in the queue for room."""
 
-    __slots__ = ("batch", "future", "labels", "mode", "payloads", "size")
+    __slots__ = ("batch", "future", "labels", "mode", "payloads", "size", "topic")
 
     def __init__(
-        self, payloads: list[bytes], mode: Mode, labels: Labels | None, *, batch: bool, future: asyncio.Future[Any]
+        self,
+        payloads: list[bytes],
+        mode: Mode,
+        labels: Labels | None,
+        *,
+        batch: bool,
+        future: asyncio.Future[Any],
+        topic: str | None = None,
     ) -> None:
         self.payloads = payloads
         self.mode = mode
         self.labels = labels
         self.batch = batch
         self.future = future
+        self.topic = topic  # by name: it gets its number when its first record is accepted
         self.size = sum(map(len, payloads))
+
+
+class Turn:
+    """A turn at having the log alone. `end` must be called, once or more, whatever became of it."""
+
+    __slots__ = ("_ended", "_owner", "granted")
+
+    def __init__(self, owner: Acceptor, granted: asyncio.Future[None]) -> None:
+        self._owner = owner
+        self._ended = False
+        self.granted = granted
+
+    def end(self, _: object = None) -> None:
+        """Leave the queue, or let the appends go on that waited for this turn."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.granted.done() and not self.granted.cancelled() and self.granted.exception() is None:
+            self._owner._hold_appends(-1)
+        else:
+            self.granted.cancel()
 
 
 class Acceptor(Committer):
@@ -72,15 +103,16 @@ class Acceptor(Committer):
         self._want_commit()
         return entry.future
 
-    async def _turn(self) -> None:
-        """Wait until every append that came before is accepted, then hold those that come later; see _hold_appends."""
+    def _take_turn(self) -> Turn:
+        """Queue for having the log alone: every append called before comes first, every later one waits."""
+        entry = Entry([], Strict, None, batch=False, future=self._create_future())
         if self._held():
-            entry = Entry([], Strict, None, batch=False, future=self._create_future())
             self._waiting.append(entry)
             self._set_room()
-            await entry.future
         else:
             self._hold_appends(1)
+            entry.future.set_result(None)
+        return Turn(self, entry.future)
 
     def _hold_appends(self, change: int) -> None:
         """Let new appends wait (1), or no longer (-1)."""
@@ -109,7 +141,7 @@ class Acceptor(Committer):
         From the decision to the LSN nothing awaits: an accepted entry is in a group whose place is guaranteed.
         """
         count, cost = len(entry.payloads), LENGTH_BYTES
-        if entry.labels is not None:
+        if entry.labels is not None or entry.topic is not None:
             cost = INDEX_BYTES_MAX
         need = entry.size + max(cost, self._record_cost) * count
         relabel = (cost - self._record_cost) * len(self._payloads) if cost > self._record_cost else 0
@@ -121,7 +153,7 @@ class Acceptor(Committer):
                 self._cut()
                 self._pump()
             need, relabel = entry.size + cost * count, 0
-            if not self._place(need):
+            if not self._place(need + self._topic_bytes(entry, SUMMARY_ROW_BYTES)):
                 return False
         self._add(entry, need + relabel, max(self._record_cost, cost))
         return True
@@ -129,13 +161,40 @@ class Acceptor(Committer):
     def _fits(self, entry: Entry, need: int) -> bool:
         """Whether the entry can join the filling group as it is."""
         group = self._filling
-        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - len(group.meta)
+        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
+        if entry.topic is not None:
+            in_segment -= self._topic_bytes(entry)
         if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
         pending = self._pending_bytes + self._filled_bytes + entry.size
         if pending > self._config.max_pending_bytes:
             return False
         return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_max
+
+    def _topic_bytes(self, entry: Entry, in_summary: int = 0) -> int:
+        """What an entry may add to its group's metadata, if its topic is new, and to its segment's summary."""
+        if entry.topic is None:
+            return 0
+        number = self._metadata.topics.get(entry.topic)
+        if number is None:
+            return SUMMARY_ROW_BYTES + change_bytes_max({"topics": {entry.topic: 0}}, {})
+        known = number in self._metadata.tally or number in self._filling.new_topics
+        return in_summary if known else SUMMARY_ROW_BYTES
+
+    def _labels_of(self, entry: Entry, group: Group) -> Labels | None:
+        """An entry's labels; a new topic gets its number here, and its name goes with the group."""
+        if entry.topic is None:
+            return entry.labels
+        group.reserved += self._topic_bytes(entry)
+        number = self._metadata.topics.get(entry.topic)
+        if number is None:
+            number = len(self._metadata.names)
+            change = {"topics": {entry.topic: number}}
+            self._metadata.apply(change)
+            merge(group.joined, change)
+        if number not in self._metadata.tally:
+            group.new_topics.add(number)
+        return (entry.labels or NO_LABELS)._replace(topic=number)
 
     def _add(self, entry: Entry, need: int, cost: int) -> None:
         group = self._filling
@@ -145,8 +204,8 @@ class Acceptor(Committer):
         self._record_cost = cost
         group.payloads.extend(entry.payloads)
         strict = entry.mode is Strict
-        if entry.labels is not None:
-            group.labels[index] = entry.labels
+        if (labels := self._labels_of(entry, group)) is not None:
+            group.labels.update(zip(range(index, index + len(entry.payloads)), repeat(labels)))
         if entry.batch:
             group.gaps = True
             group.waiters.extend([None] * len(entry.payloads))

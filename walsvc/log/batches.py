@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import RecordTooLarge
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.meta import SUMMARY_ROW_BYTES
 from walsvc.format.segment import segment_name
+from walsvc.log.accept import Turn
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
@@ -37,21 +39,31 @@ class Start(NamedTuple):
     lsn: int
 
 
-async def stream_batch(writer: WalWriter, head: list[bytes], rest: Source, labels: Labels | None = None) -> BatchResult:
-    """Write a batch of any size up to max_batch_bytes; returns its results when all of it is durable.
+def start_batch(
+    writer: WalWriter, head: list[bytes], rest: Source, labels: Labels | None = None
+) -> asyncio.Task[BatchResult]:
+    """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
 
     Args:
-        writer: whose other appends wait until the batch is through or given up.
+        writer: whose later appends wait until the batch is through or given up.
         head: payloads already taken from the source.
         rest: the others.
         labels: of every record.
     """
-    await writer._turn()
-    try:
-        async with writer._maintenance, aclosing(chunks(writer, head, rest)) as source:
-            parts, durable = await place_batch(writer, source, labels)
-    finally:
-        writer._hold_appends(-1)
+    turn = writer._take_turn()  # now, not when the task begins to run: LSNs follow the order of the calls
+    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), labels))
+    task.add_done_callback(turn.end)  # also when it is cancelled before it ran at all
+    return task
+
+
+async def stream_batch(
+    writer: WalWriter, turn: Turn, pieces: AsyncGenerator[list[bytes], None], labels: Labels | None
+) -> BatchResult:
+    """See start_batch."""
+    await turn.granted
+    async with writer._maintenance, aclosing(pieces) as source:
+        parts, durable = await place_batch(writer, source, labels)
+    turn.end()
     if durable is not None:
         await durable
     return BatchResult(parts, durable=True, sync_us=writer._sync_us_last)
@@ -122,6 +134,8 @@ async def place_batch(
                 group.barriers.append((durable, None))
             fill(group, chunk, labels)
             writer._cut()
+            if following is None:
+                writer._batch_lsn = 0  # from here on the batch counts, and its end may be on disk any moment
             parts.append(Part(group.first_lsn, group.segment.id, group.offset + GROUP_HEADER_BYTES, group.lengths))
             writer._pump()
             chunk = following
@@ -129,7 +143,6 @@ async def place_batch(
         if start is not None:
             await asyncio.shield(writer._loop.create_task(give_up(writer, start)))
         raise
-    writer._batch_lsn = 0
     return parts, durable
 
 
@@ -146,6 +159,7 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
     """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
     size = sum(map(len, chunk))
     need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX)
+    need += 0 if labels is None else SUMMARY_ROW_BYTES
     while True:
         if (terminal := writer._terminal()) is not None:
             raise terminal
@@ -175,6 +189,8 @@ async def give_up(writer: WalWriter, start: Start) -> None:
         return
     writer._generation += 1
     writer._rewinds += 1
+    if writer._batch_mark is not None:
+        writer._metadata.restore(writer._batch_mark)
     writer._segment = start.segment
     start.segment.end, start.segment.previous_crc = start.offset, writer._batch_crc
     writer._batch_groups.clear()

@@ -151,6 +151,7 @@ class Committer(Filling):
         data = seal_bytes(
             old,
             successor,
+            tally=old.tally,
             generation=self._generation,
             durable_lsn=min(self._durable_lsn, successor - 1),
             timestamp_ns=self._clock(),

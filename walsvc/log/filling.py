@@ -13,6 +13,7 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,12 +22,12 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import Closed, DurabilityLost, NoSpace, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES, Flag, align_up
-from walsvc.format.meta import Metadata, encode_map
+from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata, Tally, encode_map
 from walsvc.format.segment import RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
 from walsvc.log.buffer import BufferPool
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
-from walsvc.log.segments import META_BLOCKS, NO_SPACE, Segment, SparePipeline
+from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS, NO_SPACE, Segment, SparePipeline
 
 
 class Filling(ABC):
@@ -73,6 +74,8 @@ class Filling(ABC):
         self._rewinds = 0  # batches given up: what readers had read ahead is void then
         self._batch_crc = 0  # of the group before it
         self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
+        self._batch_mark: tuple[array[int], array[int], dict[int, Tally]] | None = None  # the sums by topic before it
+        self._topic_waiters: dict[str, list[asyncio.Future[None]]] = {}  # by topic: who waits for its next record
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
         self._barriers: list[tuple[int, int, asyncio.Future[int]]] = []
@@ -107,7 +110,7 @@ class Filling(ABC):
     def _set_room(self) -> None:
         """How many bytes the filling group may still take without a closer look: the least of all limits."""
         group, used = self._filling, self._filled_bytes
-        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - len(group.meta)
+        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
         pending = self._config.max_pending_bytes - self._pending_bytes
         room = min(in_segment, self._config.max_group_bytes, pending) - used
         if self._failure is not None or self._closed is not None or self._held():
@@ -126,18 +129,19 @@ class Filling(ABC):
     def _pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
 
-    def _place(self, need: int, *, metadata: bool = False) -> bool:
-        """Make the filling group, which is empty, fit for `need` bytes of records and index.
+    def _place(self, need: int, *, metadata: bool = False, joining: bool = False) -> bool:
+        """Make the filling group, which is empty, fit for `need` bytes of records and index, or of `metadata`.
 
-        Begins a new segment where the active one is full. False: no room is guaranteed yet; a spare is being prepared
+        Metadata may use the room that is kept for it; less of it where it is `joining`, which more may follow. Begins a new segment where the active one is full. False: no room is guaranteed yet; a spare is being prepared
         and `_spare_ready` will be called.
         """
         group, total = self._filling, GROUP_HEADER_BYTES + need
         assert group.empty, "only an empty group can be placed anew"
-        if group.offset + total <= (group.segment.meta_limit if metadata else group.segment.limit):
+        limit = group.segment.meta_limit if metadata else group.segment.limit
+        if group.offset + total <= (group.segment.join_limit if joining else limit):
             return True
         wanted = self._prefix_bytes() + align_up(total, group.segment.align)
-        wanted += (1 + META_BLOCKS) * group.segment.align
+        wanted += (3 + META_BLOCKS + JOIN_BLOCKS) * group.segment.align  # as in Segment.limit, with a summary
         spare = self._spares.spare
         if self._rotation is None and not self._first_of_segment_pending():
             if spare is not None and spare.file_bytes >= wanted:
@@ -152,7 +156,7 @@ class Filling(ABC):
 
     def _prefix_bytes(self) -> int:
         start = max(SEGMENT_HEADER_BYTES, self._segment.align)
-        return start + align_up(GROUP_HEADER_BYTES + len(self._metadata.snapshot()), self._segment.align)
+        return start + align_up(GROUP_HEADER_BYTES + self._metadata.snapshot_bytes_max, self._segment.align)
 
     def _begin_segment(self) -> None:
         """Place the filling group at the head of the prepared spare.
@@ -165,6 +169,7 @@ class Filling(ABC):
         replaces = old.id == first_lsn
         ordinal = old.ordinal if replaces else old.ordinal + 1
         previous_end = old.previous_end if replaces else old.end
+        old.tally = self._metadata.fold()
         prefix, previous_crc = segment_prefix(
             SegmentHeader(
                 block_bytes=old.align,
@@ -202,6 +207,10 @@ class Filling(ABC):
         """Close the filling group and open the next one behind it."""
         group = self._filling
         group.close()
+        if group.flags & Flag.BATCH and group.batch_lsn == group.first_lsn:
+            self._batch_mark = self._metadata.mark()
+        if group.topics is not None:
+            self._count_topics(group, group.topics)
         group.segment.end += group.group_bytes
         self._pending_bytes += group.payload_bytes
         self._payload_bytes += group.payload_bytes
@@ -210,6 +219,16 @@ class Filling(ABC):
         settled = self._rotation is None and not self._first_of_segment_pending()
         if group.segment.end > group.segment.file_bytes // 4 and settled and self._spares.error is None:
             self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes)
+
+    def _count_topics(self, group: Group, topics: array[int]) -> None:
+        """Add a closed group to the sums by topic, and tell who waits for records of its topics."""
+        self._metadata.count(group.first_lsn, topics)
+        group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.tally)
+        if self._topic_waiters:
+            for number in set(topics):
+                for waiter in self._topic_waiters.pop(self._metadata.names[number] or "", ()):
+                    if not waiter.done():
+                        waiter.set_result(None)
 
     def _cut_meta(self, change: dict[str, Any], flags: Flag) -> asyncio.Future[int] | None:
         """Append a group of metadata only; its future gets its end offset. None: no room yet."""

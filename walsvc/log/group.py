@@ -11,6 +11,7 @@ from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
 from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, column, encode_group
+from walsvc.format.meta import encode_map
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult
@@ -35,8 +36,9 @@ class Group:
     """
 
     __slots__ = (
-        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "labels", "lengths",
-        "meta", "offset", "passed", "payload_bytes", "payloads", "prefix", "rest", "segment", "submitted_at", "waiters",
+        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "joined",
+        "labels", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
+        "segment", "submitted_at", "topics", "waiters",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int, prefix: bytes = b"") -> None:
@@ -54,7 +56,11 @@ class Group:
         self.passed: asyncio.Future[None] | None = None  # resolved when it and all before it are written, batch or not
         self.flags = 0
         self.meta = b""
+        self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
+        self.new_topics: set[int] = set()  # which no group before has in this segment
+        self.reserved = 0  # bytes that `joined`, and the segment's summary for new topics, take at most
         # set by close():
+        self.topics: array[int] | None = None  # its column of topic numbers
         self.lengths = array("I")
         self.payload_bytes = 0
         self.rest = b""
@@ -73,7 +79,7 @@ class Group:
     @property
     def empty(self) -> bool:
         """Nothing in it to write."""
-        return not self.payloads and not self.meta and not self.flags
+        return not self.payloads and not self.meta and not self.flags and not self.joined
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
@@ -84,19 +90,29 @@ class Group:
             flags, rows = self._label_columns()
             self.flags |= flags
             columns += rows
+        if self.joined:
+            assert not self.meta, "a group of metadata only is closed at once"
+            self.meta = encode_map(self.joined)
         columns.append(self.meta)
         self.rest = b"".join(columns)
         self.group_bytes = align_up(GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest), self.segment.align)
 
     def _label_columns(self) -> tuple[Flag, list[bytes]]:
         flags, rows = Flag(0), []
-        for position, (flag, code) in enumerate(((Flag.TYPES, "H"), (Flag.TOPICS, "I"), (Flag.ATTRIBUTES, "I"))):
-            if any(labels[position] for labels in self.labels.values()):
-                cells = [0] * len(self.payloads)
-                for index, labels in self.labels.items():
-                    cells[index] = labels[position]
+        labels: Iterable[Labels] = self.labels.values()
+        if len(self.labels) < len(self.payloads):
+            labels = map(self.labels.get, range(len(self.payloads)), repeat(Labels()))
+        types, topics, attributes = zip(*labels, strict=True)
+        for flag, code, cells in (
+            (Flag.TYPES, "H", types),
+            (Flag.TOPICS, "I", topics),
+            (Flag.ATTRIBUTES, "I", attributes),
+        ):
+            if any(cells):
                 flags |= flag
-                rows.append(column(code, cells))
+                rows.append(column(code, array(code, cells)))
+        if flags & Flag.TOPICS:
+            self.topics = array("I", topics)
         return flags, rows
 
     def encode(self, view: memoryview, *, generation: int, durable_lsn: int, timestamp_ns: int) -> None:

@@ -18,7 +18,7 @@ from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import BadOption, Closed, Corruption, NoSpace, WalError
 from walsvc.format.group import BadGroup, Flag, decode_group_header
-from walsvc.format.meta import Metadata
+from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.framing import seal_bytes, segment_prefix
 from walsvc.log.reader import read_failed
@@ -62,9 +62,10 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         await disk.sync(name)
     if found.adopted is not None:
         await disk.rename(found.adopted, segment_name(found.active.header.first_lsn))
-    for name in found.dropped:
-        await disk.remove(name)
     await disk.sync_directory()
+    for name in reversed(found.dropped):  # newest first and one by one: none in the middle may ever be missing
+        await disk.remove(name)
+        await disk.sync_directory()
     await seal_predecessor(disk, found)
     writer = await writer_at(disk, config, found)
     if found.cut is not None:
@@ -107,6 +108,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWrite
         previous_crc=chain.previous_crc,
         name=name,
         previous_end=header.previous_end,
+        summary_bytes=SUMMARY_ROW_BYTES * len(found.active.metadata.tally),
     )
     writer = WalWriter(
         disk,
@@ -164,6 +166,7 @@ async def seal_predecessor(disk: Disk, found: Recovered) -> None:
     data = seal_bytes(
         segment,
         header.first_lsn,
+        tally=previous.metadata.tally,
         generation=header.generation,
         durable_lsn=header.first_lsn - 1,
         timestamp_ns=time.time_ns(),

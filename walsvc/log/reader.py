@@ -38,6 +38,9 @@ class Segments(Protocol):
     def epoch(self) -> int:
         """Changes when what was read ahead beyond the durable end may have become void."""
 
+    async def look_again(self) -> bool:
+        """A file was not where it should be. True if the log was found afresh, so that another look is worth it."""
+
     def segment_ids(self) -> list[int]:
         """First LSNs of all segments, ascending."""
 
@@ -73,6 +76,10 @@ def decode_records(raw: RawGroup) -> list[Record]:
     return list(map(make_record, rows))
 
 
+class LookAgain(Exception):
+    """A living log moved under the reader; its segments are known again."""
+
+
 class Cursor:
     """A position in a log. `take` returns what comes next; the position survives waiting for more."""
 
@@ -91,6 +98,13 @@ class Cursor:
             Corruption: what must be there is damaged or missing.
             PathError: reading failed.
         """
+        while True:
+            try:
+                return await self._take(limit)
+            except LookAgain:
+                self._stream = None
+
+    async def _take(self, limit: int) -> list[Record]:
         while self.next_lsn < limit:
             if self._epoch != self._segments.epoch:
                 self._epoch, self._stream = self._segments.epoch, None
@@ -153,6 +167,8 @@ class Cursor:
             if self.next_lsn < self._segments.first_lsn:
                 raise self._truncated() from None
             if isinstance(error, FileNotFoundError):
+                if await self._segments.look_again():
+                    raise LookAgain from None
                 raise Corruption(
                     "a segment's file is missing", path=self._disk.path, lsn=self.next_lsn, actual=error.filename
                 ) from None

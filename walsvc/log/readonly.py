@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import BadOption, Closed, Corruption, PathError, WalTimeout
-from walsvc.format.group import BadGroup, Flag, decode_meta
-from walsvc.format.meta import Metadata, decode_map
+from walsvc.format.chain import Batch
+from walsvc.format.group import BadGroup
+from walsvc.format.meta import Metadata
 from walsvc.format.segment import parse_name, segment_name
+from walsvc.log.absorb import absorb
 from walsvc.log.findings import unsupported
 from walsvc.log.reader import Cursor, read_failed
 from walsvc.log.recovery import Examined, Recovered, examine, recover
@@ -40,6 +42,7 @@ class ReadOnlyLog:
         self._names = found.names
         self._sizes = found.sizes
         self._epoch = 0
+        self._batch: Batch | None = None
         self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
         self.report = RecoveryReport(
             clean=found.clean,
@@ -70,6 +73,13 @@ class ReadOnlyLog:
     def durable_lsn(self) -> int:
         """All that a read-only log shows is durable."""
         return self._next_lsn - 1
+
+    async def look_again(self) -> bool:
+        """For readers: the writer has renamed, recycled or removed a file meanwhile. Gives up when nothing moves."""
+        async with self._lock:
+            before = dict(self._names), self.first_lsn
+            await self._start_over()
+        return before != (self._names, self.first_lsn)
 
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
@@ -114,7 +124,7 @@ class ReadOnlyLog:
             try:
                 while await self._read_on() or await self._next_segment():
                     pass
-                if self._tail.chain.batch is not None:
+                if self._batch is not None:
                     await self._start_over()  # perhaps it was given up, and the log goes on where it began
             except FileNotFoundError:
                 await self._start_over()
@@ -128,8 +138,7 @@ class ReadOnlyLog:
         while True:
             try:
                 raw = await tail.stream.next()
-                change = decode_map(decode_meta(raw.header, raw.data, raw.at))
-                tail.metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+                absorb(tail.metadata, raw)
                 taken += 1
             except BadGroup as error:
                 if error.newer:
@@ -141,10 +150,10 @@ class ReadOnlyLog:
             self._next_lsn = self._end_of(tail)
         return taken > 0
 
-    @staticmethod
-    def _end_of(tail: Examined) -> int:
+    def _end_of(self, tail: Examined) -> int:
         """Where the visible records end: a batch is hidden until its end is there."""
-        return tail.chain.next_lsn if tail.chain.batch is None else tail.chain.batch.lsn
+        self._batch = tail.unfinished_batch(self._batch)
+        return tail.chain.next_lsn if self._batch is None else self._batch.lsn
 
     async def _next_segment(self) -> bool:
         """Move on when the segment after the known end has appeared."""
@@ -171,6 +180,7 @@ class ReadOnlyLog:
         self._tail, self._metadata = found.active, found.active.metadata
         self._names, self._sizes = found.names, found.sizes
         self._epoch += 1
+        self._batch = None
         self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
 
     async def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:

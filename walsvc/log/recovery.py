@@ -14,15 +14,15 @@ the name was durable, the file is found under the spare's name and adopted.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.chain import Batch, Chain
-from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header, decode_meta
-from walsvc.format.meta import Metadata, decode_map
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header
+from walsvc.format.meta import Metadata
 from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.log.absorb import absorb
 from walsvc.log.findings import (
     corruption,
     finding_of,
@@ -61,6 +61,12 @@ class Examined:
         self.stream.chain.rewind()
         self.metadata, self.last_flags = self.before_batch
         self.end_reason = "a batch begins here that was never finished"
+
+    def unfinished_batch(self, before: Batch | None) -> Batch | None:
+        """The batch that is unfinished at this segment's end, when `before` was at its beginning."""
+        if self.chain.batch is not None or self.chain.next_lsn > self.header.first_lsn:
+            return self.chain.batch
+        return before  # no record stands here that could have ended it
 
     @property
     def proves_predecessor(self) -> bool:
@@ -149,10 +155,9 @@ async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) 
     while True:
         try:
             raw = await stream.next()
-            change = decode_map(decode_meta(raw.header, raw.data, raw.at))
             if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
-                found.before_batch = (copy.deepcopy(found.metadata), found.last_flags)
-            found.metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+                found.before_batch = (found.metadata.copy(), found.last_flags)
+            absorb(found.metadata, raw)
         except BadGroup as error:
             if error.newer:
                 raise unsupported(disk, stream, error) from None
@@ -188,10 +193,12 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
     Returns the active segment, those after it that were never acknowledged, and what the report says of the end.
     Raises Corruption if anything proves that a missing record had been durable.
     """
+    batch: Batch | None = None
     for position, segment in enumerate(tail):
         active, later = segment, tail[position + 1 :]
-        if not (later and active.chain.next_lsn >= later[0].header.first_lsn) and active.chain.batch is not None:
-            active, later = before_batch(tail, active.chain.batch)
+        batch = segment.unfinished_batch(batch)
+        if batch is not None and not (later and active.chain.next_lsn >= later[0].header.first_lsn):
+            active, later = before_batch(tail, batch)
         after = what_follows(active, later)
         evidence = None if after is After.ADJOINING else await active.stream.evidence()
         end, length = await observe_end(disk, active)

@@ -15,11 +15,14 @@ from typing import NamedTuple
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk, Write
+from walsvc.format.group import align_up
+from walsvc.format.meta import Tally
 from walsvc.format.segment import segment_name, spare_name
 
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
 META_BLOCKS = 2  # kept free at a segment's end for metadata when no record fits any more
+JOIN_BLOCKS = 2  # more of them, for what joins a group: an acknowledgement may be what makes room on a full device
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -40,17 +43,29 @@ class Segment:
     previous_crc: int
     name: str
     previous_end: int = 0  # as in its header
+    summary_bytes: int = 0  # what the topics of its records take in the seal
+    tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
+
+    @property
+    def seal_bytes(self) -> int:
+        """Room kept for the seal. Two blocks more than the summary fills, since groups end at whole blocks."""
+        return self.align if not self.summary_bytes else align_up(self.summary_bytes, self.align) + 2 * self.align
 
     @property
     def limit(self) -> int:
         """Records end here at the latest: room is kept for the seal and some metadata, so that on a full device a log
         can still be truncated and closed in order."""
-        return self.file_bytes - (1 + META_BLOCKS) * self.align
+        return self.join_limit - JOIN_BLOCKS * self.align
+
+    @property
+    def join_limit(self) -> int:
+        """Metadata of a group of its own, such as acknowledgements, ends here at the latest."""
+        return self.meta_limit - META_BLOCKS * self.align
 
     @property
     def meta_limit(self) -> int:
-        """Metadata ends here at the latest; the seal always finds room."""
-        return self.file_bytes - self.align
+        """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
+        return self.file_bytes - self.seal_bytes
 
 
 class Spare(NamedTuple):

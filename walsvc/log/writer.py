@@ -13,7 +13,7 @@ import errno
 import itertools
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from threading import get_ident
 from typing import Any
 
@@ -32,9 +32,10 @@ from walsvc.errors import (
 from walsvc.format.group import LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Acceptor, Entry
-from walsvc.log.batches import batch_too_large, stream_batch
+from walsvc.log.batches import batch_too_large, start_batch
 from walsvc.log.group import Labels
 from walsvc.log.payload import pack_attributes, to_bytes
+from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Relaxed, Stats, Strict
 
@@ -133,7 +134,7 @@ class WalWriter(Acceptor):
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         *,
         mode: Mode = Strict,
-    ) -> asyncio.Future[Sequence[AppendResult]]:
+    ) -> asyncio.Future[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
 
         Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
@@ -152,13 +153,13 @@ class WalWriter(Acceptor):
         """
         self._check_call(mode)
         if isinstance(payloads, AsyncIterable):
-            return self._loop.create_task(stream_batch(self, [], payloads))
+            return start_batch(self, [], payloads)
         pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
-            return self._loop.create_task(stream_batch(self, pieces, rest))
+            return start_batch(self, pieces, rest)
         entry = Entry(pieces, mode, None, batch=True, future=self._create_future())
         if not pieces:
-            entry.future.set_result([])
+            entry.future.set_result(BatchResult([], durable=True, sync_us=0))
             return entry.future
         return self._enter(entry, wait=True)
 

@@ -1,0 +1,18 @@
+"""What a group adds to the log's state: its changes of metadata, and its records by topic."""
+
+from __future__ import annotations
+
+from walsvc.format.group import Flag, decode_columns, decode_meta
+from walsvc.format.meta import Metadata, decode_map
+from walsvc.log.stream import RawGroup
+
+
+def absorb(metadata: Metadata, raw: RawGroup) -> None:
+    """Apply a checked group to the state before it. Raises BadGroup as Metadata.apply does."""
+    header, data, at = raw
+    if header.meta_bytes:
+        metadata.apply(decode_map(decode_meta(header, data, at)), snapshot=bool(header.flags & Flag.SNAPSHOT))
+    if header.flags & Flag.TOPICS:
+        topics = decode_columns(header, data, at).topics
+        if topics:
+            metadata.count(header.first_lsn, topics)
