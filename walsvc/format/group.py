@@ -80,6 +80,8 @@ class Flag(enum.IntFlag):
 
 
 FLAGS_KNOWN: int = sum(Flag)
+LENGTHS = 1  # the column that is always there
+OPTIONAL_COLUMNS = (("H", int(Flag.TYPES)), ("I", int(Flag.TOPICS)), ("I", int(Flag.ATTRIBUTES)))
 
 
 class GroupHeader(NamedTuple):
@@ -209,8 +211,7 @@ def check_group_body(header: GroupHeader, data: bytes, at: int = 0) -> None:
 def decode_columns(header: GroupHeader, data: bytes, at: int = 0) -> Columns:
     """The index of the group at `at`. Raises BadGroup if its length is not what flags and record count demand."""
     position = at + GROUP_HEADER_BYTES + header.payload_bytes
-    widths = [("I", True), ("H", header.flags & Flag.TYPES), ("I", header.flags & Flag.TOPICS)]
-    widths.append(("I", header.flags & Flag.ATTRIBUTES))
+    widths = [("I", LENGTHS)] + [(code, header.flags & bit) for code, bit in OPTIONAL_COLUMNS]
     expected = header.records * sum(4 if code == "I" else 2 for code, present in widths if present)
     if header.index_bytes != expected:
         raise BadGroup(f"the index has {header.index_bytes} bytes, {header.records} records need {expected}")

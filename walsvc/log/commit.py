@@ -65,7 +65,7 @@ class Committer(Filling):
         length = len(group.prefix) + group.group_bytes
         group.buffer = self._pool.take(length)
         view = group.buffer[:length]
-        if group.batch_lsn == group.first_lsn and group.flags & Flag.BATCH:
+        if group.batch_lsn == group.first_lsn:
             self._batch_crc = group.segment.previous_crc  # to go back here if the batch is given up
         group.encode(view, generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock())
         self._in_flight.append(group)

@@ -83,7 +83,8 @@ class Group:
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
-        self.lengths = array("I", map(len, self.payloads))
+        whole = len(self.batches) == 1 and len(self.batches[0][0].lengths) == len(self.payloads)
+        self.lengths = self.batches[0][0].lengths if whole else array("I", map(len, self.payloads))
         self.payload_bytes = sum(self.lengths)
         columns = [column("I", self.lengths)]
         if self.labels:
@@ -140,13 +141,12 @@ class Group:
 
     def resolve(self, sync_us: int) -> None:
         """Wake everybody who waits for this group, all in one pass: the futures are most of the cost of an append."""
-        results = self._results(sync_us)
-        if self.gaps:
-            for waiter, result in zip(self.waiters, results, strict=True):
+        if not self.gaps:
+            set_results(self.waiters, self._results(sync_us))
+        elif self.waiters.count(None) < len(self.waiters):
+            for waiter, result in zip(self.waiters, self._results(sync_us), strict=True):
                 if waiter is not None and not waiter.done():
                     waiter.set_result(result)
-        else:
-            set_results(self.waiters, results)
         for part, future in self.batches:
             if not future.done():
                 future.set_result(BatchResult([part], durable=True, sync_us=sync_us))

@@ -13,7 +13,7 @@ import errno
 import itertools
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
@@ -154,7 +154,8 @@ class WalWriter(Acceptor):
         self._check_call(mode)
         if isinstance(payloads, AsyncIterable):
             return start_batch(self, [], payloads)
-        pieces, rest = self._head_of_batch(iter(payloads))
+        at_hand = isinstance(payloads, (list, tuple))
+        pieces, rest = self._whole_batch(payloads) if at_hand else self._head_of_batch(iter(payloads))
         if rest is not None:
             return start_batch(self, pieces, rest)
         entry = Entry(pieces, mode, None, batch=True, future=self._create_future())
@@ -163,19 +164,32 @@ class WalWriter(Acceptor):
             return entry.future
         return self._enter(entry, wait=True)
 
+    def _whole_batch(self, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
+        """Like _head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
+        pieces = list(payloads)
+        if set(map(type, pieces)) - {bytes}:
+            pieces = list(map(to_bytes, pieces))
+        lengths = list(map(len, pieces))
+        self._check_length(max(lengths, default=0))
+        size = sum(lengths)
+        if size > self._config.max_batch_bytes:
+            raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
+        if size + LENGTH_BYTES * len(pieces) > self._config.max_group_bytes and len(pieces) > 1:
+            return [], iter(pieces)
+        return pieces, None
+
     def _head_of_batch(self, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
         """As many payloads as fit a group, and the iterator over the others, if there are others."""
         pieces: list[bytes] = []
-        room, limit = self._config.max_group_bytes, self._config.max_batch_bytes
+        room = self._config.max_group_bytes
         for payload in payloads:
             piece = self._checked(payload)
             room -= len(piece) + LENGTH_BYTES
-            limit -= len(piece)
-            if limit < 0:
-                raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
             if room < 0 and pieces:
                 return pieces, itertools.chain([piece], payloads)
             pieces.append(piece)
+        if sum(map(len, pieces)) > self._config.max_batch_bytes:
+            raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
         return pieces, None
 
     def _checked(self, payload: Any) -> bytes:
