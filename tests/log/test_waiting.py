@@ -10,9 +10,9 @@ import pytest
 
 import walsvc
 from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
+from walsvc.api import open_on
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.api import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 
@@ -201,3 +201,33 @@ def test_wall_clock_moved_by_a_year_changes_timestamps_only(jump_s):
         await log.close()
 
     run_sim(main, 10)
+
+
+@pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
+@pytest.mark.parametrize("seed", range(5))
+def test_reopening_after_a_failed_sync_in_the_page_cache_shows_only_what_the_device_has(sync_method, seed):
+    """fsyncgate: the failed pages stay in the page cache, marked as clean; who believes them builds on sand."""
+
+    async def main(_: int) -> None:
+        device = SimDevice(seed)
+
+        async def open_again() -> walsvc.Log:
+            log: walsvc.Log = await open_on(SimDisk(device, direct=False, sync_method=sync_method), CONFIG)
+            return log
+
+        log = await open_again()
+        await log.append(b"a")
+        device.fail("submit.sync", errno=errno.EIO)
+        with pytest.raises(DurabilityLost):
+            await log.append(b"never acknowledged")
+        await log.close()
+        log = await open_again()
+        seen = [record.payload async for record in log.read()]
+        assert seen[0] == b"a"
+        await log.append(b"c")
+        device = device.crash()
+        log = await open_again()
+        assert [record.payload async for record in log.read()] == [*seen, b"c"]
+        await log.close()
+
+    run_sim(main, seed)

@@ -93,7 +93,9 @@ class Disk(Protocol):
         """Write `data` durably into an existing file (write, then sync); the cold twin of `submit`. Aligned likewise."""
 
     async def sync(self, name: str) -> None:
-        """fdatasync an existing file (also one that is open read-only)."""
+        """fdatasync an existing file (also one that is open read-only), then drop its clean pages from the page cache, so
+        that what is read next is what the device has. After a failed sync Linux keeps pages that were never written, marked
+        as clean (LWN 752063): without this, a reader would see them, and no later sync would write them."""
 
     async def rename(self, old: str, new: str) -> None:
         """rename(2): replaces `new` if it exists. Durable only after sync_directory."""

@@ -149,7 +149,8 @@ async def recover(disk: Disk) -> Recovered | None:
 
 
 async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) -> Examined:
-    """Read one segment to the end of its valid groups."""
+    """Read one segment to the end of its valid groups; synced first, so that nothing is seen that a crash could take."""
+    await disk.sync(name)
     header, stream = await open_stream(disk, name, first_lsn, sizes[name])
     found = Examined(name, header, stream)
     while True:
@@ -176,6 +177,7 @@ async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int]) ->
     name = spare_name(newest.header.ordinal + 1)
     if name not in sizes:
         return None
+    await disk.sync(name)
     try:
         header, _ = await load_header(disk, name, None)
     except Corruption:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
-from walsvc.config import MIB
+from walsvc.config import KIB, MIB
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
-from walsvc.format.chain import Chain, Need, later_evidence
+from walsvc.format.chain import Chain, later_evidence
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, GroupHeader
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header
 
-CHUNK_BYTES = 1 * MIB
+CHUNK_BYTES = 2 * MIB
+FIRST_CHUNK_BYTES = 256 * KIB  # pieces double from here: who reads a few records does not pay for megabytes
 
 
 class RawGroup(NamedTuple):
@@ -23,10 +25,10 @@ class RawGroup(NamedTuple):
 
 
 class GroupStream:
-    """Reads a segment's groups in order.
+    """Reads a segment's groups in order; while one piece is checked, the next one is on its way.
 
-    `chain` says where it stands. A file that is being written can be read on after the end was met: what was read before
-    the end is forgotten and read afresh.
+    `chain` says where it stands. The file may be written meanwhile: what was read ahead is believed only as far as it is
+    valid. Where it is not, that place is read afresh before it counts as the end, and again at the next call.
     """
 
     def __init__(self, disk: Disk, name: str, chain: Chain, chunk_bytes: int = CHUNK_BYTES) -> None:
@@ -35,38 +37,51 @@ class GroupStream:
         self.chain = chain
         self.bytes_read = 0
         self._chunk_bytes = chunk_bytes
+        self._forget()
+
+    def _forget(self) -> None:
+        """Believe nothing that was read so far."""
         self._data = b""
-        self._base = 0
+        self._base = self.chain.offset
+        self._piece_bytes = min(FIRST_CHUNK_BYTES, self._chunk_bytes)
+        self._ahead: asyncio.Task[bytes] | None = None
 
     async def next(self) -> RawGroup:
         """The next group. Raises BadGroup where no valid one stands, with the chain unmoved; OSError from reading."""
         fresh = False
         while True:
             try:
-                taken: GroupHeader | Need = self._take()
-            except BadGroup:
-                if fresh:
-                    self._data = b""
-                    raise
-                taken = Need(GROUP_HEADER_BYTES)
-            if isinstance(taken, GroupHeader):
-                return RawGroup(taken, self._data, taken.offset - self._base)
-            await self._fetch(taken.length)
-            fresh = True
-            if len(self._data) < taken.length:
-                self._data = b""
+                taken = self.chain.take(self._data, self._base)
+                if isinstance(taken, GroupHeader):
+                    return RawGroup(taken, self._data, taken.offset - self._base)
+                if await self._read_on():
+                    continue
                 raise BadGroup("the file ends inside a group")
+            except BadGroup:
+                self._forget()
+                if fresh:
+                    raise
+                fresh = True
 
-    def _take(self) -> GroupHeader | Need:
-        if not self._data:
-            return Need(GROUP_HEADER_BYTES)
-        return self.chain.take(self._data, self._base)
-
-    async def _fetch(self, length: int) -> None:
-        want = max(length, self._chunk_bytes)
+    async def _read_on(self) -> bool:
+        """Put the next piece of the file behind what is left of the last one; False at the end of the file."""
+        position = self._base + len(self._data)
+        if position >= self.chain.file_bytes:
+            return False
+        if self._ahead is not None:
+            got = await self._ahead
+            self._ahead = None
+        else:
+            got = await self.disk.read(self.name, position, self._piece_bytes)
+        self.bytes_read += len(got)
+        self._data = self._data[self.chain.offset - self._base :] + got
         self._base = self.chain.offset
-        self._data = await self.disk.read(self.name, self._base, min(want, self.chain.file_bytes - self._base))
-        self.bytes_read += len(self._data)
+        if self._piece_bytes == self._chunk_bytes and position + len(got) < self.chain.file_bytes:
+            reading = self.disk.read(self.name, position + len(got), self._piece_bytes)
+            self._ahead = asyncio.get_running_loop().create_task(reading)
+            self._ahead.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody comes back
+        self._piece_bytes = min(2 * self._piece_bytes, self._chunk_bytes)
+        return len(got) > 0
 
     async def evidence(self) -> GroupHeader | None:
         """After the end was met: a later group that proves that the record missing here had been durable."""

@@ -24,7 +24,7 @@ Errors.
 10. Any operation fails with any errno at its nth call. A failed write leaves any subset of its sectors, unsynced.
 11. A short write leaves a prefix and is reported as EIO.
 12. After a failed sync, with a page cache (direct=False) the pages count as clean: readers see them, no later sync
-    saves them (LWN 752063). Without one the device has forgotten some of the sectors, and readers see that.
+    saves them (LWN 752063), and the cold `sync` makes them vanish. Without one the device has forgotten some of the sectors, and readers see that.
 13. After a failed `sync_directory` the names stay unsynced; a later one that succeeds saves them.
 14. `flip` damages the medium; `capacity` gives ENOSPC.
 

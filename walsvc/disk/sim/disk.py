@@ -227,6 +227,7 @@ class SimDisk:
         numbers = file.landed()
         yield
         self.device.sync_file("sync", file, numbers, cached=not self.direct)
+        file.drop_lost()
 
     def _syncing_names(self, name: str) -> Program[None]:
         mark = self.device.directory.mark

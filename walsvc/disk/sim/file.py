@@ -120,6 +120,13 @@ class SimFile:
         for number in present:
             self._drop(number, [index for index in self._sectors(self.writes[number]) if not coin()])
 
+    def drop_lost(self) -> None:
+        """Clean pages leave the page cache; what a failed sync had left in them is seen no more."""
+        for number in sorted(self.lost & set(self.writes)):
+            self._drop(number, list(self._sectors(self.writes[number])))
+            self.writes.pop(number, None)
+        self.lost.clear()
+
     # ---- reading
     @property
     def visible_size(self) -> int:
