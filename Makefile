@@ -2,13 +2,15 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test format clean
+.PHONY: help setup demo test mutants soak format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 # Options for the demo and for pytest, for example: make demo DEMO_FLAGS='--clients 200'; make test PYTEST_FLAGS='-x -q'
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+# How long `make soak` explores
+SECONDS ?= 600
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,12 @@ test: $(READY) ## everything that CI checks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+mutants: $(READY) ## plant bugs, one at a time, and print which test notices each
+	@$(BIN)/python -m tests.mutants
+
+soak: $(READY) ## explore crashes on the simulated disk for SECONDS=600, print seeds and states; other seeds every time
+	@$(BIN)/python -m tests.crash.explore --seconds $(SECONDS)
 
 format: $(READY) ## format the sources and fix what ruff can fix
 	$(BIN)/ruff format .

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from walsvc.errors import Closed as Closed
     from walsvc.errors import Corruption as Corruption
     from walsvc.errors import DurabilityLost as DurabilityLost
+    from walsvc.errors import InUse as InUse
     from walsvc.errors import Locked as Locked
     from walsvc.errors import NoSpace as NoSpace
     from walsvc.errors import PathError as PathError
@@ -35,19 +36,26 @@ if TYPE_CHECKING:
     from walsvc.model import AppendResult as AppendResult
     from walsvc.model import Finding as Finding
     from walsvc.model import Mode as Mode
+    from walsvc.model import Pin as Pin
     from walsvc.model import Record as Record
     from walsvc.model import RecoveryReport as RecoveryReport
     from walsvc.model import Relaxed as Relaxed
+    from walsvc.model import Retention as Retention
     from walsvc.model import Stats as Stats
     from walsvc.model import Strict as Strict
+    from walsvc.topics.consumer import Consumer as Consumer
+    from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
+    from walsvc.topics.delivery import StrictlyOnce as StrictlyOnce
+    from walsvc.topics.names import ConsumerStatus as ConsumerStatus
+    from walsvc.topics.topic import Topic as Topic
 
 __version__ = "0.1.0"
 
 ERRORS = (
-    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost Locked NoSpace PathError RecordTooLarge "
+    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost InUse Locked NoSpace PathError RecordTooLarge "
     "Truncated UnsupportedFormat WalError WalTimeout WrongLoop"
 )
-VALUES = "AppendResult Finding Mode Record RecoveryReport Relaxed Stats Strict"
+VALUES = "AppendResult Finding Mode Pin Record RecoveryReport Relaxed Retention Stats Strict"
 HOMES = {
     "walsvc.config": "WalConfig",
     "walsvc.errors": ERRORS,
@@ -55,6 +63,10 @@ HOMES = {
     "walsvc.api": "Log open",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
+    "walsvc.topics.consumer": "Consumer",
+    "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
+    "walsvc.topics.names": "ConsumerStatus",
+    "walsvc.topics.topic": "Topic",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 

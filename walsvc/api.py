@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,10 +15,20 @@ from walsvc.disk.choose import open_disk
 from walsvc.errors import BadOption, Closed, DurabilityLost
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.reader import Cursor
-from walsvc.log.readonly import ReadOnlyLog, open_read_only
-from walsvc.log.retention import truncate_after, truncate_before
+from walsvc.log.readonly import ReadOnlyLog, find
+from walsvc.log.reclaim import Reclaimer
+from walsvc.log.retention import truncate_after
+from walsvc.log.summaries import Summaries
+from walsvc.log.topical import TopicCursor
 from walsvc.log.writer import WalWriter
-from walsvc.model import Record, RecoveryReport, Stats
+from walsvc.model import Record, RecoveryReport, Retention, Stats
+from walsvc.topics.consumer import Consumer
+from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.names import ConsumerStatus, Start, check_name
+from walsvc.topics.names import check_start as check_position
+from walsvc.topics.readonly import ReadOnlyTopics
+from walsvc.topics.registry import Registry
+from walsvc.topics.topic import Topic
 
 
 class Log:
@@ -43,6 +53,7 @@ class Log:
         self.append_batch = writer.append_batch
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
+        self._reclaimer = Reclaimer(writer, self)
 
     # ---- range
 
@@ -74,6 +85,16 @@ class Log:
         """For readers: the writer itself knows all its files."""
         return False
 
+    @property
+    def topic_names(self) -> Sequence[str | None]:
+        """Names of the topics by their numbers; number 0 is none."""
+        return self.writer._metadata.names
+
+    @property
+    def summaries(self) -> Summaries:
+        """For readers: which topics sealed segments hold."""
+        return self.writer._summaries
+
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
         return self.writer._segment_ids
@@ -84,7 +105,9 @@ class Log:
 
     # ---- reading
 
-    async def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:
+    async def read(
+        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    ) -> AsyncIterator[Record]:
         """Iterate over records in LSN order.
 
         Everything accepted before the call is made durable first, so a reader sees its own appends and never a record
@@ -93,50 +116,159 @@ class Log:
         Args:
             start: first LSN; None: first_lsn.
             stop: LSN to stop before; None: next_lsn as it is now.
+            topic: only records of this topic; what holds none of them is skipped.
 
         Raises:
             Truncated: `start` was dropped. Corruption: acknowledged data is damaged. BadOption: `start` below 1.
         """
-        async for records in self.read_batches(start, stop):
+        async for records in self.read_batches(start, stop, topic=topic):
             for record in records:
                 yield record
 
-    async def read_batches(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[list[Record]]:
+    async def read_batches(
+        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    ) -> AsyncIterator[list[Record]]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         self.writer._check_open()
         first = check_start(start, self.first_lsn)
         limit = self.next_lsn if stop is None else min(stop, self.next_lsn)
         if first < limit:
             await self.writer._durable(limit - 1)
-        cursor = Cursor(self._disk, self, first)
+        cursor = self._cursor(first, topic)
+        if cursor is None:
+            return
         while records := await cursor.take(limit):
             yield records
 
-    async def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+    async def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]:
         """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones, without polling.
 
-        Ends when the log is closed; raises DurabilityLost when it fails, and what `read` raises.
+        With `topic` over its records only, which may be none yet: other topics' appends wake nobody then. Ends when the log
+        is closed; raises DurabilityLost when it fails, and what `read` raises.
         """
         self.writer._check_open()
-        cursor = Cursor(self._disk, self, check_start(start, self.first_lsn))
+        first = check_start(start, self.first_lsn)
+        cursor = self._cursor(first, topic)
         while True:
-            for record in await cursor.take(self.durable_lsn + 1):
+            cursor = cursor or self._cursor(first, topic)
+            for record in [] if cursor is None else await cursor.take(self.durable_lsn + 1):
                 yield record
-            if cursor.next_lsn > self.durable_lsn:
-                try:
+            if cursor is not None and cursor.next_lsn <= self.durable_lsn:
+                continue
+            try:
+                if topic is None:
                     await self.writer._durable_above(self.durable_lsn)
-                except Closed:
-                    return
+                else:
+                    await self.writer._topic_record(topic, self.durable_lsn + 1)
+            except Closed:
+                return
+
+    def _cursor(self, start: int, topic: str | None) -> Cursor | None:
+        """A cursor over the log or over a topic; None: there is no such topic yet."""
+        if topic is None:
+            return Cursor(self._disk, self, start)
+        number = self.topic_number(topic)
+        return None if number is None else TopicCursor(self._disk, self, start, number)
+
+    # ---- topics and consumers
+
+    def topic(self, name: str) -> Topic:
+        """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
+        return Topic(self, check_name("topic", name))
+
+    def topics(self) -> list[str]:
+        """Names of all topics, in the order in which they were made."""
+        return list(self.writer._metadata.topics)
+
+    def topic_number(self, name: str) -> int | None:
+        """Number of a topic in the log; None: there is none of that name."""
+        return self.writer._metadata.topics.get(name)
+
+    async def consumer(
+        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
+    ) -> Consumer:
+        """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
+        return await Registry(self, None).open(name, delivery, start)
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """All consumers: those of the whole log, then those of each topic."""
+        found = await Registry(self, None).list()
+        for topic in self.topics():
+            found += await Registry(self, topic).list()
+        return found
+
+    async def move_consumer(self, name: str, to: Start) -> None:
+        """Set the position of a consumer of the whole log that is not open, durably."""
+        await Registry(self, None).move(name, to)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Forget a consumer of the whole log that is not open, durably."""
+        await Registry(self, None).delete(name)
+
+    async def _settled(self) -> int:
+        """For topics: make durable what was accepted; returns the LSN behind it."""
+        self.writer._check_open()
+        limit = self.next_lsn
+        await self.writer._durable(limit - 1)
+        return limit
+
+    async def _sums(self, number: int) -> tuple[int, int]:
+        """For topics: records of one ever, and the LSN of its last one."""
+        return self.writer._topic_sums(number)
+
+    # ---- retention
+
+    async def hold(self, name: str, lsn: int) -> None:
+        """Keep every record from `lsn` on until `release`, or until the hold is moved by another call. Durable on return.
+
+        Reclaiming, limits and truncate_before respect it, also after reopening. BadOption where `lsn` is not in first_lsn
+        to next_lsn.
+        """
+        check_name("holder", name)
+        self.writer._check_call()
+        await self.writer._join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
+        self._consumed(lsn)
+
+    async def release(self, name: str) -> None:
+        """Give up a hold, durably; nothing happens where there is none."""
+        check_name("holder", name)
+        self.writer._check_call()
+        if name in self.writer._metadata.holds:
+            await self.writer._join(lambda: {"holds": {name: None}})
+            self._reclaimer.wake()
+
+    def holds(self) -> dict[str, int]:
+        """The holders and the lowest LSN that each of them needs."""
+        return dict(self.writer._metadata.holds)
+
+    async def reclaim(self) -> int:
+        """Drop the segments that every consumer and every holder has passed, and what limits say; returns how many records.
+
+        Without any consumer or hold nothing is consumed, and nothing is dropped. A topic that nobody consumes holds nothing
+        back: give it a consumer or a hold before.
+        """
+        return await self._reclaimer.reclaim()
+
+    def retention(self) -> Retention:
+        """What is kept, who needs it, and what was dropped since opening."""
+        return self._reclaimer.status()
+
+    def _consumed(self, lsn: int) -> None:
+        """For consumers: one has passed `lsn`."""
+        self._reclaimer.consumed(lsn)
 
     # ---- extent and end
 
-    async def truncate_before(self, lsn: int) -> None:
+    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`; whole segments go, the rest is hidden. Durable when it returns.
 
+        A consumer that has not passed them gets Truncated at its next call.
+
         Raises:
-            BadOption: `lsn` is not in first_lsn to next_lsn (below first_lsn there is nothing to do).
+            BadOption: `lsn` is not in first_lsn to next_lsn (below first_lsn there is nothing to do), or somebody holds
+                records below it and `force` is not set.
         """
-        await truncate_before(self.writer, lsn)
+        await self._reclaimer.truncate_before(lsn, force=force)
 
     async def truncate_after(self, lsn: int) -> None:
         """Drop all records above `lsn`; the next append gets lsn + 1. Durable when it returns.
@@ -151,7 +283,11 @@ class Log:
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything durable, mark a clean close, release the log; see WalWriter.close."""
-        await self.writer.close(timeout)
+        try:
+            await self.writer.close(timeout)
+        finally:
+            self._reclaimer.stop()
+        await self._reclaimer.close()
 
     async def __aenter__(self) -> Log:
         return self
@@ -221,9 +357,10 @@ def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **o
 
 async def open_log(target: str | os.PathLike[str], config: WalConfig) -> Any:
     """Choose a disk, recover, and give a Log (or a ReadOnlyLog)."""
-    disk = await open_disk(
-        os.fspath(target), config=config, loop=asyncio.get_running_loop(), exclusive=not config.read_only
-    )
+    path = os.fspath(target)
+    if config.namespace is not None:
+        path = os.path.join(path, config.namespace)
+    disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=not config.read_only)
     return await open_on(disk, config)
 
 
@@ -231,6 +368,6 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
     async with releasing(disk):
         if config.read_only:
-            return await open_read_only(disk, config)
+            return ReadOnlyTopics(disk, config, await find(disk))
         writer, report = await open_writer(disk, config)
     return Log(disk, config, writer, report)

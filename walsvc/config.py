@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 
 from walsvc.errors import BadOption
@@ -21,6 +22,7 @@ RECORD_BYTES_MAX = 1 * GIB  # lengths are u32 on disk, and a record must fit in 
 BATCH_BYTES_MAX = 10 * GIB  # walrus-rust allows as much
 ATTRIBUTES_BYTES_MAX = 64 * KIB  # labels, not data
 
+NAMESPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # file names have 255 bytes
 DISK_ENVIRONMENT = "WALSVC_DISK"
 
 
@@ -44,6 +46,11 @@ class WalConfig:
             flush, rotation and close.
         layout: "pad" (every group starts on a fresh block).
         read_only: read a log that another process may be writing.
+        namespace: name of a log of its own below the given directory: letters, digits, "_", "-", ".", at most 200.
+        reclaim: "manual": segments are dropped only by `reclaim()` and the truncations. "consumed": also as soon as all
+            consumers and holders have passed them.
+        retain_bytes: drop the oldest segments while all together are larger, whether consumed or not, 64 KiB or more.
+        retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9.
     """
 
     disk: str = "auto"
@@ -59,6 +66,10 @@ class WalConfig:
     relaxed_interval: float | None = 0.2
     layout: str = "pad"
     read_only: bool = False
+    namespace: str | None = None
+    reclaim: str = "manual"
+    retain_bytes: int | None = None
+    retain_seconds: float | None = None
 
     def __post_init__(self) -> None:
         one_of("disk", self.disk, ("auto", "uring", "threads"))
@@ -76,6 +87,13 @@ class WalConfig:
         between("max_batch_bytes", self.max_batch_bytes, 1, BATCH_BYTES_MAX)
         between("max_pending_bytes", self.max_pending_bytes, 4 * KIB, 64 * GIB)
         between("commit_delay", self.commit_delay, 0.0, 1.0)
+        one_of("reclaim", self.reclaim, ("manual", "consumed"))
+        if self.namespace is not None:
+            check_namespace(self.namespace)
+        if self.retain_bytes is not None:
+            between("retain_bytes", self.retain_bytes, SEGMENT_BYTES_MIN, 1 << 62)
+        if self.retain_seconds is not None:
+            between("retain_seconds", self.retain_seconds, 0.001, 1e9)
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 
@@ -92,6 +110,19 @@ class WalConfig:
             one_of(DISK_ENVIRONMENT, wished, ("auto", "uring", "threads"))
             config = dataclasses.replace(config, disk=wished)
         return config
+
+
+def check_namespace(name: object) -> None:
+    """Raise BadOption unless `name` is a plain directory name that is no file of a log.
+
+    It is taken as it is, so two namespaces are never one directory; nothing is replaced or folded.
+    """
+    plain = isinstance(name, str) and NAMESPACE.fullmatch(name) is not None
+    if not plain or str(name) == "LOCK" or str(name).endswith((".wal", ".spare")):
+        raise BadOption(
+            f"namespace={name!r} is not a name for a directory",
+            hint='1 to 200 letters, digits, "_", "-" and ".", not "." in front, and no name of a log\'s own files',
+        )
 
 
 def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

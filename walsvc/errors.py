@@ -3,7 +3,7 @@
 A message says what happened; the fields say where (path, segment, lsn, offset) and what was expected against what was
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
 Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
-WalTimeout), reopen (DurabilityLost), look at the data (Corruption, UnsupportedFormat, Truncated), the path (PathError).
+InUse, WalTimeout), reopen (DurabilityLost), look at the data (Corruption, UnsupportedFormat, Truncated), the path (PathError).
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class DurabilityLost(WalError):
 
 class Corruption(WalError):
     """Acknowledged data is damaged or missing. Nothing was changed on disk."""
+
+
+class InUse(WalError):
+    """A consumer of this name is open already; two would take each other's records."""
 
 
 class Truncated(WalError):

@@ -109,6 +109,50 @@ class RecoveryReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """Somebody who still needs records, so that retention may not drop them.
+
+    Attributes:
+        kind: "consumer" or "hold".
+        name: whose.
+        topic: the consumer's topic; None for one of the whole log, and for a hold.
+        lsn: lowest LSN that it may need; next_lsn when it needs nothing that is there.
+        bytes: size of the segments from there on.
+    """
+
+    kind: str
+    name: str
+    topic: str | None
+    lsn: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept and who needs it. Counters count from opening.
+
+    Attributes:
+        first_lsn, next_lsn: the range of records.
+        segments, bytes: files and their size, spares not counted.
+        pins: everybody who needs records, those who need the oldest first.
+        dropped_segments, dropped_bytes, dropped_records: by reclaiming and by limits.
+        overtaken: consumers that lost records to a limit.
+        last_drop: the last one in words, or None.
+    """
+
+    first_lsn: int
+    next_lsn: int
+    segments: int
+    bytes: int
+    pins: tuple[Pin, ...]
+    dropped_segments: int = 0
+    dropped_bytes: int = 0
+    dropped_records: int = 0
+    overtaken: int = 0
+    last_drop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A frozen picture of a log. Counters count from opening.
 
@@ -127,6 +171,8 @@ class Stats:
         group_records_max: most records that shared one sync.
         sync_us_last, sync_us_total: time of the last write-and-sync, and the sum over all.
         failed: the terminal error in words, or None.
+        topics: how many there are.
+        pins: the consumers and holders that need the oldest records, at most 16.
     """
 
     disk: str
@@ -152,3 +198,5 @@ class Stats:
     sync_us_last: int
     sync_us_total: int
     failed: str | None
+    topics: int = 0
+    pins: tuple[Pin, ...] = ()

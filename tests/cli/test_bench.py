@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from walsvc import Mode, Relaxed, Strict
+from walsvc.bench.measure import Durations, Percentiles, Workload, measure
 from walsvc.cli.main import app
-from walsvc.cli.measure import Durations, Percentiles, Workload, measure
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
 from walsvc.errors import BadOption
 

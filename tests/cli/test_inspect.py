@@ -6,7 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
-from walsvc.cli import machine
+from walsvc.bench import machine
 
 from .conftest import Cli
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.cli import machine, output
+from walsvc.bench import machine, output
 
 from .conftest import ROOT, WITHOUT_UVLOOP
 

@@ -42,7 +42,7 @@ def test_apply_keeps_the_beginning_and_a_copy_of_everything(walsvc: Cli, long_lo
     before = contents(long_log)
     told = json.loads(walsvc.good("repair", long_log, "--apply", "--json"))
     assert contents(Path(told["copy"])) == before
-    assert walsvc.good("verify", long_log).startswith(b"ok: LSN 1 to %d;" % (first_lost - 1))
+    assert b"\nok: LSN 1 to %d;" % (first_lost - 1) in walsvc.good("verify", long_log)
     assert walsvc.good("append", long_log, stdin=b"new\n") == b"%d\n" % first_lost
     assert walsvc.good("tail", long_log, "-n", 2) == b"%-1000d\nnew\n" % (first_lost - 1)
 

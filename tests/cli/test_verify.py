@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, PathError
-from walsvc.api import open_on
 from walsvc.log.readonly import find
 from walsvc.log.verify import verify
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import GROUP_MAGIC
 from walsvc.log import opening
+from walsvc.log.filling import Filling
 
 from .model import Entry
 
@@ -106,10 +108,11 @@ class Payloads:
 @contextlib.contextmanager
 def reproducible(seed: int) -> Iterator[None]:
     """Replace what opening a log draws from the system: its random identity and the wall clock."""
-    rng, now = random.Random(f"{seed} identity"), 1_700_000_000_000_000_000
-    clock = SimpleNamespace(time_ns=lambda: now)
+    rng, ticks = random.Random(f"{seed} identity"), itertools.count(1_700_000_000_000_000_000, 1_000)
+    clock = SimpleNamespace(time_ns=lambda: next(ticks))
     with (
         mock.patch.object(opening, "secrets", SimpleNamespace(randbits=rng.getrandbits)),
         mock.patch.object(opening, "time", clock),
+        mock.patch.dict(Filling.__init__.__kwdefaults__, clock=clock.time_ns),
     ):
         yield

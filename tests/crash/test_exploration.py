@@ -3,6 +3,8 @@ during recovery. `python -m tests.crash.explore` goes on without end."""
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from .explorer import Effort, Explorer, replay_command
@@ -16,30 +18,27 @@ RECOVERY_POINTS = 25
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_power_cut_at_every_operation_keeps_what_was_acknowledged(block: int) -> None:
-    explorer = Explorer()
     seed = block * 1_000
-    while (
-        len(explorer.tally.states) < STATES
-        or explorer.tally.points < POINTS
-        or explorer.tally.recovery_points < RECOVERY_POINTS
-    ):
-        try:
-            explorer.explore(seed)
-        except BaseException as error:
-            error.add_note(f"replay: {replay_command(seed)}")
-            raise
-        seed += 1
-    explorer.close()
-    print(explorer.tally)
-    assert len(explorer.tally.states) >= STATES
+    with closing(Explorer()) as explorer:
+        tally = explorer.tally
+        while len(tally.states) < STATES or tally.points < POINTS or tally.recovery_points < RECOVERY_POINTS:
+            try:
+                explorer.explore(seed)
+            except BaseException as error:
+                error.add_note(f"replay: {replay_command(seed)}")
+                raise
+            seed += 1
+    print(tally)
+    assert len(tally.states) >= STATES
+    assert tally.points >= POINTS
+    assert tally.recovery_points >= RECOVERY_POINTS
 
 
 def test_same_seed_explores_the_same_states() -> None:
     tallies = []
     for _ in range(2):
-        explorer = Explorer(Effort(lives=2, steps=12, states=3))
-        explorer.explore(77)
-        explorer.close()
-        tallies.append(explorer.tally)
+        with closing(Explorer(Effort(lives=2, steps=12, states=3))) as explorer:
+            explorer.explore(77)
+            tallies.append(explorer.tally)
     assert len(tallies[0].states) > 50
     assert tallies[0] == tallies[1]

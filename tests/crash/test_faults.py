@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -85,12 +86,11 @@ def test_nth_operation_fails_with_each_errno_and_nothing_acknowledged_is_lost(op
     plan = plan_of(1)
     count = usual_counts(plan)[operation]
     assert count > 0, "the scenario does not meet this operation"
-    explorer = Explorer()
-    told: Counter[str] = Counter()
-    for number in ERRNOS[operation]:
-        for nth in range(1, count + 1):
-            told.update(run_with(plan, Planted(operation, nth, number), explorer) or {"nobody"})
-    explorer.close()
+    with closing(Explorer()) as explorer:
+        told: Counter[str] = Counter()
+        for number in ERRNOS[operation]:
+            for nth in range(1, count + 1):
+                told.update(run_with(plan, Planted(operation, nth, number), explorer) or {"nobody"})
     print(f"{operation}: {len(ERRNOS[operation])} errnos x {count} calls; told: {dict(told)}")
     if operation.startswith("submit"):
         assert told["DurabilityLost"] > 0.8 * len(ERRNOS[operation]) * count
@@ -108,33 +108,28 @@ def test_faults_are_five_hundred_combinations_at_least() -> None:
 def test_short_write_is_a_failure_whatever_its_length(sync_method: str) -> None:
     plan = plan_of(2, sync_method=sync_method)
     count = usual_counts(plan)["submit.write"]
-    explorer = Explorer()
-    for nth in range(1, count + 1, 3):
-        for short in (0, 512, 4096):
-            assert "DurabilityLost" in run_with(plan, Planted("submit.write", nth, EIO, short), explorer) | {
-                "DurabilityLost"
-            }
-    explorer.close()
+    with closing(Explorer()) as explorer:
+        for nth in range(1, count + 1, 3):
+            for short in (0, 512, 4096):
+                assert run_with(plan, Planted("submit.write", nth, EIO, short), explorer) == {"DurabilityLost"}
 
 
 @pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
 def test_failed_write_or_sync_in_the_page_cache_is_terminal(sync_method: str) -> None:
     plan = plan_of(3, direct=False, sync_method=sync_method)
     counts = usual_counts(plan)
-    explorer = Explorer()
-    for operation in ("submit.write", "submit.sync"):
-        for nth in range(1, counts[operation] + 1):
-            run_with(plan, Planted(operation, nth, EIO), explorer)
-    explorer.close()
+    with closing(Explorer()) as explorer:
+        for operation in ("submit.write", "submit.sync"):
+            for nth in range(1, counts[operation] + 1):
+                run_with(plan, Planted(operation, nth, EIO), explorer)
 
 
 def test_error_of_a_directory_sync_is_never_dropped() -> None:
     plan = plan_of(4)
     count = usual_counts(plan)["sync_directory"]
-    explorer = Explorer()
-    for nth in range(1, count + 1):
-        assert run_with(plan, Planted("sync_directory", nth, EIO), explorer), f"nobody was told of the {nth}th"
-    explorer.close()
+    with closing(Explorer()) as explorer:
+        for nth in range(1, count + 1):
+            assert run_with(plan, Planted("sync_directory", nth, EIO), explorer), f"nobody was told of the {nth}th"
 
 
 def test_disk_full_is_no_space_and_goes_on_after_it_was_freed() -> None:

@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
+from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.api import open_on
 from walsvc.model import Relaxed
 
 CONFIG = WalConfig(segment_bytes=65536)

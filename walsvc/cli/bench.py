@@ -11,6 +11,7 @@ from walsvc.cli import exits, options, output, runner
 from walsvc.cli.bench_compare import compare
 from walsvc.cli.bench_growth import growth
 from walsvc.cli.bench_limits import limits
+from walsvc.cli.bench_plot import plot
 from walsvc.model import Mode
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from walsvc.cli.measure import Outcome, Run, Workload
+    from walsvc.bench.measure import Outcome, Run, Workload
 
 bench = typer.Typer(
     help="Measure how fast this machine acknowledges records.", no_args_is_help=True, rich_markup_mode=None
@@ -32,7 +33,7 @@ def _only_verbs_below() -> None:
     """Measure how fast this machine acknowledges records."""
 
 
-for _verb in (limits, compare, growth):
+for _verb in (limits, compare, plot, growth):
     bench.command()(_verb)
 
 
@@ -61,7 +62,7 @@ def run(
         import shutil
         import tempfile
 
-        from walsvc.cli.measure import Workload, measure
+        from walsvc.bench.measure import Workload, measure
         from walsvc.config import WalConfig
 
         workload = Workload(tasks=tasks, payload_bytes=size, mode=mode, batch=batch, seconds=seconds, records=records)
@@ -113,7 +114,7 @@ def as_dict(outcome: Outcome) -> dict[str, object]:
     """Everything measured and what it was measured on, for JSON."""
     import dataclasses
 
-    from walsvc.cli import machine
+    from walsvc.bench import machine
     from walsvc.cli.version import number
 
     return {

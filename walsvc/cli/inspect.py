@@ -27,7 +27,7 @@ def inspect(
     """
 
     async def verb() -> int:
-        from walsvc.cli import machine
+        from walsvc.bench import machine
         from walsvc.log.inspect import survey
 
         seen: list[GroupHeader] = []

@@ -26,7 +26,7 @@ def verify(path: options.LogPath, as_json: options.AsJson = False) -> None:
     """
 
     async def verb() -> int:
-        from walsvc.cli import machine
+        from walsvc.bench import machine
         from walsvc.log.verify import verify as check
 
         with progress() as show_walk:

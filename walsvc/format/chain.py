@@ -77,6 +77,18 @@ class Chain:
         Raises:
             BadGroup: no valid group stands here; the chain has not moved.
         """
+        header = self.peek(data, base)
+        if isinstance(header, Need):
+            return header
+        at = self.offset - base
+        if len(data) - at < header.group_bytes:
+            return Need(header.group_bytes)
+        check_group_body(header, data, at)
+        self.pass_over(header)
+        return header
+
+    def peek(self, data: bytes, base: int) -> GroupHeader | Need:
+        """Like take, but looks only at the header, and stays."""
         at = self.offset - base
         if self.offset + GROUP_HEADER_BYTES > self.file_bytes:
             raise BadGroup("the segment is full")
@@ -84,15 +96,15 @@ class Chain:
             return Need(GROUP_HEADER_BYTES)
         header = decode_group_header(data, at)
         self._check_place(header)
-        if len(data) - at < header.group_bytes:
-            return Need(header.group_bytes)
-        check_group_body(header, data, at)
+        return header
+
+    def pass_over(self, header: GroupHeader) -> None:
+        """Step behind a group whose header `peek` has given; its body is the caller's matter."""
         self.batch = self._batch_after(header)
         self.generation = header.generation
         self.offset = header.end
         self.next_lsn = header.next_lsn
         self.previous_crc = header.header_crc
-        return header
 
     def _batch_after(self, header: GroupHeader) -> Batch | None:
         """Rule 7, and the unfinished batch behind this group, if there is one."""

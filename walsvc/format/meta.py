@@ -8,44 +8,281 @@ key begins with "!": then the log needs a newer walsvc.
     cut         int         truncate_after in progress: everything above this LSN is to go (never in a snapshot)
     successor   int         in a SEAL group: first LSN of the next segment
     sealed      bool        the log takes no more appends, ever
+    topics      map         name -> number of each topic; numbers are dense from 1 and never given twice
+    counts      bin         in a snapshot: u64 for each topic number, records of the topic before this segment, ever
+    lasts       bin         in a snapshot: u64 for each topic number, LSN of its last record before this segment, 0: none
+    positions   map         "<topic number>/<consumer>" -> next LSN to deliver; nil: the consumer was deleted
+    holds       map         holder -> lowest LSN that it needs; nil: released
+    summary     bin         in a SEAL group: the topics that have records in the segment, see encode_summary
+
+A change names only what it changes in `topics`, `positions` and `holds`. Topic number 0 in `positions` is the whole log.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import sys
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import msgpack
 
 from walsvc.format.group import BadGroup
 
-KNOWN = frozenset({"truncated", "cut", "successor", "sealed"})
+KNOWN = frozenset(
+    {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "summary"}
+)
+NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
+ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
+TOPIC_OVERHEAD = ENTRY_OVERHEAD + 16  # and its cells in counts and lasts
+KEY_OVERHEAD = 11  # "<topic number>/" in front of a consumer's name
+SUMMARY_ROW_BYTES = 4 + 4 + 8 + 8
+FRAME_BYTES = 128  # the outer map with its keys, and the heads of the inner ones
+
+
+class Tally(NamedTuple):
+    """A topic's records in one segment."""
+
+    records: int
+    first_lsn: int
+    last_lsn: int
 
 
 @dataclass(slots=True)
 class Metadata:
-    """The state after applying a snapshot and the changes since."""
+    """The state after applying a snapshot and the changes and records since.
+
+    Attributes:
+        truncated, cut, successor, sealed: as on disk.
+        topics: number of each topic.
+        names: name of topic number n at index n; index 0 is None.
+        counts, lasts: by topic number - 1, as of the snapshot.
+        tally: what the groups since the snapshot add to them: the segment's own records by topic.
+        positions, holds: as on disk, without what was deleted.
+    """
 
     truncated: int = 1
     cut: int | None = None
     successor: int | None = None
     sealed: bool = False
+    topics: dict[str, int] = field(default_factory=dict)
+    names: list[str | None] = field(default_factory=lambda: [None])
+    counts: array[int] = field(default_factory=lambda: array("Q"))
+    lasts: array[int] = field(default_factory=lambda: array("Q"))
+    tally: dict[int, Tally] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict)
+    _packed_topics: bytes | None = field(
+        default=None, compare=False
+    )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
+    _topic_bytes: int = field(default=0, compare=False)  # bounds of the encoded maps
+    _entry_bytes: int = field(default=0, compare=False)
 
     def apply(self, change: dict[str, Any], *, snapshot: bool = False) -> None:
-        """Apply one group's map. Raises BadGroup (newer) for an unknown key that must not be ignored."""
+        """Apply one group's map. Raises BadGroup for one that cannot be (newer: for an unknown key that must not be
+        ignored)."""
         for key in change:
             if key not in KNOWN and key.startswith("!"):
                 raise BadGroup(f"metadata key {key!r} is unknown", newer=True)
         if snapshot:
             self.truncated, self.cut, self.successor, self.sealed = 1, None, None, False
+            self.topics, self.names, self._packed_topics = {}, [None], None
+            self.tally, self.positions, self.holds = {}, {}, {}
+            self._topic_bytes = self._entry_bytes = 0
+            self.counts, self.lasts = decode_column(change.get("counts", b"")), decode_column(change.get("lasts", b""))
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
         self.successor = change.get("successor", self.successor)
         self.sealed = change.get("sealed", self.sealed)
+        if "topics" in change:
+            self._name(change["topics"])
+        for key, state in (("positions", self.positions), ("holds", self.holds)):
+            for name, lsn in change.get(key, {}).items():
+                if lsn is None:
+                    if state.pop(name, None) is not None:
+                        self._entry_bytes -= len(name.encode()) + ENTRY_OVERHEAD
+                    continue
+                if name not in state:
+                    self._entry_bytes += len(name.encode()) + ENTRY_OVERHEAD
+                state[name] = lsn
+
+    def _name(self, topics: dict[str, int]) -> None:
+        for name, number in topics.items():
+            if name in self.topics:
+                continue
+            if number != len(self.names):
+                raise BadGroup(f"topic {name!r} has number {number}, expected {len(self.names)}")
+            self.topics[name] = number
+            self.names.append(name)
+            self._topic_bytes += len(name.encode()) + TOPIC_OVERHEAD
+        self._packed_topics = None
+        missing = len(self.topics) - len(self.counts)
+        self.counts.extend([0] * missing)
+        self.lasts.extend([0] * missing)
+
+    # ---- records by topic
+
+    def count(self, first_lsn: int, topics: array[int]) -> None:
+        """Take note of a group's records; `topics` is its column of topic numbers, one or more."""
+        lsns = range(first_lsn, first_lsn + len(topics))
+        lasts = dict(zip(topics, lsns, strict=True))
+        firsts = dict(zip(reversed(topics), reversed(lsns), strict=True)) if len(lasts) > 1 else {topics[0]: first_lsn}
+        occurrences = Counter(topics)
+        for number, last in lasts.items():
+            if number >= len(self.names):
+                raise BadGroup(f"a record is of topic number {number}, which has no name")
+            before, count = self.tally.get(number), occurrences[number]
+            if before is not None:
+                self.tally[number] = Tally(count + before.records, before.first_lsn, last)
+            elif number:
+                self.tally[number] = Tally(count, firsts[number], last)
+
+    def count_of(self, number: int) -> int:
+        """Records of a topic ever, dropped ones included."""
+        tally = self.tally.get(number)
+        return self.counts[number - 1] + (tally.records if tally is not None else 0)
+
+    def last_of(self, number: int) -> int:
+        """LSN of a topic's last record, 0 when it never had one."""
+        tally = self.tally.get(number)
+        return tally.last_lsn if tally is not None else self.lasts[number - 1]
+
+    def fold(self) -> dict[int, Tally]:
+        """A new segment begins: what was tallied goes into the sums. Returns what the old segment holds."""
+        tally, self.tally = self.tally, {}
+        if tally:
+            self.counts, self.lasts = self.counts[:], self.lasts[:]  # copies may share the old ones
+        for number, (count, _, last) in tally.items():
+            self.counts[number - 1] += count
+            self.lasts[number - 1] = last
+        return tally
+
+    def mark(self) -> tuple[array[int], array[int], dict[int, Tally]]:
+        """The sums by topic as they are, for `restore`; to be used as long as no topic is added."""
+        return self.counts, self.lasts, dict(self.tally)
+
+    def restore(self, mark: tuple[array[int], array[int], dict[int, Tally]]) -> None:
+        """Make the records that came since unseen."""
+        self.counts, self.lasts, self.tally = mark
+
+    def copy(self) -> Metadata:
+        """A copy that later changes of this one do not touch."""
+        return Metadata(
+            self.truncated,
+            self.cut,
+            self.successor,
+            self.sealed,
+            dict(self.topics),
+            list(self.names),
+            self.counts[:],
+            self.lasts[:],
+            dict(self.tally),
+            dict(self.positions),
+            dict(self.holds),
+            self._packed_topics,
+            self._topic_bytes,
+            self._entry_bytes,
+        )
+
+    # ---- snapshot
+
+    @property
+    def snapshot_bytes_max(self) -> int:
+        """What `snapshot` has at most, without making one."""
+        return FRAME_BYTES + self._topic_bytes + self._entry_bytes
 
     def snapshot(self) -> bytes:
-        """The whole state as a snapshot group's metadata."""
-        return encode_map({"truncated": self.truncated, "sealed": self.sealed})
+        """The whole state as a snapshot group's metadata; `fold` comes first."""
+        assert not self.tally, "a snapshot stands before a segment's records"
+        state: dict[str, Any] = {"truncated": self.truncated, "sealed": self.sealed}
+        if self.positions:
+            state["positions"] = self.positions
+        if self.holds:
+            state["holds"] = self.holds
+        if not self.topics:
+            return encode_map(state)
+        state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)
+        if self._packed_topics is None:
+            self._packed_topics = encode_map(self.topics)
+        packer = msgpack.Packer(use_bin_type=True)
+        pieces = [packer.pack_map_header(len(state) + 1), packer.pack("topics"), self._packed_topics]
+        for key, value in state.items():
+            pieces += [packer.pack(key), packer.pack(value)]
+        return b"".join(pieces)
+
+
+def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
+    """Make one change of two: maps are joined, the later entry counts."""
+    for key, value in change.items():
+        if isinstance(value, dict):
+            into.setdefault(key, {}).update(value)
+        else:
+            into[key] = value
+
+
+def change_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
+    """What a change adds at most to a group's metadata that holds `joined`."""
+    total = 0
+    for key, value in change.items():
+        if key not in joined:
+            total += 32
+        if isinstance(value, dict):
+            known = joined.get(key, {})
+            total += sum(len(name.encode()) + ENTRY_OVERHEAD for name in value if name not in known)
+    return total
+
+
+def encode_summary(tally: dict[int, Tally]) -> bytes:
+    """The topics of a segment as columns, in order of topic number: number u32, count u32, first LSN u64, last LSN u64.
+
+    Columns instead of a map of lists: 100,000 topics are then decoded in microseconds and looked up by bisection.
+    """
+    rows = sorted(tally.items())
+    numbers, counts = array("I", [number for number, _ in rows]), array("I", [row.records for _, row in rows])
+    firsts, lasts = array("Q", [row.first_lsn for _, row in rows]), array("Q", [row.last_lsn for _, row in rows])
+    return b"".join(map(encode_column, (numbers, counts, firsts, lasts)))
+
+
+class Summary(NamedTuple):
+    """The topics that have records in a segment; columns, in order of `numbers`."""
+
+    numbers: array[int]
+    records: array[int]
+    firsts: array[int]
+    lasts: array[int]
+
+
+def decode_summary(data: bytes) -> Summary:
+    """The columns of encode_summary. Raises BadGroup if they are cut."""
+    rows, rest = divmod(len(data), SUMMARY_ROW_BYTES)
+    if rest:
+        raise BadGroup("the segment's summary is cut")
+    return Summary(
+        decode_column(data[: 4 * rows], "I"),
+        decode_column(data[4 * rows : 8 * rows], "I"),
+        decode_column(data[8 * rows : 16 * rows]),
+        decode_column(data[16 * rows :]),
+    )
+
+
+def encode_column(cells: array[int]) -> bytes:
+    """Little-endian bytes of an array."""
+    if sys.byteorder == "big":
+        cells = cells[:]
+        cells.byteswap()
+    return cells.tobytes()
+
+
+def decode_column(data: bytes, code: str = "Q") -> array[int]:
+    """The array in little-endian bytes. Raises BadGroup if they are cut."""
+    cells = array(code)
+    if len(data) % cells.itemsize:
+        raise BadGroup("a column of the metadata is cut")
+    cells.frombytes(data)
+    if sys.byteorder == "big":
+        cells.byteswap()
+    return cells
 
 
 def encode_map(change: dict[str, Any]) -> bytes:

@@ -40,7 +40,7 @@ class Start(NamedTuple):
 
 
 def start_batch(
-    writer: WalWriter, head: list[bytes], rest: Source, labels: Labels | None = None
+    writer: WalWriter, head: list[bytes], rest: Source, topic: str | None = None
 ) -> asyncio.Task[BatchResult]:
     """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
 
@@ -48,20 +48,21 @@ def start_batch(
         writer: whose later appends wait until the batch is through or given up.
         head: payloads already taken from the source.
         rest: the others.
-        labels: of every record.
+        topic: of every record.
     """
     turn = writer._take_turn()  # now, not when the task begins to run: LSNs follow the order of the calls
-    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), labels))
+    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), topic))
     task.add_done_callback(turn.end)  # also when it is cancelled before it ran at all
     return task
 
 
 async def stream_batch(
-    writer: WalWriter, turn: Turn, pieces: AsyncGenerator[list[bytes], None], labels: Labels | None
+    writer: WalWriter, turn: Turn, pieces: AsyncGenerator[list[bytes], None], topic: str | None
 ) -> BatchResult:
     """See start_batch."""
     await turn.granted
     async with writer._maintenance, aclosing(pieces) as source:
+        labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
         parts, durable = await place_batch(writer, source, labels)
     turn.end()
     if durable is not None:
@@ -191,6 +192,7 @@ async def give_up(writer: WalWriter, start: Start) -> None:
     writer._rewinds += 1
     if writer._batch_mark is not None:
         writer._metadata.restore(writer._batch_mark)
+    writer._summaries.forget()
     writer._segment = start.segment
     start.segment.end, start.segment.previous_crc = start.offset, writer._batch_crc
     writer._batch_groups.clear()

@@ -145,6 +145,8 @@ class Committer(Filling):
         finally:
             self._rotation = None
         self._room_freed()
+        if self._on_rotation is not None:
+            self._on_rotation()
 
     async def _seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""

@@ -78,6 +78,7 @@ class Filling(ABC):
         self._topic_waiters: dict[str, list[asyncio.Future[None]]] = {}  # by topic: who waits for its next record
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
+        self._on_rotation: Callable[[], None] | None = None  # called when a new segment has begun
         self._barriers: list[tuple[int, int, asyncio.Future[int]]] = []
         self._tickets = itertools.count()
         self._start_filling(Group(segment, segment.end, next_lsn))
@@ -207,7 +208,7 @@ class Filling(ABC):
         """Close the filling group and open the next one behind it."""
         group = self._filling
         group.close()
-        if group.flags & Flag.BATCH and group.batch_lsn == group.first_lsn:
+        if group.batch_lsn == group.first_lsn:  # never so without a batch: LSNs begin with 1
             self._batch_mark = self._metadata.mark()
         if group.topics is not None:
             self._count_topics(group, group.topics)

@@ -36,7 +36,13 @@ def segment_prefix(header: SegmentHeader, metadata: Metadata, *, durable_lsn: in
 
 
 def seal_bytes(
-    old: Segment, successor: int, *, tally: dict[int, Tally] | None, generation: int, durable_lsn: int, timestamp_ns: int
+    old: Segment,
+    successor: int,
+    *,
+    tally: dict[int, Tally] | None,
+    generation: int,
+    durable_lsn: int,
+    timestamp_ns: int,
 ) -> bytes:
     """The group that ends segment `old` at old.end and names the segment after it, which must be durable.
 

@@ -7,7 +7,7 @@ never pinned by a reader, and a reader that was overtaken gets Truncated.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise, repeat
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from walsvc.errors import Corruption, PathError, Truncated
 from walsvc.format.group import BadGroup, decode_columns, record_ends
 from walsvc.log.findings import unsupported
 from walsvc.log.stream import GroupStream, RawGroup, open_stream
+from walsvc.log.summaries import Summaries
 from walsvc.model import Record
 
 T = TypeVar("T")
@@ -47,9 +48,17 @@ class Segments(Protocol):
     def segment_file(self, first_lsn: int) -> tuple[str, int]:
         """Name and length of a segment's file."""
 
+    @property
+    def topic_names(self) -> Sequence[str | None]:
+        """Names of the topics by their numbers."""
 
-def decode_records(raw: RawGroup) -> list[Record]:
-    """All records of a checked group."""
+    @property
+    def summaries(self) -> Summaries:
+        """Which topics sealed segments hold."""
+
+
+def decode_records(raw: RawGroup, names: Sequence[str | None]) -> list[Record]:
+    """All records of a checked group; `names` are those of the topics by number."""
     header, data, at = raw
     if header.records == 0:
         return []
@@ -69,7 +78,7 @@ def decode_records(raw: RawGroup) -> list[Record]:
         range(header.first_lsn, header.next_lsn),
         payloads,
         columns.types if columns.types is not None else repeat(0),
-        repeat(None),
+        map(names.__getitem__, columns.topics) if columns.topics is not None else repeat(None),
         repeat(header.timestamp_ns),
         attributes,
     )
@@ -118,7 +127,7 @@ class Cursor:
             raw = await self._guarded(self._stream.next)
             local_limit = limit if end is None else min(limit, end)
             if raw.header.next_lsn > self.next_lsn and raw.header.records:
-                records = decode_records(raw)
+                records = decode_records(raw, self._segments.topic_names)
                 first = max(self.next_lsn - raw.header.first_lsn, 0)
                 records = records[first : local_limit - raw.header.first_lsn]
                 self.next_lsn = raw.header.first_lsn + first + len(records)

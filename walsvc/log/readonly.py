@@ -7,7 +7,7 @@ what a reader saw is never unseen. It does not need the writer's word for that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -20,8 +20,11 @@ from walsvc.format.meta import Metadata
 from walsvc.format.segment import parse_name, segment_name
 from walsvc.log.absorb import absorb
 from walsvc.log.findings import unsupported
+from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
 from walsvc.log.recovery import Examined, Recovered, examine, recover
+from walsvc.log.summaries import Summaries
+from walsvc.log.topical import TopicCursor
 from walsvc.model import Record, RecoveryReport, Stats
 
 POLL_SECONDS = 0.05
@@ -42,6 +45,7 @@ class ReadOnlyLog:
         self._names = found.names
         self._sizes = found.sizes
         self._epoch = 0
+        self._summaries = Summaries(disk)
         self._batch: Batch | None = None
         self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
         self.report = RecoveryReport(
@@ -81,6 +85,20 @@ class ReadOnlyLog:
             await self._start_over()
         return before != (self._names, self.first_lsn)
 
+    @property
+    def topic_names(self) -> Sequence[str | None]:
+        """Names of the topics by their numbers; number 0 is none."""
+        return self._metadata.names
+
+    @property
+    def summaries(self) -> Summaries:
+        """For readers: which topics sealed segments hold."""
+        return self._summaries
+
+    def topic_number(self, name: str) -> int | None:
+        """Number of a topic; None: there is none of that name."""
+        return self._metadata.topics.get(name)
+
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
         return sorted(self._names)
@@ -116,7 +134,12 @@ class ReadOnlyLog:
             sync_us_last=0,
             sync_us_total=0,
             failed=None,
+            topics=len(self._metadata.topics),
+            pins=pins_of(self._metadata, self.next_lsn, self._lengths(), PINS_SHOWN),
         )
+
+    def _lengths(self) -> dict[int, int]:
+        return {first: self._sizes.get(name, 0) for first, name in self._names.items()}
 
     async def refresh(self) -> int:
         """Look for what the writer has added; returns next_lsn."""
@@ -180,34 +203,68 @@ class ReadOnlyLog:
         self._tail, self._metadata = found.active, found.active.metadata
         self._names, self._sizes = found.names, found.sizes
         self._epoch += 1
+        self._summaries.forget()
         self._batch = None
         self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
 
-    async def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:
+    async def read(
+        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    ) -> AsyncIterator[Record]:
         """Iterate over durable records; see Log.read."""
-        async for records in self.read_batches(start, stop):
+        async for records in self.read_batches(start, stop, topic=topic):
             for record in records:
                 yield record
 
-    async def read_batches(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[list[Record]]:
+    async def read_batches(
+        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    ) -> AsyncIterator[list[Record]]:
         """Like read, a group at a time."""
         self._check_open()
         await self.refresh()
-        cursor = Cursor(self._disk, self, self._start(start))
+        cursor = self._cursor(self._start(start), topic)
+        if cursor is None:
+            return
         limit = self._next_lsn if stop is None else min(stop, self._next_lsn)
         while records := await cursor.take(limit):
             yield records
 
-    async def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+    async def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]:
         """Iterate over durable records and wait for more by looking every 50 ms; ends when this log is closed."""
         self._check_open()
-        cursor = Cursor(self._disk, self, self._start(start))
+        first = self._start(start)
+        cursor = self._cursor(first, topic)
         while not self._closed:
-            records = await cursor.take(self._next_lsn)
+            cursor = cursor or self._cursor(first, topic)
+            records = [] if cursor is None else await cursor.take(self._next_lsn)
             for record in records:
                 yield record
-            if not records and await self.refresh() <= cursor.next_lsn:
-                await asyncio.sleep(POLL_SECONDS)
+            if not records:
+                seen = self._next_lsn if cursor is None else cursor.next_lsn
+                if await self.refresh() <= seen:
+                    await asyncio.sleep(POLL_SECONDS)
+
+    def _cursor(self, start: int, topic: str | None) -> Cursor | None:
+        """A cursor over the log or over a topic; None: there is no such topic."""
+        if topic is None:
+            return Cursor(self._disk, self, start)
+        number = self.topic_number(topic)
+        return None if number is None else TopicCursor(self._disk, self, start, number)
+
+    async def _settled(self) -> int:
+        """For topics: look for what the writer has added; returns the LSN behind it."""
+        self._check_open()
+        return await self.refresh()
+
+    async def _sums(self, number: int) -> tuple[int, int]:
+        """For topics: records of one ever, and the LSN of its last one, up to next_lsn."""
+        limit = self._next_lsn
+        total = await TopicCursor(self._disk, self, limit, number).count_before()
+        last = self._metadata.last_of(number)
+        if last >= limit:  # in a batch that is not complete, or to be cut
+            cursor, last = TopicCursor(self._disk, self, self.first_lsn, number), 0
+            while records := await cursor.take(limit):
+                last = records[-1].lsn
+        return total, last
 
     def _start(self, start: int | None) -> int:
         if start is not None and start < 1:

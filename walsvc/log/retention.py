@@ -1,7 +1,7 @@
-"""Dropping records: truncate_before at the log's head, truncate_after at its end. Both survive a kill at any point.
+"""Dropping records at the log's head and at its end. Both survive a kill at any point.
 
-truncate_before writes the new first LSN into the log and, once that is durable, removes or recycles whole segments,
-oldest first, so that what is left is always one piece.
+At the head (walsvc.log.reclaim decides how much) the new first LSN is written into the log and, once that is durable, whole
+segments are removed or recycled, oldest first, so that what is left is always one piece.
 
 truncate_after writes its intent into the newest segment, then installs a new segment that begins right behind the cut:
 its rename is the commit point. Readers stop at the next segment's first LSN, so what lies beyond the cut in older files
@@ -12,28 +12,24 @@ opening the log finishes the work.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from bisect import bisect_right
 from collections.abc import Coroutine
 from typing import Any
 
-from walsvc.errors import BadOption, NoSpace
+from walsvc.errors import BadOption, Corruption, NoSpace
+from walsvc.format.group import BadGroup
+from walsvc.format.meta import Metadata
 from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
+from walsvc.log.absorb import absorb
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment
-from walsvc.log.stream import load_header
+from walsvc.log.stream import load_header, open_stream
 from walsvc.log.writer import WalWriter
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
 SPARES_KEPT = 2
-
-
-async def truncate_before(writer: WalWriter, lsn: int) -> None:
-    """Drop all records below `lsn`, durably."""
-    writer._check_call()
-    check_before(writer, lsn)
-    if lsn > writer._metadata.truncated:
-        await to_the_end(_truncate_before(writer, lsn))
 
 
 def check_before(writer: WalWriter, lsn: int) -> None:
@@ -44,16 +40,6 @@ def check_before(writer: WalWriter, lsn: int) -> None:
             path=writer._disk.path,
             hint=f"first_lsn to next_lsn: {writer._metadata.truncated} to {writer.next_lsn}",
         )
-
-
-async def _truncate_before(writer: WalWriter, lsn: int) -> None:
-    async with writer._maintaining():
-        check_before(writer, lsn)  # again: another truncation may have come first
-        if lsn <= writer._metadata.truncated:
-            return
-        await writer._durable(lsn - 1)
-        await writer._write_meta({"truncated": lsn})
-        await drop_segments(writer)
 
 
 async def drop_segments(writer: WalWriter) -> None:
@@ -105,7 +91,8 @@ async def _truncate_after(writer: WalWriter, lsn: int) -> None:
             await writer._durable(writer.next_lsn - 1)
             await writer._rotation_ended()
             if lsn < writer.next_lsn - 1:
-                await have_spare(writer)  # no room is found out before the intent is written
+                await sums_at(writer, lsn)  # damage and a full device are found out before the intent is written
+                await have_spare(writer)
                 await writer._write_meta({"cut": lsn})
                 await writer._rotation_ended()
                 try:
@@ -132,6 +119,44 @@ async def revoke_cut(writer: WalWriter, error: NoSpace) -> None:
         raise OSError(error.errno, error.message) from error
 
 
+async def sums_at(writer: WalWriter, lsn: int) -> Metadata:
+    """The sums by topic as they were when the log ended with record `lsn`, counted in the segment that holds it.
+
+    Raises Corruption where that cannot be read; nothing was changed then.
+    """
+    metadata = Metadata()
+    if not writer._metadata.topics:
+        return metadata
+    ids = writer._segment_ids
+    first = ids[max(bisect_right(ids, lsn) - 1, 0)]
+    _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first])
+    while stream.chain.next_lsn <= lsn or not stream.bytes_read:
+        try:
+            raw = await stream.next()
+        except BadGroup as error:
+            chain = stream.chain
+            raise Corruption(
+                error.reason, path=writer._disk.path, segment=first, offset=chain.offset, lsn=chain.next_lsn
+            ) from None
+        absorb(metadata, raw, lsn + 1)
+    metadata.fold()
+    return metadata
+
+
+def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
+    """Make the state what it must be when the log ends with record `lsn`: names stay, nobody waits beyond the end."""
+    metadata = writer._metadata
+    metadata.cut = None
+    positions = {key: lsn + 1 for key, position in metadata.positions.items() if position > lsn + 1}
+    holds = {name: lsn + 1 for name, at in metadata.holds.items() if at > lsn + 1}
+    metadata.apply({"positions": positions, "holds": holds})
+    unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
+    metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
+    writer._summaries.forget()
+    for place in writer._places.values():
+        place.rewind(lsn + 1)
+
+
 async def have_spare(writer: WalWriter) -> None:
     """Wait for a prepared spare. Raises NoSpace where there is no room for one."""
     while writer._spares.spare is None:
@@ -146,6 +171,7 @@ async def have_spare(writer: WalWriter) -> None:
 async def finish_cut(writer: WalWriter, lsn: int) -> None:
     """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
     disk, newest = writer._disk, writer._segment
+    sums = await sums_at(writer, lsn)
     await have_spare(writer)
     spare = writer._spares.take()
     ids = writer._segment_ids
@@ -157,7 +183,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     elif ids:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
     writer._generation += 1
-    writer._metadata.cut = None
+    rewind_metadata(writer, lsn, sums)
     prefix, previous_crc = segment_prefix(
         SegmentHeader(
             block_bytes=newest.align,

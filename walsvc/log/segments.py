@@ -135,8 +135,9 @@ class SparePipeline:
             else:
                 if recycled != name:
                     await self._disk.rename(recycled, name)
-                    await self._disk.sync_directory()
-                length = self.recyclable.pop(recycled)
+                    self.recyclable[name] = self.recyclable.pop(recycled)
+                await self._disk.sync_directory()  # also where an earlier attempt renamed it and found no room here
+                length = self.recyclable.pop(name)
             self.spare = Spare(name, await self._disk.open_file(name), length, recycled is not None)
         except OSError as error:
             self.error = error

@@ -79,7 +79,9 @@ class GroupStream:
         if self._piece_bytes == self._chunk_bytes and position + len(got) < self.chain.file_bytes:
             reading = self.disk.read(self.name, position + len(got), self._piece_bytes)
             self._ahead = asyncio.get_running_loop().create_task(reading)
-            self._ahead.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody comes back
+            self._ahead.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # perhaps nobody comes back
         self._piece_bytes = min(2 * self._piece_bytes, self._chunk_bytes)
         return len(got) > 0
 

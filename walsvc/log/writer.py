@@ -31,10 +31,12 @@ from walsvc.errors import (
 )
 from walsvc.format.group import LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
-from walsvc.log.accept import Acceptor, Entry
+from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
 from walsvc.log.group import Labels
+from walsvc.log.joining import Joiner
 from walsvc.log.payload import pack_attributes, to_bytes
+from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Relaxed, Stats, Strict
@@ -43,7 +45,7 @@ get_running_loop = asyncio._get_running_loop  # None instead of an error where n
 NO_FLAGS = Flag(0)
 
 
-class WalWriter(Acceptor):
+class WalWriter(Joiner):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
@@ -129,6 +131,30 @@ class WalWriter(Acceptor):
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         return self._enter(self._single(payload, mode, type, attributes), wait=False)
 
+    def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> asyncio.Future[AppendResult]:
+        """The way of Topic.append for a Strict record without type and attributes; `labels` once its number is known."""
+        if labels is not None and payload.__class__ is bytes:
+            length = len(payload)
+            room = self._room - length - self._record_cost
+            if (
+                room >= 0
+                and self._record_cost > LENGTH_BYTES  # the group has labels
+                and labels.topic in self._metadata.tally  # the segment's summary has its row
+                and length <= self._record_bytes_max
+                and len(self._payloads) < self._records_max
+                and get_ident() == self._thread
+            ):
+                if not self._commit_wanted:
+                    self._check_loop()
+                    self._want_commit()
+                self._room = room
+                self._filling.labels[len(self._payloads)] = labels
+                self._payloads.append(payload)
+                future: asyncio.Future[AppendResult] = self._create_future()
+                self._waiters.append(future)
+                return future
+        return self._enter(self._single(payload, Strict, 0, None, topic), wait=True)
+
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
@@ -151,14 +177,22 @@ class WalWriter(Acceptor):
         Raises:
             As append; RecordTooLarge also for the batch as a whole.
         """
+        return self._append_batch(payloads, mode, None)
+
+    def _append_batch(
+        self, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode, topic: str | None
+    ) -> asyncio.Future[BatchResult]:
+        """append_batch, to a topic or to none."""
         self._check_call(mode)
         if isinstance(payloads, AsyncIterable):
-            return start_batch(self, [], payloads)
-        at_hand = isinstance(payloads, (list, tuple))
-        pieces, rest = self._whole_batch(payloads) if at_hand else self._head_of_batch(iter(payloads))
+            return start_batch(self, [], payloads, topic)
+        if isinstance(payloads, (list, tuple)):
+            pieces, rest = self._whole_batch(payloads)
+        else:
+            pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
-            return start_batch(self, pieces, rest)
-        entry = Entry(pieces, mode, None, batch=True, future=self._create_future())
+            return start_batch(self, pieces, rest, topic)
+        entry = Entry(pieces, mode, None, batch=True, future=self._create_future(), topic=topic)
         if not pieces:
             entry.future.set_result(BatchResult([], durable=True, sync_us=0))
             return entry.future
@@ -198,7 +232,12 @@ class WalWriter(Acceptor):
         return piece
 
     def _single(
-        self, payload: bytes | bytearray | memoryview, mode: Mode, type: int, attributes: Mapping[str, Any] | None
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        topic: str | None = None,
     ) -> Entry:
         """Check one append's arguments and make them an entry."""
         piece = self._checked(payload)
@@ -209,7 +248,7 @@ class WalWriter(Acceptor):
             packed = pack_attributes(attributes) if attributes else b""
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
-        return Entry([piece], mode, labels, batch=False, future=self._create_future())
+        return Entry([piece], mode, labels, batch=False, future=self._create_future(), topic=topic)
 
     def _check_length(self, length: int) -> None:
         if length > self._config.max_record_bytes:
@@ -406,6 +445,8 @@ class WalWriter(Acceptor):
             sync_us_last=self._sync_us_last,
             sync_us_total=self._sync_us_total,
             failed=None if self._failure is None else self._failure.message,
+            topics=len(self._metadata.topics),
+            pins=pins_of(self._metadata, self.next_lsn, self._segment_bytes, PINS_SHOWN),
         )
 
 

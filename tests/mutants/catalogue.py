@@ -1,0 +1,397 @@
+"""The planted bugs: where, what instead of what, and the quickest tests that must fail."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CORRUPTION = "tests/crash/test_corruption.py::"
+DEFECTS = "tests/crash/test_defects.py::"
+GROUP = "tests/format/test_group.py::"
+MORE = "tests/crash/test_scenarios_more.py::"
+SCENARIOS = "tests/crash/test_scenarios.py::"
+THREADS = "tests/disk/test_threads.py::"
+URING = "tests/disk/test_uring.py::"
+WAITING = "tests/log/test_waiting.py::"
+
+
+RECOVERED = "walsvc/log/recovery.py"
+EXAMINE = 'so that nothing is seen that a crash could take."""\n'
+SUCCESSOR = "    if name not in sizes:\n        return None\n"
+
+
+class Mutant(NamedTuple):
+    """One planted bug.
+
+    Attributes:
+        name: what is wrong, for people.
+        file: path from the project's root.
+        old: text that occurs exactly once in the file.
+        new: what takes its place.
+        killers: node ids of tests, at least one of which must fail.
+        also: more (file, old, new), where the same thing is guarded in several places.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    killers: tuple[str, ...]
+    also: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def edits(self) -> list[tuple[str, str, str]]:
+        """All (file, old, new)."""
+        return [(self.file, self.old, self.new), *self.also]
+
+
+ORDER = [
+    Mutant(
+        "ack before the sync completed",
+        "walsvc/log/commit.py",
+        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n",
+        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n"
+        "        self._loop.call_soon(self._complete, group)\n",
+        (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
+    ),
+    Mutant(
+        "no sync after the write in the commit thread",
+        "walsvc/disk/threads.py",
+        "    if not dsync:\n        try:\n            os.fdatasync",
+        "    if dsync:\n        try:\n            os.fdatasync",
+        (THREADS + "test_one_write_is_one_call_or_write_and_sync",),
+    ),
+    Mutant(
+        "no directory sync for a new log",
+        "walsvc/log/opening.py",
+        "    await disk.rename(name, header.file_name)\n    await disk.sync_directory()\n",
+        "    await disk.rename(name, header.file_name)\n",
+        (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
+    ),
+    Mutant(
+        "no directory sync after a segment's rename",
+        "walsvc/log/commit.py",
+        "                self._complete(group)\n                await self._disk.sync_directory()\n",
+        "                self._complete(group)\n",
+        (SCENARIOS + "test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_before",),
+    ),
+    Mutant(
+        "error of the directory sync dropped",
+        "walsvc/log/commit.py",
+        "                self._complete(group)\n                await self._disk.sync_directory()\n",
+        "                self._complete(group)\n"
+        "                try:\n                    await self._disk.sync_directory()\n"
+        "                except OSError:\n                    pass\n",
+        (DEFECTS + "test_directory_fsync_result_dropped",),
+    ),
+    Mutant(
+        "acknowledgements out of LSN order",
+        "walsvc/log/commit.py",
+        "while self._in_flight and self._in_flight[0].done:",
+        "while group in self._in_flight:",
+        (MORE + "test_completions_out_of_order_are_answered_in_order",),
+    ),
+    Mutant(
+        "seal written before the successor is durable",
+        "walsvc/log/commit.py",
+        "        group.submitted_at = time.perf_counter()\n",
+        "        if group.attached is not None:\n"
+        "            self._loop.create_task(self._seal(group.attached[0], group.segment.id))\n"
+        "        group.submitted_at = time.perf_counter()\n",
+        (MORE + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
+    ),
+    Mutant(
+        "truncation: files go before the checkpoint is written",
+        "walsvc/log/reclaim.py",
+        "                done = writer._cut_meta(change, NO_FLAGS)\n",
+        "                writer._metadata.truncated = target\n                await drop_segments(writer)\n"
+        "                done = writer._cut_meta(change, NO_FLAGS)\n",
+        (MORE + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
+    ),
+    Mutant(
+        "truncate_after without its intent",
+        "walsvc/log/retention.py",
+        '                await writer._write_meta({"cut": lsn})\n',
+        "",
+        (MORE + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
+    ),
+]
+
+CHECKS = [
+    Mutant(
+        "CRC of the payload not checked",
+        "walsvc/format/group.py",
+        "if crc32c(body[start:middle]) != header.payload_crc:",
+        "if False:",
+        (GROUP + "test_every_flipped_bit_of_a_group_is_detected",),
+    ),
+    Mutant(
+        "CRC of index, metadata and padding not checked",
+        "walsvc/format/group.py",
+        "if crc32c(body[middle:end]) != header.rest_crc:",
+        "if False:",
+        (GROUP + "test_every_flipped_bit_of_a_group_is_detected",),
+    ),
+    Mutant(
+        "CRC of the header not checked",
+        "walsvc/format/group.py",
+        "if crc32c(data[at : at + HEADER_CRC_OFFSET]) != header_crc:",
+        "if False:",
+        (GROUP + "test_every_flipped_bit_of_a_group_is_detected",),
+    ),
+    Mutant(
+        "length in the header trusted before its CRC",
+        "walsvc/format/chain.py",
+        "        header = decode_group_header(data, at)\n        self._check_place(header)\n",
+        '        claimed = int.from_bytes(data[at + 88 : at + 92], "little")\n'
+        "        if len(data) - at < claimed:\n            return Need(claimed)\n"
+        "        header = decode_group_header(data, at)\n        self._check_place(header)\n",
+        (MORE + "test_header_crc_is_checked_before_any_length_is_believed",),
+    ),
+    Mutant(
+        "chain (previous_crc) not checked",
+        "walsvc/format/chain.py",
+        "if header.previous_crc != self.previous_crc:",
+        "if False:",
+        (GROUP + "test_valid_group_at_the_wrong_place_is_refused[previous_crc]",),
+    ),
+    Mutant(
+        "generation not checked",
+        "walsvc/format/chain.py",
+        "if header.generation < self.generation:",
+        "if False:",
+        (GROUP + "test_group_of_an_earlier_generation_is_refused_and_of_a_later_one_taken",),
+    ),
+    Mutant(
+        "recycling without the segment check",
+        "walsvc/format/chain.py",
+        "if header.segment != self.segment:",
+        "if False:",
+        (GROUP + "test_valid_group_at_the_wrong_place_is_refused[segment]",),
+    ),
+    Mutant(
+        "group at the wrong offset taken",
+        "walsvc/format/chain.py",
+        "if header.offset != self.offset:",
+        "if False:",
+        (GROUP + "test_valid_group_at_the_wrong_place_is_refused[offset]",),
+    ),
+    Mutant(
+        "name of a segment not compared with its header",
+        "walsvc/log/stream.py",
+        "if first_lsn is not None and header.first_lsn != first_lsn:",
+        "if False:",
+        (CORRUPTION + "test_renamed_segment_is_corruption_and_says_its_own_name",),
+    ),
+    Mutant(
+        "padding not zeroed",
+        "walsvc/format/group.py",
+        "    padded = rest + bytes(header.group_bytes - end - len(rest))\n    view[end:] = padded\n",
+        "    view[end : end + len(rest)] = rest\n    padded = bytes(view[end:])\n",
+        (DEFECTS + "test_padding_that_leaks_old_bytes",),
+    ),
+]
+
+RECOVERY = [
+    Mutant(
+        "evidence ignored: always a torn tail",
+        "walsvc/log/recovery.py",
+        "evidence = None if after is After.ADJOINING else await active.stream.evidence()",
+        "evidence = None",
+        (CORRUPTION + "test_zero_hole_before_intact_groups_is_corruption",),
+    ),
+    Mutant(
+        "missing segment in the middle not noticed",
+        "walsvc/log/recovery.py",
+        "    if newest.ordinal - oldest.ordinal == high:\n",
+        "    if True:\n",
+        (CORRUPTION + "test_middle_segment_missing_is_corruption",),
+    ),
+    Mutant(
+        "lost last segment taken for an unclean close",
+        "walsvc/log/verdict.py",
+        "return Verdict.LOST_SUCCESSOR if after is After.NONE else",
+        "return Verdict.UNCLEAN if after is After.NONE else",
+        (SCENARIOS + "test_sealed_log_without_its_last_segment_is_not_taken_for_complete",),
+    ),
+    Mutant(
+        "read error taken for the end",
+        "walsvc/log/stream.py",
+        "            got = await self.disk.read(self.name, position, self._piece_bytes)\n",
+        "            try:\n"
+        "                got = await self.disk.read(self.name, position, self._piece_bytes)\n"
+        '            except OSError:\n                got = b""\n',
+        (MORE + "test_read_error_in_recovery_is_an_error_and_never_the_end_of_the_log",),
+    ),
+    Mutant(
+        "file that was cut short taken as it is",
+        "walsvc/log/stream.py",
+        "    if file_bytes < header.file_bytes:\n",
+        "    if False:\n",
+        (CORRUPTION + "test_file_cut_short_is_corruption",),
+    ),
+    Mutant(
+        "sync of recovered data left out",
+        "walsvc/log/opening.py",
+        "    for name in found.unsynced:\n        await disk.sync(name)\n",
+        "",
+        (SCENARIOS + "test_kill_between_write_and_sync_then_restart_then_power_cut_keeps_what_the_restart_showed",),
+        also=((RECOVERED, EXAMINE + "    await disk.sync(name)\n", EXAMINE),),
+    ),
+    Mutant(
+        "spare of a killed process used without a sync",
+        "walsvc/log/opening.py",
+        "            await disk.sync(file)  # a process",
+        "            pass  # a process",
+        (MORE + "test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer",),
+        also=((RECOVERED, SUCCESSOR + "    await disk.sync(name)\n", SUCCESSOR),),
+    ),
+    Mutant(
+        "successor not adopted",
+        RECOVERED,
+        "    return successor if successor.groups else None\n",
+        "    return None\n",
+        (MORE + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
+    ),
+    Mutant(
+        "dropped successor not removed",
+        "walsvc/log/opening.py",
+        "        await disk.remove(name)\n        await disk.sync_directory()\n    await seal_predecessor",
+        "        pass\n    await seal_predecessor",
+        (MORE + "test_successor_dropped_after_a_power_cut_never_comes_back",),
+    ),
+    Mutant(
+        "OPEN group left out",
+        "walsvc/log/opening.py",
+        "        await writer._write_meta({}, Flag.OPEN)\n",
+        "",
+        (MORE + "test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record",),
+    ),
+    Mutant(
+        "unfinished batch counted",
+        "walsvc/format/chain.py",
+        "        return None if header.flags & Flag.BATCH_END else batch\n",
+        "        return None\n",
+        (DEFECTS + "test_kernel_atomicity_of_io_uring_batches_taken_for_granted",),
+    ),
+]
+
+FAILING = [
+    Mutant(
+        "retry of a failed fsync",
+        "walsvc/disk/threads.py",
+        "            os.fdatasync(write.file)\n        except OSError as error:\n            return error\n",
+        "            os.fdatasync(write.file)\n        except OSError:\n            os.fdatasync(write.file)\n",
+        (THREADS + "test_failed_sync_is_never_repeated",),
+    ),
+    Mutant(
+        "failure flag cleared by a later success",
+        "walsvc/log/commit.py",
+        "        elif self._failure is None:\n            self._complete(group)\n",
+        "        else:\n            self._failure = None\n            self._complete(group)\n",
+        (DEFECTS + "test_one_failure_flag_for_all_groups",),
+    ),
+    Mutant(
+        "waiters of a failed group not told",
+        "walsvc/log/filling.py",
+        "            told += group.fail(self._again)\n",
+        "            told += 0\n",
+        (WAITING + "test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal",),
+    ),
+    Mutant(
+        "short write taken for success (thread)",
+        "walsvc/disk/threads.py",
+        "        if written != len(piece):\n",
+        "        if written == 0:\n",
+        (THREADS + "test_short_write_fails_and_nothing_is_synced",),
+    ),
+    Mutant(
+        "short write taken for success (io_uring)",
+        "walsvc/disk/uring.py",
+        "    return written if written < 0 else -errno.EIO\n",
+        "    return written if written < 0 else 0\n",
+        (URING + "test_judge_every_pair_of_results",),
+    ),
+    Mutant(
+        "-ECANCELED taken for success",
+        "walsvc/disk/uring.py",
+        "        return synced if synced < 0 else 0\n",
+        "        return synced if synced < 0 and synced != -errno.ECANCELED else 0\n",
+        (URING + "test_judge_every_pair_of_results",),
+    ),
+    Mutant(
+        "LSN burnt by NoSpace",
+        "walsvc/log/accept.py",
+        "                return False\n        self._add(",
+        "                self._filling.first_lsn += 1\n                return False\n        self._add(",
+        (WAITING + "test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed",),
+    ),
+]
+
+SHARING = [
+    Mutant(
+        "buffer given back before the write's completion",
+        "walsvc/log/commit.py",
+        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n",
+        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n"
+        "        self._pool.give_back(group.buffer)\n",
+        (DEFECTS + "test_buffer_cleared_before_the_fsync",),
+    ),
+    Mutant(
+        "durable_lsn advanced inside an unfinished batch",
+        "walsvc/log/commit.py",
+        "            if not head.batch_lsn or head.flags & Flag.BATCH_END:",
+        "            if True:",
+        (DEFECTS + "test_batch_visible_before_written",),
+    ),
+    Mutant(
+        "batch given up without a new generation",
+        "walsvc/log/batches.py",
+        "    writer._generation += 1\n    writer._rewinds += 1\n",
+        "    writer._rewinds += 1\n",
+        (MORE + "test_no_two_answered_groups_share_generation_segment_and_offset",),
+    ),
+    Mutant(
+        "reader sees Relaxed records",
+        "walsvc/api.py",
+        "await cursor.take(self.durable_lsn + 1):",
+        "await cursor.take(self.next_lsn):",
+        (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
+        also=(
+            (
+                "walsvc/api.py",
+                "cursor is not None and cursor.next_lsn <= self.durable_lsn:",
+                "cursor is not None and cursor.next_lsn < self.next_lsn:",
+            ),
+        ),
+    ),
+    Mutant(
+        "Relaxed records wait for the next append",
+        "walsvc/log/accept.py",
+        "            self._arm_relaxed_timer()\n",
+        "            pass\n",
+        (DEFECTS + "test_timer_that_only_fires_on_the_next_append",),
+    ),
+    Mutant(
+        "cap on pending bytes ignored",
+        "walsvc/log/filling.py",
+        "pending = self._config.max_pending_bytes - self._pending_bytes",
+        "pending = 1 << 60",
+        (WAITING + "test_stall_of_thirty_seconds_bounds_memory_and_acknowledges_nothing",),
+    ),
+    Mutant(
+        "cancelled append written although it was still waiting",
+        "walsvc/log/accept.py",
+        "elif error is None and not entry.future.done() and (self._holds or not self._accept(entry)):",
+        "elif error is None and (self._holds or not self._accept(entry)):",
+        ("tests/contract/test_log.py::test_append_cancelled_while_it_waits_for_room_writes_nothing",),
+    ),
+    Mutant(
+        "lock not taken",
+        "walsvc/disk/lock.py",
+        "            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            pass\n",
+        ("tests/log/test_guards.py::test_second_opener_gets_locked_at_once_and_the_first_goes_on",),
+    ),
+]
+
+MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING]

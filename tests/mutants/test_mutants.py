@@ -1,0 +1,42 @@
+"""Every planted bug is found by a test; see catalogue.py, and `python -m tests.mutants` for the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from .catalogue import MUTANTS, Mutant
+from .nursery import ROOT, Nursery
+
+COUNT_MIN = 24
+
+
+@pytest.fixture(name="nursery", scope="module")
+def fixture_nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
+    """One copy for all, in which every killer passes."""
+    nursery = Nursery(Path(tmp_path_factory.mktemp("mutants")))
+    assert nursery.check(MUTANTS) == ""
+    return nursery
+
+
+def test_mutants_are_many_and_have_names_of_their_own() -> None:
+    assert len(MUTANTS) >= COUNT_MIN
+    assert max(Counter(mutant.name for mutant in MUTANTS).values()) == 1
+
+
+def test_text_of_every_mutant_is_still_in_the_source() -> None:
+    rotten = [
+        (each.name, file, old)
+        for each in MUTANTS
+        for file, old, _ in each.edits
+        if (ROOT / file).read_text().count(old) != 1
+    ]
+    assert rotten == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_is_killed(nursery: Nursery, mutant: Mutant) -> None:
+    outcome = nursery.run(mutant)
+    assert outcome.killer is not None, outcome.reason or "it survived"

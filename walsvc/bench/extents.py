@@ -1,0 +1,145 @@
+"""P8 to P11: memory, loop lag, rotation, and what does not grow with the number of segments."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING
+
+import walsvc
+from walsvc.bench import load, targets
+from walsvc.bench.plan import Plan
+from walsvc.bench.targets import Point, Verdict
+from walsvc.config import KIB, MIB, WalConfig
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+
+FEW_SEGMENTS = 10
+SMALL_SEGMENT = 64 * KIB
+LAG_SEGMENT = 8 * MIB
+SEEKS = 200
+
+
+async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P8: a process of its own appends; its memory after a tenth and at the end."""
+    yield "P8"
+    verdict = Verdict(targets.P8A, note=f"{plan.memory_appends:,} appends")
+    command = [sys.executable, "-m", "walsvc.bench.memory", os.path.join(place, "memory")]
+    command += [str(plan.memory_appends), config.disk, loop_name()]
+    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await child.communicate()
+    if child.returncode:
+        raise OSError(f"the process whose memory was watched ended with {child.returncode}")
+    early, late = map(int, answer.split())
+    verdict.points.append(Point(max(0, late - early) / MIB, 8))
+    yield verdict
+
+
+def loop_name() -> str:
+    """asyncio or uvloop."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P9: a timer of 1 ms beside 1,024 tasks, with small segments so that there are many rotations."""
+    verdict = Verdict(targets.P9)
+    small = dataclasses.replace(config, segment_bytes=LAG_SEGMENT)
+    seconds = plan.seconds * 2
+    async with walsvc.open(os.path.join(place, "lag"), config=small) as log:
+        for number in range(plan.rounds):
+            yield f"P9, round {number + 1} of {plan.rounds}"
+            before = log.stats().rotations
+            _, taken = await asyncio.gather(load.appends(log, os.urandom(128), 1024, seconds), load.lags(seconds))
+            taken.sort()
+            verdict.points.append(Point(taken[int(len(taken) * 0.999)] / 1e3, 5000))
+            verdict.note = f"{log.stats().rotations - before} rotations in the last round"
+            await load.drop_all(log)
+    yield verdict
+
+
+async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P10: one task on segments of 1 MiB; an append that begins a segment against all others."""
+    verdict = Verdict(targets.P10, note="no rotation in the time given")
+    small = dataclasses.replace(config, segment_bytes=MIB)
+    async with walsvc.open(os.path.join(place, "rotation"), config=small) as log:
+        for number in range(plan.rounds):
+            yield f"P10, round {number + 1} of {plan.rounds}"
+            taken = await load.latencies(log, os.urandom(128), plan.seconds * 2)
+            rotating = [after.ns for before, after in pairwise(taken) if before.segment_id != after.segment_id]
+            ordinary = [after.ns for before, after in pairwise(taken) if before.segment_id == after.segment_id]
+            if rotating:
+                verdict.points.append(Point(median(rotating) / 1e3, median(ordinary) / 1e3))
+                verdict.note = f"{len(rotating)} rotations in the last round"
+            await load.drop_all(log)
+    yield verdict
+
+
+async def growth(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P11: appending and seeking beside few and beside many segments."""
+    note = "" if plan.segments == 10_000 else f"quick: {plan.segments:,} segments"
+    appending, seeking = Verdict(targets.P11A, note=note), Verdict(targets.P11B, note=note)
+    paths = [os.path.join(place, f"segments-{count}") for count in (FEW_SEGMENTS, plan.segments)]
+    for path, count in zip(paths, (FEW_SEGMENTS, plan.segments), strict=True):
+        yield f"P11, writing {count:,} segments"
+        await many_segments(path, count, config)
+    few = await walsvc.open(paths[0], config=config)
+    many = await walsvc.open(paths[1], config=config)
+    try:
+        last = [log.next_lsn - 1 for log in (few, many)]
+        for log in (few, many):
+            await load.fill(log, load.FILLER_BYTES, 64 << 10)
+        for number in range(plan.rounds):
+            yield f"P11, round {number + 1} of {plan.rounds}"
+            ours = [await append_us(log, plan.seconds / 2) for log in (many, few)]
+            appending.points.append(Point(*ours))
+            ours = [await seek_us(log, lsn) for log, lsn in ((many, last[1]), (few, last[0]))]
+            seeking.points.append(Point(*ours))
+    finally:
+        await few.close()
+        await many.close()
+    yield appending
+    yield seeking
+    yield Verdict(targets.P11C, note="this version has no topics")
+
+
+async def many_segments(path: str, count: int, config: WalConfig) -> None:
+    """A log of about `count` segments of 64 KiB, each nearly filled by one record."""
+    small = dataclasses.replace(config, segment_bytes=SMALL_SEGMENT)
+    payload = os.urandom(40 * KIB)
+    async with walsvc.open(path, config=small) as log:
+        for _ in range(count):
+            await log.append(payload)
+
+
+async def append_us(log: Log, seconds: float) -> float:
+    """Median append of one task."""
+    return median(each.ns for each in await load.latencies(log, os.urandom(128), seconds)) / 1e3
+
+
+async def seek_us(log: Log, last_lsn: int) -> float:
+    """Median of reading one record somewhere in the log."""
+    generator = random.Random(last_lsn)
+    taken = []
+    for _ in range(SEEKS):
+        lsn = generator.randint(1, last_lsn)
+        began = time.perf_counter()
+        async for record in log.read(lsn, lsn + 1):
+            assert record.lsn == lsn
+        taken.append(time.perf_counter() - began)
+    return median(taken) * 1e6
+
+
+async def backend(path: str, config: WalConfig) -> dict[str, str | int | bool]:
+    """How a log at `path` writes, for the record of a run."""
+    async with walsvc.open(path, config=config) as log:
+        stats = log.stats()
+    names = ("disk", "disk_reason", "direct", "block_bytes", "sync_method")
+    return {name: getattr(stats, name) for name in names}

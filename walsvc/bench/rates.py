@@ -1,0 +1,117 @@
+"""P1 to P5: latency and throughput of appending, each beside its limit in the same round; and the curve over concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import walsvc
+from walsvc.bench import load, targets
+from walsvc.bench.device import Device
+from walsvc.bench.measure import Workload, measure
+from walsvc.bench.plan import Plan
+from walsvc.bench.targets import Point, Verdict
+from walsvc.config import WalConfig
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+
+PAYLOAD_BYTES = 128
+FLOOR_BYTES = 4096
+CURVE_TASKS = (1, 4, 16, 64, 256, 1024)
+
+
+class Rates:
+    """Rounds of P1 to P5 on one log; every round measures each limit right before what is held against it."""
+
+    def __init__(self, log: Log, device: Device, plan: Plan) -> None:
+        self._log = log
+        self._device = device
+        self._plan = plan
+        self._payload = os.urandom(PAYLOAD_BYTES)
+        self.verdicts = {
+            target.id: Verdict(target)
+            for target in (targets.P1, targets.P2, targets.P3, targets.P4A, targets.P4B, targets.P5)
+        }
+
+    async def round(self) -> AsyncIterator[str]:
+        """Measure all of them once; yields the name of each before it begins."""
+        log, seconds = self._log, self._plan.seconds
+        yield "P1"
+        floor = await asyncio.to_thread(self._device.floor, FLOOR_BYTES, seconds)
+        taken = await load.latencies(log, self._payload, seconds)
+        self._add("P1", median(each.ns for each in taken) / 1e3, floor * 1e6)
+        yield "P2"
+        ceiling = await load.ceiling(64, seconds)
+        rate = await load.appends(log, self._payload, 64, seconds)
+        self._add("P2", rate.per_s, 64 / (floor + 64 / ceiling.per_s))
+        yield "P3"
+        ceiling = await load.ceiling(1024, seconds)
+        many = await load.appends(log, self._payload, 1024, seconds)
+        self._add("P3", many.per_s, ceiling.per_s)
+        await load.drop_all(log)
+        yield "P4"
+        batch = await load.batches(log, [self._payload] * 256, seconds)
+        self._add("P4a", batch.per_s, 2e6)
+        self._add("P4b", batch.per_s, many.per_s)
+        await load.drop_all(log)
+        yield "P5"
+        payload = os.urandom(64 << 10)
+        before = log.stats()
+        large = await load.appends(log, payload, 64, seconds)
+        after = log.stats()
+        size = round_up((after.written_bytes - before.written_bytes) // max(1, after.groups - before.groups))
+        await load.drop_all(log)
+        bandwidth = await asyncio.to_thread(self._device.bandwidth, size, seconds)
+        self._add("P5", large.per_s * len(payload), bandwidth)
+        self.verdicts["P5"].note = f"write size {size >> 10} KiB"
+
+    def _add(self, target: str, ours: float, limit: float) -> None:
+        self.verdicts[target].points.append(Point(ours, limit))
+
+
+def round_up(length: int) -> int:
+    """To whole blocks of 4 KiB, at least one: the size of a write that O_DIRECT takes."""
+    return max(1, -(-length // FLOOR_BYTES)) * FLOOR_BYTES
+
+
+async def rate_rounds(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """All rounds of P1 to P5: names as they begin, then the verdicts."""
+    async with AsyncExitStack() as stack:
+        log = await stack.enter_async_context(walsvc.open(os.path.join(place, "rates"), config=config))
+        await load.grown_up(log)
+        rates = Rates(log, device, plan)
+        for number in range(plan.rounds):
+            async for name in rates.round():
+                yield f"{name}, round {number + 1} of {plan.rounds}"
+        for verdict in rates.verdicts.values():
+            yield verdict
+
+
+async def curve(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[dict[str, Any]]:
+    """For each number of tasks: what the log does, with latencies and group sizes, and what the limits allow."""
+    for tasks in CURVE_TASKS:
+        path = os.path.join(place, f"curve-{tasks}")
+        floor = await asyncio.to_thread(device.floor, FLOOR_BYTES, plan.seconds / 4)
+        ceiling = await load.ceiling(tasks, plan.seconds / 2)
+        outcome = await measure(
+            path, Workload(tasks=tasks, payload_bytes=PAYLOAD_BYTES, seconds=plan.seconds), config=config
+        )
+        yield {
+            "curve": tasks,
+            "payload_bytes": PAYLOAD_BYTES,
+            "records_per_s": outcome.records_per_s,
+            "limit_per_s": tasks / (floor + tasks / ceiling.per_s),
+            "ceiling_per_s": ceiling.per_s,
+            "floor_us": floor * 1e6,
+            "latency_us": asdict(outcome.latency_us),
+            "group_records_mean": outcome.group_records_mean,
+            "group_records_max": outcome.group_records_max,
+            "syncs": outcome.syncs,
+            "loop_lag_us": asdict(outcome.loop_lag_us),
+        }

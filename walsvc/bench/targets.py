@@ -1,0 +1,107 @@
+"""The targets P1 to P11 and how a measurement is held against them. Each is a ratio of two things measured in turn."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from walsvc.bench.environment import Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for.
+
+    Attributes:
+        id: "P1" to "P11", with a letter where one of them asks for several things.
+        what: in words.
+        need: the ratio that the median of the rounds must reach.
+        at_most: the ratio must not be above `need`; otherwise not below it.
+        unit: of `ours` and `limit`.
+        limit: what `ours` is divided by, in words.
+    """
+
+    id: str
+    what: str
+    need: float
+    at_most: bool
+    unit: str
+    limit: str
+
+    def says(self) -> str:
+        """The bound in words."""
+        times = "" if self.need == 1 else f"{self.need:g} x "
+        return f"{'<=' if self.at_most else '>='} {times}{self.limit}"
+
+
+class Point(NamedTuple):
+    """One round of one target."""
+
+    ours: float
+    limit: float
+
+
+@dataclass(slots=True)
+class Verdict:
+    """A target with what was measured.
+
+    `note` says what was left out or made smaller. Where not `durable` (a memory-backed file system) nothing is judged.
+    """
+
+    target: Target
+    points: list[Point] = field(default_factory=list)
+    note: str = ""
+    durable: bool = True
+
+    @property
+    def ratio(self) -> Spread | None:
+        """Of the rounds; None when nothing was measured."""
+        return Spread.of(ours / limit for ours, limit in self.points) if self.points else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the target; None when nothing was measured, or nothing durable."""
+        if self.ratio is None or not self.durable:
+            return None
+        reaches: Callable[[float, float], bool] = operator.le if self.target.at_most else operator.ge
+        return reaches(self.ratio.median, self.target.need)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        ratio = self.ratio
+        return {
+            "target": self.target.id,
+            "what": self.target.what,
+            "need": self.target.need,
+            "at_most": self.target.at_most,
+            "unit": self.target.unit,
+            "limit_is": self.target.limit,
+            "ours": [point.ours for point in self.points],
+            "limit": [point.limit for point in self.points],
+            "ratio": None if ratio is None else ratio._asdict(),
+            "met": self.met,
+            "note": self.note,
+        }
+
+
+Verdicts = AsyncIterator[Verdict]
+
+P1 = Target("P1", "1 task, p50 of an append", 1.10, True, "us", "floor(4 KiB)")
+P2 = Target("P2", "64 tasks", 0.75, False, "records/s", "64 / (floor + 64 / ceiling(64))")
+P3 = Target("P3", "1,024 tasks", 0.60, False, "records/s", "ceiling(1,024)")
+P4A = Target("P4a", "append_batch of 256, 1 task", 1.0, False, "records/s", "2 M/s")
+P4B = Target("P4b", "append_batch of 256, 1 task", 3.0, False, "records/s", "P3's throughput")
+P5 = Target("P5", "64 tasks, 64 KiB payloads", 0.85, False, "B/s", "device loop at the same write size")
+P6A = Target("P6a", "replay of 128 B, async for", 1.0, False, "records/s", "0.5 M/s")
+P6B = Target("P6b", "replay of 128 B, batched", 1.0, False, "records/s", "2 M/s")
+P6C = Target("P6c", "replay of 16 KiB", 0.70, False, "B/s", "plain sequential reading")
+P7 = Target("P7", "opening a clean log of 10 GiB", 2.0, True, "ms", "opening one of 100 MiB")
+P8A = Target("P8a", "memory over 10 M appends", 1.0, True, "MiB", "8 MiB of growth after the first tenth")
+P8B = Target("P8b", "page cache while 4 GiB are written", 1.0, True, "MiB", "16 MiB of growth")
+P9 = Target("P9", "loop lag p99.9, 1,024 tasks, rotations", 1.0, True, "us", "5 ms")
+P10 = Target("P10", "p50 of the append that rotates", 1.5, True, "us", "p50 of an ordinary one")
+P11A = Target("P11a", "append beside 10,000 segments, p50", 1.25, True, "us", "beside 10 segments")
+P11B = Target("P11b", "seek among 10,000 segments, p50", 1.25, True, "us", "among 10 segments")
+P11C = Target("P11c", "append and seek with 100,000 topics", 1.25, True, "us", "with 1 topic")

@@ -1,0 +1,282 @@
+"""Durable consumers: a name, a position that survives restarts, and records from there on.
+
+A position is metadata of the log itself, so an acknowledgement is a change that joins the next group commit. It is the
+LSN of the next record to deliver: acknowledging record n makes it n + 1, and with that everything below is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from walsvc.config import between
+from walsvc.errors import BadOption, Closed, Truncated
+from walsvc.log.joining import Place
+from walsvc.log.reader import Cursor
+from walsvc.log.topical import TopicCursor
+from walsvc.model import Record
+from walsvc.topics.delivery import Delivery
+from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
+
+if TYPE_CHECKING:
+    from walsvc.topics.topic import Source
+
+BATCH_BYTES = 1 << 20  # read_batch's default
+BATCH_RECORDS = 1 << 30
+
+
+class Consumer:
+    """Delivers a topic's records (or the whole log's) in order, and remembers which were acknowledged.
+
+    Get it by `await topic.consumer(name)` or `await log.consumer(name)`. What was delivered and not acknowledged comes again
+    when the consumer is opened the next time, or after `seek(consumer.position)`. One task at a time reads; others may
+    acknowledge meanwhile. Every method raises Closed after `close` of the consumer or the log, DurabilityLost after a
+    failed write, and Truncated while records at its position are dropped: seek goes on behind the gap.
+
+    Attributes:
+        name: its name.
+        topic: its topic's name; None: the whole log.
+        delivery: StrictlyOnce() or AtLeastOnce(...).
+    """
+
+    def __init__(
+        self, log: Source, topic: str | None, name: str, *, number: int, delivery: Delivery, place: Place
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.delivery = delivery
+        self._log = log
+        self._writer = log.writer
+        self._number = number
+        self._key = key_of(number, name)
+        self._place = place
+        self._turns = place.turns
+        self._cursor = self._cursor_at(place.following)
+        self._ahead: deque[Record] = deque()  # read, not yet delivered
+        self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
+        self._unsaved = 0  # records acknowledged and not known to be durable as such
+        self._reading = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._open = True
+
+    # ---- looking
+
+    @property
+    def position(self) -> int:
+        """LSN of the next record to be acknowledged, or below that: everything before it is done."""
+        return max(self._place.position, self._writer._metadata.positions.get(self._key, 0))
+
+    async def lag(self) -> int:
+        """How many records are in the topic and not acknowledged. Reads a part of the log to count them."""
+        self._check()
+        limit = await self._log._settled()
+        self._check_position()
+        position = self.position
+        if self._number == WHOLE_LOG:
+            return max(limit - position, 0)
+        total, _ = self._writer._topic_sums(self._number)
+        return total - await TopicCursor(self._log._disk, self._log, position, self._number).count_before()
+
+    # ---- reading
+
+    async def next(self) -> Record:
+        """The next record; waits for one. It is not acknowledged by that."""
+        async with self._reading:
+            await self._have_one()
+            return self._deliver()
+
+    async def peek(self) -> Record:
+        """Like next, but it stays the next one; repeatable. It may be acknowledged."""
+        async with self._reading:
+            await self._have_one()
+            record = self._ahead[0]
+            self._show(record.lsn)
+            return record
+
+    async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
+        """The next records that are there: at least one, for which it waits; no more than `max_records`, and together no
+        more payload than `max_bytes`, unless the first alone is larger."""
+        between("max_bytes", max_bytes, 1, 1 << 62)
+        between("max_records", max_records, 1, 1 << 62)
+        async with self._reading:
+            await self._have_one()
+            batch = [self._deliver()]
+            size = len(batch[0].payload)
+            while len(batch) < max_records:
+                if not self._ahead and not await self._read_on():
+                    break
+                size += len(self._ahead[0].payload)
+                if size > max_bytes:
+                    break
+                batch.append(self._deliver())
+            return batch
+
+    def __aiter__(self) -> Consumer:
+        return self
+
+    async def __anext__(self) -> Record:
+        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log is closed."""
+        try:
+            if self._shown and self._shown[0] < self._place.following:
+                await self.ack(self._place.following - 1)
+            return await self.next()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    def _deliver(self) -> Record:
+        record = self._ahead.popleft()
+        self._show(record.lsn)
+        self._place.following = record.lsn + 1
+        return record
+
+    def _show(self, lsn: int) -> None:
+        if not self._shown or self._shown[-1] < lsn:
+            self._shown.append(lsn)
+
+    async def _have_one(self) -> None:
+        """Wait until a record is read ahead."""
+        while True:
+            self._check_place()
+            if self._ahead or await self._read_on():
+                return
+            following = self._cursor.next_lsn
+            if following <= self._writer.durable_lsn:
+                continue
+            if (terminal := self._writer._terminal()) is not None:
+                raise terminal
+            if self.topic is None:
+                await self._writer._durable_above(following - 1)
+            else:
+                await self._writer._topic_record(self.topic, following)
+
+    async def _read_on(self) -> bool:
+        """Read what comes next and is durable; False if there is nothing."""
+        turns = self._place.turns
+        records = await self._cursor.take(self._writer.durable_lsn + 1)
+        if turns == self._place.turns:
+            self._ahead.extend(records)
+        return bool(self._ahead)
+
+    def _check_place(self) -> None:
+        """Be where this consumer was moved to meanwhile; Truncated where records it has not seen are gone."""
+        self._check()
+        position = self.position
+        if self._turns != self._place.turns or self._cursor.next_lsn < position:
+            self._turns = self._place.turns
+            self._ahead.clear()
+            self._shown.clear()
+            self._unsaved = 0
+            self._place.following = max(self._place.following, position)
+            self._cursor = self._cursor_at(self._place.following)
+        self._check_position()
+
+    def _check_position(self) -> None:
+        first, position = self._log.first_lsn, self.position
+        if position < first:
+            raise Truncated(
+                f"consumer {self.name!r} was overtaken: records from LSN {position} on were dropped",
+                path=self._log.path,
+                lsn=position,
+                expected=f"at least LSN {first}",
+                hint='seek("first") to go on with what is left',
+            )
+
+    def _cursor_at(self, lsn: int) -> Cursor:
+        if self._number == WHOLE_LOG:
+            return Cursor(self._log._disk, self._log, lsn)
+        return TopicCursor(self._log._disk, self._log, lsn, self._number)
+
+    # ---- acknowledging
+
+    async def ack(self, lsn: int) -> None:
+        """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it.
+
+        When it returns, that is durable with StrictlyOnce; with AtLeastOnce it may be repeated as its delivery says. An LSN
+        that was acknowledged before changes nothing.
+
+        Raises:
+            BadOption: a record up to `lsn` was not delivered yet; NoSpace: try again when there is room.
+        """
+        self._check()
+        if not isinstance(lsn, int) or isinstance(lsn, bool) or lsn < 1:
+            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
+        async with self._saving:
+            if lsn < self.position:
+                return
+            if not self._shown or lsn > self._shown[-1]:
+                raise BadOption(
+                    f"LSN {lsn} was not delivered to consumer {self.name!r} yet",
+                    path=self._log.path,
+                    lsn=lsn,
+                    hint="to skip records use seek",
+                )
+            turns, done = self._place.turns, 0
+            while done < len(self._shown) and self._shown[done] <= lsn:
+                done += 1
+            await self._save(lsn + 1, done)
+            if turns == self._place.turns:
+                self._acknowledged(lsn + 1)
+
+    def _acknowledged(self, position: int) -> None:
+        self._place.position = max(self._place.position, position)
+        while self._shown and self._shown[0] < position:
+            self._shown.popleft()
+        if self._place.following < position:  # it was only peeked at
+            self._place.following = position
+            while self._ahead and self._ahead[0].lsn < position:
+                self._ahead.popleft()
+
+    async def _save(self, position: int, records: int) -> None:
+        """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
+        self._unsaved += records
+        if self._unsaved >= self.delivery.persist_every:
+            await self._writer._join(lambda: {"positions": {self._key: position}})
+            self._unsaved = 0
+        else:
+            self._writer._join_lazily(lambda: {"positions": {self._key: position}})
+        self._log._consumed(position)
+
+    async def seek(self, to: Start) -> None:
+        """Go on at `to` ("first", "next", or an LSN from first_lsn to next_lsn), forward or back; durable on return.
+
+        What was acknowledged and lies behind `to` is delivered again.
+        """
+        self._check()
+        async with self._saving:
+            await self._writer._join(lambda: {"positions": {self._key: check_start(self._writer, to)}})
+            lsn = self._writer._metadata.positions[self._key]
+            self._place.move(lsn, lsn)
+        self._log._consumed(lsn)
+
+    # ---- ending
+
+    def _check(self) -> None:
+        self._writer._check_open()
+        if not self._open:
+            raise Closed(f"consumer {self.name!r} is closed", path=self._log.path, hint="open it again")
+
+    async def close(self) -> None:
+        """Make what was acknowledged durable, and let others open the name. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            if self._unsaved and self._writer._terminal() is None:
+                await self._writer._join(lambda: {"positions": {self._key: self.position}})
+        finally:
+            if self._writer._places.get(self._key) is self._place:
+                del self._writer._places[self._key]
+
+    async def __aenter__(self) -> Consumer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        of: Any = "the log" if self.topic is None else repr(self.topic)
+        return f"Consumer({self.name!r} of {of}, position={self.position})"

@@ -1,0 +1,74 @@
+"""Names of topics, consumers and holders, and what positions mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from walsvc.errors import BadOption
+from walsvc.format.meta import NAME_BYTES_MAX
+
+if TYPE_CHECKING:
+    from walsvc.log.writer import WalWriter
+
+Start = int | str  # an LSN, "first" or "next"
+WHOLE_LOG = 0  # number of the "topic" that consumers of the whole log read
+
+
+def check_name(what: str, name: object) -> str:
+    """The name, if it is a str of 1 to 255 UTF-8 bytes; else BadOption."""
+    if not isinstance(name, str):
+        raise BadOption(f"a {what}'s name must be text, not {type(name).__name__}")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadOption(f"the {what}'s name {name!r} cannot be encoded as UTF-8") from None
+    if not 1 <= length <= NAME_BYTES_MAX:
+        raise BadOption(f"the {what}'s name has {length} bytes in UTF-8", hint=f"allowed: 1 to {NAME_BYTES_MAX}")
+    return name
+
+
+def key_of(topic: int, consumer: str) -> str:
+    """A consumer's key in the metadata's `positions`."""
+    return f"{topic}/{consumer}"
+
+
+def parse_key(key: str) -> tuple[int, str]:
+    """Topic number and consumer of a key."""
+    number, _, consumer = key.partition("/")
+    return int(number), consumer
+
+
+def check_start(writer: WalWriter, start: Start) -> int:
+    """The LSN that `start` means now. BadOption unless it is "first", "next", or an LSN from first_lsn to next_lsn."""
+    first, following = writer._metadata.truncated, writer.next_lsn
+    if start == "first":
+        return first
+    if start == "next":
+        return following
+    if not isinstance(start, int) or isinstance(start, bool) or not first <= start <= following:
+        raise BadOption(
+            f"{start!r} is no position in this log",
+            path=writer._disk.path,
+            hint=f'"first", "next", or an LSN from {first} to {following}',
+        )
+    return start
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus:
+    """A consumer as `consumers()` lists it.
+
+    Attributes:
+        name: its name.
+        topic: name of its topic; None: it reads the whole log.
+        position: LSN of the next record to deliver, or below that.
+        lag: records not yet acknowledged; None where some of them were dropped.
+        in_use: it is open in this process.
+    """
+
+    name: str
+    topic: str | None
+    position: int
+    lag: int | None
+    in_use: bool

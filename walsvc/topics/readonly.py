@@ -1,0 +1,55 @@
+"""Topics of a log that is opened with read_only=True."""
+
+from __future__ import annotations
+
+from walsvc.log.pins import pins_of
+from walsvc.log.readonly import ReadOnlyLog
+from walsvc.log.topical import TopicCursor
+from walsvc.model import Retention
+from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
+from walsvc.topics.topic import TopicReader
+
+
+class ReadOnlyTopics(ReadOnlyLog):
+    """A ReadOnlyLog with the reading half of topics, and a look at consumers and retention."""
+
+    def topic(self, name: str) -> TopicReader:
+        """The topic `name`, for reading, following and counting."""
+        return TopicReader(self, check_name("topic", name))
+
+    def topics(self) -> list[str]:
+        """Names of all topics, in the order in which they were made."""
+        return list(self._metadata.topics)
+
+    def holds(self) -> dict[str, int]:
+        """The holders and the lowest LSN that each of them needs."""
+        return dict(self._metadata.holds)
+
+    def retention(self) -> Retention:
+        """What is kept and who needs it."""
+        lengths = self._lengths()
+        return Retention(
+            first_lsn=self.first_lsn,
+            next_lsn=self.next_lsn,
+            segments=len(lengths),
+            bytes=sum(lengths.values()),
+            pins=pins_of(self._metadata, self.next_lsn, lengths),
+        )
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """All consumers, those of the whole log first; `in_use` is False, since only the writer knows."""
+        limit = await self._settled()
+        positions = sorted((*parse_key(key), position) for key, position in self._metadata.positions.items())
+        return [await self._status(number, name, position, limit) for number, name, position in positions]
+
+    async def _status(self, number: int, name: str, position: int, limit: int) -> ConsumerStatus:
+        lag: int | None = None
+        if position >= self.first_lsn and number == WHOLE_LOG:
+            lag = max(limit - position, 0)
+        elif position >= self.first_lsn:
+            total, _ = await self._sums(number)
+            lag = total - await TopicCursor(self._disk, self, position, number).count_before()
+        return ConsumerStatus(name, self._metadata.names[number], position, lag, False)
+
+    # what would write raises Closed, as in ReadOnlyLog
+    consumer = move_consumer = delete_consumer = hold = release = reclaim = ReadOnlyLog._refuse_later

@@ -1,0 +1,207 @@
+"""Topics: named sequences of records on the one shared log. All topics share the group commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from walsvc.errors import Truncated
+from walsvc.log.group import Labels
+from walsvc.log.topical import TopicCursor
+from walsvc.model import AppendResult, Mode, Record, Strict
+from walsvc.topics.consumer import Consumer
+from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from walsvc.disk.base import Disk
+    from walsvc.log.results import BatchResult
+    from walsvc.log.summaries import Summaries
+    from walsvc.log.writer import WalWriter
+
+
+class Readable(Protocol):
+    """What reading a topic needs of a log."""
+
+    path: str
+    _disk: Disk
+
+    @property
+    def first_lsn(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    async def look_again(self) -> bool: ...
+    def segment_ids(self) -> list[int]: ...
+    def segment_file(self, first_lsn: int) -> tuple[str, int]: ...
+    @property
+    def topic_names(self) -> Sequence[str | None]: ...
+    @property
+    def summaries(self) -> Summaries: ...
+    def read(
+        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    ) -> AsyncIterator[Record]: ...
+    def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]: ...
+    def topic_number(self, name: str) -> int | None: ...
+    async def _settled(self) -> int:
+        """Make durable what was accepted; returns the LSN behind it."""
+
+    async def _sums(self, number: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one (0: none), as far as they are visible."""
+
+
+class Source(Readable, Protocol):
+    """What consumers and appending need besides."""
+
+    writer: WalWriter
+
+    def _consumed(self, lsn: int) -> None:
+        """A consumer has passed `lsn`: there may be something to reclaim."""
+
+
+class TopicReader:
+    """The reading half of a topic.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, log: Readable, name: str) -> None:
+        self.name = name
+        self._reads = log
+
+    def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:
+        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read."""
+        return self._reads.read(start, stop, topic=self.name)
+
+    def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+        """Iterate over the topic's durable records, then wait for new ones. See Log.follow."""
+        return self._reads.follow(start, topic=self.name)
+
+    async def count(self) -> int:
+        """How many records of the topic are visible.
+
+        Reads at most the oldest segment (its opening snapshot, and what truncation hides in it), however long the log is.
+        """
+        await self._reads._settled()
+        number = self._reads.topic_number(self.name)
+        if number is None:
+            return 0
+        total, _ = await self._reads._sums(number)
+        while True:
+            cursor = TopicCursor(self._reads._disk, self._reads, self._reads.first_lsn, number)
+            try:
+                return total - await cursor.count_before()
+            except Truncated:
+                continue  # meanwhile
+
+    async def first_lsn(self) -> int | None:
+        """LSN of the topic's first visible record, None if there is none. Skips segments without the topic."""
+        limit = await self._reads._settled()
+        number = self._reads.topic_number(self.name)
+        if number is None:
+            return None
+        while True:
+            cursor = TopicCursor(self._reads._disk, self._reads, self._reads.first_lsn, number)
+            try:
+                records = await cursor.take(limit)
+            except Truncated:
+                continue
+            return records[0].lsn if records else None
+
+    async def last_lsn(self) -> int | None:
+        """LSN of the topic's last record, None if there is none."""
+        await self._reads._settled()
+        number = self._reads.topic_number(self.name)
+        if number is None:
+            return None
+        _, last = await self._reads._sums(number)
+        return last if last >= self._reads.first_lsn else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class Topic(TopicReader):
+    """A topic of a log that is open for writing; get it by `log.topic(name)`, which costs nothing and writes nothing.
+
+    The topic exists in the log from its first record or consumer on.
+    """
+
+    def __init__(self, log: Source, name: str) -> None:
+        super().__init__(log, name)
+        self._log = log
+        self._writer = log.writer
+        self._labels: Labels | None = None
+
+    # ---- appending
+
+    def append(
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Append one record to the topic; see WalWriter.append."""
+        if mode is Strict and not type and attributes is None:
+            labels = self._labels
+            if labels is None and (number := self._writer._metadata.topics.get(self.name)) is not None:
+                labels = self._labels = Labels(topic=number)
+            return self._writer._append_topic(self.name, labels, payload)
+        entry = self._writer._single(payload, mode, type, attributes, self.name)
+        return self._writer._enter(entry, wait=True)
+
+    def append_nowait(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        entry = self._writer._single(payload, mode, type, attributes, self.name)
+        return self._writer._enter(entry, wait=False)
+
+    def append_batch(
+        self,
+        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
+        *,
+        mode: Mode = Strict,
+    ) -> asyncio.Future[BatchResult]:
+        """Append several records to the topic atomically; see WalWriter.append_batch."""
+        return self._writer._append_batch(payloads, mode, self.name)
+
+    # ---- consumers
+
+    async def consumer(
+        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
+    ) -> Consumer:
+        """Open the topic's consumer `name`, making it if there is none; it exists, durably, until it is deleted.
+
+        Args:
+            name: 1 to 255 bytes in UTF-8.
+            delivery: StrictlyOnce or AtLeastOnce(persist_every=n).
+            start: where a new consumer begins: "first" (all that is there), "next" (only what comes), or an LSN. One that
+                exists goes on at its position.
+
+        Raises:
+            InUse: it is open already. BadOption: `name` or `start`.
+        """
+        return await Registry(self._log, self.name).open(name, delivery, start)
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """The topic's consumers, by name."""
+        return await Registry(self._log, self.name).list()
+
+    async def move_consumer(self, name: str, to: Start) -> None:
+        """Set the position of a consumer that is not open, durably. InUse, BadOption (also: no such consumer)."""
+        await Registry(self._log, self.name).move(name, to)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Forget a consumer that is not open, durably: it holds nothing back any more. InUse, BadOption."""
+        await Registry(self._log, self.name).delete(name)
