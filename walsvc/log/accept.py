@@ -80,7 +80,6 @@ class Acceptor(Committer):
         self._waiting: deque[Entry] = deque()
         self._room_waiters: list[asyncio.Future[None]] = []
         self._holds = 0  # truncations that new appends wait for
-        self._records_max = config.max_group_records
         self._relaxed_timer: asyncio.TimerHandle | None = None
         super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
 
@@ -169,7 +168,7 @@ class Acceptor(Committer):
         pending = self._pending_bytes + self._filled_bytes + entry.size
         if pending > self._config.max_pending_bytes:
             return False
-        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_max
+        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_limit
 
     def _topic_bytes(self, entry: Entry, in_summary: int = 0) -> int:
         """What an entry may add to its group's metadata, if its topic is new, and to its segment's summary."""

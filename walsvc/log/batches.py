@@ -73,7 +73,7 @@ async def stream_batch(
 async def chunks(writer: WalWriter, head: list[bytes], rest: Source) -> AsyncGenerator[list[bytes], None]:
     """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, and whatever
     the source raises."""
-    limit, count_max = writer._config.max_group_bytes, writer._records_max
+    limit, count_max = writer._config.max_group_bytes, writer._config.max_group_records
     chunk, size, total = list(head), sum(map(len, head)), sum(map(len, head))
     async for payload in every(rest):
         piece = writer._checked(payload)

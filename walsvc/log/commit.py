@@ -29,6 +29,7 @@ from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment, durable_write, install
 
+CROWD_MIN = 32  # appenders from which on it pays to commit them in two halves that take turns
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
 
@@ -72,9 +73,19 @@ class Committer(Filling):
         self._groups += 1
         self._written_bytes += length
         self._group_records_max = max(self._group_records_max, len(group.payloads))
+        self._crowd = max(sum(len(each.payloads) for each in self._in_flight), self._crowd * 7 // 8)
+        self._set_records_limit()
         group.submitted_at = time.perf_counter()
         offset = group.offset - len(group.prefix)
         self._disk.submit(Write(group.segment.file, offset, view, self._written, group))
+
+    def _set_records_limit(self) -> None:
+        """With room in the pipeline, close a group at half the crowd: while one half is on the device, the other half is
+        woken, appends and is encoded. All in one group would leave the device idle meanwhile, and then the loop."""
+        limit = self._config.max_group_records
+        if self._crowd >= CROWD_MIN and len(self._in_flight) < PIPELINE:
+            limit = min(limit, self._crowd // 2)
+        self._records_limit = limit
 
     def _written(self, write: Write, error: OSError | None) -> None:
         """The disk's answer: every byte written and synced, or an error."""
@@ -106,6 +117,7 @@ class Committer(Filling):
                 self._durable_lsn = head.next_lsn - 1
                 durable += self._batch_groups
                 self._batch_groups.clear()
+        self._set_records_limit()
         self._pump()
         for head in durable:
             head.resolve(self._sync_us_last)

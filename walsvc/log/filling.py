@@ -66,6 +66,7 @@ class Filling(ABC):
         self._room_set = -1  # what _room was when it was last set: the difference is what was added since
         self._used = 0  # bytes of records and index in the filling group when _room was last set
         self._record_cost = LENGTH_BYTES
+        self._records_limit = config.max_group_records  # of the filling group; Committer lowers it to overlap groups
         self._commit_wanted = False
         self._pump_scheduled = False
         self._ready: deque[Group] = deque()
@@ -76,6 +77,7 @@ class Filling(ABC):
         self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
         self._batch_mark: tuple[array[int], array[int], dict[int, Tally]] | None = None  # the sums by topic before it
         self._topic_waiters: dict[str, list[asyncio.Future[None]]] = {}  # by topic: who waits for its next record
+        self._crowd = 0  # records in flight at once, lately
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
         self._on_rotation: Callable[[], None] | None = None  # called when a new segment has begun

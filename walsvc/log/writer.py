@@ -107,7 +107,7 @@ class WalWriter(Joiner):
             if (
                 room >= 0
                 and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
+                and len(self._payloads) < self._records_limit
                 and get_ident() == self._thread
             ):
                 if not self._commit_wanted:
@@ -141,7 +141,7 @@ class WalWriter(Joiner):
                 and self._record_cost > LENGTH_BYTES  # the group has labels
                 and labels.topic in self._metadata.tally  # the segment's summary has its row
                 and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
+                and len(self._payloads) < self._records_limit
                 and get_ident() == self._thread
             ):
                 if not self._commit_wanted:
