@@ -19,7 +19,7 @@ DEFECTS = 17
 
 
 @cache
-def tests_in(file: str) -> frozenset[str]:
+def names_in(file: str) -> frozenset[str]:
     """Names of the test functions of a file, found without running it."""
     tree = ast.parse((TESTS / file).read_text())
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -36,7 +36,7 @@ def section(title: str) -> str:
 def test_every_test_that_the_document_names_exists() -> None:
     named = NAMED.findall(DOCUMENT)
     assert len(named) > FAULTS
-    assert [f"{file}::{test}" for file, test in named if test not in tests_in(file)] == []
+    assert [f"{file}::{test}" for file, test in named if test not in names_in(file)] == []
 
 
 def test_every_mention_of_a_test_is_one_that_is_checked() -> None:
@@ -53,7 +53,7 @@ def test_every_fault_has_a_row_and_a_test() -> None:
 def test_every_defect_of_others_has_a_test_under_its_name() -> None:
     named = {test for _, test in NAMED.findall(section("Defects of others"))}
     assert len(named) == DEFECTS
-    assert named <= tests_in("crash/test_defects.py")
+    assert named <= names_in("crash/test_defects.py")
 
 
 def test_number_of_planted_bugs_is_right() -> None:

@@ -23,6 +23,7 @@ TINY = Plan(
     short_log_bytes=MIB,
     memory_appends=2_000,
     segments=12,
+    topics=20,
 )
 AT_MOST = Target("P1", "what", 1.5, True, "us", "limit")
 AT_LEAST = Target("P2", "what", 0.75, False, "records/s", "limit")
@@ -77,7 +78,7 @@ async def test_a_run_measures_every_target_and_leaves_nothing_behind(tmp_path: P
     outcome = await limits.run(str(place), TINY, config, environment=environment, results=results, tick=said.append)
     everything = {value.id for value in vars(targets).values() if isinstance(value, Target)}
     assert {verdict.target.id for verdict in outcome.verdicts} == everything
-    assert {f"P{number}" for number in range(1, 12)} == {name.rstrip("abc") for name in everything}
+    assert {f"P{number}" for number in range(1, 12)} == {name.rstrip("abcd") for name in everything}
     for verdict in outcome.verdicts:
         if verdict.met is None and verdict.durable:
             assert verdict.note, f"{verdict.target.id} was left out without a reason"

@@ -167,7 +167,7 @@ class Workload:
         self.model.settle()
         first, after = self.log.first_lsn, self.log.next_lsn
         lsn = after - 1 - int(share * share * (after - first))  # mostly near the end
-        if lsn == after - 1:
+        if lsn == after - 1 and not self.model.waiting:  # else what waits may be accepted, and cut, before its turn comes
             await self.log.truncate_after(lsn)
             return
         self.model.cutting(lsn)
@@ -177,6 +177,8 @@ class Workload:
             self.model.cut_abandoned()
             raise
         self.model.settle()
+        if lsn == after - 1:
+            self.model.cut = None  # if it is still to come, nothing was there to cut
         require(self.model.cut is None, f"truncate_after({lsn}) returned, next_lsn is {self.log.next_lsn}")
 
     async def perhaps_wait(self) -> None:

@@ -9,39 +9,48 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .catalogue import MUTANTS
 from .nursery import Nursery
+
+PIPE_COLUMNS = 140  # room for whole names where nobody resizes a window
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Plant bugs and see what finds them.")
     parser.add_argument("--only", default="", help="mutants whose name contains this text")
+    parser.add_argument("--reasons", action="store_true", help="also print what each test said")
     options = parser.parse_args(arguments)
-    console, started = Console(), time.monotonic()
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
-    table = Table(title="planted bugs", caption_justify="left")
-    table.add_column("mutant")
-    table.add_column("killed by")
+    if not chosen:
+        parser.error(f"no mutant has {options.only!r} in its name")
+    started, console = time.monotonic(), Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_COLUMNS)
+    table = Table(title="planted bugs")
+    table.add_column("mutant", overflow="fold")
+    table.add_column("killed by", overflow="fold")
     table.add_column("seconds", justify="right")
-    with tempfile.TemporaryDirectory() as directory:
+    killed = 0
+    with tempfile.TemporaryDirectory() as directory, console.status("the tests without any mutant") as status:
         nursery = Nursery(Path(directory))
         if trouble := nursery.check(chosen):
             console.print(trouble, markup=False)
             console.print("The tests fail without any mutant.")
             return 1
-        killed = 0
         for mutant in chosen:
+            status.update(mutant.name)
             outcome = nursery.run(mutant)
             killed += outcome.killer is not None
             found = outcome.killer.rpartition("::")[2] if outcome.killer else f"SURVIVED {outcome.reason}"
-            table.add_row(mutant.name, found, f"{outcome.seconds:.1f}")
-            if not console.is_terminal:
-                print(f"{mutant.name}: {found}: {outcome.reason}", flush=True)
+            table.add_row(mutant.name, Text(found), f"{outcome.seconds:.1f}")
+            if options.reasons:
+                console.print(Text(f"{mutant.name}: {outcome.reason}"))
     console.print(table)
     console.print(f"{killed} of {len(chosen)} killed in {time.monotonic() - started:.0f} s")
-    return 0 if killed == len(chosen) and chosen else 1
+    return 0 if killed == len(chosen) else 1
 
 
 if __name__ == "__main__":

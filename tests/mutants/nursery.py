@@ -16,10 +16,10 @@ from .catalogue import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60
-REASON = re.compile(r"^E +(.*(?:Error|Failed|Corruption|Deadlock|assert)\b.*)", re.MULTILINE)
+REASON = re.compile(r"^E +(?![-+?\s])(.*(?:Error|Failed|Corruption|Deadlock|assert)\b.*)", re.MULTILINE)
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 COPIED = ("walsvc", "tests", "pyproject.toml")
-PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")
+PYTEST = f"-m pytest -x -q --timeout={TIMEOUT_S} -p no:cacheprovider -p pytest_asyncio.plugin -p pytest_timeout".split()
 
 
 class Outcome(NamedTuple):
@@ -84,7 +84,7 @@ class Nursery:
             compiled.unlink()
 
     def _python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the interpreter on the copy. A run that hangs ends with a failing code of its own."""
+        """Run the interpreter on the copy, on nothing but the copy. A test that hangs fails by pytest's own timeout."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
         values = {**inherited, "PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
         return subprocess.run(

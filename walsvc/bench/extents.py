@@ -26,6 +26,7 @@ FEW_SEGMENTS = 10
 SMALL_SEGMENT = 64 * KIB
 LAG_SEGMENT = 8 * MIB
 SEEKS = 200
+TOPICS_AT_ONCE = 1_000
 
 
 async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
@@ -107,7 +108,55 @@ async def growth(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
         await many.close()
     yield appending
     yield seeking
-    yield Verdict(targets.P11C, note="this version has no topics")
+
+
+async def topics(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P11: appending to, and seeking in, one topic of one and of many; both logs hold equally many records."""
+    note = "" if plan.topics == 100_000 else f"quick: {plan.topics:,} topics"
+    appending, seeking = Verdict(targets.P11C, note=note), Verdict(targets.P11D, note=note)
+    yield f"P11, making {plan.topics:,} topics"
+    async with (
+        walsvc.open(os.path.join(place, "one-topic"), config=config) as one,
+        walsvc.open(os.path.join(place, "many-topics"), config=config) as many,
+    ):
+        for log, count in ((one, 1), (many, plan.topics)):
+            for start in range(0, plan.topics, TOPICS_AT_ONCE):
+                numbers = range(start, min(start + TOPICS_AT_ONCE, plan.topics))
+                await asyncio.gather(*(log.topic(f"topic-{number % count}").append(b"first") for number in numbers))
+        for number in range(plan.rounds):
+            yield f"P11, topics, round {number + 1} of {plan.rounds}"
+            ours = [
+                await topic_append_us(log, count, plan.seconds / 2) for log, count in ((many, plan.topics), (one, 1))
+            ]
+            appending.points.append(Point(*ours))
+            ours = [await topic_seek_us(log, count, plan.topics) for log, count in ((many, plan.topics), (one, 1))]
+            seeking.points.append(Point(*ours))
+    yield appending
+    yield seeking
+
+
+async def topic_append_us(log: Log, topics: int, seconds: float) -> float:
+    """Median append of one task, to a topic that changes every time."""
+    payload, clock = os.urandom(128), time.perf_counter
+    taken: list[float] = []
+    chosen = [log.topic(f"topic-{random.randrange(topics)}") for _ in range(min(topics, 1000))]
+    deadline = clock() + seconds
+    while (began := clock()) < deadline:
+        await chosen[len(taken) % len(chosen)].append(payload)
+        taken.append(clock() - began)
+    return median(taken) * 1e6
+
+
+async def topic_seek_us(log: Log, topics: int, records: int) -> float:
+    """Median of reading one of the first `records` records through its topic."""
+    taken = []
+    for _ in range(SEEKS):
+        lsn = random.randint(1, records)
+        began = time.perf_counter()
+        found = [record.lsn async for record in log.topic(f"topic-{(lsn - 1) % topics}").read(lsn, lsn + 1)]
+        taken.append(time.perf_counter() - began)
+        assert found == [lsn]
+    return median(taken) * 1e6
 
 
 async def many_segments(path: str, count: int, config: WalConfig) -> None:

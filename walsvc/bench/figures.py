@@ -161,7 +161,7 @@ def curve(limits: Lines) -> Figure:
 def targets(limits: Lines) -> Figure:
     """Each target's ratio to what it is allowed or asked to be: right of the line is met."""
     judged = [line for line in limits if line.get("ratio") is not None and "target" in line]
-    judged.sort(key=lambda line: (int(line["target"][1:].rstrip("abc")), line["target"]), reverse=True)
+    judged.sort(key=lambda line: (int(line["target"][1:].rstrip("abcd")), line["target"]), reverse=True)
     figure = Figure(figsize=(12, 0.38 * len(judged) + 1.4), layout="constrained")
     axes = figure.subplots()
     for row, line in enumerate(judged):

@@ -18,6 +18,7 @@ class Plan:
         long_log_bytes, short_log_bytes: the logs that are opened.
         memory_appends: appends over which memory is watched.
         segments: of the log with many segments.
+        topics: of the log with many topics.
     """
 
     rounds: int = 5
@@ -28,6 +29,7 @@ class Plan:
     short_log_bytes: int = 100 * MIB
     memory_appends: int = 10_000_000
     segments: int = 10_000
+    topics: int = 100_000
 
 
 FULL = Plan()
@@ -39,4 +41,5 @@ QUICK = Plan(
     long_log_bytes=4 * GIB,
     memory_appends=1_000_000,
     segments=1_000,
+    topics=10_000,
 )

@@ -104,4 +104,5 @@ P9 = Target("P9", "loop lag p99.9, 1,024 tasks, rotations", 1.0, True, "us", "5 
 P10 = Target("P10", "p50 of the append that rotates", 1.5, True, "us", "p50 of an ordinary one")
 P11A = Target("P11a", "append beside 10,000 segments, p50", 1.25, True, "us", "beside 10 segments")
 P11B = Target("P11b", "seek among 10,000 segments, p50", 1.25, True, "us", "among 10 segments")
-P11C = Target("P11c", "append and seek with 100,000 topics", 1.25, True, "us", "with 1 topic")
+P11C = Target("P11c", "append to one of 100,000 topics, p50", 1.25, True, "us", "to the only one")
+P11D = Target("P11d", "seek in one of 100,000 topics, p50", 1.25, True, "us", "in the only one")

@@ -18,7 +18,9 @@ All of it runs on the loop's thread, and no function here awaits between reading
 
 from __future__ import annotations
 
+import errno
 import heapq
+import os
 import time
 
 from walsvc.disk.base import Write
@@ -52,13 +54,18 @@ class Committer(Filling):
     def _pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
         self._pump_scheduled = False
-        while len(self._in_flight) < PIPELINE and self._failure is None:
-            if self._ready:
-                self._submit(self._ready.popleft())
-            elif self._commit_wanted and not self._filling.empty:
-                self._cut()
-            else:
-                break
+        try:
+            while len(self._in_flight) < PIPELINE and self._failure is None:
+                if self._ready:
+                    self._submit(self._ready[0])
+                elif self._commit_wanted and not self._filling.empty:
+                    self._cut()
+                else:
+                    break
+        except MemoryError as error:  # the group is still in a queue, so its waiters are told; none is answered behind it
+            cause = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            cause.__cause__ = error
+            self._fail("no memory for a group", cause, self._segment.id, self._filling.offset, self._filling.first_lsn)
         if self._filling.empty:
             self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
 
@@ -69,7 +76,7 @@ class Committer(Filling):
         if group.batch_lsn == group.first_lsn:
             self._batch_crc = group.segment.previous_crc  # to go back here if the batch is given up
         group.encode(view, generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock())
-        self._in_flight.append(group)
+        self._in_flight.append(self._ready.popleft())
         self._groups += 1
         self._written_bytes += length
         self._group_records_max = max(self._group_records_max, len(group.payloads))
