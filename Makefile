@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants soak format clean
+.PHONY: help setup demo test bench compare mutants soak format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -30,7 +30,16 @@ test: $(READY) ## everything that CI checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+
+bench: $(READY) ## the targets P1 to P11 against this device and asyncio
+	$(BIN)/walsvc bench limits . --results bench/results
+	$(BIN)/walsvc bench plot --results bench/results
+
+compare: $(READY) ## beside every alternative; the first time, installs them into bench/peers/.env
+	PYTHON=$(abspath $(BIN)/python) sh bench/peers/install.sh
+	$(BIN)/walsvc bench compare . --results bench/results
+	$(BIN)/walsvc bench plot --results bench/results
 
 mutants: $(READY) ## plant bugs, one at a time, and print which test notices each
 	@$(BIN)/python -m tests.mutants

@@ -209,9 +209,12 @@ async def test_follow_of_a_topic_that_does_not_exist_yet(open_log):
 async def test_follow_ends_when_the_log_is_closed(open_log):
     async with open_log() as log:
         await log.topic("t").append(b"x")
-        following = asyncio.create_task(lsns(log.topic("t").follow()))
-        await asyncio.sleep(0)
-    assert await asyncio.wait_for(following, 10) == [1]
+        stream = log.topic("t").follow()
+        assert (await anext(stream)).lsn == 1
+        following = asyncio.create_task(lsns(stream))
+        while not log.writer._topic_waiters:
+            await asyncio.sleep(0)
+    assert await asyncio.wait_for(following, 10) == []
 
 
 async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatch):

@@ -152,7 +152,7 @@ class Acceptor(Committer):
                 self._cut()
                 self._pump()
             need, relabel = entry.size + cost * count, 0
-            if not self._place(need + self._topic_bytes(entry, SUMMARY_ROW_BYTES)):
+            if not self._place(need + self._topic_bytes(entry)[0], rows=SUMMARY_ROW_BYTES if entry.topic else 0):
                 return False
         self._add(entry, need + relabel, max(self._record_cost, cost))
         return True
@@ -160,31 +160,32 @@ class Acceptor(Committer):
     def _fits(self, entry: Entry, need: int) -> bool:
         """Whether the entry can join the filling group as it is."""
         group = self._filling
-        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
-        if entry.topic is not None:
-            in_segment -= self._topic_bytes(entry)
+        name_bytes, rows = self._topic_bytes(entry)
+        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - name_bytes
         if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
         pending = self._pending_bytes + self._filled_bytes + entry.size
         if pending > self._config.max_pending_bytes:
             return False
-        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_limit
+        return not self._payloads or len(self._payloads) + len(entry.payloads) <= self._records_max
 
-    def _topic_bytes(self, entry: Entry, in_summary: int = 0) -> int:
-        """What an entry may add to its group's metadata, if its topic is new, and to its segment's summary."""
+    def _topic_bytes(self, entry: Entry) -> tuple[int, int]:
+        """What an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
         if entry.topic is None:
-            return 0
+            return 0, 0
         number = self._metadata.topics.get(entry.topic)
         if number is None:
-            return SUMMARY_ROW_BYTES + change_bytes_max({"topics": {entry.topic: 0}}, {})
+            return change_bytes_max({"topics": {entry.topic: 0}}, {}), SUMMARY_ROW_BYTES
         known = number in self._metadata.tally or number in self._filling.new_topics
-        return in_summary if known else SUMMARY_ROW_BYTES
+        return 0, 0 if known else SUMMARY_ROW_BYTES
 
     def _labels_of(self, entry: Entry, group: Group) -> Labels | None:
         """An entry's labels; a new topic gets its number here, and its name goes with the group."""
         if entry.topic is None:
             return entry.labels
-        group.reserved += self._topic_bytes(entry)
+        name_bytes, rows = self._topic_bytes(entry)
+        group.reserved += name_bytes
+        group.segment.summary_bytes += rows
         number = self._metadata.topics.get(entry.topic)
         if number is None:
             number = len(self._metadata.names)

@@ -160,7 +160,6 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
     """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
     size = sum(map(len, chunk))
     need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX)
-    need += 0 if labels is None else SUMMARY_ROW_BYTES
     while True:
         if (terminal := writer._terminal()) is not None:
             raise terminal
@@ -169,7 +168,7 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
             writer._pump()
         pending = writer._pending_bytes
         fits = len(writer._ready) < READY_MAX and (pending == 0 or pending + size <= writer._config.max_pending_bytes)
-        if fits and writer._place(need):
+        if fits and writer._place(need, rows=0 if labels is None else SUMMARY_ROW_BYTES):
             return writer._filling
         await writer._room_change()
 

@@ -31,7 +31,6 @@ from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment, durable_write, install
 
-CROWD_MIN = 32  # appenders from which on it pays to commit them in two halves that take turns
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
 
@@ -46,10 +45,12 @@ class Committer(Filling):
         self._commit_wanted = True
         if not self._pump_scheduled and len(self._in_flight) < PIPELINE:
             self._pump_scheduled = True
-            if self._config.commit_delay > 0:
-                self._loop.call_later(self._config.commit_delay, self._pump)
-            else:
+            if self._commit_delay > 0:
+                self._loop.call_later(self._commit_delay, self._pump)
+            elif self._group_records_last > 1 or self._in_flight:
                 self._loop.call_soon(self._pump)
+            else:
+                self._pump()  # a lone appender has nobody to wait for, and saves a turn of the loop
 
     def _pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
@@ -62,7 +63,9 @@ class Committer(Filling):
                     self._cut()
                 else:
                     break
-        except MemoryError as error:  # the group is still in a queue, so its waiters are told; none is answered behind it
+        except (
+            MemoryError
+        ) as error:  # the group is still in a queue, so its waiters are told; none is answered behind it
             cause = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             cause.__cause__ = error
             self._fail("no memory for a group", cause, self._segment.id, self._filling.offset, self._filling.first_lsn)
@@ -80,19 +83,10 @@ class Committer(Filling):
         self._groups += 1
         self._written_bytes += length
         self._group_records_max = max(self._group_records_max, len(group.payloads))
-        self._crowd = max(sum(len(each.payloads) for each in self._in_flight), self._crowd * 7 // 8)
-        self._set_records_limit()
+        self._group_records_last = len(group.payloads)
         group.submitted_at = time.perf_counter()
         offset = group.offset - len(group.prefix)
         self._disk.submit(Write(group.segment.file, offset, view, self._written, group))
-
-    def _set_records_limit(self) -> None:
-        """With room in the pipeline, close a group at half the crowd: while one half is on the device, the other half is
-        woken, appends and is encoded. All in one group would leave the device idle meanwhile, and then the loop."""
-        limit = self._config.max_group_records
-        if self._crowd >= CROWD_MIN and len(self._in_flight) < PIPELINE:
-            limit = min(limit, self._crowd // 2)
-        self._records_limit = limit
 
     def _written(self, write: Write, error: OSError | None) -> None:
         """The disk's answer: every byte written and synced, or an error."""
@@ -118,13 +112,14 @@ class Committer(Filling):
             head = self._in_flight.popleft()
             self._pending_bytes -= head.payload_bytes
             self._batch_groups.append(head)
+            if head.prefix:
+                self._first_pending = False
             if head.passed is not None and not head.passed.done():
                 head.passed.set_result(None)
             if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
                 self._durable_lsn = head.next_lsn - 1
                 durable += self._batch_groups
                 self._batch_groups.clear()
-        self._set_records_limit()
         self._pump()
         for head in durable:
             head.resolve(self._sync_us_last)

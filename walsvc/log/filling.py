@@ -66,7 +66,7 @@ class Filling(ABC):
         self._room_set = -1  # what _room was when it was last set: the difference is what was added since
         self._used = 0  # bytes of records and index in the filling group when _room was last set
         self._record_cost = LENGTH_BYTES
-        self._records_limit = config.max_group_records  # of the filling group; Committer lowers it to overlap groups
+        self._records_max = config.max_group_records
         self._commit_wanted = False
         self._pump_scheduled = False
         self._ready: deque[Group] = deque()
@@ -77,7 +77,9 @@ class Filling(ABC):
         self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
         self._batch_mark: tuple[array[int], array[int], dict[int, Tally]] | None = None  # the sums by topic before it
         self._topic_waiters: dict[str, list[asyncio.Future[None]]] = {}  # by topic: who waits for its next record
-        self._crowd = 0  # records in flight at once, lately
+        self._commit_delay = config.commit_delay
+        self._first_pending = False  # a group that begins a segment is not durable yet
+        self._group_records_last = 0  # records of the group submitted last
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
         self._on_rotation: Callable[[], None] | None = None  # called when a new segment has begun
@@ -132,7 +134,7 @@ class Filling(ABC):
     def _pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
 
-    def _place(self, need: int, *, metadata: bool = False, joining: bool = False) -> bool:
+    def _place(self, need: int, *, rows: int = 0, metadata: bool = False, joining: bool = False) -> bool:
         """Make the filling group, which is empty, fit for `need` bytes of records and index, or of `metadata`.
 
         Metadata may use the room that is kept for it; less of it where it is `joining`, which more may follow. Begins a new segment where the active one is full. False: no room is guaranteed yet; a spare is being prepared
@@ -140,22 +142,18 @@ class Filling(ABC):
         """
         group, total = self._filling, GROUP_HEADER_BYTES + need
         assert group.empty, "only an empty group can be placed anew"
-        limit = group.segment.meta_limit if metadata else group.segment.limit
+        limit = group.segment.meta_limit if metadata else group.segment.limit_with(rows)
         if group.offset + total <= (group.segment.join_limit if joining else limit):
             return True
         wanted = self._prefix_bytes() + align_up(total, group.segment.align)
         wanted += (3 + META_BLOCKS + JOIN_BLOCKS) * group.segment.align  # as in Segment.limit, with a summary
         spare = self._spares.spare
-        if self._rotation is None and not self._first_of_segment_pending():
+        if self._rotation is None and not self._first_pending:
             if spare is not None and spare.file_bytes >= wanted:
                 self._begin_segment()
                 return True
             self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes, wanted)
         return False
-
-    def _first_of_segment_pending(self) -> bool:
-        """A group that begins a segment is not durable yet."""
-        return any(group.prefix for group in itertools.chain(self._ready, self._in_flight))
 
     def _prefix_bytes(self) -> int:
         start = max(SEGMENT_HEADER_BYTES, self._segment.align)
@@ -202,6 +200,7 @@ class Filling(ABC):
             previous_end=previous_end,
         )
         self._rotations += 1
+        self._first_pending = True
         group = Group(self._segment, len(prefix), first_lsn, prefix)
         group.attached = (old, spare)
         self._start_filling(group)
@@ -219,7 +218,7 @@ class Filling(ABC):
         self._payload_bytes += group.payload_bytes
         self._ready.append(group)
         self._start_filling(Group(group.segment, group.segment.end, group.next_lsn))
-        settled = self._rotation is None and not self._first_of_segment_pending()
+        settled = self._rotation is None and not self._first_pending
         if group.segment.end > group.segment.file_bytes // 4 and settled and self._spares.error is None:
             self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes)
 

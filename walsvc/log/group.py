@@ -58,7 +58,7 @@ class Group:
         self.meta = b""
         self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
         self.new_topics: set[int] = set()  # which no group before has in this segment
-        self.reserved = 0  # bytes that `joined`, and the segment's summary for new topics, take at most
+        self.reserved = 0  # bytes that `joined` takes at most
         # set by close():
         self.topics: array[int] | None = None  # its column of topic numbers
         self.lengths = array("I")

@@ -118,10 +118,10 @@ class Joiner(Acceptor):
         self._metadata.apply(change)
         merge(group.joined, change)
         group.reserved += size
+        self._set_room()
         if durable is not None:
             group.barriers.append((durable, None))
             self._want_commit()
-        self._set_room()
         return True
 
     def _join_room(self) -> int:

@@ -22,7 +22,8 @@ from walsvc.format.segment import segment_name, spare_name
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
 META_BLOCKS = 2  # kept free at a segment's end for metadata when no record fits any more
-JOIN_BLOCKS = 2  # more of them, for what joins a group: an acknowledgement may be what makes room on a full device
+JOIN_BLOCKS = 1  # more of them, for what joins a group: an acknowledgement may be what makes room on a full device
+SEAL_BYTES = 256  # of a seal without summary, at most
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -47,15 +48,15 @@ class Segment:
     tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
 
     @property
-    def seal_bytes(self) -> int:
-        """Room kept for the seal. Two blocks more than the summary fills, since groups end at whole blocks."""
-        return self.align if not self.summary_bytes else align_up(self.summary_bytes, self.align) + 2 * self.align
-
-    @property
     def limit(self) -> int:
         """Records end here at the latest: room is kept for the seal and some metadata, so that on a full device a log
         can still be truncated and closed in order."""
-        return self.join_limit - JOIN_BLOCKS * self.align
+        return self.limit_with(0)
+
+    def limit_with(self, summary_bytes: int) -> int:
+        """The limit of records once the summary has grown by `summary_bytes`."""
+        seal = align_up(SEAL_BYTES + self.summary_bytes + summary_bytes, self.align)
+        return self.file_bytes - seal - (META_BLOCKS + JOIN_BLOCKS) * self.align
 
     @property
     def join_limit(self) -> int:
@@ -65,7 +66,7 @@ class Segment:
     @property
     def meta_limit(self) -> int:
         """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
-        return self.file_bytes - self.seal_bytes
+        return self.file_bytes - align_up(SEAL_BYTES + self.summary_bytes, self.align)
 
 
 class Spare(NamedTuple):

@@ -107,16 +107,18 @@ class WalWriter(Joiner):
             if (
                 room >= 0
                 and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_limit
+                and len(self._payloads) < self._records_max
                 and get_ident() == self._thread
             ):
-                if not self._commit_wanted:
+                first = not self._commit_wanted
+                if first:
                     self._check_loop()  # costs a system call in CPython 3.11, so once for each group
-                    self._want_commit()
                 self._room = room
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
                 self._waiters.append(future)
+                if first:
+                    self._want_commit()
                 return future
         return self._enter(self._single(payload, mode, type, attributes), wait=True)
 
@@ -141,17 +143,19 @@ class WalWriter(Joiner):
                 and self._record_cost > LENGTH_BYTES  # the group has labels
                 and labels.topic in self._metadata.tally  # the segment's summary has its row
                 and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_limit
+                and len(self._payloads) < self._records_max
                 and get_ident() == self._thread
             ):
-                if not self._commit_wanted:
+                first = not self._commit_wanted
+                if first:
                     self._check_loop()
-                    self._want_commit()
                 self._room = room
                 self._filling.labels[len(self._payloads)] = labels
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
                 self._waiters.append(future)
+                if first:
+                    self._want_commit()
                 return future
         return self._enter(self._single(payload, Strict, 0, None, topic), wait=True)
 
@@ -272,7 +276,7 @@ class WalWriter(Joiner):
             raise Closed("the log is closed", path=self._disk.path, hint="open it again")
 
     def _check_loop(self) -> None:
-        if get_running_loop() is not self._loop or os.getpid() != self._process:
+        if get_running_loop() is not self._loop:  # None in a forked child, too
             whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
             raise WrongLoop(
                 f"the log was used from {whom}",

@@ -154,7 +154,10 @@ class Consumer:
     async def _read_on(self) -> bool:
         """Read what comes next and is durable; False if there is nothing."""
         turns = self._place.turns
-        records = await self._cursor.take(self._writer.durable_lsn + 1)
+        try:
+            records = await self._cursor.take(self._writer.durable_lsn + 1)
+        except Truncated:
+            return False  # perhaps nothing was lost, and retention has moved the position: _check_place decides
         if turns == self._place.turns:
             self._ahead.extend(records)
         return bool(self._ahead)
@@ -244,8 +247,14 @@ class Consumer:
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
+        before = self.position
+
+        def change() -> dict[str, Any]:
+            forward = isinstance(to, int) and to >= before  # then retention may have gone as far as it could meanwhile
+            return {"positions": {self._key: check_start(self._writer, max(to, self.position) if forward else to)}}
+
         async with self._saving:
-            await self._writer._join(lambda: {"positions": {self._key: check_start(self._writer, to)}})
+            await self._writer._join(change)
             lsn = self._writer._metadata.positions[self._key]
             self._place.move(lsn, lsn)
         self._log._consumed(lsn)

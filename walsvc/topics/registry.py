@@ -88,7 +88,7 @@ class Registry:
         """See Topic.delete_consumer."""
         key = self._existing(name)
         await self._writer._join(lambda: {"positions": {key: None}})
-        self._log._consumed(self._log.first_lsn)
+        self._log._consumed(self._writer.next_lsn)
 
     def _existing(self, name: str) -> str:
         check_name("consumer", name)

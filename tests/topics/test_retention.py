@@ -1,0 +1,245 @@
+"""Retention: what goes, what stays and why, who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from walsvc import AtLeastOnce, BadOption, Truncated, WalConfig
+
+
+async def write(log, count: int, *topics: str, size: int = 1000) -> None:
+    """`count` records, in turn to `topics` (none: of no topic)."""
+    for number in range(count):
+        payload = b"%d" % number + bytes(size)
+        await (log.topic(topics[number % len(topics)]).append(payload) if topics else log.append(payload))
+
+
+def held_bytes(log) -> int:
+    return log.retention().bytes
+
+
+async def settled(log) -> None:
+    """Wait until retention has done what there is to do."""
+    while log._reclaimer._task is not None or log.writer._rotation is not None:
+        await asyncio.sleep(0.001)
+
+
+async def test_nothing_is_dropped_unless_asked(open_log):
+    async with open_log() as log:
+        consumer = await log.topic("t").consumer("c")
+        await write(log, 300, "t")
+        await consumer.ack((await consumer.read_batch())[-1].lsn)
+        await settled(log)
+        assert log.first_lsn == 1
+    async with open_log() as log:
+        assert await log.reclaim() > 0
+        assert len(log.segment_ids()) == 1
+
+
+async def test_reclaim_without_consumers_and_holds_drops_nothing(open_log):
+    async with open_log() as log:
+        await write(log, 300)
+        assert await log.reclaim() == 0
+        assert log.first_lsn == 1
+
+
+async def test_segment_goes_only_when_every_consumer_has_passed_it(open_log):
+    async with open_log() as log:
+        await write(log, 300, "a", "b")
+        slow, fast = await log.topic("a").consumer("slow"), await log.topic("b").consumer("fast")
+        await fast.ack((await fast.read_batch())[-1].lsn)
+        assert await log.reclaim() == 0
+        records = await slow.read_batch()
+        await slow.ack(records[80].lsn)
+        assert await log.reclaim() > 0
+        assert log.segment_ids()[0] == log.first_lsn <= slow.position < log.segment_ids()[1]
+        assert [record.lsn async for record in log.topic("a").read()][-1] == records[-1].lsn
+        pins = log.retention().pins
+        assert [(pin.name, pin.topic, pin.lsn) for pin in pins] == [
+            ("slow", "a", slow.position),
+            ("fast", "b", log.next_lsn),
+        ]
+        assert pins[0].bytes == held_bytes(log) > pins[1].bytes
+        assert log.stats().pins == pins
+
+
+async def test_idle_consumer_of_a_rare_topic_holds_nothing_back(open_log):
+    async with open_log() as log:
+        rare = await log.topic("rare").consumer("c")
+        empty = await log.topic("empty").consumer("c")
+        await log.topic("rare").append(b"1")
+        await rare.ack((await rare.next()).lsn)
+        busy = await log.topic("busy").consumer("c")
+        await write(log, 300, "busy")
+        await busy.ack((await busy.read_batch())[-1].lsn)
+        assert await log.reclaim() > 0
+        await log.topic("rare").append(b"2")
+        await log.topic("empty").append(b"3")
+        await write(log, 100, "busy")
+        assert (await rare.next()).payload == b"2"
+        assert (await empty.next()).payload == b"3"
+        await busy.ack((await busy.read_batch())[-1].lsn)
+        first = log.first_lsn
+        await log.reclaim()
+        assert log.first_lsn <= rare.position, "the rare record is not acknowledged"
+        assert log.first_lsn >= first
+    async with open_log() as log:
+        assert (await (await log.topic("rare").consumer("c")).next()).payload == b"2"
+
+
+async def test_hold_keeps_records_also_after_reopening(open_log):
+    async with open_log() as log:
+        await write(log, 200)
+        whole = await log.consumer("w")
+        await whole.ack((await whole.read_batch())[-1].lsn)
+        await log.hold("archive", 70)
+        await log.reclaim()
+        assert 1 < log.first_lsn <= 70
+    async with open_log() as log:
+        assert log.holds() == {"archive": 70}
+        await log.reclaim()
+        assert log.first_lsn <= 70
+        with pytest.raises(BadOption, match="archive"):
+            await log.truncate_before(71)
+        await log.truncate_before(70)
+        for lsn in (69, log.next_lsn + 1, 0):
+            with pytest.raises(BadOption):
+                await log.hold("archive", lsn)
+        await log.hold("archive", 130)
+        assert await log.reclaim() > 0
+        await log.truncate_before(140, force=True)
+        assert log.first_lsn == 140
+        await log.release("archive")
+        await log.release("archive")
+        assert log.holds() == {}
+        await log.reclaim()
+        assert len(log.segment_ids()) == 1
+
+
+async def test_deleted_consumer_holds_nothing_back(open_log):
+    async with open_log(reclaim="consumed") as log:
+        dead = await log.topic("t").consumer("dead")
+        live = await log.topic("t").consumer("live")
+        await write(log, 200, "t")
+        await live.ack((await live.read_batch())[-1].lsn)
+        await settled(log)
+        assert log.first_lsn == 1
+        await dead.close()
+        await log.topic("t").delete_consumer("dead")
+        await settled(log)
+        assert len(log.segment_ids()) == 1
+
+
+@pytest.mark.parametrize("delivery", [AtLeastOnce(persist_every=7), AtLeastOnce(persist_every=1)])
+async def test_consumed_log_stays_within_its_bound_also_across_restarts(open_log, delivery):
+    largest = 0
+    for _ in range(3):
+        async with open_log(reclaim="consumed") as log:
+            topic = log.topic("t")
+            consumer = await topic.consumer("c", delivery=delivery)
+            for _ in range(30):
+                await asyncio.gather(*(topic.append(bytes(1000)) for _ in range(20)))
+                await consumer.ack((await consumer.read_batch())[-1].lsn)
+            await settled(log)
+            files = await log._disk.list()
+            largest = max(largest, sum(size for name, size in files.items() if name != "LOCK"))
+            assert log.retention().segments <= 3
+    assert largest <= 8 * 65536
+
+
+async def test_reader_of_a_reclaimed_log_gets_truncated(open_log):
+    async with open_log(reclaim="consumed") as log:
+        await write(log, 100, "t")
+        stream = log.read(1)
+        assert (await anext(stream)).lsn == 1
+        consumer = await log.topic("t").consumer("c")
+        await consumer.ack((await consumer.read_batch())[-1].lsn)
+        await settled(log)
+        assert log.first_lsn > 1
+        with pytest.raises(Truncated):
+            while True:
+                await anext(stream)
+
+
+async def test_limit_by_bytes_overtakes_a_consumer_and_says_so(open_log, caplog):
+    caplog.set_level(logging.INFO, "walsvc.retention")
+    async with open_log(retain_bytes=200_000) as log:
+        slow = await log.topic("t").consumer("slow")
+        record = await asyncio.wait_for(asyncio.gather(write(log, 300, "t"), slow.next()), 30)
+        await settled(log)
+        assert held_bytes(log) <= 200_000 + 2 * 65536
+        assert log.first_lsn > 1
+        status = log.retention()
+        assert status.overtaken >= 1
+        assert status.dropped_records == log.first_lsn - 1
+        assert "slow" in status.last_drop
+        assert any("overtook consumers 'slow' of 't'" in each.message for each in caplog.records)
+        with pytest.raises(Truncated):
+            await slow.next()
+        assert record[1].lsn == 1
+    async with open_log() as log:
+        slow = await log.topic("t").consumer("slow")
+        with pytest.raises(Truncated):
+            await slow.next()
+        await slow.seek("first")
+        assert (await slow.next()).lsn == log.first_lsn
+
+
+async def test_limit_respects_holds(open_log):
+    async with open_log(retain_bytes=100_000) as log:
+        await log.hold("backup", 1)
+        await write(log, 300)
+        await settled(log)
+        assert log.first_lsn == 1
+        await log.release("backup")
+        await settled(log)
+        assert log.first_lsn > 1
+
+
+async def test_limit_by_age(open_log):
+    async with open_log(retain_seconds=0.05) as log:
+        await write(log, 200)
+        for _ in range(500):
+            if len(log.segment_ids()) == 1:
+                break
+            await asyncio.sleep(0.01)
+        assert len(log.segment_ids()) == 1, "old segments go without anybody writing"
+
+
+async def test_reclaiming_beside_appends_acks_and_seeks(open_log):
+    async with open_log(reclaim="consumed") as log:
+        topics = [log.topic(f"t{number}") for number in range(3)]
+        consumers = [await topic.consumer("c") for topic in topics]
+        async def produce(topic) -> int:
+            for number in range(250):
+                await topic.append(b"%d" % number + bytes(700))
+            return 250
+
+        async def consume(consumer) -> list[int]:
+            seen: list[int] = []
+            while len(set(seen)) < 250:
+                batch = await consumer.read_batch(max_records=9)
+                seen += [int(record.payload.rstrip(b"\0")) for record in batch]
+                if len(batch) % 4 == 3 and batch[0].lsn >= consumer.position:
+                    await consumer.seek(consumer.position)
+                    del seen[-len(batch) :]
+                else:
+                    await consumer.ack(batch[-1].lsn)
+            return seen
+
+        results = await asyncio.wait_for(
+            asyncio.gather(*(produce(topic) for topic in topics), *(consume(consumer) for consumer in consumers)), 60
+        )
+        for seen in results[3:]:
+            assert seen == list(range(250))
+        await settled(log)
+        assert log.retention().segments <= 3
+
+
+def test_bad_options_are_refused():
+    for options in ({"reclaim": "sometimes"}, {"retain_bytes": 1}, {"retain_seconds": 0}, {"retain_seconds": "1"}):
+        with pytest.raises(BadOption):
+            WalConfig.of(None, options)
