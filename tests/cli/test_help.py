@@ -29,7 +29,10 @@ from walsvc.errors import (
 
 from .conftest import ROOT, Cli
 
-VERBS = ("append", "cat", "tail", "inspect", "verify", "repair", "doctor", "truncate", "version", "bench")
+VERBS = (
+    "append", "cat", "tail", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",
+    "version", "bench",
+)  # fmt: skip
 # Each of these costs tens of milliseconds; together they would break the promise that help answers at once.
 COSTLY = ("rich", "asyncio", "msgpack", "crc32c", "uvloop", "aiofiles", "cffi", "json")
 LOOK = """

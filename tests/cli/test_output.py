@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.bench import machine, output
+from walsvc.bench import machine
+from walsvc.cli import output
 
 from .conftest import ROOT, WITHOUT_UVLOOP
 

@@ -132,18 +132,25 @@ class FaultRun:
         require(False, f"no room for ever: {self.failures}")
 
     def called(self, entry: Entry, mode: Mode) -> tuple[asyncio.Future[Any], Call]:
-        future = self.log.append(entry.payload, mode=mode, type=entry.type, attributes=dict(entry.attributes) or None)
-        return future, self.model.called([entry])
+        """Tell the model, then call the log: a lone append is submitted before the call returns."""
+        call = self.model.called([entry])
+        labels = dict(entry.attributes) or None
+        try:
+            future = self.log.append(entry.payload, mode=mode, type=entry.type, attributes=labels)
+        except DurabilityLost:
+            self.model.withdrawn(call)
+            raise
+        self.model.settle()
+        return future, call
 
     async def batch(self, sizes: Sequence[int]) -> None:
         entries = [Entry(self.payloads.entry(size).payload) for size in sizes]
 
         async def once() -> None:
-            future = self.log.append_batch([entry.payload for entry in entries])
             call = self.model.called(entries, batch=True)
             try:
-                results = await future
-            except NoSpace:
+                results = await self.log.append_batch([entry.payload for entry in entries])
+            except (NoSpace, DurabilityLost):
                 self.model.withdrawn(call)
                 raise
             for result, entry in zip(results, entries, strict=True):

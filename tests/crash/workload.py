@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from walsvc.api import Log, open_on
@@ -78,10 +79,9 @@ class Workload:
         mode = Strict if self.rng.random() < 0.7 else Relaxed
         for _ in range(self.rng.choice((1, 1, 2, 4, 8))):
             entry = self.payloads.entry(70_000 if self.rng.random() < 0.01 else None)  # larger than a whole segment
-            future = self.log.append(
-                entry.payload, mode=mode, type=entry.type, attributes=dict(entry.attributes) or None
-            )
-            self.called(future, [entry], mode, batch=False)
+            labels = dict(entry.attributes) or None
+            append = partial(self.log.append, entry.payload, mode=mode, type=entry.type, attributes=labels)
+            self.call(append, [entry], mode, batch=False)
 
     async def append_batch(self) -> None:
         mode = Strict if self.rng.random() < 0.7 else Relaxed
@@ -89,12 +89,17 @@ class Workload:
             self.rng.randint(1, 6) if self.rng.random() < 0.85 else self.rng.randint(10, 50)
         )  # over several segments
         entries = [Entry(self.payloads.entry().payload) for _ in range(count)]
-        future = self.log.append_batch([entry.payload for entry in entries], mode=mode)
-        self.called(future, entries, mode, batch=True)
+        append = partial(self.log.append_batch, [entry.payload for entry in entries], mode=mode)
+        self.call(append, entries, mode, batch=True)
         await asyncio.sleep(0)  # a large one queues up in a task of its own
 
-    def called(self, future: asyncio.Future[Any], entries: list[Entry], mode: Mode, *, batch: bool) -> None:
+    def call(
+        self, append: Callable[[], asyncio.Future[Any]], entries: list[Entry], mode: Mode, *, batch: bool
+    ) -> None:
+        """Tell the model, then call the log: a lone append is submitted before the call returns."""
         call = self.model.called(entries, batch=batch)
+        future = append()
+        self.model.settle()
         self.appends.append((future, call))
         self.start(self.answered(future, call, mode))
 

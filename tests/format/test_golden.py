@@ -22,6 +22,7 @@ def check(records, expected):
         kind, attributes = expected["labelled"].get(str(record.lsn), [0, {}])
         assert record.payload == payload_of(record.lsn)
         assert (record.type, dict(record.attributes)) == (kind, attributes)
+        assert record.topic == expected.get("topics", {}).get(str(record.lsn))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -33,6 +34,10 @@ async def test_golden_log_decodes_and_goes_on(version, tmp_path):
     async with walsvc.open(log_path, read_only=True) as log:
         check([record async for record in log.read()], expected)
         assert log.report.clean
+        assert [[each.name, each.topic, each.position] for each in await log.consumers()] == expected.get("consumers", [])
+        assert log.holds() == expected.get("holds", {})
+        for name in log.topics():
+            assert await log.topic(name).count() == list(expected["topics"].values()).count(name)
     assert digests(log_path) == before, "reading changed a file"
     async with walsvc.open(log_path, segment_bytes=65536) as log:
         check([record async for record in log.read()], expected)
@@ -47,4 +52,4 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def test_there_is_a_golden_log_of_every_version():
-    assert VERSIONS == ["v1"]
+    assert VERSIONS == ["v1", "v1-topics"]

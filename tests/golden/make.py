@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from walsvc.api import open_on
 from walsvc.config import WalConfig
@@ -42,20 +43,67 @@ async def write(device: SimDevice) -> SimDevice:
     return device
 
 
+def topic_of(lsn: int) -> str | None:
+    """Topic of a record in the log with topics."""
+    return ("orders", "注文", None, "rare")[3 if lsn % 50 == 0 else lsn % 3]
+
+
+async def write_topics(device: SimDevice) -> SimDevice:
+    """Topics, consumers, holds, a streamed batch, reclaiming, both truncations, a crash, a clean close."""
+    config = WalConfig(segment_bytes=65536, max_group_bytes=8192)
+    log = await open_on(SimDisk(device), config)
+
+    async def append(*lsns: int) -> None:
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload) for where, payload in named))
+
+    await append(*range(1, 240))
+    consumer = await log.topic("orders").consumer("billing")
+    await consumer.ack((await consumer.read_batch(max_records=70))[-1].lsn)
+    await log.hold("archive", 200)
+    whole = await log.consumer("all", start=230)
+    await whole.close()
+    await log.reclaim()
+    await append(*range(240, 300))
+    await (await log.topic("rare").consumer("gone")).close()
+    await log.topic("rare").delete_consumer("gone")
+    device = device.crash()
+    log = await open_on(SimDisk(device), config)
+    await append(*range(300, 340))
+    await log.truncate_after(320)
+    await log.topic("batch").append_batch([payload_of(lsn) for lsn in range(321, 421)])
+    await log.move_consumer("all", 310)
+    await log.close()
+    return device
+
+
+TOPICS_EXPECTED = {
+    "labelled": {},
+    "consumers": [["all", None, 310], ["billing", "orders", 214]],
+    "holds": {"archive": 200},
+}
+
+
 def main() -> None:
-    """Write the files and what they must decode to."""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics]"""
     target = Path(sys.argv[1])
-    device = asyncio.run(write(SimDevice(1)))
+    topics = sys.argv[2:] == ["topics"]
+    device = asyncio.run((write_topics if topics else write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
     for spare in target.glob("*.spare"):
         spare.unlink()
-    expected = {
+    expected: dict[str, Any] = {
         "first_lsn": 40,
         "next_lsn": 311,
         "labelled": {"101": [7, {"tenant": 7, "shard": "a"}]},
         "files": sorted(file.name for file in target.glob("*.wal")),
     }
+    if topics:
+        first = min(int(name[:16], 16) for name in expected["files"])
+        names = {str(lsn): name for lsn in range(first, 321) if (name := topic_of(lsn))}
+        names |= {str(lsn): "batch" for lsn in range(321, 421)}
+        expected |= {"first_lsn": first, "next_lsn": 421, "topics": names, **TOPICS_EXPECTED}
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

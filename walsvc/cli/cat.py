@@ -13,6 +13,7 @@ def cat(
     path: options.LogPath,
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,
     stop: Annotated[int | None, typer.Option(min=1, help="LSN to stop before. Default: the log's end.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Only records of this topic.")] = None,
     form: options.FormatName = options.Format.RAW,
 ) -> None:
     """Print the records.
@@ -25,7 +26,7 @@ def cat(
         from walsvc.cli.printing import print_records
 
         async with walsvc.open(path, read_only=True) as log:
-            await print_records(log.read(start, stop), form)
+            await print_records(log.read(start, stop, topic=topic), form)
         return exits.OK
 
     runner.run(verb, only_reads=True)

@@ -13,12 +13,16 @@ import typer
 
 from walsvc.cli import exits, output, runner
 from walsvc.cli.append import append
+from walsvc.cli.backup import backup
 from walsvc.cli.bench import bench
 from walsvc.cli.cat import cat
+from walsvc.cli.consumers import consumers
 from walsvc.cli.doctor import doctor
 from walsvc.cli.inspect import inspect
 from walsvc.cli.repair import repair
+from walsvc.cli.restore import restore
 from walsvc.cli.tail import tail
+from walsvc.cli.topics import topics
 from walsvc.cli.truncate import truncate
 from walsvc.cli.verify import verify
 from walsvc.cli.version import number, version
@@ -51,9 +55,10 @@ def _common(
 
 SEE_EXIT_CODES = "Exit codes: walsvc --help."
 
-for _verb in (append, cat, tail, inspect, verify, repair, doctor, truncate, version):
+for _verb in (append, cat, tail, topics, inspect, verify, repair, backup, restore, doctor, truncate, version):
     app.command(epilog=SEE_EXIT_CODES)(_verb)
 app.add_typer(bench, name="bench")
+app.add_typer(consumers, name="consumers")
 
 
 def main() -> None:

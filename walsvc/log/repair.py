@@ -18,6 +18,8 @@ import aiofiles
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat
+from walsvc.format.group import align_up
+from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
@@ -172,10 +174,13 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int) -> None:
     metadata, first_lsn = holder.metadata, plan.keep_to + 1
     metadata.truncated = min(max(metadata.truncated, plan.keep_from), first_lsn)
     metadata.cut = metadata.successor = None
+    for state in (metadata.positions, metadata.holds):
+        state.update({name: first_lsn for name, lsn in state.items() if lsn > first_lsn})
+    metadata.fold()
     replaces = first_lsn == plan.holder
     header = SegmentHeader(
         block_bytes=holder.chain.align,
-        file_bytes=first_segment_bytes(segment_bytes),
+        file_bytes=first_segment_bytes(segment_bytes) + align_up(metadata.snapshot_bytes_max - FRAME_BYTES, MIB),
         log_id=holder.header.log_id,
         generation=plan.generation,
         ordinal=holder.header.ordinal + (0 if replaces else 1),

@@ -138,7 +138,9 @@ async def load_header(disk: Disk, name: str, first_lsn: int | None) -> tuple[Seg
     return header, data
 
 
-async def open_stream(disk: Disk, name: str, first_lsn: int, file_bytes: int) -> tuple[SegmentHeader, GroupStream]:
+async def open_stream(
+    disk: Disk, name: str, first_lsn: int | None, file_bytes: int
+) -> tuple[SegmentHeader, GroupStream]:
     """A stream at the first group of a segment. Raises Corruption where the file was cut: it had its full length, durably,
     before anything was written to it."""
     header, data = await load_header(disk, name, first_lsn)

@@ -1,0 +1,41 @@
+"""`walsvc backup`: copy a log beside its writer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from walsvc.cli import exits, options, output, runner
+
+
+def backup(
+    path: options.LogPath,
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="A directory that does not exist yet.", show_default=False)
+    ],
+    as_json: options.AsJson = False,
+) -> None:
+    """Copy the log to DEST, checking everything on the way.
+
+    Works beside a program that is writing it: the copy holds at least what was durable when it began. It is a log itself.
+    """
+
+    async def verb() -> int:
+        import dataclasses
+
+        from walsvc.log.backup import copy_log
+
+        copied = await copy_log(path, dest, sparse=True)
+        if as_json:
+            output.emit_json({"path": dest, **dataclasses.asdict(copied)})
+        else:
+            held = (
+                f"LSN {copied.first_lsn} to {copied.next_lsn - 1}"
+                if copied.next_lsn > copied.first_lsn
+                else "no records"
+            )
+            output.echo(f"{held}, {copied.segments} segments, {output.size(copied.bytes)} in use: {dest}")
+        return exits.OK
+
+    runner.run(verb)

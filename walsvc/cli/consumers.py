@@ -1,0 +1,116 @@
+"""`walsvc consumers`: who has read how far; moving and deleting consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from walsvc.cli import exits, options, output, runner
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+
+consumers = typer.Typer(
+    help="List, move and delete durable consumers, and see who holds records back.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Name = Annotated[str, typer.Argument(metavar="CONSUMER", help="The consumer's name.", show_default=False)]
+TopicName = Annotated[str | None, typer.Option("--topic", help="Its topic. Default: it reads the whole log.")]
+
+
+@consumers.callback()
+def _only_verbs_below() -> None:
+    """List, move and delete durable consumers, and see who holds records back."""
+
+
+@consumers.command()
+def ls(path: options.LogPath, as_json: options.AsJson = False) -> None:
+    """List the consumers with their positions and lag, and the holders.
+
+    Works beside a program that is writing the log; shows what is durable.
+    """
+
+    async def verb() -> int:
+        import walsvc
+
+        async with walsvc.open(path, read_only=True) as log:
+            found, holds, end = await log.consumers(), log.holds(), log.next_lsn
+        if as_json:
+            listed = [{"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag} for c in found]
+            output.emit_json({"consumers": listed, "holds": holds, "next_lsn": end})
+            return exits.OK
+        rows: list[tuple[object, ...]] = [
+            ("consumer", c.name, c.topic, c.position, "overtaken" if c.lag is None else c.lag) for c in found
+        ]
+        rows += [("hold", name, None, lsn, None) for name, lsn in sorted(holds.items())]
+        output.table(("kind", "name", "topic", "position", "lag"), rows)
+        return exits.OK
+
+    runner.run(verb, only_reads=True)
+
+
+@consumers.command()
+def seek(
+    path: options.LogPath,
+    name: Name,
+    to: Annotated[str, typer.Argument(metavar="TO", help='"first", "next" or an LSN.', show_default=False)],
+    topic: TopicName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Set a consumer's position.
+
+    Needs the log for itself: while another process writes it, this ends with "locked".
+    """
+    if to not in ("first", "next") and not to.isdecimal():
+        raise typer.BadParameter(f'{to!r} is neither "first" nor "next" nor an LSN')
+
+    async def move(log: Log) -> None:
+        await of(log, topic).move_consumer(name, int(to) if to.isdecimal() else to)
+
+    change(path, name, topic, move, as_json=as_json)
+
+
+@consumers.command()
+def rm(path: options.LogPath, name: Name, topic: TopicName = None, as_json: options.AsJson = False) -> None:
+    """Delete a consumer: it holds nothing back any more.
+
+    Needs the log for itself: while another process writes it, this ends with "locked".
+    """
+
+    async def delete(log: Log) -> None:
+        await of(log, topic).delete_consumer(name)
+
+    change(path, name, topic, delete, as_json=as_json)
+
+
+def of(log: Log, topic: str | None) -> Log:
+    """The log or one of its topics: both have the same methods for consumers."""
+    whose: Log = log if topic is None else log.topic(topic)  # type: ignore[assignment]
+    return whose
+
+
+def change(path: str, name: str, topic: str | None, act: Callable[[Log], Awaitable[None]], *, as_json: bool) -> None:
+    """Open the log for writing, act, and say where the consumer stands now."""
+
+    async def verb() -> int:
+        import walsvc
+
+        async with walsvc.open(path, read_only=True):
+            pass  # opening for writing would create a log where there is none
+        async with walsvc.open(path) as log:
+            await act(log)
+            left = {(each.topic, each.name): each for each in await log.consumers()}
+        status = left.get((topic, name))
+        if as_json:
+            position = None if status is None else status.position
+            output.emit_json({"name": name, "topic": topic, "position": position})
+        elif status is None:
+            output.echo(f"consumer {name} deleted")
+        else:
+            output.echo(f"consumer {name} goes on at LSN {status.position}, lag {status.lag}")
+        return exits.OK
+
+    runner.run(verb)

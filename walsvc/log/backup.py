@@ -1,0 +1,175 @@
+"""Copying a log: a backup beside a live writer, and the way back. Both are the same: what is copied is checked on the way.
+
+Segment after segment is read group by group, and only valid groups are written, so a copy never holds damage, nor a half
+recycled file. The copy ends where the log ended when it began, or later: at least everything that was durable then is in
+it. It is written beside its destination and takes that name when all of it is on stable storage; what a crash leaves of it
+is no log that anybody could mistake for a backup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aiofiles
+
+from walsvc.config import MIB
+from walsvc.disk.base import Disk
+from walsvc.disk.paths import sync_directory
+from walsvc.errors import Corruption, PathError, WalTimeout
+from walsvc.format.group import BadGroup
+from walsvc.format.segment import parse_name, segment_name
+from walsvc.log.inspect import reading
+from walsvc.log.readonly import find
+from walsvc.log.recovery import Examined, Recovered
+from walsvc.log.stream import load_header, open_stream
+
+ATTEMPTS = 20  # a living log may drop a segment while it is copied
+ZEROS_BYTES = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy holds.
+
+    Attributes:
+        first_lsn, next_lsn: its records.
+        segments: number of files.
+        bytes: of them in use.
+    """
+
+    first_lsn: int
+    next_lsn: int
+    segments: int
+    bytes: int
+
+
+async def copy_log(
+    source: str | os.PathLike[str], target: str, *, sparse: bool, on_segment: Callable[[str, int], None] | None = None
+) -> Copied:
+    """Copy the log in directory `source` to the new directory `target`.
+
+    Args:
+        source: a log, which another process may be writing.
+        target: must not exist, or be an empty directory.
+        sparse: leave the unused rest of the files as holes; else it is written with zeros, as a log that goes on wants it.
+        on_segment: called with each file's name and bytes in use.
+
+    Raises:
+        PathError: there is no log, or `target` is taken. Corruption, UnsupportedFormat: nothing is left of the copy.
+    """
+    target = await asyncio.to_thread(os.path.abspath, target)
+    await asyncio.to_thread(refuse_taken, target)
+    partial_path = f"{target}.partial-{secrets.token_hex(4)}"
+    async with reading(source) as disk:
+        try:
+            for _ in range(ATTEMPTS):
+                found = await find(disk)
+                await asyncio.to_thread(os.makedirs, partial_path)
+                try:
+                    used = await copy_segments(disk, found, partial_path, sparse=sparse, on_segment=on_segment)
+                    break
+                except FileNotFoundError:  # dropped or recycled meanwhile
+                    await asyncio.to_thread(shutil.rmtree, partial_path)
+            else:
+                raise WalTimeout("the log dropped segments under every attempt to copy it", path=disk.path)
+            await asyncio.to_thread(publish, partial_path, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(partial_path)
+            raise
+    active = found.active
+    return Copied(active.metadata.truncated, active.chain.next_lsn, len(found.names), used)
+
+
+def refuse_taken(target: str) -> None:
+    """PathError unless `target` is free."""
+    if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
+        raise PathError("the destination exists and is not an empty directory", path=target, hint="choose another one")
+
+
+async def copy_segments(
+    disk: Disk, found: Recovered, target: str, *, sparse: bool, on_segment: Callable[[str, int], None] | None
+) -> int:
+    """Copy every segment; returns the bytes in use. FileNotFoundError where one has gone meanwhile."""
+    total = 0
+    ids = sorted(found.names)
+    for first, following in zip(ids, [*ids[1:], None], strict=True):
+        name = found.names[first]
+        path = os.path.join(target, segment_name(first))
+        used = await copy_segment(disk, name, path, found, following, sparse=sparse)
+        total += used
+        if on_segment is not None:
+            on_segment(segment_name(first), used)
+    return total
+
+
+async def copy_segment(
+    disk: Disk, name: str, path: str, found: Recovered, following: int | None, *, sparse: bool
+) -> int:
+    """Copy one segment's header and valid groups, up to the log's end as found; returns the bytes in use."""
+    active: Examined | None = found.active if following is None else None
+    first = parse_name(name, ".wal")  # None: a crash came before its renaming was durable
+    header, stream = await open_stream(disk, name, first, found.sizes[name])
+    _, head = await load_header(disk, name, first)
+    end: int | None = None if active is None else active.chain.offset
+    async with aiofiles.open(path, "xb") as file:
+        await file.write(head.ljust(header.data_start, b"\0"))
+        while end is None or stream.chain.offset < end:
+            try:
+                raw = await stream.next()
+            except BadGroup as error:
+                await still_there(disk, name, header.first_lsn)
+                if active is None and following is not None and stream.chain.next_lsn >= following:
+                    break
+                raise corruption_of(disk, error, header.first_lsn, stream.chain.offset, stream.chain.next_lsn) from None
+            await file.write(memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes])
+        if sparse:
+            await file.truncate(stream.chain.file_bytes)
+        else:
+            await write_zeros(file.write, stream.chain.file_bytes - stream.chain.offset)
+        await file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return stream.chain.offset
+
+
+async def still_there(disk: Disk, name: str, first_lsn: int) -> None:
+    """FileNotFoundError if the segment was recycled or removed while it was read, which looks like damage."""
+    try:
+        await load_header(disk, name, first_lsn)
+    except Corruption as error:
+        raise FileNotFoundError(name) from error
+
+
+def corruption_of(disk: Disk, error: BadGroup, segment: int, offset: int, lsn: int) -> Corruption:
+    """Damage met while copying."""
+    return Corruption(
+        error.reason,
+        path=disk.path,
+        segment=segment,
+        offset=offset,
+        lsn=lsn,
+        hint="nothing was copied; see `walsvc verify`",
+    )
+
+
+async def write_zeros(write: Callable[[bytes], Awaitable[int]], length: int) -> None:
+    """Fill up with `length` zeros."""
+    while length > 0:
+        piece = bytes(min(length, ZEROS_BYTES))
+        await write(piece)
+        length -= len(piece)
+
+
+def publish(partial_path: str, target: str) -> None:
+    """Make the copy durable and give it its name."""
+    sync_directory(partial_path)
+    with suppress(FileNotFoundError):
+        os.rmdir(target)
+    os.rename(partial_path, target)
+    sync_directory(os.path.dirname(target))
