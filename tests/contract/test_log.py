@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.disks import ALL_DISKS
 from walsvc import (
     Backpressure,
     BadOption,
@@ -28,7 +29,7 @@ from walsvc.disk.sim import SimDevice, SimDisk
 Opener = Callable[..., AbstractAsyncContextManager[Log]]
 
 
-@pytest.fixture(params=["threads", "uring", "sim"])
+@pytest.fixture(params=ALL_DISKS)
 def open_log(request, tmp_path) -> Opener:
     """Opens the same log again and again, on one kind of disk."""
     device = SimDevice(7)

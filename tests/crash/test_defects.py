@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.disks import REAL_DISKS
 from walsvc.disk.base import Write
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, DurabilityLost, NoSpace, UnsupportedFormat
@@ -201,7 +202,7 @@ def test_corruption_answered_as_no_more_data() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("disk", ["threads", "uring"])
+@pytest.mark.parametrize("disk", REAL_DISKS)
 async def test_unframed_o_direct_padding(tmp_path: Path, disk: str) -> None:
     """Every group ends in padding up to the next block; replay goes on behind it, also when groups are tiny."""
     wanted = [b"%d:" % number + hashlib.sha256(b"%d" % number).digest() for number in range(200)]

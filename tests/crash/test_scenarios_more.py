@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 
+from tests.disks import REAL_DISKS
 from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
@@ -686,7 +687,7 @@ asyncio.run(again(sys.argv[1], sys.argv[2]))
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "dropped"])
-@pytest.mark.parametrize("disk", ["threads", "uring"])
+@pytest.mark.parametrize("disk", REAL_DISKS)
 def test_loop_closed_with_appends_pending_harms_nobody(tmp_path: Path, disk: str, ending: str) -> None:
     """Writes are in flight and appends wait for room when the loop goes: no crash, no hang, and the log opens again."""
     command = [sys.executable, "-X", "faulthandler", "-c", PENDING, str(tmp_path / "log"), disk, ending]
@@ -695,7 +696,7 @@ def test_loop_closed_with_appends_pending_harms_nobody(tmp_path: Path, disk: str
     assert 1 <= int(done.stdout) <= 51
 
 
-@pytest.mark.parametrize("disk", ["threads", "uring"])
+@pytest.mark.parametrize("disk", REAL_DISKS)
 def test_sigkill_at_random_loses_nothing_acknowledged(tmp_path: Path, disk: str) -> None:
     known = campaign(disk, 6, 1, tmp_path)
     assert (known.lost, known.wrong) == (0, 0)

@@ -93,9 +93,7 @@ class Workload:
         self.call(append, entries, mode, batch=True)
         await asyncio.sleep(0)  # a large one queues up in a task of its own
 
-    def call(
-        self, append: Callable[[], asyncio.Future[Any]], entries: list[Entry], mode: Mode, *, batch: bool
-    ) -> None:
+    def call(self, append: Callable[[], asyncio.Future[Any]], entries: list[Entry], mode: Mode, *, batch: bool) -> None:
         """Tell the model, then call the log: a lone append is submitted before the call returns."""
         call = self.model.called(entries, batch=batch)
         future = append()
@@ -172,7 +170,9 @@ class Workload:
         self.model.settle()
         first, after = self.log.first_lsn, self.log.next_lsn
         lsn = after - 1 - int(share * share * (after - first))  # mostly near the end
-        if lsn == after - 1 and not self.model.waiting:  # else what waits may be accepted, and cut, before its turn comes
+        if (
+            lsn == after - 1 and not self.model.waiting
+        ):  # else what waits may be accepted, and cut, before its turn comes
             await self.log.truncate_after(lsn)
             return
         self.model.cutting(lsn)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.disk.fake_ring import FakeRing
+from tests.disks import WHY_NO_URING
 from walsvc.disk import posix, uring
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
@@ -332,6 +333,7 @@ async def test_memory_is_held_until_the_writes_completion(make_disk):
     assert outcomes == {0: None}
 
 
+@pytest.mark.skipif(bool(WHY_NO_URING), reason=WHY_NO_URING or "it is there")
 async def test_memory_that_cannot_be_pinned_is_einval_through_done(make_disk):
     if not extension_built():
         pytest.skip("without the extension")

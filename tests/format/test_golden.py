@@ -34,7 +34,9 @@ async def test_golden_log_decodes_and_goes_on(version, tmp_path):
     async with walsvc.open(log_path, read_only=True) as log:
         check([record async for record in log.read()], expected)
         assert log.report.clean
-        assert [[each.name, each.topic, each.position] for each in await log.consumers()] == expected.get("consumers", [])
+        assert [[each.name, each.topic, each.position] for each in await log.consumers()] == expected.get(
+            "consumers", []
+        )
         assert log.holds() == expected.get("holds", {})
         for name in log.topics():
             assert await log.topic(name).count() == list(expected["topics"].values()).count(name)

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 import walsvc
+from tests.disks import REAL_DISKS
 from walsvc import Closed, Truncated
 from walsvc.disk.doctor import probe
-
-DISKS = ["threads", "uring"]
 
 
 def resident_bytes(file: Path) -> int:
@@ -36,7 +35,7 @@ def resident_bytes(file: Path) -> int:
     return sum(page & 1 for page in pages) * 4096
 
 
-@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("disk", REAL_DISKS)
 async def test_thousand_small_groups_read_back_byte_for_byte(tmp_path, disk):
     """nodedb-wal's issue 164: padding that is not framed, so replay saw only the first group of an O_DIRECT log."""
     payloads = [b"%d:" % number + hashlib.sha256(b"%d" % number).digest() for number in range(1000)]
@@ -47,7 +46,7 @@ async def test_thousand_small_groups_read_back_byte_for_byte(tmp_path, disk):
         assert [record.payload async for record in log.read()] == payloads
 
 
-@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("disk", REAL_DISKS)
 async def test_page_cache_stays_flat_where_direct_works(tmp_path, disk):
     async with walsvc.open(tmp_path / "log", disk=disk, segment_bytes=8 << 20) as log:
         if not log.stats().direct:
@@ -63,7 +62,7 @@ async def test_page_cache_stays_flat_where_direct_works(tmp_path, disk):
         assert cached < 1 << 20
 
 
-@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("disk", REAL_DISKS)
 async def test_descriptors_and_memory_stay_flat_over_many_groups_and_rotations(tmp_path, disk):
     async with walsvc.open(tmp_path / "log", disk=disk, segment_bytes=1 << 20) as log:
 
@@ -105,7 +104,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("disk", REAL_DISKS)
 async def test_read_only_log_follows_a_writer_in_another_process(tmp_path, disk):
     path = tmp_path / "log"
     writer = subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.disks import ALL_DISKS
 from walsvc import Log, WalConfig
 from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk
@@ -16,7 +17,7 @@ from walsvc.disk.sim import SimDevice, SimDisk
 Opener = Callable[..., AbstractAsyncContextManager[Log]]
 
 
-@pytest.fixture(params=["threads", "uring", "sim"])
+@pytest.fixture(params=ALL_DISKS)
 def open_log(request, tmp_path) -> Opener:
     """Opens the same log again and again, on one kind of disk, with segments of 64 KiB."""
     return opener_on(request.param, tmp_path)

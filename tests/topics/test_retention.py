@@ -215,6 +215,7 @@ async def test_reclaiming_beside_appends_acks_and_seeks(open_log):
         rng = random.Random(4)
         topics = [log.topic(f"t{number}") for number in range(3)]
         consumers = [await topic.consumer("c") for topic in topics]
+
         async def produce(topic) -> int:
             for number in range(250):
                 await topic.append(b"%d" % number + bytes(700))
