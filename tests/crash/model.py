@@ -100,6 +100,7 @@ class Call:
 
     entries: Sequence[Entry]
     batch: bool
+    behind_cut: bool = False  # truncate_after had been called before
 
 
 @dataclass(slots=True)
@@ -154,7 +155,7 @@ class Model:
 
     def called(self, entries: Sequence[Entry], *, batch: bool = False) -> Call:
         """An append was called a moment ago."""
-        call = Call(entries, batch)
+        call = Call(entries, batch, self.cut is not None)
         self.waiting.append(call)
         self.settle()
         return call
@@ -175,7 +176,7 @@ class Model:
             require(bool(self.waiting), f"next_lsn is {self.log.next_lsn}, but nothing was appended")
             call = self.waiting.popleft()
             start = self.next_lsn
-            if self._abandoned:
+            if self._abandoned and call.behind_cut:
                 self.cut, self._abandoned = None, False  # appends go on behind the old end, so it is not to move
             self.entries.extend(call.entries)
             if call.batch and len(call.entries) > 1:

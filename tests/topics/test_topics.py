@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+import walsvc
 from walsvc import BadOption, BadPayload, Closed, Relaxed
 from walsvc.log.topical import TopicCursor
 
@@ -320,3 +321,28 @@ async def test_first_record_of_a_topic_on_a_full_group_is_read_with_its_name(ope
     async with open_sim(max_group_records=2) as log:
         await asyncio.gather(*(log.topic(f"t{number}").append(b"x") for number in range(9)))
         assert [record.topic async for record in log.read()] == [f"t{number}" for number in range(9)]
+
+
+async def test_repaired_log_keeps_topics_and_counts(tmp_path):
+    from walsvc.disk.choose import open_disk
+    from walsvc.log.repair import apply_repair, plan_repair
+
+    path = tmp_path / "log"
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        await (await log.topic("t0").consumer("c")).close()
+        for number in range(60):
+            await log.topic(f"t{number % 3}").append(b"%d" % number + bytes(900))
+        damaged = path / f"{log.segment_ids()[3]:016x}.wal"
+    data = bytearray(damaged.read_bytes())
+    data[4096 * 4 + 200] ^= 1
+    damaged.write_bytes(data)
+    config = walsvc.WalConfig()
+    disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
+    plan = await plan_repair(disk)
+    assert plan.reasons
+    await apply_repair(disk, plan, 65536)
+    await disk.close()
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        assert log.next_lsn == plan.keep_to + 1 < 61
+        await assert_like_a_full_scan(log)
+        assert [each.lag for each in await log.consumers()] == [await log.topic("t0").count()]
