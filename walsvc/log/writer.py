@@ -8,44 +8,35 @@ wait_for take it as it is, and no task is needed for an append in flight.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import itertools
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
-from walsvc.config import WalConfig, between, one_of
+from walsvc.config import WalConfig, between
 from walsvc.disk.base import Disk
 from walsvc.errors import (
-    BadOption,
-    Closed,
-    DurabilityLost,
-    NoSpace,
     RecordTooLarge,
-    WalError,
-    WalTimeout,
-    WrongLoop,
 )
 from walsvc.format.group import LENGTH_BYTES, Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
+from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
-from walsvc.log.joining import Joiner
 from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
-from walsvc.model import AppendResult, Mode, Relaxed, Stats, Strict
+from walsvc.model import AppendResult, Mode, Stats, Strict
 
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 NO_FLAGS = Flag(0)
 
 
-class WalWriter(Joiner):
+class WalWriter(Ending):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
@@ -55,10 +46,7 @@ class WalWriter(Joiner):
     def __init__(
         self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
     ) -> None:
-        self._maintenance = asyncio.Lock()
         self._record_bytes_max = config.max_record_bytes
-        self._closing: asyncio.Task[None] | None = None
-        self._process = os.getpid()
         self._thread = get_ident()
         super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
         WRITERS.add(self)
@@ -261,165 +249,6 @@ class WalWriter(Joiner):
                 path=self._disk.path,
                 hint="split it, or open the log with a larger max_record_bytes",
             )
-
-    def _check_call(self, mode: Mode = Strict) -> None:
-        """Whatever makes any call wrong or vain: other loop, closed, failed, unknown mode."""
-        self._check_loop()
-        one_of("mode", mode, (Strict, Relaxed))
-        if (error := self._terminal()) is not None:
-            raise error
-
-    def _check_open(self) -> None:
-        """What makes reading vain: other loop, closed. A sealed log can be read."""
-        self._check_loop()
-        if self._closing is not None:
-            raise Closed("the log is closed", path=self._disk.path, hint="open it again")
-
-    def _check_loop(self) -> None:
-        if get_running_loop() is not self._loop:  # None in a forked child, too
-            whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
-            raise WrongLoop(
-                f"the log was used from {whom}",
-                path=self._disk.path,
-                hint="use it in the loop that opened it (loop.call_soon_threadsafe from other threads), or open the log "
-                "again there after closing it here",
-            )
-
-    # ---- waiting
-
-    async def flush(self) -> int:
-        """Wait until everything appended so far is durable, appends that wait for room included.
-
-        Returns:
-            durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
-        """
-        self._check_call()
-        if self._waiting:
-            await asyncio.wait([self._waiting[-1].future])
-        return await self._durable(self.next_lsn - 1)
-
-    async def wait_durable(self, lsn: int) -> int:
-        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn.
-
-        Raises:
-            BadOption: `lsn` was not given out yet.
-        """
-        self._check_call()
-        if not isinstance(lsn, int) or not 0 <= lsn < self.next_lsn:
-            raise BadOption(
-                f"LSN {lsn!r} was not given out yet", path=self._disk.path, hint=f"next_lsn is {self.next_lsn}"
-            )
-        return await self._durable(lsn)
-
-    def _durable(self, lsn: int) -> asyncio.Future[int]:
-        if lsn >= self._filling.first_lsn and not self._filling.empty:
-            self._want_commit()
-        return self._barrier(lsn)
-
-    async def _durable_above(self, lsn: int) -> None:
-        """Wait until durable_lsn is above `lsn`; Closed once no more can come."""
-        if self._closing is not None and (self._closing.done() or self._released):
-            raise Closed("the log is closed", path=self._disk.path)
-        await self._barrier(lsn + 1)
-
-    async def _write_meta(self, change: dict[str, Any], flags: Flag = NO_FLAGS) -> int:
-        """Append a metadata group and wait until it is durable; returns its offset in its segment."""
-        if self._failure is not None:
-            raise self._again()  # a group that is cut now would never be submitted
-        while (future := self._cut_meta(change, flags)) is None:
-            await self._room_change()
-        return await future
-
-    @contextlib.asynccontextmanager
-    async def _maintaining(self) -> AsyncIterator[None]:
-        """One change of the log's extent at a time; a failure in the middle of one is terminal."""
-        async with self._maintenance:
-            if (terminal := self._terminal()) is not None:
-                raise terminal  # since it began to wait
-            try:
-                yield
-            except OSError as error:
-                if not isinstance(error, WalError):
-                    self._fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
-                    raise self._again() from error
-                raise
-            except asyncio.CancelledError:
-                # only the end of the loop cancels the task that does this: nothing may be let in behind half a change
-                cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                self._fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
-                raise
-
-    # ---- ending
-
-    async def seal(self) -> None:
-        """Make everything durable and take no more appends, in this opening or any later one; reading goes on."""
-        self._check_call()
-        await self.flush()
-        self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
-        self._room_freed()
-        async with self._maintenance:  # a truncation under way ends first
-            await self._write_meta({"sealed": True})
-
-    async def close(self, timeout: float | None = None) -> None:
-        """Make everything accepted durable, mark the log as closed in order, and release it. Idempotent.
-
-        Appends that still wait for room get Closed.
-
-        Args:
-            timeout: seconds for all of it; None: as long as it takes.
-
-        Raises:
-            WalTimeout: not done in time. Closing goes on in the background: the lock is held until the last write has
-                ended, so that it can never reach a log that somebody else has opened.
-            DurabilityLost: a write failed, Relaxed records were lost, and nobody had been told yet.
-        """
-        self._check_loop()
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close())
-        elif self._closing.done():
-            return
-        done, _ = await asyncio.wait([self._closing], timeout=timeout)
-        if not done:
-            raise WalTimeout(
-                f"closing took longer than {timeout} s",
-                path=self._disk.path,
-                expected="all groups durable",
-                actual=f"{self._pending_bytes + self._filled_bytes} bytes pending",
-                hint="the device is stalled; records that were not acknowledged may still become durable",
-            )
-        self._closing.result()
-
-    async def _close(self) -> None:
-        if self._relaxed_timer is not None:
-            self._relaxed_timer.cancel()
-        if self._closed is None:
-            self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
-        self._room_freed()
-        told_by_waiting = 0
-        try:
-            async with self._maintenance:  # a truncation under way ends first
-                if self._failure is None:
-                    await self._durable(self.next_lsn - 1)
-                    await self._rotation_ended()
-                    await self._write_meta({}, Flag.CLOSE)
-                    await self._rotation_ended()
-        except NoSpace:
-            pass  # everything is durable; only the mark of a clean close found no room
-        except DurabilityLost:
-            told_by_waiting = 1  # this very wait
-        finally:
-            self._released = True
-            await self._disk.close()  # first, since it also stops a preparation under way
-            await self._spares.settle()
-            for _, _, barrier in self._barriers:
-                if not barrier.done():
-                    barrier.set_exception(self._closed)
-        if self._failure is not None and self._told_failure <= told_by_waiting:
-            raise self._again()
-
-    async def _rotation_ended(self) -> None:
-        while self._rotation is not None:
-            await asyncio.wait([self._rotation])
 
     # ---- looking
 
