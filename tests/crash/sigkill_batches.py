@@ -129,7 +129,9 @@ def campaign(disk: str, rounds: int, seed: int, directory: Path) -> tuple[int, i
     for number in range(rounds):
         whole, missing, partial = run_round(directory / "log", disk, seed + number, acked)
         seen, lost, parts = seen + whole, lost + missing, parts + partial
-    print(f"{disk}: {rounds} kills from seed {seed}, {seen} whole batches seen, {lost} acknowledged lost, {parts} in part")
+    print(
+        f"{disk}: {rounds} kills from seed {seed}, {seen} whole batches seen, {lost} acknowledged lost, {parts} in part"
+    )
     return lost, parts
 
 
