@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -27,8 +28,8 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
     Args:
         verb: makes the coroutine.
         loop: name of the event loop, see loop_factory.
-        only_reads: Ctrl-C may end it anywhere, also inside a write to a pipe that nobody empties. Otherwise it cancels
-            the verb, whose `async with` and `finally` then tidy up.
+        only_reads: Ctrl-C ends the process at once, also inside a write to a pipe that nobody empties. Otherwise it
+            cancels the verb, whose `async with` and `finally` then tidy up.
     """
     import asyncio
 
@@ -50,7 +51,12 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    """Leave at once. An exception from a signal handler can be lost in a callback or a destructor; there is nothing to tidy
+    but the cursor, which a progress display may have hidden."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+        sys.stderr.flush()
+    os._exit(exits.INTERRUPTED)
 
 
 def report(error: WalError | OSError) -> int:
