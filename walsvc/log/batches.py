@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import RecordTooLarge
@@ -142,7 +142,11 @@ async def place_batch(
             chunk = following
     except BaseException:
         if start is not None:
-            await asyncio.shield(writer._loop.create_task(give_up(writer, start)))
+            giving_up = writer._loop.create_task(give_up(writer, start))
+            while not giving_up.done():  # nobody may be let in before it is done, however often the caller is cancelled
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([giving_up])
+            giving_up.result()
         raise
     return parts, durable
 
