@@ -212,6 +212,23 @@ async def test_batch_that_is_cancelled_or_whose_source_fails_leaves_nothing(open
         assert [record.payload for record in await read_all(log)] == expected
 
 
+async def test_batch_cancelled_again_and_again_is_given_up_to_the_end(open_log):
+    async with open_log(max_group_bytes=4096) as log:
+        for _ in range(5):
+            batch = log.append_batch([bytes(3000)] * 40)
+            other = log.append(b"other")
+            for _ in range(30):
+                await asyncio.sleep(0)
+                batch.cancel()
+            await asyncio.wait([batch])
+            await other
+        payloads = [record.payload for record in await read_all(log)]
+        assert payloads.count(b"other") == 5
+        assert payloads.count(bytes(3000)) % 40 == 0
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == payloads
+
+
 async def test_closing_gives_an_unfinished_batch_up(open_log):
     async with open_log(max_group_bytes=4096) as log:
         await log.append(b"before")
