@@ -13,7 +13,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import (
     Backpressure,
 )
-from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata, change_bytes_max, merge
 from walsvc.log.commit import Committer
 from walsvc.log.group import Group, Labels
@@ -21,8 +21,6 @@ from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Strict
 
-get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
-NO_FLAGS = Flag(0)
 NO_LABELS = Labels()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,6 @@ from walsvc.errors import (
     BadPayload,
     RecordTooLarge,
 )
-from walsvc.format.group import Flag
-
-get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
-NO_FLAGS = Flag(0)
 
 
 def to_bytes(payload: object) -> bytes:

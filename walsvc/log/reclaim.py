@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
+from walsvc.log.ending import NO_FLAGS
 from walsvc.log.pins import pins_of
 from walsvc.log.reader import Segments
 from walsvc.log.retention import check_before, drop_segments, to_the_end
 from walsvc.log.stream import load_header
 from walsvc.log.topical import TopicCursor
-from walsvc.log.writer import NO_FLAGS, WalWriter
+from walsvc.log.writer import WalWriter
 from walsvc.model import Retention
 
 if TYPE_CHECKING:

@@ -99,11 +99,6 @@ class SparePipeline:
         self.error: OSError | None = None
 
     @property
-    def busy(self) -> bool:
-        """A preparation is under way."""
-        return self._task is not None
-
-    @property
     def count(self) -> int:
         """Spare files at hand."""
         return len(self.recyclable) + (self.spare is not None)

@@ -20,7 +20,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import (
     RecordTooLarge,
 )
-from walsvc.format.group import LENGTH_BYTES, Flag
+from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
@@ -31,9 +31,6 @@ from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Stats, Strict
-
-get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
-NO_FLAGS = Flag(0)
 
 
 class WalWriter(Ending):
