@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from walsvc.errors import DurabilityLost as DurabilityLost
     from walsvc.errors import InUse as InUse
     from walsvc.errors import Locked as Locked
+    from walsvc.errors import MissingKey as MissingKey
     from walsvc.errors import NoSpace as NoSpace
     from walsvc.errors import PathError as PathError
     from walsvc.errors import RecordTooLarge as RecordTooLarge
@@ -30,13 +31,19 @@ if TYPE_CHECKING:
     from walsvc.errors import UnsupportedFormat as UnsupportedFormat
     from walsvc.errors import WalError as WalError
     from walsvc.errors import WalTimeout as WalTimeout
+    from walsvc.errors import WrongKey as WrongKey
     from walsvc.errors import WrongLoop as WrongLoop
+    from walsvc.keyring import KeyRing as KeyRing
+    from walsvc.log.lazy import LazyRecord as LazyRecord
+    from walsvc.log.migration import Migration as Migration
+    from walsvc.log.migration import migrate as migrate
     from walsvc.log.readonly import ReadOnlyLog as ReadOnlyLog
     from walsvc.log.writer import WalWriter as WalWriter
     from walsvc.model import AppendResult as AppendResult
     from walsvc.model import Finding as Finding
     from walsvc.model import Mode as Mode
     from walsvc.model import Pin as Pin
+    from walsvc.model import ReadStats as ReadStats
     from walsvc.model import Record as Record
     from walsvc.model import RecoveryReport as RecoveryReport
     from walsvc.model import Relaxed as Relaxed
@@ -52,15 +59,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ERRORS = (
-    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost InUse Locked NoSpace PathError RecordTooLarge "
-    "Truncated UnsupportedFormat WalError WalTimeout WrongLoop"
+    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost InUse Locked MissingKey NoSpace PathError "
+    "RecordTooLarge Truncated UnsupportedFormat WalError WalTimeout WrongKey WrongLoop"
 )
-VALUES = "AppendResult Finding Mode Pin Record RecoveryReport Relaxed Retention Stats Strict"
+VALUES = "AppendResult Finding Mode Pin ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
 HOMES = {
     "walsvc.config": "WalConfig",
     "walsvc.errors": ERRORS,
+    "walsvc.keyring": "KeyRing",
     "walsvc.model": VALUES,
     "walsvc.api": "Log open",
+    "walsvc.log.migration": "Migration migrate",
+    "walsvc.log.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
     "walsvc.topics.consumer": "Consumer",

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.errors import BadOption, Closed, DurabilityLost
+from walsvc.format.index import SegmentIndex
+from walsvc.format.purge import Marks
+from walsvc.keyring import KeyRing
+from walsvc.log.compaction import compact
+from walsvc.log.filter import Wanted
 from walsvc.log.opening import open_writer, releasing
-from walsvc.log.reader import Cursor
+from walsvc.log.purging import purge
+from walsvc.log.reading import Reading, check_start, chosen_of
 from walsvc.log.readonly import ReadOnlyLog, find
 from walsvc.log.reclaim import Reclaimer
+from walsvc.log.rekey import check_newest, use_keys
 from walsvc.log.retention import truncate_after
 from walsvc.log.summaries import Summaries
-from walsvc.log.topical import TopicCursor
 from walsvc.log.writer import WalWriter
-from walsvc.model import Record, RecoveryReport, Retention, Stats
+from walsvc.model import ReadStats, Record, RecoveryReport, Retention, Stats
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start, check_name
@@ -31,7 +38,7 @@ from walsvc.topics.registry import Registry
 from walsvc.topics.topic import Topic
 
 
-class Log:
+class Log(Reading):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -77,6 +84,11 @@ class Log:
         return self.writer.stats()
 
     @property
+    def keys(self) -> KeyRing | None:
+        """The keys that are in use; None: the log is not encrypted."""
+        return self.writer._keys
+
+    @property
     def epoch(self) -> int:
         """For readers: changes when a batch was given up, and its place is written anew."""
         return self.writer._rewinds
@@ -91,6 +103,11 @@ class Log:
         return self.writer._metadata.names
 
     @property
+    def marks(self) -> Marks:
+        """For readers: which records are purged."""
+        return self.writer._metadata.marks
+
+    @property
     def summaries(self) -> Summaries:
         """For readers: which topics sealed segments hold."""
         return self.writer._summaries
@@ -99,58 +116,32 @@ class Log:
         """First LSNs of the segments, ascending."""
         return self.writer._segment_ids
 
+    def index_of(self, segment: int) -> SegmentIndex | None:
+        """For readers: the index of the active segment; None for any other."""
+        active = self.writer._segment
+        return active.index if active.id == segment else None
+
     def segment_file(self, first_lsn: int) -> tuple[str, int]:
         """File name and length of a segment."""
         return f"{first_lsn:016x}.wal", self.writer._segment_bytes[first_lsn]
 
     # ---- reading
 
-    async def read(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    async def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncIterator[Record]:
-        """Iterate over records in LSN order.
-
-        Everything accepted before the call is made durable first, so a reader sees its own appends and never a record
-        that a crash could take back.
-
-        Args:
-            start: first LSN; None: first_lsn.
-            stop: LSN to stop before; None: next_lsn as it is now.
-            topic: only records of this topic; what holds none of them is skipped.
-
-        Raises:
-            Truncated: `start` was dropped. Corruption: acknowledged data is damaged. BadOption: `start` below 1.
-        """
-        async for records in self.read_batches(start, stop, topic=topic):
-            for record in records:
-                yield record
-
-    async def read_batches(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
-    ) -> AsyncIterator[list[Record]]:
-        """Like read, but yields lists, a group at a time: several times faster for small records."""
-        self.writer._check_open()
-        first = check_start(start, self.first_lsn)
-        limit = self.next_lsn if stop is None else min(stop, self.next_lsn)
-        if first < limit:
-            await self.writer._durable(limit - 1)
-        cursor = self._cursor(first, topic)
-        if cursor is None:
-            return
-        while records := await cursor.take(limit):
-            yield records
-
-    async def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]:
         """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones, without polling.
 
-        With `topic` over its records only, which may be none yet: other topics' appends wake nobody then. Ends when the log
-        is closed; raises DurabilityLost when it fails, and what `read` raises.
+        Takes what `read` takes to say which records are wanted, but for `until`. With `topic` it may be over none yet: other
+        topics' appends wake nobody then. Ends when the log is closed; raises DurabilityLost when it fails, and what `read`
+        raises.
         """
+        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
         self.writer._check_open()
         first = check_start(start, self.first_lsn)
-        cursor = self._cursor(first, topic)
+        cursor = self._cursor(first, topic, chosen, stats)
         while True:
-            cursor = cursor or self._cursor(first, topic)
+            cursor = cursor or self._cursor(first, topic, chosen, stats)
             for record in [] if cursor is None else await cursor.take(self.durable_lsn + 1):
                 yield record
             if cursor is not None and cursor.next_lsn <= self.durable_lsn:
@@ -163,12 +154,12 @@ class Log:
             except Closed:
                 return
 
-    def _cursor(self, start: int, topic: str | None) -> Cursor | None:
-        """A cursor over the log or over a topic; None: there is no such topic yet."""
-        if topic is None:
-            return Cursor(self._disk, self, start)
-        number = self.topic_number(topic)
-        return None if number is None else TopicCursor(self._disk, self, start, number)
+    async def _reach(self, stop: int | None) -> int:
+        self.writer._check_open()
+        limit = self.next_lsn if stop is None else min(stop, self.next_lsn)
+        if limit > self.first_lsn:
+            await self.writer._durable(limit - 1)
+        return limit
 
     # ---- topics and consumers
 
@@ -257,6 +248,43 @@ class Log:
         """For consumers: one has passed `lsn`."""
         self._reclaimer.consumed(lsn)
 
+    # ---- purging
+
+    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
+        """Hide all records below LSN `before` that have a key, or labels, whatever their topic. Durable when it returns.
+
+        From then on no reading shows them, no consumer gets them; later records are not concerned, so purging a key is also
+        its tombstone. They keep their LSNs and count as records; `compact` gives their space back. A hold does not protect
+        from it.
+
+        Args:
+            key_or_labels: text, bytes or an integer: records whose attribute "key" is equal. A mapping: records whose
+                attributes have all of these labels, with these values (text, bytes, number, True or False); at least one.
+                At most 1,024 bytes as JSON.
+            before: 1 to next_lsn; None: next_lsn, that is, everything accepted before the call.
+
+        Raises:
+            BadOption: an argument is out of its bounds, or there are 65,536 marks already; what `append` raises.
+        """
+        await purge(self.writer, key_or_labels, before, None)
+
+    async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
+        """Rewrite the sealed segments without what was purged; returns the bytes by which the log's files have shrunk.
+
+        LSNs, counts and whatever was not purged stay as they are; the offsets in results of earlier appends no longer hold
+        there. One segment after the other, each complete before it takes the old one's place: killed or cancelled at any
+        moment, nothing is lost, and another call goes on. Needs room for one segment more. Appends and readers go on
+        beside it; truncations and streamed batches wait for the segment at hand.
+
+        Args:
+            on_segment: called after each segment with: segments done, segments to do, bytes freed so far.
+
+        Raises:
+            NoSpace: no room for the rewritten segment. Corruption: a segment is damaged and stays as it is. PathError:
+            reading or writing failed. And what `append` raises.
+        """
+        return await compact(self.writer, on_segment)
+
     # ---- extent and end
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
@@ -276,6 +304,21 @@ class Log:
         Appends that arrive meanwhile wait. Raises BadOption where `lsn` is not in first_lsn - 1 to next_lsn - 1.
         """
         await truncate_after(self.writer, lsn)
+
+    async def use_keys(self, keys: KeyRing) -> None:
+        """Go on with another current key, or with other older ones, without stopping appends.
+
+        If the current key changes, the next group begins a new segment under it, and the old segment gets only its seal.
+        When this returns, that segment is durable. A plain log is encrypted from there on; what it held stays plain.
+
+        Args:
+            keys: the new ring. Its older keys must be those of all segments that are still there.
+
+        Raises:
+            MissingKey, WrongKey: a segment could not be read any more; nothing was changed. NoSpace: nor here.
+            BadOption, Closed, DurabilityLost, WrongLoop.
+        """
+        await use_keys(self.writer, keys)
 
     async def seal(self) -> None:
         """Make everything durable and take no more appends, ever; reading goes on."""
@@ -303,15 +346,6 @@ class Log:
 
     def __repr__(self) -> str:
         return f"Log({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"
-
-
-def check_start(start: int | None, first_lsn: int) -> int:
-    """`start` or the first LSN; BadOption below 1."""
-    if start is None:
-        return first_lsn
-    if start < 1:
-        raise BadOption(f"start={start} is no LSN", hint="LSNs begin with 1")
-    return start
 
 
 class Opening:
@@ -348,7 +382,8 @@ def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **o
         An object for `async with walsvc.open(...) as log` or `log = await walsvc.open(...)`.
 
     Raises:
-        BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, NoSpace.
+        BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, MissingKey, WrongKey,
+        NoSpace.
     """
     if not isinstance(target, (str, os.PathLike)):
         raise BadOption(f"the log's path must be text or a path, not {type(target).__name__}")
@@ -360,7 +395,13 @@ async def open_log(target: str | os.PathLike[str], config: WalConfig) -> Any:
     path = os.fspath(target)
     if config.namespace is not None:
         path = os.path.join(path, config.namespace)
-    disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=not config.read_only)
+    disk = await open_disk(
+        path,
+        config=config,
+        loop=asyncio.get_running_loop(),
+        exclusive=not config.read_only,
+        check=partial(check_newest, config.keys),
+    )
     return await open_on(disk, config)
 
 
@@ -368,6 +409,6 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
     async with releasing(disk):
         if config.read_only:
-            return ReadOnlyTopics(disk, config, await find(disk))
+            return ReadOnlyTopics(disk, config, await find(disk, config.keys))
         writer, report = await open_writer(disk, config)
     return Log(disk, config, writer, report)

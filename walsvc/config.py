@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from walsvc.errors import BadOption
+from walsvc.keyring import KeyRing
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -23,6 +24,7 @@ BATCH_BYTES_MAX = 10 * GIB  # walrus-rust allows as much
 ATTRIBUTES_BYTES_MAX = 64 * KIB  # labels, not data
 
 NAMESPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # file names have 255 bytes
+OWN_FILES = frozenset({"LOCK", "double-write", "double-write.new"})
 DISK_ENVIRONMENT = "WALSVC_DISK"
 
 
@@ -44,13 +46,23 @@ class WalConfig:
             commit_delay; useful only where a sync is slow and appends are many).
         relaxed_interval: seconds within which a Relaxed record becomes durable, above 0 up to 3600. None: only at
             flush, rotation and close.
-        layout: "pad" (every group starts on a fresh block).
+        layout: "pad": every group starts on a fresh block. "pack": groups follow each other at 64 bytes, so a commit writes the
+            log's last block again; only with `double_write`. An existing log takes it up with its next segment.
+        double_write: "off", or write each group into the file `double-write` first, and sync it there: "direct" with O_DIRECT
+            (the log must have it, too), "buffered" through the page cache. One sync more for each group; a damaged last
+            group is restored from there. A log whose last segment is packed needs it to be opened for writing.
         read_only: read a log that another process may be writing.
         namespace: name of a log of its own below the given directory: letters, digits, "_", "-", ".", at most 200.
         reclaim: "manual": segments are dropped only by `reclaim()` and the truncations. "consumed": also as soon as all
             consumers and holders have passed them.
         retain_bytes: drop the oldest segments while all together are larger, whether consumed or not, 64 KiB or more.
         retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9.
+        reading: "direct": read with O_DIRECT, or through the page cache where the file system does not take that. "mapped":
+            through memory maps, so that several readers of the same records share the page cache while they read; a file that
+            is cut under a reader is an error like any other, not SIGBUS. Pages that were not in the page cache before are
+            dropped from it again, either way.
+        keys: encrypt the log with AES-256-GCM; the keys of an encrypted log, which cannot be opened without. A plain log is
+            encrypted from its next segment on.
     """
 
     disk: str = "auto"
@@ -65,16 +77,26 @@ class WalConfig:
     commit_delay: float = 0.0
     relaxed_interval: float | None = 0.2
     layout: str = "pad"
+    double_write: str = "off"
     read_only: bool = False
     namespace: str | None = None
     reclaim: str = "manual"
     retain_bytes: int | None = None
     retain_seconds: float | None = None
+    reading: str = "direct"
+    keys: KeyRing | None = field(default=None, repr=False)  # what is wrongly given may be a key itself
 
     def __post_init__(self) -> None:
         one_of("disk", self.disk, ("auto", "uring", "threads"))
         one_of("direct", self.direct, (None, True, False))
-        one_of("layout", self.layout, ("pad",))
+        one_of("layout", self.layout, ("pad", "pack"))
+        one_of("double_write", self.double_write, ("off", "buffered", "direct"))
+        if self.layout == "pack" and self.double_write == "off" and not self.read_only:
+            raise BadOption(
+                'layout="pack" needs double_write: it writes blocks again that hold acknowledged records, and a write that a '
+                "crash cuts may destroy them",
+                hint='add double_write="direct" or "buffered", or leave layout at "pad"',
+            )
         one_of("read_only", self.read_only, (True, False))
         if self.block_bytes is not None:
             between("block_bytes", self.block_bytes, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
@@ -94,13 +116,18 @@ class WalConfig:
             between("retain_bytes", self.retain_bytes, SEGMENT_BYTES_MIN, 1 << 62)
         if self.retain_seconds is not None:
             between("retain_seconds", self.retain_seconds, 0.001, 1e9)
+        one_of("reading", self.reading, ("direct", "mapped"))
+        check_keys(self.keys)
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 
     @classmethod
     def of(cls, base: WalConfig | None, overrides: dict[str, object]) -> WalConfig:
         """`base` (or the defaults) with `overrides`; unknown names raise BadOption."""
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {each.name for each in dataclasses.fields(cls)}
+        if not isinstance(overrides.get("keys"), (KeyRing, type(None))):
+            overrides["keys"] = type(overrides["keys"])  # it may be a key, and tracebacks may show this map
+            check_keys(overrides["keys"])
         for name in overrides:
             if name not in known:
                 raise BadOption(f"unknown option {name!r}", hint="known: " + ", ".join(sorted(known)))
@@ -118,11 +145,18 @@ def check_namespace(name: object) -> None:
     It is taken as it is, so two namespaces are never one directory; nothing is replaced or folded.
     """
     plain = isinstance(name, str) and NAMESPACE.fullmatch(name) is not None
-    if not plain or str(name) == "LOCK" or str(name).endswith((".wal", ".spare")):
+    if not plain or str(name) in OWN_FILES or str(name).endswith((".wal", ".spare", ".rewrite")):
         raise BadOption(
             f"namespace={name!r} is not a name for a directory",
             hint='1 to 200 letters, digits, "_", "-" and ".", not "." in front, and no name of a log\'s own files',
         )
+
+
+def check_keys(keys: object) -> None:
+    """Raise BadOption unless `keys` is a KeyRing or None. No message has its value, which may be a key."""
+    if not isinstance(keys, (KeyRing, type(None))):
+        kind = keys.__name__ if isinstance(keys, type) else type(keys).__name__
+        raise BadOption(f"keys must be a KeyRing, not {kind}", hint="keys=walsvc.KeyRing(current=(id, key))")
 
 
 def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

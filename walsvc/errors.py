@@ -3,7 +3,8 @@
 A message says what happened; the fields say where (path, segment, lsn, offset) and what was expected against what was
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
 Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
-InUse, WalTimeout), reopen (DurabilityLost), look at the data (Corruption, UnsupportedFormat, Truncated), the path (PathError).
+InUse, WalTimeout), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
+UnsupportedFormat, Truncated), the path (PathError).
 """
 
 from __future__ import annotations
@@ -105,6 +106,14 @@ class Truncated(WalError):
 
 class UnsupportedFormat(WalError):
     """The log was written by a newer version of walsvc, or uses a feature that this version does not have."""
+
+
+class MissingKey(WalError):
+    """The log is encrypted, and the key of that id was not given. Nothing was changed on disk, and nothing is damaged."""
+
+
+class WrongKey(WalError):
+    """Another key was given under an id than the one that the log was encrypted with. Nothing was changed on disk."""
 
 
 class Backpressure(WalError):

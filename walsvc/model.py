@@ -152,6 +152,23 @@ class Retention:
     last_drop: str | None = None
 
 
+@dataclass(slots=True)
+class ReadStats:
+    """What reading has cost so far. Pass one to `read(stats=...)`: it is added to while records are yielded.
+
+    Attributes:
+        bytes_read: from the disk, seals and segment headers included.
+        groups_read: groups that had wanted records, or could not be ruled out.
+        groups_passed: groups whose payloads were not read.
+        segments_passed: how often a segment's end was passed over by what seals and indexes tell.
+    """
+
+    bytes_read: int = 0
+    groups_read: int = 0
+    groups_passed: int = 0
+    segments_passed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """A frozen picture of a log. Counters count from opening.
@@ -161,8 +178,9 @@ class Stats:
         direct, block_bytes, sync_method: how it writes.
         first_lsn, next_lsn, durable_lsn: the log's range, and how far it is on stable storage.
         records, payload_bytes: accepted by append.
-        groups, syncs: group commits written; durable writes issued for them (one each).
-        written_bytes: bytes written to segments, padding included.
+        groups, syncs: group commits written; durable writes issued for them (one each, two with double_write).
+        written_bytes: bytes written to segments, padding and, in layout pack, blocks written again included; the double-write
+            file is not.
         pending_bytes: accepted but not yet durable.
         waiting: appends that wait for room.
         rotations: segments begun since opening.
@@ -173,6 +191,13 @@ class Stats:
         failed: the terminal error in words, or None.
         topics: how many there are.
         pins: the consumers and holders that need the oldest records, at most 16.
+        layout: of the active segment, "pad" or "pack".
+        double_write: the option: "off", "buffered" or "direct".
+        double_write_uncovered: groups that were too large for the double-write file: a damaged one is not restored. What had
+            been acknowledged before it is.
+        reading: how records are read, "direct", "mapped", "through the page cache", and why not as asked for.
+        log_bytes: what the groups take in segments, headers and padding included.
+        key_id: of the key that the active segment is encrypted with; None: it is not encrypted.
     """
 
     disk: str
@@ -200,3 +225,9 @@ class Stats:
     failed: str | None
     topics: int = 0
     pins: tuple[Pin, ...] = ()
+    layout: str = "pad"
+    double_write: str = "off"
+    double_write_uncovered: int = 0
+    key_id: str | None = None
+    log_bytes: int = 0
+    reading: str = "direct"

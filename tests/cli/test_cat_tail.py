@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from .conftest import Cli
 
 
@@ -77,3 +79,43 @@ def test_tail_follows_a_live_writer(walsvc_on_both_loops: Cli, tmp_path: Path) -
         writer.stdin.flush()
         assert reader.stdout.readline() == b"record %d\n" % number
     assert reader.poll() is None
+
+
+@pytest.fixture
+def labelled(walsvc: Cli, tmp_path: Path) -> Path:
+    """30 records: types 0 to 2, tenants 0 to 4, every tenth of topic "t", the last one of a required type."""
+    import asyncio
+
+    import walsvc as library
+
+    async def write() -> None:
+        async with library.open(tmp_path / "labelled") as log:
+            for number in range(1, 31):
+                to = log.topic("t") if number % 10 == 0 else log
+                type = 0x8007 if number == 30 else number % 3
+                await to.append(b"%d" % number, type=type, attributes={"tenant": number % 5, "name": "ab"[number % 2]})
+
+    asyncio.run(write())
+    return tmp_path / "labelled"
+
+
+def test_only_what_is_wanted(walsvc: Cli, labelled: Path) -> None:
+    def numbers(*options: object, verb: str = "cat") -> list[int]:
+        return list(map(int, walsvc.good(verb, labelled, *options).split()))
+
+    assert numbers("--topic", "t") == [10, 20, 30]
+    assert numbers("--where", "tenant=3") == [3, 8, 13, 18, 23, 28]
+    assert numbers("--where", "tenant=3", "--where", "tenant=4", "--where", "name=a") == [4, 8, 14, 18, 24, 28]
+    assert numbers("--where", 'name="b"', "--stop", 4) == [1, 3]
+    assert numbers("--type", 1, "--type", 2, "--stop", 6) == [1, 2, 4, 5]
+    assert numbers("--type", 1, "--where", "tenant=1") == [1, 16]
+    assert numbers("--since", "2020-01-01") == list(range(1, 31))
+    assert numbers("--until", "2020-01-01T00:00:00+02:00") == []
+    assert numbers("--where", "tenant=0", "-n", 2, verb="tail") == [25, 30]
+    assert numbers("--where", "tenant=9", "-n", 2, verb="tail") == []
+    finished = walsvc("cat", labelled, "--type", 1)
+    assert finished.returncode == 6
+    assert finished.stdout.split()[-1] == b"28"
+    assert b"0x8007" in finished.stderr
+    for wrong in (("--since", "yesterday"), ("--where", "tenant"), ("--type", 70_000)):
+        assert walsvc("cat", labelled, *wrong).returncode == 2

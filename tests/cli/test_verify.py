@@ -16,6 +16,7 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, PathError
+from walsvc.keyring import Keys
 from walsvc.log.readonly import find
 from walsvc.log.verify import verify
 
@@ -78,12 +79,12 @@ async def test_what_looks_damaged_only_once_is_a_log_on_the_move(
 ) -> None:
     looks = 0
 
-    async def found_moving(disk: Disk) -> object:
+    async def found_moving(disk: Disk, keys: Keys) -> object:
         nonlocal looks
         looks += 1
         if looks == 1:
             raise Corruption("a segment is missing", segment=17)
-        return await find(disk)
+        return await find(disk, keys)
 
     monkeypatch.setattr("walsvc.log.verify.find", found_moving)
     assert (await verify(long_log)).clean

@@ -21,7 +21,7 @@ from walsvc.disk.sim import SimDevice, SimDisk
 
 FILE_BYTES = 1 << 20
 Maker = Callable[[], Awaitable[Disk]]
-KINDS = ["threads", "threads-buffered", "uring", "uring-buffered", "sim", "sim-buffered"]
+KINDS = ["threads", "threads-buffered", "threads-mapped", "uring", "uring-buffered", "sim", "sim-buffered"]
 
 
 class Answers:
@@ -57,14 +57,15 @@ class Answers:
 
 def make_disk(kind: str, tmp_path: Path) -> Maker:
     """Opens the same directory again and again, on one kind of disk."""
-    name, _, buffered = kind.partition("-")
-    direct = not buffered
+    name, _, way = kind.partition("-")
+    direct = way != "buffered"
     device = SimDevice(3)
 
     async def maker() -> Disk:
         if name == "sim":
             return SimDisk(device, direct=direct)
-        config = WalConfig(disk=name, direct=None if direct else False)
+        reading = "mapped" if way == "mapped" else "direct"
+        config = WalConfig(disk=name, direct=None if direct else False, reading=reading)
         return await open_disk(tmp_path / "log", config=config, loop=asyncio.get_running_loop(), exclusive=True)
 
     return maker
@@ -132,6 +133,15 @@ async def test_allocate_makes_zeros_that_list_shows(disk):
     await disk.allocate("a.spare", 3 * 65536)
     assert (await disk.list())["a.spare"] == 3 * 65536
     assert await disk.read("a.spare", 0, 1 << 20) == bytes(3 * 65536)
+
+
+async def test_listings_at_the_same_time_each_see_everything(disk):
+    for number in range(40):
+        await disk.allocate(f"{number:02}.spare", 4096)
+    everything = await disk.list()
+    assert set(everything) >= {f"{number:02}.spare" for number in range(40)}
+    for found in await asyncio.gather(*(disk.list() for _ in range(32))):
+        assert found == everything
 
 
 async def test_allocate_leaves_an_existing_file_alone(disk, file):
@@ -236,6 +246,17 @@ async def test_a_handle_survives_rename_and_replacement_of_its_name(disk, file):
     assert await disk.read("a.wal", 0, len(view)) == bytes(len(view))
 
 
+async def test_a_cached_handle_is_as_durable_through_the_page_cache(disk, file):
+    cached = await disk.open_file("a.wal", cached=True)
+    answers = Answers()
+    view = filled(disk, disk.block_bytes, "cached")
+    answers.submit(disk, cached, 2 * disk.block_bytes, view)
+    await answers.wait(1)
+    assert answers.errors == [None]
+    assert await disk.read("a.wal", 2 * disk.block_bytes, len(view)) == bytes(view)
+    await disk.close_file(cached)
+
+
 async def test_closed_handle_is_refused(disk, file):
     await disk.close_file(file)
     with pytest.raises(OSError) as caught:  # noqa: PT011
@@ -247,9 +268,15 @@ async def test_closed_handle_is_refused(disk, file):
     assert answers.errors[0].errno == errno.EBADF
 
 
-@pytest.mark.parametrize("operation", ["open_file", "read", "write", "sync", "rename", "remove"])
+@pytest.mark.parametrize("operation", ["open_file", "read", "read_into", "write", "sync", "rename", "remove"])
 async def test_a_missing_name_is_enoent(disk, operation):
-    arguments = {"read": (0, 10), "write": (0, bytes(disk.block_bytes)), "rename": ("other.wal",)}
+    view = disk.buffer(disk.block_bytes)
+    arguments = {
+        "read": (0, 10),
+        "read_into": (0, view),
+        "write": (0, bytes(disk.block_bytes)),
+        "rename": ("other.wal",),
+    }
     with pytest.raises(OSError) as caught:  # noqa: PT011
         await getattr(disk, operation)("missing.wal", *arguments.get(operation, ()))
     assert caught.value.errno == errno.ENOENT
@@ -264,12 +291,18 @@ async def test_read_takes_any_offset_and_length(disk, file, offset, length):
     data = bytes(filled(disk, FILE_BYTES, "read"))
     await disk.write("a.wal", 0, data)
     assert await disk.read("a.wal", offset, length) == data[offset : offset + length]
+    for view in (memoryview(bytearray(length + 3))[3:], disk.buffer(length)):
+        assert await disk.read_into("a.wal", offset, view) == length
+        assert view == data[offset : offset + length]
 
 
 @pytest.mark.parametrize("beyond", [0, 1, 5000])
 async def test_read_is_short_only_at_the_end(disk, file, beyond):
     assert await disk.read("a.wal", FILE_BYTES - 10, 10 + beyond) == bytes(10)
     assert await disk.read("a.wal", FILE_BYTES + beyond, 100) == b""
+    view = disk.buffer(2 * disk.block_bytes)
+    assert await disk.read_into("a.wal", FILE_BYTES - disk.block_bytes, view) == disk.block_bytes
+    assert await disk.read_into("a.wal", FILE_BYTES + beyond, view) == 0
 
 
 async def test_reading_does_not_pin_a_removed_file(disk, file):

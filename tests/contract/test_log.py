@@ -29,14 +29,20 @@ from walsvc.disk.sim import SimDevice, SimDisk
 Opener = Callable[..., AbstractAsyncContextManager[Log]]
 
 
+@pytest.fixture(params=[{}, {"layout": "pack", "double_write": "buffered"}], ids=["pad", "pack"])
+def layout(request) -> dict[str, str]:
+    """Options for each layout of groups in a segment."""
+    return request.param
+
+
 @pytest.fixture(params=ALL_DISKS)
-def open_log(request, tmp_path) -> Opener:
-    """Opens the same log again and again, on one kind of disk."""
+def open_log(request, layout, tmp_path) -> Opener:
+    """Opens the same log again and again, on one kind of disk and in one layout."""
     device = SimDevice(7)
 
     @asynccontextmanager
     async def opener(**options: Any) -> AsyncIterator[Log]:
-        options.setdefault("segment_bytes", 65536)
+        options = {"segment_bytes": 65536, **layout, **options}
         if request.param == "sim":
             log = await open_on(SimDisk(device), WalConfig.of(None, options))
         else:

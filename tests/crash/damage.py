@@ -17,6 +17,7 @@ from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.segment import decode_segment_header, parse_name
+from walsvc.keyring import BLIND, KeyRing, Keys
 from walsvc.log import verify as verify_module
 
 from .model import Entry
@@ -46,23 +47,23 @@ class ClosedLog:
         return [name for name in sorted(self.device.directory.names) if parse_name(name, ".wal") is not None]
 
 
-async def rotated(count: int = 45) -> ClosedLog:
+async def rotated(count: int = 45, keys: KeyRing | None = None) -> ClosedLog:
     """Several full segments."""
     device, payloads = SimDevice(7), Payloads(7)
     entries = [payloads.entry(size) for size in [2900, 40, 5000, 0, 3300] * (count // 5)]
     with reproducible(7):
-        log = await open_on(disk_of(device), CONFIG)
+        log = await open_on(disk_of(device), dataclasses.replace(CONFIG, keys=keys))
         for entry in entries:
             await log.append(entry.payload, type=entry.type, attributes=dict(entry.attributes) or None)
         await log.close()
     return ClosedLog(device, entries)
 
 
-async def small() -> ClosedLog:
+async def small(keys: KeyRing | None = None, rounds: int = 3) -> ClosedLog:
     """Several full segments that are smaller than the options allow, so that every byte in use can be tried."""
     device, payloads = SimDevice(8), Payloads(8)
-    entries = [payloads.entry(size) for size in (100, 0, 700, 30, 90) * 3]
-    config = dataclasses.replace(CONFIG)
+    entries = [payloads.entry(size) for size in (100, 0, 700, 30, 90) * rounds]
+    config = dataclasses.replace(CONFIG, keys=keys)
     object.__setattr__(config, "segment_bytes", 16 * BLOCK)
     with reproducible(8):
         log = await open_on(disk_of(device), config)
@@ -107,14 +108,15 @@ def groups(device: SimDevice, name: str) -> list[GroupHeader]:
         found.append(header)
 
 
-async def told_by_reading(device: SimDevice, entries: list[Entry]) -> str:
+async def told_by_reading(device: SimDevice, entries: list[Entry], keys: KeyRing | None = None) -> str:
     """Open read-only and read everything. Returns the error's name, or "unclean", or "clean".
 
     Whatever is returned without an error must be what was appended, and nothing on the device may change.
     """
     before = device.fingerprint()
+    config = WalConfig(segment_bytes=SEGMENT_BYTES, read_only=True, keys=keys)
     try:
-        log: Any = await open_on(disk_of(device, lock=False), WalConfig(segment_bytes=SEGMENT_BYTES, read_only=True))
+        log: Any = await open_on(disk_of(device, lock=False), config)
         try:
             seen = await observe(log)
         finally:
@@ -127,7 +129,7 @@ async def told_by_reading(device: SimDevice, entries: list[Entry]) -> str:
     return result
 
 
-async def told_by_verify(device: SimDevice) -> bool:
+async def told_by_verify(device: SimDevice, keys: Keys = BLIND) -> bool:
     """Whether `verify` finds the log clean."""
 
     @contextlib.asynccontextmanager
@@ -137,14 +139,14 @@ async def told_by_verify(device: SimDevice) -> bool:
         await disk.close()
 
     with mock.patch.object(verify_module, "reading", reading):
-        return (await verify_module.verify("sim")).clean
+        return (await verify_module.verify("sim", keys=keys)).clean
 
 
-async def told_by_opening(device: SimDevice) -> str:
+async def told_by_opening(device: SimDevice, keys: KeyRing | None = None) -> str:
     """Open for writing and close; the error's name, or "opened". An error must leave everything as it was."""
     before = device.fingerprint()
     try:
-        log = await open_on(disk_of(device), CONFIG)
+        log = await open_on(disk_of(device), dataclasses.replace(CONFIG, keys=keys))
     except DAMAGED as error:
         assert device.fingerprint() == before, "a log that cannot be opened was changed"
         return type(error).__name__

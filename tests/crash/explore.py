@@ -12,6 +12,7 @@ import time
 import traceback
 
 from .explorer import Explorer, replay_command
+from .plan import Plan
 
 TELL_EVERY_S = 30.0
 
@@ -22,10 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", type=int, default=None, help="first seed (default: the clock's); then one more each")
     parser.add_argument("--count", type=int, default=None, help="so many seeds instead of a time")
+    parser.add_argument("--double-write", action="store_true", help="logs with the double-write file, mostly packed")
+    parser.add_argument("--encrypted", action="store_true", help="encrypted logs that change their keys")
     options = parser.parse_args(arguments)
     first = int(time.time()) if options.seed is None else options.seed
     started = told = time.monotonic()
-    explorer = Explorer()
+    draw = Plan.draw_double_write if options.double_write else Plan.draw
+    explorer = Explorer(draw=Plan.draw_encrypted if options.encrypted else draw)
     seed = first
     print(f"seeds from {first} on", flush=True)
     while True:
@@ -41,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             traceback.print_exception(error)
             print(f"FAILED with seed {seed} after {elapsed:.0f} s: {explorer.tally}", file=sys.stderr)
-            print(f"replay: {replay_command(seed)}", file=sys.stderr)
+            print(
+                f"replay: {replay_command(seed)}{' --double-write' * options.double_write}{' --encrypted' * options.encrypted}",
+                file=sys.stderr,
+            )
             return 1
         seed += 1
         if time.monotonic() - told > TELL_EVERY_S:

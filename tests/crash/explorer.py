@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -63,8 +63,9 @@ class Effort:
 class Explorer:
     """Explores one seed after the other."""
 
-    def __init__(self, effort: Effort | None = None) -> None:
+    def __init__(self, effort: Effort | None = None, draw: Callable[[int], Plan] = Plan.draw) -> None:
         self.effort = effort or Effort()
+        self.draw = draw
         self.tally = Tally()
         self._loop = SimLoop()
         self._strays: list[BaseException] = []
@@ -100,7 +101,7 @@ class SeedRun:
         self.explorer = explorer
         self.effort = explorer.effort
         self.tally = explorer.tally
-        self.plan = Plan.draw(seed)
+        self.plan = explorer.draw(seed)
         self.seed = seed
         self.rng = random.Random(f"{seed} explorer")
         self.seen: dict[str, Observed] = {}

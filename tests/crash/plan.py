@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import random
 import struct
@@ -13,8 +14,10 @@ from unittest import mock
 
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.format import cipher
 from walsvc.format.group import GROUP_MAGIC
-from walsvc.log import opening
+from walsvc.keyring import KeyRing
+from walsvc.log import opening, sealing
 from walsvc.log.filling import Filling
 
 from .model import Entry
@@ -36,6 +39,7 @@ class Plan:
     block_bytes: int
     latency: float
     config: WalConfig
+    garbage_each: bool = False
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
@@ -64,10 +68,36 @@ class Plan:
             ),
         )
 
+    @classmethod
+    def draw_double_write(cls, seed: int) -> Plan:
+        """The plan of a seed for a log with the double-write file, mostly packed, on a device that leaves noise in one sector
+        of every write that a power cut meets."""
+        plan = cls.draw(seed)
+        rng = random.Random(f"{seed} double-write")
+        config = dataclasses.replace(
+            plan.config,
+            layout=rng.choice(("pack", "pack", "pack", "pad")),
+            double_write=rng.choice(("direct", "buffered")) if plan.direct else "buffered",
+            max_group_bytes=rng.choice((4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB)),
+        )
+        return dataclasses.replace(plan, config=config, garbage=False, garbage_each=True)
+
+    @classmethod
+    def draw_encrypted(cls, seed: int) -> Plan:
+        """The plan of a seed for an encrypted log, one in three with the double-write file; the workload changes its key now
+        and then."""
+        plan = cls.draw(seed) if seed % 3 else cls.draw_double_write(seed)
+        return dataclasses.replace(plan, config=dataclasses.replace(plan.config, keys=ring(0)))
+
     def device(self) -> SimDevice:
         """A new, empty device."""
         return SimDevice(
-            self.seed, sector=self.sector, garbage=self.garbage, loose=self.loose, sync_names=self.sync_names
+            self.seed,
+            sector=self.sector,
+            garbage=self.garbage,
+            garbage_each=self.garbage_each,
+            loose=self.loose,
+            sync_names=self.sync_names,
         )
 
     def disk(self, device: SimDevice, *, calm: bool = False) -> SimDisk:
@@ -80,6 +110,12 @@ class Plan:
             direct=self.direct,
             block_bytes=self.block_bytes,
         )
+
+
+def ring(current: int) -> KeyRing:
+    """Three keys, one of them the current one."""
+    keys = [(f"key {number}", bytes([number]) * 32) for number in range(3)]
+    return KeyRing(keys.pop(current), keys)
 
 
 class Payloads:
@@ -113,6 +149,8 @@ def reproducible(seed: int) -> Iterator[None]:
     with (
         mock.patch.object(opening, "secrets", SimpleNamespace(randbits=rng.getrandbits)),
         mock.patch.object(opening, "time", clock),
+        mock.patch.object(sealing, "time", clock),
+        mock.patch.object(cipher, "os", SimpleNamespace(urandom=rng.randbytes)),
         mock.patch.dict(Filling.__init__.__kwdefaults__, clock=clock.time_ns),
     ):
         yield

@@ -21,6 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import walsvc
 
@@ -33,14 +34,20 @@ def digest(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).digest()
 
 
-async def child(path: str, seed: int) -> None:
+def options_of(layout: str) -> dict[str, Any]:
+    """What the log is opened with: "pack-direct" and the like name layout and double-write, "pad" the default."""
+    layout, _, double_write = layout.partition("-")
+    return {"layout": layout, "double_write": double_write or "off"}
+
+
+async def child(path: str, seed: int, layout: str) -> None:
     """Append until killed; report each acknowledgement only after it came."""
     rng = random.Random(seed)
 
     def report(kind: bytes, lsn: int, check: bytes = bytes(16)) -> None:
         os.write(1, REPORT.pack(kind, lsn, check))
 
-    async with walsvc.open(path, segment_bytes=65536 * rng.choice((1, 4, 16))) as log:
+    async with walsvc.open(path, segment_bytes=65536 * rng.choice((1, 4, 16)), **options_of(layout)) as log:
         report(REOPENED, log.next_lsn)
 
         async def append(number: int) -> None:
@@ -76,9 +83,9 @@ class Round:
     wrong: int = 0
 
 
-async def check(path: Path, disk: str, known: Round) -> int:
+async def check(path: Path, disk: str, known: Round, layout: str) -> int:
     """Open the log and compare; returns the number of acknowledged records that were found."""
-    async with walsvc.open(path, disk=disk) as log:
+    async with walsvc.open(path, disk=disk, **options_of(layout)) as log:
         assert log.first_lsn <= known.truncated_at_most, "more was truncated than anybody asked for"
         found = {record.lsn: digest(record.payload) async for record in log.read()}
         assert list(found) == list(range(log.first_lsn, log.next_lsn)), "LSNs are not dense"
@@ -89,10 +96,20 @@ async def check(path: Path, disk: str, known: Round) -> int:
         return len(expected)
 
 
-def run_round(path: Path, disk: str, seed: int, known: Round) -> int:
+def run_round(path: Path, disk: str, seed: int, known: Round, layout: str = "pad") -> int:
     """One child, one kill, one check."""
     rng = random.Random(seed)
-    command = [sys.executable, "-m", "tests.crash.sigkill", "--child", str(path), "--seed", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.crash.sigkill",
+        "--child",
+        str(path),
+        "--seed",
+        str(seed),
+        "--layout",
+        layout,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "WALSVC_DISK": disk})
     assert process.stdout is not None
     data = process.stdout.read(REPORT.size)  # the log is open
@@ -111,16 +128,16 @@ def run_round(path: Path, disk: str, seed: int, known: Round) -> int:
             known.acked[lsn] = check_sum
         elif kind == TRUNCATED:
             known.truncated_at_most = max(known.truncated_at_most, lsn)
-    return asyncio.run(check(path, disk, known))
+    return asyncio.run(check(path, disk, known, layout))
 
 
-def campaign(disk: str, rounds: int, seed: int, directory: Path) -> Round:
+def campaign(disk: str, rounds: int, seed: int, directory: Path, layout: str = "pad") -> Round:
     """`rounds` kills on one log; prints what it saw."""
     known, total = Round(), 0
     for number in range(rounds):
-        total += run_round(directory / "log", disk, seed + number, known)
+        total += run_round(directory / "log", disk, seed + number, known, layout)
     print(
-        f"{disk}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong"
+        f"{disk}, {layout}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong"
     )
     return known
 
@@ -131,16 +148,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--disk", action="append", choices=("uring", "threads"))
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--layout", default="pad", choices=("pad", "pad-direct", "pack-direct", "pack-buffered"))
     parser.add_argument("--dir", help="a directory on a real disk; default: the system's temporary one")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        asyncio.run(child(options.child, options.seed))
+        asyncio.run(child(options.child, options.seed, options.layout))
         return
     bad = 0
     for disk in options.disk or ("uring", "threads"):
         with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            known = campaign(disk, options.rounds, options.seed, Path(directory))
+            known = campaign(disk, options.rounds, options.seed, Path(directory), options.layout)
             bad += known.lost + known.wrong
     sys.exit(1 if bad else 0)
 

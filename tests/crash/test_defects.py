@@ -22,6 +22,7 @@ from walsvc.disk.base import Write
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, DurabilityLost, NoSpace, UnsupportedFormat
 from walsvc.format.segment import decode_segment_header, encode_segment_header
+from walsvc.keyring import KeyRing
 from walsvc.model import Relaxed
 
 from .damage import content, groups, overwrite
@@ -301,28 +302,29 @@ def test_lsn_burnt_by_a_failed_append() -> None:
 
 
 def test_encrypted_log_that_cannot_resume() -> None:
-    """There is no encryption yet. What it needs holds: each opening resumes in the middle of a segment under a generation
-    of its own, and a log with a feature that this version does not have is refused whole, not cut to its known part."""
+    """nodedb-wal refuses to reopen an encrypted log. Here each opening resumes in the middle of a segment, under the same
+    key; and a log with a feature that this version does not have is refused whole, not cut to its known part."""
+    config = dataclasses.replace(CONFIG, keys=KeyRing(("key", bytes(range(32)))))
 
     async def scenario(seed: int) -> None:
         device = SimDevice(seed)
         for life in range(5):
-            log = await opened(device)
+            log = await opened(device, config)
             await log.append(b"%d" % life)
             image = device.fork().crash()
             await log.close()
             device = image
-        log = await opened(device)
+        log = await opened(device, config)
         assert await payloads(log) == [b"%d" % life for life in range(5)]
         await log.close()
         (name,) = segments(device)
         assert len({group.generation for group in groups(device, name) if group.records}) == 5
         header = decode_segment_header(content(device, name))
-        foreign = header._replace(required=1, cipher=1, key_id=b"k1", salt=bytes(range(32)))
+        foreign = header._replace(required=header.required | 1 << 31)
         overwrite(device, name, 0, encode_segment_header(foreign))
         before = device.fingerprint()
         with pytest.raises(UnsupportedFormat):
-            await opened(device)
+            await opened(device, config)
         assert device.fingerprint() == before
 
     run(scenario)

@@ -310,7 +310,7 @@ def test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer() -
 
 
 def test_blocks_with_acknowledged_records_are_never_written_again() -> None:
-    """Why there is no double-write buffer: over torn tails, reopening, truncation and recycling, no write touches them."""
+    """Why layout pad needs no double-write file: over torn tails, reopening, truncation and recycling, no write touches them."""
 
     async def scenario(seed: int) -> None:
         device = SimDevice(seed)
@@ -696,9 +696,10 @@ def test_loop_closed_with_appends_pending_harms_nobody(tmp_path: Path, disk: str
     assert 1 <= int(done.stdout) <= 51
 
 
+@pytest.mark.parametrize("layout", ["pad", "pack-buffered"])
 @pytest.mark.parametrize("disk", REAL_DISKS)
-def test_sigkill_at_random_loses_nothing_acknowledged(tmp_path: Path, disk: str) -> None:
-    known = campaign(disk, 6, 1, tmp_path)
+def test_sigkill_at_random_loses_nothing_acknowledged(tmp_path: Path, disk: str, layout: str) -> None:
+    known = campaign(disk, 6 if layout == "pad" else 3, 1, tmp_path, layout)
     assert (known.lost, known.wrong) == (0, 0)
     assert known.acked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -14,7 +15,7 @@ from walsvc.errors import Closed
 from walsvc.model import Mode, Record, Relaxed, Strict
 
 from .model import Call, Entry, Model, Observed, require
-from .plan import Payloads, Plan
+from .plan import Payloads, Plan, ring
 
 
 class Workload:
@@ -47,6 +48,8 @@ class Workload:
             (3, self.read),
             (2, self.reopen),
         ]
+        if self.plan.config.keys is not None:
+            choices.append((3, self.change_key))
         weights, steps = [weight for weight, _ in choices], [step for _, step in choices]
         for _ in range(self.steps):
             await self.rng.choices(steps, weights)[0]()
@@ -116,6 +119,17 @@ class Workload:
             require(result.durable or mode is Relaxed, f"{mode} was answered with {result}")
             require(call.batch or result.durable is (mode is Strict), f"{mode} was answered with {result}")
             self.model.acknowledged(result.lsn, entry, durable=result.durable)
+
+    async def change_key(self) -> None:
+        """Go on under another key, perhaps while appends and a truncation are under way."""
+        changing = self.start(self.changing_key(self.rng.randrange(3)))
+        if self.rng.random() < 0.5:
+            await asyncio.wait([changing])
+
+    async def changing_key(self, current: int) -> None:
+        with contextlib.suppress(Closed):
+            await self.log.use_keys(ring(current))
+            require(self.log.writer._segment.cipher.key_id == f"key {current}" or self.busy, "the key did not change")
 
     async def pause(self) -> None:
         await asyncio.sleep(self.rng.choice((0, 0, 50e-6, 1e-3, 0.3)))

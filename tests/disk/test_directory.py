@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from walsvc.disk.directory import READ_BYTES_MAX, Directory, aligned_buffer, read_all, write_all
+from walsvc.disk.directory import READ_BYTES_MAX, Directory, aligned_buffer, write_all
 from walsvc.disk.threads import ThreadsDisk
 
 BLOCK = 4096
@@ -117,7 +117,7 @@ def test_no_error_of_a_sync_or_a_name_is_dropped(directory, monkeypatch, call):
 
 def test_read_error_is_not_the_end_of_the_file(directory, monkeypatch):
     directory.allocate("a.wal", 1 << 20)
-    fail_nth(monkeypatch, "preadv" if directory.direct else "pread", 1, errno.EIO)
+    fail_nth(monkeypatch, "preadv", 1, errno.EIO)
     with pytest.raises(OSError) as caught:  # noqa: PT011
         directory.read("a.wal", 0, BLOCK)
     assert caught.value.errno == errno.EIO
@@ -126,12 +126,8 @@ def test_read_error_is_not_the_end_of_the_file(directory, monkeypatch):
 def test_short_reads_are_gone_on_with(directory, tmp_path, monkeypatch):
     data = os.urandom(10 * BLOCK)
     (tmp_path / "a.wal").write_bytes(data)
-    if directory.direct:
-        real_preadv = os.preadv
-        monkeypatch.setattr(os, "preadv", lambda fd, views, offset: real_preadv(fd, [views[0][:BLOCK]], offset))
-    else:
-        real_pread = os.pread
-        monkeypatch.setattr(os, "pread", lambda fd, length, offset: real_pread(fd, min(length, 1000), offset))
+    real, most = os.preadv, BLOCK if directory.direct else 1000
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: real(fd, [views[0][:most]], offset))
     assert directory.read("a.wal", 5, 9 * BLOCK) == data[5 : 5 + 9 * BLOCK]
     assert directory.read("a.wal", 5, 20 * BLOCK) == data[5:]
 
@@ -170,7 +166,7 @@ def test_write_all_goes_on_after_a_short_write(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:BLOCK], offset))
     data = os.urandom(5 * BLOCK + 3)
     write_all(file, memoryview(data), 10)
-    assert read_all(file, 10, 1 << 20) == data
+    assert os.pread(file, 1 << 20, 10) == data
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 512)
     with pytest.raises(OSError, match="short write: 512 of 8192") as caught:
         write_all(file, aligned_buffer(2 * BLOCK), 0, block_bytes=BLOCK)

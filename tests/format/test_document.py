@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.format import group, segment
+from walsvc.format import double_write, group, segment
 from walsvc.format.group import Flag
 from walsvc.format.meta import KNOWN, Metadata
 from walsvc.log.framing import segment_prefix
@@ -48,6 +48,13 @@ def docstring_rows(text: str | None) -> list[tuple[int, int, str]]:
     [
         ("Segment header", segment, segment.SEGMENT_FIELDS, segment.CRC_OFFSET, segment.SEGMENT_HEADER_BYTES),
         ("Group header", group, group.GROUP_FIELDS, group.HEADER_CRC_OFFSET, group.GROUP_HEADER_BYTES),
+        (
+            "Slot header",
+            double_write,
+            double_write.SLOT_FIELDS,
+            double_write.SLOT_CRC_OFFSET,
+            double_write.SLOT_HEADER_BYTES,
+        ),
     ],
 )
 def test_byte_tables_match_structs_and_module_heads(title, module, layout, crc_offset, total):
@@ -72,7 +79,7 @@ def test_metadata_table_matches_known_keys():
 
 def test_example_dump_is_what_the_code_writes():
     header = segment.SegmentHeader(4096, 65536, 0x0123456789ABCDEF, 1, 1, 1, 0, 0, 4096)
-    prefix, _ = segment_prefix(header, Metadata(), durable_lsn=0)
+    prefix = segment_prefix(header, Metadata(), durable_lsn=0).data
     lines = re.findall(r"^([0-9a-f]{8})  ((?:[0-9a-f]{2} +){15}[0-9a-f]{2})$", DOCUMENT, re.MULTILINE)
     assert len(lines) == 3
     for address, text in lines:

@@ -29,6 +29,7 @@ from walsvc.format.group import (
 )
 from walsvc.format.meta import Metadata, decode_map, encode_map
 from walsvc.format.segment import (
+    ENCRYPTED,
     BadSegment,
     SegmentHeader,
     decode_segment_header,
@@ -94,7 +95,15 @@ def test_every_flipped_bit_of_a_segment_header_is_detected():
 
 
 def test_segment_header_round_trip_with_all_fields():
-    header = SEGMENT._replace(cipher=1, key_id=b"k1", salt=bytes(range(32)), key_check=bytes(range(16)), optional=5)
+    header = SEGMENT._replace(
+        cipher=1,
+        required=ENCRYPTED,
+        key_id=b"k1",
+        salt=bytes(range(32)),
+        key_check=bytes(range(16)),
+        optional=7,
+        seal_at=1 << 40,
+    )
     assert decode_segment_header(encode_segment_header(header)) == header
 
 

@@ -6,6 +6,7 @@ The files are committed and never made again: what version 1 wrote must decode f
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.keyring import KeyRing
 from walsvc.model import Relaxed
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -77,6 +79,25 @@ async def write_topics(device: SimDevice) -> SimDevice:
     return device
 
 
+GOLDEN_KEYS = [("first", bytes(range(32))), ("second", bytes(range(32, 64)))]
+
+
+async def write_encrypted(device: SimDevice) -> SimDevice:
+    """An encrypted log that changed its key, with a batch over several groups, a crash and a clean close."""
+    first = KeyRing(GOLDEN_KEYS[0])
+    both = KeyRing(GOLDEN_KEYS[1], [GOLDEN_KEYS[0]])
+    config = WalConfig(segment_bytes=65536, max_group_bytes=8192, keys=first)
+    log = await open_on(SimDisk(device), config)
+    await asyncio.gather(*(log.append(payload_of(lsn)) for lsn in range(1, 31)))
+    await log.use_keys(both)
+    await log.append_batch([payload_of(lsn) for lsn in range(31, 61)])
+    device = device.crash()
+    log = await open_on(SimDisk(device), dataclasses.replace(config, keys=both))
+    await asyncio.gather(*(log.append(payload_of(lsn)) for lsn in range(61, 91)))
+    await log.close()
+    return device
+
+
 TOPICS_EXPECTED = {
     "labelled": {},
     "consumers": [["all", None, 310], ["billing", "orders", 214]],
@@ -85,10 +106,10 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted]"""
     target = Path(sys.argv[1])
-    topics = sys.argv[2:] == ["topics"]
-    device = asyncio.run((write_topics if topics else write)(SimDevice(1)))
+    topics, encrypted = sys.argv[2:] == ["topics"], sys.argv[2:] == ["encrypted"]
+    device = asyncio.run((write_topics if topics else write_encrypted if encrypted else write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
     for spare in target.glob("*.spare"):
@@ -104,6 +125,8 @@ def main() -> None:
         names = {str(lsn): name for lsn in range(first, 321) if (name := topic_of(lsn))}
         names |= {str(lsn): "batch" for lsn in range(321, 421)}
         expected |= {"first_lsn": first, "next_lsn": 421, "topics": names, **TOPICS_EXPECTED}
+    if encrypted:
+        expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

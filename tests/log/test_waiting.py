@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import threading
 
 import pytest
@@ -233,3 +234,36 @@ def test_reopening_after_a_failed_sync_in_the_page_cache_shows_only_what_the_dev
         await log.close()
 
     run_sim(main, seed)
+
+
+async def test_truncation_that_nobody_waits_for_and_that_a_closed_log_refuses_leaves_no_stray_error(tmp_path):
+    """It waits behind a batch; its caller is cancelled, and the log is closed, before its turn comes."""
+    strays: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+    go_on = asyncio.Event()
+
+    async def source():
+        yield b"first"
+        await go_on.wait()
+        yield b"second"
+
+    log = await walsvc.open(tmp_path / "log")
+    await log.append(b"before")
+    batch = log.append_batch(source())
+    await asyncio.sleep(0)
+    truncating = asyncio.create_task(log.truncate_after(0))
+    await asyncio.sleep(0)
+    truncating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await truncating
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    with pytest.raises(walsvc.Closed):
+        await batch
+    del truncating, batch, closing
+    gc.collect()
+    assert strays == []
+    async with walsvc.open(tmp_path / "log") as log:
+        assert [record.payload async for record in log.read()] == [b"before"]

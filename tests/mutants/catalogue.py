@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+COMPACTION = "tests/log/test_compaction.py::"
 CORRUPTION = "tests/crash/test_corruption.py::"
 DEFECTS = "tests/crash/test_defects.py::"
+DOUBLE_WRITE = "tests/crash/test_double_write.py::"
+CIPHER = "tests/format/test_cipher.py::"
+ENCRYPTED = "tests/crash/test_encryption.py::"
+FILTERS = "tests/log/test_filters.py::"
 GROUP = "tests/format/test_group.py::"
 MORE = "tests/crash/test_scenarios_more.py::"
+PURGE = "tests/topics/test_purge.py::"
+READERS = "tests/log/test_readers.py::"
 SCENARIOS = "tests/crash/test_scenarios.py::"
+SEEK = "tests/log/test_seek.py::"
 THREADS = "tests/disk/test_threads.py::"
 URING = "tests/disk/test_uring.py::"
 WAITING = "tests/log/test_waiting.py::"
 
 
 RECOVERED = "walsvc/log/recovery.py"
-EXAMINE = 'so that nothing is seen that a crash could take."""\n'
+EXAMINE = '(for repair): then the segment ends there.\n    """\n'
 SUCCESSOR = "    if name not in sizes:\n        return None\n"
 
 
@@ -48,9 +56,9 @@ ORDER = [
     Mutant(
         "ack before the sync completed",
         "walsvc/log/commit.py",
-        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n",
-        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n"
-        "        self._loop.call_soon(self._complete, group)\n",
+        "        if self._double_write is None:\n            self._disk.submit(write)\n",
+        "        if self._double_write is None:\n            self._disk.submit(write)\n"
+        "            self._loop.call_soon(self._complete, group)\n",
         (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
     ),
     Mutant(
@@ -201,7 +209,7 @@ RECOVERY = [
     ),
     Mutant(
         "missing segment in the middle not noticed",
-        "walsvc/log/recovery.py",
+        "walsvc/log/census.py",
         "    if newest.ordinal - oldest.ordinal == high:\n",
         "    if True:\n",
         (CORRUPTION + "test_middle_segment_missing_is_corruption",),
@@ -216,10 +224,8 @@ RECOVERY = [
     Mutant(
         "read error taken for the end",
         "walsvc/log/stream.py",
-        "            got = await self.disk.read(self.name, position, self._piece_bytes)\n",
-        "            try:\n"
-        "                got = await self.disk.read(self.name, position, self._piece_bytes)\n"
-        '            except OSError:\n                got = b""\n',
+        "        got = await piece.reading\n",
+        "        try:\n            got = await piece.reading\n        except OSError:\n            got = 0\n",
         (MORE + "test_read_error_in_recovery_is_an_error_and_never_the_end_of_the_log",),
     ),
     Mutant(
@@ -255,8 +261,8 @@ RECOVERY = [
     Mutant(
         "dropped successor not removed",
         "walsvc/log/opening.py",
-        "        await disk.remove(name)\n        await disk.sync_directory()\n    await seal_predecessor",
-        "        pass\n    await seal_predecessor",
+        "        await disk.remove(name)\n        await disk.sync_directory()\n    double_write",
+        "        pass\n    double_write",
         (MORE + "test_successor_dropped_after_a_power_cut_never_comes_back",),
     ),
     Mutant(
@@ -331,9 +337,9 @@ SHARING = [
     Mutant(
         "buffer given back before the write's completion",
         "walsvc/log/commit.py",
-        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n",
-        "        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))\n"
-        "        self._pool.give_back(group.buffer)\n",
+        "        if self._double_write is None:\n            self._disk.submit(write)\n",
+        "        if self._double_write is None:\n            self._disk.submit(write)\n"
+        "            self._pool.give_back(group.buffer)\n",
         (DEFECTS + "test_buffer_cleared_before_the_fsync",),
     ),
     Mutant(
@@ -394,4 +400,220 @@ SHARING = [
     ),
 ]
 
-MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING]
+SECRECY = [
+    Mutant(
+        "nonce made of the LSN",
+        "walsvc/format/cipher.py",
+        "header = header._replace(nonce=os.urandom(NONCE_BYTES))",
+        'header = header._replace(nonce=header.first_lsn.to_bytes(NONCE_BYTES, "little"))',
+        (ENCRYPTED + "test_no_nonce_twice_over_restarts_torn_tails_truncation_and_retried_batches",),
+    ),
+    Mutant(
+        "nonce made of everything that is known of the group's place",
+        "walsvc/format/cipher.py",
+        "header = header._replace(nonce=os.urandom(NONCE_BYTES))",
+        "header = header._replace(nonce=crc32c(repr(header[:8]).encode()).to_bytes(NONCE_BYTES, 'little'))",
+        (ENCRYPTED + "test_same_log_continued_twice_from_one_copy_uses_other_nonces",),
+    ),
+    Mutant(
+        "group header not authenticated",
+        "walsvc/format/cipher.py",
+        "self._decrypt_into(header.nonce, sealed, head[:CRCS_OFFSET], opened[GROUP_HEADER_BYTES:])",
+        "self._decrypt_into(header.nonce, sealed, b'', opened[GROUP_HEADER_BYTES:])",
+        (CIPHER + "test_ciphertext_is_bound_to_its_place",),
+        (
+            (
+                "walsvc/format/cipher.py",
+                "self._encrypt_into(header.nonce, plain, fields[:CRCS_OFFSET], view[start:end])",
+                "self._encrypt_into(header.nonce, plain, b'', view[start:end])",
+            ),
+        ),
+    ),
+    Mutant(
+        "segment key not bound to the segment's header",
+        "walsvc/format/cipher.py",
+        "KEY_INFO + bound)",
+        "KEY_INFO)",
+        (CIPHER + "test_group_does_not_open_under_an_altered_segment_header",),
+    ),
+    Mutant(
+        "forged group taken for a torn tail",
+        "walsvc/log/stream.py",
+        '            raise Corruption(\n                f"{error.reason}; its CRCs are right",',
+        '            raise error\n            raise Corruption(\n                f"{error.reason}; its CRCs are right",',
+        (ENCRYPTED + "test_forged_group_is_no_torn_tail_and_opening_changes_nothing",),
+    ),
+    Mutant(
+        "encrypted group passed over by a header that was not authenticated",
+        "walsvc/log/filtered.py",
+        "if beyond > 0 and self.cipher is None and not wanted",
+        "if beyond > 0 and not wanted",
+        ("tests/log/test_encryption.py::test_forged_header_does_not_let_a_filtering_reader_step_over_a_group",),
+    ),
+    Mutant(
+        "wrong key not told from damage",
+        "walsvc/format/cipher.py",
+        "if check_of(secret, header) != header.key_check:",
+        "if False:",
+        (ENCRYPTED + "test_missing_or_wrong_key_is_told_and_leaves_the_device_as_it_was",),
+    ),
+    Mutant(
+        "files with plain records recycled in an encrypted log",
+        "walsvc/log/retention.py",
+        "    if writer._keys is None:\n        return True\n",
+        "    return True\n",
+        ("tests/log/test_encryption.py::test_dropped_plain_segments_are_removed_and_not_recycled_by_an_encrypted_log",),
+    ),
+    Mutant(
+        "old key goes on after use_keys",
+        "walsvc/log/rekey.py",
+        "        if changes_key(writer, keys):\n            await begin_under(writer, keys)\n",
+        "",
+        ("tests/log/test_encryption.py::test_after_use_keys_the_old_segment_gets_nothing_but_its_seal",),
+    ),
+    Mutant(
+        "room for the tag forgotten",
+        "walsvc/log/segments.py",
+        "self.tag_bytes = 0 if self.cipher is None else TAG_BYTES",
+        "self.tag_bytes = 0",
+        ("tests/log/test_encryption.py::test_closed_group_and_the_limits_of_a_segment_count_the_tag",),
+    ),
+]
+
+PURGING = [
+    Mutant(
+        "a purge mark falls",
+        "walsvc/log/purging.py",
+        "max(min(limit, writer.next_lsn), purges.get(name, 0))",
+        "min(limit, writer.next_lsn)",
+        (PURGE + "test_mark_never_falls",),
+    ),
+    Mutant(
+        "a purge mark hides the LSNs that truncate_after has made free",
+        "walsvc/log/retention.py",
+        "    purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}\n",
+        "    purges: dict[str, int] = {}\n",
+        (PURGE + "test_truncate_after_lowers_marks_so_that_reused_lsns_are_visible",),
+    ),
+    Mutant(
+        "no directory sync after a compacted segment's rename",
+        "walsvc/log/compaction.py",
+        "        await disk.rename(rewrite_name(first), name)\n        await disk.sync_directory()\n",
+        "        await disk.rename(rewrite_name(first), name)\n",
+        ("tests/crash/test_compaction.py::test_marks_go_only_when_the_compacted_files_are_durable",),
+    ),
+    Mutant(
+        "a file that was replaced under a reader taken for damage",
+        "walsvc/log/reader.py",
+        "        return not known\n",
+        "        return False\n",
+        (COMPACTION + "test_readers_beside_a_compaction_see_all_and_no_damage",),
+    ),
+    Mutant(
+        "a compacted segment does not say where its seal stands",
+        "walsvc/log/rewrite.py",
+        "header._replace(seal_at=layout.seal_at)",
+        "header._replace(seal_at=0)",
+        (COMPACTION + "test_summaries_are_found_in_compacted_segments",),
+    ),
+]
+
+REWRITING = [
+    Mutant(
+        "log written before its slot is durable",
+        "walsvc/log/double_write.py",
+        "        self._disk.submit(Write(self._file, slot * self._slot_bytes, buffer[start:end], after))\n",
+        "        self._disk.submit(Write(self._file, slot * self._slot_bytes, buffer[start:end], after))\n"
+        "        self._disk.submit(write)\n",
+        (DOUBLE_WRITE + "test_log_is_written_only_after_its_slot_is_durable",),
+        (
+            (
+                "walsvc/log/double_write.py",
+                "        else:\n            self._disk.submit(write)\n\n    def _ended",
+                "\n    def _ended",
+            ),
+        ),
+    ),
+    Mutant(
+        "image laid over the log beyond the end of its group",
+        "walsvc/format/double_write.py",
+        "return self.group_offset + self.group_bytes if self.whole else self.group_offset",
+        "return self.offset + self.image_bytes",
+        (DOUBLE_WRITE + "test_older_slot_restores_its_group_and_leaves_what_stands_behind_it",),
+    ),
+    Mutant(
+        "a stale slot restored where the log is whole",
+        "walsvc/log/overlay.py",
+        "if own is None or not await breaks(own, slot.group_offset):",
+        "if own is None:",
+        (DOUBLE_WRITE + "test_stale_slots_never_bring_back_or_overwrite_anything",),
+    ),
+    Mutant(
+        "CRC of a slot's image not checked",
+        "walsvc/format/double_write.py",
+        "    if len(image) != header.image_bytes or crc32c(image) != header.image_crc:\n",
+        "    if len(image) != header.image_bytes:\n",
+        ("tests/format/test_double_write.py",),
+    ),
+    Mutant(
+        "two groups that share a block in flight",
+        "walsvc/log/commit.py",
+        "(len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)",
+        "len(in_flight) < PIPELINE",
+        (DOUBLE_WRITE + "test_slots_are_wiped_only_while_nothing_is_on_its_way",),
+    ),
+    Mutant(
+        "the last block's bytes forgotten when a batch is given up",
+        "walsvc/log/batches.py",
+        "    start.segment.tail = writer._batch_tail\n",
+        "",
+        (DOUBLE_WRITE + "test_batch_that_began_a_packed_segment_is_given_up_to_behind_its_snapshot",),
+    ),
+]
+
+READING = [
+    Mutant(
+        "a record of an unknown required type passed over",
+        "walsvc/log/filter.py",
+        "return type >= REQUIRED or self.types is None or type in self.types",
+        "return self.types is None or type in self.types",
+        (FILTERS + "test_unknown_required_type_stops_and_is_named",),
+    ),
+    Mutant(
+        "labels that are not named taken for labels that are not there",
+        "walsvc/format/labels.py",
+        "return not isinstance(named, list) or any(each in named for each in wanted)",
+        "return isinstance(named, list) and any(each in named for each in wanted)",
+        (FILTERS + "test_groups_say_which_labels_they_have",),
+    ),
+    Mutant(
+        "time taken to rise from row to row",
+        "walsvc/format/index.py",
+        "            lows[-1] = min(lows[-1], time)\n",
+        "",
+        (FILTERS + "test_time_filters_do_not_trust_the_clock",),
+    ),
+    Mutant(
+        "rows of a batch that was given up stay in the index",
+        "walsvc/log/batches.py",
+        "    start.segment.index.rewind(start.offset)\n",
+        "",
+        (SEEK + "test_index_survives_a_crash_and_a_batch_that_is_given_up",),
+    ),
+    Mutant(
+        "a place in a wrong index believed",
+        "walsvc/log/reader.py",
+        "        if self._suspect is None:  # what looks damaged",
+        "        if True:  # what looks damaged",
+        (SEEK + "test_a_wrong_index_is_not_believed",),
+    ),
+    Mutant(
+        "pages of others dropped from the page cache",
+        "walsvc/disk/mapped.py",
+        "    return pages.raw.translate(LOWEST_BIT)\n",
+        "    return bytes(len(pages.raw))\n",
+        (READERS + "test_replay_leaves_the_page_cache_as_it_was",),
+    ),
+]
+
+MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING, *SECRECY, *PURGING, *REWRITING, *READING]

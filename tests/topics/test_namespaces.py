@@ -42,7 +42,26 @@ async def test_root_may_be_a_log_itself(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../a", "a/b", "/a", "a\0", ".hidden", "a b", "ä", "a" * 201, "LOCK", "1.wal", "x.spare", 7, "a\n"],
+    [
+        "",
+        ".",
+        "..",
+        "../a",
+        "a/b",
+        "/a",
+        "a\x00",
+        ".hidden",
+        "a b",
+        "ä",
+        "a" * 201,
+        "LOCK",
+        "1.wal",
+        "x.spare",
+        7,
+        "a\n",
+        "double-write",
+        "double-write.new",
+    ],
 )
 async def test_bad_names_are_refused(tmp_path, name):
     with pytest.raises(BadOption):

@@ -9,7 +9,8 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, BadPayload, Closed, Relaxed
-from walsvc.log.topical import TopicCursor
+from walsvc.log.filter import Filter
+from walsvc.log.reader import Cursor
 
 from .conftest import lsns
 
@@ -246,14 +247,14 @@ async def test_reader_of_one_topic_skips_segments_without_it(open_log):
         assert segments > 10
     async with open_log(read_only=True) as log:  # nothing is known from writing
         number = log.topic_number("rare")
-        cursor = TopicCursor(log._disk, log, 1, number)
+        cursor = Cursor(log._disk, log, 1, Filter(number=number))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
-        assert cursor.bytes_read <= segments * 8192 + 3 * 65536
-        again = TopicCursor(log._disk, log, 1, number)
+        assert cursor.stats.bytes_read <= segments * 8192 + 3 * (65536 + 4096)
+        again = Cursor(log._disk, log, 1, Filter(number=number))
         while await again.take(log.next_lsn):
             pass
-        assert again.bytes_read <= 3 * 65536
+        assert again.stats.bytes_read <= 3 * (65536 + 4096)
 
 
 async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(open_sim):
@@ -262,10 +263,10 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
         await asyncio.gather(*(log.topic("busy").append(bytes(10_000)) for _ in range(400)))
         await asyncio.gather(*(log.append(bytes(10_000)) for _ in range(200)))
         await log.topic("rare").append(b"last")
-        cursor = TopicCursor(log._disk, log, 1, log.topic_number("rare"))
+        cursor = Cursor(log._disk, log, 1, Filter(number=log.topic_number("rare")))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
-        assert cursor.bytes_read < 2 << 20, "most of 6 MB was passed over"
+        assert cursor.stats.bytes_read < 2 << 20, "most of 6 MB was passed over"
 
 
 async def test_segments_without_a_summary_are_looked_through(open_sim, monkeypatch):
@@ -289,7 +290,7 @@ async def test_summary_finds_room_with_many_topics_in_small_segments(open_sim):
             await asyncio.gather(*(log.topic(f"topic {number}").append(b"%d" % round_) for number in range(4000)))
         summaries = 0
         for segment, successor in zip(log.segment_ids(), log.segment_ids()[1:], strict=False):
-            summary = await log.summaries.of(segment, successor)
+            summary = (await log.summaries.seal(segment, successor)).summary
             assert summary is not None
             held = {record.topic async for record in log.read(segment, successor)}
             assert {log.topic_names[number] for number in summary.numbers} == held

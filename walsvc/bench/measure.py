@@ -86,7 +86,9 @@ class Outcome:
         latency_us: per append (or append_batch).
         syncs: durable writes that the log issued meanwhile.
         group_records_mean, group_records_max: records that shared one sync.
-        written_bytes: what went to the device, headers and padding included.
+        written_bytes: what went to the log's segments, headers, padding and blocks written again included; as much again, and
+            a block for each group, goes to the double-write file where there is one.
+        log_bytes: what of the segments that takes up.
         page_cache_bytes: growth of the log's files in the page cache; None where the kernel does not tell.
         loop_lag_us: how late a 1 ms timer on the same loop ran.
         cpu_seconds: of this process, all threads.
@@ -101,6 +103,7 @@ class Outcome:
     group_records_mean: float
     group_records_max: int
     written_bytes: int
+    log_bytes: int
     page_cache_bytes: int | None
     loop_lag_us: Percentiles
     cpu_seconds: float
@@ -109,6 +112,8 @@ class Outcome:
     disk_reason: str
     direct: bool
     block_bytes: int
+    layout: str
+    double_write: str
     sync_method: str
     file_system: str
     memory_backed: bool
@@ -253,6 +258,7 @@ async def measure(
         group_records_mean=run.done / groups if groups else 0.0,
         group_records_max=after.group_records_max,
         written_bytes=after.written_bytes - before.written_bytes,
+        log_bytes=after.log_bytes - before.log_bytes,
         page_cache_bytes=None if grown is None or cached is None else grown - cached,
         loop_lag_us=run.lag.percentiles(),
         cpu_seconds=cpu,
@@ -261,6 +267,8 @@ async def measure(
         disk_reason=after.disk_reason,
         direct=after.direct,
         block_bytes=after.block_bytes,
+        layout=after.layout,
+        double_write=after.double_write,
         sync_method=after.sync_method,
         file_system=file_system,
         memory_backed=file_system in MEMORY_FILE_SYSTEMS,

@@ -24,6 +24,7 @@ def append(
     disk: options.DiskName = options.Disk.AUTO,
     segment_bytes: Annotated[int | None, typer.Option(help="Size of new segments.", show_default=False)] = None,
     max_record_bytes: Annotated[int | None, typer.Option(help="Longest line taken.", show_default=False)] = None,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Append lines as records; print their LSNs.
 
@@ -40,7 +41,8 @@ def append(
         from walsvc.cli.pump import Pump
         from walsvc.config import WalConfig
 
-        config = WalConfig.of(None, {name: value for name, value in wished.items() if value is not None})
+        options_given = {name: value for name, value in wished.items() if value is not None}
+        config = WalConfig.of(None, {**options.layout_of(path), **options_given, "keys": options.keys_of(key_file)})
         if file is not None:
             with open(file, "rb"):  # noqa: ASYNC230 - fails here, before a log is created for nothing
                 pass

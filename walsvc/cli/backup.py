@@ -15,6 +15,7 @@ def backup(
         str, typer.Argument(metavar="DEST", help="A directory that does not exist yet.", show_default=False)
     ],
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Copy the log to DEST, checking everything on the way.
 
@@ -26,7 +27,7 @@ def backup(
 
         from walsvc.log.backup import copy_log
 
-        copied = await copy_log(path, dest, sparse=True)
+        copied = await copy_log(path, dest, sparse=True, keys=options.keys_or_blind(key_file))
         if as_json:
             output.emit_json({"path": dest, **dataclasses.asdict(copied)})
         else:

@@ -49,6 +49,12 @@ def run(
     batch: Annotated[int, typer.Option(min=1, help="Records in one append_batch; 1: append.")] = 1,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
     disk: options.DiskName = options.Disk.AUTO,
+    layout: Annotated[options.Layout, typer.Option(help="pad: a block for each group; pack: groups share blocks.")] = (
+        options.Layout.PAD
+    ),
+    double_write: Annotated[options.DoubleWrite, typer.Option(help="Sync each group to another file first.")] = (
+        options.DoubleWrite.OFF
+    ),
     keep: Annotated[bool, typer.Option(help="Leave the log there and say where.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -66,7 +72,8 @@ def run(
         from walsvc.config import WalConfig
 
         workload = Workload(tasks=tasks, payload_bytes=size, mode=mode, batch=batch, seconds=seconds, records=records)
-        config = WalConfig.of(None, {"disk": disk.value})
+        wished: dict[str, object] = {"disk": disk.value, "layout": layout.value, "double_write": double_write.value}
+        config = WalConfig.of(None, wished)
         place = tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
         shown, tick = _display(workload)
         try:
@@ -87,6 +94,11 @@ def run(
         return exits.OK
 
     runner.run(verb, loop=loop.value)
+
+
+def _per_record(outcome: Outcome, length: int) -> str:
+    """How many bytes that is for each record."""
+    return f", {length / outcome.records:,.1f} B for each record" if outcome.records else ""
 
 
 def _display(workload: Workload) -> tuple[Progress | None, Callable[[Run], None] | None]:
@@ -148,7 +160,12 @@ def show(outcome: Outcome) -> None:
         ),
         ("syncs", f"{outcome.syncs:,} ({outcome.syncs / outcome.seconds:,.0f}/s)"),
         ("records per sync", f"mean {outcome.group_records_mean:,.1f}, max {outcome.group_records_max:,}"),
-        ("written", f"{output.size(outcome.written_bytes)}, padding included"),
+        (
+            "written",
+            f"{output.size(outcome.written_bytes)}, padding included" + _per_record(outcome, outcome.written_bytes),
+        ),
+        ("log", output.size(outcome.log_bytes) + _per_record(outcome, outcome.log_bytes)),
+        ("layout", f"{outcome.layout}, double-write {outcome.double_write}"),
         ("page cache", f"{cache} more of the log's files"),
         ("loop lag", f"p50 {lag.p50:,.0f} us, p99.9 {lag.p999:,.0f} us, max {lag.max:,.0f} us (1 ms timer)"),
         ("cpu", f"{outcome.cpu_seconds / outcome.seconds:.2f} cores"),

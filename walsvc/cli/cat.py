@@ -6,27 +6,34 @@ from typing import Annotated
 
 import typer
 
-from walsvc.cli import exits, options, runner
+from walsvc.cli import exits, options, runner, wanted
 
 
 def cat(
     path: options.LogPath,
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,
     stop: Annotated[int | None, typer.Option(min=1, help="LSN to stop before. Default: the log's end.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Only records of this topic.")] = None,
+    *,
+    topic: wanted.Topic = None,
+    types: wanted.Types = None,
+    where: wanted.Where = None,
+    since: wanted.Since = None,
+    until: wanted.Until = None,
     form: options.FormatName = options.Format.RAW,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Print the records.
 
     One line each, up to what is durable. Works beside a program that is writing the log.
     """
+    chosen = wanted.wanted_of(topic, types, where, since, until)
 
     async def verb() -> int:
         import walsvc
         from walsvc.cli.printing import print_records
 
-        async with walsvc.open(path, read_only=True) as log:
-            await print_records(log.read(start, stop, topic=topic), form)
+        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
+            await print_records(log.read(start, stop, **chosen), form)
         return exits.OK
 
     runner.run(verb, only_reads=True)

@@ -27,7 +27,7 @@ def _only_verbs_below() -> None:
 
 
 @consumers.command()
-def ls(path: options.LogPath, as_json: options.AsJson = False) -> None:
+def ls(path: options.LogPath, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the consumers with their positions and lag, and the holders.
 
     Works beside a program that is writing the log; shows what is durable.
@@ -36,7 +36,7 @@ def ls(path: options.LogPath, as_json: options.AsJson = False) -> None:
     async def verb() -> int:
         import walsvc
 
-        async with walsvc.open(path, read_only=True) as log:
+        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
             found, holds, end = await log.consumers(), log.holds(), log.next_lsn
         if as_json:
             listed = [{"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag} for c in found]
@@ -58,7 +58,9 @@ def seek(
     name: Name,
     to: Annotated[str, typer.Argument(metavar="TO", help='"first", "next" or an LSN.', show_default=False)],
     topic: TopicName = None,
+    *,
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Set a consumer's position.
 
@@ -70,11 +72,18 @@ def seek(
     async def move(log: Log) -> None:
         await of(log, topic).move_consumer(name, int(to) if to.isdecimal() else to)
 
-    change(path, name, topic, move, as_json=as_json)
+    change(path, name, topic, move, as_json=as_json, key_file=key_file)
 
 
 @consumers.command()
-def rm(path: options.LogPath, name: Name, topic: TopicName = None, as_json: options.AsJson = False) -> None:
+def rm(
+    path: options.LogPath,
+    name: Name,
+    topic: TopicName = None,
+    *,
+    as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
+) -> None:
     """Delete a consumer: it holds nothing back any more.
 
     Needs the log for itself: while another process writes it, this ends with "locked".
@@ -83,7 +92,7 @@ def rm(path: options.LogPath, name: Name, topic: TopicName = None, as_json: opti
     async def delete(log: Log) -> None:
         await of(log, topic).delete_consumer(name)
 
-    change(path, name, topic, delete, as_json=as_json)
+    change(path, name, topic, delete, as_json=as_json, key_file=key_file)
 
 
 def of(log: Log, topic: str | None) -> Log:
@@ -92,15 +101,24 @@ def of(log: Log, topic: str | None) -> Log:
     return whose
 
 
-def change(path: str, name: str, topic: str | None, act: Callable[[Log], Awaitable[None]], *, as_json: bool) -> None:
+def change(
+    path: str,
+    name: str,
+    topic: str | None,
+    act: Callable[[Log], Awaitable[None]],
+    *,
+    as_json: bool,
+    key_file: str | None,
+) -> None:
     """Open the log for writing, act, and say where the consumer stands now."""
 
     async def verb() -> int:
         import walsvc
 
-        async with walsvc.open(path, read_only=True):
+        keys = options.keys_of(key_file)
+        async with walsvc.open(path, read_only=True, keys=keys):
             pass  # opening for writing would create a log where there is none
-        async with walsvc.open(path) as log:
+        async with walsvc.open(path, keys=keys, **options.layout_of(path)) as log:
             await act(log)
             left = {(each.topic, each.name): each for each in await log.consumers()}
         status = left.get((topic, name))

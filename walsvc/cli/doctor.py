@@ -48,7 +48,18 @@ def as_dict(found: Probe) -> dict[str, Any]:
     """The probe for JSON."""
     import dataclasses
 
-    return {**dataclasses.asdict(found), "environment": os.environ.get(DISK_ENVIRONMENT)}
+    told = {"environment": os.environ.get(DISK_ENVIRONMENT), "double_write_bytes": double_write_bytes(found.path)}
+    return {**dataclasses.asdict(found), **told}
+
+
+def double_write_bytes(path: str) -> int | None:
+    """Length of the double-write file of the log at `path`; None: there is none."""
+    from walsvc.format.double_write import DOUBLE_WRITE_NAME
+
+    try:
+        return os.stat(os.path.join(path, DOUBLE_WRITE_NAME)).st_size
+    except OSError:
+        return None
 
 
 def show(found: Probe) -> None:
@@ -67,6 +78,8 @@ def show(found: Probe) -> None:
     for method, us in sorted(found.sync_us.items(), key=lambda item: item[1]):
         rows.append((f"sync by {METHODS.get(method, method)}", f"{us:,.1f} us for one durable block (median)"))
     rows.append(("backend", f"{found.chosen}: {found.reason}"))
+    if (length := double_write_bytes(found.path)) is not None:
+        rows.append(("double-write", f"{output.size(length)}: the log here writes its groups there first"))
     wished = os.environ.get(DISK_ENVIRONMENT)
     if wished:
         rows.append(("environment", f"{DISK_ENVIRONMENT}={wished} overrides the choice"))

@@ -18,6 +18,7 @@ PATH = 5
 FORMAT = 6
 TRUNCATED = 7
 NO_SPACE = 8
+KEY = 9
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program that dies of SIGPIPE gives, so `set -o pipefail` sees the usual code
 TERMINATED = 143  # 128 + SIGTERM
@@ -29,9 +30,10 @@ MEANING: dict[int, str] = {
     CORRUPTION: "corruption: acknowledged data is damaged or missing",
     LOCKED: "locked: another process has the log open for writing",
     PATH: "path: missing, not a directory, not a log, no permission, read-only",
-    FORMAT: "unsupported format: written by a newer version",
+    FORMAT: "unsupported format: written by a newer version, or by an older one (see migrate)",
     TRUNCATED: "truncated: the records asked for were dropped",
     NO_SPACE: "no space on the device (or quota used up)",
+    KEY: "key: the log is encrypted, and the key was not given or is another one",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
     TERMINATED: "ended by SIGTERM (append)",
@@ -47,6 +49,8 @@ BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.UnsupportedFormat, FORMAT),
     (errors.Truncated, TRUNCATED),
     (errors.NoSpace, NO_SPACE),
+    (errors.MissingKey, KEY),
+    (errors.WrongKey, KEY),
     (errors.WalError, OTHER),
 )
 

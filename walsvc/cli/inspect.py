@@ -20,6 +20,7 @@ def inspect(
     path: options.LogPath,
     groups: Annotated[bool, typer.Option("--groups", help="List every group, too.")] = False,
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Show segments and groups.
 
@@ -31,7 +32,7 @@ def inspect(
         from walsvc.log.inspect import survey
 
         seen: list[GroupHeader] = []
-        found = await survey(path, seen.append if groups else None)
+        found = await survey(path, seen.append if groups else None, options.keys_or_blind(key_file))
         writer = machine.lock_holder(path)
         if as_json:
             told = as_dict(found, writer)
@@ -77,6 +78,9 @@ def with_following(segments: list[Walk]) -> list[tuple[Walk, Walk | None]]:
 
 def show(found: Survey, writer: int | None) -> None:
     """Print the segments for people."""
+    from walsvc.format.double_write import DOUBLE_WRITE_NAME
+    from walsvc.format.segment import segment_name
+
     rows: list[tuple[object, ...]] = []
     for walked, following in with_following(found.segments):
         header = walked.header
@@ -99,12 +103,21 @@ def show(found: Survey, writer: int | None) -> None:
     output.table(SEGMENT_COLUMNS, rows)
     newest = found.segments[-1] if found.segments else None
     if newest is not None and newest.header is not None:
-        first, end = newest.truncated, newest.next_lsn
+        first, end = first_visible(found), newest.next_lsn
         held = f"LSN {first} to {end - 1}" if end > first else f"no records, the next LSN is {end}"
         how = "closed in order" if newest.closed else "not closed in order"
         output.echo(f"log {newest.header.log_id:016x}: {held}; generation {newest.generation}, {how}")
+    if found.slots is not None:
+        groups = [f"offset {each.group_offset} of {segment_name(each.segment)}" for each in found.slots]
+        output.echo(f"{DOUBLE_WRITE_NAME} holds the groups at {', '.join(groups) or 'no place yet'}")
     if writer is not None:
         output.echo(f"process {writer} has it open for writing")
+
+
+def first_visible(found: Survey) -> int:
+    """The first visible record; where that cannot be read without keys, the first one that may be."""
+    lowest = next(each.header.first_lsn for each in found.segments if each.header is not None)
+    return found.segments[-1].truncated or lowest
 
 
 def as_dict(found: Survey, writer: int | None) -> dict[str, Any]:
@@ -113,11 +126,12 @@ def as_dict(found: Survey, writer: int | None) -> dict[str, Any]:
     known = newest is not None and newest.header is not None
     return {
         "log_id": f"{newest.header.log_id:016x}" if newest is not None and newest.header is not None else None,
-        "first_lsn": newest.truncated if known and newest is not None else None,
+        "first_lsn": first_visible(found) if known else None,
         "next_lsn": newest.next_lsn if known and newest is not None else None,
         "closed": newest is not None and newest.closed,
         "writer_pid": writer,
         "segments": [segment_as_dict(*each) for each in with_following(found.segments)],
+        "double_write": None if found.slots is None else [each._asdict() for each in found.slots],
         "spares": [{"name": each.name, "file_bytes": each.file_bytes} for each in found.spares],
     }
 
@@ -141,6 +155,7 @@ def segment_as_dict(walked: Walk, following: Walk | None) -> dict[str, Any]:
         "generation": None if header is None else walked.generation,
         "created": None if header is None else output.timestamp(header.created_ns),
         "successor": walked.successor,
+        "key_id": None if header is None else header.key_id.decode("utf-8", "replace") or None,
         "error": None if walked.error is None else str(walked.error),
     }
 

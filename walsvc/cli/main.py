@@ -16,9 +16,12 @@ from walsvc.cli.append import append
 from walsvc.cli.backup import backup
 from walsvc.cli.bench import bench
 from walsvc.cli.cat import cat
+from walsvc.cli.compact import compact
 from walsvc.cli.consumers import consumers
 from walsvc.cli.doctor import doctor
 from walsvc.cli.inspect import inspect
+from walsvc.cli.migrate import migrate
+from walsvc.cli.purge import purge
 from walsvc.cli.repair import repair
 from walsvc.cli.restore import restore
 from walsvc.cli.tail import tail
@@ -55,7 +58,23 @@ def _common(
 
 SEE_EXIT_CODES = "Exit codes: walsvc --help."
 
-for _verb in (append, cat, tail, topics, inspect, verify, repair, backup, restore, doctor, truncate, version):
+for _verb in (
+    append,
+    cat,
+    tail,
+    topics,
+    inspect,
+    verify,
+    repair,
+    backup,
+    restore,
+    doctor,
+    truncate,
+    purge,
+    compact,
+    migrate,
+    version,
+):
     app.command(epilog=SEE_EXIT_CODES)(_verb)
 app.add_typer(bench, name="bench")
 app.add_typer(consumers, name="consumers")

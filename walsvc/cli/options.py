@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from walsvc.keyring import KeyRing, Keys
 
 
 class Disk(enum.Enum):
@@ -38,3 +41,64 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FormatName = Annotated[
     Format, typer.Option("--format", help="raw: payload and newline; json: one object per line; hex: payload in hex.")
 ]
+KeyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--key-file",
+        envvar="WALSVC_KEY_FILE",
+        metavar="FILE",
+        help="The keys of an encrypted log: lines of id and base64, the current key first; mode 0600.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+
+
+class Layout(enum.Enum):
+    """Where groups begin in a segment."""
+
+    PAD = "pad"
+    PACK = "pack"
+
+
+class DoubleWrite(enum.Enum):
+    """Whether and how each group goes to the double-write file first."""
+
+    OFF = "off"
+    BUFFERED = "buffered"
+    DIRECT = "direct"
+
+
+def layout_of(path: str) -> dict[str, Any]:
+    """Options with which a log goes on as it is: packed, or with its double-write file. Nothing where there is none."""
+    import os
+    from contextlib import suppress
+
+    from walsvc.format.double_write import DOUBLE_WRITE_NAME
+    from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name
+
+    with suppress(OSError, BadSegment):  # which opening the log will tell better
+        names = os.listdir(path)
+        newest = max((name for name in names if parse_name(name, ".wal") is not None), default=None)
+        packed = False
+        if newest is not None:
+            with open(os.path.join(path, newest), "rb") as file:
+                header = decode_segment_header(file.read(SEGMENT_HEADER_BYTES))
+            packed = header.align < header.block_bytes
+        if packed or DOUBLE_WRITE_NAME in names:
+            return {"layout": "pack" if packed else "pad", "double_write": "buffered"}
+    return {}
+
+
+def keys_of(key_file: str | None) -> KeyRing | None:
+    """The keys in a key file; None: no file was named."""
+    from walsvc.keyring import KeyRing
+
+    return None if key_file is None else KeyRing.from_file(key_file)
+
+
+def keys_or_blind(key_file: str | None) -> Keys:
+    """Like keys_of, for verbs that can look at an encrypted log from outside."""
+    from walsvc.keyring import BLIND
+
+    return keys_of(key_file) or BLIND

@@ -18,6 +18,7 @@ def repair(
         bool, typer.Option("--apply/--dry-run", help="Do it, after a copy of all files; without it, only explain.")
     ] = False,
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Keep the longest undamaged beginning of a damaged log.
 
@@ -37,16 +38,17 @@ def repair(
         from walsvc.log.inspect import reading
         from walsvc.log.repair import apply_repair, copy_aside, plan_repair
 
+        keys = options.keys_of(key_file)
         async with reading(path):  # says that there is no log, before anything is created
             pass
         config = walsvc.WalConfig()
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
         try:
-            plan = await plan_repair(disk)
+            plan = await plan_repair(disk, keys)
             copy = None
             if plan.reasons and apply:
                 copy = await copy_aside(disk.path)
-                await apply_repair(disk, plan, config.segment_bytes)
+                await apply_repair(disk, plan, config.segment_bytes, keys)
         finally:
             await disk.close()
         if as_json:

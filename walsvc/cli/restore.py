@@ -15,6 +15,7 @@ def restore(
         str, typer.Argument(metavar="PATH", help="A directory that does not exist yet.", show_default=False)
     ],
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Make a log at PATH from the backup SRC, checking everything on the way.
 
@@ -26,7 +27,7 @@ def restore(
 
         from walsvc.log.backup import copy_log
 
-        copied = await copy_log(src, path, sparse=False)
+        copied = await copy_log(src, path, sparse=False, keys=options.keys_or_blind(key_file))
         if as_json:
             output.emit_json({"path": path, **dataclasses.asdict(copied)})
         else:

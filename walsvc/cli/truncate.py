@@ -13,8 +13,10 @@ def truncate(
     path: options.LogPath,
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
+    *,
     disk: options.DiskName = options.Disk.AUTO,
     as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
 ) -> None:
     """Drop records from either end.
 
@@ -28,9 +30,10 @@ def truncate(
         import walsvc
 
         # Opening for writing creates a log where there is none; opening for reading first says that there is none.
-        async with walsvc.open(path, read_only=True):
+        keys = options.keys_of(key_file)
+        async with walsvc.open(path, read_only=True, keys=keys):
             pass
-        async with walsvc.open(path, disk=disk.value) as log:
+        async with walsvc.open(path, disk=disk.value, keys=keys, **options.layout_of(path)) as log:
             was = log.next_lsn - log.first_lsn
             if before is not None:
                 await log.truncate_before(before)

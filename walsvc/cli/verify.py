@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = ("finding", "segment", "offset", "LSN", "bytes", "what")
 
 
-def verify(path: options.LogPath, as_json: options.AsJson = False) -> None:
+def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """Read everything and check it.
 
     Every CRC, the chain of groups, the sequence of segments, the end. Changes nothing.
@@ -29,8 +29,9 @@ def verify(path: options.LogPath, as_json: options.AsJson = False) -> None:
         from walsvc.bench import machine
         from walsvc.log.verify import verify as check
 
+        keys = options.keys_or_blind(key_file)
         with progress() as show_walk:
-            verdict = await check(path, show_walk)
+            verdict = await check(path, show_walk, keys)
         writer = machine.lock_holder(path)
         if as_json:
             output.emit_json(as_dict(verdict, writer))
@@ -81,6 +82,11 @@ def show(verdict: Verdict, writer: int | None) -> None:
     if verdict.next_lsn > verdict.first_lsn:
         held = f"LSN {verdict.first_lsn} to {verdict.next_lsn - 1}"
     output.echo(f"ok: {held}; {read}")
+    if verdict.unopened:
+        output.echo(
+            f"{verdict.unopened} encrypted segments were checked from outside: what is damaged would have been found, what "
+            "was forged not; --key-file does both"
+        )
     if writer is not None and verdict.findings:
         output.echo(f"process {writer} has it open for writing: an end that is not closed in order is what one expects")
 
@@ -110,6 +116,7 @@ def as_dict(verdict: Verdict, writer: int | None) -> dict[str, Any]:
         "groups": verdict.groups,
         "records": verdict.records,
         "bytes_read": verdict.bytes_read,
+        "unopened": verdict.unopened,
         "writer_pid": writer,
         "findings": [dataclasses.asdict(each) for each in verdict.findings],
     }

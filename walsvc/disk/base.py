@@ -52,6 +52,7 @@ class Disk(Protocol):
         path: the directory, for messages.
         direct: whether writes bypass the page cache (O_DIRECT).
         block_bytes: alignment that `submit` and `write` need when `direct` (1 otherwise allowed).
+        reading: how it reads, in words for a user.
         sync_method: "dsync" (RWF_DSYNC on the write) or "fdatasync" (a sync after it), in words for a user.
     """
 
@@ -61,6 +62,7 @@ class Disk(Protocol):
     direct: bool
     block_bytes: int
     sync_method: str
+    reading: str
 
     # ---- hot: loop thread only, never waits
     def submit(self, write: Write) -> None:
@@ -74,8 +76,9 @@ class Disk(Protocol):
     async def list(self) -> dict[str, int]:
         """Names of the regular files in the directory with their sizes in bytes."""
 
-    async def open_file(self, name: str) -> int:
-        """Open an existing file for `submit`; the handle stays valid across `rename`."""
+    async def open_file(self, name: str, *, cached: bool = False) -> int:
+        """Open an existing file for `submit`; the handle stays valid across `rename`. `cached`: its writes go through the
+        page cache although the disk is `direct`."""
 
     async def close_file(self, file: int) -> None:
         """Release a handle; no write may be in flight on it."""
@@ -88,6 +91,10 @@ class Disk(Protocol):
     async def read(self, name: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; shorter only at the end of the file. Leaves the page cache as it was where
         the file system allows. Opens by name each time, so that a reader never pins a removed file."""
+
+    async def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Like read, into `view`, which the owner leaves alone until the call has ended, cancelled or not; returns how many
+        bytes. Memory from `buffer`, with offset and length aligned as for `submit`, is filled without a copy."""
 
     async def write(self, name: str, offset: int, data: bytes) -> None:
         """Write `data` durably into an existing file (write, then sync); the cold twin of `submit`. Aligned likewise."""

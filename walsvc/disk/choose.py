@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,16 +40,22 @@ class Opened:
 
 
 async def open_disk(
-    path: str | os.PathLike[str], *, config: WalConfig, loop: asyncio.AbstractEventLoop, exclusive: bool
+    path: str | os.PathLike[str],
+    *,
+    config: WalConfig,
+    loop: asyncio.AbstractEventLoop,
+    exclusive: bool,
+    check: Callable[[str, int], None] | None = None,
 ) -> Disk:
     """Open `path` for a log: lock it if `exclusive`, probe it, and return the disk that suits it.
 
-    With `config.read_only` nothing is created, locked or measured. Raises Locked, PathError (missing, not a directory, no
+    With `config.read_only` nothing is created, locked or measured. `check` is called with path and descriptor of the
+    directory before anything in it is created or changed; what it raises ends the opening. Raises Locked, PathError (missing, not a directory, no
     permission, ...), NoSpace, and BadOption where `config` insists on what the place cannot do.
     """
     text = checked_path(path)
     executor = cold_executor()
-    opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only)
+    opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only, check)
     try:
         opened = await asyncio.wrap_future(opening, loop=loop)
     except BaseException as error:
@@ -81,18 +88,22 @@ def close_unclaimed(opening: Future[Opened]) -> None:
         opening.result().directory.close()
 
 
-def open_blocking(path: str, config: WalConfig, exclusive: bool) -> Opened:
+def open_blocking(
+    path: str, config: WalConfig, exclusive: bool, check: Callable[[str, int], None] | None = None
+) -> Opened:
     """Everything about opening that may block."""
     descriptor = open_directory(path, create=not config.read_only)
     lock: DirectoryLock | None = None
     try:
+        if check is not None:
+            check(path, descriptor)
         if exclusive:
             lock = DirectoryLock(path, descriptor)
         findings = find(descriptor, config)
         direct, block_bytes, note = settle_direct(findings, config, path)
-        return Opened(
-            Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes), findings.timings, note
-        )
+        mapped = config.reading == "mapped"
+        directory = Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes, mapped=mapped)
+        return Opened(directory, findings.timings, note)
     except BaseException:
         if lock is not None:
             lock.release()

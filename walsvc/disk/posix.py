@@ -46,6 +46,7 @@ class PosixDisk:
         self.reason = reason
         self.direct = directory.direct
         self.block_bytes = directory.block_bytes
+        self.reading = directory.reading
         self.sync_method = "dsync" if dsync else "fdatasync"
         self._loop = loop
         self._directory = directory
@@ -61,8 +62,8 @@ class PosixDisk:
     async def list(self) -> dict[str, int]:
         return await self._cold(self._directory.list)
 
-    async def open_file(self, name: str) -> int:
-        return await self._cold(self._directory.open_file, name)
+    async def open_file(self, name: str, *, cached: bool = False) -> int:
+        return await self._cold(self._directory.open_file, name, cached=cached)
 
     async def close_file(self, file: int) -> None:
         await self._cold(self._directory.close_file, file)
@@ -72,6 +73,9 @@ class PosixDisk:
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._cold(self._directory.read, name, offset, length)
+
+    async def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        return await self._cold(self._directory.read_into, name, offset, view)
 
     async def write(self, name: str, offset: int, data: bytes) -> None:
         await self._cold(self._directory.write, name, offset, data)

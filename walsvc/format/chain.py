@@ -8,13 +8,16 @@ from typing import NamedTuple
 from walsvc.format.group import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
+    TAG_BYTES,
     BadGroup,
+    Bytes,
     Flag,
     GroupHeader,
     check_group_body,
     decode_group_header,
 )
-from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, SegmentHeader
+from walsvc.format.index import Row
+from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, ENCRYPTED, SegmentHeader
 
 
 class Need(NamedTuple):
@@ -49,6 +52,7 @@ class Chain:
     next_lsn: int
     previous_crc: int
     batch: Batch | None = None
+    encrypted: bool = False
 
     @classmethod
     def begin(cls, header: SegmentHeader, header_data: bytes, file_bytes: int) -> Chain:
@@ -62,9 +66,10 @@ class Chain:
             offset=header.data_start,
             next_lsn=header.first_lsn,
             previous_crc=CRC_FIELD.unpack_from(header_data, CRC_OFFSET)[0],
+            encrypted=bool(header.required & ENCRYPTED),
         )
 
-    def take(self, data: bytes, base: int) -> GroupHeader | Need:
+    def take(self, data: Bytes, base: int) -> GroupHeader | Need:
         """Check the group at `self.offset` and step behind it.
 
         Args:
@@ -77,17 +82,23 @@ class Chain:
         Raises:
             BadGroup: no valid group stands here; the chain has not moved.
         """
+        header = self.check(data, base)
+        if isinstance(header, GroupHeader):
+            self.pass_over(header)
+        return header
+
+    def check(self, data: Bytes, base: int) -> GroupHeader | Need:
+        """Like take, but stays: an encrypted group is to be opened before it is passed over."""
         header = self.peek(data, base)
         if isinstance(header, Need):
             return header
         at = self.offset - base
         if len(data) - at < header.group_bytes:
             return Need(header.group_bytes)
-        check_group_body(header, data, at)
-        self.pass_over(header)
+        check_group_body(header, data, at, encrypted=self.encrypted)
         return header
 
-    def peek(self, data: bytes, base: int) -> GroupHeader | Need:
+    def peek(self, data: Bytes, base: int) -> GroupHeader | Need:
         """Like take, but looks only at the header, and stays."""
         at = self.offset - base
         if self.offset + GROUP_HEADER_BYTES > self.file_bytes:
@@ -105,6 +116,12 @@ class Chain:
         self.offset = header.end
         self.next_lsn = header.next_lsn
         self.previous_crc = header.header_crc
+
+    def skip_to(self, row: Row) -> None:
+        """Stand where a row of the segment's index says, without what comes before."""
+        self.offset, self.next_lsn = row.offset, row.lsn
+        self.generation, self.previous_crc = row.generation, row.previous_crc
+        self.batch = Batch(row.batch, 0, row.previous_crc, row.generation) if row.batch else None
 
     def _batch_after(self, header: GroupHeader) -> Batch | None:
         """Rule 7, and the unfinished batch behind this group, if there is one."""
@@ -145,7 +162,7 @@ class Chain:
             raise BadGroup(f"the group begins with LSN {header.first_lsn}, expected {self.next_lsn}")
         if header.previous_crc != self.previous_crc:
             raise BadGroup("the group does not follow the one before it")
-        minimum = GROUP_HEADER_BYTES + header.payload_bytes + header.index_bytes + header.meta_bytes
+        minimum = GROUP_HEADER_BYTES + header.body_bytes + (TAG_BYTES if self.encrypted else 0)
         if header.group_bytes < minimum or header.group_bytes % self.align:
             raise BadGroup(f"the group's length {header.group_bytes} is impossible")
         if self.offset + header.group_bytes > self.file_bytes:

@@ -35,6 +35,7 @@ that a filtering reader needs the index only (Abadi et al., "Column-Stores vs. R
     types        u16 x records   only with Flag.TYPES      (else all 0)
     topics       u32 x records   only with Flag.TOPICS     (else all 0: no topic)
     attributes   u32 x records   only with Flag.ATTRIBUTES: bytes of the record that are attributes (else all 0)
+    dropped      u8 x records    only with Flag.DROPPED: 1 where compaction has dropped attributes and payload (else all 0)
 
 A group is valid if and only if (1) magic and header CRC are right, (2) log_id, segment and offset are those of its place,
 (3) generation is not below, and first_lsn and previous_crc are exactly, what the preceding group demands, (4) group_bytes
@@ -58,7 +59,9 @@ from crc32c import crc32c
 GROUP_MAGIC = b"wGRP"
 GROUP_FIELDS = struct.Struct("<4sIQQQQQQQQIIIIII12sII8s")
 GROUP_HEADER_BYTES = 128
+CRCS_OFFSET = 108  # of payload_crc: what stands before is authenticated in an encrypted segment
 HEADER_CRC_OFFSET = 124
+TAG_BYTES = 16  # behind the metadata in an encrypted segment
 HEADER_CRC = struct.Struct("<I")
 LENGTH_BYTES = 4  # index bytes of an ordinary record
 INDEX_BYTES_MAX = 4 + 2 + 4 + 4  # of a record with all columns
@@ -77,11 +80,19 @@ class Flag(enum.IntFlag):
     ATTRIBUTES = 64
     BATCH = 128  # part of an atomic batch that spans several groups; batch_lsn is its first LSN
     BATCH_END = 256  # the batch's last group: from here on all of it counts, before that none
+    DROPPED = 512  # some records are only numbers: what they held was purged and compacted away
 
 
 FLAGS_KNOWN: int = sum(Flag)
 LENGTHS = 1  # the column that is always there
-OPTIONAL_COLUMNS = (("H", int(Flag.TYPES)), ("I", int(Flag.TOPICS)), ("I", int(Flag.ATTRIBUTES)))
+Bytes = bytes | memoryview  # a group is decoded where it was read
+OPTIONAL_COLUMNS = (
+    ("H", int(Flag.TYPES)),
+    ("I", int(Flag.TOPICS)),
+    ("I", int(Flag.ATTRIBUTES)),
+    ("B", int(Flag.DROPPED)),
+)
+CELL_BYTES = {"B": 1, "H": 2, "I": 4}  # by array type code
 
 
 class GroupHeader(NamedTuple):
@@ -113,6 +124,11 @@ class GroupHeader(NamedTuple):
         return self.first_lsn + self.records
 
     @property
+    def body_bytes(self) -> int:
+        """Payload area, index and metadata."""
+        return self.payload_bytes + self.index_bytes + self.meta_bytes
+
+    @property
     def end(self) -> int:
         """Offset after the group."""
         return self.offset + self.group_bytes
@@ -134,6 +150,7 @@ class Columns(NamedTuple):
     types: array[int] | None
     topics: array[int] | None
     attributes: array[int] | None
+    dropped: array[int] | None
 
 
 def align_up(length: int, align: int) -> int:
@@ -142,14 +159,14 @@ def align_up(length: int, align: int) -> int:
 
 
 def column(code: str, values: Sequence[int]) -> bytes:
-    """Little-endian bytes of one index column; `code` is an array type code of 2 ("H") or 4 ("I") bytes."""
+    """Little-endian bytes of one index column; `code` is an array type code of 1 ("B"), 2 ("H") or 4 ("I") bytes."""
     cells = values if isinstance(values, array) and sys.byteorder == "little" else array(code, values)
     if sys.byteorder == "big":
         cells.byteswap()
     return cells.tobytes()
 
 
-def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[bytes], rest: bytes) -> int:
+def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[Bytes], rest: bytes) -> int:
     """Write a whole group into `view` and return its header CRC, which the next group must name.
 
     Args:
@@ -178,7 +195,7 @@ def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[bytes
     return header_crc
 
 
-def decode_group_header(data: bytes, at: int = 0) -> GroupHeader:
+def decode_group_header(data: Bytes, at: int = 0) -> GroupHeader:
     """Parse the 128 bytes at `at`; rule 1 only (magic, CRC, known flags). Raises BadGroup."""
     if len(data) - at < GROUP_HEADER_BYTES:
         raise BadGroup("the file ends inside a group header")
@@ -193,26 +210,35 @@ def decode_group_header(data: bytes, at: int = 0) -> GroupHeader:
     return GroupHeader._make((*fields[1:19], header_crc))
 
 
-def check_group_body(header: GroupHeader, data: bytes, at: int = 0) -> None:
-    """Rules 4 (the parts), 5 and 6 for the group whose header was parsed at `at`. Raises BadGroup."""
+def check_group_body(header: GroupHeader, data: Bytes, at: int = 0, *, encrypted: bool = False) -> None:
+    """Rules 4 (the parts), 5 and, unless it is encrypted, 6 for the group whose header was parsed at `at`.
+
+    Raises BadGroup. Rule 6 of an encrypted group is checked when it is opened (SegmentCipher.open_group).
+    """
     start = at + GROUP_HEADER_BYTES
     middle, end = start + header.payload_bytes, at + header.group_bytes
-    if middle + header.index_bytes + header.meta_bytes > end:
+    if middle + header.index_bytes + header.meta_bytes + (TAG_BYTES if encrypted else 0) > end:
         raise BadGroup("the group's parts are longer than the group")
     body = memoryview(data)
     if crc32c(body[start:middle]) != header.payload_crc:
         raise BadGroup("the payload's CRC is wrong")
     if crc32c(body[middle:end]) != header.rest_crc:
         raise BadGroup("the CRC of index, metadata and padding is wrong")
+    if not encrypted:
+        check_group_lengths(header, data, at)
+
+
+def check_group_lengths(header: GroupHeader, data: bytes | memoryview, at: int = 0) -> None:
+    """Rule 6. Raises BadGroup."""
     if sum(decode_columns(header, data, at).lengths) != header.payload_bytes:
         raise BadGroup("the records' lengths do not add up to the payload area")
 
 
-def decode_columns(header: GroupHeader, data: bytes, at: int = 0) -> Columns:
+def decode_columns(header: GroupHeader, data: Bytes, at: int = 0) -> Columns:
     """The index of the group at `at`. Raises BadGroup if its length is not what flags and record count demand."""
     position = at + GROUP_HEADER_BYTES + header.payload_bytes
     widths = [("I", LENGTHS)] + [(code, header.flags & bit) for code, bit in OPTIONAL_COLUMNS]
-    expected = header.records * sum(4 if code == "I" else 2 for code, present in widths if present)
+    expected = header.records * sum(CELL_BYTES[code] for code, present in widths if present)
     if header.index_bytes != expected:
         raise BadGroup(f"the index has {header.index_bytes} bytes, {header.records} records need {expected}")
     columns: list[array[int] | None] = []
@@ -227,12 +253,12 @@ def decode_columns(header: GroupHeader, data: bytes, at: int = 0) -> Columns:
             cells.byteswap()
         columns.append(cells)
         position += length
-    lengths, types, topics, attributes = columns
+    lengths, types, topics, attributes, dropped = columns
     assert lengths is not None
-    return Columns(lengths, types, topics, attributes)
+    return Columns(lengths, types, topics, attributes, dropped)
 
 
-def decode_topics(header: GroupHeader, rest: bytes) -> array[int]:
+def decode_topics(header: GroupHeader, rest: Bytes) -> array[int]:
     """The topic column of a group with Flag.TOPICS; `rest` is the group from its index on."""
     start = header.records * (LENGTH_BYTES + (2 if header.flags & Flag.TYPES else 0))
     cells = array("I")
@@ -242,10 +268,10 @@ def decode_topics(header: GroupHeader, rest: bytes) -> array[int]:
     return cells
 
 
-def decode_meta(header: GroupHeader, data: bytes, at: int = 0) -> bytes:
+def decode_meta(header: GroupHeader, data: Bytes, at: int = 0) -> bytes:
     """The metadata's bytes of the group at `at`."""
     start = at + GROUP_HEADER_BYTES + header.payload_bytes + header.index_bytes
-    return data[start : start + header.meta_bytes]
+    return bytes(data[start : start + header.meta_bytes])
 
 
 def record_ends(columns: Columns, at: int = 0) -> list[int]:

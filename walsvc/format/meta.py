@@ -13,9 +13,13 @@ key begins with "!": then the log needs a newer walsvc.
     lasts       bin         in a snapshot: u64 for each topic number, LSN of its last record before this segment, 0: none
     positions   map         "<topic number>/<consumer>" -> next LSN to deliver; nil: the consumer was deleted
     holds       map         holder -> lowest LSN that it needs; nil: released
+    purges      map         name of a purge mark -> LSN below which what matches is hidden; nil: the mark is gone; see purge.py
     summary     bin         in a SEAL group: the topics that have records in the segment, see encode_summary
+    index       bin         in a SEAL group: places in the segment where a reader may begin, see walsvc.format.index
+    newest      int         in a SEAL group: the highest timestamp of any record up to here, or higher
+    labels      map         label -> the values that it has in the group, nil: too many or too long to name; see walsvc.format.labels
 
-A change names only what it changes in `topics`, `positions` and `holds`. Topic number 0 in `positions` is the whole log.
+A change names only what it changes in `topics`, `positions`, `holds` and `purges`. Topic number 0 in `positions` is the whole log.
 """
 
 from __future__ import annotations
@@ -29,9 +33,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from walsvc.format.group import BadGroup
+from walsvc.format.purge import NO_MARKS, Marks
 
 KNOWN = frozenset(
-    {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "summary"}
+    {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
+    | {"index", "newest", "labels"}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
@@ -59,7 +65,7 @@ class Metadata:
         names: name of topic number n at index n; index 0 is None.
         counts, lasts: by topic number - 1, as of the snapshot.
         tally: what the groups since the snapshot add to them: the segment's own records by topic.
-        positions, holds: as on disk, without what was deleted.
+        positions, holds, purges: as on disk, without what was deleted, and marks that truncation has passed.
     """
 
     truncated: int = 1
@@ -73,11 +79,13 @@ class Metadata:
     tally: dict[int, Tally] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
+    purges: dict[str, int] = field(default_factory=dict)
     _packed_topics: bytes | None = field(
         default=None, compare=False
     )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
     _topic_bytes: int = field(default=0, compare=False)  # bounds of the encoded maps
     _entry_bytes: int = field(default=0, compare=False)
+    _marks: Marks | None = field(default=None, compare=False)  # of `purges`, arranged when it is asked for
 
     def apply(self, change: dict[str, Any], *, snapshot: bool = False) -> None:
         """Apply one group's map. Raises BadGroup for one that cannot be (newer: for an unknown key that must not be
@@ -88,7 +96,7 @@ class Metadata:
         if snapshot:
             self.truncated, self.cut, self.successor, self.sealed = 1, None, None, False
             self.topics, self.names, self._packed_topics = {}, [None], None
-            self.tally, self.positions, self.holds = {}, {}, {}
+            self.tally, self.positions, self.holds, self.purges, self._marks = {}, {}, {}, {}, None
             self._topic_bytes = self._entry_bytes = 0
             self.counts, self.lasts = decode_column(change.get("counts", b"")), decode_column(change.get("lasts", b""))
         self.truncated = change.get("truncated", self.truncated)
@@ -97,15 +105,30 @@ class Metadata:
         self.sealed = change.get("sealed", self.sealed)
         if "topics" in change:
             self._name(change["topics"])
-        for key, state in (("positions", self.positions), ("holds", self.holds)):
-            for name, lsn in change.get(key, {}).items():
-                if lsn is None:
-                    if state.pop(name, None) is not None:
-                        self._entry_bytes -= len(name.encode()) + ENTRY_OVERHEAD
-                    continue
-                if name not in state:
-                    self._entry_bytes += len(name.encode()) + ENTRY_OVERHEAD
-                state[name] = lsn
+        for key, state in (("positions", self.positions), ("holds", self.holds), ("purges", self.purges)):
+            if key in change:
+                self._enter(state, change[key])
+        if self.purges and ("truncated" in change or "purges" in change):
+            self._enter(self.purges, dict.fromkeys(passed_marks(self.purges, self.truncated)))
+        if "purges" in change or "truncated" in change:
+            self._marks = None
+
+    def _enter(self, state: dict[str, int], entries: dict[str, int | None]) -> None:
+        for name, lsn in entries.items():
+            if lsn is None:
+                if state.pop(name, None) is not None:
+                    self._entry_bytes -= len(name.encode()) + ENTRY_OVERHEAD
+                continue
+            if name not in state:
+                self._entry_bytes += len(name.encode()) + ENTRY_OVERHEAD
+            state[name] = lsn
+
+    @property
+    def marks(self) -> Marks:
+        """The purge marks as they are now."""
+        if self._marks is None:
+            self._marks = Marks(self.purges) if self.purges else NO_MARKS
+        return self._marks
 
     def _name(self, topics: dict[str, int]) -> None:
         for name, number in topics.items():
@@ -180,9 +203,11 @@ class Metadata:
             dict(self.tally),
             dict(self.positions),
             dict(self.holds),
+            dict(self.purges),
             self._packed_topics,
             self._topic_bytes,
             self._entry_bytes,
+            self._marks,
         )
 
     # ---- snapshot
@@ -200,6 +225,8 @@ class Metadata:
             state["positions"] = self.positions
         if self.holds:
             state["holds"] = self.holds
+        if self.purges:
+            state["purges"] = self.purges
         if not self.topics:
             return encode_map(state)
         state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)
@@ -210,6 +237,11 @@ class Metadata:
         for key, value in state.items():
             pieces += [packer.pack(key), packer.pack(value)]
         return b"".join(pieces)
+
+
+def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
+    """Names of the marks that hide nothing any more: all below them is truncated."""
+    return [name for name, before in purges.items() if before <= truncated]
 
 
 def merge(into: dict[str, Any], change: dict[str, Any]) -> None:

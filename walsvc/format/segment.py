@@ -4,8 +4,9 @@
          0     8  magic          89 57 41 4C 53 56 43 0A ("\\x89WALSVC\\n": high bit and newline catch text-mode copies, as PNG)
          8     2  version        format version, 1
         10     2  version_check  bitwise complement of version, so that a flipped bit is damage and not "a newer version"
-        12     4  required       feature bits that a reader must know, or it must not read
-        16     4  optional       feature bits that a reader may ignore; 1: the file was recycled, expect old bytes in it
+        12     4  required       feature bits that a reader must know, or it must not read; 1: the groups are encrypted
+        16     4  optional       feature bits that a reader may ignore; 1: the file was recycled, expect old bytes in it;
+                                 2: the segment was rewritten: seal_at counts, not the successor's previous_end
         20     4  block_bytes    block size of the writer; the first group starts at max(4096, block_bytes)
         24     8  file_bytes     length of the file as prepared
         32     8  log_id         random, the same in all segments and groups of a log
@@ -20,11 +21,13 @@
         88    32  key_id         name of the key
        120    32  salt           for the segment's derived key
        152    16  key_check      tells a wrong key from damage
-       168  3924  zeros
+       168     8  seal_at        where this segment's own seal stands, if the segment was rewritten and has one; else 0
+       176  3916  zeros
       4092     4  crc            CRC32C of bytes 0 to 4091
 
 A segment header is valid if and only if (1) the magic is right, (2) version and version_check are complements, (3) the
-version is known, (4) the CRC is right, (5) no unknown bit is set in required, (6) first_lsn is the file's name.
+version is known, (4) the CRC is right, (5) no unknown bit is set in required, and cipher is one of the table, 1 exactly
+if the groups are encrypted, (6) first_lsn is the file's name.
 """
 
 from __future__ import annotations
@@ -37,9 +40,14 @@ from crc32c import crc32c
 SEGMENT_MAGIC = b"\x89WALSVC\n"
 VERSION = 1
 SEGMENT_HEADER_BYTES = 4096
-REQUIRED_KNOWN = 0
-RECYCLED = 1  # bit of `optional`
-SEGMENT_FIELDS = struct.Struct("<8sHHIIIQQQQQQQIHH32s32s16s")
+ENCRYPTED = 1  # bit of `required`: groups are encrypted, see walsvc.format.cipher
+REQUIRED_KNOWN = ENCRYPTED
+AES_256_GCM = 1  # value of `cipher`
+RECYCLED = 1  # bits of `optional`
+REWRITTEN = 2
+SALT_OFFSET = 120
+SEGMENT_FIELDS = struct.Struct("<8sHHIIIQQQQQQQIHH32s32s16sQ")
+VERSION_FIELDS = struct.Struct("<8sHH")
 CRC_FIELD = struct.Struct("<I")
 CRC_OFFSET = SEGMENT_HEADER_BYTES - CRC_FIELD.size
 
@@ -62,6 +70,7 @@ class SegmentHeader(NamedTuple):
     key_id: bytes = b""
     salt: bytes = bytes(32)
     key_check: bytes = bytes(16)
+    seal_at: int = 0
 
     @property
     def data_start(self) -> int:
@@ -75,12 +84,13 @@ class SegmentHeader(NamedTuple):
 
 
 class BadSegment(ValueError):
-    """Bytes that are no valid segment header. `newer` is True when a newer version or feature is the reason."""
+    """Bytes that are no valid segment header. `newer`: because of a newer version or feature; `older`: of an older version."""
 
-    def __init__(self, reason: str, *, newer: bool = False) -> None:
+    def __init__(self, reason: str, *, newer: bool = False, older: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.newer = newer
+        self.older = older
 
 
 def segment_name(first_lsn: int) -> str:
@@ -123,31 +133,43 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
         header.key_id,
         header.salt,
         header.key_check,
+        header.seal_at,
     )
     body = fields.ljust(CRC_OFFSET, b"\0")
     return body + CRC_FIELD.pack(crc32c(body))
+
+
+def version_of(data: bytes) -> int:
+    """The format version of the segment that begins with `data`: rules 1 and 2, which hold in all versions."""
+    magic, version, version_check = VERSION_FIELDS.unpack_from(data.ljust(VERSION_FIELDS.size, b"\0"))
+    if magic != SEGMENT_MAGIC:
+        raise BadSegment(f"the magic is {magic!r}")
+    if version ^ 0xFFFF != version_check:
+        raise BadSegment("the version field contradicts its check field")
+    return int(version)
 
 
 def decode_segment_header(data: bytes) -> SegmentHeader:
     """Parse and check rules 1 to 5; the caller knows the file's name and checks rule 6. Raises BadSegment."""
     if len(data) < SEGMENT_HEADER_BYTES:
         raise BadSegment(f"the file ends inside the header, after {len(data)} bytes")
-    (magic, version, version_check, required, optional, block_bytes, file_bytes, log_id, generation, ordinal) = (
+    (_, version, _, required, optional, block_bytes, file_bytes, log_id, generation, ordinal) = (
         SEGMENT_FIELDS.unpack_from(data)[:10]
     )
-    first_lsn, created_ns, previous_end, align, cipher, key_id_bytes, key_id, salt, key_check = (
+    first_lsn, created_ns, previous_end, align, cipher, key_id_bytes, key_id, salt, key_check, seal_at = (
         SEGMENT_FIELDS.unpack_from(data)[10:]
     )
-    if magic != SEGMENT_MAGIC:
-        raise BadSegment(f"the magic is {magic!r}")
-    if version ^ 0xFFFF != version_check:
-        raise BadSegment("the version field contradicts its check field")
-    if version > VERSION:
-        raise BadSegment(f"format version {version}, this walsvc reads up to {VERSION}", newer=True)
+    if version_of(data) != VERSION:
+        reason = f"format version {version}, this walsvc writes and reads {VERSION}"
+        raise BadSegment(reason, newer=version > VERSION, older=version < VERSION)
     if CRC_FIELD.unpack_from(data, CRC_OFFSET)[0] != crc32c(data[:CRC_OFFSET]):
         raise BadSegment("the header's CRC is wrong")
     if required & ~REQUIRED_KNOWN:
         raise BadSegment(f"required features {required & ~REQUIRED_KNOWN:#x} are unknown", newer=True)
+    if cipher not in (0, AES_256_GCM):
+        raise BadSegment(f"cipher {cipher} is unknown", newer=True)
+    if bool(cipher) != bool(required & ENCRYPTED):
+        raise BadSegment("the header contradicts itself on whether the segment is encrypted")
     return SegmentHeader(
         block_bytes,
         file_bytes,
@@ -164,4 +186,5 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
         key_id[:key_id_bytes],
         salt,
         key_check,
+        seal_at,
     )

@@ -158,6 +158,8 @@ class Acceptor(Committer):
     def _fits(self, entry: Entry, need: int) -> bool:
         """Whether the entry can join the filling group as it is."""
         group = self._filling
+        if self._new_key:
+            return False
         name_bytes, rows = self._topic_bytes(entry)
         in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - name_bytes
         if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):

@@ -22,12 +22,14 @@ from walsvc.config import MIB
 from walsvc.disk.base import Disk
 from walsvc.disk.paths import sync_directory
 from walsvc.errors import Corruption, PathError, WalTimeout
+from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
-from walsvc.format.segment import parse_name, segment_name
+from walsvc.format.segment import SegmentHeader, parse_name, segment_name
+from walsvc.keyring import BLIND, Keys
 from walsvc.log.inspect import reading
 from walsvc.log.readonly import find
 from walsvc.log.recovery import Examined, Recovered
-from walsvc.log.stream import load_header, open_stream
+from walsvc.log.stream import RawGroup, load_header, open_stream
 
 ATTEMPTS = 20  # a living log may drop a segment while it is copied
 ZEROS_BYTES = 1 * MIB
@@ -50,7 +52,12 @@ class Copied:
 
 
 async def copy_log(
-    source: str | os.PathLike[str], target: str, *, sparse: bool, on_segment: Callable[[str, int], None] | None = None
+    source: str | os.PathLike[str],
+    target: str,
+    *,
+    sparse: bool,
+    on_segment: Callable[[str, int], None] | None = None,
+    keys: Keys = BLIND,
 ) -> Copied:
     """Copy the log in directory `source` to the new directory `target`.
 
@@ -59,8 +66,11 @@ async def copy_log(
         target: must not exist, or be an empty directory.
         sparse: leave the unused rest of the files as holes; else it is written with zeros, as a log that goes on wants it.
         on_segment: called with each file's name and bytes in use.
+        keys: of an encrypted log. Without them it is copied all the same, as ciphertext that is checked by its CRCs; with
+            them every group is authenticated, too. The copy has the keys of the log.
 
     Raises:
+        MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or `target` is taken. Corruption, UnsupportedFormat: nothing is left of the copy.
     """
     target = await asyncio.to_thread(os.path.abspath, target)
@@ -69,10 +79,12 @@ async def copy_log(
     async with reading(source) as disk:
         try:
             for _ in range(ATTEMPTS):
-                found = await find(disk)
+                found = await find(disk, keys)
                 await asyncio.to_thread(os.makedirs, partial_path)
                 try:
-                    used = await copy_segments(disk, found, partial_path, sparse=sparse, on_segment=on_segment)
+                    used = await copy_segments(
+                        found.through(disk), found, partial_path, keys, sparse=sparse, on_segment=on_segment
+                    )
                     break
                 except FileNotFoundError:  # dropped or recycled meanwhile
                     await asyncio.to_thread(shutil.rmtree, partial_path)
@@ -84,7 +96,8 @@ async def copy_log(
                 shutil.rmtree(partial_path)
             raise
     active = found.active
-    return Copied(active.metadata.truncated, active.chain.next_lsn, len(found.names), used)
+    first_lsn = max(active.metadata.truncated, min(found.names))  # the first is not known where it cannot be read
+    return Copied(first_lsn, active.chain.next_lsn, len(found.names), used)
 
 
 def refuse_taken(target: str) -> None:
@@ -94,7 +107,13 @@ def refuse_taken(target: str) -> None:
 
 
 async def copy_segments(
-    disk: Disk, found: Recovered, target: str, *, sparse: bool, on_segment: Callable[[str, int], None] | None
+    disk: Disk,
+    found: Recovered,
+    target: str,
+    keys: Keys,
+    *,
+    sparse: bool,
+    on_segment: Callable[[str, int], None] | None,
 ) -> int:
     """Copy every segment; returns the bytes in use. FileNotFoundError where one has gone meanwhile."""
     total = 0
@@ -102,7 +121,7 @@ async def copy_segments(
     for first, following in zip(ids, [*ids[1:], None], strict=True):
         name = found.names[first]
         path = os.path.join(target, segment_name(first))
-        used = await copy_segment(disk, name, path, found, following, sparse=sparse)
+        used = await copy_segment(disk, name, path, found, following, keys=keys, sparse=sparse)
         total += used
         if on_segment is not None:
             on_segment(segment_name(first), used)
@@ -110,13 +129,16 @@ async def copy_segments(
 
 
 async def copy_segment(
-    disk: Disk, name: str, path: str, found: Recovered, following: int | None, *, sparse: bool
+    disk: Disk, name: str, path: str, found: Recovered, following: int | None, *, keys: Keys, sparse: bool
 ) -> int:
     """Copy one segment's header and valid groups, up to the log's end as found; returns the bytes in use."""
     active: Examined | None = found.active if following is None else None
     first = parse_name(name, ".wal")  # None: a crash came before its renaming was durable
-    header, stream = await open_stream(disk, name, first, found.sizes[name])
-    _, head = await load_header(disk, name, first)
+    header, stream = await open_stream(disk, name, first, found.sizes[name], BLIND)  # what is copied is ciphertext
+    cipher = cipher_of(keys, header, disk.path)
+    same, head = await load_header(disk, name, first)
+    if same != header:
+        raise FileNotFoundError(name)  # compaction has replaced it
     end: int | None = None if active is None else active.chain.offset
     async with aiofiles.open(path, "xb") as file:
         await file.write(head.ljust(header.data_start, b"\0"))
@@ -124,10 +146,12 @@ async def copy_segment(
             try:
                 raw = await stream.next()
             except BadGroup as error:
-                await still_there(disk, name, header.first_lsn)
+                await still_there(disk, name, header)
                 if active is None and following is not None and stream.chain.next_lsn >= following:
                     break
                 raise corruption_of(disk, error, header.first_lsn, stream.chain.offset, stream.chain.next_lsn) from None
+            if cipher is not None:
+                authenticate(disk, cipher, raw)
             await file.write(memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes])
         if sparse:
             await file.truncate(stream.chain.file_bytes)
@@ -138,12 +162,23 @@ async def copy_segment(
     return stream.chain.offset
 
 
-async def still_there(disk: Disk, name: str, first_lsn: int) -> None:
-    """FileNotFoundError if the segment was recycled or removed while it was read, which looks like damage."""
+async def still_there(disk: Disk, name: str, header: SegmentHeader) -> None:
+    """FileNotFoundError if the segment was recycled, compacted or removed while it was read, which looks like damage."""
     try:
-        await load_header(disk, name, first_lsn)
+        now, _ = await load_header(disk, name, header.first_lsn)
     except Corruption as error:
         raise FileNotFoundError(name) from error
+    if now != header:
+        raise FileNotFoundError(name)
+
+
+def authenticate(disk: Disk, cipher: SegmentCipher, raw: RawGroup) -> None:
+    """Corruption where an encrypted group was forged."""
+    try:
+        cipher.open_group(*raw)
+    except BadGroup as error:
+        header = raw.header
+        raise corruption_of(disk, error, header.segment, header.offset, header.first_lsn) from None
 
 
 def corruption_of(disk: Disk, error: BadGroup, segment: int, offset: int, lsn: int) -> Corruption:

@@ -62,6 +62,7 @@ async def stream_batch(
     """See start_batch."""
     await turn.granted
     async with writer._maintenance, aclosing(pieces) as source:
+        writer._spares.error = None  # a new attempt: what the last one met may be over
         labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
         parts, durable = await place_batch(writer, source, labels)
     turn.end()
@@ -197,7 +198,9 @@ async def give_up(writer: WalWriter, start: Start) -> None:
         writer._metadata.restore(writer._batch_mark)
     writer._summaries.forget()
     writer._segment = start.segment
+    start.segment.index.rewind(start.offset)
     start.segment.end, start.segment.previous_crc = start.offset, writer._batch_crc
+    start.segment.tail = writer._batch_tail
     writer._batch_groups.clear()
     writer._batch_lsn = 0
     writer._start_filling(Group(start.segment, start.offset, start.lsn))

@@ -22,19 +22,21 @@ import errno
 import heapq
 import os
 import time
+from abc import abstractmethod
 
 from walsvc.disk.base import Write
 from walsvc.errors import DurabilityLost
-from walsvc.format.group import Flag
-from walsvc.log.filling import Filling
+from walsvc.format.group import Flag, align_up
+from walsvc.log.double_write import append_outside
 from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
-from walsvc.log.segments import Segment, durable_write, install
+from walsvc.log.placing import Placing
+from walsvc.log.segments import Segment, install, tail_of
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
 
-class Committer(Filling):
+class Committer(Placing):
     """The steps of group commit after a group was filled: submit, complete, rotate."""
 
     # ---- writing
@@ -43,7 +45,7 @@ class Committer(Filling):
         """Somebody waits for the filling group. Three cases: it is already wanted, a completion will take it along, or
         an idle device takes it in this very turn of the loop."""
         self._commit_wanted = True
-        if not self._pump_scheduled and len(self._in_flight) < PIPELINE:
+        if not self._pump_scheduled and self._pipeline_free():
             self._pump_scheduled = True
             if self._commit_delay > 0:
                 self._loop.call_later(self._commit_delay, self._pump)
@@ -52,11 +54,16 @@ class Committer(Filling):
             else:
                 self._pump()  # a lone appender has nobody to wait for, and saves a turn of the loop
 
+    def _pipeline_free(self) -> bool:
+        """Whether one more group may be written: behind one in layout pack none, since the two share a block."""
+        in_flight = self._in_flight
+        return not in_flight or (len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)
+
     def _pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
         self._pump_scheduled = False
         try:
-            while len(self._in_flight) < PIPELINE and self._failure is None:
+            while self._pipeline_free() and self._failure is None:
                 if self._ready:
                     self._submit(self._ready[0])
                 elif self._commit_wanted and not self._filling.empty:
@@ -73,20 +80,32 @@ class Committer(Filling):
             self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
 
     def _submit(self, group: Group) -> None:
-        length = len(group.prefix) + group.group_bytes
-        group.buffer = self._pool.take(length)
-        view = group.buffer[:length]
+        segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
+        begin = 0 if group.prefix else len(segment.tail)  # in layout pack it begins inside a block
+        end = begin + len(group.prefix) + group.group_bytes
+        length = align_up(end, segment.block_bytes)
+        group.buffer = self._pool.take(room + length)
+        view = group.buffer[room : room + length]
         if group.batch_lsn == group.first_lsn:
-            self._batch_crc = group.segment.previous_crc  # to go back here if the batch is given up
-        group.encode(view, generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock())
+            self._batch_crc = segment.previous_crc  # to go back here if the batch is given up
+            self._batch_tail = tail_of(group.prefix, segment.block_bytes) if group.prefix else segment.tail
+        group.encode(
+            view[begin:end], generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock()
+        )
+        if segment.packed:
+            segment.pack(view, begin, end)
         self._in_flight.append(self._ready.popleft())
         self._groups += 1
         self._written_bytes += length
+        self._log_bytes += end - begin
         self._group_records_max = max(self._group_records_max, len(group.payloads))
         self._group_records_last = len(group.payloads)
         group.submitted_at = time.perf_counter()
-        offset = group.offset - len(group.prefix)
-        self._disk.submit(Write(group.segment.file, offset, view, self._written, group))
+        write = Write(segment.file, group.offset - len(group.prefix) - begin, view, self._written, group)
+        if self._double_write is None:
+            self._disk.submit(write)
+        else:
+            self._double_write.submit(write, group.buffer, segment, begin + len(group.prefix))
 
     def _written(self, write: Write, error: OSError | None) -> None:
         """The disk's answer: every byte written and synced, or an error."""
@@ -162,17 +181,28 @@ class Committer(Filling):
         if self._on_rotation is not None:
             self._on_rotation()
 
+    async def _newest_with(self, old: Segment) -> int | None:
+        """The highest timestamp of any record up to the end of a complete segment; None where it is not known."""
+        if self._newest is None:
+            self._newest = await self._newest_before(old.id)
+        if self._newest is not None:
+            self._newest = max(self._newest, old.index.newest)
+        return self._newest
+
+    @abstractmethod
+    async def _newest_before(self, segment: int) -> int | None:
+        """The highest timestamp of any record before a segment, as the seal before it says; None where nothing does."""
+
     async def _seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""
         data = seal_bytes(
             old,
             successor,
             tally=old.tally,
+            newest=await self._newest_with(old),
             generation=self._generation,
             durable_lsn=min(self._durable_lsn, successor - 1),
             timestamp_ns=self._clock(),
         )
         assert old.end + len(data) <= old.file_bytes, "no room was kept for the seal"
-        view = self._disk.buffer(len(data))
-        view[:] = data
-        await durable_write(self._disk, old.file, old.end, view)
+        await append_outside(self._disk, self._double_write, old, data)

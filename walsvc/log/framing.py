@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata, Tally, encode_map, encode_summary
 from walsvc.format.segment import SegmentHeader, encode_segment_header
+from walsvc.keyring import KeyRing
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment
 
 
-def segment_prefix(header: SegmentHeader, metadata: Metadata, *, durable_lsn: int) -> tuple[bytes, int]:
-    """The bytes that begin a segment (header block and snapshot group), and the CRC for the next group's chain."""
+class Prefix(NamedTuple):
+    """What begins a segment.
+
+    Attributes:
+        data: header block and snapshot group.
+        previous_crc: for the next group's chain.
+        cipher: of all groups in the segment; None: it is not encrypted.
+    """
+
+    data: bytes
+    previous_crc: int
+    cipher: SegmentCipher | None
+
+
+def segment_prefix(
+    header: SegmentHeader, metadata: Metadata, *, durable_lsn: int, keys: KeyRing | None = None
+) -> Prefix:
+    """The beginning of a new segment, encrypted with the current one of `keys` if there are any."""
+    cipher = None
+    if keys is not None:
+        header, cipher = begin_cipher(keys, header)
     encoded = encode_segment_header(header)
     segment = Segment(
         id=header.first_lsn,
@@ -24,6 +45,7 @@ def segment_prefix(header: SegmentHeader, metadata: Metadata, *, durable_lsn: in
         end=header.data_start,
         previous_crc=int.from_bytes(encoded[-4:], "little"),
         name="",
+        cipher=cipher,
     )
     group = Group(segment, header.data_start, header.first_lsn, encoded.ljust(header.data_start, b"\0"))
     group.flags, group.meta = int(Flag.SNAPSHOT), metadata.snapshot()
@@ -32,7 +54,7 @@ def segment_prefix(header: SegmentHeader, metadata: Metadata, *, durable_lsn: in
     group.encode(
         memoryview(prefix), generation=header.generation, durable_lsn=durable_lsn, timestamp_ns=header.created_ns
     )
-    return bytes(prefix), segment.previous_crc
+    return Prefix(bytes(prefix), segment.previous_crc, cipher)
 
 
 def seal_bytes(
@@ -40,30 +62,37 @@ def seal_bytes(
     successor: int,
     *,
     tally: dict[int, Tally] | None,
+    newest: int | None,
     generation: int,
     durable_lsn: int,
     timestamp_ns: int,
 ) -> bytes:
     """The group that ends segment `old` at old.end and names the segment after it, which must be durable.
 
+    What readers find their way by (index, topics, times) is left out where it finds no room: they look through the segment.
+
     Args:
         old: the segment.
         successor: first LSN of the next one.
-        tally: its records by topic; None where that is not known, or no longer true. A summary that finds no room is left
-            out: readers then look through the segment.
+        tally: its records by topic; None where that is not known, or no longer true.
+        newest: the highest timestamp of all records of the log before `successor`, or higher; None where it is not known.
         generation, timestamp_ns: for the header.
         durable_lsn: successor - 1, or less when a batch goes on from this segment into the next.
     """
-    change: dict[str, Any] = {"successor": successor}
+    bare: dict[str, Any] = {"successor": successor}
+    change = dict(bare)
+    if newest is not None:
+        change["newest"] = newest
+    if len(old.index):
+        change["index"] = old.index.encode()
     if tally is not None:
         change["summary"] = encode_summary(tally)
-    group = Group(old, old.end, successor)
-    group.flags, group.meta = int(Flag.SEAL), encode_map(change)
-    group.close()
-    if tally and old.end + group.group_bytes > old.file_bytes:
-        return seal_bytes(
-            old, successor, tally=None, generation=generation, durable_lsn=durable_lsn, timestamp_ns=timestamp_ns
-        )
+    for content in (change, bare):
+        group = Group(old, old.end, successor)
+        group.flags, group.meta = int(Flag.SEAL), encode_map(content)
+        group.close()
+        if old.end + group.group_bytes <= old.file_bytes:
+            break
     data = bytearray(group.group_bytes)
     group.encode(memoryview(data), generation=generation, durable_lsn=durable_lsn, timestamp_ns=timestamp_ns)
     return bytes(data)

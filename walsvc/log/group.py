@@ -11,6 +11,7 @@ from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
 from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, column, encode_group
+from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
@@ -94,9 +95,22 @@ class Group:
         if self.joined:
             assert not self.meta, "a group of metadata only is closed at once"
             self.meta = encode_map(self.joined)
+        if self.flags & Flag.ATTRIBUTES:
+            self._name_labels(sum(map(len, columns)))
         columns.append(self.meta)
         self.rest = b"".join(columns)
-        self.group_bytes = align_up(GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest), self.segment.align)
+        self.group_bytes = align_up(
+            GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest) + self.segment.tag_bytes, self.segment.align
+        )
+
+    def _name_labels(self, index_bytes: int) -> None:
+        """Say in the metadata which labels the records have, if they are few and there is room for it."""
+        packed = [self.payloads[at][: row.attributes_bytes] for at, row in self.labels.items() if row.attributes_bytes]
+        if (labels := collect(packed)) is not None:
+            meta = encode_map({**self.joined, "labels": labels})
+            end = self.offset + GROUP_HEADER_BYTES + self.payload_bytes + index_bytes + len(meta)
+            if end <= self.segment.limit:
+                self.meta = meta
 
     def _label_columns(self) -> tuple[Flag, list[bytes]]:
         flags, rows = Flag(0), []
@@ -137,7 +151,10 @@ class Group:
             group_bytes=self.group_bytes,
             previous_crc=self.segment.previous_crc,
         )
-        self.segment.previous_crc = encode_group(view[begin:], header, self.payloads, self.rest)
+        self.segment.index.note(header)
+        cipher = self.segment.cipher
+        encode = encode_group if cipher is None else cipher.seal_group
+        self.segment.previous_crc = encode(view[begin:], header, self.payloads, self.rest)
 
     def resolve(self, sync_us: int) -> None:
         """Wake everybody who waits for this group, all in one pass: the futures are most of the cost of an append."""

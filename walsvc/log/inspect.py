@@ -16,10 +16,14 @@ from walsvc.config import MIB, WalConfig
 from walsvc.disk.choose import open_disk
 from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError
 from walsvc.format.chain import Chain
+from walsvc.format.cipher import cipher_of
+from walsvc.format.double_write import DOUBLE_WRITE_NAME, SlotHeader
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
+from walsvc.keyring import BLIND, Keys
 from walsvc.log.findings import unsupported
+from walsvc.log.overlay import read_slots
 from walsvc.log.reader import read_failed
 from walsvc.log.stream import GroupStream, load_header
 
@@ -43,10 +47,11 @@ class Walk(NamedTuple):
         end: offset behind the last valid group: the bytes in use.
         last_flags, last_timestamp_ns: of the last valid group.
         generation: number of the opening that wrote the last valid group.
-        truncated: first LSN that is visible, as its groups say.
-        successor: first LSN of the next segment, where a seal names it.
+        truncated: first LSN that is visible, as its groups say; 0 where they cannot be read for want of keys.
+        successor: first LSN of the next segment, where a seal names it and can be read.
         reason: why nothing valid stands at `end`.
         error: what is wrong with the header or with the format of a group; None when nothing is.
+        forged: what stands at `end`, where that is a group of an encrypted segment that does not authenticate.
         proof: what shows that a record missing at `end` had been durable; None when nothing does.
         bytes_read: from the disk.
     """
@@ -66,6 +71,7 @@ class Walk(NamedTuple):
     successor: int | None = None
     reason: str = ""
     error: Corruption | UnsupportedFormat | None = None
+    forged: Corruption | None = None
     proof: str | None = None
     bytes_read: int = 0
 
@@ -86,6 +92,9 @@ class Survey(NamedTuple):
 
     segments: list[Walk]
     spares: list[Walk]
+    slots: list[SlotHeader] | None = (
+        None  # the valid ones of the double-write file, newest first; None: there is no file
+    )
 
 
 @asynccontextmanager
@@ -104,7 +113,13 @@ async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
 
 
 async def walk(
-    disk: Disk, name: str, first_lsn: int | None, file_bytes: int, on_group: OnGroup | None = None
+    disk: Disk,
+    name: str,
+    first_lsn: int | None,
+    file_bytes: int,
+    on_group: OnGroup | None = None,
+    *,
+    keys: Keys = BLIND,
 ) -> Walk | None:
     """Read segment file `name` to the end of its valid groups, and look behind it for proof that something is missing.
 
@@ -115,13 +130,18 @@ async def walk(
         name, file_bytes: the file and its length.
         first_lsn: what its name says; None for a spare.
         on_group: called with each valid group's header, in order.
+        keys: of an encrypted log; BLIND: check it from outside. Only with keys is every group authenticated.
 
     Returns:
         What was found, damage included; None when the log's writer removed or renamed the file meanwhile.
+
+    Raises:
+        MissingKey, WrongKey: `keys` are no BLIND, and do not fit.
     """
     try:
         header, data = await load_header(disk, name, first_lsn)
-        stream = GroupStream(disk, name, Chain.begin(header, data, file_bytes), CHUNK_BYTES)
+        cipher = cipher_of(keys, header, disk.path)
+        stream = GroupStream(disk, name, Chain.begin(header, data, file_bytes), CHUNK_BYTES, cipher)
         walked = Walk(name, file_bytes, header, end=header.data_start, next_lsn=header.first_lsn)
         return await _to_the_end(stream, walked, on_group)
     except FileNotFoundError:
@@ -133,13 +153,19 @@ async def walk(
 async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | None) -> Walk:
     groups = records = payload_bytes = 0
     metadata, last = Metadata(), None
-    reason = ""
+    reason, proof = "", None
+    forged: Corruption | None = None
     error: UnsupportedFormat | None = None
     while True:
         try:
             raw = await stream.next()
-            change = decode_map(decode_meta(raw.header, raw.data, raw.at))
-            metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+            if stream.readable:
+                change = decode_map(decode_meta(raw.header, raw.data, raw.at))
+                metadata.apply(change, snapshot=bool(raw.header.flags & Flag.SNAPSHOT))
+        except Corruption as refused:
+            forged, reason = refused, refused.message
+            proof = "a write that was cut would not have its CRCs right"
+            break
         except BadGroup as bad:
             reason = bad.reason
             if bad.newer:
@@ -161,19 +187,22 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
         last_flags=0 if last is None else last.flags,
         last_timestamp_ns=0 if last is None else last.timestamp_ns,
         generation=chain.generation,
-        truncated=metadata.truncated,
+        truncated=metadata.truncated if stream.readable else 0,
         successor=metadata.successor,
         reason=reason,
         error=error,
-        proof=None if evidence is None else f"the group at offset {evidence.offset} shows that it was durable",
+        forged=forged,
+        proof=proof if evidence is None else f"the group at offset {evidence.offset} shows that it was durable",
         bytes_read=stream.bytes_read,
     )
 
 
-async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None) -> Survey:
+async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None, keys: Keys = BLIND) -> Survey:
     """Walk every segment and spare of the log in directory `path`; `on_group` sees the valid groups of the segments.
+    An encrypted log can be surveyed without its keys, from outside.
 
     Raises:
+        MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or it cannot be read. Damage is not raised: each Walk tells of it.
     """
     async with reading(path) as disk:
@@ -182,9 +211,12 @@ async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None) 
         for name in sorted(sizes):
             first = parse_name(name, ".wal")
             if first is not None:
-                segments.append(await walk(disk, name, first, sizes[name], on_group))
+                segments.append(await walk(disk, name, first, sizes[name], on_group, keys=keys))
             elif parse_name(name, ".spare") is not None:
                 spares.append(await walk(disk, name, None, sizes[name]))
         if not segments and not spares:
             raise PathError("there is no log here", path=disk.path, hint="check the path")
-    return Survey([each for each in segments if each is not None], [each for each in spares if each is not None])
+        slots = None
+        if DOUBLE_WRITE_NAME in sizes:
+            slots = [header for header, _ in await read_slots(disk, sizes[DOUBLE_WRITE_NAME])]
+    return Survey([each for each in segments if each is not None], [each for each in spares if each is not None], slots)

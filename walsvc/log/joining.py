@@ -62,7 +62,7 @@ class Joiner(Acceptor):
         self._joins: deque[tuple[Change, asyncio.Future[None]]] = deque()  # changes that wait for room
         self._places: dict[str, Place] = {}  # of the consumers in use, by their keys in `positions`
         super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
-        self._summaries = Summaries(disk)
+        self._summaries = Summaries(disk, config.keys)
 
     def _join_lazily(self, change: Change) -> bool:
         """Let a change become durable with the next commit, whoever causes it, within relaxed_interval. False: not now."""
@@ -133,6 +133,13 @@ class Joiner(Acceptor):
     @abstractmethod
     async def _write_meta(self, change: dict[str, Any]) -> int:
         """Append a group of metadata only and wait until it is durable."""
+
+    async def _newest_before(self, segment: int) -> int | None:
+        place = self._segment_ids.index(segment)
+        if place == 0:
+            return None
+        seal = await self._summaries.seal(self._segment_ids[place - 1], segment)
+        return None if seal is None else seal.newest
 
     # ---- topics
 

@@ -16,15 +16,23 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, Closed, Corruption, NoSpace, WalError
-from walsvc.format.group import BadGroup, Flag, decode_group_header
-from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata
+from walsvc.errors import BadOption, Closed, NoSpace, WalError
+from walsvc.format.group import Flag
+from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
-from walsvc.log.framing import seal_bytes, segment_prefix
+from walsvc.log.double_write import (
+    install_double_write,
+    prepare_double_write,
+)
+from walsvc.log.framing import segment_prefix
+from walsvc.log.overlay import write_images
 from walsvc.log.reader import read_failed
-from walsvc.log.recovery import Recovered, examine, recover
+from walsvc.log.recovery import Examined, Recovered, recover
+from walsvc.log.rekey import after_opening, check_keys
 from walsvc.log.retention import drop_segments, finish_cut
-from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes
+from walsvc.log.rewrite import REWRITE_SUFFIX
+from walsvc.log.sealing import missing_seal, segment_at, write_seal
+from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes, next_align, tail_of, whole_blocks
 from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport
 
@@ -48,16 +56,14 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
 
 async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:
     """Recover or create the log on `disk`. On any error nothing stays open but the disk itself."""
-    found = await recover(disk)
+    found = await recover(disk, config.keys)
     if found is None:
         return await create_log(disk, config)
-    chain = found.active.chain
-    if disk.direct and chain.align % disk.block_bytes:
-        raise BadOption(
-            f"the log's groups are aligned to {chain.align} bytes, this device needs {disk.block_bytes}",
-            path=disk.path,
-            hint="open it with direct=False",
-        )
+    await check_keys(disk, found, config.keys)
+    seal = await missing_seal(found.through(disk), found, config.keys)
+    check_writable(disk, config, found, seal)
+    new = await prepare_double_write(disk, config, found.active.header.block_bytes, found.sizes)
+    await write_images(disk, found.images)
     for name in found.unsynced:
         await disk.sync(name)
     if found.adopted is not None:
@@ -66,8 +72,11 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
     for name in reversed(found.dropped):  # newest first and one by one: none in the middle may ever be missing
         await disk.remove(name)
         await disk.sync_directory()
-    await seal_predecessor(disk, found)
+    double_write = await install_double_write(disk, config, found.sequence, new=new)
+    if seal is not None:
+        await write_seal(disk, double_write, found, seal, config.keys)
     writer = await writer_at(disk, config, found)
+    writer._double_write = double_write
     if found.cut is not None:
         await finish_cut(writer, found.cut)
     if writer._metadata.sealed:
@@ -77,7 +86,28 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         await drop_segments(writer)
         await writer._write_meta({}, Flag.OPEN)
         await writer._rotation_ended()
+        await after_opening(writer, was_plain=not found.active.header.cipher)
     return writer, report_of(found, writer)
+
+
+def check_writable(disk: Disk, config: WalConfig, found: Recovered, unsealed: Examined | None) -> None:
+    """BadOption where the log cannot be written with these options; nothing was changed yet."""
+    block_bytes = found.active.header.block_bytes
+    if disk.direct and block_bytes % disk.block_bytes:
+        raise BadOption(
+            f"the log's groups are aligned to {block_bytes} bytes, this device needs {disk.block_bytes}",
+            path=disk.path,
+            hint="open it with direct=False",
+        )
+    for each in (found.active, unsealed):
+        if each is not None and each.chain.align < each.header.block_bytes and config.double_write == "off":
+            raise BadOption(
+                f"{each.name} is packed, and to write on in it double_write is needed",
+                path=disk.path,
+                segment=each.header.first_lsn,
+                hint='open the log with double_write="direct" or "buffered" (layout="pad" holds from the next segment on), or '
+                "with read_only=True",
+            )
 
 
 def report_of(found: Recovered, writer: WalWriter) -> RecoveryReport:
@@ -95,21 +125,9 @@ def report_of(found: Recovered, writer: WalWriter) -> RecoveryReport:
 
 async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWriter:
     """A writer that stands at the end of what was found."""
-    header, chain = found.active.header, found.active.chain
-    name = segment_name(header.first_lsn)
-    segment = Segment(
-        id=header.first_lsn,
-        file=await disk.open_file(name),
-        file_bytes=chain.file_bytes,
-        align=chain.align,
-        log_id=header.log_id,
-        ordinal=header.ordinal,
-        end=chain.offset,
-        previous_crc=chain.previous_crc,
-        name=name,
-        previous_end=header.previous_end,
-        summary_bytes=SUMMARY_ROW_BYTES * len(found.active.metadata.tally),
-    )
+    chain = found.active.chain
+    segment = await segment_at(disk, found.active)
+    segment.file = await disk.open_file(segment.name)
     writer = WalWriter(
         disk,
         config,
@@ -121,57 +139,17 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWrite
     writer._segment_ids = sorted(found.names)
     writer._segment_bytes = {first: found.sizes[file] for first, file in found.names.items()}
     for file, length in found.sizes.items():
+        if parse_name(file, REWRITE_SUFFIX) is not None:
+            await disk.remove(file)  # compaction was cut short
         if parse_name(file, ".spare") is None or file in (found.adopted, *found.dropped):
             continue
-        if length == config.segment_bytes and not writer._spares.recyclable:
+        plain_before = config.keys is not None and segment.cipher is None  # then it may hold plain records
+        if length == config.segment_bytes and not writer._spares.recyclable and not plain_before:
             await disk.sync(file)  # a process that was killed may have left it with nothing of it on the device
             writer._spares.recyclable[file] = length
         else:
             await disk.remove(file)
     return writer
-
-
-async def seal_predecessor(disk: Disk, found: Recovered) -> None:
-    """A crash may have come between the first write of a segment and the seal of the one before it: write it now."""
-    header, ids = found.active.header, sorted(found.names)
-    if header.previous_end == 0 or len(ids) < 2 or found.cut is not None:
-        return
-    name = found.names[ids[-2]]
-    block = await disk.read(name, header.previous_end, 4096)
-    try:
-        sealed = decode_group_header(block)
-        if sealed.flags & Flag.SEAL and sealed.segment == ids[-2] and sealed.offset == header.previous_end:
-            return
-    except BadGroup:
-        pass
-    previous = await examine(disk, name, ids[-2], found.sizes)
-    if previous.last_flags & Flag.SEAL:
-        return
-    # The LSNs decide, not previous_end: groups of metadata only may be missing in between. Nobody was told of them, and
-    # the snapshot in the successor holds what they said.
-    if previous.chain.next_lsn != header.first_lsn:
-        raise Corruption(
-            f"the segment ends before its successor begins: {previous.end_reason}",
-            path=disk.path,
-            segment=ids[-2],
-            offset=previous.chain.offset,
-            lsn=previous.chain.next_lsn,
-            expected=f"LSN {header.first_lsn} at offset {header.previous_end}",
-            hint="acknowledged data is damaged; nothing was changed. Restore from a backup",
-        )
-    chain = previous.chain
-    segment = Segment(
-        chain.segment, -1, chain.file_bytes, chain.align, chain.log_id, 0, chain.offset, chain.previous_crc, name
-    )
-    data = seal_bytes(
-        segment,
-        header.first_lsn,
-        tally=previous.metadata.tally,
-        generation=header.generation,
-        durable_lsn=header.first_lsn - 1,
-        timestamp_ns=time.time_ns(),
-    )
-    await disk.write(name, chain.offset, data)
 
 
 async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:
@@ -180,9 +158,10 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         if parse_name(file, ".spare") is not None:
             await disk.remove(file)
     name, length = spare_name(1), first_segment_bytes(config.segment_bytes)
-    align = max(config.block_bytes or DEFAULT_ALIGN, disk.block_bytes, BLOCK_BYTES_MIN)
+    block_bytes = max(config.block_bytes or DEFAULT_ALIGN, disk.block_bytes, BLOCK_BYTES_MIN)
+    align = next_align(config, block_bytes)
     header = SegmentHeader(
-        block_bytes=align,
+        block_bytes=block_bytes,
         file_bytes=length,
         log_id=secrets.randbits(64),
         generation=1,
@@ -192,7 +171,7 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         previous_end=0,
         align=align,
     )
-    prefix, previous_crc = segment_prefix(header, Metadata(), durable_lsn=0)
+    prefix, previous_crc, cipher = segment_prefix(header, Metadata(), durable_lsn=0, keys=config.keys)
     try:
         await disk.allocate(name, length)
     except OSError as error:
@@ -205,7 +184,13 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
                 hint="free space and open it again; nothing was left behind",
             ) from error
         raise
-    await disk.write(name, 0, prefix)
+    try:
+        new = await prepare_double_write(disk, config, block_bytes, await disk.list())
+    except BaseException:
+        await disk.remove(name)
+        raise
+    double_write = await install_double_write(disk, config, 0, new=new)
+    await disk.write(name, 0, whole_blocks(prefix, block_bytes))
     await disk.rename(name, header.file_name)
     await disk.sync_directory()
     segment = Segment(
@@ -218,7 +203,11 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         end=len(prefix),
         previous_crc=previous_crc,
         name=header.file_name,
+        cipher=cipher,
+        block_bytes=block_bytes,
+        tail=tail_of(prefix, block_bytes),
     )
     writer = WalWriter(disk, config, segment, next_lsn=1, generation=1, metadata=Metadata())
+    writer._double_write = double_write
     writer._segment_ids, writer._segment_bytes = [1], {1: length}
     return writer, RecoveryReport(clean=True, created=True, first_lsn=1, next_lsn=1, segments=1, bytes_read=0)

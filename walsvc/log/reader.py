@@ -1,140 +1,160 @@
-"""Reading: groups to records, segment after segment.
+"""Reading: a position in a log, and how it moves on from group to group and from segment to segment.
 
 A reader sees only what is durable, opens files by name for each piece, and keeps no descriptor: a truncated segment is
 never pinned by a reader, and a reader that was overtaken gets Truncated.
+
+It passes over what is not wanted: segments and stretches of them (walsvc.log.guide), groups (walsvc.log.filtered). Whatever
+is not known, or does not fit, is looked through.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from itertools import pairwise, repeat
-from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
-
-import msgpack
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, PathError, Truncated
-from walsvc.format.group import BadGroup, decode_columns, record_ends
+from walsvc.errors import Corruption, PathError, Truncated, UnsupportedFormat
+from walsvc.format.group import BadGroup
+from walsvc.format.index import SegmentIndex
+from walsvc.format.segment import SEGMENT_HEADER_BYTES
+from walsvc.log.filter import REQUIRED, Filter
+from walsvc.log.filtered import FilteredStream, Outline
 from walsvc.log.findings import unsupported
+from walsvc.log.guide import Guide
+from walsvc.log.hiding import visible
+from walsvc.log.records import Segments, decode_records
 from walsvc.log.stream import GroupStream, RawGroup, open_stream
-from walsvc.log.summaries import Summaries
-from walsvc.model import Record
+from walsvc.model import ReadStats, Record
+
+
+class Told(Protocol):
+    """What any kind of record says of itself."""
+
+    @property
+    def lsn(self) -> int: ...
+    @property
+    def type(self) -> int: ...
+
 
 T = TypeVar("T")
-NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
-make_record: partial[Record] = partial(tuple.__new__, Record)
-
-
-class Segments(Protocol):
-    """What a reader must know of a log; it may change between two calls."""
-
-    @property
-    def first_lsn(self) -> int:
-        """First visible LSN."""
-
-    @property
-    def epoch(self) -> int:
-        """Changes when what was read ahead beyond the durable end may have become void."""
-
-    async def look_again(self) -> bool:
-        """A file was not where it should be. True if the log was found afresh, so that another look is worth it."""
-
-    def segment_ids(self) -> list[int]:
-        """First LSNs of all segments, ascending."""
-
-    def segment_file(self, first_lsn: int) -> tuple[str, int]:
-        """Name and length of a segment's file."""
-
-    @property
-    def topic_names(self) -> Sequence[str | None]:
-        """Names of the topics by their numbers."""
-
-    @property
-    def summaries(self) -> Summaries:
-        """Which topics sealed segments hold."""
-
-
-def decode_records(raw: RawGroup, names: Sequence[str | None]) -> list[Record]:
-    """All records of a checked group; `names` are those of the topics by number."""
-    header, data, at = raw
-    if header.records == 0:
-        return []
-    columns = decode_columns(header, data, at)
-    ends = record_ends(columns, at)
-    attributes: Any = repeat(NO_ATTRIBUTES)
-    if columns.attributes is not None:
-        attributes = [
-            msgpack.unpackb(data[start : start + length], raw=False) if length else NO_ATTRIBUTES
-            for start, length in zip(ends, columns.attributes, strict=False)
-        ]
-        starts = [start + length for start, length in zip(ends, columns.attributes, strict=False)]
-        payloads = [data[start:end] for start, end in zip(starts, ends[1:], strict=True)]
-    else:
-        payloads = [data[start:end] for start, end in pairwise(ends)]
-    rows = zip(
-        range(header.first_lsn, header.next_lsn),
-        payloads,
-        columns.types if columns.types is not None else repeat(0),
-        map(names.__getitem__, columns.topics) if columns.topics is not None else repeat(None),
-        repeat(header.timestamp_ns),
-        attributes,
-    )
-    return list(map(make_record, rows))
+RecordT = TypeVar("RecordT", bound=Told)
+Found = RawGroup | Outline
 
 
 class LookAgain(Exception):
     """A living log moved under the reader; its segments are known again."""
 
 
-class Cursor:
-    """A position in a log. `take` returns what comes next; the position survives waiting for more."""
+class Position(ABC, Generic[RecordT]):
+    """A position in a log, and a way on: for all records, or for those that a filter wants.
 
-    def __init__(self, disk: Disk, segments: Segments, start: int) -> None:
+    Attributes:
+        next_lsn: the position.
+        stats: what reading has cost.
+    """
+
+    def __init__(
+        self, disk: Disk, segments: Segments, start: int, wanted: Filter | None = None, stats: ReadStats | None = None
+    ) -> None:
         self._disk = disk
         self._segments = segments
         self.next_lsn = start
+        self._wanted = wanted
+        self.stats = stats or ReadStats()
+        self._guide = Guide(segments, wanted, self.stats)
         self._stream: GroupStream | None = None
+        self._stream_bytes = 0  # of what the stream has read, those that are in `stats`
+        self._index: SegmentIndex | None = None  # of the segment that the stream reads, as far as it was asked for
         self._epoch = segments.epoch
+        self._suspect: object = None  # what looked damaged at the last look
+        self._refusal: UnsupportedFormat | None = None  # the record at the position must not be passed over
 
-    async def take(self, limit: int) -> list[Record]:
-        """Records of the next group, below `limit`; empty when the position has reached `limit`.
+    async def take(self, limit: int) -> list[RecordT]:
+        """Wanted records of the next group that has some, below `limit`; empty when the position has reached `limit`.
 
         Raises:
             Truncated: the position was dropped meanwhile.
             Corruption: what must be there is damaged or missing.
+            UnsupportedFormat: a record of a required type that is not wanted stands next.
             PathError: reading failed.
         """
         while True:
             try:
                 return await self._take(limit)
             except LookAgain:
-                self._stream = None
+                self._leave()
 
-    async def _take(self, limit: int) -> list[Record]:
+    async def _take(self, limit: int) -> list[RecordT]:
         while self.next_lsn < limit:
+            if self._refusal is not None:
+                raise self._refusal
             if self._epoch != self._segments.epoch:
-                self._epoch, self._stream = self._segments.epoch, None
+                self._leave()
+                self._epoch = self._segments.epoch
+            if self._stream is None and (skip := await self._guide.skip(self.next_lsn)) is not None:
+                self.next_lsn = min(skip, limit)
+                continue
             if self._stream is None:
                 self._stream = await self._guarded(self._open)
             chain = self._stream.chain
             end = self._segment_end(chain.segment)
             if end is not None and chain.next_lsn >= end:
-                self._stream = None
+                self._leave()
+                self.next_lsn = max(self.next_lsn, end)
                 continue
-            raw = await self._guarded(self._stream.next)
+            first = chain.next_lsn
+            found = await self._guarded(self._step)
             local_limit = limit if end is None else min(limit, end)
-            if raw.header.next_lsn > self.next_lsn and raw.header.records:
-                records = decode_records(raw, self._segments.topic_names)
-                first = max(self.next_lsn - raw.header.first_lsn, 0)
-                records = records[first : local_limit - raw.header.first_lsn]
-                self.next_lsn = raw.header.first_lsn + first + len(records)
-                if raw.header.next_lsn > local_limit:
-                    self._stream = None  # a group was cut by truncate_after, or by `limit`: look up the place anew
-                return records
+            start, self.next_lsn = self.next_lsn, max(self.next_lsn, min(chain.next_lsn, local_limit))
+            if chain.next_lsn > local_limit or (found is None and self._guide.better_place(self._index, self.next_lsn)):
+                self._leave()  # a group was cut by truncate_after, or by `limit`: look up the place anew
+            if found is not None and start < self.next_lsn:
+                rows = range(max(start - first, 0), self.next_lsn - first)
+                if records := self._records(found, rows):
+                    return records
+        if self._stream is not None:
+            self._stream.forget()  # what was read beyond the end will be written anew
         return []
+
+    async def _step(self) -> Found | None:
+        """The stream's next group; None if nothing of it is wanted."""
+        stream = self._stream
+        assert stream is not None
+        try:
+            if self._wanted is None:
+                return await stream.next()
+            assert isinstance(stream, FilteredStream)
+            passed = stream.groups_passed
+            found = await stream.step(self._wanted, outline=self._outline)
+            self.stats.groups_passed += stream.groups_passed - passed
+            return found
+        finally:
+            self.stats.bytes_read += stream.bytes_read - self._stream_bytes
+            self._stream_bytes = stream.bytes_read
+
+    _outline = False  # whether index and metadata of a group are enough
+
+    @abstractmethod
+    def _records(self, found: Found, rows: range) -> list[RecordT]:
+        """The wanted and visible ones among some records of a group."""
+
+    def _known(self, records: list[RecordT]) -> list[RecordT]:
+        """The records before the first one of a required type that is not wanted; reading stops there."""
+        wanted = self._wanted
+        if wanted is None or wanted.types is None:
+            return records
+        for place, record in enumerate(records):
+            if record.type >= REQUIRED and record.type not in wanted.types:
+                self._refusal, self.next_lsn = unknown_type(self._disk, record.lsn, record.type), record.lsn
+                return records[:place]
+        return records
+
+    # ---- where to go on
+
+    def _leave(self) -> None:
+        self._stream, self._stream_bytes = None, 0
 
     def _segment_end(self, segment: int) -> int | None:
         """First LSN of the segment after `segment`, if there is one."""
@@ -143,12 +163,22 @@ class Cursor:
         return ids[after] if after < len(ids) else None
 
     async def _open(self) -> GroupStream:
+        """A stream at the position, or before it: at the head of the segment, or where its index says."""
         ids = self._segments.segment_ids()
         place = bisect_right(ids, self.next_lsn) - 1
         if place < 0 or self.next_lsn < self._segments.first_lsn:
             raise self._truncated()
-        name, file_bytes = self._segments.segment_file(ids[place])
-        _, stream = await open_stream(self._disk, name, ids[place], file_bytes)
+        segment = ids[place]  # `ids` may change meanwhile
+        name, file_bytes = self._segments.segment_file(segment)
+        self._index = None
+        if self._suspect is None:  # what looks damaged is looked at from the head on
+            self._index = await self._guide.index(segment, self._segment_end(segment), self.next_lsn)
+        _, stream = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
+        self.stats.bytes_read += SEGMENT_HEADER_BYTES
+        if self._wanted is not None:
+            stream = FilteredStream(self._disk, name, stream.chain, cipher=stream.cipher)
+        if self._index is not None and (row := self._index.at(self.next_lsn)):
+            stream.start_at(self._index[row])
         return stream
 
     async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -159,11 +189,16 @@ class Cursor:
             if self.next_lsn < self._segments.first_lsn:
                 raise self._truncated() from None
             if isinstance(error, Corruption):
+                if self._first_sight(str(error)):
+                    await self._segments.look_again()
+                    raise LookAgain from None
                 raise
             assert self._stream is not None
             if error.newer:
                 raise unsupported(self._disk, self._stream, error) from None
             chain = self._stream.chain
+            if self._first_sight((chain.segment, chain.offset, chain.previous_crc, error.reason)):
+                raise LookAgain from None
             raise Corruption(
                 error.reason,
                 path=self._disk.path,
@@ -183,6 +218,13 @@ class Cursor:
                 ) from None
             raise read_failed(self._disk, error, lsn=self.next_lsn) from error
 
+    def _first_sight(self, damage: object) -> bool:
+        """Whether this damage was not seen at the last look. Compaction may have put another file in the place of the one
+        that is being read; what looks the same in a file that is opened anew is damage."""
+        self._segments.summaries.forget()  # it holds places of groups
+        known, self._suspect = self._suspect == damage, damage
+        return not known
+
     def _truncated(self) -> Truncated:
         return Truncated(
             f"records from LSN {self.next_lsn} on were dropped",
@@ -191,6 +233,28 @@ class Cursor:
             expected=f"at least LSN {self._segments.first_lsn}",
             hint="start at first_lsn",
         )
+
+
+class Cursor(Position[Record]):
+    """A position in a log; `take` gives whole records."""
+
+    def _records(self, found: Found, rows: range) -> list[Record]:
+        assert isinstance(found, RawGroup)
+        self.stats.groups_read += 1
+        segments = self._segments
+        chosen = rows if self._wanted is None else self._wanted.rows(*found, rows)
+        records = decode_records(found, segments.topic_names, chosen)
+        return self._known(visible(found, records, segments.marks))
+
+
+def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:
+    """What stops a reader at a record that it must know and does not."""
+    return UnsupportedFormat(
+        f"the record is of type {type:#06x}, which is required and not among the reader's types",
+        path=disk.path,
+        lsn=lsn,
+        hint="who does not know it must not pass over it: read on with a program that does, and names it in `types`",
+    )
 
 
 def read_failed(disk: Disk, error: OSError, lsn: int | None = None) -> PathError:

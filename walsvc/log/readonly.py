@@ -9,33 +9,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, Closed, Corruption, PathError, WalTimeout
+from walsvc.errors import Closed, Corruption, PathError, WalTimeout
 from walsvc.format.chain import Batch
 from walsvc.format.group import BadGroup
+from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
+from walsvc.format.purge import Marks
 from walsvc.format.segment import parse_name, segment_name
+from walsvc.keyring import KeyRing, Keys
 from walsvc.log.absorb import absorb
+from walsvc.log.counting import count_before
+from walsvc.log.filter import Filter, Wanted
 from walsvc.log.findings import unsupported
+from walsvc.log.overlay import Overlay
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
+from walsvc.log.reading import Reading, check_start, chosen_of
 from walsvc.log.recovery import Examined, Recovered, examine, recover
 from walsvc.log.summaries import Summaries
-from walsvc.log.topical import TopicCursor
-from walsvc.model import Record, RecoveryReport, Stats
+from walsvc.model import ReadStats, Record, RecoveryReport, Stats
 
 POLL_SECONDS = 0.05
 ATTEMPTS = 20  # a living log changes under the reader: rotation and truncation may take a file away while it is read
 
 
-class ReadOnlyLog:
+class ReadOnlyLog(Reading):
     """The reading half of a log's interface; everything that would write raises Closed."""
 
     def __init__(self, disk: Disk, config: WalConfig, found: Recovered) -> None:
-        self._disk = disk
+        self._plain = disk
+        self._overlay = Overlay(disk, found.images)  # a damaged end is mended only by a writer
+        self._disk = cast("Disk", self._overlay)
         self.path = disk.path
         self.config = config
         self._closed = False
@@ -45,7 +53,7 @@ class ReadOnlyLog:
         self._names = found.names
         self._sizes = found.sizes
         self._epoch = 0
-        self._summaries = Summaries(disk)
+        self._summaries = Summaries(self._disk, config.keys)
         self._batch: Batch | None = None
         self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
         self.report = RecoveryReport(
@@ -69,6 +77,11 @@ class ReadOnlyLog:
         return self._next_lsn
 
     @property
+    def keys(self) -> KeyRing | None:
+        """For readers: the keys that the log was opened with."""
+        return self.config.keys
+
+    @property
     def epoch(self) -> int:
         """For readers: changes when the log was found afresh."""
         return self._epoch
@@ -79,16 +92,21 @@ class ReadOnlyLog:
         return self._next_lsn - 1
 
     async def look_again(self) -> bool:
-        """For readers: the writer has renamed, recycled or removed a file meanwhile. Gives up when nothing moves."""
+        """For readers: the writer has renamed, replaced or removed a file meanwhile. Gives up when nothing moves."""
         async with self._lock:
-            before = dict(self._names), self.first_lsn
+            before = dict(self._names), self.first_lsn, self._overlay.images
             await self._start_over()
-        return before != (self._names, self.first_lsn)
+        return before != (self._names, self.first_lsn, self._overlay.images)
 
     @property
     def topic_names(self) -> Sequence[str | None]:
         """Names of the topics by their numbers; number 0 is none."""
         return self._metadata.names
+
+    @property
+    def marks(self) -> Marks:
+        """For readers: which records are purged."""
+        return self._metadata.marks
 
     @property
     def summaries(self) -> Summaries:
@@ -103,6 +121,10 @@ class ReadOnlyLog:
         """First LSNs of the segments, ascending."""
         return sorted(self._names)
 
+    def index_of(self, segment: int) -> SegmentIndex | None:
+        """For readers: the index of the newest segment; None for any other."""
+        return self._tail.index if self._tail.header.first_lsn == segment else None
+
     def segment_file(self, first_lsn: int) -> tuple[str, int]:
         """File name and length of a segment."""
         name = self._names[first_lsn]
@@ -116,6 +138,7 @@ class ReadOnlyLog:
             direct=self._disk.direct,
             block_bytes=self._disk.block_bytes,
             sync_method=self._disk.sync_method,
+            reading=self._disk.reading,
             first_lsn=self.first_lsn,
             next_lsn=self.next_lsn,
             durable_lsn=self.durable_lsn,
@@ -136,6 +159,9 @@ class ReadOnlyLog:
             failed=None,
             topics=len(self._metadata.topics),
             pins=pins_of(self._metadata, self.next_lsn, self._lengths(), PINS_SHOWN),
+            layout="pack" if self._tail.chain.align < self._tail.header.block_bytes else "pad",
+            double_write=self.config.double_write,
+            key_id=self._tail.header.key_id.decode() or None,
         )
 
     def _lengths(self) -> dict[int, int]:
@@ -162,6 +188,7 @@ class ReadOnlyLog:
             try:
                 raw = await tail.stream.next()
                 absorb(tail.metadata, raw)
+                tail.index.note(raw.header)
                 taken += 1
             except BadGroup as error:
                 if error.newer:
@@ -189,8 +216,10 @@ class ReadOnlyLog:
         self._names = {first: segment_name(first) for first in ids if first <= self._tail.header.first_lsn}
         following = self._tail.chain.next_lsn
         if following not in ids or following <= self._tail.header.first_lsn:
+            if ids and ids[-1] > self._tail.header.first_lsn:
+                await self._start_over()  # the end that was known is in a sealed segment now, which was compacted
             return False
-        examined = await examine(self._disk, segment_name(following), following, sizes)
+        examined = await examine(self._disk, segment_name(following), following, sizes, self.keys)
         await self._disk.sync(examined.name)
         self._tail, self._metadata = examined, examined.metadata
         self._names[following] = examined.name
@@ -199,7 +228,8 @@ class ReadOnlyLog:
 
     async def _start_over(self) -> None:
         """The known end was truncated or recycled meanwhile: find the log afresh."""
-        found = await find(self._disk)
+        found = await find(self._plain, self.keys)
+        self._overlay.images = found.images
         self._tail, self._metadata = found.active, found.active.metadata
         self._names, self._sizes = found.names, found.sizes
         self._epoch += 1
@@ -207,34 +237,17 @@ class ReadOnlyLog:
         self._batch = None
         self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
 
-    async def read(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+    async def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncIterator[Record]:
-        """Iterate over durable records; see Log.read."""
-        async for records in self.read_batches(start, stop, topic=topic):
-            for record in records:
-                yield record
-
-    async def read_batches(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
-    ) -> AsyncIterator[list[Record]]:
-        """Like read, a group at a time."""
+        """Iterate over durable records and wait for more by looking every 50 ms; ends when this log is closed. Takes what
+        Log.follow takes."""
+        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
         self._check_open()
-        await self.refresh()
-        cursor = self._cursor(self._start(start), topic)
-        if cursor is None:
-            return
-        limit = self._next_lsn if stop is None else min(stop, self._next_lsn)
-        while records := await cursor.take(limit):
-            yield records
-
-    async def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]:
-        """Iterate over durable records and wait for more by looking every 50 ms; ends when this log is closed."""
-        self._check_open()
-        first = self._start(start)
-        cursor = self._cursor(first, topic)
+        first = check_start(start, self.first_lsn)
+        cursor = self._cursor(first, topic, chosen, stats)
         while not self._closed:
-            cursor = cursor or self._cursor(first, topic)
+            cursor = cursor or self._cursor(first, topic, chosen, stats)
             records = [] if cursor is None else await cursor.take(self._next_lsn)
             for record in records:
                 yield record
@@ -243,12 +256,10 @@ class ReadOnlyLog:
                 if await self.refresh() <= seen:
                     await asyncio.sleep(POLL_SECONDS)
 
-    def _cursor(self, start: int, topic: str | None) -> Cursor | None:
-        """A cursor over the log or over a topic; None: there is no such topic."""
-        if topic is None:
-            return Cursor(self._disk, self, start)
-        number = self.topic_number(topic)
-        return None if number is None else TopicCursor(self._disk, self, start, number)
+    async def _reach(self, stop: int | None) -> int:
+        self._check_open()
+        await self.refresh()
+        return self._next_lsn if stop is None else min(stop, self._next_lsn)
 
     async def _settled(self) -> int:
         """For topics: look for what the writer has added; returns the LSN behind it."""
@@ -258,18 +269,13 @@ class ReadOnlyLog:
     async def _sums(self, number: int) -> tuple[int, int]:
         """For topics: records of one ever, and the LSN of its last one, up to next_lsn."""
         limit = self._next_lsn
-        total = await TopicCursor(self._disk, self, limit, number).count_before()
+        total = await count_before(self._disk, self, limit, number)
         last = self._metadata.last_of(number)
         if last >= limit:  # in a batch that is not complete, or to be cut
-            cursor, last = TopicCursor(self._disk, self, self.first_lsn, number), 0
+            cursor, last = Cursor(self._disk, self, self.first_lsn, Filter(number=number)), 0
             while records := await cursor.take(limit):
                 last = records[-1].lsn
         return total, last
-
-    def _start(self, start: int | None) -> int:
-        if start is not None and start < 1:
-            raise BadOption(f"start={start} is no LSN", hint="LSNs begin with 1")
-        return self.first_lsn if start is None else start
 
     def _check_open(self) -> None:
         if self._closed:
@@ -283,7 +289,7 @@ class ReadOnlyLog:
     async def _refuse_later(self, *_: Any, **__: Any) -> NoReturn:
         self._refuse()
 
-    flush = wait_durable = truncate_before = truncate_after = seal = _refuse_later
+    flush = wait_durable = truncate_before = truncate_after = use_keys = seal = _refuse_later
 
     @property
     def writer(self) -> NoReturn:
@@ -304,13 +310,13 @@ class ReadOnlyLog:
         await self.close()
 
 
-async def find(disk: Disk) -> Recovered:
+async def find(disk: Disk, keys: Keys = None) -> Recovered:
     """Recover without writing. What looks damaged because the living log moved under our eyes looks otherwise at the
     next attempt; what is damaged looks the same. PathError where there is no log."""
     seen: object = None
     for _ in range(ATTEMPTS):
         try:
-            found = await recover(disk)
+            found = await recover(disk, keys)
             if found is None:
                 raise PathError("there is no log here", path=disk.path, hint="check the path")
             for name in found.unsynced:
@@ -327,4 +333,4 @@ async def find(disk: Disk) -> Recovered:
 
 async def open_read_only(disk: Disk, config: WalConfig) -> ReadOnlyLog:
     """A ReadOnlyLog on a disk that was opened without the lock."""
-    return ReadOnlyLog(disk, config, await find(disk))
+    return ReadOnlyLog(disk, config, await find(disk, config.keys))

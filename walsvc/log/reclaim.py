@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
 from walsvc.log.ending import NO_FLAGS
+from walsvc.log.filter import Filter
 from walsvc.log.pins import pins_of
-from walsvc.log.reader import Segments
+from walsvc.log.reader import Cursor
+from walsvc.log.records import Segments
 from walsvc.log.retention import check_before, drop_segments, to_the_end
 from walsvc.log.stream import load_header
-from walsvc.log.topical import TopicCursor
 from walsvc.log.writer import WalWriter
 from walsvc.model import Retention
 
@@ -235,7 +236,7 @@ class Reclaimer:
         position, found = self._pending.get(key, (0, 0))
         if position == lsn and found >= lsn:
             return found
-        cursor = TopicCursor(self._writer._disk, self._segments, lsn, number)
+        cursor = Cursor(self._writer._disk, self._segments, lsn, Filter(number=number))
         records = await cursor.take(target)
         found = records[0].lsn if records else NOBODY
         if records:

@@ -17,20 +17,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, UnsupportedFormat
+from walsvc.errors import Corruption
 from walsvc.format.chain import Batch, Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header
+from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.keyring import Keys
 from walsvc.log.absorb import absorb
+from walsvc.log.census import check_complete, refuse_lost_segments
 from walsvc.log.findings import (
     corruption,
     finding_of,
-    foreign,
     lost_successor,
     successor_dropped,
     unsupported,
 )
+from walsvc.log.overlay import Image, find_images, laid_over
 from walsvc.log.stream import GroupStream, load_header, open_stream
 from walsvc.log.verdict import After, End, Last, Verdict, decide
 from walsvc.model import Finding
@@ -49,6 +52,10 @@ class Examined:
     metadata: Metadata = field(default_factory=Metadata)
     before_batch: tuple[Metadata, int] | None = None  # metadata and last flags before the batch that is unfinished
     end_reason: str = ""
+    index: SegmentIndex = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = SegmentIndex(self.header.file_bytes)
 
     @property
     def chain(self) -> Chain:
@@ -59,6 +66,7 @@ class Examined:
         """Make the log end where the unfinished batch begins, which must be in this segment."""
         assert self.before_batch is not None
         self.stream.chain.rewind()
+        self.index.rewind(self.chain.offset)
         self.metadata, self.last_flags = self.before_batch
         self.end_reason = "a batch begins here that was never finished"
 
@@ -91,32 +99,48 @@ class Recovered:
     adopted: str | None = None  # spare's name of the active segment when its rename was lost
     unsynced: list[str] = field(default_factory=list)  # files whose content a crash may not have kept yet
     cut: int | None = None  # a truncate_after to finish
+    images: list[Image] = field(default_factory=list)  # from the double-write file, in the order in which they fit
+    sequence: int = 0  # of the newest slot in it
+
+    def through(self, disk: Disk) -> Disk:
+        """The disk as recovery saw it."""
+        return laid_over(disk, self.images)
 
 
-async def recover(disk: Disk) -> Recovered | None:
-    """Find the log's segments and its end. None: there is no log yet.
+async def recover(disk: Disk, keys: Keys = None) -> Recovered | None:
+    """Find the log's segments and its end, with what the double-write file can restore. None: there is no log yet.
 
     Raises:
-        Corruption, UnsupportedFormat: nothing was changed on disk.
+        Corruption, UnsupportedFormat: nothing was changed on disk. MissingKey, WrongKey: nor here.
         OSError: from listing or reading; a read error is never taken for the end.
     """
     sizes = await disk.list()
+    images, sequence = await find_images(disk, sizes)
+    found = await find_end(laid_over(disk, images), sizes, keys)
+    if found is not None:
+        found.images, found.sequence = images, sequence
+        found.findings[:0] = [image.finding for image in images]
+    return found
+
+
+async def find_end(disk: Disk, sizes: dict[str, int], keys: Keys) -> Recovered | None:
+    """See recover."""
     ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
     if not ids:
         await refuse_lost_segments(disk, sizes)
         return None
-    tail = [await examine(disk, segment_name(ids[-1]), ids[-1], sizes)]
+    tail = [await examine(disk, segment_name(ids[-1]), ids[-1], sizes, keys)]
     metadata = tail[0].metadata
     findings: list[Finding] = []
     if metadata.cut is not None and metadata.cut + 1 < ids[-1]:
         # truncate_after had begun: its mark in the newest segment counts, whatever is left of the others
         return finish_cut(tail[0], metadata.cut, ids, sizes)
     await check_complete(disk, ids, tail[0].header)
-    adopted = await find_successor(disk, tail[0], sizes)
+    adopted = await find_successor(disk, tail[0], sizes, keys)
     position = len(ids) - 1
     while position > 0 and not tail[0].proves_predecessor:
         position -= 1
-        tail.insert(0, await examine(disk, segment_name(ids[position]), ids[position], sizes))
+        tail.insert(0, await examine(disk, segment_name(ids[position]), ids[position], sizes, keys))
     if adopted is not None:
         tail.append(adopted)
     active, dropped, end = await judge(disk, tail)
@@ -124,7 +148,7 @@ async def recover(disk: Disk) -> Recovered | None:
     findings += [end] if end is not None else []
     names = {first: segment_name(first) for first in ids if first <= active.header.first_lsn}
     names[active.header.first_lsn] = active.name
-    if active.metadata.truncated < ids[0]:
+    if active.metadata.truncated < ids[0] and active.stream.readable:
         raise Corruption(
             "the log's first segments are missing",
             path=disk.path,
@@ -148,22 +172,34 @@ async def recover(disk: Disk) -> Recovered | None:
     )
 
 
-async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) -> Examined:
-    """Read one segment to the end of its valid groups; synced first, so that nothing is seen that a crash could take."""
+async def examine(
+    disk: Disk, name: str, first_lsn: int, sizes: dict[str, int], keys: Keys = None, *, up_to_forgery: bool = False
+) -> Examined:
+    """Read one segment to the end of its valid groups; synced first, so that nothing is seen that a crash could take.
+
+    A group that does not authenticate raises Corruption, unless `up_to_forgery` (for repair): then the segment ends there.
+    """
     await disk.sync(name)
-    header, stream = await open_stream(disk, name, first_lsn, sizes[name])
+    header, stream = await open_stream(disk, name, first_lsn, sizes[name], keys)
     found = Examined(name, header, stream)
     while True:
         try:
             raw = await stream.next()
             if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
                 found.before_batch = (found.metadata.copy(), found.last_flags)
-            absorb(found.metadata, raw)
+            if stream.readable:
+                absorb(found.metadata, raw)
         except BadGroup as error:
             if error.newer:
                 raise unsupported(disk, stream, error) from None
             found.end_reason = error.reason
             break
+        except Corruption as error:
+            if not up_to_forgery:
+                raise
+            found.end_reason = error.message
+            break
+        found.index.note(raw.header)
         found.groups += 1
         found.last_flags = raw.header.flags
         found.durable_lsn = max(found.durable_lsn, raw.header.durable_lsn)
@@ -172,7 +208,7 @@ async def examine(disk: Disk, name: str, first_lsn: int, sizes: dict[str, int]) 
     return found
 
 
-async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int]) -> Examined | None:
+async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int], keys: Keys) -> Examined | None:
     """The segment after `newest` whose rename was lost in a crash, if there is one: it waits under its spare's name."""
     name = spare_name(newest.header.ordinal + 1)
     if name not in sizes:
@@ -185,7 +221,7 @@ async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int]) ->
     same_log = header.log_id == newest.header.log_id and header.ordinal == newest.header.ordinal + 1
     if not same_log or header.generation < newest.chain.generation or header.first_lsn < newest.chain.next_lsn:
         return None
-    successor = await examine(disk, name, header.first_lsn, sizes)
+    successor = await examine(disk, name, header.first_lsn, sizes, keys)
     return successor if successor.groups else None
 
 
@@ -247,7 +283,7 @@ async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
     chain = active.chain
     data = b""
     if chain.offset < chain.file_bytes:
-        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, chain.align))
+        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, active.header.block_bytes))
     try:
         found = decode_group_header(data)
     except BadGroup:
@@ -258,54 +294,6 @@ async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
         return (End.TORN, len(data)) if torn else (End.NOTHING, 0)
     stale = found.log_id != chain.log_id or found.segment != chain.segment or found.generation < chain.generation
     return (End.NOTHING, 0) if stale else (End.TORN, found.group_bytes)
-
-
-async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> None:
-    """Segments are numbered, so two headers tell whether one between them is missing."""
-    oldest, _ = await load_header(disk, segment_name(ids[0]), ids[0])
-    low, high = 0, len(ids) - 1
-    if oldest.log_id != newest.log_id:
-        raise foreign(disk, ids[0], oldest, newest)
-    if newest.ordinal - oldest.ordinal == high:
-        return
-    first = oldest.ordinal
-    while high - low > 1:  # bisect: between low and high the numbers do not match the count
-        middle = (low + high) // 2
-        header, _ = await load_header(disk, segment_name(ids[middle]), ids[middle])
-        if header.log_id != newest.log_id:
-            raise foreign(disk, ids[middle], header, newest)
-        if header.ordinal - first == middle:
-            low = middle
-        else:
-            high = middle
-    raise Corruption(
-        "a segment in the middle of the log is missing, or one is there twice",
-        path=disk.path,
-        segment=ids[high],
-        expected=f"segment number {first + high} after {segment_name(ids[low])}",
-        actual=f"{segment_name(ids[high])}",
-        hint="restore the missing file from a backup, or move a foreign one elsewhere",
-    )
-
-
-async def refuse_lost_segments(disk: Disk, sizes: dict[str, int]) -> None:
-    """No segment at all: fine for a new log, not where a spare shows that there had been several."""
-    for name in sizes:
-        if parse_name(name, ".spare") is None:
-            continue
-        try:
-            header, _ = await load_header(disk, name, None)
-        except (Corruption, UnsupportedFormat):
-            continue
-        if header.ordinal > 1:
-            raise Corruption(
-                "all segments of the log are missing",
-                path=disk.path,
-                segment=header.first_lsn,
-                expected="at least one .wal file",
-                actual=f"{name}, which belonged to segment number {header.ordinal}",
-                hint="restore the segments from a backup",
-            )
 
 
 def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]) -> Recovered:

@@ -21,10 +21,11 @@ from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat
 from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
+from walsvc.keyring import KeyRing
 from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
 from walsvc.log.recovery import examine
-from walsvc.log.segments import first_segment_bytes
+from walsvc.log.segments import first_segment_bytes, whole_blocks
 
 COPY_BYTES = 4 * MIB
 REPAIR_NAME = "ffffffffffffffff.spare"  # no spare of a log has this number: ordinals are small, recycled ones below it
@@ -53,25 +54,28 @@ class Plan:
     generation: int
 
 
-async def plan_repair(disk: Disk) -> Plan:
+async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
     """Read everything and say what a repair would keep.
 
     Raises:
         PathError: there is no log. UnsupportedFormat: a newer walsvc wrote it; nothing is damaged then.
         Corruption: not even the first segment is readable, so nothing can be kept.
+        MissingKey, WrongKey: the log is encrypted, and `keys` do not fit. Repair writes metadata, so it needs them.
     """
     sizes = await disk.list()
     ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
     if not ids:
         raise PathError("there is no log here", path=disk.path, hint="check the path")
     walks = [
-        each for first in ids if (each := await walk(disk, segment_name(first), first, sizes[segment_name(first)]))
+        each
+        for first in ids
+        if (each := await walk(disk, segment_name(first), first, sizes[segment_name(first)], keys=keys))
     ]
     for each in walks:
         if isinstance(each.error, UnsupportedFormat):
             raise each.error
     good, reasons = longest_beginning(walks)
-    if reasons and await truncation_waits(disk, walks[-1], sizes):
+    if reasons and await truncation_waits(disk, walks[-1], sizes, keys):
         good, reasons = walks, []
     if not good:
         raise Corruption(
@@ -104,6 +108,8 @@ def longest_beginning(walks: list[Walk]) -> tuple[list[Walk], list[str]]:
     for position, each in enumerate(walks):
         if each.error is not None or each.header is None:
             return good, [f"{each.name}: {each.error.message if each.error else 'no header'}"]
+        if not each.groups:
+            return good, [f"{each.name}, offset {each.end}: {each.reason}; it was durable before the file's name"]
         if good:
             before = good[-1].header
             assert before is not None, "only segments with a header are good"
@@ -118,11 +124,12 @@ def longest_beginning(walks: list[Walk]) -> tuple[list[Walk], list[str]]:
     return good, []
 
 
-async def truncation_waits(disk: Disk, newest: Walk, sizes: dict[str, int]) -> bool:
+async def truncation_waits(disk: Disk, newest: Walk, sizes: dict[str, int], keys: KeyRing | None) -> bool:
     """A truncate_after was interrupted: segments may be missing, and opening the log finishes it. No damage."""
-    if newest.header is None:
+    if newest.header is None or not newest.groups:
         return False
-    return (await examine(disk, newest.name, newest.header.first_lsn, sizes)).metadata.cut is not None
+    found = await examine(disk, newest.name, newest.header.first_lsn, sizes, keys, up_to_forgery=True)
+    return found.metadata.cut is not None
 
 
 def lost_files(walks: list[Walk]) -> list[int]:
@@ -167,19 +174,19 @@ async def copy_aside(path: str) -> str:
     return target
 
 
-async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int) -> None:
+async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing | None = None) -> None:
     """Carry out a plan on a locked disk whose files were copied aside. Cut by a crash, it can be run again."""
     sizes = await disk.list()
-    holder = await examine(disk, segment_name(plan.holder), plan.holder, sizes)
+    holder = await examine(disk, segment_name(plan.holder), plan.holder, sizes, keys, up_to_forgery=True)
     metadata, first_lsn = holder.metadata, plan.keep_to + 1
     metadata.truncated = min(max(metadata.truncated, plan.keep_from), first_lsn)
     metadata.cut = metadata.successor = None
-    for state in (metadata.positions, metadata.holds):
+    for state in (metadata.positions, metadata.holds, metadata.purges):
         state.update({name: first_lsn for name, lsn in state.items() if lsn > first_lsn})
     metadata.fold()
     replaces = first_lsn == plan.holder
     header = SegmentHeader(
-        block_bytes=holder.chain.align,
+        block_bytes=holder.header.block_bytes,
         file_bytes=first_segment_bytes(segment_bytes) + align_up(metadata.snapshot_bytes_max - FRAME_BYTES, MIB),
         log_id=holder.header.log_id,
         generation=plan.generation,
@@ -187,13 +194,13 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int) -> None:
         first_lsn=first_lsn,
         created_ns=time.time_ns(),
         previous_end=0,
-        align=holder.chain.align,
+        align=holder.header.block_bytes,  # not the holder's own: a packed or compacted segment has another one
     )
-    prefix, _ = segment_prefix(header, metadata, durable_lsn=plan.keep_to)
+    prefix = segment_prefix(header, metadata, durable_lsn=plan.keep_to, keys=keys).data
     if REPAIR_NAME in sizes:
         await disk.remove(REPAIR_NAME)
     await disk.allocate(REPAIR_NAME, header.file_bytes)
-    await disk.write(REPAIR_NAME, 0, prefix)
+    await disk.write(REPAIR_NAME, 0, whole_blocks(prefix, header.block_bytes))
     for name in plan.drop:
         if name != header.file_name:
             await disk.remove(name)

@@ -17,14 +17,14 @@ from bisect import bisect_right
 from collections.abc import Coroutine
 from typing import Any
 
-from walsvc.errors import BadOption, Corruption, NoSpace
+from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
 from walsvc.log.absorb import absorb
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
-from walsvc.log.segments import Segment
+from walsvc.log.segments import Segment, next_align, tail_of, whole_blocks
 from walsvc.log.stream import load_header, open_stream
 from walsvc.log.writer import WalWriter
 
@@ -54,7 +54,8 @@ async def drop_segments(writer: WalWriter) -> None:
             return
         first = ids[0]
         length = writer._segment_bytes[first]
-        if length == writer._config.segment_bytes and writer._spares.count < SPARES_KEPT:
+        fits = length == writer._config.segment_bytes and writer._spares.count < SPARES_KEPT
+        if fits and await may_recycle(writer, first):
             name = spare_name(RECYCLED_NAME | first)
             await disk.rename(segment_name(first), name)
             writer._spares.recyclable[name] = length
@@ -63,6 +64,17 @@ async def drop_segments(writer: WalWriter) -> None:
         writer._segment_ids.remove(first)
         del writer._segment_bytes[first]
         await disk.sync_directory()
+
+
+async def may_recycle(writer: WalWriter, first_lsn: int) -> bool:
+    """Whether a segment's file may be used again: in an encrypted log only one that never held anything but ciphertext."""
+    if writer._keys is None:
+        return True
+    try:
+        header, _ = await load_header(writer._disk, segment_name(first_lsn), first_lsn)
+    except (Corruption, UnsupportedFormat):
+        return False
+    return header.cipher != 0
 
 
 async def truncate_after(writer: WalWriter, lsn: int) -> None:
@@ -108,7 +120,9 @@ async def _truncate_after(writer: WalWriter, lsn: int) -> None:
 async def to_the_end(change: Coroutine[Any, Any, None]) -> None:
     """Run a change of the log's extent in a task of its own: cancelling the caller ends the wait, not the change. Left
     half done, it would be finished by the next opening, which would drop what was appended and acknowledged since."""
-    await asyncio.shield(asyncio.get_running_loop().create_task(change))
+    task = asyncio.get_running_loop().create_task(change)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it any more
+    await asyncio.shield(task)
 
 
 async def revoke_cut(writer: WalWriter, error: NoSpace) -> None:
@@ -129,7 +143,7 @@ async def sums_at(writer: WalWriter, lsn: int) -> Metadata:
         return metadata
     ids = writer._segment_ids
     first = ids[max(bisect_right(ids, lsn) - 1, 0)]
-    _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first])
+    _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first], writer._keys)
     while stream.chain.next_lsn <= lsn or not stream.bytes_read:
         try:
             raw = await stream.next()
@@ -149,7 +163,8 @@ def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
     metadata.cut = None
     positions = {key: lsn + 1 for key, position in metadata.positions.items() if position > lsn + 1}
     holds = {name: lsn + 1 for name, at in metadata.holds.items() if at > lsn + 1}
-    metadata.apply({"positions": positions, "holds": holds})
+    purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}
+    metadata.apply({"positions": positions, "holds": holds, "purges": purges})
     unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
     metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
     writer._summaries.forget()
@@ -157,10 +172,10 @@ def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
         place.rewind(lsn + 1)
 
 
-async def have_spare(writer: WalWriter) -> None:
-    """Wait for a prepared spare. Raises NoSpace where there is no room for one."""
-    while writer._spares.spare is None:
-        writer._spares.prepare(writer._segment.ordinal + 1, writer._segment.file_bytes)
+async def have_spare(writer: WalWriter, need: int = 0) -> None:
+    """Wait for a prepared spare of at least `need` bytes. Raises NoSpace where there is no room for one."""
+    while (spare := writer._spares.spare) is None or spare.file_bytes < need:
+        writer._spares.prepare(writer._segment.ordinal + 1, writer._segment.file_bytes, need)
         await writer._spares.settle()
         if (error := writer._no_space()) is not None:
             raise error
@@ -182,11 +197,12 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         ordinal = (await load_header(disk, segment_name(holder), holder))[0].ordinal + 1
     elif ids:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
+    align = next_align(writer._config, newest.block_bytes)
     writer._generation += 1
     rewind_metadata(writer, lsn, sums)
-    prefix, previous_crc = segment_prefix(
+    prefix, previous_crc, cipher = segment_prefix(
         SegmentHeader(
-            block_bytes=newest.align,
+            block_bytes=newest.block_bytes,
             file_bytes=spare.file_bytes,
             log_id=newest.log_id,
             generation=writer._generation,
@@ -194,13 +210,14 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
             first_lsn=lsn + 1,
             created_ns=writer._clock(),
             previous_end=0,
-            align=newest.align,
+            align=align,
             optional=RECYCLED if spare.recycled else 0,
         ),
         writer._metadata,
         durable_lsn=lsn,
+        keys=writer._keys,
     )
-    await disk.write(spare.name, 0, prefix)
+    await disk.write(spare.name, 0, whole_blocks(prefix, newest.block_bytes))
     await disk.rename(spare.name, segment_name(lsn + 1))
     await disk.sync_directory()
     if holder == newest.id:
@@ -218,13 +235,17 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         id=lsn + 1,
         file=spare.file,
         file_bytes=spare.file_bytes,
-        align=newest.align,
+        align=align,
+        block_bytes=newest.block_bytes,
+        tail=tail_of(prefix, newest.block_bytes),
         log_id=newest.log_id,
         ordinal=ordinal,
         end=len(prefix),
         previous_crc=previous_crc,
         name=segment_name(lsn + 1),
+        cipher=cipher,
     )
+    writer._new_key = False
     for first in [first for first in ids if first > lsn]:
         del writer._segment_bytes[first]
     writer._segment_ids = [first for first in ids if first <= lsn] + [lsn + 1]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from walsvc.config import MIB
+from walsvc.config import MIB, WalConfig
 from walsvc.disk.base import Disk, Write
-from walsvc.format.group import align_up
+from walsvc.format.cipher import SegmentCipher
+from walsvc.format.group import TAG_BYTES, align_up
+from walsvc.format.index import SegmentIndex, index_bytes_max
 from walsvc.format.meta import Tally
 from walsvc.format.segment import segment_name, spare_name
 
@@ -23,7 +25,8 @@ FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
 META_BLOCKS = 2  # kept free at a segment's end for metadata when no record fits any more
 JOIN_BLOCKS = 1  # more of them, for what joins a group: an acknowledgement may be what makes room on a full device
-SEAL_BYTES = 256  # of a seal without summary, at most
+SEAL_BYTES = 256  # of a seal without summary and index, at most
+PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -46,6 +49,39 @@ class Segment:
     previous_end: int = 0  # as in its header
     summary_bytes: int = 0  # what the topics of its records take in the seal
     tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
+    cipher: SegmentCipher | None = None  # None: it is not encrypted
+    block_bytes: int = 0  # of the device, at least; 0: that is `align`
+    tail: bytes = b""  # what its last block holds already, where groups begin inside a block
+    index: SegmentIndex = field(init=False)  # of the groups that were submitted
+    index_bytes: int = field(init=False)  # what the index takes in the seal at most
+    tag_bytes: int = field(init=False)  # what encryption adds to every group: the limits leave room for it
+
+    def __post_init__(self) -> None:
+        self.index, self.index_bytes = SegmentIndex(self.file_bytes), index_bytes_max(self.file_bytes)
+        self.tag_bytes = 0 if self.cipher is None else TAG_BYTES
+        self.block_bytes = self.block_bytes or self.align
+
+    @property
+    def packed(self) -> bool:
+        """Groups begin inside a block, so its bytes are written again: never without the double-write file."""
+        return self.align < self.block_bytes
+
+    @property
+    def _whole_bytes(self) -> int:
+        """The file up to its last whole block."""
+        return self.file_bytes - self.file_bytes % self.block_bytes
+
+    def pack(self, view: memoryview, begin: int, end: int) -> None:
+        """Finish the whole blocks in `view`, where what is new lies in [begin, end): the last block's old bytes go in front
+        of it, zeros behind it, and the last block is remembered for the next time."""
+        assert begin in {0, len(self.tail)}, "a group begins where the one before it ended"
+        view[:begin] = self.tail[:begin]
+        view[end:] = bytes(len(view) - end)
+        self.tail = bytes(view[end - end % self.block_bytes : end])
+
+    @property
+    def _seal_bytes(self) -> int:
+        return SEAL_BYTES + self.tag_bytes + self.summary_bytes + self.index_bytes
 
     @property
     def limit(self) -> int:
@@ -55,18 +91,19 @@ class Segment:
 
     def limit_with(self, summary_bytes: int) -> int:
         """The limit of records once the summary has grown by `summary_bytes`."""
-        seal = align_up(SEAL_BYTES + self.summary_bytes + summary_bytes, self.align)
-        return self.file_bytes - seal - (META_BLOCKS + JOIN_BLOCKS) * self.align
+        seal = align_up(self._seal_bytes + summary_bytes, self.block_bytes)
+        return self._whole_bytes - seal - (META_BLOCKS + JOIN_BLOCKS) * self.block_bytes - self.tag_bytes
 
     @property
     def join_limit(self) -> int:
         """Metadata of a group of its own, such as acknowledgements, ends here at the latest."""
-        return self.meta_limit - META_BLOCKS * self.align
+        return self.meta_limit - META_BLOCKS * self.block_bytes
 
     @property
     def meta_limit(self) -> int:
         """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
-        return self.file_bytes - align_up(SEAL_BYTES + self.summary_bytes, self.align)
+        seal = align_up(self._seal_bytes, self.block_bytes)
+        return self._whole_bytes - seal - self.tag_bytes
 
 
 class Spare(NamedTuple):
@@ -76,6 +113,21 @@ class Spare(NamedTuple):
     file: int
     file_bytes: int
     recycled: bool  # it may hold old bytes instead of zeros
+
+
+def next_align(config: WalConfig, block_bytes: int) -> int:
+    """Alignment of groups in the next segment: an option that an existing log takes up with a new segment."""
+    return PACK_ALIGN if config.layout == "pack" else block_bytes
+
+
+def tail_of(prefix: bytes, block_bytes: int) -> bytes:
+    """What the last block of a segment holds whose prefix alone has been written."""
+    return prefix[len(prefix) - len(prefix) % block_bytes :]
+
+
+def whole_blocks(data: bytes, block_bytes: int) -> bytes:
+    """`data` up to the end of its last block."""
+    return data.ljust(align_up(len(data), block_bytes), b"\0")
 
 
 def first_segment_bytes(segment_bytes: int) -> int:
@@ -154,6 +206,16 @@ class SparePipeline:
         spare, self.spare = self.spare, None
         return spare
 
+    async def drop_recycled(self) -> None:
+        """Remove, durably, every prepared or recyclable file that was a segment before."""
+        await self.settle()
+        if self.spare is not None and self.spare.recycled:
+            await self.put_back()
+        for name in list(self.recyclable):
+            await self._disk.remove(name)
+            del self.recyclable[name]
+        await self._disk.sync_directory()
+
     async def put_back(self) -> None:
         """Take the name off the prepared spare: the next preparation gives it the one that is due then."""
         await self.settle()
@@ -175,7 +237,7 @@ async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:
     return name
 
 
-async def durable_write(disk: Disk, file: int, offset: int, view: memoryview) -> None:
+async def durable_write(submit: Callable[[Write], None], file: int, offset: int, view: memoryview) -> None:
     """Submit one write and wait for it; OSError if it failed. For the rare writes outside the pipeline."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -185,5 +247,5 @@ async def durable_write(disk: Disk, file: int, offset: int, view: memoryview) ->
         else:
             future.set_result(None)
 
-    disk.submit(Write(file, offset, view, done))
+    submit(Write(file, offset, view, done))
     await asyncio.shield(future)

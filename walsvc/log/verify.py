@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from walsvc.errors import Corruption, UnsupportedFormat, WalError
 from walsvc.format.segment import SegmentHeader, parse_name
+from walsvc.keyring import BLIND, Keys
 from walsvc.log.inspect import Walk, reading, walk
 from walsvc.log.readonly import find
 from walsvc.log.recovery import Recovered
@@ -26,6 +27,7 @@ class Verdict:
         errors: the errors that belong to the fatal findings, in the same order.
         first_lsn, next_lsn: the range of visible records as far as it could be told.
         segments, groups, records, bytes_read: what was read and found valid.
+        unopened: encrypted segments that were checked from outside only, for want of keys.
     """
 
     clean: bool = False
@@ -37,6 +39,7 @@ class Verdict:
     groups: int = 0
     records: int = 0
     bytes_read: int = 0
+    unopened: int = 0
 
     def add(self, error: WalError) -> None:
         """Add a fatal finding, unless its place is known already."""
@@ -48,7 +51,9 @@ class Verdict:
         self.findings.append(Finding(kind, error.message, error.segment, error.offset, error.lsn, fatal=True))
 
 
-async def verify(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None = None) -> Verdict:
+async def verify(
+    path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None = None, keys: Keys = BLIND
+) -> Verdict:
     """Read everything and check it: all CRCs, the chain of groups, the sequence of segments, the end.
 
     Damage is looked at twice: what a living log moved under our eyes looks otherwise the second time, damage does not.
@@ -56,27 +61,29 @@ async def verify(path: str | os.PathLike[str], on_segment: Callable[[Walk], None
     Args:
         path: the log's directory.
         on_segment: called after each segment.
+        keys: of an encrypted log. Without them it is checked from outside: damage is found, forgery is not.
 
     Raises:
+        MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or it cannot be read. Damage is a finding.
     """
-    verdict = await read_through(path, on_segment)
+    verdict = await read_through(path, on_segment, keys)
     for _ in range(LOOKS_MAX - 1):
         if not verdict.errors:
             break
-        before, verdict = verdict, await read_through(path, on_segment)
+        before, verdict = verdict, await read_through(path, on_segment, keys)
         if [str(each) for each in verdict.errors] == [str(each) for each in before.errors]:
             break
     return verdict
 
 
-async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None) -> Verdict:
+async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None, keys: Keys) -> Verdict:
     """One look at everything."""
     verdict = Verdict()
     async with reading(path) as disk:
         found: Recovered | None = None
         try:
-            found = await find(disk)
+            found = await find(disk, keys)
         except (Corruption, UnsupportedFormat) as error:
             verdict.add(error)
         sizes = await disk.list() if found is None else found.sizes
@@ -87,7 +94,8 @@ async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk]
         )
         walks: list[Walk] = []
         for _, name in sorted(names.items()):
-            walked = await walk(disk, name, parse_name(name, ".wal"), sizes[name])
+            seen = disk if found is None else found.through(disk)
+            walked = await walk(seen, name, parse_name(name, ".wal"), sizes[name], keys=keys)
             if walked is None:
                 continue
             walks.append(walked)
@@ -102,6 +110,10 @@ async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk]
         closed=found is not None and found.clean,
     )
     count(walks, found, verdict)
+    if keys is BLIND:
+        verdict.unopened = sum(each.header is not None and each.header.cipher != 0 for each in walks)
+        if verdict.unopened and not verdict.first_lsn:  # it stands inside
+            verdict.first_lsn = next(each.header.first_lsn for each in walks if each.header is not None)
     return verdict
 
 
@@ -120,8 +132,9 @@ def judge_walks(
     """
     for position, each in enumerate(walks):
         following = walks[position + 1] if position + 1 < len(walks) else None
-        if each.error is not None:
-            verdict.add(each.error)
+        for error in (each.error, each.forged):
+            if error is not None:
+                verdict.add(error)
         if each.header is None:
             continue
         if following is not None and following.header is not None:
@@ -132,7 +145,7 @@ def judge_walks(
             if numbered and (error := _out_of_sequence(path, each.header, following.header)) is not None:
                 verdict.add(error)
             sealed_by_now = closed or position + 2 < len(walks)
-            if not missing and following.header.previous_end and each.successor is None and sealed_by_now:
+            if not missing and following.header.previous_end and not each.sealed and sealed_by_now:
                 message = f"its seal is missing or damaged, no record is: {each.reason}"
                 place = (each.header.first_lsn, each.end, each.next_lsn)
                 verdict.findings.append(Finding("seal_missing", message, *place))

@@ -12,6 +12,7 @@ import itertools
 import os
 import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -53,9 +54,11 @@ class WalWriter(Ending):
         """Open (or create) the log in directory `path` for appending. Options and errors as in `walsvc.open`."""
         from walsvc.disk.choose import open_disk
         from walsvc.log.opening import open_writer, releasing
+        from walsvc.log.rekey import check_newest
 
         config = WalConfig.of(None, {**options, "read_only": False})
-        disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
+        check = partial(check_newest, config.keys)
+        disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)
         async with releasing(disk):
             writer, _ = await open_writer(disk, config)
         return writer
@@ -251,19 +254,21 @@ class WalWriter(Ending):
 
     def stats(self) -> Stats:
         """A frozen picture of the writer's state and counters."""
+        double_write = self._double_write
         return Stats(
             disk=self._disk.kind,
             disk_reason=self._disk.reason,
             direct=self._disk.direct,
             block_bytes=self._disk.block_bytes,
             sync_method=self._disk.sync_method,
+            reading=self._disk.reading,
             first_lsn=self._metadata.truncated,
             next_lsn=self.next_lsn,
             durable_lsn=self._durable_lsn,
             records=self.next_lsn - self._lsn_at_open,
             payload_bytes=self._payload_bytes + sum(map(len, self._payloads)),
             groups=self._groups,
-            syncs=self._groups + self._rotations,
+            syncs=self._groups + self._rotations + (0 if double_write is None else double_write.syncs),
             written_bytes=self._written_bytes,
             pending_bytes=self._pending_bytes + self._filled_bytes,
             waiting=len(self._waiting),
@@ -277,6 +282,11 @@ class WalWriter(Ending):
             failed=None if self._failure is None else self._failure.message,
             topics=len(self._metadata.topics),
             pins=pins_of(self._metadata, self.next_lsn, self._segment_bytes, PINS_SHOWN),
+            layout="pack" if self._segment.packed else "pad",
+            double_write=self._config.double_write,
+            key_id=None if self._segment.cipher is None else self._segment.cipher.key_id,
+            double_write_uncovered=0 if double_write is None else double_write.uncovered,
+            log_bytes=self._log_bytes,
         )
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import between
 from walsvc.errors import BadOption, Closed, Truncated
+from walsvc.log.counting import count_before
+from walsvc.log.filter import Filter
 from walsvc.log.joining import Place
 from walsvc.log.reader import Cursor
-from walsvc.log.topical import TopicCursor
 from walsvc.model import Record
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
@@ -53,6 +54,7 @@ class Consumer:
         self._key = key_of(number, name)
         self._place = place
         self._turns = place.turns
+        self._marks = log.marks
         self._cursor = self._cursor_at(place.following)
         self._ahead: deque[Record] = deque()  # read, not yet delivered
         self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
@@ -69,7 +71,8 @@ class Consumer:
         return max(self._place.position, self._writer._metadata.positions.get(self._key, 0))
 
     async def lag(self) -> int:
-        """How many records are in the topic and not acknowledged. Reads a part of the log to count them."""
+        """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
+        them."""
         self._check()
         limit = await self._log._settled()
         self._check_position()
@@ -77,7 +80,7 @@ class Consumer:
         if self._number == WHOLE_LOG:
             return max(limit - position, 0)
         total, _ = self._writer._topic_sums(self._number)
-        return total - await TopicCursor(self._log._disk, self._log, position, self._number).count_before()
+        return total - await count_before(self._log._disk, self._log, position, self._number)
 
     # ---- reading
 
@@ -173,7 +176,18 @@ class Consumer:
             self._unsaved = 0
             self._place.following = max(self._place.following, position)
             self._cursor = self._cursor_at(self._place.following)
+        if self._marks is not self._log.marks:
+            self._drop_purged()
         self._check_position()
+
+    def _drop_purged(self) -> None:
+        """Records were purged since these were read ahead."""
+        self._marks, numbers = self._log.marks, self._writer._metadata.topics
+        self._ahead = deque(
+            record
+            for record in self._ahead
+            if not self._marks.hides(record.lsn, numbers.get(record.topic or "", 0), record.attributes)
+        )
 
     def _check_position(self) -> None:
         first, position = self._log.first_lsn, self.position
@@ -189,7 +203,7 @@ class Consumer:
     def _cursor_at(self, lsn: int) -> Cursor:
         if self._number == WHOLE_LOG:
             return Cursor(self._log._disk, self._log, lsn)
-        return TopicCursor(self._log._disk, self._log, lsn, self._number)
+        return Cursor(self._log._disk, self._log, lsn, Filter(number=self._number))
 
     # ---- acknowledging
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from walsvc.log.counting import count_before
 from walsvc.log.pins import pins_of
 from walsvc.log.readonly import ReadOnlyLog
-from walsvc.log.topical import TopicCursor
 from walsvc.model import Retention
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
 from walsvc.topics.topic import TopicReader
@@ -48,8 +48,8 @@ class ReadOnlyTopics(ReadOnlyLog):
             lag = max(limit - position, 0)
         elif position >= self.first_lsn:
             total, _ = await self._sums(number)
-            lag = total - await TopicCursor(self._disk, self, position, number).count_before()
+            lag = total - await count_before(self._disk, self, position, number)
         return ConsumerStatus(name, self._metadata.names[number], position, lag, False)
 
     # what would write raises Closed, as in ReadOnlyLog
-    consumer = move_consumer = delete_consumer = hold = release = reclaim = ReadOnlyLog._refuse_later
+    consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = ReadOnlyLog._refuse_later

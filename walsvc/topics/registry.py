@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
+from walsvc.log.counting import count_before
 from walsvc.log.joining import Place
-from walsvc.log.topical import TopicCursor
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start, check_name, check_start, key_of, parse_key
@@ -76,7 +76,7 @@ class Registry:
             lag = max(limit - position, 0)
         elif position >= self._log.first_lsn:
             total, _ = self._writer._topic_sums(number)
-            lag = total - await TopicCursor(self._log._disk, self._log, position, number).count_before()
+            lag = total - await count_before(self._log._disk, self._log, position, number)
         return ConsumerStatus(name, self._topic, position, lag, key in self._writer._places)
 
     async def move(self, name: str, to: Start) -> None:

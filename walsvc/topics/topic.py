@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from walsvc.errors import Truncated
+from walsvc.keyring import KeyRing
+from walsvc.log.counting import count_before
+from walsvc.log.filter import Chosen, Filter, Wanted
 from walsvc.log.group import Labels
-from walsvc.log.topical import TopicCursor
-from walsvc.model import AppendResult, Mode, Record, Strict
+from walsvc.log.lazy import LazyRecord
+from walsvc.log.purging import purge
+from walsvc.log.reader import Cursor
+from walsvc.model import AppendResult, Mode, ReadStats, Record, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from walsvc.disk.base import Disk
+    from walsvc.format.index import SegmentIndex
+    from walsvc.format.purge import Marks
     from walsvc.log.results import BatchResult
     from walsvc.log.summaries import Summaries
     from walsvc.log.writer import WalWriter
@@ -37,14 +44,42 @@ class Readable(Protocol):
     async def look_again(self) -> bool: ...
     def segment_ids(self) -> list[int]: ...
     def segment_file(self, first_lsn: int) -> tuple[str, int]: ...
+    def index_of(self, segment: int) -> SegmentIndex | None: ...
     @property
     def topic_names(self) -> Sequence[str | None]: ...
     @property
     def summaries(self) -> Summaries: ...
+    @property
+    def marks(self) -> Marks: ...
+    @property
+    def keys(self) -> KeyRing | None: ...
     def read(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
     ) -> AsyncIterator[Record]: ...
-    def follow(self, start: int | None = None, *, topic: str | None = None) -> AsyncIterator[Record]: ...
+    def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[list[Record]]: ...
+    def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[LazyRecord]: ...
+    def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
+    ) -> AsyncIterator[Record]: ...
     def topic_number(self, name: str) -> int | None: ...
     async def _settled(self) -> int:
         """Make durable what was accepted; returns the LSN behind it."""
@@ -73,16 +108,47 @@ class TopicReader:
         self.name = name
         self._reads = log
 
-    def read(self, start: int | None = None, stop: int | None = None) -> AsyncIterator[Record]:
-        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read."""
-        return self._reads.read(start, stop, topic=self.name)
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[Record]:
+        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read for all arguments."""
+        return self._reads.read(start, stop, topic=self.name, stats=stats, **chosen)
 
-    def follow(self, start: int | None = None) -> AsyncIterator[Record]:
+    def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[list[Record]]:
+        """Like read, but yields lists, a group at a time."""
+        return self._reads.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[LazyRecord]:
+        """Like read, but payloads are fetched when they are asked for. See Log.read_lazy."""
+        return self._reads.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
+    ) -> AsyncIterator[Record]:
         """Iterate over the topic's durable records, then wait for new ones. See Log.follow."""
-        return self._reads.follow(start, topic=self.name)
+        return self._reads.follow(start, topic=self.name, stats=stats, **chosen)
 
     async def count(self) -> int:
-        """How many records of the topic are visible.
+        """How many records the topic has from first_lsn on. Those that were purged count: they keep their LSNs.
 
         Reads at most the oldest segment (its opening snapshot, and what truncation hides in it), however long the log is.
         """
@@ -92,9 +158,8 @@ class TopicReader:
             return 0
         total, _ = await self._reads._sums(number)
         while True:
-            cursor = TopicCursor(self._reads._disk, self._reads, self._reads.first_lsn, number)
             try:
-                return total - await cursor.count_before()
+                return total - await count_before(self._reads._disk, self._reads, self._reads.first_lsn, number)
             except Truncated:
                 continue  # meanwhile
 
@@ -105,7 +170,7 @@ class TopicReader:
         if number is None:
             return None
         while True:
-            cursor = TopicCursor(self._reads._disk, self._reads, self._reads.first_lsn, number)
+            cursor = Cursor(self._reads._disk, self._reads, self._reads.first_lsn, Filter(number=number))
             try:
                 records = await cursor.take(limit)
             except Truncated:
@@ -175,6 +240,10 @@ class Topic(TopicReader):
     ) -> asyncio.Future[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
         return self._writer._append_batch(payloads, mode, self.name)
+
+    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
+        """Hide the topic's records below LSN `before` that have a key, or labels; see Log.purge. Other topics' stay."""
+        await purge(self._writer, key_or_labels, before, self.name)
 
     # ---- consumers
 

@@ -11,7 +11,8 @@ Contents and names are synced separately.
  3. A new name, a rename, a removal is durable only after a `sync_directory` that began later. A power cut undoes the
     last of them, any number (a metadata journal), or with `loose` any subset that is in order for each name. A rename
     is atomic. The sync of a new file does not save its name (ALICE, Pillai et al., OSDI 2014), unless `sync_names`.
- 4. With `garbage`, a power cut may turn one sector of an unsynced write into noise, the whole sector.
+ 4. With `garbage`, a power cut may turn one sector of an unsynced write into noise, the whole sector; with
+    `garbage_each`, one of each unsynced write.
  5. SIGKILL (`SimDevice.kill`) loses nothing that was written; writes in flight land in any part.
 
 Order and time.

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from walsvc.disk.sim.directory import SimDirectory
 from walsvc.disk.sim.file import SimFile
 
+EACH_CUTS = 4  # extreme outcomes with noise in every unsynced write
 FRUITLESS_MAX = 32  # random outcomes in a row without a new one, after which all are taken to have been seen
 
 
@@ -28,6 +29,7 @@ class Crashing(Protocol):
 
     sector: int
     garbage: bool
+    garbage_each: bool
     loose: bool
     files: dict[int, SimFile]
     directory: SimDirectory
@@ -41,13 +43,13 @@ class Cut:
         keep: keep(number of a write, sector index): whether that sector reached the disk.
         size: the size in bytes that a file has afterwards.
         names: indices of the directory operations that reached the disk.
-        garbage: inode to (sector index, bytes) of the sector that became noise; at most one.
+        garbage: inode to sector index to bytes, of the sectors that became noise.
     """
 
     keep: Callable[[int, int], bool]
     size: Callable[[SimFile], int]
     names: Collection[int]
-    garbage: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    garbage: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
 
 def random_cut(device: Crashing, rng: random.Random) -> Cut:
@@ -72,8 +74,23 @@ def random_cut(device: Crashing, rng: random.Random) -> Cut:
         targets = unsynced_sectors(device)
         if targets:
             inode, index = rng.choice(targets)
-            cut.garbage[inode] = (index, rng.randbytes(device.sector))
+            cut.garbage[inode] = {index: rng.randbytes(device.sector)}
+    if device.garbage_each:
+        cut.garbage = one_of_each(device, rng, rng.random())
     return cut
+
+
+def one_of_each(device: Crashing, rng: random.Random, rate: float) -> dict[int, dict[int, bytes]]:
+    """Noise in one sector of every unsynced write, of each at `rate`."""
+    noise: dict[int, dict[int, bytes]] = {}
+    for inode, file in sorted(device.files.items()):
+        for number in sorted(file.writes):
+            touched = [
+                index for index in sorted(file.pending) if any(each[0] == number for each in file.pending[index])
+            ]
+            if touched and rng.random() < rate:
+                noise.setdefault(inode, {})[rng.choice(touched)] = rng.randbytes(device.sector)
+    return noise
 
 
 def distinct(
@@ -114,7 +131,12 @@ def extreme_cuts(device: Crashing, rng: random.Random) -> Iterator[Cut]:
     if device.garbage:
         for inode, index in unsynced_sectors(device):
             cut = _selected(lambda _: True, everything)
-            cut.garbage[inode] = (index, rng.randbytes(device.sector))
+            cut.garbage[inode] = {index: rng.randbytes(device.sector)}
+            rest.append(cut)
+    if device.garbage_each:
+        for _ in range(EACH_CUTS):
+            cut = _selected(lambda _: True, everything)
+            cut.garbage = one_of_each(device, rng, 1.0)
             rest.append(cut)
     rng.shuffle(rest)
     yield from rest

@@ -43,6 +43,7 @@ class SimDevice(Operations):
         seed: decides everything that is left to chance.
         sector: bytes that reach the disk as a whole or not at all: 512 or 4096.
         garbage: whether a power cut may turn one sector of an unsynced write into noise.
+        garbage_each: whether it may do so with one sector of every unsynced write.
         loose: whether a power cut may lose any subset of the unsynced directory operations (ALICE, OSDI 2014), not only
             the last ones (a metadata journal).
         sync_names: whether a file's sync also makes all names durable, as ext4's journal happens to.
@@ -55,6 +56,7 @@ class SimDevice(Operations):
         *,
         sector: int = 512,
         garbage: bool = False,
+        garbage_each: bool = False,
         loose: bool = False,
         sync_names: bool = False,
         capacity: int | None = None,
@@ -64,6 +66,7 @@ class SimDevice(Operations):
         self.seed = seed
         self.sector = sector
         self.garbage = garbage
+        self.garbage_each = garbage_each
         self.loose = loose
         self.sync_names = sync_names
         self.capacity = capacity
@@ -269,6 +272,7 @@ class SimDevice(Operations):
             self.seed,
             sector=self.sector,
             garbage=self.garbage,
+            garbage_each=self.garbage_each,
             loose=self.loose,
             sync_names=self.sync_names,
             capacity=self.capacity,
@@ -282,6 +286,6 @@ class SimDevice(Operations):
         image._numbers = self._numbers
         for inode in image.directory.names.values():
             file = self.files[inode]
-            noise = cut.garbage.get(inode)
+            noise = cut.garbage.get(inode, {})
             image.files[inode] = file.after_crash(cut.keep, cut.size(file), noise)
         return image

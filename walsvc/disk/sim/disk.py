@@ -35,6 +35,7 @@ class SimDisk:
     """
 
     kind = "sim"
+    reading = "simulated"
     reason = "asked for: a simulated disk for tests"
 
     def __init__(
@@ -61,6 +62,7 @@ class SimDisk:
         self._queue = SimQueue(device, self._loop, latency, out_of_order)
         self._handles: dict[int, int] = {}
         self._handle_last = 2
+        self._cached: set[int] = set()  # handles whose writes go through the page cache
         self._writes: dict[int, int] = {}  # handle to the number of its writes in flight
         self._closing = False
         device.attach(self)
@@ -107,13 +109,15 @@ class SimDisk:
 
         return await self._run(self._single("list", sizes))
 
-    async def open_file(self, name: str) -> int:
+    async def open_file(self, name: str, *, cached: bool = False) -> int:
         """See Disk.open_file."""
 
         def open_handle() -> int:
             inode = self.device.inode(name)
             self._handle_last += 1
             self._handles[self._handle_last] = inode
+            if cached:
+                self._cached.add(self._handle_last)
             return self._handle_last
 
         return await self._run(self._single("open_file", open_handle))
@@ -140,6 +144,12 @@ class SimDisk:
             return self.device.file(name).read(offset, length, self.device.coin)
 
         return await self._run(self._single("read", contents))
+
+    async def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """See Disk.read_into."""
+        data = await self.read(name, offset, len(view))
+        view[: len(data)] = data
+        return len(data)
 
     async def write(self, name: str, offset: int, data: bytes) -> None:
         """See Disk.write."""
@@ -204,7 +214,7 @@ class SimDisk:
     def _submitted(self, write: Write, file: SimFile, number: int, data: bytes) -> Program[None]:
         assert bytes(write.view) == data, "the memory of a write changed while it was in flight"
         self.device.land_write("submit.write", file, number, data)
-        yield from self._syncing("submit.sync", file, number)
+        yield from self._syncing("submit.sync", file, number, cached=write.file in self._cached)
         self.device.check("submit.complete")
 
     def _writing(self, name: str, offset: int, data: bytes) -> Program[None]:
@@ -214,13 +224,13 @@ class SimDisk:
         self.device.land_write("write", file, number, data)
         yield from self._syncing("write.sync", file, number)
 
-    def _syncing(self, name: str, file: SimFile, number: int) -> Program[None]:
+    def _syncing(self, name: str, file: SimFile, number: int, *, cached: bool = False) -> Program[None]:
         """Make a completed write durable, by this disk's method."""
         numbers = [number]
         if self.sync_method == "fdatasync":
             numbers = file.landed()
             yield
-        self.device.sync_file(name, file, numbers, cached=not self.direct)
+        self.device.sync_file(name, file, numbers, cached=cached or not self.direct)
 
     def _syncing_all(self, name: str) -> Program[None]:
         file = self.device.file(name)

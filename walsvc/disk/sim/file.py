@@ -7,7 +7,7 @@ until one of them writes. The rules are in the head of walsvc/disk/sim/__init__.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 Coin = Callable[[], bool]
@@ -175,13 +175,13 @@ class SimFile:
         copy.lost = set(self.lost)
         return copy
 
-    def after_crash(self, keep: Callable[[int, int], bool], size: int, garbage: tuple[int, bytes] | None) -> SimFile:
+    def after_crash(self, keep: Callable[[int, int], bool], size: int, garbage: Mapping[int, bytes]) -> SimFile:
         """The file as the next boot finds it.
 
         Args:
             keep: keep(number of the write, sector index): whether that sector of that write reached the disk.
             size: size in bytes; what lies beyond is gone.
-            garbage: sector index and bytes of the sector that the power cut turned into noise.
+            garbage: sector index to bytes of the sectors that the power cut turned into noise.
         """
         image = self._durable_copy()
         contents = {}
@@ -189,8 +189,7 @@ class SimFile:
             kept = [each for each in self.pending[index] if keep(each[0], index)]
             if kept:
                 contents[index] = self._overlay(index, kept)
-        if garbage is not None:
-            contents[garbage[0]] = garbage[1]
+        contents.update(garbage)
         for index, data in contents.items():
             inside = min(max(size - index * self.sector, 0), self.sector)
             image._store(index, data[:inside].ljust(self.sector, b"\0"))

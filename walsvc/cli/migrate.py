@@ -1,0 +1,54 @@
+"""`walsvc migrate`: bring a log of an older format version up to the present one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from walsvc.cli import exits, options, output, runner
+
+if TYPE_CHECKING:
+    from walsvc.log.migration import Migration
+
+
+def migrate(
+    path: options.LogPath,
+    apply: Annotated[
+        bool, typer.Option("--apply/--dry-run", help="Do it; without it, only say what is to do.")
+    ] = False,
+    as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Bring a log of an older format version up to the present one.
+
+    Says what it would do, and changes nothing, unless --apply is given. Copy the log first: older versions of walsvc do not
+    read it afterwards. Killed at any moment, nothing is lost; run it again to go on. Needs the log for itself.
+    """
+
+    async def verb() -> int:
+        import walsvc
+
+        done = await walsvc.migrate(path, dry_run=not apply, keys=options.keys_of(key_file))
+        if as_json:
+            import dataclasses
+
+            output.emit_json(dataclasses.asdict(done))
+        else:
+            show(done)
+        return exits.OK
+
+    runner.run(verb)
+
+
+def show(done: Migration) -> None:
+    """Print a migration for people."""
+    if not done.segments:
+        output.echo(f"nothing to migrate: all {done.present} segments are of format version {done.version}")
+        return
+    for name, version in zip(done.segments, done.versions, strict=True):
+        output.echo(f"{name}: version {version} to {done.version}")
+    if done.applied:
+        output.echo(f"{len(done.segments)} segments migrated")
+    else:
+        output.echo(f"{len(done.segments)} segments to migrate; nothing was changed, --apply does it")

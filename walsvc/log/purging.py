@@ -1,0 +1,53 @@
+"""Purging: records of a key, or with some labels, are hidden from all reading up to an LSN. A mark in the metadata, no more.
+
+The mark shares the group commit like any other change. What it hides stays in the files until the segment is truncated or
+compacted (walsvc.log.compaction). Hidden records keep their LSNs, and count where records are counted: counts, lags and
+sizes are sums over what was appended, and a mark cannot know how many records it hides without reading them all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import BadOption
+from walsvc.format.purge import MARKS_MAX, labels_of, mark_name
+
+if TYPE_CHECKING:
+    from walsvc.log.writer import WalWriter
+
+
+async def purge(writer: WalWriter, key_or_labels: Any, before: int | None, topic: str | None) -> None:
+    """Hide the records of `topic` (None: of all topics and of none) whose labels match and whose LSN is below `before`.
+
+    Args:
+        writer: of the log.
+        key_or_labels: see walsvc.format.purge.labels_of.
+        before: 1 to next_lsn; None: next_lsn as it is now.
+        topic: its name; nothing happens where the log has no such topic.
+    """
+    writer._check_call()
+    labels = labels_of(key_or_labels)
+    limit = writer.next_lsn if before is None else before
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= writer.next_lsn:
+        raise BadOption(
+            f"purge(before={before!r}) is out of range",
+            path=writer._disk.path,
+            hint=f"1 to next_lsn, {writer.next_lsn}",
+        )
+    number = 0 if topic is None else writer._metadata.topics.get(topic)
+    if number is None:
+        return
+    name = mark_name(number, labels)
+
+    def change() -> dict[str, Any]:
+        purges = writer._metadata.purges
+        if name not in purges and len(purges) >= MARKS_MAX:
+            raise BadOption(
+                f"the log has {len(purges)} purge marks, no more fit",
+                path=writer._disk.path,
+                hint="compact() takes away marks that have nothing left to hide; truncate_before does, too",
+            )
+        # the end may have been cut since; and a mark never falls, else records that were purged would come back
+        return {"purges": {name: max(min(limit, writer.next_lsn), purges.get(name, 0))}}
+
+    await writer._join(change)

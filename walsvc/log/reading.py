@@ -1,0 +1,210 @@
+"""The reading calls of a log, which one that is open for writing and one that is only read have in common."""
+
+from __future__ import annotations
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Unpack
+
+from walsvc.disk.base import Disk
+from walsvc.errors import BadOption
+from walsvc.format.index import SegmentIndex
+from walsvc.format.purge import Marks
+from walsvc.keyring import KeyRing
+from walsvc.log.filter import Filter, Wanted, timestamp_of
+from walsvc.log.lazy import LazyCursor, LazyRecord
+from walsvc.log.reader import Cursor
+from walsvc.log.summaries import Summaries
+from walsvc.model import ReadStats, Record
+
+
+class Reading(ABC):
+    """What can be read of a log, and what readers must know of it (walsvc.log.records.Segments)."""
+
+    _disk: Disk
+
+    # ---- for readers
+
+    @property
+    @abstractmethod
+    def first_lsn(self) -> int:
+        """LSN of the first visible record; next_lsn when there is none."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """For readers: changes when what they have read ahead may have become void."""
+
+    @abstractmethod
+    async def look_again(self) -> bool:
+        """For readers: a file was not where it should be. True if the log was found afresh."""
+
+    @abstractmethod
+    def segment_ids(self) -> list[int]:
+        """First LSNs of the segments, ascending."""
+
+    @abstractmethod
+    def segment_file(self, first_lsn: int) -> tuple[str, int]:
+        """File name and length of a segment."""
+
+    @abstractmethod
+    def index_of(self, segment: int) -> SegmentIndex | None:
+        """For readers: the index of the newest segment; None for any other."""
+
+    @property
+    @abstractmethod
+    def topic_names(self) -> Sequence[str | None]:
+        """Names of the topics by their numbers; number 0 is none."""
+
+    @abstractmethod
+    def topic_number(self, name: str) -> int | None:
+        """Number of a topic in the log; None: there is none of that name."""
+
+    @property
+    @abstractmethod
+    def marks(self) -> Marks:
+        """For readers: which records are purged."""
+
+    @property
+    @abstractmethod
+    def summaries(self) -> Summaries:
+        """For readers: what the seals of segments say."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> KeyRing | None:
+        """The keys that are in use; None: the log is not encrypted."""
+
+    @abstractmethod
+    async def _reach(self, stop: int | None) -> int:
+        """See to it that all that is there below `stop` can be read; returns the LSN behind it. Closed, WrongLoop."""
+
+    # ---- reading
+
+    async def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[Record]:
+        """Iterate over records in LSN order.
+
+        Everything accepted before the call is made durable first, so a reader sees its own appends and never a record
+        that a crash could take back. What holds no wanted record is passed over without reading its payloads, as far as
+        seals, headers and indexes tell.
+
+        Args:
+            start: first LSN; None: first_lsn.
+            stop: LSN to stop before; None: next_lsn as it is now.
+            stats: counts what reading costs, while it goes on.
+            topic: only records of this topic.
+            types: record types that the caller understands. Other optional ones are skipped; a record that passes everything
+                else, whose type has bit 15 set and is not among them, ends the reading.
+            where: label to value, or to a list, tuple or set of values of which one is enough; only records that have all of
+                these labels. Values are equal as Python has it: 1, 1.0 and True are one.
+            since, until: aware datetimes; only records from `since` on and before `until`, by their timestamp_ns.
+
+        Raises:
+            Truncated: `start` was dropped. Corruption: acknowledged data is damaged. BadOption: `start` below 1, or
+            another argument is not as it must be. UnsupportedFormat: a required type, see `types`; everything before that
+            record was yielded.
+        """
+        async for records in self.read_batches(start, stop, stats=stats, **wanted):
+            for record in records:
+                yield record
+
+    async def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[list[Record]]:
+        """Like read, but yields lists, a group at a time: several times faster for small records."""
+        chosen = chosen_of(wanted)
+        limit = await self._reach(stop)
+        cursor = self._cursor(check_start(start, self.first_lsn), wanted.get("topic"), chosen, stats)
+        while cursor is not None and (records := await cursor.take(limit)):
+            yield records
+
+    async def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[LazyRecord]:
+        """Like read, but payloads are fetched when they are asked for: `await record.payload()`.
+
+        Of a large group only header, index and metadata are read, and checked by their CRCs; of an encrypted log whole
+        groups. A payload is checked when it is fetched.
+        """
+        chosen = chosen_of(wanted)
+        limit = await self._reach(stop)
+        number = self._topic(wanted.get("topic"))
+        if number is None:
+            return
+        first = check_start(start, self.first_lsn)
+        cursor = LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
+        while records := await cursor.take(limit):
+            for record in records:
+                yield record
+
+    async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
+        """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.
+
+        Nothing is assumed of the clock: where it was set back, later records may again have earlier timestamps. Seals say how
+        far time had come, so a bisection over them finds the segment, its index the stretch, and headers the group.
+
+        Args:
+            moment: an aware datetime.
+            stats: counts what it costs.
+
+        Raises:
+            BadOption: `moment` has no time zone. What `read` raises.
+        """
+        wanted = Filter(since_ns=timestamp_of("moment", moment))
+        limit = await self._reach(None)
+        records = await LazyCursor(self._disk, self, self.first_lsn, wanted, stats).take(limit)
+        return records[0].lsn if records else limit
+
+    def _topic(self, name: str | None) -> int | None:
+        """A topic's number, 0 for all; None: there is no such topic yet."""
+        return 0 if name is None else self.topic_number(name)
+
+    def _cursor(
+        self, start: int, topic: str | None, chosen: Filter | None = None, stats: ReadStats | None = None
+    ) -> Cursor | None:
+        """A cursor over the log or over a topic; None: there is no such topic yet."""
+        number = self._topic(topic)
+        if number is None:
+            return None
+        wanted = replace(chosen or Filter(), number=number)
+        return Cursor(self._disk, self, start, None if wanted.everything else wanted, stats)
+
+
+def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:
+    """The filter that a caller's arguments make, but for the topic.
+
+    Args:
+        wanted: the arguments.
+        endless: the call waits for more, so `until` makes no sense.
+    """
+    if endless and wanted.get("until") is not None:
+        raise BadOption("follow takes no until", hint="stop iterating when a record is late enough, or use read")
+    return Filter.of(wanted.get("types"), wanted.get("where"), wanted.get("since"), wanted.get("until"))
+
+
+def check_start(start: int | None, first_lsn: int) -> int:
+    """`start` or the first LSN; BadOption below 1."""
+    if start is None:
+        return first_lsn
+    if start < 1:
+        raise BadOption(f"start={start} is no LSN", hint="LSNs begin with 1")
+    return start
