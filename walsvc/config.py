@@ -51,6 +51,8 @@ class WalConfig:
             consumers and holders have passed them.
         retain_bytes: drop the oldest segments while all together are larger, whether consumed or not, 64 KiB or more.
         retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9.
+        replicate: ship every committed group to a JetStream stream, "nats://host,host,host/stream?monitor=..."; see
+            docs/ENGINES.md. None: no replica.
     """
 
     disk: str = "auto"
@@ -70,6 +72,7 @@ class WalConfig:
     reclaim: str = "manual"
     retain_bytes: int | None = None
     retain_seconds: float | None = None
+    replicate: str | None = None
 
     def __post_init__(self) -> None:
         one_of("disk", self.disk, ("auto", "uring", "threads"))
@@ -94,6 +97,8 @@ class WalConfig:
             between("retain_bytes", self.retain_bytes, SEGMENT_BYTES_MIN, 1 << 62)
         if self.retain_seconds is not None:
             between("retain_seconds", self.retain_seconds, 0.001, 1e9)
+        if self.replicate is not None and (self.read_only or not isinstance(self.replicate, str)):
+            raise BadOption("replicate= takes a URL, and a log that is open for writing", hint="nats://host,host,host/stream")
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 

@@ -31,6 +31,7 @@ from .conftest import ROOT, Cli
 
 VERBS = (
     "append", "cat", "tail", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",
+    "serve", "health",
     "version", "bench",
 )  # fmt: skip
 # Each of these costs tens of milliseconds; together they would break the promise that help answers at once.

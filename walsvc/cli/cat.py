@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, runner
 
 
 def cat(
-    path: options.LogPath,
+    path: options.LogTarget,
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,
     stop: Annotated[int | None, typer.Option(min=1, help="LSN to stop before. Default: the log's end.")] = None,
     topic: Annotated[str | None, typer.Option(help="Only records of this topic.")] = None,

@@ -27,7 +27,7 @@ def _only_verbs_below() -> None:
 
 
 @consumers.command()
-def ls(path: options.LogPath, as_json: options.AsJson = False) -> None:
+def ls(path: options.LogTarget, as_json: options.AsJson = False) -> None:
     """List the consumers with their positions and lag, and the holders.
 
     Works beside a program that is writing the log; shows what is durable.
@@ -54,7 +54,7 @@ def ls(path: options.LogPath, as_json: options.AsJson = False) -> None:
 
 @consumers.command()
 def seek(
-    path: options.LogPath,
+    path: options.LogTarget,
     name: Name,
     to: Annotated[str, typer.Argument(metavar="TO", help='"first", "next" or an LSN.', show_default=False)],
     topic: TopicName = None,
@@ -62,7 +62,8 @@ def seek(
 ) -> None:
     """Set a consumer's position.
 
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". On a served log the consumer must
+    not be in use.
     """
     if to not in ("first", "next") and not to.isdecimal():
         raise typer.BadParameter(f'{to!r} is neither "first" nor "next" nor an LSN')
@@ -74,10 +75,11 @@ def seek(
 
 
 @consumers.command()
-def rm(path: options.LogPath, name: Name, topic: TopicName = None, as_json: options.AsJson = False) -> None:
+def rm(path: options.LogTarget, name: Name, topic: TopicName = None, as_json: options.AsJson = False) -> None:
     """Delete a consumer: it holds nothing back any more.
 
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". On a served log the consumer must
+    not be in use.
     """
 
     async def delete(log: Log) -> None:
@@ -98,8 +100,9 @@ def change(path: str, name: str, topic: str | None, act: Callable[[Log], Awaitab
     async def verb() -> int:
         import walsvc
 
-        async with walsvc.open(path, read_only=True):
-            pass  # opening for writing would create a log where there is none
+        if not options.is_url(path):
+            async with walsvc.open(path, read_only=True):
+                pass  # opening for writing would create a log where there is none
         async with walsvc.open(path) as log:
             await act(log)
             left = {(each.topic, each.name): each for each in await log.consumers()}

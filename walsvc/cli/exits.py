@@ -18,6 +18,9 @@ PATH = 5
 FORMAT = 6
 TRUNCATED = 7
 NO_SPACE = 8
+UNREACHABLE = 9
+DENIED = 10
+UNKNOWN = 11
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program that dies of SIGPIPE gives, so `set -o pipefail` sees the usual code
 TERMINATED = 143  # 128 + SIGTERM
@@ -32,6 +35,9 @@ MEANING: dict[int, str] = {
     FORMAT: "unsupported format: written by a newer version",
     TRUNCATED: "truncated: the records asked for were dropped",
     NO_SPACE: "no space on the device (or quota used up)",
+    UNREACHABLE: "unreachable: nobody serves the log there, or the connection was lost for too long",
+    DENIED: "denied: wrong token, or one without the right",
+    UNKNOWN: "outcome unknown: the records may or may not have been appended",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
     TERMINATED: "ended by SIGTERM (append)",
@@ -47,6 +53,9 @@ BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.UnsupportedFormat, FORMAT),
     (errors.Truncated, TRUNCATED),
     (errors.NoSpace, NO_SPACE),
+    (errors.Unreachable, UNREACHABLE),
+    (errors.Denied, DENIED),
+    (errors.OutcomeUnknown, UNKNOWN),
     (errors.WalError, OTHER),
 )
 

@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, runner
 
 
 def tail(
-    path: options.LogPath,
+    path: options.LogTarget,
     count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many records from the end.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more and print them; Ctrl-C ends.")] = False,
     form: options.FormatName = options.Format.RAW,

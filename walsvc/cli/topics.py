@@ -5,7 +5,7 @@ from __future__ import annotations
 from walsvc.cli import exits, options, output, runner
 
 
-def topics(path: options.LogPath, as_json: options.AsJson = False) -> None:
+def topics(path: options.LogTarget, as_json: options.AsJson = False) -> None:
     """List the topics with their counts and ranges.
 
     Works beside a program that is writing the log; shows what is durable.
@@ -16,6 +16,7 @@ def topics(path: options.LogPath, as_json: options.AsJson = False) -> None:
 
         rows = []
         async with walsvc.open(path, read_only=True) as log:
+            await log.refresh()
             for name in log.topics():
                 topic = log.topic(name)
                 rows.append((name, await topic.count(), await topic.first_lsn(), await topic.last_lsn()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 
 
 def truncate(
-    path: options.LogPath,
+    path: options.LogTarget,
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
     disk: options.DiskName = options.Disk.AUTO,
@@ -19,7 +19,7 @@ def truncate(
     """Drop records from either end.
 
     For good: --before keeps LSN and what follows, --after keeps LSN and what precedes.
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". A served log is cut under its users.
     """
     if (before is None) == (after is None):
         raise typer.BadParameter("give either --before LSN or --after LSN")
@@ -27,10 +27,13 @@ def truncate(
     async def verb() -> int:
         import walsvc
 
-        # Opening for writing creates a log where there is none; opening for reading first says that there is none.
-        async with walsvc.open(path, read_only=True):
-            pass
-        async with walsvc.open(path, disk=disk.value) as log:
+        wished: dict[str, Any] = {}
+        if not options.is_url(path):
+            # Opening for writing creates a log where there is none; opening for reading first says that there is none.
+            async with walsvc.open(path, read_only=True):
+                pass
+            wished["disk"] = disk.value
+        async with walsvc.open(path, **wished) as log:
             was = log.next_lsn - log.first_lsn
             if before is not None:
                 await log.truncate_before(before)

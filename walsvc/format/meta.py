@@ -13,6 +13,8 @@ key begins with "!": then the log needs a newer walsvc.
     lasts       bin         in a snapshot: u64 for each topic number, LSN of its last record before this segment, 0: none
     positions   map         "<topic number>/<consumer>" -> next LSN to deliver; nil: the consumer was deleted
     holds       map         holder -> lowest LSN that it needs; nil: released
+    producers   bin         rows of requests of idempotent producers, see walsvc.format.producers; a change adds its rows
+    forgotten   int         in a snapshot: LSN of the last request of the producers that were forgotten
     summary     bin         in a SEAL group: the topics that have records in the segment, see encode_summary
 
 A change names only what it changes in `topics`, `positions` and `holds`. Topic number 0 in `positions` is the whole log.
@@ -29,9 +31,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from walsvc.format.group import BadGroup
+from walsvc.format.producers import Producers
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "summary"}
+    | {"producers", "forgotten"}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
@@ -60,6 +64,7 @@ class Metadata:
         counts, lasts: by topic number - 1, as of the snapshot.
         tally: what the groups since the snapshot add to them: the segment's own records by topic.
         positions, holds: as on disk, without what was deleted.
+        producers: the requests that are remembered.
     """
 
     truncated: int = 1
@@ -73,6 +78,7 @@ class Metadata:
     tally: dict[int, Tally] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
+    producers: Producers = field(default_factory=Producers)
     _packed_topics: bytes | None = field(
         default=None, compare=False
     )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
@@ -90,6 +96,7 @@ class Metadata:
             self.topics, self.names, self._packed_topics = {}, [None], None
             self.tally, self.positions, self.holds = {}, {}, {}
             self._topic_bytes = self._entry_bytes = 0
+            self.producers = Producers(forgotten=change.get("forgotten", 0))
             self.counts, self.lasts = decode_column(change.get("counts", b"")), decode_column(change.get("lasts", b""))
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
@@ -97,6 +104,8 @@ class Metadata:
         self.sealed = change.get("sealed", self.sealed)
         if "topics" in change:
             self._name(change["topics"])
+        if "producers" in change:
+            self.producers.apply(change["producers"])
         for key, state in (("positions", self.positions), ("holds", self.holds)):
             for name, lsn in change.get(key, {}).items():
                 if lsn is None:
@@ -180,6 +189,7 @@ class Metadata:
             dict(self.tally),
             dict(self.positions),
             dict(self.holds),
+            self.producers.copy(),
             self._packed_topics,
             self._topic_bytes,
             self._entry_bytes,
@@ -190,7 +200,7 @@ class Metadata:
     @property
     def snapshot_bytes_max(self) -> int:
         """What `snapshot` has at most, without making one."""
-        return FRAME_BYTES + self._topic_bytes + self._entry_bytes
+        return FRAME_BYTES + self._topic_bytes + self._entry_bytes + self.producers.encoded_bytes
 
     def snapshot(self) -> bytes:
         """The whole state as a snapshot group's metadata; `fold` comes first."""
@@ -200,6 +210,8 @@ class Metadata:
             state["positions"] = self.positions
         if self.holds:
             state["holds"] = self.holds
+        if self.producers.windows or self.producers.forgotten:
+            state["producers"], state["forgotten"] = self.producers.encode(), self.producers.forgotten
         if not self.topics:
             return encode_map(state)
         state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)
@@ -213,10 +225,13 @@ class Metadata:
 
 
 def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
-    """Make one change of two: maps are joined, the later entry counts."""
+    """Make one change of two: maps are joined, the later entry counts; rows are added to rows."""
     for key, value in change.items():
         if isinstance(value, dict):
             into.setdefault(key, {}).update(value)
+        elif isinstance(value, bytes):
+            rows = into.setdefault(key, bytearray())
+            rows += value
         else:
             into[key] = value
 

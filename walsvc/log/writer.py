@@ -17,9 +17,7 @@ from typing import Any
 
 from walsvc.config import WalConfig, between
 from walsvc.disk.base import Disk
-from walsvc.errors import (
-    RecordTooLarge,
-)
+from walsvc.errors import BadOption, RecordTooLarge
 from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
@@ -28,9 +26,10 @@ from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
 from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
+from walsvc.log.replicated import of_writer
 from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
-from walsvc.model import AppendResult, Mode, Stats, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict
 
 
 class WalWriter(Ending):
@@ -55,6 +54,8 @@ class WalWriter(Ending):
         from walsvc.log.opening import open_writer, releasing
 
         config = WalConfig.of(None, {**options, "read_only": False})
+        if config.replicate is not None:
+            raise BadOption("a WalWriter alone is not replicated", hint="walsvc.open(path, replicate=...)")
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
         async with releasing(disk):
             writer, _ = await open_writer(disk, config)
@@ -74,7 +75,8 @@ class WalWriter(Ending):
         Args:
             payload: anything with the buffer protocol, 0 to max_record_bytes; it is copied unless it is bytes.
             mode: Strict answers when the record and all before it are on stable storage. Relaxed answers at once;
-                the record becomes durable within `relaxed_interval`.
+                the record becomes durable within `relaxed_interval`. Quorum answers when Strict does and the replica has
+                the record, too.
             type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
             attributes: labels, a msgpack-able map of at most 64 KiB encoded.
 
@@ -83,8 +85,9 @@ class WalWriter(Ending):
             before the record is accepted, nothing is written; later, the record stays and only the wait ends.
 
         Raises:
-            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; at once where the call
-            itself is wrong, through the future otherwise.
+            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; for Quorum also ReplicaLost,
+            and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
+            future otherwise.
         """
         if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
             length = len(payload)
@@ -105,6 +108,8 @@ class WalWriter(Ending):
                 if first:
                     self._want_commit()
                 return future
+        if mode is Quorum:
+            return of_writer(self).after(self.append(payload, Strict, type, attributes))
         return self._enter(self._single(payload, mode, type, attributes), wait=True)
 
     def append_nowait(
@@ -116,6 +121,9 @@ class WalWriter(Ending):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        if mode is Quorum:
+            replicated = of_writer(self)
+            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
         return self._enter(self._single(payload, mode, type, attributes), wait=False)
 
     def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> asyncio.Future[AppendResult]:
@@ -172,6 +180,8 @@ class WalWriter(Ending):
         self, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode, topic: str | None
     ) -> asyncio.Future[BatchResult]:
         """append_batch, to a topic or to none."""
+        if mode is Quorum:
+            return of_writer(self).after(self._append_batch(payloads, Strict, topic))
         self._check_call(mode)
         if isinstance(payloads, AsyncIterable):
             return start_batch(self, [], payloads, topic)
@@ -277,7 +287,22 @@ class WalWriter(Ending):
             failed=None if self._failure is None else self._failure.message,
             topics=len(self._metadata.topics),
             pins=pins_of(self._metadata, self.next_lsn, self._segment_bytes, PINS_SHOWN),
+            sync_us_counts=tuple(self._sync_us_counts),
+            group_records_counts=tuple(self._group_records_counts),
+            group_records_total=self._group_records_total,
+            **self._replica_stats(),
         )
+
+    def _replica_stats(self) -> dict[str, Any]:
+        replicated = self._replicated
+        if replicated is None:
+            return {}
+        return {
+            "replicated_lsn": replicated.lsn,
+            "replica_records": max(self._durable_lsn - replicated.lsn, 0),
+            "replica_bytes": replicated.behind_bytes(),
+            "replica_state": replicated.state,
+        }
 
 
 WRITERS: weakref.WeakSet[WalWriter] = weakref.WeakSet()

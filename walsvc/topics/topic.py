@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
 from walsvc.log.group import Labels
+from walsvc.log.replicated import of_writer
 from walsvc.log.topical import TopicCursor
-from walsvc.model import AppendResult, Mode, Record, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Record, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
@@ -152,6 +153,8 @@ class Topic(TopicReader):
             if labels is None and (number := self._writer._metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
             return self._writer._append_topic(self.name, labels, payload)
+        if mode is Quorum:
+            return of_writer(self._writer).after(self.append(payload, Strict, type, attributes))
         entry = self._writer._single(payload, mode, type, attributes, self.name)
         return self._writer._enter(entry, wait=True)
 
@@ -164,6 +167,9 @@ class Topic(TopicReader):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        if mode is Quorum:
+            replicated = of_writer(self._writer)
+            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
         entry = self._writer._single(payload, mode, type, attributes, self.name)
         return self._writer._enter(entry, wait=False)
 
