@@ -1,7 +1,8 @@
 #!/bin/sh
 # Creates .venv with walsvc (editable) and the tools of pyproject.toml. Called by `make setup`; safe to run again.
 # As root on Debian or Ubuntu it installs missing system packages through apt; otherwise it says what is missing and
-# what that means. Without a C compiler or the headers everything works, on the `threads` disk.
+# what that means. Without a C compiler or the headers everything works, on the `threads` disk. The tests of the status page
+# need Chromium, which is large: apt brings it where CI is set (to anything), or with BROWSER=1; else they are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -32,17 +33,27 @@ missing_packages() {
     [ -e "$include/Python.h" ] || echo "$version-dev"
 }
 
-missing=$(missing_packages | tr '\n' ' ')
-if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "installing ${missing% }"
+apt_works() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+install_packages() { # $*: their names; a failure is told and left to the caller
+    say "installing $*"
     export DEBIAN_FRONTEND=noninteractive
     log=$(mktemp)
-    # shellcheck disable=SC2086  # a list of package names
-    if ! { apt-get update -q && apt-get install -yq --no-install-recommends $missing; } >"$log" 2>&1; then
+    if ! { apt-get update -q && apt-get install -yq --no-install-recommends "$@"; } >"$log" 2>&1; then
         tail -n 5 "$log" >&2
     fi
     rm -f "$log"
+}
+
+missing=$(missing_packages | tr '\n' ' ')
+if [ -n "$missing" ] && apt_works; then
+    # shellcheck disable=SC2086  # a list of package names
+    install_packages $missing
     missing=$(missing_packages | tr '\n' ' ')
+fi
+if [ -n "${CI:-}${BROWSER:-}" ] && ! command -v chromium >/dev/null; then
+    if apt_works; then install_packages chromium; fi
+    command -v chromium >/dev/null || say "no chromium, so the tests of the status page are skipped"
 fi
 
 python=$(find_python 'venv, ensurepip')

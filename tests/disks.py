@@ -19,4 +19,3 @@ def why_no_uring() -> str:
 WHY_NO_URING = why_no_uring()
 URING = pytest.param("uring", marks=pytest.mark.skipif(bool(WHY_NO_URING), reason=WHY_NO_URING or "it is there"))
 REAL_DISKS = ["threads", URING]
-ALL_DISKS = [*REAL_DISKS, "sim"]

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     from walsvc.errors import BadPayload as BadPayload
     from walsvc.errors import Closed as Closed
     from walsvc.errors import Corruption as Corruption
+    from walsvc.errors import Denied as Denied
     from walsvc.errors import DurabilityLost as DurabilityLost
+    from walsvc.errors import Fenced as Fenced
     from walsvc.errors import InUse as InUse
     from walsvc.errors import Locked as Locked
     from walsvc.errors import MissingKey as MissingKey
     from walsvc.errors import NoSpace as NoSpace
+    from walsvc.errors import OutcomeUnknown as OutcomeUnknown
     from walsvc.errors import PathError as PathError
+    from walsvc.errors import ProtocolError as ProtocolError
     from walsvc.errors import RecordTooLarge as RecordTooLarge
+    from walsvc.errors import ReplicaLost as ReplicaLost
     from walsvc.errors import Truncated as Truncated
+    from walsvc.errors import Unreachable as Unreachable
     from walsvc.errors import UnsupportedFormat as UnsupportedFormat
     from walsvc.errors import WalError as WalError
     from walsvc.errors import WalTimeout as WalTimeout
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from walsvc.model import Finding as Finding
     from walsvc.model import Mode as Mode
     from walsvc.model import Pin as Pin
+    from walsvc.model import Quorum as Quorum
     from walsvc.model import ReadStats as ReadStats
     from walsvc.model import Record as Record
     from walsvc.model import RecoveryReport as RecoveryReport
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from walsvc.model import Retention as Retention
     from walsvc.model import Stats as Stats
     from walsvc.model import Strict as Strict
+    from walsvc.service.client_config import ClientConfig as ClientConfig
     from walsvc.topics.consumer import Consumer as Consumer
     from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
     from walsvc.topics.delivery import StrictlyOnce as StrictlyOnce
@@ -59,10 +67,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ERRORS = (
-    "Backpressure BadOption BadPayload Closed Corruption DurabilityLost InUse Locked MissingKey NoSpace PathError "
-    "RecordTooLarge Truncated UnsupportedFormat WalError WalTimeout WrongKey WrongLoop"
+    "Backpressure BadOption BadPayload Closed Corruption Denied DurabilityLost Fenced InUse Locked MissingKey NoSpace "
+    "OutcomeUnknown PathError ProtocolError RecordTooLarge ReplicaLost Truncated Unreachable UnsupportedFormat WalError "
+    "WalTimeout WrongKey WrongLoop"
 )
-VALUES = "AppendResult Finding Mode Pin ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
+VALUES = "AppendResult Finding Mode Pin Quorum ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
 HOMES = {
     "walsvc.config": "WalConfig",
     "walsvc.errors": ERRORS,
@@ -73,6 +82,7 @@ HOMES = {
     "walsvc.log.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
+    "walsvc.service.client_config": "ClientConfig",
     "walsvc.topics.consumer": "Consumer",
     "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
     "walsvc.topics.names": "ConsumerStatus",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Unpack
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
-from walsvc.errors import BadOption, Closed, DurabilityLost
+from walsvc.errors import BadOption, Closed, DurabilityLost, WalError
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
@@ -22,9 +24,10 @@ from walsvc.log.filter import Wanted
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.purging import purge
 from walsvc.log.reading import Reading, check_start, chosen_of
-from walsvc.log.readonly import ReadOnlyLog, find
+from walsvc.log.readonly import find
 from walsvc.log.reclaim import Reclaimer
 from walsvc.log.rekey import check_newest, use_keys
+from walsvc.log.replicated import of_writer
 from walsvc.log.retention import truncate_after
 from walsvc.log.summaries import Summaries
 from walsvc.log.writer import WalWriter
@@ -61,6 +64,7 @@ class Log(Reading):
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
         self._reclaimer = Reclaimer(writer, self)
+        self._replication: Any = None  # walsvc.engines.replication.Replication, where there is one
 
     # ---- range
 
@@ -78,6 +82,23 @@ class Log(Reading):
     def durable_lsn(self) -> int:
         """Every record up to this LSN is on stable storage."""
         return self.writer.durable_lsn
+
+    @property
+    def replicated_lsn(self) -> int | None:
+        """Every record up to this LSN is stored by the replica; None: the log is not replicated (`replicate=`)."""
+        return None if self.writer._replicated is None else self.writer._replicated.lsn
+
+    async def wait_replicated(self, lsn: int) -> int:
+        """Wait until the replica has record `lsn`, starting its commit if nobody did; returns replicated_lsn.
+
+        Raises:
+            BadOption: `lsn` was not given out yet, or the log is not replicated. ReplicaLost: the replica follows no more.
+            Truncated: truncate_after dropped the record meanwhile. Closed, DurabilityLost.
+        """
+        replicated = of_writer(self.writer)
+        await self.writer.wait_durable(lsn)
+        await replicated.wait(lsn)
+        return replicated.lsn
 
     def stats(self) -> Stats:
         """A frozen picture: range, backend, counters."""
@@ -240,9 +261,9 @@ class Log(Reading):
         """
         return await self._reclaimer.reclaim()
 
-    def retention(self) -> Retention:
-        """What is kept, who needs it, and what was dropped since opening."""
-        return self._reclaimer.status()
+    def retention(self, pins_max: int | None = None) -> Retention:
+        """What is kept, who needs it (the oldest `pins_max` needs; None: all), and what was dropped since opening."""
+        return self._reclaimer.status(pins_max)
 
     def _consumed(self, lsn: int) -> None:
         """For consumers: one has passed `lsn`."""
@@ -325,7 +346,19 @@ class Log(Reading):
         await self.writer.seal()
 
     async def close(self, timeout: float | None = None) -> None:
-        """Make everything durable, mark a clean close, release the log; see WalWriter.close."""
+        """Make everything durable, mark a clean close, release the log; see WalWriter.close.
+
+        The replica gets a few seconds, and no more, for what it does not have yet; the rest follows when the log is opened
+        again. Who waits for it gets Closed.
+        """
+        started = self.writer._loop.time()
+        if self._replication is not None:
+            with contextlib.suppress(WalError, TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self.writer._durable(self.next_lsn - 1)
+            await self._replication.close(timeout)
+        if timeout is not None:
+            timeout = max(timeout - (self.writer._loop.time() - started), 0.0)
         try:
             await self.writer.close(timeout)
         finally:
@@ -348,19 +381,30 @@ class Log(Reading):
         return f"Log({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"
 
 
+SCHEMES = {
+    "unix": "walsvc.service.client",
+    "wal": "walsvc.service.client",
+    "wals": "walsvc.service.client",
+    "nats": "walsvc.engines.jetstream",
+}
+"""Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks
+both at once and returns what opens the log."""
+REPLICATION = "walsvc.engines.replication"  # imported when a log is replicated
+URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+
+
 class Opening:
     """What `walsvc.open` returns: `async with` it, or await it. Nothing happens before that."""
 
-    def __init__(self, target: str | os.PathLike[str], config: WalConfig) -> None:
-        self._target = target
-        self._config = config
-        self._log: Log | ReadOnlyLog | None = None
+    def __init__(self, opener: Callable[[], Awaitable[Any]]) -> None:
+        self._opener = opener
+        self._log: Any = None
 
     def __await__(self) -> Any:
-        return open_log(self._target, self._config).__await__()
+        return self._opener().__await__()
 
     async def __aenter__(self) -> Any:
-        self._log = await open_log(self._target, self._config)
+        self._log = await self._opener()
         return self._log
 
     async def __aexit__(
@@ -371,12 +415,13 @@ class Opening:
 
 
 def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **overrides: Any) -> Opening:
-    """Open the log in directory `target`, creating it if there is none.
+    """Open the log in directory `target`, creating it if there is none, or the log that a URL names.
 
     Args:
-        target: the directory.
-        config: options; None: the defaults.
-        **overrides: single options, see WalConfig.
+        target: the directory; or unix:///path, wal://host:port, wals://host:port (a log behind `walsvc serve`, docs/SERVICE.md),
+            nats://host:port/stream (docs/ENGINES.md).
+        config: options; None: the defaults. For a directory only.
+        **overrides: single options, see WalConfig; for a URL the options of its own kind.
 
     Returns:
         An object for `async with walsvc.open(...) as log` or `log = await walsvc.open(...)`.
@@ -387,7 +432,17 @@ def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **o
     """
     if not isinstance(target, (str, os.PathLike)):
         raise BadOption(f"the log's path must be text or a path, not {type(target).__name__}")
-    return Opening(target, WalConfig.of(config, overrides))
+    if isinstance(target, str) and (scheme := URL.match(target)) is not None:
+        module = SCHEMES.get(scheme[1])
+        if module is None:
+            hint = ", ".join(f"{known}://" for known in SCHEMES)
+            raise BadOption(f"{scheme[1]}:// is no kind of log", hint=f"a directory, or one of {hint}")
+        opener: Callable[[], Awaitable[Any]] = import_module(module).prepare(target, config, overrides)
+        return Opening(opener)
+    options = WalConfig.of(config, overrides)
+    if options.replicate is not None:
+        import_module(REPLICATION).check_url(options.replicate)
+    return Opening(partial(open_log, target, options))
 
 
 async def open_log(target: str | os.PathLike[str], config: WalConfig) -> Any:
@@ -411,4 +466,7 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
         if config.read_only:
             return ReadOnlyTopics(disk, config, await find(disk, config.keys))
         writer, report = await open_writer(disk, config)
-    return Log(disk, config, writer, report)
+    log = Log(disk, config, writer, report)
+    if config.replicate is not None:
+        log._replication = await import_module(REPLICATION).start(log, config.replicate)
+    return log

@@ -63,6 +63,8 @@ class WalConfig:
             dropped from it again, either way.
         keys: encrypt the log with AES-256-GCM; the keys of an encrypted log, which cannot be opened without. A plain log is
             encrypted from its next segment on.
+        replicate: ship every committed group to a JetStream stream, "nats://host,host,host/stream?monitor=..."; see
+            docs/ENGINES.md. None: no replica.
     """
 
     disk: str = "auto"
@@ -85,6 +87,7 @@ class WalConfig:
     retain_seconds: float | None = None
     reading: str = "direct"
     keys: KeyRing | None = field(default=None, repr=False)  # what is wrongly given may be a key itself
+    replicate: str | None = None
 
     def __post_init__(self) -> None:
         one_of("disk", self.disk, ("auto", "uring", "threads"))
@@ -118,6 +121,8 @@ class WalConfig:
             between("retain_seconds", self.retain_seconds, 0.001, 1e9)
         one_of("reading", self.reading, ("direct", "mapped"))
         check_keys(self.keys)
+        if self.replicate is not None and (self.read_only or not isinstance(self.replicate, str)):
+            raise BadOption("replicate= takes a URL, and a log that is open for writing", hint="nats://host,host,host/stream")
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 

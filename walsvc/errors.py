@@ -4,7 +4,8 @@ A message says what happened; the fields say where (path, segment, lsn, offset) 
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
 Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
 InUse, WalTimeout), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
-UnsupportedFormat, Truncated), the path (PathError).
+UnsupportedFormat, Truncated, OutcomeUnknown), the path (PathError), the service's operator (Denied, ProtocolError), the
+replica (ReplicaLost).
 """
 
 from __future__ import annotations
@@ -92,6 +93,15 @@ class DurabilityLost(WalError):
         self.errno = errno
 
 
+class Fenced(DurabilityLost):
+    """Another writer has taken the log over. What was not acknowledged may have been stored before that, or not. Terminal."""
+
+
+class ReplicaLost(WalError):
+    """The replica no longer follows the log: another log has its stream, or it holds what this log does not. Strict appends go
+    on; Quorum waits for what cannot come, so it fails."""
+
+
 class Corruption(WalError):
     """Acknowledged data is damaged or missing. Nothing was changed on disk."""
 
@@ -134,6 +144,28 @@ class RecordTooLarge(WalError):
 
 class WalTimeout(WalError, TimeoutError):
     """A deadline passed before the work was done."""
+
+
+class Denied(WalError):
+    """The service does not let this caller do that: wrong token, missing right, or a namespace that is not the token's."""
+
+
+class ProtocolError(WalError):
+    """The other side of a connection said something that the service protocol does not know, or over its limits."""
+
+
+class Unreachable(WalError, OSError):
+    """The service cannot be reached, or the connection was lost and not regained in time. Nothing was written by this call."""
+
+    def __init__(self, message: str, *, errno: int | None = None, **where: object) -> None:
+        WalError.__init__(self, message, **where)  # type: ignore[arg-type]
+        self.errno = errno
+
+    __str__ = WalError.__str__
+
+
+class OutcomeUnknown(WalError):
+    """Whether the records were appended cannot be told any more. Read the end of the log to find out."""
 
 
 class WrongLoop(WalError):

@@ -13,6 +13,7 @@ class Mode(enum.Enum):
 
     STRICT = "strict"
     RELAXED = "relaxed"
+    QUORUM = "quorum"
 
     def __repr__(self) -> str:
         return self.value.capitalize()
@@ -23,6 +24,10 @@ Strict = Mode.STRICT
 
 Relaxed = Mode.RELAXED
 """Answer when the record is accepted; it becomes durable within `relaxed_interval`."""
+
+
+Quorum = Mode.QUORUM
+"""Answer only when Strict would, and the log's replica has the record as well (`replicate=`, docs/ENGINES.md)."""
 
 
 class AppendResult(NamedTuple):
@@ -169,6 +174,15 @@ class ReadStats:
     segments_passed: int = 0
 
 
+# Upper bounds of the buckets in Stats, each included; one more bucket counts what is above the last. Syncs: from 25 us in
+# steps of 1.4, up to the 8 s at which etcd's fsync buckets end. Records: 0 is a group of metadata alone.
+SYNC_US_BOUNDS = (
+    *(25, 35, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1_100, 1_600, 2_200, 3_200, 4_500, 6_400, 9_000, 12_800),
+    *(25_600, 51_200, 102_400, 204_800, 409_600, 819_200, 1_638_400, 3_276_800, 8_192_000),
+)
+GROUP_RECORDS_BOUNDS = (0, *(1 << power for power in range(17)))
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """A frozen picture of a log. Counters count from opening.
@@ -198,6 +212,13 @@ class Stats:
         reading: how records are read, "direct", "mapped", "through the page cache", and why not as asked for.
         log_bytes: what the groups take in segments, headers and padding included.
         key_id: of the key that the active segment is encrypted with; None: it is not encrypted.
+        sync_us_counts: of the groups, how many took a write-and-sync within each of SYNC_US_BOUNDS and above the one before;
+            one more for the rest. Their sum is the number of groups that the disk has answered, sync_us_total their time.
+        group_records_counts: the same groups by the number of records in them, with GROUP_RECORDS_BOUNDS.
+        group_records_total: records in these groups.
+        replicated_lsn: every record up to it is stored by the replica; None: the log is not replicated.
+        replica_records, replica_bytes: durable here and not stored there yet; the bytes are an upper bound.
+        replica_state: in words, see docs/ENGINES.md; None: the log is not replicated.
     """
 
     disk: str
@@ -231,3 +252,10 @@ class Stats:
     key_id: str | None = None
     log_bytes: int = 0
     reading: str = "direct"
+    sync_us_counts: tuple[int, ...] = ()
+    group_records_counts: tuple[int, ...] = ()
+    group_records_total: int = 0
+    replicated_lsn: int | None = None
+    replica_records: int = 0
+    replica_bytes: int = 0
+    replica_state: str | None = None

@@ -114,6 +114,31 @@ def runs(process: int) -> bool:
     return "\nState:\tZ" not in status
 
 
+def test_service_is_compared_with_servers_and_with_the_embedded_log() -> None:
+    comparison = Comparison(service=True)
+    assert comparison.ours is peers.SERVED
+    assert [peer.name for peer in comparison.peers()] == ["walsvc", "Redis streams", "NATS JetStream"]
+    assert [peer.name for peer in Comparison(service=True, only=frozenset({"Redis streams"})).peers()] == [
+        "walsvc",
+        "Redis streams",
+    ]
+
+
+def test_what_a_service_does_not_reach_is_named() -> None:
+    table = compare.Table((1, 64), peers.SERVED.label)
+    server = next(peer for peer in PEERS if peer.kind == "server")
+    for peer, tasks, ours, theirs in ((server, 1, 99, 100), (server, 64, 299, 100), (peers.EMBEDDED, 64, 1, 100)):
+        table.peers[peer.label] = peer
+        table.beside[peer.label, tasks] = compare.Turns([ours])
+        table.turns[peer.label, tasks] = compare.Turns([theirs])
+    assert [line.split(" at ")[1] for line in compare.unmet(table)] == [
+        "1 tasks, asked for 1 x",
+        "64 tasks, asked for 3 x",
+    ]
+    table.beside[server.label, 1], table.beside[server.label, 64] = compare.Turns([100]), compare.Turns([300])
+    assert compare.unmet(table) == []
+
+
 def test_a_directory_without_peers_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no peers here"):
         Workshop.at(str(tmp_path))
@@ -129,7 +154,7 @@ def test_reasons_of_the_installer_are_passed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SOURCES.is_dir(), reason="only in a checkout")
-@pytest.mark.parametrize("peer", [OURS, peers.NAIVE], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [OURS, peers.SERVED, peers.NAIVE], ids=lambda peer: peer.label)
 async def test_our_own_programs_answer(peer: Peer, tmp_path: Path) -> None:
     comparison = Comparison(seconds=0.1)
     answer = await compare.once(str(tmp_path), Workshop.at(str(SOURCES)), comparison, peer, 8)
@@ -141,7 +166,7 @@ async def test_our_own_programs_answer(peer: Peer, tmp_path: Path) -> None:
 @pytest.mark.skipif(not SOURCES.is_dir(), reason="only in a checkout")
 def test_every_peer_has_its_program() -> None:
     workshop = Workshop.at(str(SOURCES))
-    for peer in (OURS, *PEERS):
+    for peer in (OURS, peers.SERVED, *PEERS):
         command = workshop.command(peer)
         if peer.kind not in ("rust", "go"):
             assert os.path.isfile(command[1]), command

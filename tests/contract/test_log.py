@@ -1,16 +1,15 @@
-"""The contract of a log, whatever it stands on. Every disk passes this one suite."""
+"""The contract of a log, whatever it stands on. Every disk, and every way to a log elsewhere, passes this one suite."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import walsvc
-from tests.disks import ALL_DISKS
+from tests.contract.openers import behind
 from walsvc import (
     Backpressure,
     BadOption,
@@ -21,36 +20,7 @@ from walsvc import (
     Relaxed,
     Strict,
     Truncated,
-    WalConfig,
 )
-from walsvc.api import open_on
-from walsvc.disk.sim import SimDevice, SimDisk
-
-Opener = Callable[..., AbstractAsyncContextManager[Log]]
-
-
-@pytest.fixture(params=[{}, {"layout": "pack", "double_write": "buffered"}], ids=["pad", "pack"])
-def layout(request) -> dict[str, str]:
-    """Options for each layout of groups in a segment."""
-    return request.param
-
-
-@pytest.fixture(params=ALL_DISKS)
-def open_log(request, layout, tmp_path) -> Opener:
-    """Opens the same log again and again, on one kind of disk and in one layout."""
-    device = SimDevice(7)
-
-    @asynccontextmanager
-    async def opener(**options: Any) -> AsyncIterator[Log]:
-        options = {"segment_bytes": 65536, **layout, **options}
-        if request.param == "sim":
-            log = await open_on(SimDisk(device), WalConfig.of(None, options))
-        else:
-            log = await walsvc.open(tmp_path / "log", disk=request.param, **options)
-        async with log:
-            yield log
-
-    return opener
 
 
 async def read_all(log: Log, *args: Any) -> list[walsvc.Record]:
@@ -456,9 +426,10 @@ async def test_result_says_where_the_bytes_stand(open_log, tmp_path):
         strict = await asyncio.gather(*(log.append(b"payload number %d" % i) for i in range(300)))
         relaxed = [await log.append(b"relaxed number %d" % i, mode=Relaxed) for i in range(300)]
         batch = await log.append_batch([b"batch number %d" % i for i in range(300)])
+        embedded = behind(log)
         for result, record in zip([*strict, *relaxed, *batch], await read_all(log), strict=True):
-            name, _ = log.segment_file(result.segment_id)
-            stored = await log._disk.read(name, result.offset // 4096 * 4096, 8192)
+            name, _ = embedded.segment_file(result.segment_id)
+            stored = await embedded._disk.read(name, result.offset // 4096 * 4096, 8192)
             at = result.offset % 4096
             assert stored[at : at + result.encoded_len] == record.payload
             assert result.lsn == record.lsn

@@ -8,6 +8,7 @@ import random
 import pytest
 
 import walsvc
+from tests.contract.openers import behind
 from walsvc import BadOption, BadPayload, Closed, Relaxed
 from walsvc.log.filter import Filter
 from walsvc.log.reader import Cursor
@@ -214,7 +215,7 @@ async def test_follow_ends_when_the_log_is_closed(open_log):
         stream = log.topic("t").follow()
         assert (await anext(stream)).lsn == 1
         following = asyncio.create_task(lsns(stream))
-        while not log.writer._topic_waiters:
+        while not behind(log).writer._topic_waiters:
             await asyncio.sleep(0)
     assert await asyncio.wait_for(following, 10) == []
 
@@ -237,6 +238,7 @@ async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatc
         await stream.aclose()
 
 
+@pytest.mark.embedded("it counts the bytes that a cursor reads from segments")
 async def test_reader_of_one_topic_skips_segments_without_it(open_log):
     async with open_log() as log:
         rare, busy = log.topic("rare"), log.topic("busy")

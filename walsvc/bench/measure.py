@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import walsvc
+from walsvc.api import URL
 from walsvc.bench import machine
 from walsvc.config import WalConfig
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
@@ -226,14 +227,16 @@ async def measure(
     """Run `workload` on the log at `path` (created if missing, and left there) on the running loop.
 
     Args:
-        path: the log's directory; use a fresh one, the records stay in it.
+        path: the log's directory; use a fresh one, the records stay in it. Or the URL of a served log: the device, its syncs
+            and what is written are the server's then, and so are other clients' records among them.
         workload: what to do.
         config: the log's options.
         progress: called now and then with the run under way.
     """
-    file_system, _ = mount_of(path)
-    async with walsvc.open(path, config=config) as log:
-        cached = machine.cached_bytes(path)
+    served = URL.match(path) is not None
+    file_system = "the server's" if served else mount_of(path)[0]
+    async with walsvc.open(path, config=None if served else config) as log:
+        cached = None if served else machine.cached_bytes(path)
         before, cpu = log.stats(), time.process_time()
         run = Run(log, workload)
         watching = [asyncio.create_task(run.watch_lag())]
@@ -247,7 +250,7 @@ async def measure(
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
         after, cpu = log.stats(), time.process_time() - cpu
-        grown = machine.cached_bytes(path)
+        grown = None if served else machine.cached_bytes(path)
     groups = after.groups - before.groups
     return Outcome(
         workload=workload,

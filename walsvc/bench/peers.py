@@ -45,6 +45,8 @@ def python_peers(name: str, script: str, configuration: str, *, batched: str = "
 
 
 OURS = Peer("walsvc", "", "walsvc", "walsvc_log.py")
+SERVED = Peer("walsvc", "behind its Unix socket", "walsvc", "walsvc_served.py")
+EMBEDDED = Peer("walsvc", "embedded", "walsvc", "walsvc_log.py")
 NAIVE = Peer("naive group commit", "no CRC, no recovery", "naive", "naive.py")
 PEERS: tuple[Peer, ...] = (
     NAIVE,

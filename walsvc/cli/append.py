@@ -11,7 +11,7 @@ from walsvc.model import Mode
 
 
 def append(
-    path: options.LogPath,
+    path: options.LogTarget,
     *,
     file: Annotated[str | None, typer.Option("--file", "-f", help="Read this file instead of standard input.")] = None,
     json: Annotated[
@@ -33,6 +33,8 @@ def append(
     """
     if whole and (json or batch > 1):
         raise typer.BadParameter("--whole goes with neither --json nor --batch")
+    if options.is_url(path) and (segment_bytes is not None or disk is not options.Disk.AUTO):
+        raise typer.BadParameter("--disk and --segment-bytes are the server's to set, where `walsvc serve` runs")
     wished = {"disk": disk.value, "segment_bytes": segment_bytes, "max_record_bytes": max_record_bytes}
 
     async def verb() -> int:
@@ -50,7 +52,7 @@ def append(
             lines = source.whole(file, config.max_record_bytes)
         else:
             lines = source.lines(file, config.max_record_bytes, must_be_json=json)
-        async with walsvc.open(path, config=config) as log:
+        async with walsvc.open(path, **({} if options.is_url(path) else {"config": config})) as log:
             return await Pump(log, mode=mode, batch=batch, quiet=quiet).run(lines)
 
     runner.run(verb)

@@ -12,7 +12,13 @@ from walsvc.cli import exits, options, output, runner
 def backup(
     path: options.LogPath,
     dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="A directory that does not exist yet.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DEST",
+            help="A directory that does not exist yet.",
+            show_default=False,
+            callback=options.directory_only,
+        ),
     ],
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,

@@ -56,11 +56,15 @@ def run(
         options.DoubleWrite.OFF
     ),
     keep: Annotated[bool, typer.Option(help="Leave the log there and say where.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Append to the served log there, for good.", show_default=False)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Append from many tasks; print throughput, latencies, syncs.
 
-    Writes a log of its own in a new directory below PATH and removes it afterwards. Figures differ from machine to machine
+    Writes a log of its own in a new directory below PATH and removes it afterwards; with --url it is a client of a running
+    server, and its records stay in that log. Figures differ from machine to machine
     and from run to run: compare only what one machine measured in one go.
     """
 
@@ -74,7 +78,7 @@ def run(
         workload = Workload(tasks=tasks, payload_bytes=size, mode=mode, batch=batch, seconds=seconds, records=records)
         wished: dict[str, object] = {"disk": disk.value, "layout": layout.value, "double_write": double_write.value}
         config = WalConfig.of(None, wished)
-        place = tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
+        place = url or tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
         shown, tick = _display(workload)
         try:
             if shown is not None:
@@ -83,13 +87,13 @@ def run(
         finally:
             if shown is not None:
                 shown.stop()
-            if not keep:
+            if not keep and url is None:
                 shutil.rmtree(place, ignore_errors=True)
         if as_json:
             output.emit_json(as_dict(outcome))
         else:
             show(outcome)
-        if keep:
+        if keep and url is None:
             output.complain(f"kept: {place}")
         return exits.OK
 

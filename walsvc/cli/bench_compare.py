@@ -28,6 +28,9 @@ def compare(
     collected: Annotated[
         bool, typer.Option(help="Also put a collector of ours in front of Python libraries that can write batches.")
     ] = True,
+    service: Annotated[
+        bool, typer.Option("--service", help="walsvc behind its Unix socket, against the peers that are servers.")
+    ] = False,
     peers: Annotated[str, typer.Option("--peers", metavar="DIR", help="Where bench/peers is.")] = "bench/peers",
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -39,13 +42,13 @@ def compare(
 
     async def verb() -> int:
         from walsvc.bench import environment
-        from walsvc.bench.compare import Comparison, names, run
+        from walsvc.bench.compare import Comparison, names, run, unmet
         from walsvc.bench.peers import Workshop
 
         if unknown := set(only or ()) - set(names()):
             raise typer.BadParameter(f"no peer is called {min(unknown)!r}; known: {', '.join(names())}")
         where = environment.Environment.of(path)
-        lines = environment.Results(results, "compare", where)
+        lines = environment.Results(results, "compare-service" if service else "compare", where)
         comparison = Comparison(
             tasks=tuple(tasks),
             size=size,
@@ -53,10 +56,13 @@ def compare(
             rounds=rounds,
             only=frozenset(only) if only else None,
             collected=collected,
+            service=service,
         )
         with scratch(path) as place, ticking("compare") as tick:
             table = await run(place, Workshop.at(peers), comparison, results=lines, tick=tick)
         show(table)
+        for line in unmet(table) if service else ():
+            output.echo(line)
         output.echo(f"{lines.path}: every turn")
         if (warning := where.warning()) is not None:
             output.echo(warning)
@@ -72,7 +78,7 @@ def show(table: Table) -> None:
     for tasks in table.tasks:
         if tasks not in table.ours:
             continue
-        rows = [(median(table.ours[tasks].per_s), "walsvc", table.ours[tasks], "")]
+        rows = [(median(table.ours[tasks].per_s), table.label, table.ours[tasks], "")]
         for label in table.peers:
             turns, ratio = table.turns.get((label, tasks)), table.ratio(label, tasks)
             if turns is not None and ratio is not None:
@@ -80,7 +86,7 @@ def show(table: Table) -> None:
                 rows.append((median(turns.per_s), label, turns, said))
         rows.sort(key=lambda row: -row[0])
         output.table(
-            ("", "appends/s", "range", "p50 us", "p99 us", "walsvc is faster by"),
+            ("", "appends/s", "range", "p50 us", "p99 us", f"{table.label} is faster by"),
             [
                 (
                     label,

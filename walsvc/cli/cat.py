@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, runner, wanted
 
 
 def cat(
-    path: options.LogPath,
+    path: options.LogTarget,
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,
     stop: Annotated[int | None, typer.Option(min=1, help="LSN to stop before. Default: the log's end.")] = None,
     *,
@@ -32,7 +32,7 @@ def cat(
         import walsvc
         from walsvc.cli.printing import print_records
 
-        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
+        async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
             await print_records(log.read(start, stop, **chosen), form)
         return exits.OK
 

@@ -27,7 +27,7 @@ def _only_verbs_below() -> None:
 
 
 @consumers.command()
-def ls(path: options.LogPath, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
+def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the consumers with their positions and lag, and the holders.
 
     Works beside a program that is writing the log; shows what is durable.
@@ -36,7 +36,7 @@ def ls(path: options.LogPath, as_json: options.AsJson = False, key_file: options
     async def verb() -> int:
         import walsvc
 
-        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
+        async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
             found, holds, end = await log.consumers(), log.holds(), log.next_lsn
         if as_json:
             listed = [{"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag} for c in found]
@@ -54,7 +54,7 @@ def ls(path: options.LogPath, as_json: options.AsJson = False, key_file: options
 
 @consumers.command()
 def seek(
-    path: options.LogPath,
+    path: options.LogTarget,
     name: Name,
     to: Annotated[str, typer.Argument(metavar="TO", help='"first", "next" or an LSN.', show_default=False)],
     topic: TopicName = None,
@@ -64,7 +64,8 @@ def seek(
 ) -> None:
     """Set a consumer's position.
 
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". On a served log the consumer must
+    not be in use.
     """
     if to not in ("first", "next") and not to.isdecimal():
         raise typer.BadParameter(f'{to!r} is neither "first" nor "next" nor an LSN')
@@ -77,7 +78,7 @@ def seek(
 
 @consumers.command()
 def rm(
-    path: options.LogPath,
+    path: options.LogTarget,
     name: Name,
     topic: TopicName = None,
     *,
@@ -86,7 +87,8 @@ def rm(
 ) -> None:
     """Delete a consumer: it holds nothing back any more.
 
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". On a served log the consumer must
+    not be in use.
     """
 
     async def delete(log: Log) -> None:
@@ -115,10 +117,10 @@ def change(
     async def verb() -> int:
         import walsvc
 
-        keys = options.keys_of(key_file)
-        async with walsvc.open(path, read_only=True, keys=keys):
-            pass  # opening for writing would create a log where there is none
-        async with walsvc.open(path, keys=keys, **options.layout_of(path)) as log:
+        if not options.is_url(path):
+            async with walsvc.open(path, read_only=True, **options.keyed(key_file)):
+                pass  # opening for writing would create a log where there is none
+        async with walsvc.open(path, **options.writing(path, key_file)) as log:
             await act(log)
             left = {(each.topic, each.name): each for each in await log.consumers()}
         status = left.get((topic, name))

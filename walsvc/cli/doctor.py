@@ -23,7 +23,9 @@ METHODS = {
 
 
 def doctor(
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="Where the log is or will be.")] = ".",
+    path: Annotated[
+        str, typer.Argument(metavar="[PATH]", help="Where the log is or will be.", callback=options.directory_only)
+    ] = ".",
     as_json: options.AsJson = False,
 ) -> None:
     """Say how a log would be written here and why.

@@ -18,7 +18,10 @@ PATH = 5
 FORMAT = 6
 TRUNCATED = 7
 NO_SPACE = 8
-KEY = 9
+UNREACHABLE = 9
+DENIED = 10
+UNKNOWN = 11
+KEY = 12
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program that dies of SIGPIPE gives, so `set -o pipefail` sees the usual code
 TERMINATED = 143  # 128 + SIGTERM
@@ -33,6 +36,9 @@ MEANING: dict[int, str] = {
     FORMAT: "unsupported format: written by a newer version, or by an older one (see migrate)",
     TRUNCATED: "truncated: the records asked for were dropped",
     NO_SPACE: "no space on the device (or quota used up)",
+    UNREACHABLE: "unreachable: nobody serves the log there, or the connection was lost for too long",
+    DENIED: "denied: wrong token, or one without the right",
+    UNKNOWN: "outcome unknown: the records may or may not have been appended",
     KEY: "key: the log is encrypted, and the key was not given or is another one",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
@@ -51,6 +57,9 @@ BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NoSpace, NO_SPACE),
     (errors.MissingKey, KEY),
     (errors.WrongKey, KEY),
+    (errors.Unreachable, UNREACHABLE),
+    (errors.Denied, DENIED),
+    (errors.OutcomeUnknown, UNKNOWN),
     (errors.WalError, OTHER),
 )
 

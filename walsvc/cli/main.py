@@ -13,17 +13,20 @@ import typer
 
 from walsvc.cli import exits, output, runner
 from walsvc.cli.append import append
+from walsvc.cli.archive import archive
 from walsvc.cli.backup import backup
 from walsvc.cli.bench import bench
 from walsvc.cli.cat import cat
 from walsvc.cli.compact import compact
 from walsvc.cli.consumers import consumers
 from walsvc.cli.doctor import doctor
+from walsvc.cli.health import health
 from walsvc.cli.inspect import inspect
 from walsvc.cli.migrate import migrate
 from walsvc.cli.purge import purge
 from walsvc.cli.repair import repair
 from walsvc.cli.restore import restore
+from walsvc.cli.serve import serve
 from walsvc.cli.tail import tail
 from walsvc.cli.topics import topics
 from walsvc.cli.truncate import truncate
@@ -73,9 +76,12 @@ for _verb in (
     purge,
     compact,
     migrate,
+    serve,
+    health,
     version,
 ):
     app.command(epilog=SEE_EXIT_CODES)(_verb)
+app.add_typer(archive, name="archive")
 app.add_typer(bench, name="bench")
 app.add_typer(consumers, name="consumers")
 

@@ -35,7 +35,40 @@ class Format(enum.Enum):
     HEX = "hex"
 
 
-LogPath = Annotated[str, typer.Argument(metavar="PATH", help="The log's directory.", show_default=False)]
+def is_url(target: str) -> bool:
+    """Whether a log is named by a URL, as `walsvc.open` understands it."""
+    scheme, mark, _ = target.partition("://")
+    return bool(mark) and scheme.isascii() and scheme[:1].islower() and not set(scheme) - set(SCHEME_LETTERS)
+
+
+def directory_only(target: str) -> str:
+    """For verbs that look at a log's files: a URL ends the command with one line that says so."""
+    if is_url(target):
+        from walsvc.cli import runner
+        from walsvc.errors import BadOption
+
+        error = BadOption(
+            "this needs the files of the log, and a URL gives only its records",
+            path=target.partition("?")[0],
+            hint="run it on the machine that serves the log, with the log's directory",
+        )
+        raise typer.Exit(runner.report(error))
+    return target
+
+
+SCHEME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789+.-"
+LogPath = Annotated[
+    str,
+    typer.Argument(metavar="PATH", help="The log's directory.", show_default=False, callback=directory_only),
+]
+LogTarget = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="The log's directory, or where it is served: unix:///path, wal://host:port, wals://host:port.",
+        show_default=False,
+    ),
+]
 DiskName = Annotated[Disk, typer.Option("--disk", help="How to write; auto takes the best that works here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FormatName = Annotated[
@@ -95,6 +128,16 @@ def keys_of(key_file: str | None) -> KeyRing | None:
     from walsvc.keyring import KeyRing
 
     return None if key_file is None else KeyRing.from_file(key_file)
+
+
+def keyed(key_file: str | None) -> dict[str, Any]:
+    """The option `keys`, where a key file was named: a served log has no such option."""
+    return {} if key_file is None else {"keys": keys_of(key_file)}
+
+
+def writing(path: str, key_file: str | None) -> dict[str, Any]:
+    """Options with which an existing log is opened for writing and goes on as it is."""
+    return {**({} if is_url(path) else layout_of(path)), **keyed(key_file)}
 
 
 def keys_or_blind(key_file: str | None) -> Keys:

@@ -1,4 +1,4 @@
-"""`walsvc restore`: make a log of a backup."""
+"""`walsvc restore`: make a log of a backup, or of a replica."""
 
 from __future__ import annotations
 
@@ -10,24 +10,37 @@ from walsvc.cli import exits, options, output, runner
 
 
 def restore(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="A backup, or any log.", show_default=False)],
+    src: Annotated[str, typer.Argument(metavar="SRC", help="A backup, any log, or a replica: nats://host,host,host/stream.", show_default=False)],
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="A directory that does not exist yet.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A directory that does not exist yet.",
+            show_default=False,
+            callback=options.directory_only,
+        ),
     ],
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:
-    """Make a log at PATH from the backup SRC, checking everything on the way.
+    """Make a log at PATH from the backup or the replica SRC, checking everything on the way.
 
-    PATH must not exist, or be an empty directory.
+    PATH must not exist, or be an empty directory. A replica is not changed, and gives all that it has.
     """
 
     async def verb() -> int:
         import dataclasses
 
+        from walsvc.cli.archive import progress
         from walsvc.log.backup import copy_log
 
-        copied = await copy_log(src, path, sparse=False, keys=options.keys_or_blind(key_file))
+        if src.startswith("nats://"):
+            from walsvc.engines.replication_restore import restore_replica
+
+            with progress("restoring") as step:
+                copied = await restore_replica(src, path, on_progress=step)
+        else:
+            copied = await copy_log(src, path, sparse=False, keys=options.keys_or_blind(key_file))
         if as_json:
             output.emit_json({"path": path, **dataclasses.asdict(copied)})
         else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tail(
-    path: options.LogPath,
+    path: options.LogTarget,
     count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many records from the end.")] = 10,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more and print them; Ctrl-C ends.")] = False,
     *,
@@ -36,7 +36,7 @@ def tail(
         import walsvc
         from walsvc.cli.printing import print_as_they_come, print_records
 
-        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
+        async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
             start = await start_of_last(log, count, chosen)
             if follow:
                 await print_as_they_come(log.follow(start, **chosen), form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from walsvc.cli import exits, options, output, runner
 
 
-def topics(path: options.LogPath, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
+def topics(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the topics with their counts and ranges.
 
     Works beside a program that is writing the log; shows what is durable.
@@ -15,7 +15,8 @@ def topics(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
         import walsvc
 
         rows = []
-        async with walsvc.open(path, read_only=True, keys=options.keys_of(key_file)) as log:
+        async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
+            await log.refresh()
             for name in log.topics():
                 topic = log.topic(name)
                 rows.append((name, await topic.count(), await topic.first_lsn(), await topic.last_lsn()))

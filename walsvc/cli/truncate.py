@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 
 
 def truncate(
-    path: options.LogPath,
+    path: options.LogTarget,
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
     *,
@@ -21,7 +21,7 @@ def truncate(
     """Drop records from either end.
 
     For good: --before keeps LSN and what follows, --after keeps LSN and what precedes.
-    Needs the log for itself: while another process writes it, this ends with "locked".
+    Needs the log for itself: while another process writes it, this ends with "locked". A served log is cut under its users.
     """
     if (before is None) == (after is None):
         raise typer.BadParameter("give either --before LSN or --after LSN")
@@ -29,11 +29,13 @@ def truncate(
     async def verb() -> int:
         import walsvc
 
-        # Opening for writing creates a log where there is none; opening for reading first says that there is none.
-        keys = options.keys_of(key_file)
-        async with walsvc.open(path, read_only=True, keys=keys):
-            pass
-        async with walsvc.open(path, disk=disk.value, keys=keys, **options.layout_of(path)) as log:
+        wished = options.writing(path, key_file)
+        if not options.is_url(path):
+            # Opening for writing creates a log where there is none; opening for reading first says that there is none.
+            async with walsvc.open(path, read_only=True, **options.keyed(key_file)):
+                pass
+            wished["disk"] = disk.value
+        async with walsvc.open(path, **wished) as log:
             was = log.next_lsn - log.first_lsn
             if before is not None:
                 await log.truncate_before(before)

@@ -43,6 +43,10 @@ class Write:
         self.tag = tag
 
 
+class TakenOver(OSError):
+    """A write was refused because another writer has taken the place over; nothing of it is stored."""
+
+
 class Disk(Protocol):
     """The contract that threads, uring and sim share (tests/contract/test_disk.py checks every line of it).
 

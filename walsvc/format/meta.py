@@ -14,6 +14,8 @@ key begins with "!": then the log needs a newer walsvc.
     positions   map         "<topic number>/<consumer>" -> next LSN to deliver; nil: the consumer was deleted
     holds       map         holder -> lowest LSN that it needs; nil: released
     purges      map         name of a purge mark -> LSN below which what matches is hidden; nil: the mark is gone; see purge.py
+    producers   bin         rows of requests of idempotent producers, see walsvc.format.producers; a change adds its rows
+    forgotten   int         in a snapshot: LSN of the last request of the producers that were forgotten
     summary     bin         in a SEAL group: the topics that have records in the segment, see encode_summary
     index       bin         in a SEAL group: places in the segment where a reader may begin, see walsvc.format.index
     newest      int         in a SEAL group: the highest timestamp of any record up to here, or higher
@@ -33,11 +35,12 @@ from typing import Any, NamedTuple
 import msgpack
 
 from walsvc.format.group import BadGroup
+from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
-    | {"index", "newest", "labels"}
+    | {"index", "newest", "labels", "producers", "forgotten"}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
@@ -66,6 +69,7 @@ class Metadata:
         counts, lasts: by topic number - 1, as of the snapshot.
         tally: what the groups since the snapshot add to them: the segment's own records by topic.
         positions, holds, purges: as on disk, without what was deleted, and marks that truncation has passed.
+        producers: the requests that are remembered.
     """
 
     truncated: int = 1
@@ -80,6 +84,7 @@ class Metadata:
     positions: dict[str, int] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
     purges: dict[str, int] = field(default_factory=dict)
+    producers: Producers = field(default_factory=Producers)
     _packed_topics: bytes | None = field(
         default=None, compare=False
     )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
@@ -98,6 +103,7 @@ class Metadata:
             self.topics, self.names, self._packed_topics = {}, [None], None
             self.tally, self.positions, self.holds, self.purges, self._marks = {}, {}, {}, {}, None
             self._topic_bytes = self._entry_bytes = 0
+            self.producers = Producers(forgotten=change.get("forgotten", 0))
             self.counts, self.lasts = decode_column(change.get("counts", b"")), decode_column(change.get("lasts", b""))
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
@@ -105,6 +111,8 @@ class Metadata:
         self.sealed = change.get("sealed", self.sealed)
         if "topics" in change:
             self._name(change["topics"])
+        if "producers" in change:
+            self.producers.apply(change["producers"])
         for key, state in (("positions", self.positions), ("holds", self.holds), ("purges", self.purges)):
             if key in change:
                 self._enter(state, change[key])
@@ -204,6 +212,7 @@ class Metadata:
             dict(self.positions),
             dict(self.holds),
             dict(self.purges),
+            self.producers.copy(),
             self._packed_topics,
             self._topic_bytes,
             self._entry_bytes,
@@ -215,7 +224,7 @@ class Metadata:
     @property
     def snapshot_bytes_max(self) -> int:
         """What `snapshot` has at most, without making one."""
-        return FRAME_BYTES + self._topic_bytes + self._entry_bytes
+        return FRAME_BYTES + self._topic_bytes + self._entry_bytes + self.producers.encoded_bytes
 
     def snapshot(self) -> bytes:
         """The whole state as a snapshot group's metadata; `fold` comes first."""
@@ -227,6 +236,8 @@ class Metadata:
             state["holds"] = self.holds
         if self.purges:
             state["purges"] = self.purges
+        if self.producers.windows or self.producers.forgotten:
+            state["producers"], state["forgotten"] = self.producers.encode(), self.producers.forgotten
         if not self.topics:
             return encode_map(state)
         state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)
@@ -245,10 +256,13 @@ def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
 
 
 def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
-    """Make one change of two: maps are joined, the later entry counts."""
+    """Make one change of two: maps are joined, the later entry counts; rows are added to rows."""
     for key, value in change.items():
         if isinstance(value, dict):
             into.setdefault(key, {}).update(value)
+        elif isinstance(value, bytes):
+            rows = into.setdefault(key, bytearray())
+            rows += value
         else:
             into[key] = value
 

@@ -15,6 +15,7 @@ from walsvc.errors import (
 )
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata, change_bytes_max, merge
+from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
 from walsvc.log.commit import Committer
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part
@@ -27,7 +28,7 @@ NO_LABELS = Labels()
 class Entry:
     """An append that is being accepted, or waits in the queue for room."""
 
-    __slots__ = ("batch", "future", "labels", "mode", "payloads", "size", "topic")
+    __slots__ = ("batch", "future", "labels", "mode", "payloads", "request", "size", "topic")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Entry:
         batch: bool,
         future: asyncio.Future[Any],
         topic: str | None = None,
+        request: Request | None = None,
     ) -> None:
         self.payloads = payloads
         self.mode = mode
@@ -45,6 +47,7 @@ class Entry:
         self.batch = batch
         self.future = future
         self.topic = topic  # by name: it gets its number when its first record is accepted
+        self.request = request  # of an idempotent producer: remembered with the records, in their group
         self.size = sum(map(len, payloads))
 
 
@@ -150,7 +153,8 @@ class Acceptor(Committer):
                 self._cut()
                 self._pump()
             need, relabel = entry.size + cost * count, 0
-            if not self._place(need + self._topic_bytes(entry)[0], rows=SUMMARY_ROW_BYTES if entry.topic else 0):
+            more = self._topic_bytes(entry)[0] + (REQUEST_BYTES if entry.request is not None else 0)
+            if not self._place(need + more, rows=SUMMARY_ROW_BYTES if entry.topic else 0):
                 return False
         self._add(entry, need + relabel, max(self._record_cost, cost))
         return True
@@ -161,6 +165,8 @@ class Acceptor(Committer):
         if self._new_key:
             return False
         name_bytes, rows = self._topic_bytes(entry)
+        if entry.request is not None:
+            name_bytes += REQUEST_BYTES
         in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - name_bytes
         if self._filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
@@ -206,6 +212,9 @@ class Acceptor(Committer):
         strict = entry.mode is Strict
         if (labels := self._labels_of(entry, group)) is not None:
             group.labels.update(zip(range(index, index + len(entry.payloads)), repeat(labels)))
+        if entry.request is not None:
+            row = Row(group.first_lsn + index, group.segment.id, offset, len(entry.payloads), 1)
+            self._note_request(group, entry.request, row)
         if entry.batch:
             group.gaps = True
             group.waiters.extend([None] * len(entry.payloads))
@@ -226,6 +235,12 @@ class Acceptor(Committer):
             self._arm_relaxed_timer()
         elif not self._commit_wanted:
             self._want_commit()
+
+    def _note_request(self, group: Group, request: Request, row: Row) -> None:
+        """Remember an accepted request, in memory and with its group."""
+        self._metadata.producers.note(request.producer, request.seq, request.done, row)
+        merge(group.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
+        group.reserved += REQUEST_BYTES
 
     def _arm_relaxed_timer(self) -> None:
         """Relaxed records wait for at most half the interval, which leaves the other half for the write itself."""

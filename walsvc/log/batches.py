@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from walsvc.errors import RecordTooLarge
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.meta import SUMMARY_ROW_BYTES
+from walsvc.format.producers import REQUEST_BYTES, Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.log.accept import Turn
 from walsvc.log.group import Group, Labels
@@ -40,7 +41,7 @@ class Start(NamedTuple):
 
 
 def start_batch(
-    writer: WalWriter, head: list[bytes], rest: Source, topic: str | None = None
+    writer: WalWriter, head: list[bytes], rest: Source, topic: str | None = None, request: Request | None = None
 ) -> asyncio.Task[BatchResult]:
     """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
 
@@ -49,22 +50,27 @@ def start_batch(
         head: payloads already taken from the source.
         rest: the others.
         topic: of every record.
+        request: of an idempotent producer, remembered with the batch's last group.
     """
     turn = writer._take_turn()  # now, not when the task begins to run: LSNs follow the order of the calls
-    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), topic))
+    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), topic, request))
     task.add_done_callback(turn.end)  # also when it is cancelled before it ran at all
     return task
 
 
 async def stream_batch(
-    writer: WalWriter, turn: Turn, pieces: AsyncGenerator[list[bytes], None], topic: str | None
+    writer: WalWriter,
+    turn: Turn,
+    pieces: AsyncGenerator[list[bytes], None],
+    topic: str | None,
+    request: Request | None = None,
 ) -> BatchResult:
     """See start_batch."""
     await turn.granted
     async with writer._maintenance, aclosing(pieces) as source:
         writer._spares.error = None  # a new attempt: what the last one met may be over
         labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
-        parts, durable = await place_batch(writer, source, labels)
+        parts, durable = await place_batch(writer, source, labels, request)
     turn.end()
     if durable is not None:
         await durable
@@ -110,7 +116,7 @@ async def every(source: Source) -> AsyncIterator[Any]:
 
 
 async def place_batch(
-    writer: WalWriter, source: AsyncIterator[list[bytes]], labels: Labels | None
+    writer: WalWriter, source: AsyncIterator[list[bytes]], labels: Labels | None, request: Request | None = None
 ) -> tuple[list[Part], asyncio.Future[None] | None]:
     """Give every chunk its group, one behind the source, because the last group must be known as the last.
 
@@ -135,6 +141,11 @@ async def place_batch(
                 durable = writer._create_future()
                 group.barriers.append((durable, None))
             fill(group, chunk, labels)
+            if following is None and request is not None:
+                count = group.first_lsn + len(chunk) - start.lsn
+                at = parts[0].offset if parts else group.offset + GROUP_HEADER_BYTES
+                row = Row(start.lsn, start.segment.id, at, count, len(parts) + 1)
+                writer._note_request(group, request, row)
             writer._cut()
             if following is None:
                 writer._batch_lsn = 0  # from here on the batch counts, and its end may be on disk any moment
@@ -164,7 +175,7 @@ def fill(group: Group, chunk: list[bytes], labels: Labels | None) -> None:
 async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels | None) -> Group:
     """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
     size = sum(map(len, chunk))
-    need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX)
+    need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX) + REQUEST_BYTES
     while True:
         if (terminal := writer._terminal()) is not None:
             raise terminal

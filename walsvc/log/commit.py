@@ -23,6 +23,7 @@ import heapq
 import os
 import time
 from abc import abstractmethod
+from bisect import bisect_left
 
 from walsvc.disk.base import Write
 from walsvc.errors import DurabilityLost
@@ -32,6 +33,7 @@ from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
 from walsvc.log.placing import Placing
 from walsvc.log.segments import Segment, install, tail_of
+from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
@@ -116,6 +118,10 @@ class Committer(Placing):
         group.buffer = None
         self._sync_us_last = int((time.perf_counter() - group.submitted_at) * 1e6)
         self._sync_us_total += self._sync_us_last
+        self._sync_us_counts[bisect_left(SYNC_US_BOUNDS, self._sync_us_last)] += 1
+        records = len(group.payloads)
+        self._group_records_counts[bisect_left(GROUP_RECORDS_BOUNDS, records)] += 1
+        self._group_records_total += records
         if error is not None:
             self._fail("a write or its sync failed", error, group.segment.id, group.offset, group.first_lsn)
         elif group.attached is not None and self._failure is None:
@@ -142,6 +148,11 @@ class Committer(Placing):
         self._pump()
         for head in durable:
             head.resolve(self._sync_us_last)
+        if durable:
+            last = durable[-1]
+            self._durable_place = (last.segment.id, last.offset + last.group_bytes)
+            if self._on_durable is not None:
+                self._on_durable()
         while self._barriers and self._barriers[0][0] <= self._durable_lsn:
             barrier = heapq.heappop(self._barriers)[2]
             if not barrier.done():

@@ -17,14 +17,19 @@ from collections import deque
 from collections.abc import Callable
 
 from walsvc.config import WalConfig
-from walsvc.disk.base import Disk
-from walsvc.errors import Closed, DurabilityLost, WalError
+from walsvc.disk.base import Disk, TakenOver
+from walsvc.errors import Closed, DurabilityLost, Fenced, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
 from walsvc.format.meta import Metadata, Tally
 from walsvc.log.buffer import BufferPool
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group
+from walsvc.log.replicated import Replicated
 from walsvc.log.segments import Segment, SparePipeline
+from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
+
+UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
+TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
 
 
 class Filling(ABC):
@@ -85,6 +90,9 @@ class Filling(ABC):
         self._pending_bytes = 0  # of groups that are cut but not durable
         self._rotation: asyncio.Task[None] | None = None
         self._on_rotation: Callable[[], None] | None = None  # called when a new segment has begun
+        self._durable_place = (segment.id, segment.end)  # the segment and the offset up to which groups are durable
+        self._on_durable: Callable[[], None] | None = None  # called when that has moved
+        self._replicated: Replicated | None = None
         self._barriers: list[tuple[int, int, asyncio.Future[int]]] = []
         self._tickets = itertools.count()
         self._start_filling(Group(segment, segment.end, next_lsn))
@@ -98,6 +106,9 @@ class Filling(ABC):
         self._group_records_max = 0
         self._sync_us_last = 0
         self._sync_us_total = 0
+        self._sync_us_counts = [0] * (len(SYNC_US_BOUNDS) + 1)
+        self._group_records_counts = [0] * (len(GROUP_RECORDS_BOUNDS) + 1)
+        self._group_records_total = 0
 
     # ---- placing
 
@@ -168,14 +179,17 @@ class Filling(ABC):
         """Terminal. The first failure counts, later ones are its echo."""
         if self._failure is not None:
             return
-        self._failure = DurabilityLost(
+        kind, hint = DurabilityLost, UNKNOWN_HINT
+        if isinstance(error, TakenOver):
+            kind, hint = Fenced, TAKEN_OVER_HINT
+        self._failure = kind(
             f"{what}: {error.strerror or error}",
             errno=error.errno or errno.EIO,
             path=self._disk.path,
             segment=segment,
             offset=offset,
             lsn=lsn,
-            hint="what was not acknowledged may or may not be on disk; close this log and open it again to find out",
+            hint=hint,
         )
         self._failure.__cause__ = error
         self._room = -1
@@ -200,7 +214,7 @@ class Filling(ABC):
         """The terminal failure as a new exception, so that tracebacks of many waiters do not pile up in one."""
         first = self._failure
         assert first is not None
-        error = DurabilityLost(
+        error = type(first)(
             first.message,
             errno=first.errno,
             path=first.path,

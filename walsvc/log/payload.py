@@ -14,6 +14,8 @@ from walsvc.errors import (
     RecordTooLarge,
 )
 
+PACKED_ITEMS_MAX = 8192  # msgpack allocates a list before its elements are there, on each of 1,024 levels
+
 
 def to_bytes(payload: object) -> bytes:
     """The payload as bytes of our own."""
@@ -39,3 +41,18 @@ def pack_attributes(attributes: Mapping[str, Any]) -> bytes:
     if len(packed) > ATTRIBUTES_BYTES_MAX:
         raise RecordTooLarge(f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}")
     return packed
+
+
+def check_packed(packed: bytes) -> None:
+    """Raise unless these are attributes as pack_attributes gives them: BadOption, RecordTooLarge.
+
+    They come from elsewhere, so what they announce is not believed: a list has PACKED_ITEMS_MAX elements at most.
+    """
+    if len(packed) > ATTRIBUTES_BYTES_MAX:
+        raise RecordTooLarge(f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}")
+    try:
+        value = msgpack.unpackb(packed, raw=False, max_array_len=PACKED_ITEMS_MAX, max_map_len=PACKED_ITEMS_MAX)
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise BadOption(f"the attributes are not msgpack: {error}") from None
+    if type(value) is not dict or not all(type(key) is str for key in value):
+        raise BadOption("attributes must be a map with string keys")

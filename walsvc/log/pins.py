@@ -11,6 +11,7 @@ from walsvc.format.meta import Metadata
 from walsvc.model import Pin
 
 PINS_SHOWN = 16  # in stats(), which must stay quick
+REPLICA_HOLD = "replica"  # name of the hold that keeps what is not replicated yet
 
 
 def pins_of(

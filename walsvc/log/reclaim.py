@@ -22,7 +22,7 @@ from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
 from walsvc.log.ending import NO_FLAGS
 from walsvc.log.filter import Filter
-from walsvc.log.pins import pins_of
+from walsvc.log.pins import REPLICA_HOLD, pins_of
 from walsvc.log.reader import Cursor
 from walsvc.log.records import Segments
 from walsvc.log.retention import check_before, drop_segments, to_the_end
@@ -177,8 +177,8 @@ class Reclaimer:
 
     async def _consumed_by_all(self) -> int:
         metadata = self._writer._metadata
-        if not metadata.positions and not metadata.holds:
-            return 0  # nobody has consumed anything
+        if not metadata.positions and not metadata.holds.keys() - {REPLICA_HOLD}:
+            return 0  # nobody has consumed anything; a replica holds what the log holds, so it goes with the log
         _, lowest = self._lowest_hold()
         target = self._boundary(lowest)
         while target > metadata.truncated:
@@ -293,7 +293,7 @@ class Reclaimer:
         topic = self._writer._metadata.names[int(number)]
         return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
-    def status(self) -> Retention:
+    def status(self, pins_max: int | None = None) -> Retention:
         """What is kept, who needs it, and what was dropped."""
         writer = self._writer
         segments, size, records = self._dropped
@@ -302,7 +302,7 @@ class Reclaimer:
             next_lsn=writer.next_lsn,
             segments=len(writer._segment_ids),
             bytes=sum(writer._segment_bytes.values()),
-            pins=pins_of(writer._metadata, writer.next_lsn, writer._segment_bytes),
+            pins=pins_of(writer._metadata, writer.next_lsn, writer._segment_bytes, pins_max),
             dropped_segments=segments,
             dropped_bytes=size,
             dropped_records=records,

@@ -19,6 +19,15 @@ class Part(NamedTuple):
     lengths: array[int]
 
 
+class Place(NamedTuple):
+    """Where some records stand, one behind the other: the first at `offset`."""
+
+    first_lsn: int
+    records: int
+    segment_id: int
+    offset: int
+
+
 class BatchResult(Sequence[AppendResult]):
     """The results of an atomic batch: an AppendResult for each record, in order. No object for each until it is asked for."""
 
@@ -28,6 +37,21 @@ class BatchResult(Sequence[AppendResult]):
         self._parts = parts
         self._durable = durable
         self._sync_us = sync_us
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the records are, a row for each group."""
+        return [Place(part.first_lsn, len(part.lengths), part.segment_id, part.offset) for part in self._parts]
+
+    @property
+    def durable(self) -> bool:
+        """Whether they are on stable storage."""
+        return self._durable
+
+    @property
+    def sync_us(self) -> int:
+        """Microseconds that the write and sync of their group took; 0 for Relaxed."""
+        return self._sync_us
 
     def __len__(self) -> int:
         return sum(len(part.lengths) for part in self._parts)

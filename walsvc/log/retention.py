@@ -165,6 +165,7 @@ def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
     holds = {name: lsn + 1 for name, at in metadata.holds.items() if at > lsn + 1}
     purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}
     metadata.apply({"positions": positions, "holds": holds, "purges": purges})
+    metadata.producers.cut(lsn)
     unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
     metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
     writer._summaries.forget()
@@ -252,4 +253,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     writer._segment_bytes[lsn + 1] = spare.file_bytes
     writer._segment = segment
     writer._durable_lsn = lsn
+    writer._durable_place = (segment.id, segment.end)
+    if writer._replicated is not None:
+        writer._replicated.rewind(lsn)
     writer._start_filling(Group(segment, segment.end, lsn + 1))

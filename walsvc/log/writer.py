@@ -18,9 +18,7 @@ from typing import Any
 
 from walsvc.config import WalConfig, between
 from walsvc.disk.base import Disk
-from walsvc.errors import (
-    RecordTooLarge,
-)
+from walsvc.errors import BadOption, RecordTooLarge
 from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
@@ -29,9 +27,10 @@ from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
 from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
+from walsvc.log.replicated import of_writer
 from walsvc.log.results import BatchResult
 from walsvc.log.segments import Segment
-from walsvc.model import AppendResult, Mode, Stats, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict
 
 
 class WalWriter(Ending):
@@ -57,6 +56,8 @@ class WalWriter(Ending):
         from walsvc.log.rekey import check_newest
 
         config = WalConfig.of(None, {**options, "read_only": False})
+        if config.replicate is not None:
+            raise BadOption("a WalWriter alone is not replicated", hint="walsvc.open(path, replicate=...)")
         check = partial(check_newest, config.keys)
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)
         async with releasing(disk):
@@ -77,7 +78,8 @@ class WalWriter(Ending):
         Args:
             payload: anything with the buffer protocol, 0 to max_record_bytes; it is copied unless it is bytes.
             mode: Strict answers when the record and all before it are on stable storage. Relaxed answers at once;
-                the record becomes durable within `relaxed_interval`.
+                the record becomes durable within `relaxed_interval`. Quorum answers when Strict does and the replica has
+                the record, too.
             type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
             attributes: labels, a msgpack-able map of at most 64 KiB encoded.
 
@@ -86,8 +88,9 @@ class WalWriter(Ending):
             before the record is accepted, nothing is written; later, the record stays and only the wait ends.
 
         Raises:
-            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; at once where the call
-            itself is wrong, through the future otherwise.
+            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; for Quorum also ReplicaLost,
+            and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
+            future otherwise.
         """
         if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
             length = len(payload)
@@ -108,6 +111,8 @@ class WalWriter(Ending):
                 if first:
                     self._want_commit()
                 return future
+        if mode is Quorum:
+            return of_writer(self).after(self.append(payload, Strict, type, attributes))
         return self._enter(self._single(payload, mode, type, attributes), wait=True)
 
     def append_nowait(
@@ -119,6 +124,9 @@ class WalWriter(Ending):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        if mode is Quorum:
+            replicated = of_writer(self)
+            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
         return self._enter(self._single(payload, mode, type, attributes), wait=False)
 
     def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> asyncio.Future[AppendResult]:
@@ -175,6 +183,8 @@ class WalWriter(Ending):
         self, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode, topic: str | None
     ) -> asyncio.Future[BatchResult]:
         """append_batch, to a topic or to none."""
+        if mode is Quorum:
+            return of_writer(self).after(self._append_batch(payloads, Strict, topic))
         self._check_call(mode)
         if isinstance(payloads, AsyncIterable):
             return start_batch(self, [], payloads, topic)
@@ -287,7 +297,22 @@ class WalWriter(Ending):
             key_id=None if self._segment.cipher is None else self._segment.cipher.key_id,
             double_write_uncovered=0 if double_write is None else double_write.uncovered,
             log_bytes=self._log_bytes,
+            sync_us_counts=tuple(self._sync_us_counts),
+            group_records_counts=tuple(self._group_records_counts),
+            group_records_total=self._group_records_total,
+            **self._replica_stats(),
         )
+
+    def _replica_stats(self) -> dict[str, Any]:
+        replicated = self._replicated
+        if replicated is None:
+            return {}
+        return {
+            "replicated_lsn": replicated.lsn,
+            "replica_records": max(self._durable_lsn - replicated.lsn, 0),
+            "replica_bytes": replicated.behind_bytes(),
+            "replica_state": replicated.state,
+        }
 
 
 WRITERS: weakref.WeakSet[WalWriter] = weakref.WeakSet()

@@ -65,11 +65,19 @@ class Registry:
         for key in sorted(self._writer._metadata.positions):
             number, name = parse_key(key)
             if number == self._number:
-                found.append(await self._status(number, name, key))
+                found.append(await self._status(number, name, key, await self._log._settled()))
         return found
 
-    async def _status(self, number: int, name: str, key: str) -> ConsumerStatus:
-        limit = await self._log._settled()
+    async def status(self, name: str) -> ConsumerStatus | None:
+        """One consumer, None where there is none. For onlookers: unlike list() it makes nothing durable, and what is still to be
+        written is not counted in the lag."""
+        self._writer._check_open()
+        number = self._number
+        if number is None or key_of(number, name) not in self._writer._metadata.positions:
+            return None
+        return await self._status(number, name, key_of(number, name), self._writer.durable_lsn + 1)
+
+    async def _status(self, number: int, name: str, key: str, limit: int) -> ConsumerStatus:
         position = self._writer._metadata.positions.get(key, limit)
         lag: int | None = None
         if position >= self._log.first_lsn and number == WHOLE_LOG:

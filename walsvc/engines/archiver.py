@@ -1,0 +1,86 @@
+"""Archiving in the background: a task beside an open log that stores each segment once it is sealed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from walsvc.config import between
+from walsvc.engines.archive import HOLD, Archive
+from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+
+RETRY_SECONDS_MAX = 60.0
+logger = logging.getLogger("walsvc.archive")
+
+
+class Archiver:
+    """Stores the sealed segments of an open log as long as it runs.
+
+    A store that cannot be reached is tried again, ever more slowly; what is not archived yet stays in the log meanwhile, by
+    the hold "archive". Damage ends it: that needs somebody to look.
+
+    Attributes:
+        archived_lsn: every record below it is archived.
+        error: what the last attempt met; None when it went well.
+    """
+
+    def __init__(self, log: Log, archive: Archive, interval: float = 1.0) -> None:
+        """interval: seconds between two looks at the log for a segment that was sealed, 0.001 to 3600."""
+        between("interval", interval, 0.001, 3600.0)
+        self._log = log
+        self._archive = archive
+        self._interval = interval
+        self._task: asyncio.Task[None] | None = None
+        self.archived_lsn = log.holds().get(HOLD, log.first_lsn)
+        self.error: WalError | None = None
+
+    @property
+    def behind(self) -> int:
+        """Records that are durable and not archived, those of the active segment included."""
+        return max(self._log.durable_lsn + 1 - self.archived_lsn, 0)
+
+    @property
+    def state(self) -> str:
+        """ "running", "retrying" or "stopped"."""
+        if self._task is None or self._task.done():
+            return "stopped"
+        return "running" if self.error is None else "retrying"
+
+    async def __aenter__(self) -> Archiver:
+        if self._log.first_lsn <= self.archived_lsn and HOLD not in self._log.holds():
+            await self._log.hold(HOLD, self.archived_lsn)  # before the first segment can be dropped
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None, "__aexit__ without __aenter__"
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        pause, seen = self._interval, -1
+        while True:
+            newest = self._log.segment_ids()[-1]
+            if newest != seen or self.error is not None:
+                try:
+                    await self._archive.push(self._log)
+                    seen, self.error, pause = newest, None, self._interval
+                    self.archived_lsn = max(self.archived_lsn, newest)
+                except (Closed, DurabilityLost) as error:
+                    self.error = error
+                    return
+                except Corruption as error:
+                    self.error = error
+                    logger.error("archiving stopped: %s", error)
+                    return
+                except WalError as error:
+                    self.error = error
+                    pause = min(max(pause * 2, 1.0), RETRY_SECONDS_MAX)
+                    logger.warning("archiving is tried again in %g s: %s", pause, error)
+            await asyncio.sleep(pause)

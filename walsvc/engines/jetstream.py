@@ -1,0 +1,66 @@
+"""walsvc.open("nats://h1:4222,h2:4222,h3:4222/stream"): a log that a NATS JetStream cluster keeps."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from walsvc.config import WalConfig
+from walsvc.disk.base import TakenOver
+from walsvc.engines.jetstream_checks import check_durability, ensure_stream
+from walsvc.engines.jetstream_disk import JetStreamDisk
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url, split_options
+from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_takeover import survey, take_over
+from walsvc.errors import Fenced, PathError
+
+
+def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> Callable[[], Awaitable[Any]]:
+    """Check the address and the options at once (BadOption); returns what opens the log.
+
+    Args:
+        url: nats://[user:password@]host[:port],.../stream
+        config: the log's options; None: the defaults, with segments of 8 MiB.
+        options: single options of the log (WalConfig) and of the engine (JetStreamOptions).
+
+    The function that is returned raises PathError: no server answers, or the stream is no place for a log. Corruption: a
+    message that opening needs is damaged or missing. Fenced: somebody else keeps taking the stream over.
+    """
+    address = parse_url(url)
+    whole, own = split_options(config, options)
+    return partial(open_log, address, whole, own)
+
+
+async def open_log(address: Address, config: WalConfig, options: JetStreamOptions) -> Any:
+    """The open log."""
+    from walsvc.api import open_on
+
+    disk = await open_disk(address, options, read_only=config.read_only)
+    try:
+        return await open_on(disk, disk.fit(config))
+    except PathError as error:
+        if isinstance(error.__cause__, TakenOver):
+            raise Fenced(
+                "another writer has taken the stream over while it was opened", path=disk.path, errno=errno.ESTALE
+            ) from error
+        raise
+
+
+async def open_disk(address: Address, options: JetStreamOptions, *, read_only: bool) -> JetStreamDisk:
+    """Connect, check the stream and its servers, and take it over (or only read what is there)."""
+    login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
+    if address.user is not None:
+        login |= {"user": address.user, "password": address.password}
+    client = await connect(address, options, **login)
+    try:
+        stream = Stream(client, address, options)
+        info = await ensure_stream(stream, options, create=not read_only)
+        durability = await check_durability(stream, info, address, options)
+        directory, publisher, last = await (survey(stream) if read_only else take_over(stream))
+        first = info["state"]["first_seq"]
+        return JetStreamDisk(stream, directory, publisher, words=durability.words, last=last, first=first)
+    except BaseException:
+        await client.close()
+        raise

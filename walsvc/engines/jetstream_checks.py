@@ -1,0 +1,255 @@
+"""What a stream and its servers must be, so that an acknowledgement means what it means on a disk.
+
+Read once, when the log is opened: nobody tells when an operator changes a server later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
+from walsvc.engines.jetstream_stream import ApiError, Stream, connect
+from walsvc.errors import BadOption, PathError
+
+VERSION_MIN = (2, 11)  # direct reads in batches, sync_always in what a server says of itself
+REPLICAS_MIN = 3  # a quorum survives the loss of any one server
+MONITOR_SECONDS = 3.0
+DUPLICATE_WINDOW_NS = 120_000_000_000
+SYNC_LINE = "jetstream { sync_interval: always }"
+SYSTEM_VARZ = "$SYS.REQ.SERVER.PING.VARZ"
+
+# what the stream must say, what a log does with it otherwise, and the command that changes it
+DEMANDS: tuple[tuple[str, Any, str, str], ...] = (
+    (
+        "storage",
+        "file",
+        "keeps its messages in memory",
+        "make it anew with file storage: nats stream add {0} --storage=file",
+    ),
+    (
+        "retention",
+        "limits",
+        "drops what its consumers have seen",
+        "make it anew: nats stream add {0} --retention=limits",
+    ),
+    ("discard", "new", "discards old messages when it is full", "nats stream edit {0} --discard=new"),
+    ("max_age", 0, "discards messages when they are old", "nats stream edit {0} --max-age=0"),
+    ("max_msgs", -1, "has a limit of messages", "nats stream edit {0} --max-msgs=-1"),
+    (
+        "max_msgs_per_subject",
+        -1,
+        "has a limit of messages for a subject",
+        "nats stream edit {0} --max-msgs-per-subject=-1",
+    ),
+    ("max_msg_size", -1, "has a limit for the size of a message", "nats stream edit {0} --max-msg-size=-1"),
+    ("allow_direct", True, "does not let its messages be read directly", "nats stream edit {0} --allow-direct"),
+    ("deny_purge", False, "does not let old messages be purged", "make it anew without --deny-purge"),
+    ("no_ack", False, "does not acknowledge", "nats stream edit {0} --ack"),
+    ("sealed", False, "is sealed", "restore a copy of it into a new stream"),
+    ("allow_rollup_hdrs", False, "lets a message replace older ones", "nats stream edit {0} --no-allow-rollup"),
+    ("allow_msg_ttl", False, "lets messages expire", "make it anew without --allow-msg-ttl"),
+    ("persist_mode", "default", "acknowledges before it has stored", "make it anew with --persist-mode=default"),
+    ("mirror", None, "mirrors another one", "use a stream of its own"),
+    ("sources", None, "takes messages from other ones", "use a stream of its own"),
+)
+ABSENT = {
+    "max_msgs_per_subject": -1,
+    "max_msg_size": -1,
+    "persist_mode": "default",
+    "mirror": None,
+    "sources": None,
+    "max_age": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What an acknowledgement of the stream is worth. `words` for stats(); `weak`: it is less than a log demands."""
+
+    words: str
+    weak: bool
+
+
+def new_stream(stream: Stream, replicas: int) -> dict[str, Any]:
+    """The configuration of a stream that a log is kept in."""
+    return {
+        "name": stream.name,
+        "subjects": [stream.subject],
+        "description": "a walsvc log; its messages are of walsvc's own format",
+        "num_replicas": replicas,
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "allow_direct": True,
+        "deny_delete": True,
+        "duplicate_window": DUPLICATE_WINDOW_NS,
+    }
+
+
+async def ensure_stream(stream: Stream, options: JetStreamOptions, *, create: bool) -> dict[str, Any]:
+    """The stream's info, after making it if it is missing. Raises PathError where it is no place for a log."""
+    check_version(stream)
+    info = await stream.info()
+    if info is None and not create:
+        raise PathError(
+            "there is no such stream", path=stream.path, hint="check the name; opened for writing, it is made"
+        )
+    if info is None:
+        try:
+            info = await stream.ask(f"STREAM.CREATE.{stream.name}", new_stream(stream, options.replicas))
+        except ApiError as error:
+            raise stream.refused(error) from None
+    check_config(stream, info["config"])
+    return info
+
+
+def check_version(stream: Stream) -> None:
+    """Raise PathError where the server does not answer direct reads in batches, and so could not be read."""
+    version = stream.client.connected_server_version
+    if (version.major, version.minor) < VERSION_MIN:
+        raise PathError(
+            f"the server is nats-server {version.major}.{version.minor}",
+            path=stream.path,
+            expected=".".join(map(str, VERSION_MIN)) + " or later",
+            hint="upgrade nats-server",
+        )
+
+
+def check_config(stream: Stream, config: dict[str, Any]) -> None:
+    """Raise PathError where the stream's configuration would let records be lost. Replicas are judged elsewhere."""
+    for name, wanted, wrong, change in DEMANDS:
+        found = config.get(name, ABSENT.get(name, False))
+        if found != wanted and not (wanted is None and not found) and not (wanted == -1 and found == 0):
+            raise PathError(
+                f"stream {stream.name} {wrong}: it is no place for a log",
+                path=stream.path,
+                expected=f"{name}: {json.dumps(wanted)}",
+                actual=json.dumps(found),
+                hint=change.format(stream.name),
+            )
+    if config.get("subjects") != [stream.subject]:
+        raise PathError(
+            f"stream {stream.name} was not made for a log of that name",
+            path=stream.path,
+            expected=f"subjects: [{stream.subject}]",
+            actual=config.get("subjects"),
+            hint="use another stream's name; a missing one is made",
+        )
+
+
+async def check_durability(
+    stream: Stream, info: dict[str, Any], address: Address, options: JetStreamOptions
+) -> Durability:
+    """Whether an acknowledgement means that a majority of at least three servers has synced. PathError where it does not,
+    unless `allow_unsynced`."""
+    replicas = info["config"]["num_replicas"]
+    peers = peers_of(info)
+    if replicas < REPLICAS_MIN and not options.allow_unsynced:
+        raise PathError(
+            f"stream {stream.name} has {replicas} replicas: it does not survive the loss of a server",
+            path=stream.path,
+            expected=f"num_replicas: {REPLICAS_MIN} or more",
+            actual=replicas,
+            hint=f"nats stream edit {stream.name} --replicas={REPLICAS_MIN}",
+        )
+    syncing = await ask_servers(address, options)
+    unsynced = sorted(name for name in peers if syncing.get(name) is False)
+    unknown = sorted(name for name in peers if name not in syncing)
+    if unsynced and not options.allow_unsynced:
+        raise PathError(
+            f"{servers(unsynced)} of stream {stream.name} acknowledges before it has synced: a power cut can lose records",
+            path=stream.path,
+            expected=SYNC_LINE,
+            actual="sync_always: false",
+            hint=f"put this line into the configuration of each server and restart one after the other: {SYNC_LINE}",
+        )
+    if unknown and not options.allow_unsynced:
+        raise PathError(
+            f"nobody tells whether {servers(unknown)} of stream {stream.name} syncs before it acknowledges",
+            path=stream.path,
+            expected=SYNC_LINE,
+            hint=f"monitor=[...] with the servers' monitoring URLs (http_port: {MONITOR_PORT} in their configuration), or "
+            "system_user= and system_password= of the system account; allow_unsynced=True opens it all the same",
+        )
+    words = f"acknowledged by a majority of {replicas}"
+    if unsynced or unknown or replicas < REPLICAS_MIN:
+        words += f", NOT known to be synced by {servers(unsynced + unknown)}" if unsynced or unknown else ""
+        return Durability(words + " (allow_unsynced)", weak=True)
+    return Durability(f"{words}, each of which syncs always", weak=False)
+
+
+def servers(names: list[str]) -> str:
+    """Names in words."""
+    return ("server " if len(names) == 1 else "servers ") + ", ".join(names)
+
+
+def peers_of(info: dict[str, Any]) -> list[str]:
+    """Names of the servers that hold the stream."""
+    cluster = info.get("cluster") or {}
+    return [name for name in (cluster.get("leader"), *(each["name"] for each in cluster.get("replicas") or ())) if name]
+
+
+async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, bool]:
+    """Which servers sync always, by name, as far as anybody tells."""
+    if options.system_user is not None or options.system_credentials is not None:
+        return await ask_system(address, options)
+    urls = options.monitor
+    if urls is None:
+        urls = [f"http://{host}:{MONITOR_PORT}" for host in address.hosts]
+    answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url) for url in urls))
+    return dict(filter(None, map(sync_of, answers)))
+
+
+async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, bool]:
+    """Ask all servers over the system account."""
+    login: dict[str, Any] = {"user_credentials": options.system_credentials}
+    if options.system_user is not None:
+        login = {"user": options.system_user, "password": options.system_password}
+    client = await connect(address, options, **login)
+    found: dict[str, bool] = {}
+    try:
+        from nats.errors import Error
+
+        inbox = client.new_inbox()
+        replies = await client.subscribe(inbox)
+        await client.publish(SYSTEM_VARZ, b"", reply=inbox)
+        patience = MONITOR_SECONDS  # for the first answer; the others are as near
+        with contextlib.suppress(Error, TimeoutError):
+            while True:
+                reply = await replies.next_msg(timeout=patience)
+                answer = json.loads(reply.data or b"{}").get("data")
+                if (one := sync_of(answer)) is not None:
+                    found[one[0]] = one[1]
+                patience = MONITOR_SECONDS / 4
+    finally:
+        await client.close()
+    return found
+
+
+def read_varz(url: str) -> dict[str, Any] | None:
+    """What a server's monitoring port says; None when it does not answer."""
+    if not url.startswith(("http://", "https://")):
+        raise BadOption(f"monitor={url!r} is no URL", hint=f"http://host:{MONITOR_PORT}")
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/varz", timeout=MONITOR_SECONDS) as reply:
+            answer: dict[str, Any] = json.load(reply)
+            return answer
+    except (OSError, ValueError):
+        return None
+
+
+def sync_of(varz: dict[str, Any] | None) -> tuple[str, bool] | None:
+    """Name of a server, and whether it syncs always; None where it has no JetStream."""
+    config = ((varz or {}).get("jetstream") or {}).get("config")
+    if varz is None or not config:
+        return None
+    return varz["server_name"], config.get("sync_always") is True

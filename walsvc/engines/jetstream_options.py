@@ -1,0 +1,121 @@
+"""The address of a log in JetStream, and what only that engine has options for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from walsvc.config import MIB, WalConfig, between, one_of
+from walsvc.errors import BadOption
+
+SCHEME = "nats"
+CLIENT_PORT = 4222
+MONITOR_PORT = 8222
+SEGMENT_BYTES = 8 * MIB  # opening reads the newest segment over the network, so segments are smaller than on a disk
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")  # NATS forbids blanks, dots, wildcards and path separators
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a URL says.
+
+    Attributes:
+        servers: "nats://host:port" of each server.
+        stream: name of the stream.
+        user, password: None where the URL has none.
+    """
+
+    servers: tuple[str, ...]
+    stream: str
+    user: str | None = None
+    password: str | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Host names or addresses, IPv6 in brackets."""
+        return tuple(each.removeprefix(f"{SCHEME}://").rpartition(":")[0] for each in self.servers)
+
+    def __str__(self) -> str:
+        """The URL without the password, for messages."""
+        return f"{SCHEME}://{','.join(each.removeprefix(f'{SCHEME}://') for each in self.servers)}/{self.stream}"
+
+
+def parse_url(url: str) -> Address:
+    """The address in `nats://[user:password@]host[:port][,host[:port]...]/stream`. Raises BadOption."""
+    shape = "nats://host:4222,host:4222,host:4222/stream"
+    scheme, found, rest = url.partition("://")
+    place, slash, stream = rest.partition("/")
+    if scheme != SCHEME or not found or not slash:
+        raise BadOption("the address of a log in JetStream has a scheme, servers and a stream", hint=shape)
+    if not STREAM_NAME.fullmatch(stream):
+        raise BadOption(f"{stream!r} is no name for a stream", hint='1 to 200 letters, digits, "_" and "-"')
+    login, _, hosts = place.rpartition("@")
+    user, _, password = login.partition(":")
+    servers = []
+    for each in hosts.split(","):
+        try:
+            parts = urlsplit(f"//{each}")
+            port = parts.port or CLIENT_PORT
+        except ValueError as error:
+            raise BadOption(f"{each!r} is no server: {error}", hint=shape) from None
+        if not parts.hostname or parts.path or parts.username is not None:
+            raise BadOption(f"{each!r} is no server", hint=shape)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        servers.append(f"{SCHEME}://{host}:{port}")
+    return Address(tuple(servers), stream, unquote(user) or None, unquote(password) or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JetStreamOptions:
+    """What `walsvc.open("nats://...")` takes beside the options of every log.
+
+    Attributes:
+        replicas: of a stream that is created, 3 or 5. One that exists keeps its own, at least 3.
+        allow_unsynced: open also where servers do not sync every write, where nobody can tell whether they do, and where
+            there are fewer than three replicas. stats() says so.
+        monitor: URLs of the servers' monitoring ports, which tell whether they sync; None: port 8222 of each host in the
+            address.
+        system_user, system_password, system_credentials: a login of the system account (a name and a password, or the path
+            of a credentials file), which is asked instead of the monitoring ports.
+        credentials: path of a NATS credentials file.
+        token: instead of a user and a password in the address.
+        tls: for TLS connections.
+        timeout: seconds, 1 to 3600, that opening, or one commit, may take altogether while servers fail and come back;
+            after that the log has lost its durability, or cannot be opened.
+    """
+
+    replicas: int = 3
+    allow_unsynced: bool = False
+    monitor: Sequence[str] | None = None
+    system_user: str | None = None
+    system_password: str | None = None
+    system_credentials: str | None = None
+    credentials: str | None = None
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        one_of("allow_unsynced", self.allow_unsynced, (True, False))
+        between("replicas", self.replicas, 1 if self.allow_unsynced else 3, 5)
+        between("timeout", self.timeout, 1.0, 3600.0)
+
+
+OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(JetStreamOptions))
+
+
+def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[WalConfig, JetStreamOptions]:
+    """The log's options and the engine's. Raises BadOption for an unknown one, or one that means nothing here."""
+    options = JetStreamOptions(**{name: value for name, value in overrides.items() if name in OPTION_NAMES})
+    others = {name: value for name, value in overrides.items() if name not in OPTION_NAMES}
+    if config is None:
+        others.setdefault("segment_bytes", SEGMENT_BYTES)
+    whole = WalConfig.of(config, others)
+    if whole.namespace is not None:
+        raise BadOption("a log in JetStream has no namespaces", hint="give each log a stream of its own")
+    return whole, options

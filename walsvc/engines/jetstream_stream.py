@@ -1,0 +1,291 @@
+"""A stream as a log uses it: requests that are repeated while the cluster elects a leader, and checked messages.
+
+Everything goes over plain NATS requests (the JetStream API's subjects and JSON, ADR-1, ADR-31), because batched direct
+reads and the fields that matter here are not in the client's own classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from walsvc.config import MIB
+from walsvc.engines.jetstream_message import BadMessage, Kind, Message, decode_message
+from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.errors import BadOption, Corruption, PathError, UnsupportedFormat
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+logger = logging.getLogger("walsvc.jetstream")
+REQUEST_SECONDS = 2.0  # of one attempt; a leader that does not answer by then is probably gone
+CONNECT_SECONDS = 2
+PAUSE_SECONDS = 0.05  # between two attempts
+BATCH_MESSAGES = 256  # read by one request
+BATCH_BYTES = 4 * MIB
+NOT_FOUND, NO_MESSAGE = 10059, 10037  # JetStream's error codes: no such stream, no such message
+ENVELOPE_BYTES = 1024  # what NATS headers and our own take of a message at most
+PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
+
+
+class ApiError(Exception):
+    """JetStream answered a request with an error."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("description", "unknown error")))
+        self.code = int(error.get("err_code", 0))
+        self.status = int(error.get("code", 0))
+
+
+async def connect(address: Address, options: JetStreamOptions, **login: Any) -> Client:
+    """A connection to one of the servers that comes back by itself. Raises PathError."""
+    try:
+        from nats.aio.client import Client
+        from nats.errors import Error
+    except ImportError as error:
+        raise BadOption(
+            "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
+        ) from error
+    client, last = Client(), [Exception("no server answered")]
+
+    async def note(error: Exception) -> None:
+        last[0] = error
+        logger.debug("%s: %s", address, error)
+
+    try:
+        async with asyncio.timeout(options.timeout):
+            await client.connect(
+                list(address.servers),
+                name="walsvc",
+                error_cb=note,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # fractions work
+                connect_timeout=CONNECT_SECONDS,
+                ping_interval=5,
+                pending_size=PENDING_BYTES,
+                tls=options.tls,
+                **login,
+            )
+    except (OSError, Error) as error:  # TimeoutError is an OSError
+        with contextlib.suppress(Exception):
+            await client.close()
+        reason = last[0] if isinstance(error, TimeoutError) else error
+        raise PathError(
+            f"no NATS server could be reached: {reason or type(reason).__name__}",
+            path=str(address),
+            hint="check the addresses, the login, and that the servers run",
+        ) from error
+    return client
+
+
+class Stream:
+    """Requests to one stream. Attributes: name, path (for messages), client, stream_id (None until a message was read)."""
+
+    def __init__(self, client: Client, address: Address, options: JetStreamOptions) -> None:
+        self.client = client
+        self.name = address.stream
+        self.path = str(address)
+        self.timeout = options.timeout
+        self.stream_id: int | None = None
+        self.bytes_read = 0
+
+    @property
+    def subject(self) -> str:
+        """What the log's messages are published to."""
+        return f"walsvc.{self.name}"
+
+    # ---- requests
+
+    async def ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A JetStream API request, repeated until there is an answer. Raises ApiError for an error that will stay, and
+        PathError when nobody answers in time."""
+        from nats.errors import Error
+
+        payload = json.dumps(body).encode() if body else b""
+        reason: object = "no answer"
+        try:
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    try:
+                        reply = await self.client.request(f"$JS.API.{verb}", payload, timeout=REQUEST_SECONDS)
+                        answer: dict[str, Any] = json.loads(reply.data)
+                        if "error" not in answer:
+                            return answer
+                        error = ApiError(answer["error"])
+                        if error.status != 503:
+                            raise error
+                        reason = error
+                    except Error as lost:
+                        reason = lost
+                    await asyncio.sleep(PAUSE_SECONDS)
+        except TimeoutError:
+            raise self.unavailable(reason) from None
+
+    def unavailable(self, reason: object) -> PathError:
+        """Nobody answered in time."""
+        return PathError(
+            f"JetStream did not answer for {self.timeout} s: {reason or type(reason).__name__}",
+            path=self.path,
+            hint="a quorum of the stream's servers must be up, with JetStream enabled for this account",
+        )
+
+    async def info(self) -> dict[str, Any] | None:
+        """The stream's configuration and state, None when there is no such stream."""
+        try:
+            return await self.ask(f"STREAM.INFO.{self.name}")
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise self.refused(error) from None
+
+    async def extent(self) -> tuple[int, int]:
+        """First and last sequence; (0, 0): nothing was ever published. First is above last when all was purged."""
+        info = await self.info()
+        if info is None:
+            raise PathError("the stream is gone", path=self.path, hint="somebody deleted it; restore a copy")
+        state = info["state"]
+        return state["first_seq"], state["last_seq"]
+
+    def refused(self, error: ApiError) -> PathError:
+        """JetStream refused a request."""
+        return PathError(
+            f"JetStream refused: {error}", path=self.path, hint="see the servers' logs, and the account's limits"
+        )
+
+    async def purge_before(self, sequence: int) -> None:
+        """Drop the messages below `sequence`."""
+        try:
+            await self.ask(f"STREAM.PURGE.{self.name}", {"seq": sequence})
+        except ApiError as error:
+            raise self.refused(error) from None
+
+    # ---- reading
+
+    async def stored(self, sequence: int) -> bytes | None:
+        """The message's bytes as the stream's leader has them, unchecked; None: there is none at that sequence."""
+        try:
+            answer = await self.ask(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
+        except ApiError as error:
+            if error.code == NO_MESSAGE or error.status == 404:
+                return None
+            raise self.refused(error) from None
+        return base64.b64decode(answer["message"].get("data", ""))
+
+    async def message(self, sequence: int) -> Message:
+        """One checked message, from the leader. Raises Corruption where it is missing or damaged."""
+        data = await self.stored(sequence)
+        if data is None:
+            raise self.corruption(sequence, "it is missing")
+        try:
+            message = decode_message(data, stream_id=self.stream_id, sequence=sequence)
+        except BadMessage as error:
+            raise self.bad(sequence, error) from None
+        self.stream_id = message.stream_id
+        return message
+
+    async def raw(self, first: int, last: int) -> AsyncIterator[Message]:
+        """The messages from `first` to `last`, each checked by itself. Raises Corruption for one that is missing or damaged."""
+        got = await self._batch(first, last - first + 1)
+        for sequence in range(first, last + 1):
+            checked = await self._checked(sequence, got.get(sequence), None)
+            if isinstance(checked, BadMessage):
+                raise self.bad(sequence, checked)
+            yield checked
+
+    async def scan(
+        self, first: int, last: int, before: Message | None = None
+    ) -> AsyncIterator[tuple[int, Message | BadMessage]]:
+        """The messages from `first` to `last` in order, each with its sequence, checked also against the one before (`before`
+        is the one before the first, where that is known).
+
+        Any of the stream's servers may answer. What one of them does not have, or has damaged, the leader is asked for. What
+        is missing or damaged there as well comes as a BadMessage. What does not count because the stream was claimed comes as
+        a claim.
+        """
+        following = first
+        while following <= last:
+            count = min(BATCH_MESSAGES, last - following + 1)
+            got = await self._batch(following, count)
+            for sequence in range(following, max([*got, following]) + 1):
+                checked = await self._checked(sequence, got.get(sequence), before)
+                before = checked if isinstance(checked, Message) else None
+                following = sequence + 1
+                yield sequence, checked
+
+    async def _checked(self, sequence: int, data: bytes | None, before: Message | None) -> Message | BadMessage:
+        """The message in `data`, or as the leader has it, or what is wrong with it."""
+        for attempt in ("any", "leader"):
+            if attempt == "leader":
+                data = await self.stored(sequence)
+            if data is None:
+                wrong = BadMessage("it is missing")
+                continue
+            try:
+                message = decode_message(data, stream_id=self.stream_id, sequence=sequence)
+                self.stream_id = message.stream_id
+                return message if before is None else following_on(message, before)
+            except BadMessage as error:
+                wrong = error
+        return wrong
+
+    async def _batch(self, first: int, count: int) -> dict[int, bytes]:
+        """Messages by one direct read, as far as the server that answers has them; none on any trouble."""
+        from nats.errors import Error
+
+        got: dict[int, bytes] = {}
+        request = json.dumps({"seq": first, "batch": count, "max_bytes": BATCH_BYTES}).encode()
+        with contextlib.suppress(Error, TimeoutError):
+            inbox = self.client.new_inbox()
+            replies = await self.client.subscribe(inbox)
+            try:
+                await self.client.publish(f"$JS.API.DIRECT.GET.{self.name}", request, reply=inbox)
+                while (sequence := sequence_of(reply := await replies.next_msg(timeout=REQUEST_SECONDS))) is not None:
+                    if sequence < first + count:
+                        got[sequence] = reply.data
+                        self.bytes_read += len(reply.data)
+            finally:
+                await replies.unsubscribe()
+        return got
+
+    # ---- errors
+
+    def corruption(self, sequence: int, reason: str, **where: Any) -> Corruption:
+        """The error for a message that is missing or damaged."""
+        return Corruption(
+            f"message {sequence} of stream {self.name}: {reason}",
+            path=self.path,
+            hint="acknowledged data is damaged; nothing was changed. Compare the stream's servers, or restore a copy",
+            **where,
+        )
+
+    def bad(self, sequence: int, error: BadMessage, **where: Any) -> Corruption | UnsupportedFormat:
+        """The error for a message that is not valid."""
+        if error.newer:
+            return UnsupportedFormat(
+                f"message {sequence} of stream {self.name}: {error.reason}", path=self.path, hint="upgrade walsvc"
+            )
+        return self.corruption(sequence, error.reason, **where)
+
+
+def following_on(message: Message, before: Message) -> Message:
+    """The message as it counts behind the one before it. Raises BadMessage: rule 5 of a valid message."""
+    opens = message.kind == Kind.DIRECTORY and message.part == 0 and message.epoch > before.epoch
+    if message.kind == Kind.CLAIM or (before.kind == Kind.CLAIM and not opens):
+        return message._replace(kind=Kind.CLAIM, epoch=before.epoch)
+    if message.previous_crc != before.header_crc or not (opens or message.epoch == before.epoch):
+        raise BadMessage("it does not follow the message before it")
+    return message
+
+
+def sequence_of(reply: Msg) -> int | None:
+    """The sequence of a message that was read directly; None for the mark of a batch's end, and for an error."""
+    headers = reply.headers or {}
+    if "Nats-Sequence" not in headers:
+        return None
+    return int(headers["Nats-Sequence"])

@@ -1,0 +1,204 @@
+"""Taking a stream over, or finding out what is in it.
+
+Opening for writing reads the newest directory and what follows it, and publishes a directory with a higher epoch at the very
+next sequence. If anything came in between, the stream refuses it; opening then claims the next sequence, whatever it is,
+and looks again. From then on nothing of the former writer finds its place in the stream: it gets Fenced at its next append.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from walsvc.disk.base import TakenOver
+from walsvc.engines.jetstream_directory import Directory
+from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
+from walsvc.engines.jetstream_publish import Publisher
+from walsvc.engines.jetstream_stream import ENVELOPE_BYTES, PAUSE_SECONDS, REQUEST_SECONDS, Stream
+from walsvc.errors import Corruption, PathError, WalTimeout
+
+Found = tuple[Directory, Publisher | None, int]
+
+
+async def take_over(stream: Stream, approve: Callable[[Directory], Awaitable[object]] | None = None) -> Found:
+    """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it.
+    `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
+    try:
+        async with asyncio.timeout(stream.timeout):
+            while True:
+                found = await look(stream)
+                if approve is not None:
+                    await approve(found.directory)
+                if found.newest is not None and found.claims < WINDOW:
+                    await claim(stream, WINDOW - found.claims)
+                    continue
+                publisher = publisher_behind(stream, found)
+                await publisher.start()
+                try:
+                    refused = await announce(stream, publisher, found.directory)
+                except BaseException:
+                    await publisher.abort()
+                    raise
+                if refused is None:
+                    return found.directory, publisher, publisher.next_sequence - 1
+                await publisher.abort()
+                if not isinstance(refused, TakenOver):
+                    raise PathError(f"the stream cannot be written: {refused.strerror}", path=stream.path) from refused
+                await asyncio.sleep(
+                    random.uniform(0, PAUSE_SECONDS)
+                )  # of several openings at once one shall get through
+    except TimeoutError as error:
+        raise WalTimeout(
+            f"the stream could not be taken over within {stream.timeout} s",
+            path=stream.path,
+            hint="other writers take it as well, or its servers are slow",
+        ) from error
+
+
+async def claim(stream: Stream, count: int) -> None:
+    """Take so many places, wherever the stream ends: what its writer has on its way finds none any more."""
+    from nats.errors import Error
+
+    assert stream.stream_id is not None, "there is a message, and it was read"
+    data, _ = claim_message(stream.stream_id)
+    with contextlib.suppress(Error):  # how many are there is seen by looking again
+        requests = [stream.client.request(stream.subject, data, timeout=REQUEST_SECONDS) for _ in range(count)]
+        await asyncio.gather(*requests, return_exceptions=True)
+
+
+async def survey(stream: Stream) -> Found:
+    """The directory and the last message, for reading: nothing is taken over."""
+    found = await look(stream)
+    return found.directory, None, found.last
+
+
+class Sight(NamedTuple):
+    """What looking at a stream has found.
+
+    Attributes:
+        directory: the segments.
+        newest: the last message that counts; None where there is none.
+        last, last_crc: sequence and header CRC of the last message of all; 0 where there is none.
+        claims: how many there are behind `newest`.
+    """
+
+    directory: Directory
+    newest: Message | None
+    last: int
+    last_crc: int
+    claims: int
+
+
+async def look(stream: Stream) -> Sight:
+    """The directory and the end of the stream. While a writer goes on it may purge what was about to be read; so what is
+    missing counts only when nothing has moved meanwhile."""
+    while True:
+        extent = await stream.extent()
+        try:
+            return await look_once(stream, *extent)
+        except Corruption:
+            if extent == await stream.extent():
+                raise
+
+
+async def look_once(stream: Stream, first: int, last: int) -> Sight:
+    """Read the newest directory of the messages `first` to `last`, and what follows it."""
+    stream.stream_id, directory = None, Directory()  # what an attempt before has assumed may be wrong
+    if last == 0:
+        return Sight(directory, None, 0, 0, 0)
+    if first > last:
+        raise stream.corruption(last, "the stream was emptied from outside")
+    end, claims = await stream.message(last), 0
+    counting = await newest_that_counts(stream, first, last)
+    newest = await stream.message(counting.base)
+    if newest.kind != Kind.DIRECTORY or newest.part:
+        raise stream.corruption(counting.base, f"it is no directory, as message {counting.sequence} says")
+    directory.apply(newest)
+    async for sequence, message in stream.scan(newest.sequence + 1, last, newest):
+        if isinstance(message, BadMessage):
+            raise stream.bad(sequence, message)
+        try:
+            directory.apply(message)
+        except BadMessage as error:
+            raise stream.bad(sequence, error) from None
+        claims = claims + is_claim(message) if message.kind == Kind.CLAIM else 0
+        newest = newest if message.kind == Kind.CLAIM else message
+    lowest = directory.first_sequence
+    if lowest is not None and lowest < first:
+        oldest = min(directory.files)
+        reason = f"the messages below {first} were purged from outside"
+        raise stream.corruption(lowest, reason, segment=oldest, lsn=oldest)
+    return Sight(directory, newest, last, end.header_crc, claims)
+
+
+def is_claim(message: Message) -> bool:
+    """Of what comes as a claim: whether it was sent as one, and is no stray. Every other message names a directory."""
+    return message.base == 0
+
+
+async def newest_that_counts(stream: Stream, first: int, last: int) -> Message:
+    """The last message of `first` to `last` that is neither a claim nor a stray."""
+    count = WINDOW + 1
+    while True:
+        start = max(first, last - count + 1)
+        tail = [message async for message in stream.raw(start, last)]
+        for end in range(len(tail), 0, -1):
+            verdict = counts(tail[:end], whole=start == first)
+            if verdict:
+                return tail[end - 1]
+            if verdict is None:
+                break  # what is before these decides
+        if start == first:
+            raise stream.corruption(last, "no message of the stream counts")
+        count *= 2
+
+
+def counts(run: list[Message], *, whole: bool) -> bool | None:
+    """Whether the last of these messages counts; None: they are too few to tell (`whole`: there are no others before them).
+
+    A stray is the first of its writer's messages behind the one that was refused, so it names another header than that of
+    the message before it, or it follows such a one; a writer has no more than WINDOW of them.
+    """
+    if run[-1].kind == Kind.CLAIM:
+        return False
+    for steps, at in enumerate(range(len(run) - 1, 0, -1)):
+        if run[at].previous_crc != run[at - 1].header_crc:
+            return False
+        if run[at - 1].kind == Kind.CLAIM or steps == WINDOW:
+            return True  # behind a claim, only what opens an epoch knows the claim's header
+    return True if whole or len(run) > WINDOW else None
+
+
+def publisher_behind(stream: Stream, found: Sight) -> Publisher:
+    """A publisher for the next epoch, behind the last message."""
+    newest = found.newest
+    if newest is None:
+        stream.stream_id = secrets.randbits(64)
+        return Publisher(stream, stream_id=stream.stream_id, epoch=1, base=1, last=0, last_crc=0)
+    return Publisher(
+        stream,
+        stream_id=newest.stream_id,
+        epoch=newest.epoch + 1,
+        base=newest.base,
+        last=found.last,
+        last_crc=found.last_crc,
+    )
+
+
+async def announce(stream: Stream, publisher: Publisher, directory: Directory) -> OSError | None:
+    """Publish the directory that opens the epoch; the error if it did not get its place."""
+    outcome: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
+
+    def done(error: OSError | None) -> None:
+        if not outcome.done():
+            outcome.set_result(error)
+
+    messages = directory_messages(directory.rows(), stream.client.max_payload - ENVELOPE_BYTES)
+    for message in messages[:-1]:
+        publisher.put(message, lambda _: None)
+    publisher.put(messages[-1], done)
+    return await outcome

@@ -1,0 +1,162 @@
+"""The archive's manifest: what sealed segments were stored, as a chain of entries that are written once. Pure.
+
+    <log id>/parts/<sha256>            a piece of a segment, named by its content
+    <log id>/manifest/<sequence>.json  one entry for each stored segment, sequence as 16 hex digits from 1
+
+Objects are only ever created, never replaced: an upload that was cut off leaves parts that the next attempt finds again, and
+an entry that exists is a segment that is stored as a whole. An entry names the hash of the entry before it, so a missing or
+exchanged one is found; `check` is the hash of the entry itself.
+
+An entry whose first LSN is not the next LSN of the one before tells of a truncate_after (it is lower: what the archive holds
+from there on was dropped and written anew) or of a gap (it is higher: segments were dropped before they were archived).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from walsvc.errors import Corruption, UnsupportedFormat
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored segment.
+
+    Attributes:
+        sequence: number of the entry, from 1.
+        log_id: of the log, 16 hex digits.
+        first_lsn, next_lsn: its records, next_lsn excluded.
+        ordinal, generation: as in the segment's header.
+        bytes: of the segment in use, from its header to its last group.
+        file_bytes: length of the file that it was.
+        first_ns, last_ns: wall clock of its first and last group, Unix nanoseconds.
+        parts: length and SHA-256 of each piece, in order.
+        previous: `check` of the entry before, empty for the first.
+        check: SHA-256 over all other fields.
+    """
+
+    sequence: int
+    log_id: str
+    first_lsn: int
+    next_lsn: int
+    ordinal: int
+    generation: int
+    bytes: int
+    file_bytes: int
+    first_ns: int
+    last_ns: int
+    parts: tuple[tuple[int, str], ...]
+    previous: str = ""
+    check: str = ""
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return entry_name(self.log_id, self.sequence)
+
+
+def entry_name(log_id: str, sequence: int) -> str:
+    """Name of the manifest entry with that number."""
+    return f"{log_id}/manifest/{sequence:016x}.json"
+
+
+def part_name(log_id: str, digest: str) -> str:
+    """Name of the object that holds a piece with that SHA-256."""
+    return f"{log_id}/parts/{digest}"
+
+
+def encode_entry(entry: Entry) -> tuple[Entry, bytes]:
+    """The entry with its check, and its JSON."""
+    checked = replace(entry, check=sha256(canonical(entry)).hexdigest())
+    return checked, json.dumps({"version": VERSION, **asdict(checked)}, indent=1).encode() + b"\n"
+
+
+def canonical(entry: Entry) -> bytes:
+    """What `check` is taken of."""
+    fields: dict[str, Any] = asdict(entry)
+    del fields["check"]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_entry(data: bytes, name: str) -> Entry:
+    """The entry in `data`, which came from the object `name`.
+
+    Raises:
+        Corruption: it is damaged or of another place. UnsupportedFormat: a newer walsvc wrote it.
+    """
+    try:
+        fields = json.loads(data)
+        if fields.pop("version") > VERSION:
+            raise UnsupportedFormat(
+                "the manifest entry was written by a newer walsvc", path=name, hint="upgrade walsvc"
+            )
+        fields["parts"] = tuple((int(length), str(digest)) for length, digest in fields["parts"])
+        entry = Entry(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(name, f"it is no manifest entry: {error}") from None
+    if entry.name != name:
+        raise damaged(name, f"it belongs at {entry.name}")
+    if entry.check != sha256(canonical(entry)).hexdigest():
+        raise damaged(name, "its check is wrong")
+    if sum(length for length, _ in entry.parts) != entry.bytes or not entry.first_lsn <= entry.next_lsn:
+        raise damaged(name, "its lengths contradict each other")
+    return entry
+
+
+def damaged(name: str, reason: str) -> Corruption:
+    """An object that is not what was stored."""
+    return Corruption(
+        f"an object of the archive is damaged: {reason}",
+        path=name,
+        hint="restore the object from another copy of the archive, or archive the log anew elsewhere",
+    )
+
+
+def check_chain(entries: list[Entry]) -> None:
+    """Raise Corruption unless `entries`, in order of their names, follow one another from number 1 on."""
+    previous = ""
+    for number, entry in enumerate(entries, 1):
+        if entry.sequence != number:
+            raise Corruption(
+                "a manifest entry is missing",
+                path=entry_name(entry.log_id, number),
+                expected=f"number {number}",
+                actual=f"number {entry.sequence}",
+                hint="restore the object from another copy of the archive",
+            )
+        if entry.previous != previous:
+            raise damaged(entry.name, "it does not follow the one before it")
+        previous = entry.check
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stored segment as part of the log's history: of `entry`, what lies below LSN `until`."""
+
+    entry: Entry
+    until: int
+
+
+def history(entries: list[Entry]) -> list[Piece]:
+    """The segments that make up the log as it was archived last, ascending; what truncate_after dropped is left out."""
+    pieces: list[Piece] = []
+    for entry in entries:
+        while pieces and pieces[-1].entry.first_lsn >= entry.first_lsn:
+            pieces.pop()
+        if pieces and pieces[-1].until > entry.first_lsn:
+            pieces[-1] = replace(pieces[-1], until=entry.first_lsn)
+        pieces.append(Piece(entry, entry.next_lsn))
+    return pieces
+
+
+def last_run(pieces: list[Piece]) -> list[Piece]:
+    """The newest of `pieces` back to the last gap."""
+    start = len(pieces)
+    while start and (start == len(pieces) or pieces[start - 1].until == pieces[start].entry.first_lsn):
+        start -= 1
+    return pieces[start:]

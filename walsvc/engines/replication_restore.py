@@ -1,0 +1,148 @@
+"""From a replica back to a log: every group is checked against the one before it on the way, and written as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import aiofiles
+
+from walsvc.engines.jetstream_disk import JetStreamDisk
+from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_takeover import survey
+from walsvc.engines.replication_stream import Kept, history, parse_replica, tail_of
+from walsvc.errors import Corruption, PathError
+from walsvc.format.chain import Chain
+from walsvc.format.group import BadGroup, Flag
+from walsvc.format.segment import segment_name
+from walsvc.log.backup import Copied, publish, refuse_taken, write_zeros
+from walsvc.log.stream import GroupStream, load_header
+
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+ATTEMPTS = 5  # the log may go on meanwhile, and drop what was about to be read
+
+
+async def restore_replica(url: str, target: str, *, on_progress: OnProgress | None = None) -> Copied:
+    """Make a log in the new directory `target` of the replica at `url`: all that it has, to the group.
+
+    Nothing in the stream is changed, and whoever writes to it goes on. The directory has its name only when everything in it
+    was checked and is on stable storage. An encrypted log stays encrypted.
+
+    Args:
+        url: as for `replicate=`.
+        target: must not exist, or be an empty directory.
+        on_progress: called with the bytes done and in all.
+
+    Returns:
+        What was restored.
+
+    Raises:
+        BadOption: `url`. PathError: there is no such stream, or nothing in it; no server answers; `target` is taken.
+        Corruption: a message is damaged or missing; nothing is left of the copy.
+    """
+    address, options = parse_replica(url)
+    target = await asyncio.to_thread(os.path.abspath, target)
+    await asyncio.to_thread(refuse_taken, target)
+    partial_path = f"{target}.partial-{secrets.token_hex(4)}"
+    stream = await reach(address, options)
+    try:
+        for attempt in range(ATTEMPTS):
+            first, _ = await stream.extent()
+            await asyncio.to_thread(os.makedirs, partial_path)
+            try:
+                copied = await copy_stream(stream, partial_path, on_progress)
+                break
+            except Corruption:
+                if attempt + 1 == ATTEMPTS or (await stream.extent())[0] == first:
+                    raise
+                await asyncio.to_thread(shutil.rmtree, partial_path)  # it was purged, not damaged
+        await asyncio.to_thread(publish, partial_path, target)
+        return copied
+    except BaseException:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(partial_path)
+        raise
+    finally:
+        await stream.client.close()
+
+
+async def reach(address: Address, options: JetStreamOptions) -> Stream:
+    """The stream, for reading."""
+    login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
+    if address.user is not None:
+        login |= {"user": address.user, "password": address.password}
+    stream = Stream(await connect(address, options, **login), address, options)
+    try:
+        if await stream.info() is None:
+            raise PathError(
+                "there is no such stream", path=stream.path, hint="check the name; `nats stream ls` lists them"
+            )
+    except BaseException:
+        await stream.client.close()
+        raise
+    return stream
+
+
+async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
+    """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
+    import walsvc
+
+    directory, _, last = await survey(stream)
+    kept, _ = history(directory.files.values())
+    if not kept:
+        raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
+    disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0)
+    ends = [(await tail_of(stream, each.file)).end for each in kept]
+    done = used = 0
+    for each, end in zip(kept, ends, strict=True):
+        used += await write_segment(disk, each, end, os.path.join(path, segment_name(each.file.first_lsn)))
+        done += end
+        if on_progress is not None:
+            on_progress(done, sum(ends))
+    async with walsvc.open(path, read_only=True) as log:
+        return Copied(log.first_lsn, log.next_lsn, len(kept), used)
+
+
+async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) -> int:
+    """Write one segment's file, whose groups in the stream reach up to `end`; returns the bytes in use.
+
+    The last one of a log loses its seal, which names a successor that is not there.
+    """
+    name, first = segment_name(kept.file.first_lsn), kept.file.first_lsn
+    header, head = await load_header(disk, name, first)
+    stream = GroupStream(disk, name, Chain.begin(header, head, header.file_bytes))
+    used = header.data_start
+    async with aiofiles.open(path, "xb") as file:
+        await file.write(head.ljust(used, b"\0"))
+        while stream.chain.offset < end:
+            lsn = stream.chain.next_lsn
+            try:
+                raw = await stream.next()
+            except BadGroup as error:
+                if kept.until is not None and lsn >= kept.until:
+                    break  # what truncate_after dropped, and later writes have covered in part
+                raise Corruption(
+                    error.reason,
+                    path=disk.path,
+                    segment=first,
+                    offset=stream.chain.offset,
+                    lsn=lsn,
+                    hint="nothing was restored; compare the stream's servers",
+                ) from None
+            if kept.until is None and raw.header.flags & Flag.SEAL:
+                break
+            if kept.until is not None and raw.header.records and raw.header.first_lsn >= kept.until:
+                break  # dropped by truncate_after
+            await file.write(memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes])
+            used = raw.header.end
+        await write_zeros(file.write, header.file_bytes - used)
+        await file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return used

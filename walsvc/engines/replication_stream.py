@@ -1,0 +1,216 @@
+"""A replica stream: what it holds of a log, and where this log goes on in it, or why it does not.
+
+The stream is one in which a log could live (jetstream_message.py): segments as the writes that made them. So the same checks
+hold for it, its epochs fence a process that was thought dead, and it can be opened as a log where it is.
+
+A segment that was begun later, at the LSN of an earlier one or below, takes its place: truncate_after came in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
+
+from walsvc.engines.jetstream_directory import Directory, SegmentFile
+from walsvc.engines.jetstream_message import Message
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url
+from walsvc.engines.jetstream_stream import Stream
+from walsvc.engines.replication_source import read_header
+from walsvc.errors import BadOption, Corruption, ReplicaLost
+from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_group_header
+from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header, segment_name
+from walsvc.log.stream import load_header
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+
+TEXTS = ("credentials", "token", "system_user", "system_password", "system_credentials")
+
+
+def parse_replica(url: str) -> tuple[Address, JetStreamOptions]:
+    """The address and the options in `nats://[user:password@]host[:port],.../stream[?name=value&...]`.
+
+    Options are those of JetStreamOptions but `tls`; `monitor` is a list of URLs with commas between them. Raises BadOption.
+    """
+    place, _, query = url.partition("?")
+    address = parse_url(place)
+    options: dict[str, object] = {}
+    try:
+        for name, value in parse_qsl(query, strict_parsing=bool(query)):
+            if name == "monitor":
+                options[name] = value.split(",")
+            elif name == "allow_unsynced":
+                options[name] = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+            elif name in ("replicas", "timeout"):
+                options[name] = int(value) if name == "replicas" else float(value)
+            elif name in TEXTS:
+                options[name] = value
+            else:
+                known = ", ".join(("monitor", "allow_unsynced", "replicas", "timeout", *TEXTS))
+                raise BadOption(f"{name!r} is no option of a replica", hint=f"known: {known}")
+    except (ValueError, KeyError) as error:
+        if isinstance(error, BadOption):
+            raise
+        raise BadOption(
+            f"the options of the replica's address are not understood: {error}",
+            hint="nats://host,host/stream?timeout=30",
+        ) from None
+    return address, JetStreamOptions(**options)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A segment in the stream that counts: its records below `until` (None: all)."""
+
+    file: SegmentFile
+    until: int | None
+
+
+def history(files: Iterable[SegmentFile]) -> tuple[list[Kept], list[SegmentFile]]:
+    """The segments that make up the log, ascending, and those whose place another one has taken."""
+    kept: list[Kept] = []
+    gone: list[SegmentFile] = []
+    for file in sorted(files, key=lambda each: each.first_sequence):
+        while kept and kept[-1].file.first_lsn >= file.first_lsn:
+            gone.append(kept.pop().file)
+        if kept:
+            kept[-1] = Kept(kept[-1].file, file.first_lsn)
+        kept.append(Kept(file, None))
+    return kept, gone
+
+
+async def write_at(stream: Stream, sequence: int, *, last: bool) -> tuple[int, bytes]:
+    """The write whose first (or last) message is at `sequence`: where it begins in the file, and its bytes."""
+    found: list[Message] = [await stream.message(sequence)]
+    while found[0].part > 0:
+        found.insert(0, await stream.message(found[0].sequence - 1))
+    while (
+        not last
+        and found[-1].part < found[-1].parts - 1
+        and sum(len(each.body) for each in found) < SEGMENT_HEADER_BYTES
+    ):
+        found.append(await stream.message(found[-1].sequence + 1))
+    length = sum(part.length for part in found)
+    return found[0].offset, b"".join(part.body for part in found).ljust(length, b"\0")
+
+
+async def head_of(stream: Stream, file: SegmentFile) -> SegmentHeader:
+    """A segment's header."""
+    _, data = await write_at(stream, file.first_sequence, last=False)
+    try:
+        return decode_segment_header(data[:SEGMENT_HEADER_BYTES].ljust(SEGMENT_HEADER_BYTES, b"\0"))
+    except BadSegment as error:
+        raise stream.corruption(file.first_sequence, error.reason) from None
+
+
+async def tail_of(stream: Stream, file: SegmentFile) -> GroupHeader:
+    """The header of a segment's last group."""
+    offset, data = await write_at(stream, file.last_sequence, last=True)
+    at, tail = 0, None
+    try:
+        if offset == 0:
+            at = decode_segment_header(data[:SEGMENT_HEADER_BYTES]).data_start
+        while at < len(data):
+            tail = decode_group_header(data, at)
+            at += tail.group_bytes
+    except (BadGroup, BadSegment) as error:
+        raise stream.corruption(file.last_sequence, error.reason) from None
+    if tail is None:
+        raise stream.corruption(file.last_sequence, "it holds no group")
+    return tail
+
+
+class Plan(NamedTuple):
+    """How a log goes on in a stream.
+
+    Attributes:
+        last: the last group that both have; None: begin with segment `begin`.
+        begin: first LSN of a segment.
+        unsealed: the last group that the stream has of the segment before, where that is no seal.
+        remove: first LSNs of the segments that the stream has and the log has not any more, newest first.
+        missing: records that the log has dropped before they were replicated.
+    """
+
+    last: GroupHeader | None
+    begin: int
+    unsealed: GroupHeader | None = None
+    remove: tuple[int, ...] = ()
+    missing: int = 0
+
+
+async def plan_for(log: Log, stream: Stream, directory: Directory) -> Plan:
+    """Where `log` goes on in the stream. Reads only.
+
+    Raises:
+        ReplicaLost: it is another log's, or it holds records that this one does not have and has not truncated.
+        Corruption: a message that this needs is damaged.
+    """
+    kept, gone = history(directory.files.values())
+    removed = [file.first_lsn for file in gone]
+    ids = log.segment_ids()
+    if not kept:
+        return Plan(None, ids[0], remove=tuple(removed))
+    newest = kept[-1].file
+    head, ours = await head_of(stream, newest), log.writer._segment.log_id
+    if head.log_id != ours:
+        raise ReplicaLost(
+            "the stream is the replica of another log, or a log itself",
+            path=stream.path,
+            expected=f"log {ours:016x}",
+            actual=f"log {head.log_id:016x}",
+            hint="give each log a stream of its own; nothing was changed in this one",
+        )
+    tail = await tail_of(stream, newest)
+    if await is_ours(log, tail):
+        unsealed = None
+        if len(kept) > 1 and kept[-2].file.first_lsn in ids:
+            before = await tail_of(stream, kept[-2].file)
+            unsealed = before if not before.flags & Flag.SEAL and await is_ours(log, before) else None
+        return Plan(tail, 0, unsealed, tuple(sorted(removed, reverse=True)))
+    return await after_truncation(log, stream, kept, tail, removed)
+
+
+async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: GroupHeader, removed: list[int]) -> Plan:
+    """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
+    ids = log.segment_ids()
+    common, count = None, len(kept) - 1
+    while count and common is None:
+        last = await tail_of(stream, kept[count - 1].file)
+        if await is_ours(log, last):
+            common = last
+        else:
+            count -= 1
+    following = next((each for each in ids if common is None or each > common.segment), None)
+    newest = await head_of(stream, kept[-1].file)
+    empty = tail.next_lsn == newest.first_lsn and count >= len(kept) - 1  # it holds metadata only, and no record is lost
+    lost = tuple(sorted([*removed, *(each.file.first_lsn for each in kept[count:])], reverse=True))
+    if following is not None:
+        header, _ = await load_header(log._disk, segment_name(following), following)
+        cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
+        replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
+        if replaced or (cut and (common is not None or following == kept[0].file.first_lsn)):
+            return Plan(common, following, remove=lost)
+        if common is None and header.ordinal > newest.ordinal and following >= tail.next_lsn:
+            return Plan(None, following, remove=lost, missing=following - tail.next_lsn)
+    raise ReplicaLost(
+        "the replica holds records that this log does not have",
+        path=stream.path,
+        lsn=tail.next_lsn - 1,
+        expected=f"the group of generation {tail.generation} that ends with LSN {tail.next_lsn - 1}",
+        actual=f"a log that ends with LSN {log.next_lsn - 1}",
+        hint=f"where this log is an older copy: `walsvc restore {stream.path} DIR` gives the newer one; otherwise give it a "
+        "stream of its own, or delete this one. Nothing was changed in it",
+    )
+
+
+async def is_ours(log: Log, group: GroupHeader) -> bool:
+    """Whether this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
+    active, end = log.writer._durable_place
+    if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
+        return False
+    try:
+        return decode_group_header(await read_header(log, group)) == group
+    except (BadGroup, FileNotFoundError, Corruption):
+        return False

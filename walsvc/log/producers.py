@@ -1,0 +1,117 @@
+"""Appending on behalf of an idempotent producer: a request that is repeated gives the same LSNs, and is never there twice.
+
+Between looking for a request's row and accepting it, the request may wait for room. Whoever repeats a request must have
+cancelled the first attempt before: cancelled while it waits it is never accepted, and accepted it has its row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from walsvc.errors import BadOption, WalError
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
+from walsvc.format.producers import Request, Row
+from walsvc.format.segment import segment_name
+from walsvc.log.accept import Entry
+from walsvc.log.batches import start_batch
+from walsvc.log.results import BatchResult, Place
+from walsvc.log.stream import open_stream
+from walsvc.model import Mode, Strict
+
+if TYPE_CHECKING:
+    from walsvc.log.group import Labels
+    from walsvc.log.writer import WalWriter
+
+
+class Repeated(NamedTuple):
+    """The answer to a request that had been accepted before; what a BatchResult tells, without the lengths."""
+
+    places: list[Place]
+    durable: bool
+    sync_us: int
+
+
+def append_request(
+    writer: WalWriter,
+    payloads: list[bytes],
+    mode: Mode,
+    *,
+    labels: Labels | None = None,
+    topic: str | None = None,
+    request: Request | None = None,
+) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
+    """Append payloads to one group, atomically, unless `request` did it before.
+
+    Args:
+        writer: to which log.
+        payloads: one, or several that fit into one group together, with packed attributes in front where `labels` has some.
+        mode: as of append.
+        labels: type and length of the attributes of every record.
+        topic: by name.
+        request: whose; None: nobody's, nothing is remembered.
+
+    Raises:
+        As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
+    """
+    writer._check_call(mode)
+    if len(payloads) > 1 and sum(map(len, payloads)) > writer._config.max_group_bytes:
+        raise BadOption(
+            "the payloads of one request are more than a group holds",
+            expected=f"at most {writer._config.max_group_bytes} bytes, or one payload",
+            hint="send several requests, or a batch",
+        )
+    attributes = 0 if labels is None else labels.attributes_bytes
+    writer._check_length(max(map(len, payloads), default=0) - attributes)
+    if request is not None and (row := writer._metadata.producers.find(request)) is not None:
+        return writer._loop.create_task(repeated(writer, row, mode))
+    entry = Entry(payloads, mode, labels, batch=True, future=writer._create_future(), topic=topic, request=request)
+    if not payloads:
+        entry.future.set_result(BatchResult([], durable=True, sync_us=0))
+        return entry.future
+    return writer._enter(entry, wait=True)
+
+
+def stream_request(
+    writer: WalWriter, source: AsyncIterable[bytes], topic: str | None, request: Request | None
+) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
+    """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
+    not read. Raises as append_request."""
+    writer._check_call(Strict)
+    if request is not None and (row := writer._metadata.producers.find(request)) is not None:
+        return writer._loop.create_task(repeated(writer, row, Strict))
+    return start_batch(writer, [], source, topic, request)
+
+
+async def repeated(writer: WalWriter, row: Row, mode: Mode) -> Repeated:
+    """Where the records of a request are, durable where the mode asks for it."""
+    last = row.lsn + row.records - 1
+    if mode is Strict and last > writer._durable_lsn:
+        await writer._durable(last)
+    places = [Place(row.lsn, row.records, row.segment, row.offset)]
+    if row.parts > 1:
+        try:
+            places = await find_parts(writer, row)
+        except (WalError, OSError, BadGroup):
+            pass  # dropped or damaged since; what remains true is that they were appended, and under which LSNs
+    return Repeated(places, last <= writer._durable_lsn, 0)
+
+
+async def find_parts(writer: WalWriter, row: Row) -> list[Place]:
+    """The groups of a streamed batch, from the headers of the segments that hold it."""
+    places: list[Place] = []
+    following = row.lsn
+    for first in [each for each in writer._segment_ids if each >= row.segment]:
+        _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first])
+        while following < row.lsn + row.records:
+            try:
+                header = (await stream.next()).header
+            except BadGroup:
+                break  # the segment's end
+            if header.records and header.first_lsn == following:
+                places.append(Place(following, header.records, first, header.offset + GROUP_HEADER_BYTES))
+                following = header.next_lsn
+        if following == row.lsn + row.records:
+            return places
+    raise BadGroup("the batch is not where it was")

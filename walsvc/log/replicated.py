@@ -1,0 +1,152 @@
+"""How far the replica of a log is, and who waits for that. Loop thread only; the engine that replicates moves it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError
+
+if TYPE_CHECKING:
+    from walsvc.log.writer import WalWriter
+
+Answer = TypeVar("Answer")
+HINT = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
+
+
+class Replicated:
+    """Who waits for a log's replica.
+
+    Attributes:
+        path: of the replica, for messages.
+        lsn: every record up to it is stored there.
+        rewinds: how often truncate_after has taken records back that may have been stored there.
+        state: in words: "connecting", "current", "catching up", "down: ...", "lost: ...", "stopped".
+        behind_bytes: function that gives how many bytes, at most, are durable here and not stored there.
+        lost: why the replica no longer follows the log; None while it does.
+        on_rewind: called after a truncate_after.
+    """
+
+    def __init__(self, path: str, lsn: int) -> None:
+        self.path = path
+        self.lsn = lsn
+        self.rewinds = 0
+        self.state = "connecting"
+        self.behind_bytes: Callable[[], int] = lambda: 0
+        self.lost: ReplicaLost | None = None
+        self.on_rewind: Callable[[], None] = lambda: None
+        self._loop = asyncio.get_running_loop()
+        self._closed: Closed | None = None
+        self._tickets = itertools.count()
+        self._waiters: list[tuple[int, int, asyncio.Future[Any], Any]] = []
+
+    # ---- for those who append and wait
+
+    def check(self) -> None:
+        """Raise what makes waiting vain: ReplicaLost, Closed."""
+        if (error := self.lost or self._closed) is not None:
+            raise copy(error)  # each with a traceback of its own
+
+    def wait(self, lsn: int) -> asyncio.Future[int]:
+        """A future that gets `lsn` once the replica has that record."""
+        self.check()
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._wait(lsn, future, lsn)
+        return future
+
+    def after(self, stored: asyncio.Future[Answer]) -> asyncio.Future[Answer]:
+        """A future that gets the answer of an append once the replica has its records, too. Cancelling it cancels the
+        append, which takes back what was not accepted yet."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        stored.add_done_callback(partial(self._stored, answer))
+        answer.add_done_callback(lambda done: stored.cancel() if done.cancelled() else None)
+        return answer
+
+    def _stored(self, answer: asyncio.Future[Any], stored: asyncio.Future[Any]) -> None:
+        if stored.cancelled():
+            answer.cancel()
+        elif (error := stored.exception()) is not None:
+            if not answer.done():
+                answer.set_exception(error)
+        elif not answer.done():
+            result = stored.result()
+            self._wait(last_lsn(result), answer, result)
+
+    def _wait(self, lsn: int, future: asyncio.Future[Any], value: Any) -> None:
+        if lsn <= self.lsn:
+            future.set_result(value)
+        elif (error := self.lost or self._closed) is not None:
+            future.set_exception(self._unfulfilled(error, lsn))
+        else:
+            heapq.heappush(self._waiters, (lsn, next(self._tickets), future, value))
+
+    # ---- for the engine, and for the writer
+
+    def advance(self, lsn: int) -> None:
+        """The replica has every record up to `lsn`."""
+        self.lsn = max(self.lsn, lsn)
+        while self._waiters and self._waiters[0][0] <= self.lsn:
+            _, _, future, value = heapq.heappop(self._waiters)
+            if not future.done():
+                future.set_result(value)
+
+    def rewind(self, lsn: int) -> None:
+        """The log ends with record `lsn` now: whoever waits for a later one waits for what was dropped."""
+        self.rewinds += 1
+        self.lsn = min(self.lsn, lsn)
+        self._end_waiting(
+            lambda at: Truncated("truncate_after dropped the record before it was replicated", path=self.path, lsn=at),
+            lsn,
+        )
+        self.on_rewind()
+
+    def lose(self, error: ReplicaLost) -> None:
+        """The replica does not follow the log any more: nobody waits for it, now or later."""
+        self.lost = error
+        self.state = f"lost: {error.message}"
+        self._end_waiting(lambda at: self._unfulfilled(error, at))
+
+    def close(self) -> None:
+        """The log is being closed: nobody waits any more."""
+        self._closed = closed = Closed("the log is closed", path=self.path, hint="open it again")
+        self.state = "stopped" if self.lost is None else self.state
+        self._end_waiting(lambda at: self._unfulfilled(closed, at))
+
+    def _end_waiting(self, error_for: Callable[[int], WalError], above: int = 0) -> None:
+        ended = [each for each in self._waiters if each[0] > above]
+        self._waiters = [each for each in self._waiters if each[0] <= above]
+        heapq.heapify(self._waiters)
+        for lsn, _, future, _ in ended:
+            if not future.done():
+                future.set_exception(error_for(lsn))
+
+    def _unfulfilled(self, error: WalError, lsn: int) -> WalError:
+        """The error for somebody whose record is durable here and not known to be there."""
+        if isinstance(error, Closed):
+            message = "the log was closed before the replica had the record, which is durable here"
+            return Closed(message, path=self.path, lsn=lsn, hint="opened with replicate= again, it is replicated")
+        message = f"the record is durable here, but not replicated: {error.message}"
+        return ReplicaLost(
+            message, path=self.path, lsn=lsn, expected=error.expected, actual=error.actual, hint=error.hint
+        )
+
+
+def last_lsn(result: Any) -> int:
+    """LSN of the last record of an AppendResult or a BatchResult; 0 for an empty batch."""
+    if hasattr(result, "lsn"):
+        return int(result.lsn)
+    return result[-1].lsn if len(result) else 0
+
+
+def of_writer(writer: WalWriter) -> Replicated:
+    """The replica that Quorum waits for. Raises BadOption where the log has none, ReplicaLost where it is lost."""
+    if writer._replicated is None:
+        raise BadOption("the log is not replicated", path=writer._disk.path, hint=HINT)
+    writer._check_loop()
+    writer._replicated.check()
+    return writer._replicated

@@ -1,0 +1,1 @@
+"""The log as a service: protocol, server, client."""

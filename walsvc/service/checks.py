@@ -1,0 +1,55 @@
+"""Whether a field of a frame is of its type. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[[Any], bool]
+
+
+def is_int(value: Any) -> bool:
+    """An integer from 0 on; msgpack ends them at 2^64 - 1."""
+    return type(value) is int and value >= 0
+
+
+def is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def is_name(value: Any) -> bool:
+    """Text or nil."""
+    return value is None or type(value) is str
+
+
+def is_bytes(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def is_map(value: Any) -> bool:
+    return type(value) is dict
+
+
+def is_bool(value: Any) -> bool:
+    return type(value) is bool
+
+
+def is_any(_: Any) -> bool:
+    return True
+
+
+def is_payloads(value: Any) -> bool:
+    return type(value) is list and set(map(type, value)) <= {bytes}
+
+
+def is_state(value: Any) -> bool:
+    return type(value) is list and len(value) >= 3 and set(map(type, value)) == {int} and min(value) >= 0
+
+
+def is_parts(value: Any) -> bool:
+    return type(value) is list and all(type(row) is list and len(row) == 4 and all(map(is_int, row)) for row in value)
+
+
+def or_column(check: Check) -> Check:
+    """One value, or a list of them."""
+    return lambda value: all(map(check, value)) if type(value) is list else check(value)
