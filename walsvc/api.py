@@ -301,6 +301,7 @@ class Log(Reading):
             on_segment: called after each segment with: segments done, segments to do, bytes freed so far.
 
         Raises:
+            BadOption: the log is in a JetStream stream, whose messages cannot be written anew.
             NoSpace: no room for the rewritten segment. Corruption: a segment is damaged and stays as it is. PathError:
             reading or writing failed. And what `append` raises.
         """

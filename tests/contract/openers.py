@@ -18,7 +18,7 @@ import walsvc
 from tests.disks import URING
 from tests.engines.cluster import WHY_NO_SERVER, shared_cluster
 from tests.service.certificates import certificates
-from walsvc import Log, WalConfig
+from walsvc import KeyRing, Log, WalConfig
 from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.service.listeners import tls_context
@@ -27,25 +27,31 @@ from walsvc.service.server import serve
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
 
 
-def on_simulated_disk(_directory: Path) -> Opener:
-    """The embedded log on one simulated device."""
-    device = SimDevice(7)
+def on_simulated_disk(**usual: Any) -> Callable[[Path], Opener]:
+    """The embedded log on one simulated device, with `usual` options."""
 
-    @asynccontextmanager
-    async def opener(**options: Any) -> AsyncIterator[Log]:
-        async with await open_on(SimDisk(device), WalConfig.of(None, {"segment_bytes": 65536, **options})) as log:
-            yield log
+    def make(_directory: Path) -> Opener:
+        device = SimDevice(7)
 
-    return opener
+        @asynccontextmanager
+        async def opener(**options: Any) -> AsyncIterator[Log]:
+            config = WalConfig.of(None, {"segment_bytes": 65536, **usual, **options})
+            async with await open_on(SimDisk(device), config) as log:
+                yield log
+
+        return opener
+
+    return make
 
 
-def on_disk(disk: str) -> Callable[[Path], Opener]:
-    """The embedded log in a directory, by the disk backend called `disk`."""
+def on_disk(disk: str, **usual: Any) -> Callable[[Path], Opener]:
+    """The embedded log in a directory, by the disk backend called `disk`, with `usual` options."""
 
     def make(directory: Path) -> Opener:
         @asynccontextmanager
         async def opener(**options: Any) -> AsyncIterator[Log]:
-            async with walsvc.open(directory / "log", disk=disk, **{"segment_bytes": 65536, **options}) as log:
+            whole = {"segment_bytes": 65536, **usual, **options}
+            async with walsvc.open(directory / "log", disk=disk, **whole) as log:
                 yield log
 
         return opener
@@ -114,11 +120,16 @@ def behind(log: Any) -> Log:
     return BEHIND[id(log)]
 
 
+KEYS = KeyRing(current=("new", bytes(range(32))), older=[("old", bytes(32))])
+PACK = {"layout": "pack", "double_write": "buffered"}
 # name -> what makes an opener from a directory of the test's own
 EMBEDDED: dict[str, Callable[[Path], Opener]] = {
     "threads": on_disk("threads"),
     "uring": on_disk("uring"),
-    "sim": on_simulated_disk,
+    "sim": on_simulated_disk(),
+    "sim-encrypted": on_simulated_disk(keys=KEYS),
+    "sim-pack": on_simulated_disk(**PACK),
+    "threads-pack": on_disk("threads", **PACK),
 }
 ELSEWHERE: dict[str, Callable[[Path], Opener]] = {
     "unix": served("unix"),
@@ -127,7 +138,8 @@ ELSEWHERE: dict[str, Callable[[Path], Opener]] = {
     "nats": in_jetstream,
 }
 OPENERS = {**EMBEDDED, **ELSEWHERE}
-OUTER = ("tcp", "tls")  # only another way to what "unix" reaches: the suite of topics has nothing to find there
+# Only another way to what "unix" reaches, or other bytes in the files: the suite of topics has nothing to find there.
+OUTER = ("tcp", "tls", "sim-pack", "threads-pack")
 MARKS = {
     "uring": URING.marks,
     "nats": (pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there"),),
@@ -139,7 +151,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     if "open_log" in metafunc.fixturenames:
         embedded = metafunc.definition.get_closest_marker("embedded")
         inner = "topics" in metafunc.definition.path.parts
-        chosen = EMBEDDED if embedded else [name for name in OPENERS if not (inner and name in OUTER)]
+        chosen = [name for name in (EMBEDDED if embedded else OPENERS) if not (inner and name in OUTER)]
         names = [pytest.param(name, marks=MARKS.get(name, ())) for name in chosen]
         metafunc.parametrize("open_log", names, indirect=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import datetime
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from walsvc import (
     Relaxed,
     Strict,
     Truncated,
+    UnsupportedFormat,
 )
+from walsvc.log.stream import open_stream
 
 
 async def read_all(log: Log, *args: Any) -> list[walsvc.Record]:
@@ -428,8 +431,153 @@ async def test_result_says_where_the_bytes_stand(open_log, tmp_path):
         batch = await log.append_batch([b"batch number %d" % i for i in range(300)])
         embedded = behind(log)
         for result, record in zip([*strict, *relaxed, *batch], await read_all(log), strict=True):
-            name, _ = embedded.segment_file(result.segment_id)
+            name, length = embedded.segment_file(result.segment_id)
             stored = await embedded._disk.read(name, result.offset // 4096 * 4096, 8192)
             at = result.offset % 4096
-            assert stored[at : at + result.encoded_len] == record.payload
+            assert (stored[at : at + result.encoded_len] == record.payload) == (embedded.keys is None)
             assert result.lsn == record.lsn
+            if embedded.keys is not None and result.lsn % 50 == 0:
+                _, stream = await open_stream(embedded._disk, name, result.segment_id, length, embedded.keys)
+                while stream.chain.offset <= result.offset:
+                    group = await stream.next()
+                at = result.offset - group.header.offset
+                assert bytes(group.data[at : at + result.encoded_len]) == record.payload
+
+
+# ---- filters, seeking, purging
+
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def moment(timestamp_ns: int) -> datetime.datetime:
+    """A record's time as a datetime: not later, and less than a microsecond earlier."""
+    return EPOCH + datetime.timedelta(microseconds=timestamp_ns // 1000)
+
+
+async def labelled(log: Log) -> list[walsvc.Record]:
+    """60 records of three types, two topics and none, and the labels `n` and `shard`, each in a group of its own."""
+    for number in range(60):
+        where = log if number % 3 == 0 else log.topic("ab"[number % 2])
+        await where.append(
+            b"%d" % number, type=number % 4, attributes={"n": number % 7, "shard": b"xy"[number % 2 :][:1]}
+        )
+    return await read_all(log)
+
+
+FILTERS: list[tuple[dict[str, Any], Callable[[walsvc.Record], object]]] = [
+    ({"topic": "a"}, lambda r: r.topic == "a"),
+    ({"topic": "nobody"}, lambda r: False),
+    ({"types": {1, 3}}, lambda r: r.type in (1, 3)),
+    ({"types": []}, lambda r: False),
+    ({"where": {"n": 3}}, lambda r: r.attributes["n"] == 3),
+    ({"where": {"n": (3, 4.0), "shard": [b"x"]}}, lambda r: r.attributes["n"] in (3, 4) and r.lsn % 2),
+    ({"where": {"n": {True, "3"}}}, lambda r: r.attributes["n"] == 1),
+    ({"where": {"nothing": None}}, lambda r: False),
+    ({"topic": "b", "types": (2, 3), "where": {"n": [1, 2, 3]}},
+     lambda r: r.topic == "b" and r.type in (2, 3) and r.attributes["n"] in (1, 2, 3)),
+]  # fmt: skip
+
+
+async def test_filters_let_through_what_they_say(open_log):
+    async with open_log() as log:
+        everything = await labelled(log)
+        for wanted, fits in FILTERS:
+            expected = [record for record in everything if fits(record)]
+            assert [record async for record in log.read(**wanted)] == expected, wanted
+            assert [record async for batch in log.read_batches(**wanted) for record in batch] == expected
+            assert [record async for record in log.read(20, 40, **wanted)] == [r for r in expected if 20 <= r.lsn < 40]
+            assert [await lazy.record() async for lazy in log.read_lazy(**wanted)] == expected
+            followed = log.follow(**wanted)
+            assert [await anext(followed) for _ in expected] == expected
+            await followed.aclose()
+
+
+async def test_times_bound_reading_and_are_found(open_log):
+    async with open_log() as log:
+        everything = await labelled(log)
+        for at in (0, 17, 59):
+            when = moment(everything[at].timestamp_ns)
+            first = next(r.lsn for r in everything if moment(r.timestamp_ns) >= when)
+            assert await log.seek_time(when) == first
+            assert [r.lsn async for r in log.read(since=when)] == list(range(first, 61))
+            assert [r.lsn async for r in log.read(until=when)] == list(range(1, first))
+            assert [r.lsn async for r in log.topic("a").read(since=when)] == [
+                r.lsn for r in everything if r.lsn >= first and r.topic == "a"
+            ]
+        later = moment(everything[-1].timestamp_ns) + datetime.timedelta(hours=1)
+        assert await log.seek_time(later) == 61
+        assert await log.seek_time(EPOCH - datetime.timedelta(days=1)) == 1
+        assert [r.lsn async for r in log.read(since=EPOCH - datetime.timedelta(days=1), until=later)] == list(
+            range(1, 61)
+        )
+
+
+async def test_follow_with_a_filter_waits_for_what_fits(open_log):
+    async with open_log() as log:
+        waiting = asyncio.ensure_future(anext(log.follow(where={"n": 1}, types={2})))
+        await log.append(b"a", type=2, attributes={"n": 2})
+        await log.append(b"b", type=1, attributes={"n": 1})
+        await log.append(b"c", type=2, attributes={"n": 1})
+        assert (await asyncio.wait_for(waiting, 10)).payload == b"c"
+
+
+async def test_record_of_a_required_type_ends_reading(open_log):
+    async with open_log() as log:
+        for type in (1, 2, 0x8002, 1):
+            await log.append(b"x", type=type)
+        seen = []
+        with pytest.raises(UnsupportedFormat) as caught:
+            async for record in log.read(types={1}):
+                seen.append(record.lsn)
+        assert (seen, caught.value.lsn) == ([1], 3)
+        assert [record.lsn async for record in log.read(types={1, 0x8002})] == [1, 3, 4]
+
+
+async def test_filter_that_is_none_is_refused(open_log):
+    naive = datetime.datetime(2026, 1, 1)
+    wrong: list[dict[str, Any]] = [
+        {"types": 1}, {"types": "1"}, {"types": [1 << 16]}, {"where": [("a", 1)]}, {"where": {1: 1}},
+        {"since": naive}, {"until": 5}, {"since": "2026-01-01"},
+    ]  # fmt: skip
+    async with open_log() as log:
+        await log.append(b"x")
+        for wanted in wrong:
+            with pytest.raises(BadOption):
+                await anext(log.read(**wanted))
+        with pytest.raises(BadOption):
+            await anext(log.follow(until=EPOCH))
+        with pytest.raises(BadOption):
+            await log.seek_time(naive)
+        for reading in (log.read, log.read_batches, log.read_lazy, log.follow):
+            with pytest.raises(TypeError, match="wehre"):
+                await anext(reading(wehre={"a": 1}))
+
+
+async def test_purged_records_are_hidden_from_every_reading_and_for_good(open_log):
+    async with open_log() as log:
+        everything = await labelled(log)
+        await log.purge({"n": 3})
+        await log.topic("a").purge({"shard": b"y"}, before=30)
+        left = [
+            r.lsn for r in everything
+            if r.attributes["n"] != 3 and not (r.topic == "a" and r.attributes["shard"] == b"y" and r.lsn < 30)
+        ]  # fmt: skip
+        assert 30 < len(left) < 60
+        assert [r.lsn for r in await read_all(log)] == left
+        assert [lazy.lsn async for lazy in log.read_lazy()] == left
+        assert [r.lsn async for r in log.read(where={"n": [3, 4]})] == [
+            r.lsn for r in everything if r.attributes["n"] == 4
+        ]
+        consumer = await log.consumer("c")
+        assert [(await consumer.next()).lsn for _ in left] == left
+        assert (await log.append(b"again", attributes={"n": 3})).lsn == 61
+        assert (await consumer.next()).lsn == 61
+        await consumer.close()
+        for wrong in ({}, {"n": None}, None, float("nan")):
+            with pytest.raises(BadOption):
+                await log.purge(wrong)
+        with pytest.raises(BadOption):
+            await log.purge("k", before=63)
+    async with open_log(read_only=True) as log:
+        assert [r.lsn for r in await read_all(log)] == [*left, 61]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import walsvc
-from walsvc import BadOption
+from walsvc import BadOption, WalConfig
 from walsvc.engines.jetstream_checks import DEMANDS, check_config, new_stream, sync_of
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream_options import JetStreamOptions, parse_url, split_options
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.errors import PathError
 
@@ -46,6 +46,32 @@ def test_address_that_is_none_is_refused_at_once(url):
 def test_options_out_of_bounds_are_refused_at_once(options):
     with pytest.raises(BadOption):
         walsvc.open("nats://h1/stream", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"disk": "threads"}, "no disk of this machine"),
+        ({"direct": False}, "the servers write"),
+        ({"reading": "mapped"}, "no files of this machine"),
+        ({"double_write": "direct"}, "ever torn"),
+        ({"layout": "pack", "double_write": "direct"}, "means nothing"),
+        ({"layout": "pack", "read_only": True}, "packing would save nothing"),
+        ({"replicate": "nats://h1/other"}, "has its replicas"),
+    ],
+)
+def test_options_of_a_directory_are_refused_with_the_reason(options, says):
+    with pytest.raises(BadOption, match=says) as caught:
+        walsvc.open("nats://h1/stream", **options)
+    assert caught.value.hint
+    with pytest.raises(BadOption, match="means nothing"):
+        walsvc.open("nats://h1/stream", config=WalConfig(**options))
+
+
+def test_what_the_environment_says_of_disks_is_not_meant(monkeypatch):
+    monkeypatch.setenv("WALSVC_DISK", "threads")
+    whole, _ = split_options(None, {"disk": "auto", "double_write": "off", "reading": "direct", "replicas": 5})
+    assert whole.double_write == "off"
 
 
 class Unconnected(Stream):

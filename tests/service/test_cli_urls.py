@@ -94,6 +94,44 @@ def test_truncate_cuts_the_served_log(served):
     assert str(last - 1) in cli.bad(exits.TRUNCATED, "cat", url, "--start", last - 2)
 
 
+def test_filters_choose_and_purge_and_compact_work_on_the_served_log(served):
+    import asyncio
+
+    import walsvc
+
+    async def prepare() -> int:
+        async with walsvc.open(served.url) as log:
+            results = [
+                await log.topic("many").append(
+                    b"%d" % number * 2000, type=number % 2, attributes={"key": f"k{number % 3}"}
+                )
+                for number in range(60)
+            ]
+            return results[0].lsn
+
+    first = asyncio.run(prepare())
+    cli, url = served.cli, served.url
+
+    def lsns(*options: object) -> list[int]:
+        lines = cli.good("cat", url, "--format", "json", "--topic", "many", *options).splitlines()
+        return [json.loads(line)["lsn"] - first for line in lines]
+
+    assert lsns("--where", "key=k1", "--type", 0) == list(range(4, 60, 6))
+    assert lsns("--since", "2100-01-01") == lsns("--until", "2000-01-01") == []
+    assert cli.good("tail", url, "-n", 2, "--where", "key=k2") == b"56" * 2000 + b"\n" + b"59" * 2000 + b"\n"
+    told = json.loads(cli.good("purge", url, "--key", "k1", "--topic", "many", "--before", first + 30, "--json"))
+    assert told == {"labels": {"key": "k1"}, "topic": "many", "before": first + 30}
+    assert b"key='k0'" in cli.good("purge", url, "--key", "k0")
+    left = [n for n in range(60) if n % 3 == 2 or (n % 3 == 1 and n >= 29)]
+    assert lsns() == left
+    for _ in range(2):
+        told = json.loads(cli.good("compact", url, "--json"))
+        assert told["freed_bytes"] >= 0
+        assert told["bytes"] > 0
+        assert lsns() == left
+    assert "out of range" in cli.bad(exits.USAGE, "purge", url, "--key", "k0", "--before", 10**9)
+
+
 def test_bench_run_measures_a_served_log(served):
     told = json.loads(served.cli.good("bench", "run", "--url", served.url, "--seconds", 0.1, "--tasks", 8, "--json"))
     assert told["records"] > 0
@@ -101,7 +139,7 @@ def test_bench_run_measures_a_served_log(served):
     assert told["page_cache_bytes"] is None
 
 
-@pytest.mark.parametrize("verb", ["inspect", "verify", "repair", "doctor", "backup", "restore"])
+@pytest.mark.parametrize("verb", ["inspect", "verify", "repair", "doctor", "migrate", "backup", "restore"])
 def test_verbs_that_need_the_files_say_so(served, verb, tmp_path):
     arguments = {"backup": [served.url, tmp_path / "copy"], "restore": [tmp_path, served.url]}.get(verb, [served.url])
     line = served.cli.bad(exits.USAGE, verb, *arguments)

@@ -43,6 +43,7 @@ from walsvc.service.protocol import (
     Open,
     Ping,
     Pong,
+    Purged,
     Records,
     Result,
     StateFrame,
@@ -71,6 +72,7 @@ EXAMPLES: dict[str, Frame] = {
     "STATE": StateFrame(0, STATE),
     "PONG": Pong(5, STATE),
     "GOODBYE": Goodbye(0, "Closed", "the server is stopping"),
+    "PURGED": Purged(0, None, {"key": "k1"}, 4, STATE),
 }
 
 

@@ -306,6 +306,23 @@ async def test_what_must_not_be_repeated_is_not():
         assert (await log.append(b"y")).lsn == 6
 
 
+async def test_purge_is_not_repeated_since_it_would_reach_further():
+    async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
+        for _ in range(3):
+            await log.append(b"x", attributes={"key": "k"})
+        place.wire.deaf = True
+        purging = asyncio.create_task(log.purge("k"))
+        await until(lambda: place.log.marks.highest == 4)
+        place.wire.deaf = False
+        place.wire.cut()
+        with pytest.raises(OutcomeUnknown, match="purge"):
+            await purging
+        await log.append(b"later", attributes={"key": "k"})
+        assert await payloads(log) == [b"later"]
+        await log.purge("k", before=4)
+        assert await payloads(log) == [b"later"]
+
+
 async def test_server_that_stops_in_order_is_waited_for():
     async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
         await log.append(b"before")

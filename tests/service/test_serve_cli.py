@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import configparser
+import hashlib
 import os
 import re
 import select
@@ -178,6 +180,70 @@ def test_check_prints_what_is_in_effect_and_where_it_comes_from_and_no_secret(tm
     assert {name: value.value for name, value in values.items() if value.origin != "file"} == {}, "it is a config file"
 
 
+def key_file(path: Path, *ids: str) -> Path:
+    """A key file with a key for each id; what stands in it is in no other place."""
+    lines = [f"{id} {base64.b64encode(hashlib.sha256(id.encode()).digest()).decode()}\n" for id in ids]
+    path.write_text("# keys\n" + "".join(lines))
+    path.chmod(0o600)
+    return path
+
+
+def test_served_log_is_encrypted_with_the_keys_of_a_file(tmp_path) -> None:
+    keys, data, path = key_file(tmp_path / "keys", "2026", "2025"), tmp_path / "d", tmp_path / "s"
+    secret = keys.read_text().splitlines()[1].split()[1]
+    with running("--data", str(data), "--unix", str(path), "--key-file", str(keys)) as (process, _):
+        assert appended(path, b"nobody may read this") == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not any(b"nobody may read this" in each.read_bytes() for each in data.glob("*.wal"))
+    without = subprocess.run(
+        [*COMMAND, "--data", str(data), "--unix", str(path)],
+        capture_output=True, check=False, timeout=60, env=environment(),
+    )  # fmt: skip
+    assert without.returncode == 12
+    with running("--data", str(data), "--unix", str(path), WALSVC_KEY_FILE=str(keys)):
+        assert appended(path, b"more") == 2
+    config = tmp_path / "serve.toml"
+    config.write_text(f'data = "{data}"\nunix = "{path}"\nkey_file = "{keys}"\n')
+    done = check(
+        "--config", str(config), "--set", "double_write=buffered", "--set", "layout=pack", "--set", "reading=mapped"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert f'key_file = "{keys}" # file' in said
+    assert "# current key '2026'; older ones: '2025'" in said
+    assert 'double_write = "buffered" # flag' in said
+    assert 'layout = "pack" # flag' in said
+    assert secret not in said
+    assert "Secret" not in said
+    assert "KeyRing" not in said
+
+
+def test_key_file_that_is_wrong_is_told_without_what_it_holds(tmp_path) -> None:
+    keys = key_file(tmp_path / "keys", "2026")
+    secret = keys.read_text().splitlines()[1].split()[1]
+    keys.chmod(0o644)
+    for refused, code in (((BadOption, "chmod 600"), keys), ((PathError, "cannot be read"), tmp_path / "none")):
+        with pytest.raises(refused[0], match=refused[1]) as caught:
+            load_settings({**GOOD, "key_file": str(code)}, environment={})
+        assert secret not in str(caught.value)
+    keys.chmod(0o600)
+    keys.write_text(f"2026 {secret[:-4]}\n")
+    with pytest.raises(BadOption, match="line 1") as wrong:
+        load_settings(GOOD, environment={"WALSVC_KEY_FILE": str(keys)})
+    assert secret[:-4] not in str(wrong.value)
+    with pytest.raises(BadOption, match="unknown setting 'keys'"):
+        from_pairs(["keys=x"])
+
+
+def test_check_hides_a_password_in_the_replica_s_address(tmp_path) -> None:
+    given = {**GOOD, "replicate": "nats://me:hunter2:and@more@h1:4222,h2/stream"}
+    [line] = [line for line in load_settings(given, environment={}).lines() if line.startswith("replicate")]
+    assert "hunter2" not in line
+    assert "more" not in line
+    assert '"nats://me:***@h1:4222,h2/stream"' in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -195,6 +261,9 @@ def test_check_prints_what_is_in_effect_and_where_it_comes_from_and_no_secret(tm
         (["--data", "d", "--unix", "s", "--set", "connections=x"], 2, "a number (int)"),
         (["--data", "d", "--unix", "s", "--set", "connections"], 2, "has no value"),
         (["--data", "d", "--unix", "s", "--set", "read_only=1"], 2, "unknown setting 'read_only'"),
+        (["--data", "d", "--unix", "s", "--set", "keys=x"], 2, "unknown setting 'keys'"),
+        (["--data", "d", "--unix", "s", "--key-file", "/none"], 5, "cannot be read"),
+        (["--data", "d", "--unix", "s", "--set", "layout=pack"], 2, "needs double_write"),
     ],
 )
 def test_check_tells_what_is_wrong(arguments, code, says, monkeypatch) -> None:

@@ -52,7 +52,9 @@ def append(
             lines = source.whole(file, config.max_record_bytes)
         else:
             lines = source.lines(file, config.max_record_bytes, must_be_json=json)
-        async with walsvc.open(path, **({} if options.is_url(path) else {"config": config})) as log:
+        async with walsvc.open(
+            path, **(options.keyed(key_file) if options.is_url(path) else {"config": config})
+        ) as log:
             return await Pump(log, mode=mode, batch=batch, quiet=quiet).run(lines)
 
     runner.run(verb)

@@ -9,7 +9,7 @@ from walsvc.cli import exits, options, output, runner
 
 
 def compact(
-    path: options.LogPath,
+    path: options.LogTarget,
     disk: options.DiskName = options.Disk.AUTO,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
@@ -17,19 +17,16 @@ def compact(
     """Rewrite the sealed segments without what was purged.
 
     Visible records stay as they are, with their LSNs. Killed at any moment, nothing is lost; run it again to go on. Needs
-    the log for itself, and room for one more segment.
+    the log for itself, and room for one more segment. A served log is compacted by its server.
     """
 
     async def verb() -> int:
         import walsvc
 
-        keys = options.keys_of(key_file)
-        async with walsvc.open(path, read_only=True, keys=keys):  # says that there is no log, before one is created
-            pass
-        async with walsvc.open(path, disk=disk.value, keys=keys, **options.layout_of(path)) as log:
+        async with walsvc.open(path, **await options.existing(path, disk, key_file)) as log:
             before = log.retention().bytes
             with progress() as show:
-                freed = await log.compact(show)
+                freed = await log.compact(None if options.is_url(path) else show)
             after = log.retention()
         if as_json:
             output.emit_json({"freed_bytes": freed, "bytes": before - freed, "segments": after.segments})

@@ -140,6 +140,18 @@ def writing(path: str, key_file: str | None) -> dict[str, Any]:
     return {**({} if is_url(path) else layout_of(path)), **keyed(key_file)}
 
 
+async def existing(path: str, disk: Disk, key_file: str | None) -> dict[str, Any]:
+    """Options with which a log that must be there is opened for writing and goes on as it is.
+
+    Opening for writing would create a log where there is none; opening for reading first says that there is none.
+    """
+    import walsvc
+
+    async with walsvc.open(path, read_only=True, **keyed(key_file)):
+        pass
+    return {**writing(path, key_file), **({} if is_url(path) else {"disk": disk.value})}
+
+
 def keys_or_blind(key_file: str | None) -> Keys:
     """Like keys_of, for verbs that can look at an encrypted log from outside."""
     from walsvc.keyring import BLIND

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def purge(
-    path: options.LogPath,
+    path: options.LogTarget,
     *,
     key: Annotated[str | None, typer.Option(metavar="KEY", help='Records whose attribute "key" is KEY.')] = None,
     where: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Records with this label.")] = None,
@@ -25,7 +25,8 @@ def purge(
 ) -> None:
     """Hide the records of a key, or with some labels.
 
-    Later records are visible. Nothing is removed from the files: see compact. Needs the log for itself.
+    Later records are visible. Nothing is removed from the files: see compact. Needs the log for itself; a served log is
+    purged under its users.
     """
     if (key is None) == (not where):
         raise typer.BadParameter("give either --key KEY or --where NAME=VALUE")
@@ -34,10 +35,7 @@ def purge(
     async def verb() -> int:
         import walsvc
 
-        keys = options.keys_of(key_file)
-        async with walsvc.open(path, read_only=True, keys=keys):  # says that there is no log, before one is created
-            pass
-        async with walsvc.open(path, disk=disk.value, keys=keys, **options.layout_of(path)) as log:
+        async with walsvc.open(path, **await options.existing(path, disk, key_file)) as log:
             until = log.next_lsn if before is None else before
             await (log if topic is None else log.topic(topic)).purge(labels, before=until)
         if as_json:

@@ -23,6 +23,10 @@ def serve(
         str | None, typer.Option(metavar="PATH", help="Clients must show a certificate signed by one of these.")
     ] = None,
     token_file: Annotated[str | None, typer.Option(metavar="PATH", help="TOML file with [[token]] tables.")] = None,
+    key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The keys of an encrypted log: lines of id and base64, mode 0600."),
+    ] = None,
     namespaces: Annotated[
         bool | None, typer.Option("--namespaces/--no-namespaces", help="Serve logs below the directory by name.")
     ] = None,
@@ -45,7 +49,7 @@ def serve(
 
     Clients open unix:///path, wal://host:port or wals://host:port as they open a directory. Settings are taken from flags,
     then WALSVC_* (WALSVC_UNIX, say), then the TOML file, then the defaults. A token never comes from the command line: it
-    is in the token file, or in WALSVC_TOKEN.
+    is in the token file, or in WALSVC_TOKEN; the keys of an encrypted log are in the key file.
     """
     given = {
         "data": data,
@@ -55,6 +59,7 @@ def serve(
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
         "token_file": token_file,
+        "key_file": key_file,
         "namespaces": namespaces,
         "insecure": insecure,
         "http": http,

@@ -29,13 +29,7 @@ def truncate(
     async def verb() -> int:
         import walsvc
 
-        wished = options.writing(path, key_file)
-        if not options.is_url(path):
-            # Opening for writing creates a log where there is none; opening for reading first says that there is none.
-            async with walsvc.open(path, read_only=True, **options.keyed(key_file)):
-                pass
-            wished["disk"] = disk.value
-        async with walsvc.open(path, **wished) as log:
+        async with walsvc.open(path, **await options.existing(path, disk, key_file)) as log:
             was = log.next_lsn - log.first_lsn
             if before is not None:
                 await log.truncate_before(before)

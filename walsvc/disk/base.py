@@ -57,6 +57,7 @@ class Disk(Protocol):
         direct: whether writes bypass the page cache (O_DIRECT).
         block_bytes: alignment that `submit` and `write` need when `direct` (1 otherwise allowed).
         reading: how it reads, in words for a user.
+        rewrites: whether another file can take a segment's place by `rename`, as compaction needs it.
         sync_method: "dsync" (RWF_DSYNC on the write) or "fdatasync" (a sync after it), in words for a user.
     """
 
@@ -67,6 +68,7 @@ class Disk(Protocol):
     block_bytes: int
     sync_method: str
     reading: str
+    rewrites: bool
 
     # ---- hot: loop thread only, never waits
     def submit(self, write: Write) -> None:

@@ -32,6 +32,7 @@ class PosixDisk:
     """
 
     kind = "posix"
+    rewrites = True
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class JetStreamDisk:
     kind = "jetstream"
     reading = "from the stream"
     direct = False
+    rewrites = False  # a segment's messages stay what they are
     block_bytes = BLOCK_BYTES
 
     def __init__(
@@ -174,7 +175,7 @@ class JetStreamDisk:
         files = {segment_name(each.first_lsn): each.file_bytes for each in self._files.directory.files.values()}
         return files | {name: place.file_bytes for name, place in self._spares.items()}
 
-    async def open_file(self, name: str, *, cached: bool = False) -> int:  # noqa: ARG002 - there is no page cache here
+    async def open_file(self, name: str, *, cached: bool = False) -> int:
         """A handle for `submit`."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._handles[handle] = self._place(name)

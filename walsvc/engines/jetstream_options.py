@@ -106,6 +106,15 @@ class JetStreamOptions:
         between("timeout", self.timeout, 1.0, 3600.0)
 
 
+# Options of a log in a directory that mean nothing here, their only value, and why.
+DIRECTORY_OPTIONS: dict[str, tuple[object, str]] = {
+    "disk": ("auto", "the records are messages on the servers, so no disk of this machine is written"),
+    "direct": (None, "the servers write the files, and choose how"),
+    "reading": ("direct", "what is read are messages of the servers, no files of this machine"),
+    "double_write": ("off", "a message is stored as a whole or not at all, so no group is ever torn"),
+    "layout": ("pad", "padding is not sent, so packing would save nothing"),
+    "replicate": (None, "the stream has its replicas; a copy elsewhere is a mirror of the stream, see the NATS manual"),
+}
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(JetStreamOptions))
 
 
@@ -115,6 +124,9 @@ def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[
     others = {name: value for name, value in overrides.items() if name not in OPTION_NAMES}
     if config is None:
         others.setdefault("segment_bytes", SEGMENT_BYTES)
+    for name, (value, reason) in DIRECTORY_OPTIONS.items():  # as they were given: WALSVC_DISK is for all logs
+        if others.get(name, value if config is None else getattr(config, name)) != value:
+            raise BadOption(f"{name} means nothing for a log in JetStream: {reason}", hint="leave it out")
     whole = WalConfig.of(config, others)
     if whole.namespace is not None:
         raise BadOption("a log in JetStream has no namespaces", hint="give each log a stream of its own")

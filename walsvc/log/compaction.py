@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import WalError
+from walsvc.errors import BadOption, WalError
 from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
@@ -41,9 +41,16 @@ async def compact(writer: WalWriter, on_segment: OnSegment | None = None) -> int
         on_segment: called after each segment as on_segment(segments done, segments to do, bytes freed so far).
 
     Raises:
+        BadOption: the records are in no files (a log in JetStream).
         NoSpace, Corruption, PathError: nothing is lost; segments that were done before are done. What append raises.
     """
     writer._check_call()
+    if not writer._disk.rewrites:
+        raise BadOption(
+            "this log cannot be compacted: its records are stored as messages, which cannot be written anew",
+            path=writer._disk.path,
+            hint="what was purged stays hidden; truncate_before gives space back",
+        )
     purges = dict(writer._metadata.purges)
     marks = Marks(purges)
     if not purges:

@@ -195,7 +195,12 @@ def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:
     Args:
         wanted: the arguments.
         endless: the call waits for more, so `until` makes no sense.
+
+    Raises:
+        BadOption: see Filter.of. TypeError: an argument that there is not; a filter that is not heard of would hide nothing.
     """
+    if unknown := wanted.keys() - Wanted.__optional_keys__:
+        raise TypeError(f"reading takes no argument {', '.join(sorted(unknown))}")
     if endless and wanted.get("until") is not None:
         raise BadOption("follow takes no until", hint="stop iterating when a record is late enough, or use read")
     return Filter.of(wanted.get("types"), wanted.get("where"), wanted.get("since"), wanted.get("until"))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from walsvc.service.client_session import Session
 
 # What cannot be repeated: a second time it would do something else than the first.
-ONCE = frozenset({"truncate_after", "seal", "delete_consumer", "reclaim"})
+ONCE = frozenset({"truncate_after", "seal", "delete_consumer", "reclaim", "purge", "compact"})
 
 
 class Calling:

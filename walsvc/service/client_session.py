@@ -17,7 +17,7 @@ from walsvc.service.client_call import Calling, again
 from walsvc.service.client_config import Address, ClientConfig
 from walsvc.service.client_connector import FINAL, Connector, Request
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import Frame, Goodbye, Welcome, encode
+from walsvc.service.protocol import Frame, Goodbye, Purged, Welcome, encode
 
 
 def nothing(*_: object) -> None:
@@ -44,6 +44,7 @@ class Session(Connector):
         self.limits_changed: Callable[[], None] = nothing
         self.ended: Callable[[WalError], None] = nothing
         self.cut: Callable[[int], None] = nothing  # records above this LSN are gone
+        self.purged: Callable[[Purged], None] = nothing
         self._ids = 0
         self._out: list[bytes] = []
         self._flushing = False
@@ -154,7 +155,9 @@ class Session(Connector):
             return
         if (state := getattr(frame, "state", None)) is not None:
             self._new_state(state)
-        if (request := self.requests.get(frame.id)) is not None:
+        if isinstance(frame, Purged):
+            self.purged(frame)
+        elif (request := self.requests.get(frame.id)) is not None:
             request.received(frame)
 
     def _new_state(self, state: list[int]) -> None:

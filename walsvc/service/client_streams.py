@@ -14,6 +14,7 @@ from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
 from walsvc.service.protocol import Cancel, Credit, End, Error, Frame, Open, Records, Result, encode
+from walsvc.service.wanted import Hidden
 
 
 class RemoteStream:
@@ -21,6 +22,7 @@ class RemoteStream:
 
     Attributes:
         following: LSN from which on nothing was received yet.
+        hidden: what was purged since records were taken last, as tests of a record.
     """
 
     def __init__(self, session: Session, what: str, args: dict[str, Any]) -> None:
@@ -37,6 +39,7 @@ class RemoteStream:
         self._opened = False
         self._waiter: asyncio.Future[None] | None = None
         self.following: int | None = args.get("start")
+        self.hidden: list[Hidden] = []
         opening = encoded(Open(self._id, what, args, self._window))
         session.begin(self._id, self)
         session.put(opening)
@@ -96,20 +99,30 @@ class RemoteStream:
 
     async def take(self) -> list[Record]:
         """What was received next, at least one record; empty at the end. Raises the error that ended the stream."""
-        while not self._received:
-            if self._ended:
-                if self._error is not None:
-                    raise again(self._error)
-                return []
-            self._waiter = self._session.loop.create_future()
-            await self._waiter
-        records, cost = self._received.popleft()
-        self._held -= cost
-        self._owed += cost
-        if self._owed * 2 >= self._window and not self._ended:
-            self._session.put(encode(Credit(self._id, self._owed)))
-            self._owed = 0
+        records: list[Record] = []
+        self.hidden.clear()
+        while not records:
+            while not self._received:
+                if self._ended:
+                    if self._error is not None:
+                        raise again(self._error)
+                    return []
+                self._waiter = self._session.loop.create_future()
+                await self._waiter
+            records, cost = self._received.popleft()
+            self._held -= cost
+            self._owed += cost
+            if self._owed * 2 >= self._window and not self._ended:
+                self._session.put(encode(Credit(self._id, self._owed)))
+                self._owed = 0
         return records
+
+    def purged(self, hidden: Hidden) -> None:
+        """Some of what was received is hidden now; who has taken some of it looks at `hidden`."""
+        self.hidden.append(hidden)
+        self._received = deque(
+            ([each for each in records if not hidden(each)], cost) for records, cost in self._received
+        )
 
     def close(self) -> None:
         """Give it up; nothing happens where it has ended."""
@@ -124,6 +137,7 @@ class Follower:
 
     Attributes:
         reading: its reader waits for records at this moment.
+        hidden: see RemoteStream.
     """
 
     def __init__(self, session: Session, args: dict[str, Any], left: Callable[[], None]) -> None:
@@ -133,10 +147,12 @@ class Follower:
         self._streams = deque([RemoteStream(session, "follow", args)])
         self._finishing = False
         self.reading = False
+        self.hidden: list[Hidden] = []
 
     async def take(self) -> list[Record]:
         """The next records; empty at the end."""
         self.reading = True
+        self.hidden.clear()
         try:
             while self._streams:
                 if records := await self._streams[0].take():
@@ -156,6 +172,12 @@ class Follower:
             if following is None or following <= durable:
                 args = {**self._args, "start": following, "stop": durable + 1}
                 self._streams.append(RemoteStream(self._session, "read", args))
+
+    def purged(self, hidden: Hidden) -> None:
+        """Some of what was received is hidden now."""
+        self.hidden.append(hidden)
+        for stream in self._streams:
+            stream.purged(hidden)
 
     def close(self) -> None:
         """Give it up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from walsvc.api import Log
 from walsvc.errors import (
@@ -23,7 +23,7 @@ from walsvc.errors import (
     WalError,
     WalTimeout,
 )
-from walsvc.service.auth import Grant
+from walsvc.service.auth import READ, Grant
 from walsvc.service.codes import code_of, error_frame
 from walsvc.service.duplex import Duplex
 from walsvc.service.limits import Limits
@@ -45,6 +45,7 @@ from walsvc.service.protocol import (
     Open,
     Ping,
     Pong,
+    Purged,
     State,
     StateFrame,
     Welcome,
@@ -272,6 +273,12 @@ class Connection(Duplex):
         """Answer a request or a stream with an error."""
         self.server.count_error(code_of(error))
         self.send(error_frame(id, error, self.state))
+
+    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
+        """Records of the log were purged: whoever reads it may have been sent some of them ahead."""
+        for each in self.server.roster:
+            if each.log is self.log and each.grant is not None and READ in each.grant.rights:
+                each.send(Purged(0, topic, labels, before, each.state))
 
     def fail(self, error: BaseException) -> None:
         """Something went wrong that is nobody's request: say so, and end the connection."""

@@ -207,6 +207,16 @@ class Pong(NamedTuple):
     state: State
 
 
+class Purged(NamedTuple):
+    """Records below LSN `before` with these labels, of the topic or (None) of all, are hidden; also those sent already."""
+
+    id: int
+    topic: str | None
+    labels: dict[str, Any]
+    before: int
+    state: State
+
+
 class Goodbye(NamedTuple):
     """The last frame of a connection, and why it is."""
 
@@ -217,7 +227,7 @@ class Goodbye(NamedTuple):
 
 Frame = (
     Hello | Append | Batch | Call | Open | Credit | Cancel | Ping
-    | Welcome | Ack | Result | Error | Records | End | StateFrame | Pong | Goodbye
+    | Welcome | Ack | Result | Error | Records | End | StateFrame | Pong | Goodbye | Purged
 )  # fmt: skip
 KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Hello: (0, (is_int, is_text, is_int, is_int, is_name, is_name, is_text, is_int, is_map)),
@@ -250,6 +260,7 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     StateFrame: (22, (is_int, is_state)),
     Pong: (23, (is_int, is_state)),
     Goodbye: (24, (is_int, is_text, is_text)),
+    Purged: (25, (is_int, is_name, is_map, is_int, is_state)),
 }
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from walsvc.errors import Closed, WalError, WalTimeout
+from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout
+from walsvc.format.purge import labels_of
 from walsvc.log.results import BatchResult
-from walsvc.model import AppendResult, Mode, Record, Retention, Stats, Strict
+from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
 from walsvc.service.client_appends import Appends
 from walsvc.service.client_batches import append_batch
 from walsvc.service.client_session import Session
 from walsvc.service.client_streams import Follower, RemoteStream
-from walsvc.service.protocol import STATE_FIELDS
+from walsvc.service.protocol import STATE_FIELDS, Purged
 from walsvc.service.remote_consumer import RemoteConsumer
+from walsvc.service.remote_reading import RemoteReading
 from walsvc.service.remote_topic import RemoteTopic
 from walsvc.service.remote_values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
+from walsvc.service.wanted import Hidden
 from walsvc.topics.delivery import Delivery, StrictlyOnce, check_delivery
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
 
-class RemoteLog:
+class RemoteLog(RemoteReading):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -40,7 +43,7 @@ class RemoteLog:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self._appends = Appends(session)
         self.path = session.address.url
         self.config = session.config
@@ -50,10 +53,8 @@ class RemoteLog:
         self._topics: dict[str, None] = {}
         self._holds: dict[str, int] = {}
         self._consumers: dict[int, RemoteConsumer] = {}
-        self._followers: set[Follower] = set()
-        self._left: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        session.cut = self._cut
+        session.cut, session.purged = self._cut, self._hide
         # bound once: the way from the caller to the frame is one call long
         self.append = self._appends.append
 
@@ -146,47 +147,6 @@ class RemoteLog:
         if topics_max is None or self._stats.topics <= topics_max:
             self._topics = dict.fromkeys(await call("topics"))
 
-    # ---- reading
-
-    async def read(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None, **filters: Any
-    ) -> AsyncIterator[Record]:
-        """Iterate over records in LSN order; see Log.read, also for `filters`."""
-        async for records in self.read_batches(start, stop, topic=topic, **filters):
-            for record in records:
-                yield record
-
-    async def read_batches(
-        self, start: int | None = None, stop: int | None = None, *, topic: str | None = None, **filters: Any
-    ) -> AsyncIterator[list[Record]]:
-        """Like read, but yields lists as they come over the connection."""
-        self._session.check()
-        stream = RemoteStream(self._session, "read", {"start": start, "stop": stop, "topic": topic, **filters})
-        try:
-            while records := await stream.take():
-                yield records
-        finally:
-            stream.close()
-
-    async def follow(
-        self, start: int | None = None, *, topic: str | None = None, **filters: Any
-    ) -> AsyncIterator[Record]:
-        """Iterate over durable records, then wait for new ones; see Log.follow. It goes on over a lost connection."""
-        self._session.check()
-        follower = Follower(self._session, {"start": start, "topic": topic, **filters}, self._reader_left)
-        self._followers.add(follower)
-        try:
-            while records := await follower.take():
-                for record in records:
-                    yield record
-        finally:
-            self._followers.discard(follower)
-            follower.close()
-
-    def _reader_left(self) -> None:
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
-
     # ---- topics and consumers
 
     def topic(self, name: str) -> RemoteTopic:
@@ -230,6 +190,16 @@ class RemoteLog:
         """Forget a consumer of the whole log that is not open, durably."""
         await self._session.call("delete_consumer", name=name)
 
+    def _hide(self, frame: Purged) -> None:
+        """Records were purged, by whomever: what was sent ahead is looked through."""
+        try:
+            hidden = Hidden(frame)
+        except BadOption as error:
+            raise ProtocolError(f"the server names a purge that cannot be: {error.message}") from None
+        readers: list[RemoteConsumer | RemoteStream | Follower] = [*self._consumers.values(), *self._readers]
+        for reader in (*readers, *self._followers):
+            reader.purged(hidden)
+
     def _cut(self, lsn: int) -> None:
         for consumer in self._consumers.values():
             consumer.cut(lsn)
@@ -259,6 +229,51 @@ class RemoteLog:
     def retention(self) -> Retention:
         """What is kept and who needs it, as of the last change of this client, or `refresh`."""
         return self._retention
+
+    # ---- purging
+
+    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
+        """Hide all records below LSN `before` that have a key, or labels; see Log.purge. Other clients' readers and consumers
+        do not show what was sent ahead to them either. Not repeated after a lost connection: OutcomeUnknown."""
+        await self._purge(key_or_labels, before, None)
+
+    async def _purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
+        self._session.check()
+        await self._session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
+
+    async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
+        """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:
+        `on_segment` is refused. Not repeated after a lost connection: OutcomeUnknown; what was done by then is done."""
+        if on_segment is not None:
+            raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
+        freed: int = await self._session.call("compact")
+        await self._look(TOPICS_AT_OPENING)
+        return freed
+
+    # ---- what only the server has
+
+    async def use_keys(self, keys: object) -> None:
+        """Refused with BadOption: the keys are where the log is."""
+        raise BadOption(
+            "the keys of a served log are the server's", path=self.path, hint="walsvc serve --key-file, and restart it"
+        )
+
+    @property
+    def replicated_lsn(self) -> int | None:
+        """Every record up to this LSN is stored by the server's replica, as of the last `refresh`; None: it has none."""
+        return self._stats.replicated_lsn
+
+    async def wait_replicated(self, lsn: int) -> int:
+        """Refused with BadOption: only the server's own process hears of its replica."""
+        raise BadOption(
+            "the replica of a served log is the server's", path=self.path, hint="look at stats() after refresh()"
+        )
+
+    def _elsewhere(self) -> NoReturn:
+        raise BadOption("the writer, the segments and the files are the server's", path=self.path)
+
+    writer = keys = epoch = look_again = topic_names = topic_number = property(_elsewhere)
+    marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
 
     # ---- extent and end
 
@@ -323,14 +338,6 @@ class RemoteLog:
         """Records of this client that were accepted and not yet durable become durable."""
         if self._appends.relaxed_lsn > self.durable_lsn and isinstance(self._session.closed, Closed):
             await self._session.request("flush")
-
-    async def _end_followers(self) -> None:
-        """Let those that wait for records have what is durable."""
-        for follower in list(self._followers):
-            follower.finish()
-        while any(follower.reading for follower in self._followers):
-            self._left = self._session.loop.create_future()
-            await self._left
 
     async def __aenter__(self) -> RemoteLog:
         return self

@@ -14,6 +14,7 @@ from walsvc.service.client_call import again, encoded
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
 from walsvc.service.protocol import Cancel, Credit, End, Error, Frame, Open, Records, Result, encode
+from walsvc.service.wanted import Hidden
 from walsvc.topics.consumer import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import Start
@@ -140,6 +141,12 @@ class RemoteConsumer:
             self._shown.pop()
         while self._ahead and self._ahead[-1].lsn > lsn:
             self._grant(cost_of([self._ahead.pop()]))
+
+    def purged(self, hidden: Hidden) -> None:
+        """Some of what was received and not delivered is hidden now."""
+        if gone := [record for record in self._ahead if hidden(record)]:
+            self._ahead = deque(record for record in self._ahead if not hidden(record))
+            self._grant(cost_of(gone))
 
     # ---- looking
 

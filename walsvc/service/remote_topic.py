@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from walsvc.log.filter import Chosen
+from walsvc.log.lazy import LazyRecord
 from walsvc.log.results import BatchResult
-from walsvc.model import AppendResult, Mode, Record, Strict
+from walsvc.model import AppendResult, Mode, ReadStats, Record, Strict
 from walsvc.service.client_batches import append_batch
 from walsvc.service.remote_consumer import RemoteConsumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
@@ -64,13 +66,44 @@ class RemoteTopic:
 
     # ---- reading
 
-    def read(self, start: int | None = None, stop: int | None = None, **filters: Any) -> AsyncIterator[Record]:
-        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read."""
-        return self._log.read(start, stop, topic=self.name, **filters)
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[Record]:
+        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See RemoteLog.read."""
+        return self._log.read(start, stop, topic=self.name, stats=stats, **chosen)
 
-    def follow(self, start: int | None = None, **filters: Any) -> AsyncIterator[Record]:
+    def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[list[Record]]:
+        """Like read, but yields lists as they come over the connection."""
+        return self._log.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[LazyRecord]:
+        """Like read, in the form of Log.read_lazy; see RemoteLog.read_lazy."""
+        return self._log.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
+    ) -> AsyncIterator[Record]:
         """Iterate over the topic's durable records, then wait for new ones. See Log.follow."""
-        return self._log.follow(start, topic=self.name, **filters)
+        return self._log.follow(start, topic=self.name, stats=stats, **chosen)
 
     async def count(self) -> int:
         """How many records of the topic are visible."""
@@ -86,6 +119,10 @@ class RemoteTopic:
         """LSN of the topic's last record, None if there is none."""
         lsn: int | None = await self._log._session.call("topic.last_lsn", topic=self.name)
         return lsn
+
+    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
+        """Hide the topic's records below LSN `before` that have a key, or labels; see RemoteLog.purge."""
+        await self._log._purge(key_or_labels, before, self.name)
 
     # ---- consumers
 

@@ -79,7 +79,10 @@ class Sessions:
             elif frame.method in VERBS:
                 verb = VERBS[frame.method]
                 self._need(verb.right, f"call {frame.method}")
-                value = await verb.answer(self._log, checked(frame.method, verb.spec, frame.args))
+                args = checked(frame.method, verb.spec, frame.args)
+                value = await verb.answer(self._log, args)
+                if frame.method == "purge":
+                    connection.tell_purged(args["topic"], args["labels"], value)
             else:
                 hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
                 raise BadOption(f"there is no method {frame.method[:64]!r}", hint=f"known: {hint}")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from walsvc.config import WalConfig
 from walsvc.errors import BadOption, PathError
+from walsvc.keyring import KeyRing
 from walsvc.service.addresses import host_and_port
 from walsvc.service.auth import Tokens, load_tokens
 from walsvc.service.limits import Limits
@@ -22,6 +24,8 @@ from walsvc.service.listeners import refuse_open_door, tls_context
 from walsvc.service.server import STOP_SECONDS, Server
 
 PREFIX = "WALSVC_"
+PASSWORD = re.compile(r"(://[^/@:]*):[^/]*@")  # in the URL of a replica
+NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
 NOT_SETTINGS = frozenset({"TOKEN", "CONFIG"})  # the secret, and where the file is
 
 
@@ -35,6 +39,7 @@ class Main:
         listen: HOST:PORT to listen on.
         tls_cert, tls_key, tls_client_ca: PEM files; see walsvc.service.listeners.tls_context.
         token_file: TOML file with the tokens; see walsvc.service.auth.load_tokens.
+        key_file: the keys of an encrypted log; see walsvc.KeyRing.from_file. Every namespace has the same.
         namespaces: serve the namespaces of the directory.
         insecure: listen beyond this machine without TLS and tokens.
         http: HOST:PORT of the HTTP side, or "off".
@@ -48,6 +53,7 @@ class Main:
     tls_key: str | None = None
     tls_client_ca: str | None = None
     token_file: str | None = None
+    key_file: str | None = None
     namespaces: bool = False
     insecure: bool = False
     http: str = "off"
@@ -61,7 +67,7 @@ class Value(NamedTuple):
     origin: str
 
 
-LOG_FIELDS = {each.name: each for each in dataclasses.fields(WalConfig) if each.name not in ("read_only", "namespace")}
+LOG_FIELDS = {each.name: each for each in dataclasses.fields(WalConfig) if each.name not in NOT_OF_THE_LOG}
 LIMIT_FIELDS = {each.name: each for each in dataclasses.fields(Limits)}
 MAIN_FIELDS = {each.name: each for each in dataclasses.fields(Main)}
 FIELDS: dict[str, dataclasses.Field[Any]] = {**MAIN_FIELDS, **LIMIT_FIELDS, **LOG_FIELDS}
@@ -75,13 +81,15 @@ class Settings:
         values: by name, in the order in which they are documented.
         main, limits, log: as objects.
         tokens: who may do what; None: everybody.
+        keys: of an encrypted log; None: it is plain.
     """
 
     def __init__(self, values: Mapping[str, Value], environment: Mapping[str, str]) -> None:
         self.values = dict(values)
         self.main = Main(**self._of(MAIN_FIELDS))
         self.limits = Limits(**self._of(LIMIT_FIELDS))
-        self.log = WalConfig.of(None, self._of(LOG_FIELDS))
+        self.keys = load_keys(self.main.key_file)
+        self.log = WalConfig.of(None, {**self._of(LOG_FIELDS), "keys": self.keys})
         self.tokens: Tokens | None = load_tokens(self.main.token_file, environment)
         self._check()
 
@@ -131,13 +139,27 @@ class Settings:
 
     def lines(self) -> list[str]:
         """What is in effect, as lines of TOML with comments; of tokens only names, rights and namespaces."""
-        lines = [f"{f'{name} = {toml(each.value)}':50}  # {each.origin}" for name, each in self.values.items()]
+        shown = {name: PASSWORD.sub(r"\1:***@", toml(each.value)) for name, each in self.values.items()}
+        lines = [f"{f'{name} = {shown[name]}':50}  # {each.origin}" for name, each in self.values.items()]
         for grant in self.tokens.grants if self.tokens is not None else []:
             where = "all namespaces" if grant.namespaces is None else ", ".join(map(repr, sorted(grant.namespaces)))
             lines.append(f"# token {grant.name!r}: {', '.join(sorted(grant.rights))}; {where}")
         if self.tokens is None:
             lines.append("# no tokens: whoever can connect may do everything")
+        if self.keys is not None:
+            older = ", ".join(map(repr, self.keys.ids[1:])) or "none"
+            lines.append(f"# current key {self.keys.current_id!r}; older ones: {older}")
         return lines
+
+
+def load_keys(path: str | None) -> KeyRing | None:
+    """The keys in a key file, None where there is none. PathError where it cannot be read; BadOption for what is in it."""
+    if path is None:
+        return None
+    try:
+        return KeyRing.from_file(path)
+    except OSError as error:
+        raise PathError(f"the key file cannot be read: {error.strerror}", path=path, errno=error.errno) from None
 
 
 def toml(value: object) -> str:

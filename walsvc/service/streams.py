@@ -18,6 +18,7 @@ from walsvc.model import Record
 from walsvc.service.columns import records_frame
 from walsvc.service.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.protocol import RECORD_COST, End, Frame, State
+from walsvc.service.wanted import reading
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
@@ -182,7 +183,8 @@ def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
 
 def source_of(log: Log, what: str, args: dict[str, Any]) -> Source:
     """The records of a "read" or "follow"."""
-    return log.read_batches(**args) if what == "read" else log.follow(**args)
+    wanted = reading(args)
+    return log.read_batches(**wanted) if what == "read" else log.follow(**wanted)
 
 
 async def open_consumer(log: Log, args: dict[str, Any]) -> Consumer:

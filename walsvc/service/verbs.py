@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from walsvc.api import Log
 from walsvc.errors import BadOption
 from walsvc.service.auth import ADMIN, APPEND, READ
+from walsvc.service.wanted import moment_of
 from walsvc.topics.names import ConsumerStatus
 
 INT, TEXT, BOOL = (int,), (str,), (bool,)
 NAME = (str, type(None))
+NUMBER = (int, type(None))
 POSITION = (int, str)
 MISSING = object()
 Spec = Mapping[str, tuple[tuple[type, ...], Any]]  # name -> types, and the default or MISSING
@@ -120,8 +122,22 @@ async def topic_last_lsn(log: Log, args: dict[str, Any]) -> int | None:
     return await log.topic(args["topic"]).last_lsn()
 
 
+async def seek_time(log: Log, args: dict[str, Any]) -> int:
+    return await log.seek_time(moment_of("moment", args["moment"]))
+
+
+async def purge(log: Log, args: dict[str, Any]) -> int:
+    before: int = log.next_lsn if args["before"] is None else args["before"]
+    await of_topic(log, args).purge(args["labels"], before=before)
+    return before
+
+
+async def compact(log: Log, args: dict[str, Any]) -> int:
+    return await log.compact()
+
+
 def of_topic(log: Log, args: dict[str, Any]) -> Any:
-    """Whose consumers: the topic's, or without one the log's."""
+    """Whose consumers or records: the topic's, or without one the log's."""
     return log if args["topic"] is None else log.topic(args["topic"])
 
 
@@ -142,15 +158,25 @@ VERBS: dict[str, Verb] = {
     "consumers": Verb(READ, ANY_TOPIC, consumers),
     "move_consumer": Verb(ADMIN, {**required(name=TEXT, to=POSITION), **ANY_TOPIC}, move_consumer),
     "delete_consumer": Verb(ADMIN, {**required(name=TEXT), **ANY_TOPIC}, delete_consumer),
+    "seek_time": Verb(READ, required(moment=INT), seek_time),
+    "purge": Verb(ADMIN, {**required(labels=(dict,)), "before": (NUMBER, None), **ANY_TOPIC}, purge),
+    "compact": Verb(ADMIN, {}, compact),
     "topic.count": Verb(READ, required(topic=TEXT), topic_count),
     "topic.first_lsn": Verb(READ, required(topic=TEXT), topic_first_lsn),
     "topic.last_lsn": Verb(READ, required(topic=TEXT), topic_last_lsn),
 }
 
 # Streams: what OPEN opens, and what CALL does with an open consumer.
+CHOSEN: Spec = {
+    "start": (NUMBER, None),
+    **ANY_TOPIC,
+    "types": ((list, type(None)), None),
+    "where": ((dict, type(None)), None),
+    "since": (NUMBER, None),
+}
 STREAMS: dict[str, Spec] = {
-    "read": {"start": ((int, type(None)), None), "stop": ((int, type(None)), None), "topic": (NAME, None)},
-    "follow": {"start": ((int, type(None)), None), "topic": (NAME, None)},
+    "read": {**CHOSEN, "stop": (NUMBER, None), "until": (NUMBER, None)},
+    "follow": CHOSEN,
     "consumer": {**required(name=TEXT), **ANY_TOPIC, "persist_every": (INT, 1), "start": (POSITION, "first")},
 }
 CONSUMER_VERBS: dict[str, Spec] = {

@@ -36,6 +36,7 @@ class SimDisk:
 
     kind = "sim"
     reading = "simulated"
+    rewrites = True
     reason = "asked for: a simulated disk for tests"
 
     def __init__(
