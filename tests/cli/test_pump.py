@@ -100,7 +100,7 @@ async def test_a_signal_stops_the_reading_and_a_second_one_the_waiting(
     await log.close()
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", [Mode.STRICT, Mode.RELAXED])
 async def test_the_window_bounds_what_is_under_way(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
     monkeypatch.setattr("walsvc.cli.pump.WINDOW_BYTES", 10_000)
     device = SimDevice(seed=1)

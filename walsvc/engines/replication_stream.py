@@ -184,7 +184,9 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
             count -= 1
     following = next((each for each in ids if common is None or each > common.segment), None)
     newest = await head_of(stream, kept[-1].file)
-    empty = tail.next_lsn == newest.first_lsn and count >= len(kept) - 1  # it holds metadata only, and no record is lost
+    empty = (
+        tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
+    )  # it holds metadata only, and no record is lost
     lost = tuple(sorted([*removed, *(each.file.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
         header, _ = await load_header(log._disk, segment_name(following), following)
