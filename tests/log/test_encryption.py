@@ -596,8 +596,8 @@ async def test_forged_header_does_not_let_a_filtering_reader_step_over_a_group(t
     data = bytearray(file.read_bytes())
     chain = Chain.begin(decode_segment_header(bytes(data)), bytes(data[:4096]), len(data))
     forged = 0
-    while not forged or group.records:
-        group: Any = chain.take(bytes(data), 0)
+    group: Any
+    while (group := chain.take(bytes(data), 0)).records or not forged:
         if group.first_lsn >= 2 and group.records:
             data[group.offset + 4 : group.offset + 8] = (group.flags & ~int(Flag.TOPICS)).to_bytes(4, "little")
             forged = forged or group.offset
