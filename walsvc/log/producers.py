@@ -103,7 +103,9 @@ async def find_parts(writer: WalWriter, row: Row) -> list[Place]:
     places: list[Place] = []
     following = row.lsn
     for first in [each for each in writer._segment_ids if each >= row.segment]:
-        _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first])
+        _, stream = await open_stream(
+            writer._disk, segment_name(first), first, writer._segment_bytes[first], writer._keys
+        )
         while following < row.lsn + row.records:
             try:
                 header = (await stream.next()).header
