@@ -18,7 +18,7 @@ from walsvc.disk.choose import open_disk
 from walsvc.errors import BadOption, Closed, DurabilityLost, WalError
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.reader import Cursor
-from walsvc.log.readonly import ReadOnlyLog, find
+from walsvc.log.readonly import find
 from walsvc.log.reclaim import Reclaimer
 from walsvc.log.replicated import of_writer
 from walsvc.log.retention import truncate_after

@@ -98,7 +98,9 @@ class WalConfig:
         if self.retain_seconds is not None:
             between("retain_seconds", self.retain_seconds, 0.001, 1e9)
         if self.replicate is not None and (self.read_only or not isinstance(self.replicate, str)):
-            raise BadOption("replicate= takes a URL, and a log that is open for writing", hint="nats://host,host,host/stream")
+            raise BadOption(
+                "replicate= takes a URL, and a log that is open for writing", hint="nats://host,host,host/stream"
+            )
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 

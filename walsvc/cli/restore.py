@@ -10,7 +10,12 @@ from walsvc.cli import exits, options, output, runner
 
 
 def restore(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="A backup, any log, or a replica: nats://host,host,host/stream.", show_default=False)],
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="A backup, any log, or a replica: nats://host,host,host/stream.", show_default=False
+        ),
+    ],
     path: Annotated[
         str,
         typer.Argument(

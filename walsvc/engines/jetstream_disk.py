@@ -53,6 +53,7 @@ class JetStreamDisk:
     """Implements walsvc.disk.base.Disk. `publisher` None: for reading only."""
 
     kind = "jetstream"
+    reading = "from the stream"
     direct = False
     block_bytes = BLOCK_BYTES
 
@@ -173,7 +174,7 @@ class JetStreamDisk:
         files = {segment_name(each.first_lsn): each.file_bytes for each in self._files.directory.files.values()}
         return files | {name: place.file_bytes for name, place in self._spares.items()}
 
-    async def open_file(self, name: str) -> int:
+    async def open_file(self, name: str, *, cached: bool = False) -> int:
         """A handle for `submit`."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         self._handles[handle] = self._place(name)
@@ -249,6 +250,12 @@ class JetStreamDisk:
         if name in self._spares:
             return bytes(max(min(length, self._spares[name].file_bytes - offset), 0))
         return await self._files.read(name, offset, length)
+
+    async def read_into(self, name: str, offset: int, view: memoryview) -> int:
+        """Like read, into `view`; returns how many bytes."""
+        data = await self.read(name, offset, len(view))
+        view[: len(data)] = data
+        return len(data)
 
     # ---- ending
 

@@ -184,15 +184,18 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
             count -= 1
     following = next((each for each in ids if common is None or each > common.segment), None)
     newest = await head_of(stream, kept[-1].file)
-    empty = tail.next_lsn == newest.first_lsn and count >= len(kept) - 1  # it holds metadata only, and no record is lost
+    empty = (
+        tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
+    )  # it holds metadata only, and no record is lost
     lost = tuple(sorted([*removed, *(each.file.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
         header, _ = await load_header(log._disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
-        if replaced or (cut and (common is not None or following == kept[0].file.first_lsn)):
+        if replaced or cut:
             return Plan(common, following, remove=lost)
-        if common is None and header.ordinal > newest.ordinal and following >= tail.next_lsn:
+        later = header.ordinal > newest.ordinal or header.generation > tail.generation
+        if common is None and later and following >= tail.next_lsn:
             return Plan(None, following, remove=lost, missing=following - tail.next_lsn)
     raise ReplicaLost(
         "the replica holds records that this log does not have",
