@@ -7,7 +7,7 @@ from typing import Any
 
 import walsvc
 from tests.engines.cluster import Cluster
-from walsvc import Log, Record
+from walsvc import Log, Quorum, Record
 from walsvc.config import WalConfig
 from walsvc.engines.jetstream_message import BadMessage, Kind
 from walsvc.engines.jetstream_stream import Stream
@@ -34,6 +34,14 @@ def opening(path: Path, url: str | None, **options: Any) -> Any:
 async def replicated(log: Log) -> int:
     """Wait until the replica has everything; returns the last LSN."""
     return await log.wait_replicated(await log.flush())
+
+
+async def held(log: Log) -> int:
+    """Replicate everything, and go on until the hold has moved to the active segment; returns it."""
+    await replicated(log)
+    while log.holds()["replica"] < log.segment_ids()[-1]:
+        await log.append(b"", mode=Quorum)
+    return log.holds()["replica"]
 
 
 async def records(log: Any, start: int | None = None, stop: int | None = None) -> list[Record]:
@@ -79,19 +87,23 @@ def assert_beginning(copy: Path, whole: Path) -> None:
             assert len(copied[segment]) == len(groups[segment]), f"segment {segment}"
 
 
-async def groups_sent(url: str) -> list[tuple[int, int]]:
-    """Segment and offset of every group in the stream, in the order in which they were stored. Every message is checked."""
+async def groups_sent(url: str) -> list[tuple[int, int, int]]:
+    """Segment, offset and CRC of every group in the stream, in the order in which they were stored. Every message is checked.
+
+    One place may have two groups: a segment without records, full of metadata, gives way to another file of its name.
+    """
     stream: Stream = await reach(*parse_replica(url))
     try:
         first, last = await stream.extent()
-        sent: list[tuple[int, int]] = []
+        sent: list[tuple[int, int, int]] = []
         async for _, message in stream.scan(first, last):
             assert not isinstance(message, BadMessage), message.reason
             if message.kind == Kind.WRITE:
                 at = 0 if message.offset else decode_segment_header(message.body).data_start
                 while message.part == 0 and at < len(message.body):
-                    sent.append((message.segment, message.offset + at))
-                    at += decode_group_header(message.body, at).group_bytes
+                    header = decode_group_header(message.body, at)
+                    sent.append((message.segment, message.offset + at, header.header_crc))
+                    at += header.group_bytes
         return sent
     finally:
         await stream.client.close()

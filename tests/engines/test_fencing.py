@@ -8,6 +8,11 @@ import contextlib
 import pytest
 
 from walsvc import Fenced, Relaxed
+from walsvc.disk.base import TakenOver
+from walsvc.engines.jetstream_message import WINDOW
+from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_takeover import announce, claim, look, publisher_behind
 
 
 async def test_former_writer_is_fenced_at_its_next_append(open_stream):
@@ -77,6 +82,32 @@ async def test_writers_fighting_lose_and_double_nothing(open_stream):
     assert len(set(found.values())) == len(found)
     for log in logs:
         await log.close()
+
+
+async def test_of_two_openings_that_saw_the_same_end_one_is_refused(cluster, stream, open_stream):
+    async with open_stream() as log:
+        await log.append(b"x")
+    address, options = parse_url(cluster.url(stream)), JetStreamOptions()
+    streams = [Stream(await connect(address, options), address, options) for _ in range(2)]
+    await claim_all(streams[0])
+    sights = [await look(each) for each in streams]
+    assert sights[0].newest == sights[1].newest
+    publishers = [publisher_behind(each, sight) for each, sight in zip(streams, sights, strict=True)]
+    outcomes = []
+    for publisher, where, sight in zip(publishers, streams, sights, strict=True):
+        await publisher.start()
+        outcomes.append(await announce(where, publisher, sight.directory))
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], TakenOver)
+    for publisher, where in zip(publishers, streams, strict=True):
+        await publisher.abort()
+        await where.client.close()
+
+
+async def claim_all(stream: Stream) -> None:
+    """What every opening does first."""
+    await look(stream)
+    await claim(stream, WINDOW)
 
 
 async def test_writers_that_open_at_once_leave_one(open_stream):

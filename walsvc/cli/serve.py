@@ -37,6 +37,13 @@ def serve(
         str | None, typer.Option(metavar="HOST:PORT", help="Status page, /metrics, /readyz, /livez; or off.")
     ] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Deadline for an orderly end.")] = None,
+    replicate: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ship every commit to nats://host,host,host/stream.")
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Store sealed segments there: s3://bucket/prefix, file:///directory."),
+    ] = None,
     config: Annotated[str | None, typer.Option(metavar="PATH", help="TOML file with settings.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -64,6 +71,8 @@ def serve(
         "insecure": insecure,
         "http": http,
         "stop_seconds": stop_seconds,
+        "replicate": replicate,
+        "archive": archive,
     }
 
     async def verb() -> int:

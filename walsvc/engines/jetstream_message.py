@@ -15,7 +15,8 @@ message's body is the group exactly as it would stand in a segment file, with it
         24     8  epoch         number of the writer's takeover, from 1; never falls
         32     8  base          sequence of the directory from which on replay knows every file
         40     8  segment       first LSN of the segment concerned; 0 in a directory
-        48     8  offset        in the segment's file, where the write begins
+        48     8  offset        in the segment's file, where the write begins; in a directory that opens an epoch, any number
+                                that no other opening has
         56     8  first_lsn     LSN of the body's first record (of the next one, if it has none)
         64     4  records       records in the write, all parts together
         68     4  part          0 and up: a write larger than one message is several, in a row

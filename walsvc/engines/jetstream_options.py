@@ -130,4 +130,8 @@ def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[
     whole = WalConfig.of(config, others)
     if whole.namespace is not None:
         raise BadOption("a log in JetStream has no namespaces", hint="give each log a stream of its own")
+    if whole.replicate is not None:
+        raise BadOption(
+            "a log in JetStream is replicated by its stream", hint="leave replicate= out; Strict waits for a majority"
+        )
     return whole, options

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -77,6 +78,9 @@ class Publisher:
         self._trouble = False
         self._settled: list[asyncio.Future[None]] = []
         self._inbox = stream.client.new_inbox()
+        self._own = secrets.token_hex(
+            8
+        )  # two openings may count the same epoch, and must never pass for each other's copy
         self._task: asyncio.Task[None] | None = None
         self._subscription: Any = None
 
@@ -166,7 +170,7 @@ class Publisher:
     def _headers(self, sent: Sent) -> dict[str, str]:
         return {
             "Nats-Expected-Last-Sequence": str(sent.sequence - 1),
-            "Nats-Msg-Id": f"{self._stream_id:x}.{self.epoch}.{sent.sequence}",
+            "Nats-Msg-Id": f"{self._own}.{sent.sequence}",
         }
 
     async def _answered(self, reply: Msg) -> None:

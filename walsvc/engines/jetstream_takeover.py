@@ -1,8 +1,8 @@
 """Taking a stream over, or finding out what is in it.
 
-Opening for writing reads the newest directory and what follows it, and publishes a directory with a higher epoch at the very
-next sequence. If anything came in between, the stream refuses it; opening then claims the next sequence, whatever it is,
-and looks again. From then on nothing of the former writer finds its place in the stream: it gets Fenced at its next append.
+Opening for writing claims the stream's next places, so that whatever its writer has on its way finds none any more, reads the
+newest directory and what follows it, and publishes a directory with a higher epoch at the very next sequence. If anything
+came in between, the stream refuses it, and opening looks again. The former writer gets Fenced at its next append.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ async def take_over(stream: Stream, approve: Callable[[Directory], Awaitable[obj
                 await publisher.abort()
                 if not isinstance(refused, TakenOver):
                     raise PathError(f"the stream cannot be written: {refused.strerror}", path=stream.path) from refused
-                await asyncio.sleep(
-                    random.uniform(0, PAUSE_SECONDS)
-                )  # of several openings at once one shall get through
+                # of several openings at once one shall get through
+                await asyncio.sleep(random.uniform(0, PAUSE_SECONDS))
     except TimeoutError as error:
         raise WalTimeout(
             f"the stream could not be taken over within {stream.timeout} s",
@@ -198,7 +197,8 @@ async def announce(stream: Stream, publisher: Publisher, directory: Directory) -
             outcome.set_result(error)
 
     messages = directory_messages(directory.rows(), stream.client.max_payload - ENVELOPE_BYTES)
+    own = secrets.randbits(63)  # else two openings at once would publish the same bytes, and both find theirs stored
     for message in messages[:-1]:
-        publisher.put(message, lambda _: None)
-    publisher.put(messages[-1], done)
+        publisher.put(message._replace(offset=own), lambda _: None)
+    publisher.put(messages[-1]._replace(offset=own), done)
     return await outcome

@@ -13,6 +13,7 @@ from typing import Any
 import aiofiles
 
 from walsvc.engines.jetstream_disk import JetStreamDisk
+from walsvc.engines.jetstream_files import Files
 from walsvc.engines.jetstream_options import Address, JetStreamOptions
 from walsvc.engines.jetstream_stream import Stream, connect
 from walsvc.engines.jetstream_takeover import survey
@@ -92,13 +93,14 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
 
 async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
     """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
-    import walsvc
+    from walsvc.api import open as open_log
 
     directory, _, last = await survey(stream)
     kept, _ = history(directory.files.values())
     if not kept:
         raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
     disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0)
+    disk._files = Files(stream, directory, last, follows=False)  # as it is now, whatever is written meanwhile
     ends = [(await tail_of(stream, each.file)).end for each in kept]
     done = used = 0
     for each, end in zip(kept, ends, strict=True):
@@ -106,7 +108,7 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
         done += end
         if on_progress is not None:
             on_progress(done, sum(ends))
-    async with walsvc.open(path, read_only=True) as log:
+    async with open_log(path, read_only=True) as log:
         return Copied(log.first_lsn, log.next_lsn, len(kept), used)
 
 

@@ -59,6 +59,7 @@ class Source:
         self._chain: Chain | None = None
         self._following = 0  # the segment to begin when there is no chain
         self._ordinal = 0
+        self._replacements = 0
         self.lsn = 0  # all up to it is whole with what was given out
         self._head = b""  # of the segment, until its first groups have been given out
         self._seal: Piece | None = None
@@ -81,10 +82,14 @@ class Source:
             await self._stand_behind(unsealed)
             assert self._chain is not None, "it stands behind a group"
             await self._read(self._chain, self._chain.file_bytes, last.segment)
-        self.lsn = whole_lsn(last, last.first_lsn - 1)
+        behind = [each for each in self._writer._segment_ids if each > last.segment]
+        self.lsn = min(
+            [whole_lsn(last, last.first_lsn - 1), *(each - 1 for each in behind[:1])]
+        )  # a cut may be between
         await self._stand_behind(last)
 
     async def _stand_behind(self, last: GroupHeader) -> None:
+        self._replacements = self._writer._replacements
         header, _ = await load_header(self._disk, segment_name(last.segment), last.segment)
         self._head, self._ordinal = b"", header.ordinal
         unfinished = last.batch_lsn and not last.flags & Flag.BATCH_END
@@ -109,8 +114,10 @@ class Source:
         while True:
             segment, end = self._writer._durable_place
             chain = self._chain or await self._begin_segment(self._following)
-            if self._writer._segment_bytes.get(chain.segment, chain.file_bytes) != chain.file_bytes:
-                chain = await self._begin_segment(chain.segment)  # one without records gave way to a larger one
+            if chain.segment not in self._writer._segment_bytes:
+                raise Moved
+            if self._replacements != self._writer._replacements and chain.next_lsn == chain.segment:
+                chain = await self._begin_segment(chain.segment)  # it had no records, and may be another file now
             following = None
             if chain.segment != segment:
                 await self._writer._rotation_ended()  # only then has the segment its seal
@@ -135,8 +142,11 @@ class Source:
     async def _begin_segment(self, first: int) -> Chain:
         if first not in self._writer._segment_bytes:
             raise Moved
+        self._replacements = self._writer._replacements
         header, head = await load_header(self._disk, segment_name(first), first)
         self._head, self._ordinal = head.ljust(header.data_start, b"\0"), header.ordinal
+        if header.previous_end == 0:
+            self.lsn = first - 1  # truncate_after may have cut inside a batch, whose end never comes
         self._chain = chain = Chain.begin(header, head, header.file_bytes)
         return chain
 
@@ -183,6 +193,8 @@ class Source:
                 self._seal = self._piece(chain, taken.offset, taken.end, data[: taken.group_bytes])
                 return 0, 0
             self.lsn = whole_lsn(taken, self.lsn)
+            if following is not None:
+                self.lsn = min(self.lsn, following - 1)
         return chain.offset - base, 0
 
     def _give_seal(self) -> Piece | None:

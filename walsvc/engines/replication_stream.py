@@ -192,9 +192,10 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
         header, _ = await load_header(log._disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
-        if replaced or (cut and (common is not None or following == kept[0].file.first_lsn)):
+        if replaced or cut:
             return Plan(common, following, remove=lost)
-        if common is None and header.ordinal > newest.ordinal and following >= tail.next_lsn:
+        later = header.ordinal > newest.ordinal or header.generation > tail.generation
+        if common is None and later and following >= tail.next_lsn:
             return Plan(None, following, remove=lost, missing=following - tail.next_lsn)
     raise ReplicaLost(
         "the replica holds records that this log does not have",

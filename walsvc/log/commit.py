@@ -172,6 +172,7 @@ class Committer(Placing):
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
             else:
                 self._segment_ids.append(group.segment.id)
+            self._replacements += replaces
             self._segment_bytes[group.segment.id] = group.segment.file_bytes
             group.passed = self._create_future()
             if self._failure is None:

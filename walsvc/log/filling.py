@@ -92,6 +92,7 @@ class Filling(ABC):
         self._on_rotation: Callable[[], None] | None = None  # called when a new segment has begun
         self._durable_place = (segment.id, segment.end)  # the segment and the offset up to which groups are durable
         self._on_durable: Callable[[], None] | None = None  # called when that has moved
+        self._replacements = 0  # segments without records that gave way to a new file of the same name
         self._replicated: Replicated | None = None
         self._barriers: list[tuple[int, int, asyncio.Future[int]]] = []
         self._tickets = itertools.count()

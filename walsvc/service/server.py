@@ -25,6 +25,7 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.codes import code_of
 from walsvc.service.connection import Connection
+from walsvc.service.copying import Copying
 from walsvc.service.limits import Limits
 from walsvc.service.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
 from walsvc.service.namespaces import Logs, Opener
@@ -53,6 +54,7 @@ class Server:
         limits: see Limits.
         insecure: listen beyond this machine without TLS and tokens.
         opener: opens the log of a WalConfig instead of the directory (tests: on a simulated disk).
+        archive: URL of an archive to which sealed segments go; not with namespaces.
 
     Raises:
         BadOption for what contradicts itself.
@@ -72,6 +74,7 @@ class Server:
         limits: Limits | None = None,
         insecure: bool = False,
         opener: Opener | None = None,
+        archive: str | None = None,
     ) -> None:
         if unix is None and host is None:
             raise BadOption(
@@ -93,6 +96,11 @@ class Server:
             self.logs_by_name = Logs(
                 os.fspath(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
             )
+        if archive is not None and namespaces:
+            raise BadOption(
+                "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
+            )
+        self._copying = Copying(archive)
         self._tokens = tokens
         self._unix, self._host, self._port, self._tls = unix, host, port, tls
         self._closing: set[asyncio.Task[None]] = set()  # consumers whose connection is gone
@@ -113,7 +121,7 @@ class Server:
         self._started_ns = time.time_ns()
         try:
             if not self.logs_by_name.several:
-                await self.logs_by_name.take("")
+                await self._copying.start(await self.logs_by_name.take(""))
             if self._unix is not None:
                 self._listeners.append(await listen_unix(self._unix, lambda: Connection(self)))
             if self._host is not None:
@@ -125,6 +133,7 @@ class Server:
         except BaseException:
             for listener in self._listeners:
                 await listener.close()
+            await self._copying.stop()
             await self.logs_by_name.close(STOP_SECONDS)
             raise
         self._why_not = ""
@@ -166,6 +175,7 @@ class Server:
             await asyncio.wait(self._closing, timeout=max(end - self.loop.time(), 0))
         if self._looking is not None:
             self._looking.cancel()
+        await self._copying.stop()
         troubles = await self.logs_by_name.close(max(end - self.loop.time(), 0))
         self.roster.abort()
         for listener in self._listeners:
@@ -238,6 +248,7 @@ class Server:
             sent_bytes=self.sent_bytes,
             requests=dict(self.requests),
             errors=dict(self._errors),
+            copies=self._copying.status(self.logs),
         )
 
     # ---- for connections

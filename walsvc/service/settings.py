@@ -44,6 +44,7 @@ class Main:
         insecure: listen beyond this machine without TLS and tokens.
         http: HOST:PORT of the HTTP side, or "off".
         stop_seconds: for an orderly end, 0.1 to 1e6.
+        archive: URL of an archive to which sealed segments go, see docs/ENGINES.md.
     """
 
     data: str | None = None
@@ -58,6 +59,7 @@ class Main:
     insecure: bool = False
     http: str = "off"
     stop_seconds: float = STOP_SECONDS
+    archive: str | None = None
 
 
 class Value(NamedTuple):
@@ -106,6 +108,13 @@ class Settings:
             raise BadOption("the server would listen nowhere", hint="--unix PATH, or --listen HOST:PORT, or both")
         if not 0.1 <= main.stop_seconds <= 1e6:
             raise BadOption(f"stop_seconds={main.stop_seconds} is out of bounds", hint="allowed: 0.1 to 1e6")
+        if main.namespaces and (main.archive is not None or self.log.replicate is not None):
+            raise BadOption(
+                "archive and replicate are for one log, and namespaces are many",
+                hint="serve a log that is to have a copy without --namespaces",
+            )
+        if self.log.replicate is not None:
+            check_replica(self.log.replicate)
         if main.tls_cert is None and (main.tls_key or main.tls_client_ca):
             raise BadOption("there is a TLS key or CA, and no certificate", hint="--tls-cert PATH")
         tls = main.tls_cert is not None
@@ -135,6 +144,7 @@ class Settings:
             namespaces=main.namespaces,
             limits=self.limits,
             insecure=main.insecure,
+            archive=main.archive,
         )
 
     def lines(self) -> list[str]:
@@ -160,6 +170,17 @@ def load_keys(path: str | None) -> KeyRing | None:
         return KeyRing.from_file(path)
     except OSError as error:
         raise PathError(f"the key file cannot be read: {error.strerror}", path=path, errno=error.errno) from None
+
+
+def check_replica(url: str) -> None:
+    """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
+    from walsvc.engines.replication import check_url
+
+    check_url(url)
+    if "@" in url.partition("://")[2].partition("/")[0] or "token=" in url or "password=" in url:
+        raise BadOption(
+            "the replica's address holds a secret", hint="credentials=PATH in its place, a NATS credentials file"
+        )
 
 
 def toml(value: object) -> str:

@@ -1,0 +1,91 @@
+"""A served log with copies: settings, what the server tells of them, and the way back on the command line."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+
+import walsvc
+from tests.engines.replicas import SEGMENT, records_in, replica_url
+from walsvc import BadOption
+from walsvc.cli.main import app
+from walsvc.config import WalConfig
+from walsvc.engines.replication_stream import parse_replica
+from walsvc.service.http import HttpSide
+from walsvc.service.server import serve
+from walsvc.service.settings import load_settings
+
+
+async def test_status_tells_of_archive_and_replica_and_restore_gives_the_log_back(tmp_path, cluster, stream):
+    pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
+    url = replica_url(cluster, stream)
+    config = WalConfig(disk="threads", segment_bytes=SEGMENT, replicate=url)
+    async with (
+        serve(tmp_path / "log", unix=tmp_path / "s", config=config, archive=f"file://{tmp_path}/archive") as server,
+        HttpSide(server, port=0) as side,
+        aiohttp.ClientSession(side.url) as session,
+        walsvc.open(f"unix://{tmp_path}/s") as client,
+    ):
+        for _ in range(30):
+            await client.append(bytes(4000))
+        await server.logs[""].wait_replicated(30)
+        async with session.get("/status") as answer:
+            (told,) = (await answer.json())["logs"]
+        assert told["copies"]["replication"] == {
+            "lsn": 30,
+            "records": 0,
+            "bytes": told["stats"]["replica_bytes"],
+            "state": told["stats"]["replica_state"],
+        }
+        assert set(told["copies"]["archive"]) == {"lsn", "records", "bytes", "state"}
+        assert {pin["pin"]["name"] if "pin" in pin else pin["name"] for pin in told["needs"]} == {"archive", "replica"}
+        async with session.get("/metrics") as answer:
+            assert 'walsvc_replication_lsn{namespace=""} 30.0' in await answer.text()
+    assert (tmp_path / "archive").is_dir()
+
+
+def test_restore_verb_takes_a_replica(tmp_path, cluster, stream):
+    import asyncio
+
+    from typer.testing import CliRunner
+
+    url = replica_url(cluster, stream)
+
+    async def write() -> None:
+        async with walsvc.open(tmp_path / "log", replicate=url) as log:
+            await log.append(b"kept", mode=walsvc.Quorum)
+
+    asyncio.run(write())
+    done = CliRunner().invoke(app, ["restore", url, str(tmp_path / "back")])
+    assert done.exit_code == 0, done.output
+    assert "LSN 1 to 1" in done.output
+    assert [record.payload for record in asyncio.run(records_in(tmp_path / "back"))] == [b"kept"]
+    missing = CliRunner().invoke(app, ["restore", replica_url(cluster, f"{stream}-no"), str(tmp_path / "none")])
+    assert missing.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ({"namespaces": True, "replicate": "nats://h/s"}, "one log"),
+        ({"namespaces": True, "archive": "file:///a"}, "one log"),
+        ({"replicate": "nats://user:secret@h/s"}, "secret"),
+        ({"replicate": "nats://h/s?token=secret"}, "secret"),
+        ({"replicate": "nats://h"}, "scheme"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(tmp_path, flags, why):
+    with pytest.raises(BadOption, match=why):
+        load_settings({"data": str(tmp_path), "unix": str(tmp_path / "s"), **flags}, environment={})
+
+
+def test_address_of_a_replica_holds_its_options():
+    address, options = parse_replica(
+        "nats://h1,h2:4333/stream?monitor=http://h1:1,http://h2:2&timeout=7.5&replicas=5&credentials=/etc/c&allow_unsynced=1"
+    )
+    assert str(address) == "nats://h1:4222,h2:4333/stream"
+    assert (options.monitor, options.timeout, options.replicas) == (["http://h1:1", "http://h2:2"], 7.5, 5)
+    assert (options.credentials, options.allow_unsynced) == ("/etc/c", True)
+    for wrong in ("?timeout=soon", "?nonsense=1", "?allow_unsynced=perhaps", "?timeout", "?replicas=2"):
+        with pytest.raises(BadOption):
+            parse_replica(f"nats://h/stream{wrong}")
