@@ -158,7 +158,7 @@ def test_index_shows_what_was_written_last(seed):
 
 
 async def test_span_is_that_of_the_groups_in_a_write(tmp_path):
-    async with on_simulated_disk(tmp_path)(max_group_records=3) as log:
+    async with on_simulated_disk()(tmp_path)(max_group_records=3) as log:
         for _ in range(3):
             await log.append_batch([b"a", b"b", b"c"])
         name, length = log.segment_file(1)

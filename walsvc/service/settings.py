@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,7 +23,6 @@ from walsvc.service.listeners import refuse_open_door, tls_context
 from walsvc.service.server import STOP_SECONDS, Server
 
 PREFIX = "WALSVC_"
-PASSWORD = re.compile(r"(://[^/@:]*):[^/]*@")  # in the URL of a replica
 NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
 NOT_SETTINGS = frozenset({"TOKEN", "CONFIG"})  # the secret, and where the file is
 
@@ -149,8 +147,7 @@ class Settings:
 
     def lines(self) -> list[str]:
         """What is in effect, as lines of TOML with comments; of tokens only names, rights and namespaces."""
-        shown = {name: PASSWORD.sub(r"\1:***@", toml(each.value)) for name, each in self.values.items()}
-        lines = [f"{f'{name} = {shown[name]}':50}  # {each.origin}" for name, each in self.values.items()]
+        lines = [f"{f'{name} = {toml(each.value)}':50}  # {each.origin}" for name, each in self.values.items()]
         for grant in self.tokens.grants if self.tokens is not None else []:
             where = "all namespaces" if grant.namespaces is None else ", ".join(map(repr, sorted(grant.namespaces)))
             lines.append(f"# token {grant.name!r}: {', '.join(sorted(grant.rights))}; {where}")
