@@ -95,7 +95,7 @@ class Group:
         if self.joined:
             assert not self.meta, "a group of metadata only is closed at once"
             self.meta = encode_map(self.joined)
-        if self.flags & Flag.ATTRIBUTES:
+        if self.labels and self.flags & Flag.ATTRIBUTES:
             self._name_labels(sum(map(len, columns)))
         columns.append(self.meta)
         self.rest = b"".join(columns)

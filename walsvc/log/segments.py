@@ -55,6 +55,8 @@ class Segment:
     index: SegmentIndex = field(init=False)  # of the groups that were submitted
     index_bytes: int = field(init=False)  # what the index takes in the seal at most
     tag_bytes: int = field(init=False)  # what encryption adds to every group: the limits leave room for it
+    _limit_for: int = -1  # bytes of the summary for which `_limit` was found last
+    _limit: int = 0
 
     def __post_init__(self) -> None:
         self.index, self.index_bytes = SegmentIndex(self.file_bytes), index_bytes_max(self.file_bytes)
@@ -91,8 +93,12 @@ class Segment:
 
     def limit_with(self, summary_bytes: int) -> int:
         """The limit of records once the summary has grown by `summary_bytes`."""
-        seal = align_up(self._seal_bytes + summary_bytes, self.block_bytes)
-        return self._whole_bytes - seal - (META_BLOCKS + JOIN_BLOCKS) * self.block_bytes - self.tag_bytes
+        summary_bytes += self.summary_bytes
+        if summary_bytes != self._limit_for:  # asked several times for each group, and mostly the same
+            seal = align_up(self._seal_bytes - self.summary_bytes + summary_bytes, self.block_bytes)
+            kept = seal + (META_BLOCKS + JOIN_BLOCKS) * self.block_bytes + self.tag_bytes
+            self._limit_for, self._limit = summary_bytes, self._whole_bytes - kept
+        return self._limit
 
     @property
     def join_limit(self) -> int:

@@ -46,6 +46,7 @@ class Appends(Account):
         self._holds = 0  # batches that are being streamed
         self._room = 0  # that a plain append on the fast path may take; below 0: none
         self._turn = False  # a flush at the end of this turn is arranged
+        self._lone = False  # the last frame had one record
         session.before_sending = self._send_turn
         session.state_changed = self._set_room
         session.limits_changed = self._take_limits
@@ -73,17 +74,27 @@ class Appends(Account):
                 and len(self._payloads) < self._items_max
                 and get_ident() == self._thread
             ):
-                if not self._turn:
+                first = not self._turn
+                if first:
                     self.session.check()  # costs a system call in CPython 3.11, so once for each turn
-                    self._turn = True
-                    self.session.wake_up()
                 self._room = room
                 self._filling_bytes += length + RECORD_COST
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
                 self._waiters.append(future)
+                if first:
+                    self._begin_turn()
                 return future
         return self.enter(payload, mode, type, attributes, None, wait=True)
+
+    def _begin_turn(self) -> None:
+        """Let the filling frame leave at the end of this turn; a lone appender's at once, who has nobody to wait for."""
+        if self._lone and not self._open:
+            self._send_turn()
+            self.session.write_out()
+        else:
+            self._turn = True
+            self.session.wake_up()
 
     def enter(
         self,
@@ -270,6 +281,7 @@ class Appends(Account):
             return
         payloads, waiters, size, labels = self._payloads, self._waiters, self._filling_bytes, self._labels
         self._payloads, self._waiters, self._filling_bytes, self._labels = [], [], 0, PLAIN
+        self._lone = len(payloads) == 1
         Sent(self, labels, payloads, waiters, size)
 
     # ---- what is not answered
