@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from walsvc.api import Log as Log
-    from walsvc.api import open as open
     from walsvc.config import WalConfig as WalConfig
     from walsvc.errors import Backpressure as Backpressure
     from walsvc.errors import BadOption as BadOption
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from walsvc.model import Retention as Retention
     from walsvc.model import Stats as Stats
     from walsvc.model import Strict as Strict
+    from walsvc.opening import open as open
     from walsvc.service.client_config import ClientConfig as ClientConfig
     from walsvc.topics.consumer import Consumer as Consumer
     from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
@@ -77,7 +77,8 @@ HOMES = {
     "walsvc.errors": ERRORS,
     "walsvc.keyring": "KeyRing",
     "walsvc.model": VALUES,
-    "walsvc.api": "Log open",
+    "walsvc.api": "Log",
+    "walsvc.opening": "open",
     "walsvc.log.migration": "Migration migrate",
     "walsvc.log.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import walsvc
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.bench import load, machine
 from walsvc.bench.measure import Workload, measure
 from walsvc.config import MIB
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.opening import open_on
 
 PAYLOAD = b"x" * 128
 

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from walsvc.api import open_on
 from walsvc.cli import exits
 from walsvc.cli.pump import Pump
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import DurabilityLost, NoSpace, RecordTooLarge
 from walsvc.model import Mode, Strict
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536, max_group_bytes=4096)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
@@ -19,6 +18,7 @@ from walsvc.errors import Corruption, PathError
 from walsvc.keyring import Keys
 from walsvc.log.readonly import find
 from walsvc.log.verify import verify
+from walsvc.opening import open_on
 
 from .conftest import Cli
 

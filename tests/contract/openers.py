@@ -19,8 +19,8 @@ from tests.disks import URING
 from tests.engines.cluster import WHY_NO_SERVER, shared_cluster
 from tests.service.certificates import certificates
 from walsvc import KeyRing, Log, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.opening import open_on
 from walsvc.service.listeners import tls_context
 from walsvc.service.server import serve
 

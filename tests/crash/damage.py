@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
@@ -19,6 +18,7 @@ from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.segment import decode_segment_header, parse_name
 from walsvc.keyring import BLIND, KeyRing, Keys
 from walsvc.log import verify as verify_module
+from walsvc.opening import open_on
 
 from .model import Entry
 from .plan import SEGMENT_BYTES, Payloads, reproducible

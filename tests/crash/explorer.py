@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.opening import open_on
 
 from .model import Bounds, Entry, Model, Observed, require
 from .plan import Plan, reproducible

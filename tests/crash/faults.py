@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
 from walsvc.model import Mode, Relaxed, Strict
+from walsvc.opening import open_on
 
 from .model import Bounds, Call, Entry, Model, require
 from .plan import Payloads, Plan

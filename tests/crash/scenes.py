@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.base import Write
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.segment import parse_name
+from walsvc.opening import open_on
 
 from .plan import SEGMENT_BYTES
 from .workload import observe

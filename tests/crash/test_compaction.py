@@ -12,11 +12,11 @@ import pytest
 from tests.crash.model import require
 from tests.crash.plan import Plan, reproducible
 from walsvc import Log, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop, run_sim
 from walsvc.format.segment import segment_name
 from walsvc.log.inspect import walk
 from walsvc.log.stream import load_header
+from walsvc.opening import open_on
 
 KEYS = ("a", "b", "c", "d")
 CONFIG = WalConfig(segment_bytes=65536)

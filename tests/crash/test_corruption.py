@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice
 from walsvc.errors import Corruption, UnsupportedFormat
@@ -20,6 +19,7 @@ from walsvc.format.segment import (
     segment_name,
     spare_name,
 )
+from walsvc.opening import open_on
 
 from .damage import (
     BLOCK,

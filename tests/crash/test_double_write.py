@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from walsvc.api import open_on
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.base import Write
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import BadOption, Corruption, DurabilityLost, NoSpace
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, SLOT_HEADER_BYTES, SLOTS, decode_slot_header
+from walsvc.opening import open_on
 
 from .double_write import explore, losses
 from .explorer import Effort

@@ -14,7 +14,7 @@ import pytest
 from crc32c import crc32c
 from cryptography.hazmat.primitives.ciphers import aead
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import Corruption, MissingKey, WalError, WrongKey
@@ -22,6 +22,7 @@ from walsvc.format.group import CRCS_OFFSET, GROUP_HEADER_BYTES, HEADER_CRC, Bad
 from walsvc.format.segment import decode_segment_header, encode_segment_header, parse_name
 from walsvc.keyring import KeyRing
 from walsvc.log.stream import GroupStream, open_stream
+from walsvc.opening import open_on
 
 from .damage import (
     ClosedLog,

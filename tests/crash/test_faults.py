@@ -8,10 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import Backpressure, DurabilityLost, NoSpace
+from walsvc.opening import open_on
 
 from .explorer import Explorer, recover
 from .faults import FaultRun, Planted

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace
 from walsvc.format.group import Flag
 from walsvc.format.segment import parse_name
 from walsvc.model import Relaxed
+from walsvc.opening import open_on
 
 from .damage import groups, rename
 from .plan import SEGMENT_BYTES

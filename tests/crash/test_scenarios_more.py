@@ -15,7 +15,6 @@ from unittest import mock
 import pytest
 
 from tests.disks import REAL_DISKS
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import BadOption, Corruption, DurabilityLost, NoSpace, PathError, WalError
@@ -32,6 +31,7 @@ from walsvc.format.group import (
 from walsvc.format.segment import decode_segment_header, encode_segment_header, segment_name
 from walsvc.log import opening
 from walsvc.model import Relaxed
+from walsvc.opening import open_on
 
 from .damage import content, groups, overwrite, rename
 from .plan import SEGMENT_BYTES

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Closed
 from walsvc.model import Relaxed, Strict
+from walsvc.opening import open_on
 
 from .explorer import Explorer
 from .model import Call, Entry, Model, require

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
 from .model import require

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.disk.sim import SimDevice
 from walsvc.errors import Closed
 from walsvc.model import Mode, Record, Relaxed, Strict
+from walsvc.opening import open_on
 
 from .model import Call, Entry, Model, Observed, require
 from .plan import Payloads, Plan, ring

@@ -11,7 +11,6 @@ from crc32c import crc32c
 import walsvc
 from tests.topics.conftest import lsns
 from walsvc import Corruption, PathError, UnsupportedFormat, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop
 from walsvc.format import versions
 from walsvc.format.chain import Chain
@@ -29,6 +28,7 @@ from walsvc.format.segment import (
 from walsvc.format.versions import Format, format_of, present_header
 from walsvc.log.migration import migrate_on
 from walsvc.log.verify import verify
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 VERSION_0 = struct.pack("<HH", 0, 0xFFFF)

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.keyring import KeyRing
 from walsvc.model import Relaxed
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 

@@ -12,11 +12,12 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format import index
 from walsvc.model import Record
+from walsvc.opening import open_on
 
 START_NS = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000

@@ -12,7 +12,6 @@ import pytest
 import walsvc
 from tests.topics.conftest import lsns, opener_on
 from walsvc import Corruption, KeyRing, NoSpace, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.choose import open_disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import Flag
@@ -21,6 +20,7 @@ from walsvc.log.inspect import survey
 from walsvc.log.repair import apply_repair, plan_repair
 from walsvc.log.verify import verify
 from walsvc.model import ReadStats
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 

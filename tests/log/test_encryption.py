@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 import walsvc
 from tests.disks import REAL_DISKS
 from walsvc import BadOption, Corruption, KeyRing, MissingKey, NoSpace, Relaxed, WalConfig, WrongKey
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.chain import Chain
 from walsvc.format.cipher import begin_cipher
@@ -31,6 +30,7 @@ from walsvc.log.backup import copy_log
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment
 from walsvc.log.verify import verify
+from walsvc.opening import open_on
 
 ONE, TWO = ("one", bytes(range(32))), ("two", bytes(range(50, 82)))
 FIRST, BOTH = KeyRing(ONE), KeyRing(TWO, [ONE])

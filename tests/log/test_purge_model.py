@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walsvc import Log, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 KEYS = ("a", "b", 7, b"c")

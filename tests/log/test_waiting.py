@@ -11,9 +11,9 @@ import pytest
 
 import walsvc
 from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
-from walsvc.api import open_on
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
 

@@ -23,10 +23,10 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.producers", "walsvc.format.producers"]):
-    from walsvc.api import open_on
     from walsvc.config import WalConfig
     from walsvc.disk.sim import SimDevice, SimDisk
     from walsvc.errors import ProtocolError
+    from walsvc.opening import open_on
     from walsvc.service.connection import Connection
     from walsvc.service.limits import Limits
     from walsvc.service.protocol import FIRST, FROM_CLIENT, FROM_SERVER, MAGIC, FrameReader, Hello, encode

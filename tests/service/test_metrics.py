@@ -15,11 +15,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 import walsvc
 from tests.service.watching import COPIES, FULL, Stub, parsed
-from walsvc.api import open_on
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log import commit
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
+from walsvc.opening import open_on
 from walsvc.service.http import HttpSide
 from walsvc.service.metrics import Families, buckets
 from walsvc.service.status import Observer

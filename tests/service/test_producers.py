@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from walsvc.api import Log, open_on
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import BadOption, OutcomeUnknown
@@ -20,6 +20,7 @@ from walsvc.format.producers import ROW, Producers, Request, Row
 from walsvc.log.group import Labels
 from walsvc.log.producers import append_request, stream_request
 from walsvc.model import Relaxed, Strict
+from walsvc.opening import open_on
 
 SMALL = WalConfig(segment_bytes=65536, max_group_bytes=16384)
 

@@ -37,8 +37,8 @@ async def test_consumer_goes_on_where_it_had_acknowledged(open_log):
 
 async def test_strictly_once_ack_is_durable_when_it_returns(open_sim):
     from walsvc import WalConfig
-    from walsvc.api import open_on
     from walsvc.disk.sim import SimDevice, SimDisk
+    from walsvc.opening import open_on
 
     device, config = SimDevice(1), WalConfig(segment_bytes=65536)
     log = await open_on(SimDisk(device), config)
@@ -55,8 +55,8 @@ async def test_strictly_once_ack_is_durable_when_it_returns(open_sim):
 
 async def test_at_least_once_repeats_at_most_so_many(open_sim):
     from walsvc import WalConfig
-    from walsvc.api import open_on
     from walsvc.disk.sim import SimDevice, SimDisk
+    from walsvc.opening import open_on
 
     device, config = SimDevice(1), WalConfig(segment_bytes=65536, relaxed_interval=None)
     log = await open_on(SimDisk(device), config)

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from walsvc import BadOption, Closed, WalConfig
-from walsvc.api import open_on
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import BadGroup
 from walsvc.format.purge import MARK_BYTES_MAX, Marks, labels_of, mark_name, parse_mark
+from walsvc.opening import open_on
 
 from .conftest import lsns
 

@@ -119,8 +119,8 @@ async def test_cancelled_first_append_makes_no_topic(open_sim):
 
 async def test_names_and_counts_survive_a_crash(tmp_path):
     from walsvc import WalConfig
-    from walsvc.api import open_on
     from walsvc.disk.sim import SimDevice, SimDisk
+    from walsvc.opening import open_on
 
     device, config = SimDevice(3), WalConfig(segment_bytes=65536)
     log = await open_on(SimDisk(device), config)

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import walsvc
-from walsvc.api import URL
 from walsvc.bench import machine
 from walsvc.config import WalConfig
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
 from walsvc.errors import BadOption
 from walsvc.model import Mode
+from walsvc.opening import URL
 
 if TYPE_CHECKING:
     from walsvc.api import Log

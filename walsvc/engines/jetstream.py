@@ -35,7 +35,7 @@ def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> Call
 
 async def open_log(address: Address, config: WalConfig, options: JetStreamOptions) -> Any:
     """The open log."""
-    from walsvc.api import open_on
+    from walsvc.opening import open_on
 
     disk = await open_disk(address, options, read_only=config.read_only)
     try:

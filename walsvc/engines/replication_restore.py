@@ -93,7 +93,7 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
 
 async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
     """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
-    from walsvc.api import open as open_log
+    from walsvc.opening import open as open_log
 
     directory, _, last = await survey(stream)
     kept, _ = history(directory.files.values())

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from walsvc.api import Log, open_log
+from walsvc.api import Log
 from walsvc.config import WalConfig, check_namespace
 from walsvc.errors import Backpressure, BadOption, Closed, WalError
+from walsvc.opening import open_log
 from walsvc.service.limits import Limits
 
 Opener = Callable[[WalConfig], Awaitable[Any]]
