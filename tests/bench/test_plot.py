@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from walsvc.bench.environment import Environment, Results
+from walsvc.bench.environment import Environment, Results, load_results
 
 pytest.importorskip("matplotlib")
 
@@ -89,6 +90,14 @@ def test_the_page_says_when_nothing_was_durable(tmp_path: Path) -> None:
     write_results(tmp_path / "results", IN_MEMORY)
     written = draw(str(tmp_path / "results"), str(tmp_path / "plots"))
     assert Path(written[-1]).read_text(encoding="utf-8").count("Not durable") == 4
+
+
+def test_newest_results_are_those_of_the_very_kind(tmp_path: Path) -> None:
+    for name in ("compare-20260101T000000Z", "compare-20260201T000000Z", "compare-service-20260301T000000Z"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"name": name}))
+    assert load_results(str(tmp_path), "compare") == [{"name": "compare-20260201T000000Z"}]
+    assert load_results(str(tmp_path), "compare-service") == [{"name": "compare-service-20260301T000000Z"}]
+    assert load_results(str(tmp_path), "growth") == []
 
 
 def test_without_results_it_says_what_to_run(tmp_path: Path) -> None:

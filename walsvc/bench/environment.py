@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -117,9 +118,8 @@ def as_dict(environment: Environment) -> dict[str, Any]:
 def load_results(directory: str, kind: str) -> list[dict[str, Any]]:
     """The lines of the newest file of that kind; empty when there is none."""
     try:
-        names = sorted(
-            name for name in os.listdir(directory) if name.startswith(f"{kind}-") and name.endswith(".jsonl")
-        )
+        named = re.compile(re.escape(kind) + r"-\d+T\d+Z\.jsonl")  # "compare" is not "compare-service"
+        names = sorted(filter(named.fullmatch, os.listdir(directory)))
     except FileNotFoundError:
         return []
     if not names:
