@@ -118,7 +118,7 @@ def as_dict(environment: Environment) -> dict[str, Any]:
 def load_results(directory: str, kind: str) -> list[dict[str, Any]]:
     """The lines of the newest file of that kind; empty when there is none."""
     try:
-        named = re.compile(re.escape(kind) + r"-\d+T\d+Z\.jsonl")  # "compare" is not "compare-service"
+        named = re.compile(re.escape(kind) + r"-[^-]+\.jsonl")  # "compare" is not "compare-service"
         names = sorted(filter(named.fullmatch, os.listdir(directory)))
     except FileNotFoundError:
         return []
