@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 import random
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from walsvc.engines.manifest import entry_name
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
 SEGMENT = 65536
+KEYS = walsvc.KeyRing(current=("k", b"k" * 32))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 @pytest.fixture
@@ -296,6 +301,32 @@ async def test_archiver_stores_in_the_background_and_catches_up_after_an_outage(
             assert archiver.behind == log.durable_lsn + 1 - end
         assert archiver.state == "stopped"
     assert len(await restored(Archive.at(place), tmp_path / "back")) == end - 1
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [({"layout": "pack", "double_write": "buffered"}, []), ({"keys": KEYS}, ["--key-file"])],
+    ids=["packed", "encrypted"],
+)
+async def test_command_line_archives_a_log_as_it_is(tmp_path, place, options, flags):
+    async with opening(tmp_path, **options) as log:
+        await fill(log, 60, random.Random(9))
+        await rotate(log)
+        expected = await records(log)
+    if flags:
+        (tmp_path / "keys").write_text(f"k {base64.b64encode(b'k' * 32).decode()}\n")
+        (tmp_path / "keys").chmod(0o600)
+        flags = [*flags, str(tmp_path / "keys")]
+    command = [sys.executable, "-m", "walsvc.cli", "archive", "push", str(tmp_path / "log"), place, *flags]
+    pushed = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT)
+    _, said = await pushed.communicate()
+    assert pushed.returncode == 0, said.decode()
+    await restore(Archive.at(place), str(tmp_path / "back"))
+    keys = {name: value for name, value in options.items() if name == "keys"}
+    async with walsvc.open(tmp_path / "back", read_only=True, **keys) as back:
+        restored_records = await records(back)
+        assert restored_records == expected[: len(restored_records)]
+        assert len(restored_records) > 100
 
 
 async def test_bad_urls_and_targets_are_refused(tmp_path, place):

@@ -37,7 +37,7 @@ def _only_verbs_below() -> None:
 
 
 @archive.command()
-def push(path: options.LogPath, url: Url, as_json: options.AsJson = False) -> None:
+def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """Store every sealed segment of the log that is not stored yet.
 
     Where no other process writes the log, a hold named "archive" keeps from then on what is not archived. Beside a writer it
@@ -50,13 +50,11 @@ def push(path: options.LogPath, url: Url, as_json: options.AsJson = False) -> No
         from walsvc.errors import Locked
 
         place = Archive.at(url)
-        async with walsvc.open(path, read_only=True):
-            pass  # opening for writing would create a log where there is none
         try:
-            log = await walsvc.open(path)
+            log = await walsvc.open(path, **await options.existing(path, key_file=key_file))
         except Locked:
             output.note("another process writes the log: archiving beside it, without a hold")
-            log = await walsvc.open(path, read_only=True)
+            log = await walsvc.open(path, read_only=True, **options.keyed(key_file))
         async with log:
             with progress("archiving") as step:
                 added = await place.push(log, step)
@@ -124,7 +122,7 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
         place = Archive.at(url, log_id=log_id)
         with progress("verifying") as step:
             found = await verify(place, step)
-        entries = await place.entries()
+        entries = place.known
         if as_json:
             output.emit_json({"segments": len(entries), "findings": [dataclasses.asdict(each) for each in found]})
         else:
@@ -166,18 +164,12 @@ def restore(  # noqa: PLR0917 - typer calls it by name
         ) from None
 
     async def verb() -> int:
-        import dataclasses
-
         from walsvc.engines.archive import Archive
         from walsvc.engines.archive_restore import restore
 
         with progress("restoring") as step:
             copied = await restore(Archive.at(url, log_id=log_id), path, lsn=lsn, until=moment, on_progress=step)
-        if as_json:
-            output.emit_json({"path": path, **dataclasses.asdict(copied)})
-        else:
-            held = f"LSN {copied.first_lsn} to {copied.next_lsn - 1}"
-            output.echo(f"{held}, {copied.segments} segments, {output.size(copied.bytes)} in use: {path}")
+        output.copied(copied, path, as_json=as_json)
         return exits.OK
 
     runner.run(verb)

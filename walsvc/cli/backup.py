@@ -29,20 +29,10 @@ def backup(
     """
 
     async def verb() -> int:
-        import dataclasses
-
         from walsvc.log.backup import copy_log
 
         copied = await copy_log(path, dest, sparse=True, keys=options.keys_or_blind(key_file))
-        if as_json:
-            output.emit_json({"path": dest, **dataclasses.asdict(copied)})
-        else:
-            held = (
-                f"LSN {copied.first_lsn} to {copied.next_lsn - 1}"
-                if copied.next_lsn > copied.first_lsn
-                else "no records"
-            )
-            output.echo(f"{held}, {copied.segments} segments, {output.size(copied.bytes)} in use: {dest}")
+        output.copied(copied, dest, as_json=as_json)
         return exits.OK
 
     runner.run(verb)

@@ -117,10 +117,7 @@ def change(
     async def verb() -> int:
         import walsvc
 
-        if not options.is_url(path):
-            async with walsvc.open(path, read_only=True, **options.keyed(key_file)):
-                pass  # opening for writing would create a log where there is none
-        async with walsvc.open(path, **options.writing(path, key_file)) as log:
+        async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
             await act(log)
             left = {(each.topic, each.name): each for each in await log.consumers()}
         status = left.get((topic, name))

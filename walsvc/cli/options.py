@@ -135,21 +135,20 @@ def keyed(key_file: str | None) -> dict[str, Any]:
     return {} if key_file is None else {"keys": keys_of(key_file)}
 
 
-def writing(path: str, key_file: str | None) -> dict[str, Any]:
-    """Options with which an existing log is opened for writing and goes on as it is."""
-    return {**({} if is_url(path) else layout_of(path)), **keyed(key_file)}
+async def existing(path: str, disk: Disk = Disk.AUTO, key_file: str | None = None) -> dict[str, Any]:
+    """Options with which a log that must be there is opened for writing and goes on as it is: packed, with its double-write
+    file, under its keys.
 
-
-async def existing(path: str, disk: Disk, key_file: str | None) -> dict[str, Any]:
-    """Options with which a log that must be there is opened for writing and goes on as it is.
-
-    Opening for writing would create a log where there is none; opening for reading first says that there is none.
+    Opening for writing would create a log where there is none; opening for reading first says that there is none. A server
+    has its log.
     """
     import walsvc
 
+    if is_url(path):
+        return keyed(key_file)
     async with walsvc.open(path, read_only=True, **keyed(key_file)):
         pass
-    return {**writing(path, key_file), **({} if is_url(path) else {"disk": disk.value})}
+    return {**layout_of(path), **keyed(key_file), "disk": disk.value}
 
 
 def keys_or_blind(key_file: str | None) -> Keys:

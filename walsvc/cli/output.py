@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from walsvc.log.backup import Copied
+
 FLUSH_BYTES = 64 * 1024  # as many as a pipe holds by default: more would wait in the kernel anyway
 
 
@@ -130,6 +132,17 @@ def size(count: float) -> str:
         if abs(count) < 1024:
             return f"{count:.1f} {unit}"
     return f"{count / 1024:.1f} TiB"
+
+
+def copied(copy: Copied, path: str, *, as_json: bool) -> None:
+    """What a log that was made of another one, at `path`, holds."""
+    if as_json:
+        import dataclasses
+
+        emit_json({"path": path, **dataclasses.asdict(copy)})
+        return
+    held = f"LSN {copy.first_lsn} to {copy.next_lsn - 1}" if copy.next_lsn > copy.first_lsn else "no records"
+    echo(f"{held}, {copy.segments} segments, {size(copy.bytes)} in use: {path}")
 
 
 def timestamp(ns: int) -> str:

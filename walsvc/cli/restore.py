@@ -34,8 +34,6 @@ def restore(
     """
 
     async def verb() -> int:
-        import dataclasses
-
         from walsvc.cli.archive import progress
         from walsvc.log.backup import copy_log
 
@@ -46,15 +44,7 @@ def restore(
                 copied = await restore_replica(src, path, on_progress=step)
         else:
             copied = await copy_log(src, path, sparse=False, keys=options.keys_or_blind(key_file))
-        if as_json:
-            output.emit_json({"path": path, **dataclasses.asdict(copied)})
-        else:
-            held = (
-                f"LSN {copied.first_lsn} to {copied.next_lsn - 1}"
-                if copied.next_lsn > copied.first_lsn
-                else "no records"
-            )
-            output.echo(f"{held}, {copied.segments} segments, {output.size(copied.bytes)} in use: {path}")
+        output.copied(copied, path, as_json=as_json)
         return exits.OK
 
     runner.run(verb)

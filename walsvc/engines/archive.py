@@ -123,6 +123,11 @@ class Archive:
         self._entries = entries
         return entries
 
+    @property
+    def known(self) -> list[Entry]:
+        """The entries as they were loaded or entered last."""
+        return list(self._entries or ())
+
     async def fetch(self, name: str) -> bytes:
         """An object's bytes. Raises Corruption where it is missing."""
         import obstore
