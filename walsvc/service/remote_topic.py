@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from walsvc.log.filter import Chosen
-from walsvc.log.lazy import LazyRecord
 from walsvc.log.results import BatchResult
-from walsvc.model import AppendResult, Mode, ReadStats, Record, Strict
+from walsvc.model import AppendResult, Mode, Strict
 from walsvc.service.client_batches import append_batch
 from walsvc.service.remote_consumer import RemoteConsumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.reading import TopicReading
 
 if TYPE_CHECKING:
     from walsvc.service.remote import RemoteLog
 
 
-class RemoteTopic:
+class RemoteTopic(TopicReading):
     """See walsvc.Topic, whose interface this is; get it by `log.topic(name)`.
 
     Attributes:
@@ -27,7 +26,7 @@ class RemoteTopic:
     """
 
     def __init__(self, log: RemoteLog, name: str) -> None:
-        self.name = name
+        super().__init__(log, name)
         self._log = log
 
     # ---- appending
@@ -64,46 +63,7 @@ class RemoteTopic:
         self._log._notice_topic(self.name, future)
         return future
 
-    # ---- reading
-
-    def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[Record]:
-        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See RemoteLog.read."""
-        return self._log.read(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[list[Record]]:
-        """Like read, but yields lists as they come over the connection."""
-        return self._log.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[LazyRecord]:
-        """Like read, in the form of Log.read_lazy; see RemoteLog.read_lazy."""
-        return self._log.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
-    ) -> AsyncIterator[Record]:
-        """Iterate over the topic's durable records, then wait for new ones. See Log.follow."""
-        return self._log.follow(start, topic=self.name, stats=stats, **chosen)
+    # ---- looking
 
     async def count(self) -> int:
         """How many records of the topic are visible."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
 from walsvc.keyring import KeyRing
 from walsvc.log.counting import count_before
-from walsvc.log.filter import Chosen, Filter, Wanted
+from walsvc.log.filter import Filter
 from walsvc.log.group import Labels
-from walsvc.log.lazy import LazyRecord
 from walsvc.log.purging import purge
 from walsvc.log.reader import Cursor
 from walsvc.log.replicated import of_writer
-from walsvc.model import AppendResult, Mode, Quorum, ReadStats, Record, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.reading import Reads, TopicReading
 from walsvc.topics.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
 
 
-class Readable(Protocol):
-    """What reading a topic needs of a log."""
+class Readable(Reads, Protocol):
+    """What counting a topic's records needs besides."""
 
     path: str
     _disk: Disk
@@ -54,33 +54,6 @@ class Readable(Protocol):
     def marks(self) -> Marks: ...
     @property
     def keys(self) -> KeyRing | None: ...
-    def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[Record]: ...
-    def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[list[Record]]: ...
-    def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[LazyRecord]: ...
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]: ...
     def topic_number(self, name: str) -> int | None: ...
     async def _settled(self) -> int:
         """Make durable what was accepted; returns the LSN behind it."""
@@ -98,55 +71,10 @@ class Source(Readable, Protocol):
         """A consumer has passed `lsn`: there may be something to reclaim."""
 
 
-class TopicReader:
-    """The reading half of a topic.
+class TopicReader(TopicReading):
+    """The reading half of a topic of an embedded log."""
 
-    Attributes:
-        name: its name.
-    """
-
-    def __init__(self, log: Readable, name: str) -> None:
-        self.name = name
-        self._reads = log
-
-    def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[Record]:
-        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read for all arguments."""
-        return self._reads.read(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[list[Record]]:
-        """Like read, but yields lists, a group at a time."""
-        return self._reads.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[LazyRecord]:
-        """Like read, but payloads are fetched when they are asked for. See Log.read_lazy."""
-        return self._reads.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
-
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
-    ) -> AsyncIterator[Record]:
-        """Iterate over the topic's durable records, then wait for new ones. See Log.follow."""
-        return self._reads.follow(start, topic=self.name, stats=stats, **chosen)
+    _reads: Readable
 
     async def count(self) -> int:
         """How many records the topic has from first_lsn on. Those that were purged count: they keep their LSNs.

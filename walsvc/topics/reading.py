@@ -1,0 +1,93 @@
+"""Reading one topic, the part that every kind of log shares."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol, Unpack
+
+from walsvc.log.filter import Chosen, Wanted
+from walsvc.log.lazy import LazyRecord
+from walsvc.model import ReadStats, Record
+
+
+class Reads(Protocol):
+    """What reading a topic needs of a log."""
+
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[Record]: ...
+    def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[list[Record]]: ...
+    def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **wanted: Unpack[Wanted],
+    ) -> AsyncIterator[LazyRecord]: ...
+    def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
+    ) -> AsyncIterator[Record]: ...
+
+
+class TopicReading:
+    """How records of a topic are read, of whatever kind of log: as the log's own, with the topic as one more filter.
+
+    Attributes:
+        name: its name.
+    """
+
+    def __init__(self, log: Reads, name: str) -> None:
+        self.name = name
+        self._reads = log
+
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[Record]:
+        """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See the log's read for all arguments."""
+        return self._reads.read(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def read_batches(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[list[Record]]:
+        """Like read, but yields lists; see the log's read_batches."""
+        return self._reads.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def read_lazy(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        stats: ReadStats | None = None,
+        **chosen: Unpack[Chosen],
+    ) -> AsyncIterator[LazyRecord]:
+        """Like read, but for payloads on demand; see the log's read_lazy."""
+        return self._reads.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
+
+    def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
+    ) -> AsyncIterator[Record]:
+        """Iterate over the topic's durable records, then wait for new ones. See the log's follow."""
+        return self._reads.follow(start, topic=self.name, stats=stats, **chosen)
