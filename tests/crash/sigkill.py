@@ -8,22 +8,17 @@ acknowledgement through a pipe; kills it after a random time; and opens the log 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import os
 import random
-import signal
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import walsvc
+from tests.crash.killing import main, reports_until_killed
 
 REPORT = struct.Struct("<cQ16s")  # kind, LSN, digest
 ACKED, TRUNCATED, REOPENED = b"a", b"t", b"o"
@@ -98,32 +93,8 @@ async def check(path: Path, disk: str, known: Round, layout: str) -> int:
 
 def run_round(path: Path, disk: str, seed: int, known: Round, layout: str = "pad") -> int:
     """One child, one kill, one check."""
-    rng = random.Random(seed)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.crash.sigkill",
-        "--child",
-        str(path),
-        "--seed",
-        str(seed),
-        "--layout",
-        layout,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "WALSVC_DISK": disk})
-    assert process.stdout is not None
-    data = process.stdout.read(REPORT.size)  # the log is open
-    os.set_blocking(process.stdout.fileno(), False)
-    deadline = time.monotonic() + rng.random() * 0.3
-    while time.monotonic() < deadline:
-        data += process.stdout.read() or b""
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    os.set_blocking(process.stdout.fileno(), True)
-    data += process.stdout.read()
-    process.stdout.close()
-    assert data, "the child did not even open the log"
-    for kind, lsn, check_sum in REPORT.iter_unpack(data[: len(data) // REPORT.size * REPORT.size]):
+    reports = reports_until_killed("tests.crash.sigkill", REPORT, path, disk, seed, "--layout", layout)
+    for kind, lsn, check_sum in reports:
         if kind == ACKED:
             known.acked[lsn] = check_sum
         elif kind == TRUNCATED:
@@ -131,37 +102,17 @@ def run_round(path: Path, disk: str, seed: int, known: Round, layout: str = "pad
     return asyncio.run(check(path, disk, known, layout))
 
 
-def campaign(disk: str, rounds: int, seed: int, directory: Path, layout: str = "pad") -> Round:
-    """`rounds` kills on one log; prints what it saw."""
+def campaign(disk: str, rounds: int, seed: int, directory: Path, layout: str = "pad") -> int:
+    """`rounds` kills on one log; prints what it saw, returns how many records were lost or wrong."""
     known, total = Round(), 0
     for number in range(rounds):
         total += run_round(directory / "log", disk, seed + number, known, layout)
     print(
         f"{disk}, {layout}: {rounds} kills from seed {seed}, {total} acknowledged records, {known.lost} lost, {known.wrong} wrong"
     )
-    return known
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--disk", action="append", choices=("uring", "threads"))
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--layout", default="pad", choices=("pad", "pad-direct", "pack-direct", "pack-buffered"))
-    parser.add_argument("--dir", help="a directory on a real disk; default: the system's temporary one")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        asyncio.run(child(options.child, options.seed, options.layout))
-        return
-    bad = 0
-    for disk in options.disk or ("uring", "threads"):
-        with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            known = campaign(disk, options.rounds, options.seed, Path(directory), options.layout)
-            bad += known.lost + known.wrong
-    sys.exit(1 if bad else 0)
+    assert total, "no child had anything acknowledged, so nothing was checked"
+    return known.lost + known.wrong
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, child, campaign, rounds=200, layouts=("pad", "pad-direct", "pack-direct", "pack-buffered"))

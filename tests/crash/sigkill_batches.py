@@ -9,21 +9,16 @@ Every record carries the number of its batch, how many the batch has, and its ow
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
-import signal
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import walsvc
+from tests.crash.killing import main, reports_until_killed
 
 MARK = struct.Struct("<QII")  # batch, records in it, index
 REPORT = struct.Struct("<QIQ")  # batch, records in it, first LSN; batch 0: the log is open
@@ -101,29 +96,15 @@ async def check(path: Path, disk: str, acked: dict[int, tuple[int, int]]) -> tup
 
 def run_round(path: Path, disk: str, seed: int, acked: dict[int, tuple[int, int]]) -> tuple[int, int, int]:
     """One child, one kill, one check."""
-    command = [sys.executable, "-m", "tests.crash.sigkill_batches", "--child", str(path), "--seed", str(seed)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "WALSVC_DISK": disk})
-    assert process.stdout is not None
-    data = process.stdout.read(REPORT.size)
-    os.set_blocking(process.stdout.fileno(), False)
-    deadline = time.monotonic() + random.Random(seed).random() * 0.3
-    while time.monotonic() < deadline:
-        data += process.stdout.read() or b""
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    os.set_blocking(process.stdout.fileno(), True)
-    data += process.stdout.read()
-    process.stdout.close()
-    assert data, "the child did not even open the log"
-    for batch, count, lsn in REPORT.iter_unpack(data[: len(data) // REPORT.size * REPORT.size]):
+    reports = reports_until_killed("tests.crash.sigkill_batches", REPORT, path, disk, seed)
+    for batch, count, lsn in reports:
         if batch:
             acked[batch] = (count, lsn)
     return asyncio.run(check(path, disk, acked))
 
 
-def campaign(disk: str, rounds: int, seed: int, directory: Path) -> tuple[int, int]:
-    """`rounds` kills on one log; prints what it saw, returns lost and partial batches."""
+def campaign(disk: str, rounds: int, seed: int, directory: Path) -> int:
+    """`rounds` kills on one log; prints what it saw, returns how many batches were lost or there in part."""
     acked: dict[int, tuple[int, int]] = {}
     lost = parts = seen = 0
     for number in range(rounds):
@@ -132,27 +113,8 @@ def campaign(disk: str, rounds: int, seed: int, directory: Path) -> tuple[int, i
     print(
         f"{disk}: {rounds} kills from seed {seed}, {seen} whole batches seen, {lost} acknowledged lost, {parts} in part"
     )
-    return lost, parts
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=500)
-    parser.add_argument("--disk", action="append", choices=("uring", "threads"))
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--dir", help="a directory on a real disk; default: the system's temporary one")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        asyncio.run(child(options.child, options.seed))
-        return
-    bad = 0
-    for disk in options.disk or ("uring", "threads"):
-        with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            bad += sum(campaign(disk, options.rounds, options.seed, Path(directory)))
-    sys.exit(1 if bad else 0)
+    return lost + parts
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, child, campaign, rounds=500)

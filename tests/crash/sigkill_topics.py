@@ -8,20 +8,15 @@ segments reclaimed, and report each acknowledgement through a pipe after it retu
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
-import signal
 import struct
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import walsvc
+from tests.crash.killing import main, reports_until_killed
 
 REPORT = struct.Struct("<cBQ")  # kind, consumer, LSN
 OPENED, ACKED, APPENDED = b"o", b"k", b"a"
@@ -77,23 +72,9 @@ async def check(path: Path, disk: str, appended: set[int], acked: list[set[int]]
 
 def run_round(path: Path, disk: str, seed: int) -> Counter[str]:
     """One child, one kill, one check."""
-    command = [sys.executable, "-m", "tests.crash.sigkill_topics", "--child", str(path), "--seed", str(seed)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "WALSVC_DISK": disk})
-    assert process.stdout is not None
-    data = process.stdout.read(REPORT.size)  # the log is open
-    os.set_blocking(process.stdout.fileno(), False)
-    deadline = time.monotonic() + random.Random(seed).random() * 0.3
-    while time.monotonic() < deadline:
-        data += process.stdout.read() or b""
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    os.set_blocking(process.stdout.fileno(), True)
-    data += process.stdout.read()
-    process.stdout.close()
-    assert data, "the child did not even open the log"
     appended: set[int] = set()
     acked: list[set[int]] = [set() for _ in DELIVERIES]
-    for kind, who, lsn in REPORT.iter_unpack(data[: len(data) // REPORT.size * REPORT.size]):
+    for kind, who, lsn in reports_until_killed("tests.crash.sigkill_topics", REPORT, path, disk, seed):
         if kind == ACKED:
             acked[who].add(lsn)
         elif kind == APPENDED:
@@ -101,34 +82,14 @@ def run_round(path: Path, disk: str, seed: int) -> Counter[str]:
     return asyncio.run(check(path, disk, appended, acked))
 
 
-def campaign(disk: str, rounds: int, seed: int, directory: Path) -> Counter[str]:
-    """`rounds` kills on one log; prints what it saw."""
+def campaign(disk: str, rounds: int, seed: int, directory: Path) -> int:
+    """`rounds` kills on one log; prints what it saw, returns how much of it was wrong."""
     total: Counter[str] = Counter()
     for number in range(rounds):
         total += run_round(directory / "log", disk, seed + number)
     print(f"{disk}: {rounds} kills from seed {seed}: {dict(total)}")
-    return total
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--disk", action="append", choices=("uring", "threads"))
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--dir", help="a directory on a real disk; default: the system's temporary one")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        asyncio.run(child(options.child, options.seed))
-        return
-    bad = 0
-    for disk in options.disk or ("uring", "threads"):
-        with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            total = campaign(disk, options.rounds, options.seed, Path(directory))
-            bad += total["lost"] + total["repeated too often"] + total["miscounted"]
-    sys.exit(1 if bad else 0)
+    return total["lost"] + total["repeated too often"] + total["miscounted"]
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, child, campaign, rounds=200)
