@@ -7,8 +7,10 @@ import base64
 
 import pytest
 
+from tests.engines.replicas import assert_beginning, opening, replica_url, replicated
 from tests.engines.streams import api
-from walsvc import BadOption, KeyRing, MissingKey, WrongKey
+from walsvc import BadOption, KeyRing, MissingKey, Quorum, WrongKey
+from walsvc.engines.replication_restore import restore_replica
 
 OLD, NEW = ("old", bytes(range(32))), ("new", bytes(range(32, 64)))
 SECRET = b"nobody but us may read this"
@@ -90,3 +92,31 @@ async def test_purging_hides_and_compacting_is_refused(open_stream):
         assert len(await payloads(log)) == 60
     async with open_stream() as log:
         assert len(await payloads(log)) == 60
+
+
+async def test_replica_of_an_encrypted_log_is_ciphertext_and_comes_back(tmp_path, cluster, stream):
+    """Also with a key changed on the way; restoring needs no key, and reading what was restored needs both."""
+    url, keys = replica_url(cluster, stream), KeyRing(current=OLD)
+    async with opening(tmp_path / "log", url, keys=keys) as log:
+        await log.topic("a topic's name").append(SECRET, attributes={"tenant": SECRET.decode()})
+        await log.append_batch([SECRET + b"%d" % number + bytes(700) for number in range(200)])
+        await log.use_keys(KeyRing(current=NEW, older=[OLD]))
+        for number in range(5):
+            assert (await log.append(SECRET + b" under the new key %d" % number, mode=Quorum)).durable
+        expected = await payloads(log)
+        assert len(expected) == 206
+        await replicated(log)
+        copied = await restore_replica(url, str(tmp_path / "back"))
+        assert (copied.first_lsn, copied.next_lsn) == (1, 207)
+        assert_beginning(tmp_path / "back", tmp_path / "log")
+    data = await stored(cluster, stream)
+    assert len(data) > 100_000
+    assert SECRET not in data
+    assert b"a topic's name" not in data
+    with pytest.raises(MissingKey):
+        async with opening(tmp_path / "back", None, keys=KeyRing(current=NEW)) as back:
+            await payloads(back)
+    async with opening(tmp_path / "back", None, keys=KeyRing(current=NEW, older=[OLD])) as back:
+        assert await payloads(back) == expected
+        assert await payloads(back, topic="a topic's name") == [SECRET]
+        assert (await back.append(b"on")).lsn == 207

@@ -9,9 +9,10 @@ import pytest
 
 from walsvc import Fenced, Relaxed
 from walsvc.disk.base import TakenOver
+from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_message import WINDOW
 from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
-from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import announce, claim, look, publisher_behind
 
 

@@ -10,6 +10,8 @@ import pytest
 import walsvc
 from tests.engines.streams import api, configuration
 from walsvc import BadOption, Corruption, DurabilityLost, NoSpace, PathError
+from walsvc.engines.jetstream_checks import leader_of
+from walsvc.engines.jetstream_connect import server_name
 
 
 async def payloads(log, *args):
@@ -28,6 +30,29 @@ async def test_stream_is_made_as_a_log_needs_it(cluster, stream, open_stream):
         config = (await ask(f"STREAM.INFO.{stream}"))["config"]
     assert (config["num_replicas"], config["storage"], config["discard"]) == (3, "file", "new")
     assert (config["max_age"], config["max_msgs"], config["deny_delete"]) == (0, -1, True)
+
+
+async def test_writer_is_connected_to_the_server_that_leads_its_stream(cluster):
+    """Each of six streams has a leader of its own; six right by chance would be one in 729."""
+    for _ in range(6):
+        url = cluster.url(cluster.new_stream())
+        async with walsvc.open(url, monitor=cluster.monitor) as log:
+            await log.append(b"x")
+        async with walsvc.open(url, monitor=cluster.monitor) as log:
+            stream = log._disk._stream
+            assert await server_name(stream.client) == leader_of(await stream.info())
+            await log.append(b"y")
+
+
+async def test_leader_that_the_address_does_not_name_is_reached_through_another_server(cluster, stream):
+    async with walsvc.open(cluster.url(stream), monitor=cluster.monitor) as log:
+        await log.append(b"x")
+        leader = leader_of(await log._disk._stream.info())
+    other = next(each for number, each in enumerate(cluster.servers, 1) if leader != f"n{number}")
+    async with walsvc.open(f"{other}/{stream}", monitor=cluster.monitor) as log:
+        await log.append(b"y")
+        assert await payloads(log) == [b"x", b"y"]
+        assert await server_name(log._disk._stream.client) != leader
 
 
 async def test_a_group_commit_is_one_message(cluster, stream, open_stream):

@@ -9,10 +9,11 @@ from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_checks import check_durability, ensure_stream
+from walsvc.engines.jetstream_checks import check_durability, ensure_stream, leader_of
+from walsvc.engines.jetstream_connect import connect, connect_to
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url, split_options
-from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
 
@@ -58,6 +59,8 @@ async def open_disk(address: Address, options: JetStreamOptions, *, read_only: b
         stream = Stream(client, address, options)
         info = await ensure_stream(stream, options, create=not read_only)
         durability = await check_durability(stream, info, address, options)
+        if not read_only:
+            client = stream.client = await connect_to(leader_of(info), client, address, options, **login)
         directory, publisher, last = await (survey(stream) if read_only else take_over(stream))
         first = info["state"]["first_seq"]
         return JetStreamDisk(stream, directory, publisher, words=durability.words, last=last, first=first)

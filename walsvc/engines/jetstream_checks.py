@@ -13,8 +13,9 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import ApiError, Stream, connect
+from walsvc.engines.jetstream_stream import ApiError, Stream
 from walsvc.errors import BadOption, PathError
 
 VERSION_MIN = (2, 11)  # direct reads in batches, sync_always in what a server says of itself
@@ -196,6 +197,11 @@ def peers_of(info: dict[str, Any]) -> list[str]:
     """Names of the servers that hold the stream."""
     cluster = info.get("cluster") or {}
     return [name for name in (cluster.get("leader"), *(each["name"] for each in cluster.get("replicas") or ())) if name]
+
+
+def leader_of(info: dict[str, Any]) -> str | None:
+    """Name of the server that leads the stream, if one does."""
+    return (info.get("cluster") or {}).get("leader")
 
 
 async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, bool]:

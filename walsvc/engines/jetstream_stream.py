@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.config import MIB
 from walsvc.engines.jetstream_message import BadMessage, Kind, Message, decode_message
 from walsvc.engines.jetstream_options import Address, JetStreamOptions
-from walsvc.errors import BadOption, Corruption, PathError, UnsupportedFormat
+from walsvc.errors import Corruption, PathError, UnsupportedFormat
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("walsvc.jetstream")
 REQUEST_SECONDS = 2.0  # of one attempt; a leader that does not answer by then is probably gone
-CONNECT_SECONDS = 2
 PAUSE_SECONDS = 0.05  # between two attempts
 BATCH_MESSAGES = 256  # read by one request
 BATCH_BYTES = 4 * MIB
 NOT_FOUND, NO_MESSAGE = 10059, 10037  # JetStream's error codes: no such stream, no such message
 ENVELOPE_BYTES = 1024  # what NATS headers and our own take of a message at most
-PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
 
 
 class ApiError(Exception):
@@ -41,47 +39,6 @@ class ApiError(Exception):
         super().__init__(str(error.get("description", "unknown error")))
         self.code = int(error.get("err_code", 0))
         self.status = int(error.get("code", 0))
-
-
-async def connect(address: Address, options: JetStreamOptions, **login: Any) -> Client:
-    """A connection to one of the servers that comes back by itself. Raises PathError."""
-    try:
-        from nats.aio.client import Client
-        from nats.errors import Error
-    except ImportError as error:
-        raise BadOption(
-            "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
-        ) from error
-    client, last = Client(), [Exception("no server answered")]
-
-    async def note(error: Exception) -> None:
-        last[0] = error
-        logger.debug("%s: %s", address, error)
-
-    try:
-        async with asyncio.timeout(options.timeout):
-            await client.connect(
-                list(address.servers),
-                name="walsvc",
-                error_cb=note,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # fractions work
-                connect_timeout=CONNECT_SECONDS,
-                ping_interval=5,
-                pending_size=PENDING_BYTES,
-                tls=options.tls,
-                **login,
-            )
-    except (OSError, Error) as error:  # TimeoutError is an OSError
-        with contextlib.suppress(Exception):
-            await client.close()
-        reason = last[0] if isinstance(error, TimeoutError) else error
-        raise PathError(
-            f"no NATS server could be reached: {reason or type(reason).__name__}",
-            path=str(address),
-            hint="check the addresses, the login, and that the servers run",
-        ) from error
-    return client
 
 
 class Stream:

@@ -12,17 +12,21 @@ from typing import Any
 
 import aiofiles
 
+from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_files import Files
 from walsvc.engines.jetstream_options import Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import survey
 from walsvc.engines.replication_stream import Kept, history, parse_replica, tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag
 from walsvc.format.segment import segment_name
-from walsvc.log.backup import Copied, publish, refuse_taken, write_zeros
+from walsvc.keyring import BLIND
+from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
+from walsvc.log.inspect import reading
+from walsvc.log.readonly import find
 from walsvc.log.stream import GroupStream, load_header
 
 OnProgress = Callable[[int, int], None]
@@ -93,8 +97,6 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
 
 async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
     """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
-    from walsvc.opening import open as open_log
-
     directory, _, last = await survey(stream)
     kept, _ = history(directory.files.values())
     if not kept:
@@ -108,8 +110,8 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
         done += end
         if on_progress is not None:
             on_progress(done, sum(ends))
-    async with open_log(path, read_only=True) as log:
-        return Copied(log.first_lsn, log.next_lsn, len(kept), used)
+    async with reading(path) as copy:
+        return copied_of(await find(copy, BLIND), used)
 
 
 async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) -> int:

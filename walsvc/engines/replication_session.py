@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from walsvc.config import MIB
 from walsvc.disk.base import Write
 from walsvc.engines.jetstream_checks import check_durability, ensure_stream
+from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_directory import Directory
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_options import Address, JetStreamOptions
 from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import Stream, connect
+from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import take_over
 from walsvc.engines.replication_source import Moved, Piece, Source
 from walsvc.engines.replication_stream import Plan, plan_for

@@ -95,9 +95,13 @@ async def copy_log(
             with suppress(FileNotFoundError):
                 shutil.rmtree(partial_path)
             raise
-    active = found.active
-    first_lsn = max(active.metadata.truncated, min(found.names))  # the first is not known where it cannot be read
-    return Copied(first_lsn, active.chain.next_lsn, len(found.names), used)
+    return copied_of(found, used)
+
+
+def copied_of(found: Recovered, used: int) -> Copied:
+    """What was found, as a copy that uses so many bytes."""
+    first_lsn = max(found.active.metadata.truncated, min(found.names))  # without the key only the names tell
+    return Copied(first_lsn, found.active.chain.next_lsn, len(found.names), used)
 
 
 def refuse_taken(target: str) -> None:
