@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from walsvc.config import between
-from walsvc.errors import BadOption, Closed, WalError
+from walsvc.errors import BadOption, WalError
 from walsvc.model import Record
 from walsvc.service.client_call import again, encoded
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
-from walsvc.service.protocol import Cancel, Credit, End, Error, Frame, Open, Records, Result, encode
+from walsvc.service.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
+from walsvc.service.protocol import encode
 from walsvc.service.wanted import Hidden
-from walsvc.topics.consumer import BATCH_BYTES, BATCH_RECORDS
+from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import Start
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from walsvc.service.remote import RemoteLog
 
 
-class RemoteConsumer:
+class RemoteConsumer(Delivering):
     """See walsvc.Consumer, whose interface this is. The server gives its name free when the connection ends; a client that
     has lost its connection opens it again by itself, and delivers nothing again that it has delivered here.
 
@@ -32,30 +31,23 @@ class RemoteConsumer:
     """
 
     def __init__(self, log: RemoteLog, topic: str | None, name: str, delivery: Delivery, start: Start) -> None:
-        self.name = name
-        self.topic = topic
-        self.delivery = delivery
+        super().__init__(log.path, topic, name, delivery)
         self._log = log
         self._session = log._session
         self._args = {"name": name, "topic": topic, "persist_every": delivery.persist_every, "start": start}
         self._id = self._session.new_id()
         self._window = self._session.config.read_ahead_bytes
         self._turn: int | None = None
-        self._ahead: deque[Record] = deque()  # received, not yet delivered
         self._ahead_cost = 0
         self._owed = 0
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
-        self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, and not yet acknowledged
-        self._following = 0  # nothing below is delivered any more
+        self._following = 0
         self._checked = 0  # first_lsn that this consumer is known to have nothing lost below
         self._position = 0
         self._error: WalError | None = None
-        self._open = True
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
         self._waiter: asyncio.Future[None] | None = None
-        self._reading = asyncio.Lock()
-        self._saving = asyncio.Lock()
         opening = encoded(Open(self._id, "consumer", self._args, self._window))
         log._consumers[self._id] = self
         self._session.begin(self._id, self)
@@ -173,57 +165,13 @@ class RemoteConsumer:
 
     # ---- reading
 
-    async def next(self) -> Record:
-        """The next record; waits for one. It is not acknowledged by that."""
-        async with self._reading:
-            await self._have_one()
-            return self._deliver()
-
-    async def peek(self) -> Record:
-        """Like next, but it stays the next one; repeatable. It may be acknowledged."""
-        async with self._reading:
-            await self._have_one()
-            record = self._ahead[0]
-            self._show(record.lsn)
-            return record
-
-    async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
-        """The next records that are there: at least one, for which it waits; see Consumer.read_batch."""
-        between("max_bytes", max_bytes, 1, 1 << 62)
-        between("max_records", max_records, 1, 1 << 62)
-        async with self._reading:
-            await self._have_one()
-            batch = [self._deliver()]
-            size = len(batch[0].payload)
-            while len(batch) < max_records and self._ahead:
-                size += len(self._ahead[0].payload)
-                if size > max_bytes:
-                    break
-                batch.append(self._deliver())
-            return batch
-
-    def __aiter__(self) -> RemoteConsumer:
-        return self
-
-    async def __anext__(self) -> Record:
-        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log is closed."""
-        try:
-            if self._shown and self._shown[0] < self._following:
-                await self.ack(self._following - 1)
-            return await self.next()
-        except Closed:
-            raise StopAsyncIteration from None
-
-    def _deliver(self) -> Record:
-        record = self._ahead.popleft()
+    def _take(self) -> Record:
+        record = super()._take()
         self._grant(cost_of((record,)))
-        self._show(record.lsn)
-        self._following = record.lsn + 1
         return record
 
-    def _show(self, lsn: int) -> None:
-        if not self._shown or self._shown[-1] < lsn:
-            self._shown.append(lsn)
+    async def _read_on(self) -> bool:
+        return bool(self._ahead)
 
     async def _have_one(self) -> None:
         while True:
@@ -246,29 +194,18 @@ class RemoteConsumer:
 
     # ---- acknowledging
 
-    async def ack(self, lsn: int) -> None:
-        """Everything up to record `lsn` is done; see Consumer.ack."""
-        self._check()
-        if not isinstance(lsn, int) or isinstance(lsn, bool) or lsn < 1:
-            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
-        async with self._saving:
-            while lsn >= self._position:
-                if not self._shown or lsn > self._shown[-1]:
-                    raise BadOption(
-                        f"LSN {lsn} was not delivered to consumer {self.name!r} yet",
-                        path=self._log.path,
-                        lsn=lsn,
-                        hint="to skip records use seek",
-                    )
-                connection = self._session.connections
-                try:
-                    await self._save(lsn)
-                except BadOption:
-                    if connection == self._session.connections:
-                        raise
-                    # the server that was asked in the end had not sent that record: it has opened the consumer anew
-                else:
-                    self._acknowledged(lsn + 1)
+    async def _ack(self, lsn: int) -> None:
+        while lsn >= self._position:
+            self._check_shown(lsn)
+            connection = self._session.connections
+            try:
+                await self._save(lsn)
+            except BadOption:
+                if connection == self._session.connections:
+                    raise
+                # the server that was asked in the end had not sent that record: it has opened the consumer anew
+            else:
+                self._acknowledged(lsn + 1)
 
     async def _save(self, lsn: int) -> None:
         """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""
@@ -282,12 +219,7 @@ class RemoteConsumer:
 
     def _acknowledged(self, position: int) -> None:
         self._position = max(self._position, position)
-        while self._shown and self._shown[0] < position:
-            self._shown.popleft()
-        if self._following < position:  # it was only peeked at
-            self._following = position
-            while self._ahead and self._ahead[0].lsn < position:
-                self._grant(cost_of((self._ahead.popleft(),)))
+        super()._acknowledged(position)
 
     async def seek(self, to: Start) -> None:
         """Go on at `to`; see Consumer.seek."""
@@ -316,10 +248,9 @@ class RemoteConsumer:
 
     def _check(self) -> None:
         self._session.check()
-        if not self._open:
-            if self._error is not None:
-                raise again(self._error)
-            raise Closed(f"consumer {self.name!r} is closed", path=self._log.path, hint="open it again")
+        if not self._open and self._error is not None:
+            raise again(self._error)
+        self._check_open()
 
     async def close(self) -> None:
         """Make what was acknowledged durable, and let others open the name. Idempotent."""
@@ -342,15 +273,3 @@ class RemoteConsumer:
         self._log._consumers.pop(self._id, None)
         if not self._closed.done():
             self._closed.set_result(None)
-
-    async def __aenter__(self) -> RemoteConsumer:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        of: Any = "the log" if self.topic is None else repr(self.topic)
-        return f"Consumer({self.name!r} of {of}, position={self.position})"

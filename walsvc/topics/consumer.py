@@ -6,29 +6,23 @@ LSN of the next record to deliver: acknowledging record n makes it n + 1, and wi
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from walsvc.config import between
-from walsvc.errors import BadOption, Closed, Truncated
+from walsvc.errors import Truncated
 from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
 from walsvc.log.joining import Place
 from walsvc.log.reader import Cursor
-from walsvc.model import Record
+from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
 
 if TYPE_CHECKING:
     from walsvc.topics.topic import Source
 
-BATCH_BYTES = 1 << 20  # read_batch's default
-BATCH_RECORDS = 1 << 30
 
-
-class Consumer:
+class Consumer(Delivering):
     """Delivers a topic's records (or the whole log's) in order, and remembers which were acknowledged.
 
     Get it by `await topic.consumer(name)` or `await log.consumer(name)`. What was delivered and not acknowledged comes again
@@ -45,9 +39,7 @@ class Consumer:
     def __init__(
         self, log: Source, topic: str | None, name: str, *, number: int, delivery: Delivery, place: Place
     ) -> None:
-        self.name = name
-        self.topic = topic
-        self.delivery = delivery
+        super().__init__(log.path, topic, name, delivery)
         self._log = log
         self._writer = log.writer
         self._number = number
@@ -56,12 +48,7 @@ class Consumer:
         self._turns = place.turns
         self._marks = log.marks
         self._cursor = self._cursor_at(place.following)
-        self._ahead: deque[Record] = deque()  # read, not yet delivered
-        self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
         self._unsaved = 0  # records acknowledged and not known to be durable as such
-        self._reading = asyncio.Lock()
-        self._saving = asyncio.Lock()
-        self._open = True
 
     # ---- looking
 
@@ -69,6 +56,14 @@ class Consumer:
     def position(self) -> int:
         """LSN of the next record to be acknowledged, or below that: everything before it is done."""
         return max(self._place.position, self._writer._metadata.positions.get(self._key, 0))
+
+    @property
+    def _following(self) -> int:
+        return self._place.following
+
+    @_following.setter
+    def _following(self, lsn: int) -> None:
+        self._place.following = lsn
 
     async def lag(self) -> int:
         """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
@@ -83,60 +78,6 @@ class Consumer:
         return total - await count_before(self._log._disk, self._log, position, self._number)
 
     # ---- reading
-
-    async def next(self) -> Record:
-        """The next record; waits for one. It is not acknowledged by that."""
-        async with self._reading:
-            await self._have_one()
-            return self._deliver()
-
-    async def peek(self) -> Record:
-        """Like next, but it stays the next one; repeatable. It may be acknowledged."""
-        async with self._reading:
-            await self._have_one()
-            record = self._ahead[0]
-            self._show(record.lsn)
-            return record
-
-    async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
-        """The next records that are there: at least one, for which it waits; no more than `max_records`, and together no
-        more payload than `max_bytes`, unless the first alone is larger."""
-        between("max_bytes", max_bytes, 1, 1 << 62)
-        between("max_records", max_records, 1, 1 << 62)
-        async with self._reading:
-            await self._have_one()
-            batch = [self._deliver()]
-            size = len(batch[0].payload)
-            while len(batch) < max_records:
-                if not self._ahead and not await self._read_on():
-                    break
-                size += len(self._ahead[0].payload)
-                if size > max_bytes:
-                    break
-                batch.append(self._deliver())
-            return batch
-
-    def __aiter__(self) -> Consumer:
-        return self
-
-    async def __anext__(self) -> Record:
-        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log is closed."""
-        try:
-            if self._shown and self._shown[0] < self._place.following:
-                await self.ack(self._place.following - 1)
-            return await self.next()
-        except Closed:
-            raise StopAsyncIteration from None
-
-    def _deliver(self) -> Record:
-        record = self._ahead.popleft()
-        self._show(record.lsn)
-        self._place.following = record.lsn + 1
-        return record
-
-    def _show(self, lsn: int) -> None:
-        if not self._shown or self._shown[-1] < lsn:
-            self._shown.append(lsn)
 
     async def _have_one(self) -> None:
         """Wait until a record is read ahead."""
@@ -207,43 +148,20 @@ class Consumer:
 
     # ---- acknowledging
 
-    async def ack(self, lsn: int) -> None:
-        """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it.
-
-        When it returns, that is durable with StrictlyOnce; with AtLeastOnce it may be repeated as its delivery says. An LSN
-        that was acknowledged before changes nothing.
-
-        Raises:
-            BadOption: a record up to `lsn` was not delivered yet; NoSpace: try again when there is room.
-        """
-        self._check()
-        if not isinstance(lsn, int) or isinstance(lsn, bool) or lsn < 1:
-            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
-        async with self._saving:
-            if lsn < self.position:
-                return
-            if not self._shown or lsn > self._shown[-1]:
-                raise BadOption(
-                    f"LSN {lsn} was not delivered to consumer {self.name!r} yet",
-                    path=self._log.path,
-                    lsn=lsn,
-                    hint="to skip records use seek",
-                )
-            turns, done = self._place.turns, 0
-            while done < len(self._shown) and self._shown[done] <= lsn:
-                done += 1
-            await self._save(lsn + 1, done)
-            if turns == self._place.turns:
-                self._acknowledged(lsn + 1)
+    async def _ack(self, lsn: int) -> None:
+        if lsn < self.position:
+            return
+        self._check_shown(lsn)
+        turns, done = self._place.turns, 0
+        while done < len(self._shown) and self._shown[done] <= lsn:
+            done += 1
+        await self._save(lsn + 1, done)
+        if turns == self._place.turns:
+            self._acknowledged(lsn + 1)
 
     def _acknowledged(self, position: int) -> None:
         self._place.position = max(self._place.position, position)
-        while self._shown and self._shown[0] < position:
-            self._shown.popleft()
-        if self._place.following < position:  # it was only peeked at
-            self._place.following = position
-            while self._ahead and self._ahead[0].lsn < position:
-                self._ahead.popleft()
+        super()._acknowledged(position)
 
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
@@ -277,8 +195,7 @@ class Consumer:
 
     def _check(self) -> None:
         self._writer._check_open()
-        if not self._open:
-            raise Closed(f"consumer {self.name!r} is closed", path=self._log.path, hint="open it again")
+        self._check_open()
 
     async def close(self) -> None:
         """Make what was acknowledged durable, and let others open the name. Idempotent."""
@@ -291,15 +208,3 @@ class Consumer:
         finally:
             if self._writer._places.get(self._key) is self._place:
                 del self._writer._places[self._key]
-
-    async def __aenter__(self) -> Consumer:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        of: Any = "the log" if self.topic is None else repr(self.topic)
-        return f"Consumer({self.name!r} of {of}, position={self.position})"

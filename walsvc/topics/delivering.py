@@ -1,0 +1,172 @@
+"""What every consumer does with the records that it has, wherever its log is: deliver them in order, one task at a time,
+and take acknowledgements of what was delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from walsvc.config import between
+from walsvc.errors import BadOption, Closed
+from walsvc.model import Record
+from walsvc.topics.delivery import Delivery
+
+BATCH_BYTES = 1 << 20  # read_batch's default
+BATCH_RECORDS = 1 << 30
+
+
+class Delivering(ABC):
+    """Consumer and RemoteConsumer have all that is here in common; how records come, and where the position is kept, is
+    their own. Attributes: see Consumer."""
+
+    _following: int  # LSN below which nothing is delivered any more
+
+    def __init__(self, path: str, topic: str | None, name: str, delivery: Delivery) -> None:
+        self.name = name
+        self.topic = topic
+        self.delivery = delivery
+        self._path = path  # of the log, for messages
+        self._ahead: deque[Record] = deque()  # here, not yet delivered
+        self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
+        self._reading = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._open = True
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """LSN of the next record to be acknowledged, or below that: everything before it is done."""
+
+    # ---- delivering
+
+    async def next(self) -> Record:
+        """The next record; waits for one. It is not acknowledged by that."""
+        async with self._reading:
+            await self._have_one()
+            return self._deliver()
+
+    async def peek(self) -> Record:
+        """Like next, but it stays the next one; repeatable. It may be acknowledged."""
+        async with self._reading:
+            await self._have_one()
+            record = self._ahead[0]
+            self._show(record.lsn)
+            return record
+
+    async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
+        """The next records that are there: at least one, for which it waits; no more than `max_records`, and together no
+        more payload than `max_bytes`, unless the first alone is larger."""
+        between("max_bytes", max_bytes, 1, 1 << 62)
+        between("max_records", max_records, 1, 1 << 62)
+        async with self._reading:
+            await self._have_one()
+            batch = [self._deliver()]
+            size = len(batch[0].payload)
+            while len(batch) < max_records and (self._ahead or await self._read_on()):
+                size += len(self._ahead[0].payload)
+                if size > max_bytes:
+                    break
+                batch.append(self._deliver())
+            return batch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log is closed."""
+        try:
+            if self._shown and self._shown[0] < self._following:
+                await self.ack(self._following - 1)
+            return await self.next()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    @abstractmethod
+    async def _have_one(self) -> None:
+        """Wait until a record is in `_ahead`."""
+
+    @abstractmethod
+    async def _read_on(self) -> bool:
+        """Put what comes next into `_ahead` if that needs no waiting for new records; whether anything is there."""
+
+    def _deliver(self) -> Record:
+        record = self._take()
+        self._show(record.lsn)
+        self._following = record.lsn + 1
+        return record
+
+    def _take(self) -> Record:
+        """Remove the first record from `_ahead`."""
+        return self._ahead.popleft()
+
+    def _show(self, lsn: int) -> None:
+        if not self._shown or self._shown[-1] < lsn:
+            self._shown.append(lsn)
+
+    # ---- acknowledging
+
+    async def ack(self, lsn: int) -> None:
+        """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it.
+
+        When it returns, that is durable with StrictlyOnce; with AtLeastOnce it may be repeated as its delivery says. An LSN
+        that was acknowledged before changes nothing.
+
+        Raises:
+            BadOption: a record up to `lsn` was not delivered yet; NoSpace: try again when there is room.
+        """
+        self._check()
+        if not isinstance(lsn, int) or isinstance(lsn, bool) or lsn < 1:
+            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
+        async with self._saving:
+            await self._ack(lsn)
+
+    @abstractmethod
+    async def _ack(self, lsn: int) -> None:
+        """`ack`, one at a time."""
+
+    def _check_shown(self, lsn: int) -> None:
+        if not self._shown or lsn > self._shown[-1]:
+            raise BadOption(
+                f"LSN {lsn} was not delivered to consumer {self.name!r} yet",
+                path=self._path,
+                lsn=lsn,
+                hint="to skip records use seek",
+            )
+
+    def _acknowledged(self, position: int) -> None:
+        """Everything below `position` is done."""
+        while self._shown and self._shown[0] < position:
+            self._shown.popleft()
+        if self._following < position:  # it was only peeked at
+            self._following = position
+            while self._ahead and self._ahead[0].lsn < position:
+                self._take()
+
+    # ---- ending
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise if the consumer or its log cannot be used any more."""
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise Closed(f"consumer {self.name!r} is closed", path=self._path, hint="open it again")
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Make what was acknowledged durable, and let others open the name. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        of: Any = "the log" if self.topic is None else repr(self.topic)
+        return f"Consumer({self.name!r} of {of}, position={self.position})"
