@@ -28,8 +28,9 @@ with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.producers
     from walsvc.errors import ProtocolError
     from walsvc.opening import open_on
     from walsvc.service.connection import Connection
+    from walsvc.service.frames import FIRST, FROM_CLIENT, FROM_SERVER, MAGIC, Hello
     from walsvc.service.limits import Limits
-    from walsvc.service.protocol import FIRST, FROM_CLIENT, FROM_SERVER, MAGIC, FrameReader, Hello, encode
+    from walsvc.service.protocol import FrameReader, encode
     from walsvc.service.server import Server
 
 from .test_protocol import EXAMPLES

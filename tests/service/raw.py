@@ -5,17 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
-from walsvc.service.protocol import (
-    FROM_SERVER,
-    MAGIC,
-    VERSION,
-    Append,
-    Frame,
-    FrameReader,
-    Hello,
-    Welcome,
-    encode,
-)
+from walsvc.service.frames import FROM_SERVER, MAGIC, VERSION, Append, Frame, Hello, Welcome
+from walsvc.service.protocol import FrameReader, encode
 from walsvc.service.server import Server
 
 F = TypeVar("F")

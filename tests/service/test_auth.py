@@ -13,8 +13,8 @@ import pytest
 from walsvc import BadOption, PathError
 from walsvc.service import auth
 from walsvc.service.auth import ADMIN, APPEND, EVERYBODY, READ, Grant, Tokens, load_tokens
+from walsvc.service.frames import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
 from walsvc.service.listeners import refuse_open_door, tls_context
-from walsvc.service.protocol import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
 from walsvc.service.server import Server
 
 from .certificates import certificates

@@ -16,9 +16,9 @@ from tests.service.simulated import SMALL, Devices, serving
 from tests.service.wire import placed
 from walsvc import Backpressure, BadOption, BadPayload, Closed, Denied, Relaxed, Truncated, WalConfig, WrongLoop
 from walsvc.service.auth import Grant, Tokens
+from walsvc.service.frames import Append, Batch
 from walsvc.service.limits import Limits
 from walsvc.service.listeners import tls_context
-from walsvc.service.protocol import Append, Batch
 
 SECRET = "0123456789abcdef"
 

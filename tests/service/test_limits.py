@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walsvc import BadOption, ProtocolError, WalConfig
-from walsvc.service.limits import Limits
-from walsvc.service.protocol import (
+from walsvc.service.frames import (
     FIRST,
     FROM_CLIENT,
     HELLO_BYTES_MAX,
@@ -32,8 +31,9 @@ from walsvc.service.protocol import (
     Pong,
     Result,
     Welcome,
-    encode,
 )
+from walsvc.service.limits import Limits
+from walsvc.service.protocol import encode
 from walsvc.service.server import Server
 
 from .raw import Raw

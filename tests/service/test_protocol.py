@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 from walsvc import errors
 from walsvc.errors import DurabilityLost, ProtocolError, Truncated, WalError
 from walsvc.model import Record
-from walsvc.service import protocol
 from walsvc.service.codes import CODES, error_frame, error_of
 from walsvc.service.columns import cost_of, records_frame, records_of
-from walsvc.service.protocol import (
+from walsvc.service.frames import (
     FIRST,
     FROM_CLIENT,
     FROM_SERVER,
     HELLO_BYTES_MAX,
     ITEMS_MAX,
     KINDS,
-    LENGTH_MAX,
     MAGIC,
     RECORD_COST,
     Ack,
@@ -37,7 +35,6 @@ from walsvc.service.protocol import (
     End,
     Error,
     Frame,
-    FrameReader,
     Goodbye,
     Hello,
     Open,
@@ -48,9 +45,8 @@ from walsvc.service.protocol import (
     Result,
     StateFrame,
     Welcome,
-    decode,
-    encode,
 )
+from walsvc.service.protocol import LENGTH_MAX, FrameReader, decode, encode
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md"
 STATE = [1, 4, 3]
@@ -322,4 +318,4 @@ def test_any_values_give_a_frame_or_a_protocol_error(kind, values, table) -> Non
         pass
     else:
         assert list(frame) == values[: len(frame)]
-        assert protocol.encode(frame)
+        assert encode(frame)

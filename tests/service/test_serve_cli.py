@@ -24,8 +24,9 @@ import walsvc
 from tests.cli.conftest import ROOT
 from walsvc import BadOption, PathError
 from walsvc.cli.main import app
+from walsvc.service.frames import FROM_SERVER, Ack, Append, Hello, Welcome
 from walsvc.service.notify import Notifier
-from walsvc.service.protocol import FROM_SERVER, Ack, Append, FrameReader, Hello, Welcome, encode
+from walsvc.service.protocol import FrameReader, encode
 from walsvc.service.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs, load_settings, toml
 
 COMMAND = [sys.executable, "-m", "walsvc.cli", "serve"]

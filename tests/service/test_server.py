@@ -14,8 +14,7 @@ from walsvc import BadOption, Locked, PathError
 from walsvc.disk.sim import SimDevice
 from walsvc.model import Record
 from walsvc.service.columns import records_of
-from walsvc.service.limits import STREAM_BYTES, Limits
-from walsvc.service.protocol import (
+from walsvc.service.frames import (
     RECORD_COST,
     Ack,
     Batch,
@@ -33,8 +32,9 @@ from walsvc.service.protocol import (
     Result,
     StateFrame,
     Welcome,
-    encode,
 )
+from walsvc.service.limits import STREAM_BYTES, Limits
+from walsvc.service.protocol import encode
 from walsvc.service.server import Server, serve
 
 from .raw import Raw

@@ -12,7 +12,7 @@ import pytest
 import walsvc
 from walsvc import BadOption, Consumer, Log, ReadStats, Topic, UnsupportedFormat
 from walsvc.service.auth import APPEND, READ, RIGHTS, Grant, Tokens
-from walsvc.service.protocol import ITEMS_MAX, Ack, Call, Error, Open, Purged
+from walsvc.service.frames import ITEMS_MAX, Ack, Call, Error, Open, Purged
 from walsvc.service.remote import RemoteLog
 from walsvc.service.remote_consumer import RemoteConsumer
 from walsvc.service.remote_topic import RemoteTopic

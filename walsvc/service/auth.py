@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from walsvc.config import check_namespace
 from walsvc.errors import BadOption, PathError
-from walsvc.service.protocol import TOKEN_BYTES_MAX
+from walsvc.service.frames import TOKEN_BYTES_MAX
 
 APPEND, READ, ADMIN = "append", "read", "admin"
 RIGHTS = frozenset({APPEND, READ, ADMIN})

@@ -23,7 +23,7 @@ from walsvc.service.client_account import Account
 from walsvc.service.client_call import again
 from walsvc.service.client_sent import PLAIN, Entry, Labels, Sent
 from walsvc.service.client_session import Session
-from walsvc.service.protocol import RELAXED, STRICT
+from walsvc.service.frames import RELAXED, STRICT
 
 FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
 RECORD_COST = 8  # of the room for unanswered payloads: so that empty payloads cannot grow without bound either

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import Call, Error, Frame, Open, Result, encode
+from walsvc.service.frames import Call, Error, Frame, Open, Result
+from walsvc.service.protocol import encode
 
 if TYPE_CHECKING:
     from walsvc.service.client_session import Session

@@ -9,7 +9,8 @@ from typing import Protocol, cast
 from walsvc.errors import Denied, ProtocolError, Unreachable, WalError
 from walsvc.service.client_config import Address
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import FROM_SERVER, LENGTH_MAX, Frame, FrameReader, Goodbye, Hello, Ping, Welcome, encode
+from walsvc.service.frames import FROM_SERVER, Frame, Goodbye, Hello, Ping, Welcome
+from walsvc.service.protocol import LENGTH_MAX, FrameReader, encode
 
 PINGS_PER_IDLE = 3  # the server ends a connection that says nothing for idle_ms; so nothing is lost by one late timer
 

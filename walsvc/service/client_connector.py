@@ -21,7 +21,7 @@ from walsvc.errors import (
 )
 from walsvc.service.client_config import Address, ClientConfig
 from walsvc.service.client_connection import Connection, connect
-from walsvc.service.protocol import MAGIC, VERSION, Frame, Hello, Welcome
+from walsvc.service.frames import MAGIC, VERSION, Frame, Hello, Welcome
 
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
 

@@ -11,7 +11,8 @@ from walsvc.log.group import make_result, set_results
 from walsvc.model import AppendResult
 from walsvc.service.client_call import again
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import STRICT, Ack, Append, Error, Frame, encode
+from walsvc.service.frames import STRICT, Ack, Append, Error, Frame
+from walsvc.service.protocol import encode
 
 if TYPE_CHECKING:
     from walsvc.service.client_appends import Appends

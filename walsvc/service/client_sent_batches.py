@@ -18,7 +18,8 @@ from walsvc.service.client_appends import Appends
 from walsvc.service.client_call import again
 from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import RELAXED, STRICT, Ack, Batch, Cancel, Credit, Error, Frame, encode
+from walsvc.service.frames import RELAXED, STRICT, Ack, Batch, Cancel, Credit, Error, Frame
+from walsvc.service.protocol import encode
 
 
 class SentBatch:

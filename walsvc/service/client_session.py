@@ -17,7 +17,8 @@ from walsvc.service.client_call import Calling, again
 from walsvc.service.client_config import Address, ClientConfig
 from walsvc.service.client_connector import FINAL, Connector, Request
 from walsvc.service.codes import error_of
-from walsvc.service.protocol import Frame, Goodbye, Purged, Welcome, encode
+from walsvc.service.frames import Frame, Goodbye, Purged, Welcome
+from walsvc.service.protocol import encode
 
 
 def nothing(*_: object) -> None:

@@ -13,7 +13,8 @@ from walsvc.service.client_call import again, encoded
 from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
-from walsvc.service.protocol import Cancel, Credit, End, Error, Frame, Open, Records, Result, encode
+from walsvc.service.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
+from walsvc.service.protocol import encode
 from walsvc.service.wanted import Hidden
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from walsvc import errors
 from walsvc.errors import WalError
-from walsvc.service.protocol import Error, State
+from walsvc.service.frames import Error, State
 
 NUMBERS = ("segment", "lsn", "offset", "errno")
 TEXTS = ("path", "hint")

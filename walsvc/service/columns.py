@@ -13,7 +13,7 @@ import msgpack
 from walsvc.errors import ProtocolError
 from walsvc.log.payload import pack_attributes
 from walsvc.model import Record
-from walsvc.service.protocol import RECORD_COST, Records, State
+from walsvc.service.frames import RECORD_COST, Records, State
 
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 make_record: partial[Record] = partial(tuple.__new__, Record)

@@ -26,8 +26,7 @@ from walsvc.errors import (
 from walsvc.service.auth import READ, Grant
 from walsvc.service.codes import code_of, error_frame
 from walsvc.service.duplex import Duplex
-from walsvc.service.limits import Limits
-from walsvc.service.protocol import (
+from walsvc.service.frames import (
     FIRST,
     FROM_CLIENT,
     HELLO_BYTES_MAX,
@@ -39,7 +38,6 @@ from walsvc.service.protocol import (
     Cancel,
     Credit,
     Frame,
-    FrameReader,
     Goodbye,
     Hello,
     Open,
@@ -49,8 +47,9 @@ from walsvc.service.protocol import (
     State,
     StateFrame,
     Welcome,
-    encode,
 )
+from walsvc.service.limits import Limits
+from walsvc.service.protocol import FrameReader, encode
 from walsvc.service.requests import Requests
 from walsvc.service.sessions import Sessions
 from walsvc.service.state import state_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from walsvc.config import GIB, KIB, MIB, WalConfig, between
 from walsvc.format.producers import REQUESTS_MAX
-from walsvc.service.protocol import ITEMS_MAX, LENGTH_MAX, OVERHEAD_BYTES
+from walsvc.service.frames import ITEMS_MAX, OVERHEAD_BYTES
+from walsvc.service.protocol import LENGTH_MAX
 
 STREAM_BYTES = 256 * KIB  # of records in one RECORDS frame: enough for speed, little enough to share a connection
 STREAM_RECORDS = 4096

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from walsvc.errors import WalTimeout
+from walsvc.service.frames import Batch
 from walsvc.service.limits import Limits
-from walsvc.service.protocol import Batch
 
 
 class Parts:

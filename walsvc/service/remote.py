@@ -17,7 +17,7 @@ from walsvc.service.client_appends import Appends
 from walsvc.service.client_batches import append_batch
 from walsvc.service.client_session import Session
 from walsvc.service.client_streams import Follower, RemoteStream
-from walsvc.service.protocol import STATE_FIELDS, Purged
+from walsvc.service.frames import STATE_FIELDS, Purged
 from walsvc.service.remote_consumer import RemoteConsumer
 from walsvc.service.remote_reading import RemoteReading
 from walsvc.service.remote_topic import RemoteTopic

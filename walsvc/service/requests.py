@@ -15,8 +15,8 @@ from walsvc.log.payload import check_packed
 from walsvc.log.producers import append_request, stream_request
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.auth import APPEND, Grant
+from walsvc.service.frames import RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.service.parts import Parts
-from walsvc.service.protocol import RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.topics.names import check_name
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
 from walsvc.service.auth import READ, Grant
-from walsvc.service.protocol import Call, Credit, End, Open, Result
+from walsvc.service.frames import Call, Credit, End, Open, Result
 from walsvc.service.streams import ConsumerStream, Source, Stream, open_consumer, range_of, source_of
 from walsvc.service.verbs import CONSUMER_VERBS, STREAMS, VERBS, checked
 

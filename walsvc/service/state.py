@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from walsvc.api import Log
-from walsvc.service.protocol import State
+from walsvc.service.frames import State
 
 
 def state_of(log: Log) -> State:

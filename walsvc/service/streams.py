@@ -16,8 +16,8 @@ from walsvc.api import Log
 from walsvc.errors import Closed, WalError
 from walsvc.model import Record
 from walsvc.service.columns import records_frame
+from walsvc.service.frames import RECORD_COST, End, Frame, State
 from walsvc.service.limits import STREAM_BYTES, STREAM_RECORDS
-from walsvc.service.protocol import RECORD_COST, End, Frame, State
 from walsvc.service.wanted import reading
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce

@@ -14,7 +14,7 @@ from walsvc.format.purge import Marks, mark_name
 from walsvc.log.filter import EPOCH, Wanted, timestamp_of
 from walsvc.log.reading import chosen_of
 from walsvc.model import Record
-from walsvc.service.protocol import ITEMS_MAX, Purged
+from walsvc.service.frames import ITEMS_MAX, Purged
 
 MICROSECOND_NS = 1000
 
