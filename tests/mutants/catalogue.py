@@ -358,13 +358,13 @@ SHARING = [
     ),
     Mutant(
         "reader sees Relaxed records",
-        "walsvc/api.py",
+        "walsvc/log/live.py",
         "await cursor.take(self.durable_lsn + 1):",
         "await cursor.take(self.next_lsn):",
         (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (
-                "walsvc/api.py",
+                "walsvc/log/live.py",
                 "cursor is not None and cursor.next_lsn <= self.durable_lsn:",
                 "cursor is not None and cursor.next_lsn < self.next_lsn:",
             ),
