@@ -6,6 +6,7 @@ import asyncio
 import errno
 
 import pytest
+from nats.errors import NoRespondersError
 
 import walsvc
 from tests.engines.streams import api, configuration
@@ -269,3 +270,40 @@ async def test_nobody_at_the_address_is_a_path_error():
 async def test_wrong_monitor_is_a_bad_option(open_stream):
     with pytest.raises(BadOption):
         await open_stream(monitor=["127.0.0.1:8222"])
+
+
+async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_stream, monkeypatch):
+    """The next segment is being prepared when the log is closed; 30 s went by before the preparation had an end."""
+    log = await open_stream()
+    await log.append(b"x")
+    asked = asyncio.Event()
+
+    async def unanswered(*_, **__):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(log._disk._stream.client, "request", unanswered)
+    async with asyncio.timeout(10):
+        await log.append(bytes(30_000))
+        await asked.wait()
+        assert log.writer._spares._task is not None
+        await log.close()
+    async with open_stream() as log:
+        assert log.report.clean
+        assert len(await payloads(log)) == 2
+
+
+async def test_room_that_nobody_tells_of_is_taken_for_given(open_stream, monkeypatch):
+    """The stream's limit is not known while its servers do not answer: segments begin all the same."""
+    async with open_stream(timeout=1.0) as log:
+        client = log._disk._stream.client
+
+        async def refused(*_, **__):
+            raise NoRespondersError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "request", refused)
+            for _ in range(20):
+                await log.append(bytes(10_000))
+        assert log.stats().rotations >= 2
+        assert len(await payloads(log)) == 20

@@ -189,6 +189,8 @@ class JetStreamDisk:
         """A prepared file is a name. OSError(ENOSPC) where a stream with a limit has no room for what it will hold."""
         if await self.free_bytes() < length:
             raise OSError(errno.ENOSPC, "the stream's max_bytes leaves no room", name)
+        if self._closed:
+            raise OSError(errno.ECANCELED, "the log is being closed", name)
         self._spares[name] = Place(None, length)
 
     async def rename(self, old: str, new: str) -> None:
@@ -232,8 +234,13 @@ class JetStreamDisk:
         """Whatever can be read of a stream is stored by a majority."""
 
     async def free_bytes(self) -> int:
-        """What the stream's limit leaves."""
-        info = await self._stream.info()
+        """What the stream's limit leaves. Where nobody answers it may be anything: publishing will tell."""
+        try:
+            info = await self._stream.info()
+        except WalError as error:
+            if not self._closed:
+                logger.warning("%s: how much room is left is not known: %s", self.path, error)
+            info = None
         limit = -1 if info is None else info["config"]["max_bytes"]
         return 1 << 62 if info is None or limit < 0 else max(limit - info["state"]["bytes"], 0)
 
@@ -269,4 +276,4 @@ class JetStreamDisk:
             if self._publisher is not None:
                 await self._publisher.stop()
         finally:
-            await self._stream.client.close()
+            await self._stream.close()

@@ -51,23 +51,35 @@ class Stream:
         self.timeout = options.timeout
         self.stream_id: int | None = None
         self.bytes_read = 0
+        self._closed = False
+        self._limits: set[asyncio.Timeout] = set()  # of the requests under way
 
     @property
     def subject(self) -> str:
         """What the log's messages are published to."""
         return f"walsvc.{self.name}"
 
+    async def close(self) -> None:
+        """Disconnect. Requests under way end at once, with PathError."""
+        self._closed = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0)
+        await self.client.close()
+
     # ---- requests
 
     async def ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API request, repeated until there is an answer. Raises ApiError for an error that will stay, and
         PathError when nobody answers in time."""
-        from nats.errors import Error
+        from nats.errors import ConnectionClosedError, Error
 
         payload = json.dumps(body).encode() if body else b""
         reason: object = "no answer"
+        limit = asyncio.timeout(self.timeout)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(self.timeout):
+            async with limit:
                 while True:
                     try:
                         reply = await self.client.request(f"$JS.API.{verb}", payload, timeout=REQUEST_SECONDS)
@@ -80,12 +92,19 @@ class Stream:
                         reason = error
                     except Error as lost:
                         reason = lost
+                        if isinstance(lost, ConnectionClosedError):
+                            break
                     await asyncio.sleep(PAUSE_SECONDS)
         except TimeoutError:
-            raise self.unavailable(reason) from None
+            pass
+        finally:
+            self._limits.discard(limit)
+        raise self.unavailable(reason)
 
     def unavailable(self, reason: object) -> PathError:
-        """Nobody answered in time."""
+        """Nobody answered in time, or nobody waits any more."""
+        if self._closed:
+            return PathError("the connection was closed", path=self.path, hint="open the log again")
         return PathError(
             f"JetStream did not answer for {self.timeout} s: {reason or type(reason).__name__}",
             path=self.path,
