@@ -104,6 +104,7 @@ async def lose_nodes(tmp_path, url, cluster):
             waiting = [log.append(b"%d" % number, mode=Quorum) for number in range(20)]
             while not log.stats().replica_state.startswith("down"):
                 await asyncio.gather(*(log.append(bytes(700)) for _ in range(20)))  # Strict goes on
+                await asyncio.sleep(0.05)
             assert not any(each.done() for each in waiting)
             assert log.stats().replica_records > 20
             assert log.replicated_lsn == reached
