@@ -7,7 +7,7 @@ import pytest
 
 import walsvc
 from tests.engines.replicas import SEGMENT, records_in, replica_url
-from walsvc import BadOption
+from walsvc import BadOption, Quorum
 from walsvc.cli.main import app
 from walsvc.config import WalConfig
 from walsvc.engines.replication_stream import parse_replica
@@ -26,9 +26,10 @@ async def test_status_tells_of_archive_and_replica_and_restore_gives_the_log_bac
         aiohttp.ClientSession(side.url) as session,
         walsvc.open(f"unix://{tmp_path}/s") as client,
     ):
-        for _ in range(30):
+        for _ in range(29):
             await client.append(bytes(4000))
-        await server.logs[""].wait_replicated(30)
+        answer = await client.append(bytes(4000), mode=Quorum)
+        assert server.logs[""].replicated_lsn == await client.wait_replicated(answer.lsn) == 30
         async with session.get("/status") as answer:
             (told,) = (await answer.json())["logs"]
         assert told["copies"]["replication"] == {

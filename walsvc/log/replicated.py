@@ -137,10 +137,10 @@ class Replicated:
 
 
 def last_lsn(result: Any) -> int:
-    """LSN of the last record of an AppendResult or a BatchResult; 0 for an empty batch."""
+    """LSN of the last record of an answer to an append or a batch; 0 for an empty batch."""
     if hasattr(result, "lsn"):
         return int(result.lsn)
-    return result[-1].lsn if len(result) else 0
+    return max((place.first_lsn + place.records - 1 for place in result.places), default=0)
 
 
 def of_writer(writer: WalWriter) -> Replicated:

@@ -18,12 +18,11 @@ from typing import Any
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, Closed, RecordTooLarge, WalError
 from walsvc.log.payload import pack_attributes, to_bytes
-from walsvc.model import AppendResult, Mode, Relaxed, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client_account import Account
 from walsvc.service.client_call import again
-from walsvc.service.client_sent import PLAIN, Entry, Labels, Sent
+from walsvc.service.client_sent import MODES, PLAIN, Entry, Labels, Sent
 from walsvc.service.client_session import Session
-from walsvc.service.frames import RELAXED, STRICT
 
 FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
 RECORD_COST = 8  # of the room for unanswered payloads: so that empty payloads cannot grow without bound either
@@ -111,9 +110,9 @@ class Appends(Account):
         piece = self.checked(payload)
         between("type", type, 0, 0xFFFF)
         labels = PLAIN
-        if mode is Relaxed or topic is not None or type or attributes:
+        if mode is not Strict or topic is not None or type or attributes:
             packed = pack_attributes(attributes) if attributes else b""
-            labels = Labels(RELAXED if mode is Relaxed else STRICT, topic, type, packed)
+            labels = Labels(MODES[mode], topic, type, packed)
         entry = Entry(piece, labels, len(piece) + RECORD_COST, self._create_future())
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
             self._accept(entry)
@@ -126,7 +125,7 @@ class Appends(Account):
     def check(self, mode: Mode = Strict) -> None:
         """Raise whatever makes any append wrong or vain."""
         self.session.check()
-        one_of("mode", mode, (Strict, Relaxed))
+        one_of("mode", mode, (Strict, Relaxed, Quorum))
         if self.session.config.read_only:
             raise Closed(
                 "the log was opened with read_only=True", path=self.session.address.url, hint="open it without"

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError
 from walsvc.log.group import make_result, set_results
-from walsvc.model import AppendResult
+from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client_call import again
 from walsvc.service.codes import error_of
-from walsvc.service.frames import STRICT, Ack, Append, Error, Frame
+from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Error, Frame
 from walsvc.service.protocol import encode
 
 if TYPE_CHECKING:
     from walsvc.service.client_appends import Appends
+
+
+MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
 
 
 class Labels:

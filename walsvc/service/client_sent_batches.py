@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 from walsvc.errors import Unreachable, WalError
 from walsvc.log.results import BatchResult, Part
-from walsvc.model import Mode, Relaxed
+from walsvc.model import Mode
 from walsvc.service.client_appends import Appends
 from walsvc.service.client_call import again
+from walsvc.service.client_sent import MODES
 from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
-from walsvc.service.frames import RELAXED, STRICT, Ack, Batch, Cancel, Credit, Error, Frame
+from walsvc.service.frames import Ack, Batch, Cancel, Credit, Error, Frame
 from walsvc.service.protocol import encode
 
 
@@ -33,7 +34,7 @@ class SentBatch:
     def __init__(self, appends: Appends, mode: Mode, topic: str | None) -> None:
         self._appends = appends
         self._session = appends.session
-        self._mode = RELAXED if mode is Relaxed else STRICT
+        self._mode = MODES[mode]
         self._topic = topic
         self._id = self._session.new_id()
         self._since = 0

@@ -28,7 +28,7 @@ ITEMS_MAX = 8192  # payloads in one frame, and elements of any array or map from
 RESULT_ITEMS_MAX = 1 << 24  # of one from the server: a log may have 100,000 topics
 TOKEN_BYTES_MAX = 1024
 RECORD_COST = 64  # what a record costs of a stream's credit besides its payload
-STRICT, RELAXED = 0, 1  # `mode` of APPEND and BATCH
+STRICT, RELAXED, QUORUM = 0, 1, 2  # `mode` of APPEND and BATCH
 
 STATE_FIELDS = (
     "first_lsn", "next_lsn", "durable_lsn", "pending_bytes", "waiting", "records", "payload_bytes", "groups", "syncs",

@@ -264,10 +264,9 @@ class RemoteLog(RemoteReading):
         return self._stats.replicated_lsn
 
     async def wait_replicated(self, lsn: int) -> int:
-        """Refused with BadOption: only the server's own process hears of its replica."""
-        raise BadOption(
-            "the replica of a served log is the server's", path=self.path, hint="look at stats() after refresh()"
-        )
+        """Wait until the server's replica has record `lsn`; see Log.wait_replicated."""
+        replicated: int = await self._session.call("wait_replicated", lsn=lsn)
+        return replicated
 
     def _elsewhere(self) -> NoReturn:
         raise BadOption("the writer, the segments and the files are the server's", path=self.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ from walsvc.format.producers import Request
 from walsvc.log.group import Labels
 from walsvc.log.payload import check_packed
 from walsvc.log.producers import append_request, stream_request
-from walsvc.model import Mode, Relaxed, Strict
+from walsvc.model import Mode, Quorum, Relaxed, Strict
 from walsvc.service.auth import APPEND, Grant
-from walsvc.service.frames import RELAXED, STRICT, Ack, Append, Batch, Credit
+from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.service.parts import Parts
 from walsvc.topics.names import check_name
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from walsvc.service.connection import Connection
 
 CANCELLED = "the request was cancelled; what had been accepted of it stays"
-MODES: dict[int, Mode] = {STRICT: Strict, RELAXED: Relaxed}
+MODES: dict[int, Mode] = {STRICT: Strict, RELAXED: Relaxed, QUORUM: Quorum}
 
 
 class Requests:
@@ -128,7 +127,7 @@ class Requests:
 
     def _mode(self, mode: int) -> Mode:
         if mode not in MODES:
-            raise BadOption(f"mode {mode} is not known", hint="0: Strict, 1: Relaxed")
+            raise BadOption(f"mode {mode} is not known", hint="0: Strict, 1: Relaxed, 2: Quorum")
         return MODES[mode]
 
     # ---- batches
@@ -155,7 +154,7 @@ class Requests:
             self._server.requests["batch"] += 1
             parts = self._batches[frame.id] = Parts(frame)
             if known:
-                self._start(frame.id, parts, stream_request(self._writer, self._source(frame.id, parts), None, request))
+                self._start(frame.id, parts, self._streamed(frame, parts))
             elif frame.since:
                 self._connection.send(Credit(frame.id, 0))  # a client that cannot send all of it again must know
         elif frame.part != parts.following:
@@ -190,8 +189,7 @@ class Requests:
                     append_request(self._writer, payloads, MODES[first.mode], topic=first.topic, request=request),
                 )
             else:
-                source = self._source(id, parts)
-                self._start(id, parts, stream_request(self._writer, source, first.topic, self._request(first)))
+                self._start(id, parts, self._streamed(first, parts))
         except WalError as error:
             self._drop(id)
             self._connection.answer_error(id, error)
@@ -201,8 +199,10 @@ class Requests:
         self._pressure.asked += 1
         future.add_done_callback(partial(self._answer_batch, id))
 
-    def _source(self, id: int, parts: Parts) -> AsyncIterator[bytes]:
-        return parts.source(self._limits, lambda credit: self._consumed(id, parts, credit))
+    def _streamed(self, first: Batch, parts: Parts) -> asyncio.Future[Any]:
+        """Give the log a batch of which more parts may come."""
+        source = parts.source(self._limits, lambda credit: self._consumed(first.id, parts, credit))
+        return stream_request(self._writer, source, first.topic, self._request(first), MODES[first.mode])
 
     def _consumed(self, id: int, parts: Parts, credit: int) -> None:
         if self._batches.get(id) is not parts:

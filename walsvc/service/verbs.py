@@ -57,6 +57,10 @@ async def wait_durable(log: Log, args: dict[str, Any]) -> int:
     return await log.wait_durable(args["lsn"])
 
 
+async def wait_replicated(log: Log, args: dict[str, Any]) -> int:
+    return await log.wait_replicated(args["lsn"])
+
+
 async def truncate_before(log: Log, args: dict[str, Any]) -> None:
     await log.truncate_before(args["lsn"], force=args["force"])
 
@@ -145,6 +149,7 @@ ANY_TOPIC: Spec = {"topic": (NAME, None)}
 VERBS: dict[str, Verb] = {
     "flush": Verb(APPEND, {}, flush),
     "wait_durable": Verb(APPEND, required(lsn=INT), wait_durable),
+    "wait_replicated": Verb(APPEND, required(lsn=INT), wait_replicated),
     "truncate_before": Verb(ADMIN, {**required(lsn=INT), "force": (BOOL, False)}, truncate_before),
     "truncate_after": Verb(ADMIN, required(lsn=INT), truncate_after),
     "seal": Verb(ADMIN, {}, seal),

@@ -1,0 +1,126 @@
+"""Quorum over the wire: an append is answered when the server's replica has it. The replica is moved by the tests here;
+tests/engines/test_replication_service.py has a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import walsvc
+from tests.service.raw import Raw
+from tests.service.simulated import serving
+from tests.service.test_reconnect import QUICK, payloads, until
+from tests.service.wire import placed
+from walsvc import BadOption, Closed, Quorum, ReplicaLost, Truncated
+from walsvc.log.replicated import Replicated
+from walsvc.service.frames import Error
+
+
+def replica_of(log: Any) -> Replicated:
+    """Give a log a replica, which has nothing yet."""
+    log.writer._replicated = Replicated("nats://h/stream", 0)
+    return log.writer._replicated
+
+
+async def test_answers_come_when_the_replica_has_the_records(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
+        await log.append(b"strict")
+        replica = replica_of(server.logs[""])
+        waiting = [
+            log.append(b"one", mode=Quorum),
+            log.append_nowait(b"two", mode=Quorum, type=7),
+            log.topic("t").append(b"three", mode=Quorum),
+            log.topic("t").append_nowait(b"four", mode=Quorum),
+            log.append_batch([b"five", b"six"], mode=Quorum),
+            log.append_batch([bytes(900)] * 300, mode=Quorum),  # in parts, over several groups
+        ]
+        strict = await log.append(b"strict again")
+        assert strict.lsn == 308
+        assert not any(each.done() for each in waiting)
+        for lsn in range(1, 6):
+            replica.advance(lsn)
+        answers = await asyncio.gather(*waiting[:4])
+        assert [(each.lsn, each.durable) for each in answers] == [(2, True), (3, True), (4, True), (5, True)]
+        assert not waiting[4].done()
+        replica.advance(306)
+        assert [each.lsn for each in await waiting[4]] == [6, 7]
+        assert not waiting[5].done()
+        replica.advance(307)
+        assert [each.lsn for each in await waiting[5]] == list(range(8, 308))
+        assert len(await log.append_batch([], mode=Quorum)) == 0
+        assert await log.wait_replicated(307) == 307
+        later = asyncio.ensure_future(log.wait_replicated(308))
+        await asyncio.sleep(0.05)
+        assert not later.done()
+        replica.advance(308)
+        assert await later == 308
+
+
+async def test_log_without_a_replica_takes_nothing(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
+        for append in (
+            lambda: log.append(b"x", mode=Quorum),
+            lambda: log.append_batch([b"x", b"y"], mode=Quorum),
+            lambda: log.append_batch([bytes(900)] * 300, mode=Quorum),
+            lambda: log.wait_replicated(0),
+        ):
+            with pytest.raises(BadOption, match="not replicated") as caught:
+                await append()
+            assert "replicate=" in caught.value.hint
+        assert (await log.append(b"first")).lsn == 1
+
+
+async def test_connection_lost_while_the_replica_is_behind_gives_the_same_lsn_later() -> None:
+    async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
+        await log.append(b"before")
+        replica = replica_of(place.log)
+        waiting = [log.append(b"%d" % number, mode=Quorum) for number in range(5)]
+        waiting.append(log.append_batch([b"a", b"b"], mode=Quorum))
+        await until(lambda: place.log.durable_lsn == 8)
+        place.wire.cut()
+        await until(lambda: log._session.repeated > 0)
+        assert not any(each.done() for each in waiting)
+        replica.advance(8)
+        answers = await asyncio.gather(*waiting)
+        assert [each.lsn for each in answers[:5]] == [2, 3, 4, 5, 6]
+        assert [each.lsn for each in answers[5]] == [7, 8]
+        assert len(await payloads(log)) == 8
+
+
+async def test_errors_say_that_the_record_is_durable_where_it_is(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
+        replica = replica_of(server.logs[""])
+        waiting = [log.append(b"%d" % number, mode=Quorum, type=number) for number in range(3)]
+        await log.flush()
+        await log.truncate_after(2)
+        with pytest.raises(Truncated, match="before it was replicated"):
+            await waiting[2]
+        replica.lose(ReplicaLost("another log is replicated there", path=replica.path))
+        for lsn, each in enumerate(waiting[:2], 1):
+            with pytest.raises(ReplicaLost, match="durable here, but not replicated") as caught:
+                await each
+            assert caught.value.lsn == lsn
+        with pytest.raises(ReplicaLost, match="another log"):
+            await log.append(b"x", mode=Quorum)
+        assert (await log.append(b"strict goes on")).lsn == 3
+
+
+async def test_server_that_stops_does_not_wait_for_the_replica(tmp_path) -> None:
+    async with serving(tmp_path) as server:
+        log = await walsvc.open(server.addresses[0], timeout=5)
+        replica = replica_of(server.logs[""])
+        waiting = log.append(b"x", mode=Quorum)
+        await until(lambda: server.logs[""].durable_lsn == 1)
+        replica.close()
+        with pytest.raises(Closed, match="durable here"):
+            await waiting
+        await log.close()
+
+
+async def test_mode_that_is_none_is_refused(tmp_path) -> None:
+    async with serving(tmp_path) as server, await Raw.welcomed(server, None) as raw:
+        raw.append(1, b"x", mode=3)
+        answer = await raw.expect(Error)
+        assert (answer.code, answer.fields["hint"]) == ("BadOption", "0: Strict, 1: Relaxed, 2: Quorum")
