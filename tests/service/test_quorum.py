@@ -13,9 +13,10 @@ from tests.service.raw import Raw
 from tests.service.simulated import serving
 from tests.service.test_reconnect import QUICK, payloads, until
 from tests.service.wire import placed
-from walsvc import BadOption, Closed, Quorum, ReplicaLost, Truncated
+from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Truncated
 from walsvc.log.replicated import Replicated
-from walsvc.service.frames import Error
+from walsvc.service.frames import Ack, Error
+from walsvc.service.limits import Limits
 
 
 def replica_of(log: Any) -> Replicated:
@@ -124,3 +125,68 @@ async def test_mode_that_is_none_is_refused(tmp_path) -> None:
         raw.append(1, b"x", mode=3)
         answer = await raw.expect(Error)
         assert (answer.code, answer.fields["hint"]) == ("BadOption", "0: Strict, 1: Relaxed, 2: Quorum")
+
+
+async def test_replica_that_is_down_stops_nobody_who_does_not_wait_for_it(tmp_path) -> None:
+    """Neither the bytes nor the number of appends that wait for it count as load of the server."""
+    limits = Limits(pending_bytes=65536, pending_total_bytes=100_000, requests=20)
+    async with serving(tmp_path, limits=limits) as server:
+        replica = replica_of(server.logs[""])
+        others = [await walsvc.open(server.addresses[0], max_pending_bytes=65536) for _ in range(4)]
+        waiting = [log.append(bytes(10_000), mode=Quorum, type=number) for log in others for number in range(6)]
+        async with walsvc.open(server.addresses[0], timeout=5) as log:
+            await until(lambda: server.logs[""].durable_lsn == 24)
+            assert not any(each.done() for each in waiting)
+            await until(lambda: server.pressure.bytes == 0)
+            for number in range(10):
+                assert (await log.append(bytes(10_000))).lsn == 25 + number
+        replica.advance(24)
+        await asyncio.gather(*waiting)
+        for each in others:
+            await each.close()
+
+
+async def test_append_that_nobody_waits_for_any_more_is_forgotten(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0], timeout=0.1) as log:
+        replica = replica_of(server.logs[""])
+        (connection,) = server.roster
+        for number in range(3):
+            with pytest.raises(OutcomeUnknown):
+                await log.append(b"%d" % number, mode=Quorum)
+        await until(lambda: not connection.requests._waiting)
+        for _ in range(500):  # and those that are left in the replica's queue are dropped in time
+            answer = server.logs[""].append(b"x", mode=Quorum)
+            await server.logs[""].flush()
+            answer.cancel()
+        assert len(replica._waiters) < 250
+        assert (await log.append(b"strict")).lsn == 504
+
+
+async def test_more_than_may_wait_is_refused_and_the_connection_lives(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(requests=2)) as server, await Raw.welcomed(server) as raw:
+        replica = replica_of(server.logs[""])
+        for id in range(1, 33):
+            raw.append(id, b"x", mode=2)
+            await until(lambda id=id: server.logs[""].durable_lsn == id)
+        raw.append(33, b"x", mode=2)
+        refusal = await raw.expect(Error)
+        assert (refusal.id, refusal.code) == (33, "Backpressure")
+        raw.append(34, b"strict")
+        assert (await raw.expect(Ack)).id == 34
+        replica.advance(33)
+        assert {(await raw.expect(Ack)).id for _ in range(32)} == set(range(1, 33))
+
+
+async def test_server_stops_at_once_while_the_replica_is_down(tmp_path) -> None:
+    async with serving(tmp_path) as server:
+        log = await walsvc.open(server.addresses[0], timeout=20)
+        replica = replica_of(server.logs[""])
+        replica.state = "down: no server answers"
+        waiting = [log.append(b"x", mode=Quorum), log.append_batch([bytes(900)] * 300, mode=Quorum)]
+        await until(lambda: server.logs[""].durable_lsn == 301)
+        async with asyncio.timeout(5):
+            await server.stop(20)
+        for each in waiting:
+            with pytest.raises(Closed, match="durable here"):
+                await each
+        await log.close()

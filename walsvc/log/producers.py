@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
@@ -16,10 +16,9 @@ from walsvc.format.producers import Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.log.accept import Entry
 from walsvc.log.batches import start_batch
-from walsvc.log.replicated import of_writer
 from walsvc.log.results import BatchResult, Place
 from walsvc.log.stream import open_stream
-from walsvc.model import Mode, Quorum, Strict
+from walsvc.model import Mode, Strict
 
 if TYPE_CHECKING:
     from walsvc.log.group import Labels
@@ -56,12 +55,6 @@ def append_request(
     Raises:
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
-    if mode is Quorum:
-        replicated = of_writer(writer)
-        stored: asyncio.Future[Any] = append_request(
-            writer, payloads, Strict, labels=labels, topic=topic, request=request
-        )
-        return replicated.after(stored)
     writer._check_call(mode)
     if len(payloads) > 1 and sum(map(len, payloads)) > writer._config.max_group_bytes:
         raise BadOption(
@@ -81,19 +74,11 @@ def append_request(
 
 
 def stream_request(
-    writer: WalWriter,
-    source: AsyncIterable[bytes],
-    topic: str | None,
-    request: Request | None,
-    mode: Mode = Strict,
+    writer: WalWriter, source: AsyncIterable[bytes], topic: str | None, request: Request | None
 ) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
-    not read. It is durable when it is answered, whatever the mode. Raises as append_request."""
-    if mode is Quorum:
-        replicated = of_writer(writer)
-        streamed: asyncio.Future[Any] = stream_request(writer, source, topic, request)
-        return replicated.after(streamed)
-    writer._check_call(mode)
+    not read. Raises as append_request."""
+    writer._check_call(Strict)
     if request is not None and (row := writer._metadata.producers.find(request)) is not None:
         return writer._loop.create_task(repeated(writer, row, Strict))
     return start_batch(writer, [], source, topic, request)

@@ -44,6 +44,7 @@ class Replicated:
         self._closed: Closed | None = None
         self._tickets = itertools.count()
         self._waiters: list[tuple[int, int, asyncio.Future[Any], Any]] = []
+        self._pruned = 0  # waiters that were left when those who wait no more were dropped last
 
     # ---- for those who append and wait
 
@@ -83,6 +84,10 @@ class Replicated:
         elif (error := self.lost or self._closed) is not None:
             future.set_exception(self._unfulfilled(error, lsn))
         else:
+            if len(self._waiters) > 2 * self._pruned + 100:
+                self._waiters = [each for each in self._waiters if not each[2].done()]
+                heapq.heapify(self._waiters)
+                self._pruned = len(self._waiters)
             heapq.heappush(self._waiters, (lsn, next(self._tickets), future, value))
 
     # ---- for the engine, and for the writer

@@ -11,7 +11,7 @@ from walsvc.log.group import make_result, set_results
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client_call import again
 from walsvc.service.codes import error_of
-from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Error, Frame
+from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
 from walsvc.service.protocol import encode
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class Sent:
         """Over the caller's deadline: it is not sent again."""
         session = self._appends.session
         self._finish()
+        if self._since:
+            session.put(encode(Cancel(self._id)))
         timeout = session.timed_out("the append")
         self._fail(session.unknown(timeout, "the append") if self._since else timeout)
 

@@ -51,6 +51,13 @@ class Copying:
         return found
 
 
+def end_waiting(log: Log) -> None:
+    """The server stops: while the replica is down nobody waits for it any more, and all are told that."""
+    replicated = log.writer._replicated
+    if replicated is not None and replicated.state.startswith("down"):
+        replicated.close()
+
+
 def replica_copy(log: Log) -> Copy:
     """How far the replica is."""
     replicated = log.writer._replicated

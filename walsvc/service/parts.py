@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from walsvc.errors import WalTimeout
+from walsvc.log.replicated import Replicated
 from walsvc.service.frames import Batch
 from walsvc.service.limits import Limits
 
@@ -20,11 +21,13 @@ class Parts:
         following: number of the next part.
         payloads, bytes: what is here.
         last: nothing more comes.
+        replicated: the replica that it waits for after the log; None: none.
         future: the log's answer, once the batch was given to it.
     """
 
-    def __init__(self, first: Batch) -> None:
+    def __init__(self, first: Batch, replicated: Replicated | None) -> None:
         self.first = first
+        self.replicated = replicated
         self.following = 0
         self.payloads: deque[bytes] = deque()
         self.bytes = 0

@@ -12,7 +12,8 @@ from walsvc.format.producers import Request
 from walsvc.log.group import Labels
 from walsvc.log.payload import check_packed
 from walsvc.log.producers import append_request, stream_request
-from walsvc.model import Mode, Quorum, Relaxed, Strict
+from walsvc.log.replicated import Replicated, of_writer
+from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.auth import APPEND, Grant
 from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.service.parts import Parts
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from walsvc.service.connection import Connection
 
 CANCELLED = "the request was cancelled; what had been accepted of it stays"
-MODES: dict[int, Mode] = {STRICT: Strict, RELAXED: Relaxed, QUORUM: Quorum}
+MODES: dict[int, Mode] = {STRICT: Strict, RELAXED: Relaxed, QUORUM: Strict}  # what the log is asked for
+WAITING_MAX = 16  # times the limit of requests: how many may wait for the replica, of which hardly anything is kept
 
 
 class Requests:
@@ -39,16 +41,17 @@ class Requests:
         self._pressure = connection.server.pressure
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._batches: dict[int, Parts] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}  # the log has their records, and the replica not yet
         self._pending_bytes = 0
         self._seq = 0  # the highest that came on this connection
         self._attributes = b""  # that were found good last
 
     def __contains__(self, id: int) -> bool:
-        return id in self._futures or id in self._batches
+        return id in self._futures or id in self._batches or id in self._waiting
 
     @property
     def unanswered(self) -> int:
-        """Requests that are not answered."""
+        """Requests that the log has not answered."""
         return len(self._futures) + len(self._batches)
 
     # ---- arriving
@@ -68,10 +71,11 @@ class Requests:
                 check_name("topic", frame.topic)
             if frame.attributes or frame.type:
                 payloads, labels = self._labelled(frame)
+            replicated = self._replicated(frame.mode)
             future = append_request(
                 self._writer,
                 payloads,
-                self._mode(frame.mode),
+                MODES[frame.mode],
                 labels=labels,
                 topic=frame.topic,
                 request=self._request(frame),
@@ -83,8 +87,11 @@ class Requests:
         self._pending_bytes += size
         self._pressure.charge(size)
         self._pressure.asked += 1
-        self._futures[id] = future
-        future.add_done_callback(partial(self._answer, id, size))
+        if replicated is None:
+            self._futures[id] = future
+            future.add_done_callback(partial(self._answer, id, size))
+        else:
+            self._futures[id] = self._after(id, future, replicated, size)
         if self._pressure.over:
             self._server.relieve(self._connection)
 
@@ -125,10 +132,19 @@ class Requests:
             return None
         return Request(self._producer, frame.seq, min(frame.done, frame.seq), frame.since)
 
-    def _mode(self, mode: int) -> Mode:
+    def _replicated(self, mode: int) -> Replicated | None:
+        """The replica that a request of this mode waits for, after the log. Raises what makes that vain."""
         if mode not in MODES:
             raise BadOption(f"mode {mode} is not known", hint="0: Strict, 1: Relaxed, 2: Quorum")
-        return MODES[mode]
+        if mode != QUORUM:
+            return None
+        if len(self._waiting) >= WAITING_MAX * self._limits.requests:
+            raise Backpressure(
+                f"{len(self._waiting)} requests of this connection wait for the replica, which is behind",
+                expected=f"at most {WAITING_MAX * self._limits.requests}",
+                hint="wait for answers, or append with mode=Strict",
+            )
+        return of_writer(self._writer)
 
     # ---- batches
 
@@ -143,7 +159,7 @@ class Requests:
             try:
                 if not self._may:
                     raise Denied("this token may not append", hint='it needs the right "append"')
-                self._mode(frame.mode)
+                replicated = self._replicated(frame.mode)
                 if frame.topic is not None:
                     check_name("topic", frame.topic)
                 request = self._request(frame)
@@ -152,7 +168,7 @@ class Requests:
                 self._connection.answer_error(frame.id, error)
                 return
             self._server.requests["batch"] += 1
-            parts = self._batches[frame.id] = Parts(frame)
+            parts = self._batches[frame.id] = Parts(frame, replicated)
             if known:
                 self._start(frame.id, parts, self._streamed(frame, parts))
             elif frame.since:
@@ -195,14 +211,33 @@ class Requests:
             self._connection.answer_error(id, error)
 
     def _start(self, id: int, parts: Parts, future: asyncio.Future[Any]) -> None:
-        parts.future = future
         self._pressure.asked += 1
-        future.add_done_callback(partial(self._answer_batch, id))
+        if parts.replicated is None:
+            parts.future = future
+            future.add_done_callback(partial(self._answer_batch, id))
+        else:
+            parts.future = self._after(id, future, parts.replicated, 0)
+
+    def _after(self, id: int, future: asyncio.Future[Any], replicated: Replicated, size: int) -> asyncio.Future[Any]:
+        """The future of a request that waits for the replica, too. What it holds of the server is given free as soon as the
+        log has answered, so that no outage of the replica stops anybody who does not wait for it."""
+        answer = replicated.after(future)
+        future.add_done_callback(partial(self._stored, id, size, answer))
+        answer.add_done_callback(partial(self._tell, id))
+        return answer
+
+    def _stored(self, id: int, size: int, answer: asyncio.Future[Any], _: asyncio.Future[Any]) -> None:
+        if id in self._batches:
+            self._drop(id)
+        self._futures.pop(id, None)
+        if not answer.done():
+            self._waiting[id] = answer
+        self._release(size)
 
     def _streamed(self, first: Batch, parts: Parts) -> asyncio.Future[Any]:
         """Give the log a batch of which more parts may come."""
         source = parts.source(self._limits, lambda credit: self._consumed(first.id, parts, credit))
-        return stream_request(self._writer, source, first.topic, self._request(first), MODES[first.mode])
+        return stream_request(self._writer, source, first.topic, self._request(first))
 
     def _consumed(self, id: int, parts: Parts, credit: int) -> None:
         if self._batches.get(id) is not parts:
@@ -241,9 +276,18 @@ class Requests:
     def _answer(self, id: int, size: int, future: asyncio.Future[Any]) -> None:
         """The log has answered: ACK or ERROR."""
         self._futures.pop(id, None)
+        self._release(size)
+        self._tell(id, future)
+
+    def _release(self, size: int) -> None:
+        """The log has answered a request of so many bytes."""
         self._pending_bytes -= size
         self._pressure.charge(-size)
         self._pressure.answered()
+
+    def _tell(self, id: int, future: asyncio.Future[Any]) -> None:
+        """ACK or ERROR."""
+        self._waiting.pop(id, None)
         connection = self._connection
         if future.cancelled():
             connection.answer_error(id, WalError(CANCELLED))
@@ -263,7 +307,7 @@ class Requests:
 
     def cancel(self, id: int) -> None:
         """CANCEL: what waits for room is not accepted any more; what was accepted stays, and only the wait ends."""
-        if (future := self._futures.get(id)) is not None:
+        if (future := self._futures.get(id) or self._waiting.get(id)) is not None:
             future.cancel()
         parts = self._batches.get(id)
         if parts is not None:
@@ -275,7 +319,7 @@ class Requests:
 
     def give_up(self) -> None:
         """The connection is over: nobody waits, and what is not accepted never will be."""
-        for future in list(self._futures.values()):
+        for future in [*self._futures.values(), *self._waiting.values()]:
             future.cancel()
         for id, parts in list(self._batches.items()):
             if parts.future is not None:
@@ -288,7 +332,7 @@ class Requests:
         for parts in list(self._batches.values()):
             if parts.future is not None and not parts.last:
                 parts.future.cancel()
-        waiting = list(self._futures.values())
+        waiting = [*self._futures.values(), *self._waiting.values()]
         waiting += [parts.future for parts in self._batches.values() if parts.future is not None]
         if waiting:
             await asyncio.wait(waiting)

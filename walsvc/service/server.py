@@ -25,7 +25,7 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.codes import code_of
 from walsvc.service.connection import Connection
-from walsvc.service.copying import Copying
+from walsvc.service.copying import Copying, end_waiting
 from walsvc.service.limits import Limits
 from walsvc.service.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
 from walsvc.service.namespaces import Logs, Opener
@@ -162,6 +162,8 @@ class Server:
             listener.stop_accepting()
         for connection in self.roster:
             connection.pause_reading("stopping")
+        for log in self.logs.values():
+            end_waiting(log)
         drains = [asyncio.ensure_future(connection.settled()) for connection in self.roster]
         if drains:
             _, late = await asyncio.wait(drains, timeout=timeout * (1 - CLOSE_SHARE))
