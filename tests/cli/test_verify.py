@@ -53,7 +53,7 @@ async def test_a_reading_error_is_its_own_error_and_not_the_end_of_the_log(monke
 
     monkeypatch.setattr("walsvc.log.inspect.open_disk", opened)
     async with await open_on(SimDisk(device), WalConfig(segment_bytes=65536)) as log:
-        for _ in range(300):
+        for _ in range(120):
             await log.append(bytes(1000))
     assert (await verify("sim")).clean
     reads = 0

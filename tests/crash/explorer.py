@@ -58,6 +58,7 @@ class Effort:
     recovery_share: float = 0.01  # share of the images whose recovery is cut at every operation
     recovery_states: int = 4
     kill_share: float = 0.02  # share of the operations at which the process is killed, too
+    go_on_share: float = 1.0  # share of the images whose log is appended to, closed and opened again
 
 
 class Explorer:
@@ -165,7 +166,9 @@ class SeedRun:
                 self.tally.states.add(fingerprint)
                 if deeper and self.rng.random() < self.effort.recovery_share:
                     self.cut_recovery(image.fork(), bounds, where)
-                seen = self.seen[fingerprint] = self.explorer.run(recover(self.plan, image, bounds, self.tally))
+                go_on = self.rng.random() < self.effort.go_on_share
+                seen = self.explorer.run(recover(self.plan, image, bounds, self.tally, go_on=go_on))
+                self.seen[fingerprint] = seen
             bounds.check(seen)
         except Exception as error:
             error.add_note(f"seed {self.seed}, {where}; {self.plan}")

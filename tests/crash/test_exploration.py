@@ -1,5 +1,5 @@
 """A bounded share of the exploration: together at least 20,000 distinct crash states from 2,000 crash points, 200 of them
-during recovery. `python -m tests.crash.explore` goes on without end."""
+during recovery; every second is also written on. `python -m tests.crash.explore` goes on without end, with all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECOVERY_POINTS = 25
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_power_cut_at_every_operation_keeps_what_was_acknowledged(block: int) -> None:
     seed = block * 1_000
-    with closing(Explorer()) as explorer:
+    with closing(Explorer(Effort(go_on_share=0.5))) as explorer:
         tally = explorer.tally
         while len(tally.states) < STATES or tally.points < POINTS or tally.recovery_points < RECOVERY_POINTS:
             try:
