@@ -15,10 +15,11 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, Corruption, Log, PathError, Record
-from walsvc.engines.archive import HOLD, Archive
+from walsvc.engines.archive import Archive
 from walsvc.engines.archive_restore import restore, verify
 from walsvc.engines.archiver import Archiver
 from walsvc.engines.manifest import entry_name
+from walsvc.log.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
@@ -171,7 +172,7 @@ async def test_upload_cut_at_random_points_goes_on_and_the_restored_log_is_equal
             except PathError:
                 cuts += 1
         await Archive.at(place).push(log)
-        expected = await records(log, stop=log.holds()[HOLD])
+        expected = await records(log, stop=log.holds()[ARCHIVE_HOLD])
     assert cuts >= 5
     assert await restored(Archive.at(place), tmp_path / "back") == expected
     assert await verify(Archive.at(place)) == []
@@ -184,7 +185,7 @@ async def test_what_is_not_archived_is_kept_until_it_is(tmp_path, place):
         await rotate(log)
         archive = Archive.at(place)
         held = (await archive.push(log))[-1].next_lsn
-        assert log.holds() == {HOLD: held}
+        assert log.holds() == {ARCHIVE_HOLD: held}
         await fill(log, 40, rng)
         await rotate(log)
         await log.reclaim()
@@ -292,7 +293,7 @@ async def test_archiver_stores_in_the_background_and_catches_up_after_an_outage(
             while archiver.error is None:
                 await asyncio.sleep(0.001)
             assert archiver.state == "retrying"
-            assert log.holds() == {HOLD: 1}
+            assert log.holds() == {ARCHIVE_HOLD: 1}
             archive.left = 1000
             end = log.stats().segment_id
             while archiver.archived_lsn < end:

@@ -18,8 +18,9 @@ import pytest
 import walsvc
 from tests.engines.s3 import BUCKET, WHY_NO_S3, S3Server, shared_s3
 from walsvc import PathError
-from walsvc.engines.archive import HOLD, Archive
+from walsvc.engines.archive import Archive
 from walsvc.engines.archive_restore import restore, verify
+from walsvc.log.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
@@ -75,7 +76,7 @@ async def test_upload_cut_fifty_times_on_s3_is_restored_as_the_log(s3, url, tmp_
             except (PathError, asyncio.CancelledError):
                 cut += 1
         await Archive.at(url, **s3.options).push(log)
-        expected = [record async for record in log.read(stop=log.holds()[HOLD])]
+        expected = [record async for record in log.read(stop=log.holds()[ARCHIVE_HOLD])]
     assert len(expected) > 1000
     assert await verify(Archive.at(url, **s3.options)) == []
     await restore(Archive.at(url, **s3.options), str(tmp_path / "back"))

@@ -97,7 +97,7 @@ def nanoseconds(moment: datetime) -> int:
 
 def choose(archive: Archive, entries: list[Entry], moment: Moment, lsn: int | None) -> list[Piece]:
     """The stored segments that the log at that moment consists of. A truncate_after that came later has not happened yet."""
-    pieces = history([each for each in entries if each.first_ns <= moment.until_ns])
+    pieces = history([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
     wanted = [each for each in pieces if each.entry.first_lsn <= moment.lsn]
     if not wanted:
         raise BadOption(
@@ -138,7 +138,8 @@ async def write_segment(archive: Archive, piece: Piece, path: str, moment: Momen
                 await file.write(data[: header.data_start].ljust(header.data_start, b"\0"))
             ended = False
             while not ended and (taken := take(chain, data, base, name)) is not None:
-                ended = last and not (moment.includes(taken) and not taken.flags & Flag.SEAL)
+                dropped = taken.next_lsn > piece.until and moment == Moment()  # truncate_after came inside the group
+                ended = last and (dropped or bool(taken.flags & Flag.SEAL) or not moment.includes(taken))
                 if not ended:
                     await file.write(data[taken.offset - base : taken.end - base])
                     end, next_lsn = taken.end, taken.next_lsn

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from walsvc.config import between
-from walsvc.engines.archive import HOLD, Archive
+from walsvc.engines.archive import Archive, hold
+from walsvc.engines.sealed import is_sealed
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
+from walsvc.log.pins import ARCHIVE_HOLD
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -36,7 +37,7 @@ class Archiver:
         self._archive = archive
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
-        self.archived_lsn = log.holds().get(HOLD, log.first_lsn)
+        self.archived_lsn = log.holds().get(ARCHIVE_HOLD, log.first_lsn)
         self.error: WalError | None = None
 
     @property
@@ -52,35 +53,38 @@ class Archiver:
         return "running" if self.error is None else "retrying"
 
     async def __aenter__(self) -> Archiver:
-        if self._log.first_lsn <= self.archived_lsn and HOLD not in self._log.holds():
-            await self._log.hold(HOLD, self.archived_lsn)  # before the first segment can be dropped
+        if ARCHIVE_HOLD not in self._log.holds():
+            await hold(self._log, self.archived_lsn)  # before the first segment can be dropped
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None, "__aexit__ without __aenter__"
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        pause, seen = self._interval, -1
+        pause, seen = self._interval, None
         while True:
-            newest = self._log.segment_ids()[-1]
-            if newest != seen or self.error is not None:
-                try:
+            try:
+                newest = self._log.segment_ids()[-1], self._log.writer._generation, is_sealed(self._log)
+                if newest != seen or self.error is not None:
                     await self._archive.push(self._log)
                     seen, self.error, pause = newest, None, self._interval
-                    self.archived_lsn = max(self.archived_lsn, newest)
-                except (Closed, DurabilityLost) as error:
-                    self.error = error
-                    return
-                except Corruption as error:
-                    self.error = error
-                    logger.error("archiving stopped: %s", error)
-                    return
-                except WalError as error:
-                    self.error = error
-                    pause = min(max(pause * 2, 1.0), RETRY_SECONDS_MAX)
-                    logger.warning("archiving is tried again in %g s: %s", pause, error)
+                    self.archived_lsn = self._archive.archived_lsn
+            except (Closed, DurabilityLost) as error:
+                self.error = error
+                return
+            except Corruption as error:
+                self.error = error
+                logger.error("archiving stopped: %s", error)
+                return
+            except WalError as error:
+                self.error = error
+                pause = min(max(pause * 2, 1.0), RETRY_SECONDS_MAX)
+                logger.warning("archiving is tried again in %g s: %s", pause, error)
+            except Exception as error:  # whatever ends this task must be seen
+                self.error = WalError(f"archiving ended: {error!r}", hint="report this; opening the log again goes on")
+                logger.exception("archiving ended")
+                return
             await asyncio.sleep(pause)

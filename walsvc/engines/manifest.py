@@ -7,8 +7,8 @@ Objects are only ever created, never replaced: an upload that was cut off leaves
 an entry that exists is a segment that is stored as a whole. An entry names the hash of the entry before it, so a missing or
 exchanged one is found; `check` is the hash of the entry itself.
 
-An entry whose first LSN is not the next LSN of the one before tells of a truncate_after (it is lower: what the archive holds
-from there on was dropped and written anew) or of a gap (it is higher: segments were dropped before they were archived).
+An entry whose first LSN is not the next LSN of the one before tells of a truncate_after, or of a log that was restored as it
+was earlier (it is lower: what the archive holds from there on was dropped and written anew), or of a gap (it is higher: segments were dropped before they were archived).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from walsvc.errors import Corruption, UnsupportedFormat
 
-VERSION = 1
+VERSION = 2  # 1 had neither end_crc nor since_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Entry:
         file_bytes: length of the file that it was.
         first_ns, last_ns: wall clock of its first and last group, Unix nanoseconds.
         parts: length and SHA-256 of each piece, in order.
+        end_crc: header CRC of its last group, which covers all before it; None: not known (version 1).
+        since_ns: from then on the log was what the entry says: where it takes the place of another, when they part. 0: first_ns.
         previous: `check` of the entry before, empty for the first.
         check: SHA-256 over all other fields.
     """
@@ -51,6 +53,8 @@ class Entry:
     first_ns: int
     last_ns: int
     parts: tuple[tuple[int, str], ...]
+    end_crc: int | None = None
+    since_ns: int = 0
     previous: str = ""
     check: str = ""
 
@@ -80,6 +84,8 @@ def canonical(entry: Entry) -> bytes:
     """What `check` is taken of."""
     fields: dict[str, Any] = asdict(entry)
     del fields["check"]
+    if entry.end_crc is None:
+        del fields["end_crc"], fields["since_ns"]
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -19,9 +19,11 @@ from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_ur
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.replication_source import read_header
 from walsvc.errors import BadOption, Corruption, ReplicaLost
+from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header, segment_name
-from walsvc.log.stream import load_header
+from walsvc.log.compaction import following_of
+from walsvc.log.stream import GroupStream, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -175,10 +177,11 @@ async def plan_for(log: Log, stream: Stream, directory: Directory) -> Plan:
 async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: GroupHeader, removed: list[int]) -> Plan:
     """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
     ids = log.segment_ids()
-    common, count = None, len(kept) - 1
+    common, count, compacted = None, len(kept) - 1, False
     while count and common is None:
         last = await tail_of(stream, kept[count - 1].file)
-        if await is_ours(log, last):
+        compacted = await was_ours(log, last)
+        if compacted or await is_ours(log, last):
             common = last
         else:
             count -= 1
@@ -192,8 +195,8 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
         header, _ = await load_header(log._disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
-        if replaced or cut:
-            return Plan(common, following, remove=lost)
+        if replaced or cut:  # of a compacted segment the stream has the whole, as it was
+            return Plan(None if compacted else common, following, remove=lost)
         later = header.ordinal > newest.ordinal or header.generation > tail.generation
         if common is None and later and following >= tail.next_lsn:
             return Plan(None, following, remove=lost, missing=following - tail.next_lsn)
@@ -217,3 +220,28 @@ async def is_ours(log: Log, group: GroupHeader) -> bool:
         return decode_group_header(await read_header(log, group)) == group
     except (BadGroup, FileNotFoundError, Corruption):
         return False
+
+
+async def was_ours(log: Log, group: GroupHeader) -> bool:
+    """Whether the group was in a segment that was compacted since, and ends it: where it stands, and its CRCs, are others
+    now, but not its records' LSNs nor when it was written."""
+    following = following_of(log.segment_ids(), group.segment)
+    if following is None or group.next_lsn < following:
+        return False
+    name = segment_name(group.segment)
+    try:
+        header, head = await load_header(log._disk, name, group.segment)
+        if not header.seal_at or header.log_id != group.log_id:
+            return False
+        stream = GroupStream(log._disk, name, Chain.begin(header, head, header.file_bytes))
+        while True:
+            found = (await stream.next()).header
+            if identity(found) == identity(group):
+                return True
+    except (BadGroup, FileNotFoundError, Corruption):
+        return False
+
+
+def identity(group: GroupHeader) -> tuple[int, ...]:
+    """What compaction leaves as it is."""
+    return group.generation, group.first_lsn, group.records, group.batch_lsn, group.durable_lsn, group.timestamp_ns

@@ -1,21 +1,24 @@
 """Sealed segments of a log as bytes to be copied elsewhere: their groups are checked on the way, and nothing else is copied.
 
-Groups are taken as they are on disk, so no key is needed for an encrypted segment.
+Groups are taken as they are on disk, so no key is needed for an encrypted segment. The log lives on meanwhile: truncation and
+compaction may exchange a file while it is read, which looks like damage; `moved_since` tells the two apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from walsvc.errors import Corruption
+from walsvc.engines.manifest import Entry
+from walsvc.errors import Corruption, WalError
 from walsvc.format.chain import Chain
-from walsvc.format.group import BadGroup, Flag, GroupHeader
-from walsvc.format.segment import SegmentHeader
+from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
+from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.log.reader import read_failed
-from walsvc.log.stream import GroupStream, load_header
+from walsvc.log.stream import GroupStream, RawGroup, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -28,51 +31,89 @@ class Sealed:
     """A segment to which nothing is written any more.
 
     Attributes:
-        disk, name, header, head: its file, and the bytes of its header.
-        next_lsn: first LSN of the segment after it.
-        used_bytes: from the header to the last group; first_ns, last_ns: wall clock of its first and last group. All
-            three are known when `pieces` has ended.
+        disk, name, file_bytes: its file.
+        first_lsn, next_lsn: its first LSN, and that of the segment after it.
+        following: file of that one; empty for the last segment of a log that was sealed for good.
+        least: its groups reach at least to this offset.
+        header, head: of the file, and the bytes that it was decoded from; known after `load`.
+        used_bytes, first_ns, last_ns, end_crc: as in an Entry, and `beyond`: its last group holds records that
+            truncate_after has dropped. Known when `pieces` has ended.
+        since_ns: as in an Entry.
     """
 
     disk: Disk
     name: str
-    header: SegmentHeader
-    head: bytes
+    file_bytes: int
+    first_lsn: int
     next_lsn: int
+    following: str = ""
+    least: int = 0
+    _header: SegmentHeader | None = None
+    head: bytes = b""
     used_bytes: int = 0
     first_ns: int = 0
     last_ns: int = 0
+    end_crc: int = 0
+    beyond: bool = False
+    since_ns: int = 0
 
     @property
-    def first_lsn(self) -> int:
-        """LSN of its first record."""
-        return self.header.first_lsn
+    def header(self) -> SegmentHeader:
+        """Its header as it was loaded last."""
+        assert self._header is not None, "header before load()"
+        return self._header
 
-    async def pieces(self, piece_bytes: int) -> AsyncIterator[bytes]:
-        """The bytes in use, in pieces of `piece_bytes`, the last one shorter.
+    async def load(self) -> SegmentHeader:
+        """Read the header. Raises Corruption; PathError where reading failed."""
+        self._header, self.head = await self._load(self.name, self.first_lsn)
+        return self._header
+
+    async def _load(self, name: str, first_lsn: int) -> tuple[SegmentHeader, bytes]:
+        try:
+            return await load_header(self.disk, name, first_lsn)
+        except OSError as error:
+            if isinstance(error, WalError):
+                raise
+            raise read_failed(self.disk, error, lsn=first_lsn) from error
+
+    async def exchanged(self) -> bool:
+        """Whether another file has its name since the header was loaded."""
+        with suppress(OSError):
+            return bool(self.head) and await self.disk.read(self.name, 0, len(self.head)) != self.head
+        return False
+
+    async def groups(self, *, dropped: bool = False) -> AsyncIterator[RawGroup]:
+        """Its groups; `dropped`: with those behind the cut of a truncate_after.
 
         Raises:
             Corruption: the segment ends before the next one begins. PathError: reading failed.
         """
-        stream = GroupStream(self.disk, self.name, Chain.begin(self.header, self.head, self.header.file_bytes))
-        piece = bytearray(self.head.ljust(self.header.data_start, b"\0"))
-        self.used_bytes = self.first_ns = self.last_ns = 0
-        ended = False
-        while not ended:
+        header = await self.load()
+        stream = GroupStream(self.disk, self.name, Chain.begin(header, self.head, header.file_bytes))
+        while True:
             try:
                 raw = await stream.next()
             except BadGroup as error:
-                if stream.chain.next_lsn >= self.next_lsn:
-                    break  # truncate_after began the next segment, and no seal was written
+                if stream.chain.next_lsn >= self.next_lsn and stream.chain.offset >= self.least:
+                    return  # truncate_after began the next segment, and no seal was written
                 raise self._damage(error.reason, stream.chain) from None
             except OSError as error:
                 raise read_failed(self.disk, error, lsn=stream.chain.next_lsn) from error
-            header = raw.header
-            if header.records and header.first_lsn >= self.next_lsn:
-                break  # dropped by truncate_after
-            piece += memoryview(raw.data)[raw.at : raw.at + header.group_bytes]
-            self._note(header)
-            ended = bool(header.flags & Flag.SEAL)
+            if raw.header.records and raw.header.first_lsn >= self.next_lsn and not dropped:
+                return
+            yield raw
+            if raw.header.flags & Flag.SEAL:
+                return
+
+    async def pieces(self, piece_bytes: int) -> AsyncIterator[bytes]:
+        """The bytes in use, in pieces of `piece_bytes`, the last one shorter. Raises what `groups` does."""
+        piece = bytearray()
+        self.used_bytes = self.first_ns = 0
+        async for raw in self.groups():
+            if not self.used_bytes:
+                piece += self.head.ljust(self.header.data_start, b"\0")
+            piece += memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes]
+            self._note(raw.header)
             while len(piece) >= piece_bytes:
                 yield bytes(memoryview(piece)[:piece_bytes])
                 del piece[:piece_bytes]
@@ -83,6 +124,57 @@ class Sealed:
         self.used_bytes = header.end
         self.first_ns = self.first_ns or header.timestamp_ns
         self.last_ns = header.timestamp_ns
+        self.end_crc = header.header_crc
+        self.beyond = header.next_lsn > self.next_lsn
+
+    async def time_at(self, offset: int) -> int:
+        """Wall clock of the group that holds the byte at `offset`, or of the last one."""
+        time = 0
+        async for raw in self.groups():
+            time = raw.header.timestamp_ns
+            if raw.header.end > offset:
+                break
+        return time
+
+    # ---- is it stored?
+
+    async def stored_as(self, entry: Entry) -> bool:
+        """Whether a stored segment of the same first LSN is this one, at least as far as it is part of the log.
+
+        The CRC of the group with which the stored one ends covers all before it, so it is looked for here: where the seal
+        must be, else among all groups. What was compacted since has other bytes, but kept the times of its groups.
+        """
+        if entry.generation != (await self.load()).generation or entry.next_lsn < self.next_lsn:
+            return False
+        seal = await self._seal()
+        if seal is not None and self._is_end(seal, entry):
+            return True
+        async for raw in self.groups(dropped=True):
+            if raw.header.next_lsn >= self.next_lsn and self._is_end(raw.header, entry):
+                return True
+        return False
+
+    def _is_end(self, group: GroupHeader, entry: Entry) -> bool:
+        if group.timestamp_ns != entry.last_ns:
+            return False
+        if self.header.optional & REWRITTEN:
+            return True
+        return group.end == entry.bytes and entry.end_crc in {None, group.header_crc}
+
+    async def _seal(self) -> GroupHeader | None:
+        """Its seal, read alone; None where it is not known to be its last group."""
+        at = self.header.seal_at
+        if not at and self.following:
+            at = (await self._load(self.following, self.next_lsn))[0].previous_end
+        try:
+            seal = decode_group_header(await self.disk.read(self.name, at, GROUP_HEADER_BYTES))
+        except BadGroup:
+            return None
+        except OSError as error:
+            raise read_failed(self.disk, error, lsn=self.first_lsn) from error
+        place = (seal.log_id, seal.segment, seal.offset, seal.first_lsn)
+        expected = (self.header.log_id, self.first_lsn, at, self.next_lsn)
+        return seal if seal.flags & Flag.SEAL and place == expected else None
 
     def _damage(self, reason: str, chain: Chain) -> Corruption:
         return Corruption(
@@ -96,15 +188,64 @@ class Sealed:
 
 
 async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
-    """All segments of the log but the active one, ascending."""
+    """All segments of the log, ascending, but the active one; that, too, if the log was sealed for good."""
     from walsvc.api import Log
 
+    last = None
     if isinstance(log, Log):
-        await log.writer._rotation_ended()  # only then has the last one its seal
+        writer = log.writer
+        if is_sealed(log):
+            async with writer._maintenance:  # its seal is durable then
+                last = writer._durable_place if writer._failure is None else None
+        await writer._rotation_ended()  # only then has the last one its seal
+    elif is_sealed(log):
+        last = log._tail.header.first_lsn, log._tail.chain.offset
     ids = list(log.segment_ids())
-    found = []
-    for first, following in pairwise(ids):
-        name, _ = log.segment_file(first)
-        header, head = await load_header(log._disk, name, first)
-        found.append(Sealed(log._disk, name, header, head, following))
+    files = {first: log.segment_file(first) for first in ids}
+    found = [Sealed(log._disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
+    if last is not None and last[0] == ids[-1]:
+        found.append(Sealed(log._disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
     return found
+
+
+def is_sealed(log: Log | ReadOnlyLog) -> bool:
+    """Whether the log was sealed for good: it takes nothing more, no hold either."""
+    from walsvc.api import Log
+
+    return (log.writer._metadata if isinstance(log, Log) else log._metadata).sealed
+
+
+class State(NamedTuple):
+    """What changes with a log's files: which log, how often files were exchanged, and which there are."""
+
+    log: Log | ReadOnlyLog
+    epoch: int
+    generation: int
+    ids: list[int]
+
+    def lasts(self) -> bool:
+        """Whether the log still has these files; a segment that has begun since does not count."""
+        now = state_of(self.log)
+        return now[:3] == self[:3] and now.ids[: len(self.ids)] == self.ids
+
+
+def state_of(log: Log | ReadOnlyLog) -> State:
+    """The log's state now."""
+    from walsvc.api import Log
+
+    return State(log, log.epoch, log.writer._generation if isinstance(log, Log) else 0, list(log.segment_ids()))
+
+
+async def moved_since(state: State, segments: list[Sealed]) -> bool:
+    """Whether files were exchanged or removed, and so were not what the log had said. A change that is under way tells of
+    itself at its end."""
+    from walsvc.api import Log
+
+    log = state.log
+    if isinstance(log, Log):
+        async with log.writer._maintenance:
+            await log.writer._rotation_ended()
+        moved = not state.lasts()
+    else:
+        moved = await log.look_again()
+    return moved or any([await each.exchanged() for each in segments])

@@ -6,6 +6,9 @@ dropped. Groups keep everything that others rely on: LSNs, generation, times, du
 
 Whoever reads beside it may meet another file under the segment's name. In this process the log's epoch tells; a reader
 that meets other bytes than it expected looks again before it judges, in this process and in others.
+
+A replica and an archive keep what they were given: the segments as they were before. So marks stay as long as there is such
+a copy, and what the replica does not have whole yet is compacted later: it goes on in the very file where it stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
 from walsvc.log.hiding import purged_rows
+from walsvc.log.pins import ARCHIVE_HOLD, REPLICA_HOLD
 from walsvc.log.reader import read_failed
 from walsvc.log.retention import to_the_end
 from walsvc.log.rewrite import Rewriting, next_group, rewrite, rewrite_name
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
 
 OnSegment = Callable[[int, int, int], None]
+NOWHERE = 1 << 64  # above every LSN
 LABELS = "labels"  # key of a group's metadata that holds values of its records' labels
 
 
@@ -83,8 +88,8 @@ async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results:
         if first not in writer._segment_bytes:
             results.append(0)  # dropped meanwhile
             return
-        if following is None or following > writer._durable_lsn + 1:
-            results.append(None)  # the next segment is on its way
+        if following is None or following > writer._durable_lsn + 1 or following >= replica_at(writer):
+            results.append(None)  # the next segment is on its way, or the replica is not past this one
             return
         before = writer._segment_bytes[first]
 
@@ -113,14 +118,30 @@ async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results:
 
 
 async def _drop_marks(writer: WalWriter, purges: dict[str, int], left: int) -> None:
-    """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now."""
+    """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now.
+    Not in the copies: there they hide it still, until it is truncated, which takes marks away by itself."""
 
     def change() -> dict[str, Any]:
         now = writer._metadata.purges
-        return {"purges": {name: None for name, before in purges.items() if before <= left and now.get(name) == before}}
+        end = 0 if has_copies(writer) else left
+        return {"purges": {name: None for name, before in purges.items() if before <= end and now.get(name) == before}}
 
     if change()["purges"]:
         await writer._join(change)
+
+
+def has_copies(writer: WalWriter) -> bool:
+    """Whether a replica or an archive has segments of this log, as they were before they were compacted."""
+    return writer._replicated is not None or not {REPLICA_HOLD, ARCHIVE_HOLD}.isdisjoint(writer._metadata.holds)
+
+
+def replica_at(writer: WalWriter) -> int:
+    """The replica has everything below this LSN, and may end with the last group before it."""
+    replicated, hold = writer._replicated, writer._metadata.holds.get(REPLICA_HOLD)
+    if replicated is None or replicated.lost is not None:
+        return NOWHERE if hold is None else hold
+    after = replicated.lsn + 1  # below the hold where it was not reached yet, or is another stream than before
+    return after if hold is None else min(hold, after)
 
 
 def following_of(ids: list[int], first: int) -> int | None:

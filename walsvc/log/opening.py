@@ -2,8 +2,9 @@
 
 The order matters, and each step may be cut by a crash: (1) sync what was found, so that nobody sees a record that could
 still vanish; (2) give an adopted segment its name, remove successors that were never acknowledged, and sync the
-directory, before anything is written behind the end; (3) seal a predecessor whose seal is missing; (4) write an OPEN
-group with a higher generation, after which nothing that an earlier run left behind the end can validate.
+directory, before anything is written behind the end; (3) seal a predecessor whose seal is missing; (4) begin a new segment
+where the newest one was compacted, as in a restored log; (5) write an OPEN group with a higher generation, after which
+nothing that an earlier run left behind the end can validate.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from walsvc.log.overlay import write_images
 from walsvc.log.reader import read_failed
 from walsvc.log.recovery import Examined, Recovered, recover
 from walsvc.log.rekey import after_opening, check_keys
-from walsvc.log.retention import drop_segments, finish_cut
+from walsvc.log.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.rewrite import REWRITE_SUFFIX
 from walsvc.log.sealing import missing_seal, segment_at, write_seal
 from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes, next_align, tail_of, whole_blocks
@@ -77,7 +78,9 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         await write_seal(disk, double_write, found, seal, config.keys)
     writer = await writer_at(disk, config, found)
     writer._double_write = double_write
-    if found.cut is not None:
+    if found.active.header.seal_at and not writer._metadata.sealed:
+        await begin_behind(writer, writer.next_lsn - 1 if found.cut is None else found.cut)
+    elif found.cut is not None:
         await finish_cut(writer, found.cut)
     if writer._metadata.sealed:
         writer._closed = Closed("the log is sealed", path=disk.path, hint="a sealed log can only be read")
@@ -100,7 +103,9 @@ def check_writable(disk: Disk, config: WalConfig, found: Recovered, unsealed: Ex
             hint="open it with direct=False",
         )
     for each in (found.active, unsealed):
-        if each is not None and each.chain.align < each.header.block_bytes and config.double_write == "off":
+        if each is None or each.header.seal_at:
+            continue  # it was compacted: nothing is written into it
+        if each.chain.align < each.header.block_bytes and config.double_write == "off":
             raise BadOption(
                 f"{each.name} is packed, and to write on in it double_write is needed",
                 path=disk.path,

@@ -12,6 +12,7 @@ from walsvc.model import Pin
 
 PINS_SHOWN = 16  # in stats(), which must stay quick
 REPLICA_HOLD = "replica"  # name of the hold that keeps what is not replicated yet
+ARCHIVE_HOLD = "archive"  # and of the one that keeps what is not archived yet
 
 
 def pins_of(

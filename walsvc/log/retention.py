@@ -24,7 +24,15 @@ from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_n
 from walsvc.log.absorb import absorb
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
-from walsvc.log.segments import Segment, next_align, tail_of, whole_blocks
+from walsvc.log.segments import (
+    JOIN_BLOCKS,
+    META_BLOCKS,
+    Segment,
+    first_segment_bytes,
+    next_align,
+    tail_of,
+    whole_blocks,
+)
 from walsvc.log.stream import load_header, open_stream
 from walsvc.log.writer import WalWriter
 
@@ -184,6 +192,22 @@ async def have_spare(writer: WalWriter, need: int = 0) -> None:
             raise writer._again()
 
 
+async def begin_behind(writer: WalWriter, lsn: int) -> None:
+    """Begin a segment behind record `lsn` while opening a log whose newest segment was compacted (a restored one's, which
+    has lost its successor): its groups are packed and fill it, so nothing is written into it any more, not even a seal.
+
+    Raises NoSpace with nothing changed.
+    """
+    block_bytes = writer._segment.block_bytes
+    need = writer._prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * block_bytes
+    try:
+        await have_spare(writer, max(need, first_segment_bytes(writer._config.segment_bytes)))
+    except NoSpace as error:
+        error.hint = "the log's last segment is full; free some space and open it again. Nothing was changed"
+        raise
+    await finish_cut(writer, lsn)
+
+
 async def finish_cut(writer: WalWriter, lsn: int) -> None:
     """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
     disk, newest = writer._disk, writer._segment
@@ -192,10 +216,11 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     spare = writer._spares.take()
     ids = writer._segment_ids
     place = bisect_right(ids, lsn) - 1
-    holder, ordinal = None, 1
+    holder, ordinal, complete = None, 1, False
     if place >= 0:
         holder = ids[place]
-        ordinal = (await load_header(disk, segment_name(holder), holder))[0].ordinal + 1
+        header, _ = await load_header(disk, segment_name(holder), holder)
+        ordinal, complete = header.ordinal + 1, header.seal_at > 0
     elif ids:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
     align = next_align(writer._config, newest.block_bytes)
@@ -221,7 +246,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     await disk.write(spare.name, 0, whole_blocks(prefix, newest.block_bytes))
     await disk.rename(spare.name, segment_name(lsn + 1))
     await disk.sync_directory()
-    if holder == newest.id:
+    if holder == newest.id and not complete:
         await writer._seal(newest, lsn + 1)
     gone = [first for first in ids if first > lsn + 1]
     for first in gone:

@@ -48,15 +48,23 @@ async def predecessor_sealed(disk: Disk, found: Recovered) -> bool:
     if header.previous_end == 0 or len(ids) < 2 or found.cut is not None:
         return True
     name = found.names[ids[-2]]
-    block = await disk.read(name, header.previous_end, 4096)
+    if await seal_stands(disk, name, ids[-2], header.previous_end):
+        return True
+    own, _ = await load_header(disk, name, ids[-2])
+    return own.seal_at > 0 and await seal_stands(disk, name, ids[-2], own.seal_at)  # it was compacted
+
+
+async def seal_stands(disk: Disk, name: str, segment: int, offset: int) -> bool:
+    """Whether the seal of a segment is there."""
+    block = await disk.read(name, offset, 4096)
     try:
         seal = decode_group_header(block)
         if seal.group_bytes > len(block):
-            block = await disk.read(name, header.previous_end, seal.group_bytes)
+            block = await disk.read(name, offset, seal.group_bytes)
         check_group_body(seal, block)  # a seal has no records, so nothing in it needs a key
     except BadGroup:
         return False
-    return bool(seal.flags & Flag.SEAL) and seal.segment == ids[-2] and seal.offset == header.previous_end
+    return bool(seal.flags & Flag.SEAL) and seal.segment == segment and seal.offset == offset
 
 
 async def missing_seal(disk: Disk, found: Recovered, keys: KeyRing | None) -> Examined | None:
@@ -66,9 +74,6 @@ async def missing_seal(disk: Disk, found: Recovered, keys: KeyRing | None) -> Ex
         return None
     header, ids = found.active.header, sorted(found.names)
     name = found.names[ids[-2]]
-    rewritten, _ = await load_header(disk, name, ids[-2])
-    if rewritten.seal_at:
-        return None  # only a sealed segment is rewritten with a seal
     previous = await examine(disk, name, ids[-2], found.sizes, keys)
     if previous.last_flags & Flag.SEAL:
         return None
@@ -84,7 +89,7 @@ async def missing_seal(disk: Disk, found: Recovered, keys: KeyRing | None) -> Ex
             expected=f"LSN {header.first_lsn} at offset {header.previous_end}",
             hint="acknowledged data is damaged; nothing was changed. Restore from a backup",
         )
-    return previous
+    return None if previous.header.seal_at else previous  # nothing is written into a compacted segment
 
 
 async def write_seal(
