@@ -10,7 +10,7 @@ from typing import Any
 from walsvc.config import WalConfig
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_checks import check_durability, ensure_stream, leader_of
-from walsvc.engines.jetstream_connect import connect, connect_to
+from walsvc.engines.jetstream_connect import close_client, connect, connect_to
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url, split_options
 from walsvc.engines.jetstream_stream import Stream
@@ -65,5 +65,5 @@ async def open_disk(address: Address, options: JetStreamOptions, *, read_only: b
         first = info["state"]["first_seq"]
         return JetStreamDisk(stream, directory, publisher, words=durability.words, last=last, first=first)
     except BaseException:
-        await client.close()
+        await close_client(client)
         raise

@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from walsvc.engines.jetstream_connect import connect
+from walsvc.engines.jetstream_connect import close_client, connect
 from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
 from walsvc.engines.jetstream_stream import ApiError, Stream
 from walsvc.errors import BadOption, PathError
@@ -237,7 +237,7 @@ async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, b
                     found[one[0]] = one[1]
                 patience = MONITOR_SECONDS / 4
     finally:
-        await client.close()
+        await close_client(client)
     return found
 
 

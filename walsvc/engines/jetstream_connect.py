@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("walsvc.jetstream")
 CONNECT_SECONDS = 2
 PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
+CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut
+UNACKNOWLEDGED_MS = 5000  # that sent bytes may stay unanswered by a server's machine, before the kernel gives it up
 USER_INFO = "$SYS.REQ.USER.INFO"  # answered by the very server that a client is connected to
 
 
@@ -41,12 +44,16 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         last[0] = error
         logger.debug("%s: %s", address, error)
 
+    async def reconnected() -> None:
+        limit_silence(client)
+
     try:
         async with asyncio.timeout(options.timeout):
             await client.connect(
                 list(address.servers),
                 name="walsvc",
                 error_cb=note,
+                reconnected_cb=reconnected,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # fractions work
                 connect_timeout=CONNECT_SECONDS,
@@ -56,16 +63,52 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
                 tls=options.tls,
                 **login,
             )
-    except (OSError, Error) as error:  # TimeoutError is an OSError
-        with contextlib.suppress(Exception):
-            await client.close()
+    except BaseException as error:
+        await close_client(client)
+        if not isinstance(error, (OSError, Error)):  # TimeoutError is an OSError
+            raise
         reason = last[0] if isinstance(error, TimeoutError) else error
         raise PathError(
             f"no NATS server could be reached: {reason or type(reason).__name__}",
             path=str(address),
             hint="check the addresses, the login, and that the servers run",
         ) from error
+    limit_silence(client)
     return client
+
+
+async def close_client(client: Client) -> None:
+    """Disconnect, in whatever state the connection is: soon, and without an error. What is not sent by then is dropped."""
+    closing = asyncio.ensure_future(client.close())  # fails half-way where something is unsent and nobody is connected
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
+        if (transport := transport_of(client)) is not None:
+            transport.abort()
+        left = [closing]
+        for subscription in list(getattr(client, "_subs", {}).values()):  # nothing public leads to that of the requests
+            if (task := getattr(subscription, "_wait_for_msgs_task", None)) is not None:
+                left.append(task)
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CLOSE_SECONDS)
+
+
+def limit_silence(client: Client) -> None:
+    """Have the kernel give up a server that is frozen or without power, instead of trying for a quarter of an hour: the
+    client reconnects only when the former connection has ended."""
+    transport = transport_of(client)
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def transport_of(client: Client) -> asyncio.Transport | None:
+    """What a client's bytes go through. Nothing public leads there: where it is not found, only speed is lost."""
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    return getattr(writer, "transport", None)
 
 
 async def connect_to(
@@ -87,7 +130,7 @@ async def connect_to(
         try:
             found = await server_name(other) == leader
         finally:
-            await (client if found else other).close()
+            await close_client(client if found else other)
         if found:
             return other
     return client

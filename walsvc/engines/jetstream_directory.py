@@ -89,7 +89,7 @@ class Index:
 @dataclass(slots=True)
 class SegmentFile:
     """A segment's file: its length, and the first and last messages that concern it. `index` None: not read yet; `edges`
-    holds the first and the last write only."""
+    holds the first and the last write only. `used`: the higher, the later it was read."""
 
     first_lsn: int
     file_bytes: int
@@ -97,6 +97,7 @@ class SegmentFile:
     last_sequence: int
     index: Index | None = None
     edges: Index | None = None
+    used: int = 0
 
 
 class Directory:

@@ -67,7 +67,7 @@ class JetStreamDisk:
         )
         self.sync_method = words
         self._stream = stream
-        self._files = Files(stream, directory, last, follows=publisher is None)
+        self._files = Files(stream, directory, last, follows=publisher is None, busy=self._busy)
         self._publisher = publisher
         self._body_bytes = stream.client.max_payload - ENVELOPE_BYTES
         self._handles: dict[int, Place] = {}
@@ -178,12 +178,20 @@ class JetStreamDisk:
     async def open_file(self, name: str, *, cached: bool = False) -> int:
         """A handle for `submit`."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
-        self._handles[handle] = self._place(name)
+        place = self._handles[handle] = self._place(name)
+        if self._publisher is not None and place.segment is not None:  # what is on its way could not be gone through
+            await self._files.index(self._files.file(name))
         return handle
 
     async def close_file(self, file: int) -> None:
         """Forget a handle."""
         del self._handles[file]
+        self._files.release()
+
+    def _busy(self, file: SegmentFile) -> bool:
+        """A segment may be written to, or what was written to it may be on its way."""
+        stored = file.last_sequence if self._publisher is None else self._publisher.stored_sequence
+        return file.last_sequence > stored or any(place.segment == file.first_lsn for place in self._handles.values())
 
     async def allocate(self, name: str, length: int) -> None:
         """A prepared file is a name. OSError(ENOSPC) where a stream with a limit has no room for what it will hold."""
@@ -222,11 +230,11 @@ class JetStreamDisk:
         if self._publisher is None or first is None:
             return
         first = min(first, self._publisher.stored_base)  # whoever opens the stream now begins there
-        if first <= self._purged:
-            return
+        if first <= self._purged or not await self._publisher.flushed() or self._closed:
+            return  # what only a message on its way says is not needed, an opening still needs
         try:
             await self._stream.purge_before(first)
-            self._purged = first
+            self._purged = max(self._purged, first)
         except WalError as error:
             logger.warning("%s: nothing was purged, and will be with the next segment: %s", self.path, error)
 

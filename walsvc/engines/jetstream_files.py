@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from walsvc.config import MIB
 from walsvc.engines.jetstream_directory import Directory, Hole, Index, Piece, SegmentFile, piece_of
@@ -15,6 +15,8 @@ from walsvc.engines.jetstream_takeover import survey
 from walsvc.format.segment import parse_name
 
 CACHE_BYTES = 16 * MIB  # of bodies read or written lately: recovery reads what opening has read
+INDEX_PIECES = 1 << 20  # in all indexes, at 32 bytes each; beyond that the ones not read for long are dropped, but for
+INDEXES_MIN = 8  # segments
 
 
 class Cache:
@@ -49,12 +51,23 @@ class Files:
         cache: bodies at hand.
     """
 
-    def __init__(self, stream: Stream, directory: Directory, last: int, *, follows: bool) -> None:
-        """`last`: the last message that the directory knows; `follows`: somebody else writes, and is to be followed."""
+    def __init__(
+        self,
+        stream: Stream,
+        directory: Directory,
+        last: int,
+        *,
+        follows: bool,
+        busy: Callable[[SegmentFile], bool] = lambda _: False,
+    ) -> None:
+        """`last`: the last message that the directory knows; `follows`: somebody else writes, and is to be followed; `busy`:
+        a segment may be written to, and must keep its index."""
         self.directory = directory
         self.cache = Cache(CACHE_BYTES)
         self._stream = stream
         self._follows = follows
+        self._busy = busy
+        self._reads = 0
         self._last = last
         self._before: Message | None = None  # the message at `_last`, where it was seen
         self._indexing = asyncio.Lock()
@@ -73,7 +86,9 @@ class Files:
         if self._follows and (file.index is None or file.index.end[0] < offset + length):
             await self.refresh()
             file = self.file(name)
-        index = file.index or await self._edges(file, offset, offset + length) or await self._load_index(file)
+        self._reads += 1
+        file.used = self._reads
+        index = file.index or await self._edges(file, offset, offset + length) or await self.index(file)
         end = min(offset + length, file.file_bytes)
         hole, pieces = index.hole, index.between(offset, end)
         bodies, bad = await self._bodies(pieces)
@@ -133,34 +148,51 @@ class Files:
         first, last = file.edges.lengths[0], file.edges.offsets[-1]
         return file.edges if end <= first or start >= last else None
 
-    async def _load_index(self, file: SegmentFile) -> Index:
-        """Go through a segment's messages once, and remember where its bytes stand."""
+    async def index(self, file: SegmentFile) -> Index:
+        """Where a segment's bytes stand."""
         async with self._indexing:
-            if file.index is not None:
-                return file.index
-            index, last = Index(), file.last_sequence
-            bad: tuple[int, BadMessage] | None = None
-            parts: tuple[Message, ...] = ()
-            async for sequence, message in self._stream.scan(file.first_sequence, last):
-                if isinstance(message, BadMessage):
-                    bad = bad or (sequence, message)
-                    continue
-                if message.kind != Kind.WRITE or message.segment != file.first_lsn:
-                    continue
-                self.cache.put(sequence, message.body)
-                parts = (*parts, message) if message.part else (message,)
-                if len(parts) < message.parts:
-                    continue
-                if bad is not None and index.hole is None and parts[0].offset > index.end[0]:
-                    index.hole = Hole(*reversed_place(index, bad))
-                for part in parts:
-                    index.add(piece_of(part))
-            if bad is not None and index.hole is None and bad[0] == last:
-                index.hole = Hole(*reversed_place(index, bad))
-            if file.last_sequence > last:
-                return await self._extend(file, index, last + 1)
-            file.index = index
+            index = file.index or await self._load_index(file)
+            self.release()
             return index
+
+    def release(self) -> None:
+        """Drop indexes where they take much memory, first those that were not read for long."""
+        held = [(file, file.index) for file in self.directory.files.values() if file.index is not None]
+        pieces = sum(len(index.offsets) for _, index in held)
+        held.sort(key=lambda each: (each[0].used, each[0].first_lsn))
+        newest = max(self.directory.files, default=0)
+        for file, index in held[:-INDEXES_MIN]:
+            if pieces <= INDEX_PIECES:
+                break
+            if file.first_lsn != newest and not self._busy(file):
+                pieces -= len(index.offsets)
+                file.index = None
+
+    async def _load_index(self, file: SegmentFile) -> Index:
+        """Go through a segment's messages once, and remember it."""
+        index, last = Index(), file.last_sequence
+        bad: tuple[int, BadMessage] | None = None
+        parts: tuple[Message, ...] = ()
+        async for sequence, message in self._stream.scan(file.first_sequence, last):
+            if isinstance(message, BadMessage):
+                bad = bad or (sequence, message)
+                continue
+            if message.kind != Kind.WRITE or message.segment != file.first_lsn:
+                continue
+            self.cache.put(sequence, message.body)
+            parts = (*parts, message) if message.part else (message,)
+            if len(parts) < message.parts:
+                continue
+            if bad is not None and index.hole is None and parts[0].offset > index.end[0]:
+                index.hole = Hole(*reversed_place(index, bad))
+            for part in parts:
+                index.add(piece_of(part))
+        if bad is not None and index.hole is None and bad[0] == last:
+            index.hole = Hole(*reversed_place(index, bad))
+        if file.last_sequence > last:
+            return await self._extend(file, index, last + 1)
+        file.index = index
+        return index
 
     async def _extend(self, file: SegmentFile, index: Index, first: int) -> Index:
         """What was written to a segment while it was gone through."""
@@ -179,16 +211,28 @@ class Files:
             return
         async with self._indexing:
             first, last = await self._stream.extent()
-            if first > self._last + 1:  # what was published since is purged in part, so a newer directory is there
-                self.directory, _, self._last = await survey(self._stream)
-                self._before = None
+            if first <= self._last + 1 and await self._follow(last):
+                self.release()
                 return
-            async for sequence, message in self._stream.scan(self._last + 1, last, self._before):
+            # what was published since is purged in part, so a newer directory is there
+            self.directory, _, self._last = await survey(self._stream)
+            self._before = None
+
+    async def _follow(self, last: int) -> bool:
+        """Take the messages up to `last`; False where one was purged meanwhile."""
+        async for sequence, message in self._stream.scan(self._last + 1, last, self._before):
+            try:
                 if isinstance(message, BadMessage):
-                    raise self._stream.bad(sequence, message)
+                    raise message
                 self.directory.apply(message)
-                self.cache.put(sequence, message.body)
-                self._last, self._before = sequence, message
+            except BadMessage as error:
+                first, _ = await self._stream.extent()
+                if first > sequence:
+                    return False
+                raise self._stream.bad(sequence, error) from None
+            self.cache.put(sequence, message.body)
+            self._last, self._before = sequence, message
+        return True
 
 
 def reversed_place(index: Index, bad: tuple[int, BadMessage]) -> tuple[int, int, int, str]:

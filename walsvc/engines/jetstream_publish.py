@@ -24,11 +24,11 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
+from walsvc.engines.jetstream_sent import Done, Sent, sequence_acknowledged
 from walsvc.engines.jetstream_stream import PAUSE_SECONDS, REQUEST_SECONDS, ApiError, Stream
 from walsvc.errors import WalError
 
@@ -38,21 +38,6 @@ if TYPE_CHECKING:
 WRONG_LAST_SEQUENCE = 10071
 FULL = frozenset({10047, 10054, 10077})  # JetStream's codes for: no room, for this message or at all
 WATCH_SECONDS = REQUEST_SECONDS / 2
-Done = Callable[[OSError | None], None]
-
-
-class Sent:
-    """A message on its way."""
-
-    __slots__ = ("acknowledged", "base", "data", "done", "sent_at", "sequence")
-
-    def __init__(self, sequence: int, base: int, data: bytes, done: Done) -> None:
-        self.sequence = sequence
-        self.base = base
-        self.data = data
-        self.done = done
-        self.acknowledged = False
-        self.sent_at = time.monotonic()
 
 
 class Publisher:
@@ -61,7 +46,7 @@ class Publisher:
     Attributes:
         epoch: its number.
         base: sequence of the newest whole directory; `stored_base`: of the one that the last stored message names.
-        next_sequence: where the next message goes.
+        next_sequence: where the next message goes; `stored_sequence`: of the last one that is stored.
     """
 
     def __init__(self, stream: Stream, *, stream_id: int, epoch: int, base: int, last: int, last_crc: int) -> None:
@@ -69,7 +54,7 @@ class Publisher:
         self._stream_id = stream_id
         self.epoch = epoch
         self.base = self.stored_base = base
-        self.next_sequence = last + 1
+        self.next_sequence, self.stored_sequence = last + 1, last
         self._last_crc = last_crc
         self._queue: deque[Sent] = deque()  # not sent yet
         self._in_flight: deque[Sent] = deque()
@@ -82,6 +67,7 @@ class Publisher:
             8
         )  # two openings may count the same epoch, and must never pass for each other's copy
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._subscription: Any = None
 
     async def start(self) -> None:
@@ -99,11 +85,28 @@ class Publisher:
 
     async def abort(self) -> None:
         """End at once; what is on its way keeps no outcome."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        self._stopped = True
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again and again: a request whose answer comes in the same turn swallows it
+            await asyncio.wait([self._task], timeout=PAUSE_SECONDS)
         with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
             await self._subscription.unsubscribe()
+
+    async def flushed(self) -> bool:
+        """Wait until all that was put before has an outcome; whether it is stored."""
+        sent = next((each[-1] for each in (self._queue, self._in_flight) if each), None)
+        if sent is None:
+            return self._failure is None
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        done = sent.done
+
+        def told(error: OSError | None) -> None:
+            done(error)
+            if not outcome.done():
+                outcome.set_result(error is None)
+
+        sent.done = told
+        return await outcome
 
     # ---- taking
 
@@ -135,7 +138,7 @@ class Publisher:
 
     async def _run(self) -> None:
         try:
-            while self._failure is None:
+            while self._failure is None and not self._stopped:
                 if self._trouble:
                     await self._settle()
                 elif self._queue and len(self._in_flight) < WINDOW:
@@ -191,7 +194,7 @@ class Publisher:
             return
         while self._in_flight and self._in_flight[0].acknowledged:
             sent = self._in_flight.popleft()
-            self.stored_base = sent.base
+            self.stored_base, self.stored_sequence = sent.base, sent.sequence
             sent.done(None)
             self._wake.set()
         if not self._in_flight:
@@ -209,15 +212,17 @@ class Publisher:
         """Find out what became of the messages on their way, oldest first, sending again what the stream does not have."""
         reason: object = "no acknowledgement came"
         try:
-            async with asyncio.timeout(self._stream.timeout):
+            async with asyncio.timeout(self._stream.timeout) as limit:
                 while self._in_flight:
                     sent = self._in_flight[0]
                     if not sent.acknowledged:
                         reason = await self._settle_one(sent) or reason
-                    if self._failure is not None:
+                    if self._failure is not None or self._stopped:
                         return
                     if sent.acknowledged:
                         self._complete()
+                    elif limit.expired():
+                        raise TimeoutError  # it was swallowed
                     else:
                         await asyncio.sleep(PAUSE_SECONDS)
             self._trouble = False
@@ -295,10 +300,3 @@ class Publisher:
             sent = (self._in_flight or self._queue).popleft()
             sent.done(self._failure)
         self._tell_settled()
-
-
-def sequence_acknowledged(answer: bytes) -> int | None:
-    """The sequence at which a message was stored; None for any other answer."""
-    acknowledgement = json.loads(answer or b"{}")
-    sequence: int | None = None if "error" in acknowledgement else acknowledgement.get("seq")
-    return sequence

@@ -61,11 +61,13 @@ class Stream:
 
     async def close(self) -> None:
         """Disconnect. Requests under way end at once, with PathError."""
+        from walsvc.engines.jetstream_connect import close_client
+
         self._closed = True
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(0)
-        await self.client.close()
+        await close_client(self.client)
 
     # ---- requests
 
@@ -80,7 +82,7 @@ class Stream:
         self._limits.add(limit)
         try:
             async with limit:
-                while True:
+                while not limit.expired():  # a request may take its cancellation for an answer
                     try:
                         reply = await self.client.request(f"$JS.API.{verb}", payload, timeout=REQUEST_SECONDS)
                         answer: dict[str, Any] = json.loads(reply.data)

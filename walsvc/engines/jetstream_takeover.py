@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -94,13 +95,14 @@ class Sight(NamedTuple):
 
 async def look(stream: Stream) -> Sight:
     """The directory and the end of the stream. While a writer goes on it may purge what was about to be read; so what is
-    missing counts only when nothing has moved meanwhile."""
+    missing counts only when nothing was purged meanwhile, or the time is over."""
+    deadline = time.monotonic() + stream.timeout
     while True:
-        extent = await stream.extent()
+        first, last = await stream.extent()
         try:
-            return await look_once(stream, *extent)
+            return await look_once(stream, first, last)
         except Corruption:
-            if extent == await stream.extent():
+            if time.monotonic() > deadline or (await stream.extent())[0] == first:
                 raise
 
 
@@ -189,16 +191,23 @@ def publisher_behind(stream: Stream, found: Sight) -> Publisher:
 
 
 async def announce(stream: Stream, publisher: Publisher, directory: Directory) -> OSError | None:
-    """Publish the directory that opens the epoch; the error if it did not get its place."""
+    """Publish the directory that opens the epoch; the error if it did not get its place. Of several parts each is sent when
+    the one before is stored: behind another opening's first part the second would find its place."""
+    messages = directory_messages(directory.rows(), stream.client.max_payload - ENVELOPE_BYTES)
+    own = secrets.randbits(63)  # else two openings at once would publish the same bytes, and both find theirs stored
+    for message in messages:
+        if (refused := await published(publisher, message._replace(offset=own))) is not None:
+            return refused
+    return None
+
+
+async def published(publisher: Publisher, message: Message) -> OSError | None:
+    """Publish a message and wait; the error if it did not get its place."""
     outcome: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
 
     def done(error: OSError | None) -> None:
         if not outcome.done():
             outcome.set_result(error)
 
-    messages = directory_messages(directory.rows(), stream.client.max_payload - ENVELOPE_BYTES)
-    own = secrets.randbits(63)  # else two openings at once would publish the same bytes, and both find theirs stored
-    for message in messages[:-1]:
-        publisher.put(message._replace(offset=own), lambda _: None)
-    publisher.put(messages[-1]._replace(offset=own), done)
+    publisher.put(message, done)
     return await outcome

@@ -95,7 +95,7 @@ class Replication:
         while not self._task.done():
             # once more after a while: up to CPython 3.11 wait_for loses a cancellation that meets its result
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=2 * LEAVE_SECONDS)
+            await asyncio.wait([self._task], timeout=LEAVE_SECONDS)
         self._log.writer._on_durable = None
         self.replicated.close()
 

@@ -75,7 +75,7 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
             shutil.rmtree(partial_path)
         raise
     finally:
-        await stream.client.close()
+        await stream.close()
 
 
 async def reach(address: Address, options: JetStreamOptions) -> Stream:
@@ -90,7 +90,7 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
                 "there is no such stream", path=stream.path, hint="check the name; `nats stream ls` lists them"
             )
     except BaseException:
-        await stream.client.close()
+        await stream.close()
         raise
     return stream
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.config import MIB
 from walsvc.disk.base import Write
 from walsvc.engines.jetstream_checks import check_durability, ensure_stream
-from walsvc.engines.jetstream_connect import connect
+from walsvc.engines.jetstream_connect import CLOSE_SECONDS, close_client, connect
 from walsvc.engines.jetstream_directory import Directory
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_options import Address, JetStreamOptions
@@ -35,7 +34,7 @@ DIRECTORY_BYTES = (
     8 * MIB
 )  # after so many bytes a directory follows, so that going on after an outage reads no more than that
 HOLD_SECONDS = 0.5  # between two changes of the hold while there is more to ship
-LEAVE_SECONDS = 2.0  # the servers get so long to say goodbye
+LEAVE_SECONDS = 2 * CLOSE_SECONDS  # that the connection may take to end
 logger = logging.getLogger("walsvc.replication")
 
 
@@ -93,8 +92,7 @@ class Session:
             await asyncio.wait([self._holding])
         if self._publisher is not None:
             await self._publisher.abort()  # what is on its way is looked up by the next session
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(client.close(), LEAVE_SECONDS)
+        await close_client(client)
 
     async def _take_over(self, first: int, words: str) -> None:
         """Publish a directory with the next epoch behind what is there, unless that is not this log's: nobody's task is

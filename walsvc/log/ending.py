@@ -190,11 +190,13 @@ class Ending(Joiner):
             told_by_waiting = 1  # this very wait
         finally:
             self._released = True
-            await self._disk.close()  # first, since it also stops a preparation under way
-            await self._spares.settle()
-            for _, _, barrier in self._barriers:
-                if not barrier.done():
-                    barrier.set_exception(self._closed)
+            try:
+                await self._disk.close()  # first, since it also stops a preparation under way
+            finally:
+                await self._spares.settle()
+                for _, _, barrier in self._barriers:
+                    if not barrier.done():
+                        barrier.set_exception(self._closed)
         if self._failure is not None and self._told_failure <= told_by_waiting:
             raise self._again()
 
