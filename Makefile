@@ -9,6 +9,8 @@ READY := .venv/.ready
 # Options for the demo and for pytest, for example: make demo DEMO_FLAGS='--clients 200'; make test PYTEST_FLAGS='-x -q'
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+# One test process more than there are processors: many tests wait for disks, elections and child processes
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 # How long `make soak` explores
 SECONDS ?= 600
 
@@ -30,7 +32,7 @@ test: $(READY) ## everything that CI checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 bench: $(READY) ## the targets P1 to P11 against this device and asyncio
 	$(BIN)/walsvc bench limits . --results bench/results

