@@ -1,4 +1,4 @@
-"""Every asynchronous test runs on asyncio and, where it is installed, on uvloop."""
+"""Every asynchronous test runs on asyncio and, where it is installed, on uvloop, but for those in one_loop.py."""
 
 from __future__ import annotations
 

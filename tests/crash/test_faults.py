@@ -83,10 +83,10 @@ def run_with(plan: Plan, planted: Planted, explorer: Explorer, *, power_cut: boo
 
 
 def faults(operation: str, count: int) -> Iterator[Planted]:
-    """The first errno at every call, each of the others at every third: what is done about a failure depends on the call,
+    """The first errno at every call, each of the others at every sixth: what is done about a failure depends on the call,
     and hardly on the errno."""
     for index, number in enumerate(ERRNOS[operation]):
-        step = 1 if index == 0 else 3
+        step = 1 if index == 0 else 6
         for nth in range(1 + index % step, count + 1, step):
             yield Planted(operation, nth, number)
 

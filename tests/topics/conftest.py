@@ -8,21 +8,14 @@ from typing import Any
 import pytest
 
 from tests.contract.openers import Opener, opener_on, parametrize
+from tests.one_loop import on_asyncio_only
 
 pytest_generate_tests = parametrize
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Topics in a NATS cluster run on one loop only: they are the embedded log's own code, and three servers are slow."""
-    here = Path(__file__).parent
-    spared = {each.nodeid for each in items if here in each.path.parents and on_uvloop_in_nats(each)}
-    config.hook.pytest_deselected(items=[each for each in items if each.nodeid in spared])
-    items[:] = [each for each in items if each.nodeid not in spared]
-
-
-def on_uvloop_in_nats(item: pytest.Item) -> bool:
-    """Whether a test's parameters say so."""
-    return {"uvloop", "nats"} <= set(item.name.partition("[")[2].rstrip("]").split("-"))
+    on_asyncio_only(config, items, Path(__file__).parent, "nats")
 
 
 @pytest.fixture
