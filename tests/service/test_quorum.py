@@ -11,8 +11,7 @@ import pytest
 import walsvc
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.test_reconnect import QUICK, payloads, until
-from tests.service.wire import placed
+from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Truncated
 from walsvc.log.replicated import Replicated
 from walsvc.service.frames import Ack, Error

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 import walsvc
-from tests.service.wire import placed
+from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import Closed, OutcomeUnknown, Relaxed, Unreachable, WalTimeout
 from walsvc.format import producers
 from walsvc.service.limits import Limits
-
-QUICK: dict[str, Any] = {"backoff_seconds": 0.001, "backoff_max_seconds": 0.01}
-
-
-async def payloads(log: Any) -> list[bytes]:
-    return [record.payload async for record in log.read()]
-
-
-async def until(condition: Any) -> None:
-    """Let the loop run until something is so."""
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 async def test_append_whose_answer_was_lost_is_carried_out_once():

@@ -13,6 +13,18 @@ from tests.service.simulated import SMALL, Devices
 from walsvc.config import WalConfig
 from walsvc.service.server import Server, serve
 
+QUICK: dict[str, Any] = {"backoff_seconds": 0.001, "backoff_max_seconds": 0.01}  # a client that tries again at once
+
+
+async def payloads(log: Any) -> list[bytes]:
+    return [record.payload async for record in log.read()]
+
+
+async def until(condition: Any) -> None:
+    """Let the loop run until something is so."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
 
 class Wire:
     """Forwards both ways between a Unix socket of its own and that of the server, as long as it is told to.

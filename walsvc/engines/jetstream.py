@@ -12,7 +12,7 @@ from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_checks import check_durability, ensure_stream, leader_of
 from walsvc.engines.jetstream_connect import close_client, connect, connect_to
 from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url, split_options
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of, parse_url, split_options
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
@@ -51,9 +51,7 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
 
 async def open_disk(address: Address, options: JetStreamOptions, *, read_only: bool) -> JetStreamDisk:
     """Connect, check the stream and its servers, and take it over (or only read what is there)."""
-    login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
-    if address.user is not None:
-        login |= {"user": address.user, "password": address.password}
+    login = login_of(address, options)
     client = await connect(address, options, **login)
     try:
         stream = Stream(client, address, options)

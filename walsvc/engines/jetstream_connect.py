@@ -11,8 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import PAUSE_SECONDS, REQUEST_SECONDS
+from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ from walsvc.errors import BadOption
 SCHEME = "nats"
 CLIENT_PORT = 4222
 MONITOR_PORT = 8222
+REQUEST_SECONDS = 2.0  # of one attempt; a leader that does not answer by then is probably gone
+PAUSE_SECONDS = 0.05  # between two attempts
 SEGMENT_BYTES = 8 * MIB  # opening reads the newest segment over the network, so segments are smaller than on a disk
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")  # NATS forbids blanks, dots, wildcards and path separators
 
@@ -104,6 +106,14 @@ class JetStreamOptions:
         one_of("allow_unsynced", self.allow_unsynced, (True, False))
         between("replicas", self.replicas, 1 if self.allow_unsynced else 3, 5)
         between("timeout", self.timeout, 1.0, 3600.0)
+
+
+def login_of(address: Address, options: JetStreamOptions) -> dict[str, Any]:
+    """How the client logs in to the log's account: arguments of nats-py's connect."""
+    login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
+    if address.user is not None:
+        login |= {"user": address.user, "password": address.password}
+    return login
 
 
 # Options of a log in a directory that mean nothing here, their only value, and why.

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
+from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS
 from walsvc.engines.jetstream_sent import Done, Sent, sequence_acknowledged
-from walsvc.engines.jetstream_stream import PAUSE_SECONDS, REQUEST_SECONDS, ApiError, Stream
+from walsvc.engines.jetstream_stream import ApiError, Stream
 from walsvc.errors import WalError
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ class Publisher:
         self._failure: OSError | None = None
         self._wake = asyncio.Event()
         self._trouble = False
-        self._settled: list[asyncio.Future[None]] = []
         self._inbox = stream.client.new_inbox()
         self._own = secrets.token_hex(
             8
@@ -77,10 +77,8 @@ class Publisher:
 
     async def stop(self) -> None:
         """Wait until everything on its way has an outcome, then end."""
-        while (self._queue or self._in_flight) and self._failure is None:
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._settled.append(settled)
-            await settled
+        while self._queue or self._in_flight:
+            await self.flushed()
         await self.abort()
 
     async def abort(self) -> None:
@@ -197,14 +195,6 @@ class Publisher:
             self.stored_base, self.stored_sequence = sent.base, sent.sequence
             sent.done(None)
             self._wake.set()
-        if not self._in_flight:
-            self._tell_settled()
-
-    def _tell_settled(self) -> None:
-        waiters, self._settled = self._settled, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     # ---- trouble
 
@@ -299,4 +289,3 @@ class Publisher:
         while self._in_flight or self._queue:
             sent = (self._in_flight or self._queue).popleft()
             sent.done(self._failure)
-        self._tell_settled()

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
+from walsvc.engines.jetstream_connect import close_client
 from walsvc.engines.jetstream_message import BadMessage, Kind, Message, decode_message
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import Corruption, PathError, UnsupportedFormat
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 logger = logging.getLogger("walsvc.jetstream")
-REQUEST_SECONDS = 2.0  # of one attempt; a leader that does not answer by then is probably gone
-PAUSE_SECONDS = 0.05  # between two attempts
 BATCH_MESSAGES = 256  # read by one request
 BATCH_BYTES = 4 * MIB
 NOT_FOUND, NO_MESSAGE = 10059, 10037  # JetStream's error codes: no such stream, no such message
@@ -61,8 +60,6 @@ class Stream:
 
     async def close(self) -> None:
         """Disconnect. Requests under way end at once, with PathError."""
-        from walsvc.engines.jetstream_connect import close_client
-
         self._closed = True
         for limit in self._limits:
             if not limit.expired():

@@ -18,8 +18,9 @@ from typing import NamedTuple
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_directory import Directory
 from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
+from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS
 from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import ENVELOPE_BYTES, PAUSE_SECONDS, REQUEST_SECONDS, Stream
+from walsvc.engines.jetstream_stream import ENVELOPE_BYTES, Stream
 from walsvc.errors import Corruption, PathError, WalTimeout
 
 Found = tuple[Directory, Publisher | None, int]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream_checks import Durability
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import PAUSE_SECONDS
+from walsvc.engines.jetstream_options import PAUSE_SECONDS, Address, JetStreamOptions
 from walsvc.engines.replication_session import LEAVE_SECONDS, Session
 from walsvc.engines.replication_stream import parse_replica
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
@@ -84,11 +83,7 @@ class Replication:
         target = self._log.writer._durable_place
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS if timeout is None else min(timeout, CLOSE_SECONDS)):
-                while (
-                    self.acknowledged < target
-                    and not self._task.done()
-                    and not self.replicated.state.startswith("down")
-                ):
+                while self.acknowledged < target and not self._task.done() and not self.replicated.down:
                     self.moved.clear()
                     await self.moved.wait()
         self.ending = True

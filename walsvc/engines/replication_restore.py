@@ -8,14 +8,13 @@ import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import aiofiles
 
 from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_files import Files
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import survey
 from walsvc.engines.replication_stream import Kept, history, parse_replica, tail_of
@@ -80,10 +79,7 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
 
 async def reach(address: Address, options: JetStreamOptions) -> Stream:
     """The stream, for reading."""
-    login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
-    if address.user is not None:
-        login |= {"user": address.user, "password": address.password}
-    stream = Stream(await connect(address, options, **login), address, options)
+    stream = Stream(await connect(address, options, **login_of(address, options)), address, options)
     try:
         if await stream.info() is None:
             raise PathError(

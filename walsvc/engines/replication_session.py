@@ -14,7 +14,7 @@ from walsvc.engines.jetstream_checks import check_durability, ensure_stream
 from walsvc.engines.jetstream_connect import CLOSE_SECONDS, close_client, connect
 from walsvc.engines.jetstream_directory import Directory
 from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream_publish import Publisher
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import take_over
@@ -67,10 +67,7 @@ class Session:
 
     async def run(self, address: Address, options: JetStreamOptions) -> None:
         """Ship until something fails; raises what it was."""
-        login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
-        if address.user is not None:
-            login |= {"user": address.user, "password": address.password}
-        client = await connect(address, options, **login)
+        client = await connect(address, options, **login_of(address, options))
         try:
             self._stream = stream = Stream(client, address, options)
             info = await ensure_stream(stream, options, create=True)

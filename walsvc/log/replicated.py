@@ -46,6 +46,11 @@ class Replicated:
         self._waiters: list[tuple[int, int, asyncio.Future[Any], Any]] = []
         self._pruned = 0  # waiters that were left when those who wait no more were dropped last
 
+    @property
+    def down(self) -> bool:
+        """Its servers cannot be reached, and are tried again."""
+        return self.state.startswith("down")
+
     # ---- for those who append and wait
 
     def check(self) -> None:

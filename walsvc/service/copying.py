@@ -54,7 +54,7 @@ class Copying:
 def end_waiting(log: Log) -> None:
     """The server stops: while the replica is down nobody waits for it any more, and all are told that."""
     replicated = log.writer._replicated
-    if replicated is not None and replicated.state.startswith("down"):
+    if replicated is not None and replicated.down:
         replicated.close()
 
 
