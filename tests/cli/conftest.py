@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked import ENVIRONMENT, SECONDS, run_walsvc
+
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from walsvc.cli.main import main; main()"
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,22 +23,25 @@ Finished = subprocess.CompletedProcess[bytes]
 
 
 class Cli:
-    """Runs `walsvc` in processes that end with the test."""
+    """Runs `walsvc` in processes that end with the test; those that run to their end are forked where they may be."""
 
     def __init__(self, loop: str, before_exec: Callable[[], None] | None = None) -> None:
         self._before_exec = before_exec
+        self._may_fork = loop == "auto" and before_exec is None
         self.command = [sys.executable, *(["-m", "walsvc.cli"] if loop == "auto" else ["-c", WITHOUT_UVLOOP])]
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "200"}
+        self._environment = {**os.environ, **ENVIRONMENT}
         self._environment.pop("PYTHONUNBUFFERED", None)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __call__(self, *arguments: object, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Finished:
         """Run to the end; returns exit code and output."""
+        if self._may_fork:
+            return run_walsvc(*arguments, stdin=stdin, environment=environment)
         return subprocess.run(
             [*self.command, *map(str, arguments)],
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
             env={**self._environment, **(environment or {})},
             preexec_fn=self._before_exec,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ROOT
 from walsvc.cli import exits
 from walsvc.errors import (
     BadOption,
@@ -27,7 +28,7 @@ from walsvc.errors import (
     WalTimeout,
 )
 
-from .conftest import ROOT, Cli
+from .conftest import Cli
 
 VERBS = (
     "append", "cat", "tail", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",

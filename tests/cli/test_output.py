@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ROOT
 from walsvc.bench import machine
 from walsvc.cli import output
 
-from .conftest import ROOT, WITHOUT_UVLOOP
+from .conftest import WITHOUT_UVLOOP
 
 
 @pytest.mark.parametrize(

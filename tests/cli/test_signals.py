@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ROOT
 from walsvc.cli import exits
 
-from .conftest import ROOT, Cli
+from .conftest import Cli
 
 
 def test_cat_into_head_ends_quietly(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, Cluster, shared_cluster
-from tests.one_loop import on_asyncio_only
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The contract suite runs over NATS on both loops; three servers are slow."""
-    on_asyncio_only(config, items, Path(__file__).parent)
 
 
 @pytest.fixture

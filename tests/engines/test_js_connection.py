@@ -81,6 +81,31 @@ async def test_client_that_does_not_close_is_left_in_time(monkeypatch):
     assert await nothing_left()
 
 
+async def test_client_that_goes_on_reconnecting_after_its_close_is_ended(monkeypatch):
+    """A cancellation that meets a refused connection is swallowed by wait_for (Python 3.11): the loop goes round again."""
+    rounds = []
+
+    async def reconnect():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                rounds.append(len(rounds))
+                if len(rounds) > 2:
+                    raise
+
+    client = SimpleNamespace(_reconnection_task=asyncio.ensure_future(reconnect()))
+
+    async def close():
+        await asyncio.sleep(0)
+        client._reconnection_task.cancel()
+
+    client.close = close
+    await close_client(client)
+    assert client._reconnection_task.cancelled()
+    assert len(rounds) == 3
+
+
 async def test_connection_that_cannot_be_closed_does_not_leave_waiters_behind(open_stream, monkeypatch):
     log = await open_stream()
     await log.append(b"x")

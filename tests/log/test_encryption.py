@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import walsvc
 from tests.disks import REAL_DISKS
+from tests.forked import run_walsvc
 from walsvc import BadOption, Corruption, KeyRing, MissingKey, NoSpace, Relaxed, WalConfig, WrongKey
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.chain import Chain
@@ -505,11 +506,8 @@ async def test_backup_with_keys_refuses_what_was_forged(closed, tmp_path):
 
 
 def walsvc_command(*arguments: object, keys: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name != "WALSVC_KEY_FILE"}
-    if keys is not None:
-        environment["WALSVC_KEY_FILE"] = str(keys)
-    command = [sys.executable, "-m", "walsvc.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, env=environment, input=b"a line\n", check=False, timeout=60)
+    environment = {} if keys is None else {"WALSVC_KEY_FILE": str(keys)}
+    return run_walsvc(*arguments, stdin=b"a line\n", environment=environment)
 
 
 def test_repair_of_a_forged_log_keeps_what_stands_before(tmp_path):

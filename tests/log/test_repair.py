@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import walsvc
+from tests.forked import run_walsvc
 from walsvc import Corruption
 
 
@@ -24,10 +24,8 @@ def segments(path: Path) -> list[Path]:
     return sorted(path.glob("*.wal"))
 
 
-def repair(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "walsvc.cli", "repair", str(path), *options], capture_output=True, text=True, check=False
-    )
+def repair(path: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return run_walsvc("repair", path, *options)
 
 
 def tree(path: Path) -> dict[str, bytes]:
@@ -57,13 +55,13 @@ async def check_repair(path: Path, expected_to: int) -> None:
     assert tree(copy) == before
     assert await read(path) == list(range(plan["keep_from"], expected_to + 1))
     again = repair(path)
-    assert (again.returncode, again.stdout) == (0, "nothing to repair\n")
+    assert (again.returncode, again.stdout) == (0, b"nothing to repair\n")
 
 
 async def test_undamaged_log_needs_no_repair(tmp_path):
     await make_log(tmp_path / "log")
     before = tree(tmp_path / "log")
-    assert repair(tmp_path / "log", "--apply").stdout == "nothing to repair\n"
+    assert repair(tmp_path / "log", "--apply").stdout == b"nothing to repair\n"
     assert tree(tmp_path / "log") == before
     assert not list(tmp_path.glob("*.before-repair-*"))
 
@@ -129,7 +127,7 @@ async def test_first_segment_unreadable_is_refused_and_nothing_changes(tmp_path)
     before = tree(path)
     refused = repair(path, "--apply")
     assert refused.returncode == 3
-    assert "backup" in refused.stderr
+    assert b"backup" in refused.stderr
     assert tree(path) == before
 
 

@@ -164,9 +164,10 @@ async def test_append_that_nobody_waits_for_any_more_is_forgotten(tmp_path) -> N
 async def test_more_than_may_wait_is_refused_and_the_connection_lives(tmp_path) -> None:
     async with serving(tmp_path, limits=Limits(requests=2)) as server, await Raw.welcomed(server) as raw:
         replica = replica_of(server.logs[""])
+        (connection,) = server.roster
         for id in range(1, 33):
             raw.append(id, b"x", mode=2)
-            await until(lambda id=id: server.logs[""].durable_lsn == id)
+            await until(lambda id=id: id in connection.requests._waiting)  # a little later than durable_lsn
         raw.append(33, b"x", mode=2)
         refusal = await raw.expect(Error)
         assert (refusal.id, refusal.code) == (33, "Backpressure")

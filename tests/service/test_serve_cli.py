@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 import walsvc
-from tests.cli.conftest import ROOT
+from tests.forked import ROOT
 from walsvc import BadOption, PathError
 from walsvc.cli.main import app
 from walsvc.service.frames import FROM_SERVER, Ack, Append, Hello, Welcome

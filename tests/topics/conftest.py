@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.openers import Opener, opener_on, parametrize
-from tests.one_loop import on_asyncio_only
 
 pytest_generate_tests = parametrize
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Topics in a NATS cluster run on one loop only: they are the embedded log's own code, and three servers are slow."""
-    on_asyncio_only(config, items, Path(__file__).parent, "nats")
 
 
 @pytest.fixture

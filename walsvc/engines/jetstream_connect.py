@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,13 +86,17 @@ async def close_client(client: Client) -> None:
     finally:
         if (transport := transport_of(client)) is not None:
             transport.abort()
-        left = [closing]
-        for subscription in list(getattr(client, "_subs", {}).values()):  # nothing public leads to that of the requests
-            if (task := getattr(subscription, "_wait_for_msgs_task", None)) is not None:
-                left.append(task)
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=CLOSE_SECONDS)
+        until = time.monotonic() + CLOSE_SECONDS
+        while (left := [task for task in (closing, *tasks_of(client)) if not task.done()]) and time.monotonic() < until:
+            for task in left:  # again, where it went on: wait_for swallows one that arrives together with its result
+                task.cancel()
+            await asyncio.wait(left, timeout=PAUSE_SECONDS)
+
+
+def tasks_of(client: Client) -> list[asyncio.Task[Any]]:
+    """What a client runs, as far as can be seen: nothing public leads to it, and closing may leave some of it behind."""
+    holders = [client, *getattr(client, "_subs", {}).values()]
+    return [value for holder in holders for value in vars(holder).values() if isinstance(value, asyncio.Task)]
 
 
 def limit_silence(client: Client) -> None:
