@@ -35,6 +35,7 @@ class Cli:
 
     def __call__(self, *arguments: object, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Finished:
         """Run to the end; returns exit code and output."""
+        environment = {**self._environment, **(environment or {})}
         if self._may_fork:
             return run_walsvc(*arguments, stdin=stdin, environment=environment)
         return subprocess.run(
@@ -43,7 +44,7 @@ class Cli:
             capture_output=True,
             timeout=SECONDS,
             check=False,
-            env={**self._environment, **(environment or {})},
+            env=environment,
             preexec_fn=self._before_exec,
         )
 

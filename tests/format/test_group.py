@@ -194,7 +194,7 @@ def test_columns_with_a_wrong_index_length_are_refused():
     with pytest.raises(BadGroup):
         decode_columns(header._replace(records=2), data)
     with pytest.raises(BadGroup):
-        decode_columns(header._replace(flags=int(Flag.TYPES)), data)
+        decode_columns(header._replace(flags=Flag.TYPES), data)
 
 
 def test_header_crc_stands_where_the_document_says():

@@ -597,7 +597,7 @@ async def test_forged_header_does_not_let_a_filtering_reader_step_over_a_group(t
     group: Any
     while (group := chain.take(bytes(data), 0)).records or not forged:
         if group.first_lsn >= 2 and group.records:
-            data[group.offset + 4 : group.offset + 8] = (group.flags & ~int(Flag.TOPICS)).to_bytes(4, "little")
+            data[group.offset + 4 : group.offset + 8] = (group.flags & ~Flag.TOPICS).to_bytes(4, "little")
             forged = forged or group.offset
     mend(data, forged)
     file.write_bytes(data)

@@ -110,9 +110,9 @@ ORDER = [
     Mutant(
         "truncation: files go before the checkpoint is written",
         "walsvc/log/reclaim.py",
-        "                done = writer._cut_meta(change, NO_FLAGS)\n",
+        "                done = writer._cut_meta(change)\n",
         "                writer._metadata.truncated = target\n                await drop_segments(writer)\n"
-        "                done = writer._cut_meta(change, NO_FLAGS)\n",
+        "                done = writer._cut_meta(change)\n",
         (MORE + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
     ),
     Mutant(

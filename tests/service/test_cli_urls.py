@@ -163,16 +163,17 @@ def test_wrong_token_is_denied_and_shown_nowhere(tmp_path):
     with tempfile.TemporaryDirectory(prefix="walsvc-") as place:
         secret, wrong = "right-" * 8, "wrong-" * 8
         (tmp_path / "right").write_text(secret)
-        environment = {"WALSVC_TOKEN": secret}
-        cli._environment.update(environment)
+        cli._environment["WALSVC_TOKEN"] = secret
         server = cli.start("serve", "--data", f"{place}/log", "--unix", f"{place}/socket")
-        assert server.stdout is not None
-        assert b"listening" in server.stdout.readline()
-        url = f"unix://{place}/socket"
-        assert cli.good("append", url, stdin=b"x\n") == b"1\n"
-        finished = cli("cat", url, environment={"WALSVC_TOKEN": wrong})
-        assert finished.returncode == exits.DENIED
-        assert b"wrong-" not in finished.stderr
-        finished = cli("cat", f"{url}?token_file={tmp_path}/right", environment={"WALSVC_TOKEN": wrong})
-        assert (finished.returncode, finished.stdout) == (0, b"x\n")
-        cli.end()
+        try:
+            assert server.stdout is not None
+            assert b"listening" in server.stdout.readline()
+            url = f"unix://{place}/socket"
+            assert cli.good("append", url, stdin=b"x\n") == b"1\n"
+            finished = cli("cat", url, environment={"WALSVC_TOKEN": wrong})
+            assert finished.returncode == exits.DENIED
+            assert b"wrong-" not in finished.stderr
+            finished = cli("cat", f"{url}?token_file={tmp_path}/right", environment={"WALSVC_TOKEN": wrong})
+            assert (finished.returncode, finished.stdout) == (0, b"x\n")
+        finally:
+            cli.end()

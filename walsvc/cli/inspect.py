@@ -164,7 +164,7 @@ def flags_of(group: GroupHeader) -> list[str]:
     """Names of the flags that are set."""
     from walsvc.format.group import Flag
 
-    return [flag.name.lower() for flag in Flag if flag.name and group.flags & flag]
+    return [flag.name.lower() for flag in Flag if group.flags & flag]
 
 
 def group_row(group: GroupHeader) -> tuple[object, ...]:

@@ -27,7 +27,6 @@ from walsvc.log.segments import Segment
 from walsvc.model import Mode, Relaxed, Strict
 
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
-NO_FLAGS = Flag(0)
 
 
 class Ending(Joiner):
@@ -103,7 +102,7 @@ class Ending(Joiner):
             raise Closed("the log is closed", path=self._disk.path)
         await self._barrier(lsn + 1)
 
-    async def _write_meta(self, change: dict[str, Any], flags: Flag = NO_FLAGS) -> int:
+    async def _write_meta(self, change: dict[str, Any], flags: int = 0) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
         if self._failure is not None:
             raise self._again()  # a group that is cut now would never be submitted

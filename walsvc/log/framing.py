@@ -48,7 +48,7 @@ def segment_prefix(
         cipher=cipher,
     )
     group = Group(segment, header.data_start, header.first_lsn, encoded.ljust(header.data_start, b"\0"))
-    group.flags, group.meta = int(Flag.SNAPSHOT), metadata.snapshot()
+    group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
     group.close()
     prefix = bytearray(header.data_start + group.group_bytes)
     group.encode(
@@ -89,7 +89,7 @@ def seal_bytes(
         change["summary"] = encode_summary(tally)
     for content in (change, bare):
         group = Group(old, old.end, successor)
-        group.flags, group.meta = int(Flag.SEAL), encode_map(content)
+        group.flags, group.meta = Flag.SEAL, encode_map(content)
         group.close()
         if old.end + group.group_bytes <= old.file_bytes:
             break

@@ -112,8 +112,8 @@ class Group:
             if end <= self.segment.limit:
                 self.meta = meta
 
-    def _label_columns(self) -> tuple[Flag, list[bytes]]:
-        flags, rows = Flag(0), []
+    def _label_columns(self) -> tuple[int, list[bytes]]:
+        flags, rows = 0, []
         labels: Iterable[Labels] = self.labels.values()
         if len(self.labels) < len(self.payloads):
             labels = map(self.labels.get, range(len(self.payloads)), repeat(Labels()))

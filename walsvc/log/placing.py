@@ -11,7 +11,7 @@ from array import array
 from typing import Any
 
 from walsvc.errors import NoSpace
-from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, Flag, align_up
+from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
 from walsvc.format.index import index_bytes_max
 from walsvc.format.meta import SUMMARY_ROW_BYTES, encode_map
 from walsvc.format.segment import RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
@@ -130,7 +130,7 @@ class Placing(Filling):
                     if not waiter.done():
                         waiter.set_result(None)
 
-    def _cut_meta(self, change: dict[str, Any], flags: Flag) -> asyncio.Future[int] | None:
+    def _cut_meta(self, change: dict[str, Any], flags: int = 0) -> asyncio.Future[int] | None:
         """Append a group of metadata only; its future gets its end offset. None: no room yet."""
         if self._batch_lsn:
             return None  # it would go with the batch if that is given up

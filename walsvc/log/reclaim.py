@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
-from walsvc.log.ending import NO_FLAGS
 from walsvc.log.filter import Filter
 from walsvc.log.pins import REPLICA_HOLD, pins_of
 from walsvc.log.reader import Cursor
@@ -266,7 +265,7 @@ class Reclaimer:
                     continue
                 change = {"truncated": target, "positions": plan.moves(writer._metadata.truncated)}
                 first, before = writer._metadata.truncated, dict(writer._segment_bytes)
-                done = writer._cut_meta(change, NO_FLAGS)
+                done = writer._cut_meta(change)
                 if done is not None:
                     break
                 await writer._room_change()

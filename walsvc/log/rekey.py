@@ -19,7 +19,6 @@ from walsvc.errors import BadOption, NoSpace
 from walsvc.format.cipher import cipher_of
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name, segment_name
 from walsvc.keyring import KeyRing
-from walsvc.log.ending import NO_FLAGS
 from walsvc.log.retention import have_spare, to_the_end
 from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS
 from walsvc.log.stream import load_header
@@ -132,7 +131,7 @@ async def begin_under(writer: WalWriter, keys: KeyRing) -> None:
         writer._cut()
     take_over(writer, keys)
     writer._begin_segment()
-    durable = writer._cut_meta({}, NO_FLAGS)
+    durable = writer._cut_meta({})
     assert durable is not None, "the new segment has room, and no batch is under way"
     await durable
     await writer._rotation_ended()

@@ -172,7 +172,7 @@ async def contents(job: Rewriting) -> AsyncIterator[Content]:
         last = content.header
         yield content
     if job.sealed and last is not None and not last.flags & Flag.SEAL:
-        seal = last._replace(flags=int(Flag.SEAL), first_lsn=stream.chain.next_lsn, batch_lsn=0, records=0)
+        seal = last._replace(flags=Flag.SEAL, first_lsn=stream.chain.next_lsn, batch_lsn=0, records=0)
         yield Content(seal, [], Columns(array("I"), None, None, None, None), encode_map({"successor": job.until}))
 
 

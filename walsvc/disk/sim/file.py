@@ -142,8 +142,11 @@ class SimFile:
         end = min(offset + length, self.visible_size)
         if end <= offset:
             return b""
-        result = bytearray(end - offset)
         wanted = range(offset // self.sector, -(-end // self.sector))
+        if not self.pending:
+            start, zeros = wanted.start * self.sector, bytes(self.sector)
+            return b"".join([self.durable.get(index, zeros) for index in wanted])[offset - start : end - start]
+        result = bytearray(end - offset)
         present = self.durable.keys() | self.pending.keys()
         indices: Iterable[int] = wanted
         if len(present) < len(wanted):  # a large read of a sparse file; sorted, because the coin's order must be fixed
