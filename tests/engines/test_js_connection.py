@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,29 @@ async def test_opening_whose_servers_die_tells_that_nobody_answers(mortal, monke
     monkeypatch.setattr(jetstream, "take_over", dying)
     with pytest.raises(PathError, match="did not answer"):
         await open_alone(mortal)
+    assert await nothing_left()
+
+
+async def test_opening_cancelled_between_two_connections_leaves_neither(open_stream, monkeypatch):
+    """It has connected to the leader, and ends its connection to the server that it asked first."""
+    async with open_stream() as log:
+        await log.append(b"x")
+    monkeypatch.setattr(jetstream, "connect", partial(jetstream_connect.connect, in_order=True))
+    monkeypatch.setattr(jetstream, "leader_of", lambda _: "n2")
+    closed = []
+
+    async def close_and_be_cancelled(client):
+        closed.append(client)
+        if len(closed) == 1:
+            opening.cancel()
+        await close_client(client)
+
+    monkeypatch.setattr(jetstream, "close_client", close_and_be_cancelled)
+    opening = asyncio.ensure_future(open_stream())
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert len(closed) == 2
+    assert all(client.is_closed for client in closed)
     assert await nothing_left()
 
 

@@ -15,6 +15,7 @@ from walsvc import Corruption, KeyRing, NoSpace, WalConfig
 from walsvc.disk.choose import open_disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import Flag
+from walsvc.log import backup
 from walsvc.log.backup import copy_log
 from walsvc.log.inspect import survey
 from walsvc.log.repair import apply_repair, plan_repair
@@ -142,6 +143,27 @@ async def test_verify_inspect_backup_and_restore_know_compacted_segments(tmp_pat
     for name in ("log", "copy"):
         async with walsvc.open(tmp_path / name, config=CONFIG) as log:
             assert await everything(log) == before
+
+
+async def test_backup_beside_the_compaction_of_what_was_the_last_segment_begins_again(tmp_path, monkeypatch):
+    copy_segments, calls = backup.copy_segments, []
+    async with walsvc.open(tmp_path / "log", config=CONFIG) as log:
+        await write(log, 60, group=3)
+
+        async def copy_later(*arguments, **options):
+            if not calls:
+                await write(log, 60, group=3)
+                await log.purge("k1")
+                assert await log.compact() > 0
+            calls.append(arguments[1].names)
+            return await copy_segments(*arguments, **options)
+
+        monkeypatch.setattr(backup, "copy_segments", copy_later)
+        await copy_log(tmp_path / "log", tmp_path / "copy", sparse=True)
+        before = await everything(log)
+    assert len(calls) == 2
+    async with walsvc.open(tmp_path / "copy", config=CONFIG) as log:
+        assert await everything(log) == before
 
 
 async def test_summaries_are_found_in_compacted_segments():

@@ -58,7 +58,10 @@ async def open_disk(address: Address, options: JetStreamOptions, *, read_only: b
         info = await ensure_stream(stream, options, create=not read_only)
         durability = await check_durability(stream, info, address, options)
         if not read_only:
-            client = stream.client = await connect_to(leader_of(info), client, address, options, **login)
+            former, client = client, await connect_to(leader_of(info), client, address, options, **login)
+            stream.client = client
+            if former is not client:
+                await close_client(former)
         directory, publisher, last = await (survey(stream) if read_only else take_over(stream))
         first = info["state"]["first_seq"]
         return JetStreamDisk(stream, directory, publisher, words=durability.words, last=last, first=first)

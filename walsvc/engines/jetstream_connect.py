@@ -118,7 +118,7 @@ def transport_of(client: Client) -> asyncio.Transport | None:
 async def connect_to(
     leader: str | None, client: Client, address: Address, options: JetStreamOptions, **login: Any
 ) -> Client:
-    """A connection to the server of this name where the address has it; else `client`, which is closed otherwise.
+    """A connection to the server of this name where the address has it; else `client`, which stays open in any case.
 
     What is published to another server takes one hop more, and so does its acknowledgement. A later leader is not followed.
     """
@@ -134,7 +134,8 @@ async def connect_to(
         try:
             found = await server_name(other) == leader
         finally:
-            await close_client(client if found else other)
+            if not found:
+                await close_client(other)
         if found:
             return other
     return client

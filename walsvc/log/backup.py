@@ -141,7 +141,7 @@ async def copy_segment(
     header, stream = await open_stream(disk, name, first, found.sizes[name], BLIND)  # what is copied is ciphertext
     cipher = cipher_of(keys, header, disk.path)
     same, head = await load_header(disk, name, first)
-    if same != header:
+    if same != header or (active is not None and header != active.header):
         raise FileNotFoundError(name)  # compaction has replaced it
     end: int | None = None if active is None else active.chain.offset
     async with aiofiles.open(path, "xb") as file:
