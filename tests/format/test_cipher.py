@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import traceback
+from array import array
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.golden.make import GOLDEN_KEYS, payload_of
 from walsvc import BadOption, KeyRing, MissingKey, WrongKey
 from walsvc.format import cipher as cipher_module
 from walsvc.format.cipher import SegmentCipher, begin_cipher, cipher_of
+from walsvc.format.columns import encode_column
 from walsvc.format.group import (
     CRCS_OFFSET,
     GROUP_HEADER_BYTES,
@@ -30,7 +32,6 @@ from walsvc.format.group import (
     GroupHeader,
     align_up,
     check_group_body,
-    column,
     decode_columns,
     decode_group_header,
     encode_group,
@@ -52,7 +53,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "encrypted-v1"
 
 def group_of(payloads: list[bytes], meta: bytes = b"", *, align: int = 512, tag: int = TAG_BYTES, **fields: int):
     """A header and the bytes behind the payload area."""
-    index = column("I", [len(each) for each in payloads])
+    index = encode_column(array("I", map(len, payloads)))
     size = sum(map(len, payloads))
     header = GroupHeader(
         **{

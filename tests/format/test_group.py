@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import struct
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from walsvc.format.chain import Chain, Need, later_evidence
+from walsvc.format.columns import encode_column
 from walsvc.format.group import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
@@ -19,7 +21,6 @@ from walsvc.format.group import (
     Flag,
     GroupHeader,
     align_up,
-    column,
     crc32c,
     decode_columns,
     decode_group_header,
@@ -43,7 +44,7 @@ SEGMENT = SegmentHeader(512, 1 << 20, 77, 3, 2, 10, 123, 8192, 512)
 
 
 def make_group(chain: Chain, payloads: list[bytes], meta: bytes = b"", durable_lsn: int = 0, flags: int = 0) -> bytes:
-    rest = column("I", [len(payload) for payload in payloads]) + meta
+    rest = encode_column(array("I", map(len, payloads))) + meta
     length = sum(map(len, payloads))
     total = align_up(GROUP_HEADER_BYTES + length + len(rest), chain.align)
     header = GroupHeader(

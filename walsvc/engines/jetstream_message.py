@@ -52,8 +52,8 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup, decode_group_header
-from walsvc.format.meta import decode_column, encode_column
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, BadSegment, SegmentHeader, decode_segment_header
 
 MESSAGE_MAGIC = b"wMSG"
@@ -166,7 +166,7 @@ def decode_rows(body: bytes) -> list[Row]:
     """The segments in a directory's body. Raises BadMessage if it is cut."""
     try:
         cells = decode_column(body)
-    except BadGroup:
+    except ValueError:
         cells = array("Q", [0])
     count, rest = divmod(len(cells), len(Row._fields))
     if rest:

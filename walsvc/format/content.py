@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from walsvc.format.columns import encode_column
 from walsvc.format.group import (
     GROUP_HEADER_BYTES,
     Bytes,
@@ -12,7 +13,6 @@ from walsvc.format.group import (
     Flag,
     GroupHeader,
     align_up,
-    column,
     decode_columns,
     decode_meta,
 )
@@ -62,4 +62,4 @@ def encoded_bytes(content: Content, align: int, tag_bytes: int) -> int:
 
 def encoded_index(columns: Columns) -> bytes:
     """The index, column by column."""
-    return b"".join(column(cells.typecode, cells) for cells in columns if cells is not None)
+    return b"".join(encode_column(cells) for cells in columns if cells is not None)

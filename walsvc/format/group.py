@@ -48,7 +48,6 @@ from __future__ import annotations
 
 import enum
 import struct
-import sys
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -56,6 +55,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from crc32c import crc32c
+
+from walsvc.format.columns import decode_column
 
 GROUP_MAGIC = b"wGRP"
 GROUP_FIELDS = struct.Struct("<4sIQQQQQQQQIIIIII12sII8s")
@@ -154,14 +155,6 @@ def align_up(length: int, align: int) -> int:
     return (length + align - 1) & -align
 
 
-def column(code: str, values: Sequence[int]) -> bytes:
-    """Little-endian bytes of one index column; `code` is an array type code of 1 ("B"), 2 ("H") or 4 ("I") bytes."""
-    cells = values if isinstance(values, array) and sys.byteorder == "little" else array(code, values)
-    if sys.byteorder == "big":
-        cells.byteswap()
-    return cells.tobytes()
-
-
 def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[Bytes], rest: bytes) -> int:
     """Write a whole group into `view` and return its header CRC, which the next group must name.
 
@@ -250,13 +243,9 @@ def decode_columns(header: GroupHeader, data: Bytes, at: int = 0) -> Columns:
         if code is None:
             columns.append(None)
             continue
-        cells = array(code)
-        length = header.records * CELL_BYTES[code]
-        cells.frombytes(data[position : position + length])
-        if sys.byteorder == "big":
-            cells.byteswap()
-        columns.append(cells)
-        position += length
+        end = position + header.records * CELL_BYTES[code]
+        columns.append(decode_column(data[position:end], code))
+        position = end
     lengths, types, topics, attributes, dropped = columns
     assert lengths is not None
     return Columns(lengths, types, topics, attributes, dropped)
@@ -265,11 +254,7 @@ def decode_columns(header: GroupHeader, data: Bytes, at: int = 0) -> Columns:
 def decode_topics(header: GroupHeader, rest: Bytes) -> array[int]:
     """The topic column of a group with Flag.TOPICS; `rest` is the group from its index on."""
     start = header.records * (LENGTH_BYTES + (2 if header.flags & Flag.TYPES else 0))
-    cells = array("I")
-    cells.frombytes(rest[start : start + 4 * header.records])
-    if sys.byteorder == "big":
-        cells.byteswap()
-    return cells
+    return decode_column(rest[start : start + 4 * header.records], "I")
 
 
 def decode_meta(header: GroupHeader, data: Bytes, at: int = 0) -> bytes:

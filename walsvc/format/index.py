@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from walsvc.config import MIB
+from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup, GroupHeader
-from walsvc.format.meta import decode_column, encode_column
 
 ROW_BYTES = 6 * 8 + 4
 ROWS_MAX = 4096  # of one segment: 208 KiB, also where a segment has 64 GiB

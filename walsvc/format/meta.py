@@ -16,7 +16,7 @@ key begins with "!": then the log needs a newer walsvc.
     purges      map         name of a purge mark -> LSN below which what matches is hidden; nil: the mark is gone; see purge.py
     producers   bin         rows of requests of idempotent producers, see walsvc.format.producers; a change adds its rows
     forgotten   int         in a snapshot: LSN of the last request of the producers that were forgotten
-    summary     bin         in a SEAL group: the topics that have records in the segment, see encode_summary
+    summary     bin         in a SEAL group: the topics that have records in the segment, see walsvc.format.summary
     index       bin         in a SEAL group: places in the segment where a reader may begin, see walsvc.format.index
     newest      int         in a SEAL group: the highest timestamp of any record up to here, or higher
     labels      map         label -> the values that it has in the group, nil: too many or too long to name; see walsvc.format.labels
@@ -26,17 +26,18 @@ A change names only what it changes in `topics`, `positions`, `holds` and `purge
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
+from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup
 from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
+from walsvc.format.summary import Tally
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
@@ -46,16 +47,7 @@ NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, shou
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
 TOPIC_OVERHEAD = ENTRY_OVERHEAD + 16  # and its cells in counts and lasts
 KEY_OVERHEAD = 11  # "<topic number>/" in front of a consumer's name
-SUMMARY_ROW_BYTES = 4 + 4 + 8 + 8
 FRAME_BYTES = 128  # the outer map with its keys, and the heads of the inner ones
-
-
-class Tally(NamedTuple):
-    """A topic's records in one segment."""
-
-    records: int
-    first_lsn: int
-    last_lsn: int
 
 
 @dataclass(slots=True)
@@ -104,7 +96,7 @@ class Metadata:
             self.tally, self.positions, self.holds, self.purges, self._marks = {}, {}, {}, {}, None
             self._topic_bytes = self._entry_bytes = 0
             self.producers = Producers(forgotten=change.get("forgotten", 0))
-            self.counts, self.lasts = decode_column(change.get("counts", b"")), decode_column(change.get("lasts", b""))
+            self.counts, self.lasts = column_of(change, "counts"), column_of(change, "lasts")
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
         self.successor = change.get("successor", self.successor)
@@ -279,56 +271,12 @@ def change_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
     return total
 
 
-def encode_summary(tally: dict[int, Tally]) -> bytes:
-    """The topics of a segment as columns, in order of topic number: number u32, count u32, first LSN u64, last LSN u64.
-
-    Columns instead of a map of lists: 100,000 topics are then decoded in microseconds and looked up by bisection.
-    """
-    rows = sorted(tally.items())
-    numbers, counts = array("I", [number for number, _ in rows]), array("I", [row.records for _, row in rows])
-    firsts, lasts = array("Q", [row.first_lsn for _, row in rows]), array("Q", [row.last_lsn for _, row in rows])
-    return b"".join(map(encode_column, (numbers, counts, firsts, lasts)))
-
-
-class Summary(NamedTuple):
-    """The topics that have records in a segment; columns, in order of `numbers`."""
-
-    numbers: array[int]
-    records: array[int]
-    firsts: array[int]
-    lasts: array[int]
-
-
-def decode_summary(data: bytes) -> Summary:
-    """The columns of encode_summary. Raises BadGroup if they are cut."""
-    rows, rest = divmod(len(data), SUMMARY_ROW_BYTES)
-    if rest:
-        raise BadGroup("the segment's summary is cut")
-    return Summary(
-        decode_column(data[: 4 * rows], "I"),
-        decode_column(data[4 * rows : 8 * rows], "I"),
-        decode_column(data[8 * rows : 16 * rows]),
-        decode_column(data[16 * rows :]),
-    )
-
-
-def encode_column(cells: array[int]) -> bytes:
-    """Little-endian bytes of an array."""
-    if sys.byteorder == "big":
-        cells = cells[:]
-        cells.byteswap()
-    return cells.tobytes()
-
-
-def decode_column(data: bytes, code: str = "Q") -> array[int]:
-    """The array in little-endian bytes. Raises BadGroup if they are cut."""
-    cells = array(code)
-    if len(data) % cells.itemsize:
-        raise BadGroup("a column of the metadata is cut")
-    cells.frombytes(data)
-    if sys.byteorder == "big":
-        cells.byteswap()
-    return cells
+def column_of(state: dict[str, Any], key: str) -> array[int]:
+    """The column of numbers under a key of a snapshot; empty where it is not there. Raises BadGroup if it is cut."""
+    try:
+        return decode_column(state.get(key, b""))
+    except ValueError as error:
+        raise BadGroup(f"the column {key!r} of the metadata is cut") from error
 
 
 def encode_map(change: dict[str, Any]) -> bytes:

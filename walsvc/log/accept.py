@@ -14,8 +14,9 @@ from walsvc.errors import (
     Backpressure,
 )
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
-from walsvc.format.meta import SUMMARY_ROW_BYTES, Metadata, change_bytes_max, merge
+from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
+from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit import Committer
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part

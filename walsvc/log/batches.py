@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import RecordTooLarge
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
-from walsvc.format.meta import SUMMARY_ROW_BYTES
 from walsvc.format.producers import REQUEST_BYTES, Request, Row
 from walsvc.format.segment import segment_name
+from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.accept import Turn
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part

@@ -7,7 +7,7 @@ from functools import partial
 
 from walsvc.disk.base import Disk
 from walsvc.format.group import decode_columns, decode_meta
-from walsvc.format.meta import decode_column, decode_map
+from walsvc.format.meta import column_of, decode_map
 from walsvc.log.filter import Filter
 from walsvc.log.filtered import FilteredStream
 from walsvc.log.reader import Cursor, LookAgain
@@ -43,7 +43,7 @@ class Counter(Cursor):
         _, whole = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
         self._stream = whole
         raw = await whole.next()
-        counts = decode_column(decode_map(decode_meta(*raw)).get("counts", b""))
+        counts = column_of(decode_map(decode_meta(*raw)), "counts")
         count = counts[number - 1] if number <= len(counts) else 0
         stream = FilteredStream(self._disk, name, whole.chain, cipher=whole.cipher)
         self._stream = stream

@@ -20,7 +20,8 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk, TakenOver
 from walsvc.errors import Closed, DurabilityLost, Fenced, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
-from walsvc.format.meta import Metadata, Tally
+from walsvc.format.meta import Metadata
+from walsvc.format.summary import Tally
 from walsvc.log.buffer import BufferPool
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.group import Flag
-from walsvc.format.meta import Metadata, Tally, encode_map, encode_summary
+from walsvc.format.meta import Metadata, encode_map
 from walsvc.format.segment import SegmentHeader, encode_segment_header
+from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.group import Group
 from walsvc.log.segments import Segment

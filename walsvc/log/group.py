@@ -10,7 +10,8 @@ from functools import partial
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
-from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, column, encode_group
+from walsvc.format.columns import encode_column
+from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, encode_group
 from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
 from walsvc.log.results import BatchResult, Part
@@ -87,7 +88,7 @@ class Group:
         whole = len(self.batches) == 1 and len(self.batches[0][0].lengths) == len(self.payloads)
         self.lengths = self.batches[0][0].lengths if whole else array("I", map(len, self.payloads))
         self.payload_bytes = sum(self.lengths)
-        columns = [column("I", self.lengths)]
+        columns = [encode_column(self.lengths)]
         if self.labels:
             flags, rows = self._label_columns()
             self.flags |= flags
@@ -125,7 +126,7 @@ class Group:
         ):
             if any(cells):
                 flags |= flag
-                rows.append(column(code, array(code, cells)))
+                rows.append(encode_column(array(code, cells)))
         if flags & Flag.TOPICS:
             self.topics = array("I", topics)
         return flags, rows

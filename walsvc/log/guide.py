@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from walsvc.format.index import SegmentIndex
-from walsvc.format.meta import Summary
+from walsvc.format.summary import Summary
 from walsvc.log.filter import Filter
 from walsvc.log.records import Segments
 from walsvc.log.summaries import Seal

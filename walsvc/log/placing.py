@@ -13,8 +13,9 @@ from typing import Any
 from walsvc.errors import NoSpace
 from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
 from walsvc.format.index import index_bytes_max
-from walsvc.format.meta import SUMMARY_ROW_BYTES, encode_map
+from walsvc.format.meta import encode_map
 from walsvc.format.segment import RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
+from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.filling import Filling
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group

@@ -7,8 +7,8 @@ import time
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
 from walsvc.format.group import BadGroup, Flag, check_group_body, decode_group_header
-from walsvc.format.meta import SUMMARY_ROW_BYTES
 from walsvc.format.segment import segment_name
+from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
 from walsvc.log.double_write import DoubleWrite, append_outside
 from walsvc.log.framing import seal_bytes

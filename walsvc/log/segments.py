@@ -18,8 +18,8 @@ from walsvc.disk.base import Disk, Write
 from walsvc.format.cipher import SegmentCipher
 from walsvc.format.group import TAG_BYTES, align_up
 from walsvc.format.index import SegmentIndex, index_bytes_max
-from walsvc.format.meta import Tally
 from walsvc.format.segment import segment_name, spare_name
+from walsvc.format.summary import Tally
 
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8

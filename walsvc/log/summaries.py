@@ -14,8 +14,9 @@ from walsvc.errors import Corruption, MissingKey, UnsupportedFormat, WrongKey
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup, Flag, GroupHeader, check_group_body, decode_group_header, decode_meta
 from walsvc.format.index import SegmentIndex
-from walsvc.format.meta import Summary, decode_map, decode_summary
+from walsvc.format.meta import decode_map
 from walsvc.format.segment import segment_name
+from walsvc.format.summary import Summary, decode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.stream import load_header
 
