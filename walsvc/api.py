@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import DurabilityLost, WalError
+from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
 from walsvc.log.compaction import compact
 from walsvc.log.live import Live
@@ -19,6 +18,7 @@ from walsvc.log.reclaim import Reclaimer
 from walsvc.log.rekey import use_keys
 from walsvc.log.replicated import of_writer
 from walsvc.log.retention import truncate_after
+from walsvc.log.scope import Scoped
 from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport, Retention, Stats
 from walsvc.topics.consumer import Consumer
@@ -29,7 +29,7 @@ from walsvc.topics.registry import Registry
 from walsvc.topics.topic import Topic
 
 
-class Log(Live):
+class Log(Live, Scoped):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -258,18 +258,6 @@ class Log(Live):
         finally:
             self._reclaimer.stop()
         await self._reclaimer.close()
-
-    async def __aenter__(self) -> Log:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            await self.close()
-            return
-        with contextlib.suppress(DurabilityLost):  # the body's own error says more
-            await self.close()
 
     def __repr__(self) -> str:
         return f"Log({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"

@@ -124,6 +124,24 @@ def test_lost_relaxed_records_are_told_at_close_when_nobody_had_been_told():
     run_sim(main, 6)
 
 
+def test_error_of_a_block_is_not_hidden_by_one_of_closing():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, relaxed_interval=None))
+        await log.append_batch([b"a", b"b"])
+        with pytest.raises(LookupError):
+            async with log, await log.consumer("c", delivery=walsvc.AtLeastOnce(100)) as consumer:
+                await consumer.ack((await consumer.next()).lsn)
+                await log.append(b"promised", mode=Relaxed)
+                device.fail("submit.sync", errno=errno.ENODEV)
+                raise LookupError
+        assert log.writer._terminal() is not None
+        with pytest.raises(Closed):
+            await consumer.next()
+
+    run_sim(main, 6)
+
+
 def test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed():
     async def main(seed: int) -> None:
         device = SimDevice(seed, capacity=3 * 65536)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
 from typing import Any, NoReturn, Unpack, cast
 
 from walsvc.config import WalConfig
@@ -30,6 +29,7 @@ from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
 from walsvc.log.reading import Reading, check_start, chosen_of
 from walsvc.log.recovery import Examined, Recovered, examine, recover
+from walsvc.log.scope import Scoped
 from walsvc.log.summaries import Summaries
 from walsvc.model import ReadStats, Record, RecoveryReport, Stats
 
@@ -37,7 +37,7 @@ POLL_SECONDS = 0.05
 ATTEMPTS = 20  # a living log changes under the reader: rotation and truncation may take a file away while it is read
 
 
-class ReadOnlyLog(Reading):
+class ReadOnlyLog(Reading, Scoped):
     """The reading half of a log's interface; everything that would write raises Closed."""
 
     def __init__(self, disk: Disk, config: WalConfig, found: Recovered) -> None:
@@ -300,14 +300,6 @@ class ReadOnlyLog(Reading):
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""
         self._closed = True
         await self._disk.close()
-
-    async def __aenter__(self) -> ReadOnlyLog:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 async def find(disk: Disk, keys: Keys = None) -> Recovered:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, NoReturn
 
-from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout
+from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout
 from walsvc.format.purge import labels_of
 from walsvc.log.results import BatchResult
+from walsvc.log.scope import Scoped
 from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
 from walsvc.service.client_appends import Appends
 from walsvc.service.client_batches import append_batch
@@ -29,7 +28,7 @@ from walsvc.topics.names import ConsumerStatus, Start, check_name
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
 
-class RemoteLog(RemoteReading):
+class RemoteLog(RemoteReading, Scoped):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -337,18 +336,6 @@ class RemoteLog(RemoteReading):
         """Records of this client that were accepted and not yet durable become durable."""
         if self._appends.relaxed_lsn > self.durable_lsn and isinstance(self._session.closed, Closed):
             await self._session.request("flush")
-
-    async def __aenter__(self) -> RemoteLog:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            await self.close()
-            return
-        with contextlib.suppress(WalError):  # the body's own error says more
-            await self.close()
 
     def __repr__(self) -> str:
         return f"RemoteLog({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"

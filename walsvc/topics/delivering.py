@@ -4,13 +4,13 @@ and take acknowledgements of what was delivered."""
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from types import TracebackType
 from typing import Any, Self
 
 from walsvc.config import between
 from walsvc.errors import BadOption, Closed
+from walsvc.log.scope import Scoped
 from walsvc.model import Record
 from walsvc.topics.delivery import Delivery
 
@@ -18,7 +18,7 @@ BATCH_BYTES = 1 << 20  # read_batch's default
 BATCH_RECORDS = 1 << 30
 
 
-class Delivering(ABC):
+class Delivering(Scoped):
     """Consumer and RemoteConsumer have all that is here in common; how records come, and where the position is kept, is
     their own. Attributes: see Consumer."""
 
@@ -154,18 +154,6 @@ class Delivering(ABC):
     def _check_open(self) -> None:
         if not self._open:
             raise Closed(f"consumer {self.name!r} is closed", path=self._path, hint="open it again")
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Make what was acknowledged durable, and let others open the name. Idempotent."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         of: Any = "the log" if self.topic is None else repr(self.topic)
