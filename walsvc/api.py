@@ -216,6 +216,9 @@ class Log(Live, Scoped):
     async def truncate_after(self, lsn: int) -> None:
         """Drop all records above `lsn`; the next append gets lsn + 1. Durable when it returns.
 
+        From then on nobody is given what was dropped: a read that is under way ends at the cut, a follower or consumer that
+        stood beyond it goes on with what is written in its place.
+
         Appends that arrive meanwhile wait. Raises BadOption where `lsn` is not in first_lsn - 1 to next_lsn - 1.
         """
         await truncate_after(self.writer, lsn)
@@ -236,25 +239,27 @@ class Log(Live, Scoped):
         await use_keys(self.writer, keys)
 
     async def seal(self) -> None:
-        """Make everything durable and take no more appends, ever; reading goes on."""
+        """Make everything durable and take no more appends, ever; reading goes on. Idempotent; see WalWriter.seal."""
         await self.writer.seal()
 
     async def close(self, timeout: float | None = None) -> None:
-        """Make everything durable, mark a clean close, release the log; see WalWriter.close.
+        """Make everything durable that was called before, mark a clean close, release the log; see WalWriter.close.
 
         The replica gets a few seconds, and no more, for what it does not have yet; the rest follows when the log is opened
         again. Who waits for it gets Closed.
         """
         started = self.writer._loop.time()
+
+        def left() -> float | None:
+            return None if timeout is None else max(started + timeout - self.writer._loop.time(), 0.0)
+
         if self._replication is not None:
             with contextlib.suppress(WalError, TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self.writer._durable(self.next_lsn - 1)
-            await self._replication.close(timeout)
-        if timeout is not None:
-            timeout = max(timeout - (self.writer._loop.time() - started), 0.0)
+                    await self.writer._drain()
+            await self._replication.close(left())
         try:
-            await self.writer.close(timeout)
+            await self.writer.close(left())
         finally:
             self._reclaimer.stop()
         await self._reclaimer.close()

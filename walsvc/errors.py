@@ -66,11 +66,23 @@ class WalError(Exception):
         text = self.message
         if self.where:
             text += f" [{self.where}]"
-        if self.expected is not None or self.actual is not None:
-            text += f" (expected {self.expected}, found {self.actual})"
+        known = [("expected", self.expected), ("found", self.actual)]
+        if found := ", ".join(f"{word} {value}" for word, value in known if value is not None):
+            text += f" ({found})"
         if self.hint:
             text += f". Hint: {self.hint}"
         return text
+
+
+def again(error: WalError) -> WalError:
+    """The same error once more, as an object of its own: raising one adds to its traceback, which keeps the callers' frames,
+    and what they were given, in memory. So an error that is kept to be told to many is raised as a copy."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.__dict__.update(error.__dict__)
+    copy.args, copy.__cause__ = error.args, error.__cause__
+    if isinstance(error, OSError):  # keeps it elsewhere
+        copy.errno = error.errno  # type: ignore[attr-defined]
+    return copy
 
 
 class Closed(WalError):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
+
+
+def is_lsn(value: object) -> TypeGuard[int]:
+    """Whether a value is a number that may be an LSN: no float, no bool, no text."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class Mode(enum.Enum):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
-from types import TracebackType
 from typing import Any
 
 from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
+from walsvc.disk.paths import URL
 from walsvc.errors import BadOption
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.readonly import find
 from walsvc.log.rekey import check_newest
+from walsvc.log.scope import Opening
 from walsvc.topics.readonly import ReadOnlyTopics
 
 SCHEMES = {
@@ -30,36 +30,14 @@ SCHEMES = {
 """Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks
 both at once and returns what opens the log."""
 REPLICATION = "walsvc.engines.replication"  # imported when a log is replicated
-URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
-class Opening:
-    """What `walsvc.open` returns: `async with` it, or await it. Nothing happens before that."""
-
-    def __init__(self, opener: Callable[[], Awaitable[Any]]) -> None:
-        self._opener = opener
-        self._log: Any = None
-
-    def __await__(self) -> Any:
-        return self._opener().__await__()
-
-    async def __aenter__(self) -> Any:
-        self._log = await self._opener()
-        return self._log
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._log is not None, "__aexit__ without __aenter__"
-        await self._log.__aexit__(kind, error, trace)
-
-
-def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **overrides: Any) -> Opening:
+def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening:
     """Open the log in directory `target`, creating it if there is none, or the log that a URL names.
 
     Args:
-        target: the directory; or unix:///path, wal://host:port, wals://host:port (a log behind `walsvc serve`, docs/SERVICE.md),
-            nats://host:port/stream (docs/ENGINES.md).
+        target: the directory, as text, bytes or a path; or unix:///path, wal://host:port, wals://host:port (a log behind `walsvc
+            serve`, docs/SERVICE.md), nats://host:port/stream (docs/ENGINES.md).
         config: options; None: the defaults. For a directory only.
         **overrides: single options, see WalConfig; for a URL the options of its own kind.
 
@@ -70,8 +48,8 @@ def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **o
         BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, MissingKey, WrongKey,
         NoSpace.
     """
-    if not isinstance(target, (str, os.PathLike)):
-        raise BadOption(f"the log's path must be text or a path, not {type(target).__name__}")
+    if not isinstance(target, (str, bytes, os.PathLike)):
+        raise BadOption(f"the log's path must be text, bytes or a path, not {type(target).__name__}")
     if isinstance(target, str) and (scheme := URL.match(target)) is not None:
         module = SCHEMES.get(scheme[1])
         if module is None:
@@ -85,13 +63,10 @@ def open(target: str | os.PathLike[str], *, config: WalConfig | None = None, **o
     return Opening(partial(open_log, target, options))
 
 
-async def open_log(target: str | os.PathLike[str], config: WalConfig) -> Any:
+async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) -> Any:
     """Choose a disk, recover, and give a Log (or a ReadOnlyLog)."""
-    path = os.fspath(target)
-    if config.namespace is not None:
-        path = os.path.join(path, config.namespace)
     disk = await open_disk(
-        path,
+        target,
         config=config,
         loop=asyncio.get_running_loop(),
         exclusive=not config.read_only,
@@ -108,5 +83,9 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
         writer, report = await open_writer(disk, config)
     log = Log(disk, config, writer, report)
     if config.replicate is not None:
-        log._replication = await import_module(REPLICATION).start(log, config.replicate)
+        try:
+            log._replication = await import_module(REPLICATION).start(log, config.replicate)
+        except BaseException:
+            await log.close()
+            raise
     return log

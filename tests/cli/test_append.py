@@ -111,3 +111,39 @@ def test_lsns_arrive_while_the_input_is_still_open(walsvc_on_both_loops: Cli, tm
         assert process.stdout.readline() == b"%d\n" % number
     process.stdin.close()
     assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"NaN", b"[-Infinity]", b"\xef\xbb\xbf1", b"1\0", '"x"'.encode("utf-16"), b'"\xff"', b"[" * 100_000]
+)
+def test_what_only_python_takes_for_json_is_refused(walsvc: Cli, tmp_path: Path, line: bytes) -> None:
+    finished = walsvc("append", tmp_path / "log", "--json", stdin=b"1\n" + line + b"\n")
+    assert (finished.returncode, finished.stdout) == (2, b"1\n")
+    assert finished.stderr.startswith(b"walsvc: line 2 of the input is not JSON")
+
+
+def test_an_integer_of_any_length_is_json(walsvc: Cli, tmp_path: Path) -> None:
+    assert walsvc.good("append", tmp_path / "log", "--json", stdin=b"1" * 10_000 + b"\n") == b"1\n"
+
+
+def test_topic_type_and_labels(walsvc: Cli, tmp_path: Path) -> None:
+    options = ["--topic", "orders", "--type", 7, "--label", "customer=17", "--label", "eu=true", "--label", "name=x"]
+    assert walsvc.good("append", tmp_path / "log", *options, stdin=b"a\nb\n") == b"1\n2\n"
+    walsvc.good("append", tmp_path / "log", "--topic", "orders", "--batch", 2, "-q", stdin=b"c\nd\n")
+    walsvc.good("append", tmp_path / "log", "-q", stdin=b"e\n")
+    told = [json.loads(line) for line in walsvc.good("cat", tmp_path / "log", "--json").splitlines()]
+    assert [(each["topic"], each["type"]) for each in told] == [("orders", 7)] * 2 + [("orders", 0)] * 2 + [(None, 0)]
+    assert told[0]["attributes"] == {"customer": 17, "eu": True, "name": "x"}
+    assert walsvc.good("cat", tmp_path / "log", "--where", "customer=17", "--type", 7) == b"a\nb\n"
+    assert b"neither --type nor --label" in walsvc("append", tmp_path / "log", "--batch", 2, "--type", 7).stderr
+    assert b"NAME=VALUE" in walsvc("append", tmp_path / "log", "--label", "x").stderr
+
+
+def test_minus_as_file_is_standard_input(walsvc: Cli, tmp_path: Path) -> None:
+    assert walsvc.good("append", tmp_path / "log", "-f", "-", stdin=b"a\n") == b"1\n"
+    assert walsvc.good("append", tmp_path / "log", "-f", "-", "--whole", stdin=b"a\nb\n") == b"2\n"
+
+
+def test_json_is_short_for_format_json(walsvc: Cli, log: Path) -> None:
+    for verb in ("cat", "tail"):
+        assert walsvc.good(verb, log, "--json") == walsvc.good(verb, log, "--format", "json")

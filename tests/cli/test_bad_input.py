@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -119,8 +120,38 @@ def test_a_place_where_nothing_may_be_created(powerless_walsvc: Cli, tmp_path: P
 
 def test_an_input_file_that_is_not_there_creates_no_log(walsvc: Cli, tmp_path: Path) -> None:
     line = walsvc.bad(5, "append", tmp_path / "log", "--file", tmp_path / "missing")
-    assert "missing" in line
+    assert line.startswith("walsvc: --file: No such file or directory")
+    assert str(tmp_path / "missing") in line
+    assert "Hint: " in line
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("verb", [*READING, *WRITING, ["repair"], ["backup", "copy"]])
+def test_a_key_file_that_is_not_there_is_told_by_its_option(walsvc: Cli, log: Path, verb: list[str]) -> None:
+    line = call(walsvc, 5, [*verb, "--key-file", "missing"], log)
+    assert line.startswith("walsvc: --key-file: No such file or directory [missing]")
+    assert "Hint: check the option, or the environment variable WALSVC_KEY_FILE" in line
+
+
+@pytest.mark.parametrize("verb", [*READING, ["append"], ["repair"]])
+def test_a_file_that_may_not_be_read_is_named(powerless_walsvc: Cli, log: Path, verb: list[str]) -> None:
+    (segment,) = log.glob("*.wal")
+    segment.chmod(0)
+    try:
+        line = call(powerless_walsvc, 5, verb, log)
+    finally:
+        segment.chmod(0o644)
+    assert str(segment) in line
+    assert "Hint: check owner and mode" in line
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+@pytest.mark.parametrize("inside", ["sub", "sub/sub", "../log/sub"])
+def test_a_copy_inside_the_log_is_refused(walsvc: Cli, log: Path, verb: str, inside: str, contents: Contents) -> None:
+    before = contents(log)
+    assert "inside the log itself" in walsvc.bad(5, verb, log, f"{log}/{inside}")
+    assert contents(log) == before
+    assert not (log / "sub").exists()
 
 
 def test_a_bad_disk_name_in_the_environment(walsvc: Cli, tmp_path: Path) -> None:
@@ -134,3 +165,21 @@ def test_options_out_of_bounds(walsvc: Cli, tmp_path: Path) -> None:
     line = walsvc.bad(2, "append", tmp_path / "log", "--segment-bytes", 17)
     assert "segment_bytes=17" in line
     assert not (tmp_path / "log").exists()
+
+
+def test_hints_are_for_the_command_line(walsvc: Cli, log: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"k1 {'A' * 43}=\n")
+    keys.chmod(0o600)
+    walsvc.good("append", tmp_path / "secret", "-q", "--key-file", keys, stdin=b"x\n")
+    lines = [
+        walsvc.bad(12, "cat", tmp_path / "secret"),
+        walsvc.bad(5, "cat", tmp_path / "none"),
+        walsvc.bad(2, "truncate", log, "--before", 1000),
+        walsvc.bad(2, "truncate", log, "--after", 1000),
+        walsvc.bad(7, "cat", log, "--start", 1) if walsvc.good("truncate", log, "--before", 9) else "",
+    ]
+    for line in lines:
+        assert "Hint: " in line
+        assert not re.search(r"=True|KeyRing|\(\)|first_lsn|next_lsn", line.partition("Hint: ")[2]), line
+    assert "--key-file" in lines[0]

@@ -100,12 +100,15 @@ def test_figures_for_people(walsvc: Cli, tmp_path: Path) -> None:
         assert word in text
 
 
-def test_ctrl_c_leaves_nothing_behind(walsvc: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_leave_nothing_behind(
+    walsvc: Cli, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     process = walsvc.start("bench", "run", tmp_path, "--seconds", 60)
     while process.poll() is None and not list(tmp_path.glob("walsvc-bench-*/*.wal")):
         pass
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert list(tmp_path.iterdir()) == []

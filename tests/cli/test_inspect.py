@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from walsvc.bench import machine
 
@@ -95,3 +99,78 @@ def test_a_damaged_header_is_shown_and_the_rest_as_well(walsvc: Cli, long_log: P
     assert (segments[0]["state"], segments[0]["first_lsn"]) == ("damaged", None)
     assert segments[0]["error"]
     assert (segments[1]["state"], segments[1]["name"]) == ("sealed", second.name)
+
+
+def flip(path: Path) -> None:
+    """One byte of a payload."""
+    data = bytearray(path.read_bytes())
+    data[20_000] ^= 1
+    path.write_bytes(data)
+
+
+def zero(path: Path) -> None:
+    """A block."""
+    data = bytearray(path.read_bytes())
+    data[16384:20480] = bytes(4096)
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    """The end of the file."""
+    with path.open("r+b") as file:
+        file.truncate(40960)
+
+
+@pytest.mark.parametrize("number", [0, 2, -2])
+@pytest.mark.parametrize("harm", [flip, zero, cut])
+def test_damage_inside_a_sealed_segment_is_shown_as_such(
+    walsvc: Cli, long_log: Path, harm: Callable[[Path], None], number: int
+) -> None:
+    victim = sorted(long_log.glob("*.wal"))[number]
+    harm(victim)
+    finished = walsvc("inspect", long_log, "--json")
+    assert finished.returncode == 3
+    assert finished.stderr.startswith(b"walsvc: ")
+    told = json.loads(finished.stdout)
+    states = {each["name"]: each["state"] for each in told["segments"]}
+    assert states.pop(victim.name) == "damaged"
+    assert set(states.values()) == {"sealed", "active"}
+    assert sum(each["error"] is not None for each in told["segments"]) == 1
+    assert re.search(rf"^{victim.name} +damaged", walsvc("inspect", long_log).stdout.decode(), re.M)
+
+
+@pytest.mark.parametrize("number", [0, 2, -1])
+def test_segment_that_is_missing_ends_with_3(walsvc: Cli, long_log: Path, number: int) -> None:
+    victim = sorted(long_log.glob("*.wal"))[number]
+    victim.unlink()
+    finished = walsvc("inspect", long_log, "--json")
+    assert finished.returncode == 3
+    told = json.loads(finished.stdout)
+    assert {each["state"] for each in told["segments"]} <= {"sealed", "active"}
+    assert told["missing"] == ([victim.name] if number else [])
+    assert told["errors"]
+    assert number == 0 or re.search(rf"^{victim.name} +missing", walsvc("inspect", long_log).stdout.decode(), re.M)
+
+
+def test_spare_alone_is_no_log(walsvc: Cli, log: Path) -> None:
+    log.joinpath(f"{2:016x}.spare").write_bytes(bytes(65536))
+    for segment in log.glob("*.wal"):
+        segment.unlink()
+    assert "Hint: " in walsvc.bad(5, "inspect", log)
+    assert "Hint: " in walsvc.bad(5, "inspect", log, "--json")
+
+
+def test_log_ids_of_the_double_write_file_are_as_the_log_s(walsvc: Cli, log: Path) -> None:
+    log.joinpath("double-write").touch()
+    walsvc.good("append", log, "-q", stdin=b"x\n")
+    told = json.loads(walsvc.good("inspect", log, "--json"))
+    assert {each["log_id"] for each in told["double_write"]} == {told["log_id"]}
+
+
+@pytest.mark.parametrize("after", [500, 250, 0])
+def test_cut_log_is_not_damaged(walsvc: Cli, long_log: Path, after: int) -> None:
+    walsvc.good("truncate", long_log, "--after", after)
+    walsvc.good("append", long_log, "-q", stdin=b"new\n")
+    walsvc.good("inspect", long_log)
+    walsvc.good("truncate", long_log, "--before", after + 1)
+    walsvc.good("inspect", long_log)

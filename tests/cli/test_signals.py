@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import signal
 import subprocess
+import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,8 +68,8 @@ def test_a_full_device_under_the_output_is_one_line(walsvc: Cli, log: Path, verb
     with Path("/dev/full").open("wb") as full:
         process = walsvc.start(verb[0], *([] if verb == ["version"] else [log]), stdout=full.fileno())
         _, error = process.communicate(b"x\n", timeout=30)
-    assert process.returncode == exits.NO_SPACE
-    assert error.startswith(b"walsvc: ")
+    assert process.returncode == exits.OTHER  # not the log's NO_SPACE: that has room
+    assert error.startswith(b"walsvc: cannot write to standard output: ")
     assert error.count(b"\n") == 1
 
 
@@ -175,3 +177,51 @@ def test_killed_append_has_everything_it_printed(walsvc: Cli, tmp_path: Path) ->
     stored = walsvc.good("cat", tmp_path / "log").splitlines()
     assert len(stored) >= len(printed)
     assert stored == [b"line %d" % n for n in range(1, len(stored) + 1)]
+
+
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+
+class Hook:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Hook())
+sys.argv = ["walsvc", "version"]
+"""
+SCRIPT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["walsvc"].split(":")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runpy.run_module('walsvc', run_name='__main__')",
+        "runpy.run_module('walsvc.cli', run_name='__main__')",
+        f"from {SCRIPT[0]} import {SCRIPT[1]}; {SCRIPT[1]}()",
+    ],
+)
+def test_ctrl_c_during_the_imports_is_quiet(start: str) -> None:
+    command = [sys.executable, "-c", f"{INTERRUPTED_IMPORT}\n{start}"]
+    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (exits.INTERRUPTED, b"", b"")
+
+
+def test_ctrl_c_stays_ignored_where_it_was(walsvc: Cli, tmp_path: Path) -> None:
+    command = [*walsvc.command, "append", str(tmp_path / "log")]
+    tail = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *walsvc.command, "tail", "-f", str(tmp_path / "log")]
+    subprocess.run(command, input=b"a\n", check=True, timeout=60, cwd=ROOT, capture_output=True)
+    with subprocess.Popen(tail, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"a\n"
+        process.send_signal(signal.SIGINT)
+        subprocess.run(command, input=b"b\n", check=True, timeout=60, cwd=ROOT, capture_output=True)
+        assert process.stdout.readline() == b"b\n"
+        process.kill()
+
+
+def test_python_m_walsvc_is_walsvc() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "walsvc", "--help"], capture_output=True, cwd=ROOT, timeout=60, check=True
+    )
+    assert finished.stdout.startswith(b"Usage: walsvc ")

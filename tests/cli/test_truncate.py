@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import walsvc as library
+
 from .conftest import Cli
 
 
@@ -31,3 +33,19 @@ def test_everything(walsvc: Cli, log: Path) -> None:
 def test_truncating_no_log_creates_none(walsvc: Cli, tmp_path: Path) -> None:
     assert "Hint: " in walsvc.bad(5, "truncate", tmp_path / "log", "--before", 1)
     assert not (tmp_path / "log").exists()
+
+
+async def test_what_is_held_goes_by_force_or_after_its_release(walsvc: Cli, log: Path) -> None:
+    async with library.open(log) as opened:
+        await opened.hold("nightly copy", 11)
+    line = walsvc.bad(2, "truncate", log, "--before", 41)
+    assert "Hint: walsvc consumers release PATH 'nightly copy', or --force" in line
+    assert walsvc.good("truncate", log, "--before", 21, "--force") == b"dropped 20 records; kept: LSN 21 to 100\n"
+    assert "nobody called 'another'" in walsvc.bad(2, "consumers", "release", log, "another")
+    assert walsvc.good("consumers", "list", log, "--json") == walsvc.good("consumers", "ls", log, "--json")
+    (held,) = json.loads(walsvc.good("consumers", "ls", log, "--json"))["holds"].values()
+    told = json.loads(walsvc.good("consumers", "release", log, "nightly copy", "--json"))
+    assert told == {"name": "nightly copy", "released": held}
+    assert json.loads(walsvc.good("consumers", "list", log, "--json"))["holds"] == {}
+    walsvc.good("truncate", log, "--before", 41)
+    assert walsvc("truncate", log, "--after", 50, "--force").returncode == 2

@@ -162,6 +162,18 @@ def test_a_segment_cut_short(walsvc: Cli, long_log: Path, kept: int) -> None:
     assert any(each["segment"] == int(victim.stem, 16) for each in found)
 
 
+def test_a_segment_cut_behind_its_seal_is_told_by_whoever_reads_it(walsvc: Cli, long_log: Path) -> None:
+    victim = sorted(long_log.glob("*.wal"))[1]
+    seal = [group for group in groups(walsvc, long_log) if group["segment"] == int(victim.stem, 16)][-1]
+    end = seal["offset"] + seal["group_bytes"]
+    with victim.open("r+b") as file:
+        file.truncate(end)
+    (finding,) = verdict(walsvc, long_log, 3)["findings"]
+    assert (finding["kind"], finding["segment"], finding["offset"]) == ("corruption", int(victim.stem, 16), end)
+    assert "shorter than it was made" in walsvc.bad(3, "cat", long_log)
+    assert b"shorter than it was made" in walsvc("repair", long_log).stdout
+
+
 def test_a_kill_leaves_an_unclean_close_and_no_damage(walsvc: Cli, tmp_path: Path) -> None:
     writer = walsvc.start("append", tmp_path / "log")
     assert writer.stdin is not None
@@ -170,7 +182,7 @@ def test_a_kill_leaves_an_unclean_close_and_no_damage(walsvc: Cli, tmp_path: Pat
     writer.stdin.flush()
     assert writer.stdout.readline() == b"1\n"
     live = verdict(walsvc, tmp_path / "log", 0)
-    assert live["writer_pid"] == writer.pid
+    assert (live["writer_pid"], live["findings"]) == (writer.pid, [])
     writer.kill()
     writer.wait(timeout=30)
     told = verdict(walsvc, tmp_path / "log", 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -257,6 +259,36 @@ async def test_payload_may_be_changed_after_the_call(open_log):
         assert (await read_all(log))[0].payload == b"original"
 
 
+async def test_truncation_takes_numbers_only_and_a_wrong_one_changes_nothing(open_log):
+    async with open_log() as log:
+        await log.append_batch([b"%d" % number for number in range(20)])
+        for wrong in (5.5, 5.0, True, "5", None):
+            for truncate in (log.truncate_before, log.truncate_after):
+                with pytest.raises(BadOption):
+                    await truncate(wrong)
+        assert (log.first_lsn, log.next_lsn) == (1, 21)
+    async with open_log() as log:
+        assert (await log.append(b"x")).lsn == 21
+        assert len([record async for record in log.read()]) == 21
+
+
+async def test_attributes_that_would_not_come_back_are_refused_and_harm_nobody(open_log):
+    odd = {"counts": {1: [2], None: {"a": None}, b"x": 4, 2.5: (True,)}}
+    async with open_log() as log:
+        neighbour = log.append(b"neighbour")
+        for wrong in ({"a": {(1, 2): 3}}, {"a": [{(1,): 2}]}, {"a": {1, 2}}, {3: 4}, [("a", 1)], {"a": 1 << 65}):
+            with pytest.raises(BadOption):
+                await log.append(b"bad", attributes=wrong)
+        assert (await neighbour).lsn == 1
+        assert (await log.append(b"odd", attributes=odd)).lsn == 2
+    async with open_log() as log:
+        records = [record async for record in log.read()]
+        assert [dict(record.attributes) for record in records] == [
+            {},
+            {"counts": {1: [2], None: {"a": None}, b"x": 4, 2.5: [True]}},
+        ]
+
+
 async def test_type_and_attributes_come_back_beside_plain_records(open_log):
     async with open_log() as log:
         await asyncio.gather(
@@ -279,6 +311,15 @@ async def test_payload_that_is_not_bytes_is_refused_and_nothing_is_written(open_
         assert caught.value.hint
         with pytest.raises(BadPayload):
             await log.append_batch([b"good", payload])
+        assert log.next_lsn == 1
+
+
+async def test_mode_that_is_none_is_refused_and_those_that_there_are_are_named(open_log):
+    async with open_log() as log:
+        for append in (log.append, log.append_nowait, log.topic("t").append):
+            with pytest.raises(BadOption) as caught:
+                await append(b"x", mode="quorum")
+            assert caught.value.hint == "one of: Strict, Relaxed, Quorum"
         assert log.next_lsn == 1
 
 
@@ -324,6 +365,141 @@ async def test_follow_yields_new_records_in_order_and_ends_on_close(open_log):
             await asyncio.gather(*(log.append(bytes(2000)) for _ in range(20)))
     await asyncio.wait_for(task, 10)
     assert seen == list(range(3, 104))
+
+
+async def open_readers(log: Log) -> dict[str, Any]:
+    """Every way of reading 400 records of topic "t", each after its first record."""
+    for _ in range(10):
+        await asyncio.gather(*(log.topic("t").append(b"old" + bytes(2000)) for _ in range(40)))
+    readers = {
+        "read": log.read(),
+        "batches": log.read_batches(),
+        "lazy": log.read_lazy(),
+        "topic": log.topic("t").read(),
+    }
+    for reader in readers.values():
+        await anext(reader)
+    return readers
+
+
+def lsns_of(given: list[Any]) -> list[int]:
+    return [record.lsn for each in given for record in (each if isinstance(each, list) else [each])]
+
+
+@pytest.mark.parametrize("cut", [57, 250, 399])
+async def test_reading_ends_where_the_log_is_cut_meanwhile(open_log, cut):
+    async with open_log() as log:
+        readers = await open_readers(log)
+        await log.truncate_after(cut)
+        await asyncio.gather(*(log.topic("t").append(b"new" + bytes(900)) for _ in range(200)))
+        for way, reader in readers.items():
+            lsns = lsns_of([each async for each in reader])
+            assert lsns == list(range(cut + 1 - len(lsns), cut + 1)), way
+            assert lsns or way == "batches", way
+        assert [record.lsn async for record in log.read()] == list(range(1, cut + 201))
+        assert {record.payload[:3] async for record in log.topic("t").read(cut + 1)} == {b"new"}
+
+
+async def test_record_listed_before_a_cut_is_not_fetched_behind_it(open_log):
+    async with open_log() as log:
+        await log.append_batch([bytes(9000)] * 30)
+        records = [record async for record in log.read_lazy()]
+        await log.truncate_after(10)
+        await log.append_batch([b"new" * 3000] * 30)
+        assert await records[9].payload() == bytes(9000)
+        cut = 0
+        for record in records[10:]:
+            try:
+                assert await record.payload() == bytes(9000), "it came with its payload"
+            except Truncated:
+                cut += 1
+        assert cut == 20 or not isinstance(log, Log) or log.keys is not None or log.stats().disk == "jetstream"
+
+
+async def test_follow_goes_on_behind_a_cut_without_ghosts_or_gap(open_log):
+    async with open_log() as log:
+        await log.append_batch([b"old"] * 10)
+        reader, follower, topic, late = log.follow(), log.follow(), log.topic("t").follow(), log.follow(11)
+        waiting = [asyncio.ensure_future(anext(each)) for each in (topic, late)]
+        assert [(await anext(reader)).lsn for _ in range(10)] == list(range(1, 11))
+        assert (await anext(follower)).lsn == 1
+        end = asyncio.ensure_future(anext(reader))
+        await log.truncate_after(5)
+        for number in range(6, 14):
+            await log.topic("t").append(b"new %d" % number)
+        expected = [(number, b"new %d" % number) for number in range(6, 14)]
+        assert [(await anext(follower)).lsn for _ in range(4)] == [2, 3, 4, 5]
+        for first, each in ((end, reader), (None, follower), (waiting[0], topic), (waiting[1], late)):
+            records = [await asyncio.wait_for(first or anext(each), 10)]
+            records += [await asyncio.wait_for(anext(each), 10) for _ in range(7)]
+            assert [(record.lsn, record.payload) for record in records] == expected
+            await each.aclose()
+
+
+async def test_follow_over_several_cuts_begins_at_the_lowest(open_log):
+    async with open_log() as log:
+        await log.append_batch([b"old"] * 10)
+        follower = log.follow()
+        assert [(await anext(follower)).lsn for _ in range(10)] == list(range(1, 11))
+        for cut in (3, 8, 6):
+            await log.truncate_after(cut)
+            await log.append_batch([b"behind %d" % cut] * 9)
+        records = [await asyncio.wait_for(anext(follower), 10) for _ in range(12)]
+        assert [record.payload for record in records] == [b"behind 3"] * 3 + [b"behind 6"] * 9
+        assert [record.lsn for record in records] == list(range(4, 16))
+        await follower.aclose()
+
+
+async def test_closing_ends_followers_and_whoever_reads_gets_closed(open_log):
+    async with open_log() as log:
+        for _ in range(12):
+            await asyncio.gather(*(log.append(bytes(5000)) for _ in range(40)))
+        readers = {
+            "read": log.read(),
+            "batches": log.read_batches(),
+            "lazy": log.read_lazy(),
+            "topic": log.topic("t").read(),
+        }
+        for way in ("read", "batches", "lazy"):
+            await anext(readers[way])
+        followers = [log.follow(), log.topic("t").follow()]
+        first = asyncio.ensure_future(anext(followers[1]))
+        assert (await anext(followers[0])).lsn == 1
+        await log.topic("t").append(b"x")
+        await first
+        waiting = asyncio.ensure_future(anext(followers[1], None))
+        await anext(readers["topic"])
+        await log.topic("t").append_batch([bytes(5000)] * 480)
+        await log.close()
+        for way in ("read", "batches", "lazy"):
+            with pytest.raises(Closed):
+                async for _ in readers[way]:
+                    pass
+        assert await asyncio.wait_for(waiting, 10) is None or len([record async for record in followers[1]]) < 480
+        lsns = [record.lsn async for record in followers[0]]
+        assert lsns == list(range(2, len(lsns) + 2))
+
+
+async def test_follow_ends_behind_the_last_record_of_a_sealed_log(open_log):
+    async def follow(log: Log) -> list[int]:
+        return [record.lsn async for record in log.follow()]
+
+    async def follow_topic(log: Log, name: str) -> list[int]:
+        return [record.lsn async for record in log.topic(name).follow()]
+
+    async with open_log() as log:
+        await log.append_batch([b"1", b"2"])
+        await log.topic("t").append(b"3")
+        ways = (follow(log), follow_topic(log, "t"), follow_topic(log, "nobody"))
+        following = [asyncio.ensure_future(way) for way in ways]
+        await asyncio.sleep(0.01)
+        await log.append(b"4", mode=Relaxed)
+        await log.seal()
+        assert await asyncio.wait_for(asyncio.gather(*following), 10) == [[1, 2, 3, 4], [3], []]
+    for read_only in (False, True):
+        async with open_log(read_only=read_only) as log:
+            assert await asyncio.wait_for(follow(log), 10) == [1, 2, 3, 4]
+            assert await asyncio.wait_for(follow_topic(log, "t"), 10) == [3]
 
 
 async def test_truncate_before_hides_records_and_frees_segments(open_log):
@@ -401,6 +577,15 @@ async def test_append_nowait_answers_like_append(open_log):
         assert not (await log.append_nowait(b"y", mode=Relaxed)).durable
 
 
+async def test_mode_comes_second_in_every_call_that_appends(open_log):
+    async with open_log(relaxed_interval=None) as log:
+        for each in (log, log.topic("t")):
+            assert not (await each.append(b"x", Relaxed)).durable
+            assert not (await each.append_nowait(b"y", Relaxed, 7, {"a": 1})).durable
+            assert not (await each.append_batch([b"z"], Relaxed)).durable
+        assert [record.type for record in await read_all(log)] == [0, 7, 0] * 2
+
+
 async def test_seal_ends_appending_for_good_and_reading_goes_on(open_log):
     async with open_log() as log:
         await log.append(b"last", mode=Relaxed)
@@ -414,6 +599,24 @@ async def test_seal_ends_appending_for_good_and_reading_goes_on(open_log):
         assert [record.payload for record in await read_all(log)] == [b"last"]
 
 
+async def test_sealed_log_tells_what_is_durable_and_is_sealed_again_for_nothing(open_log):
+    async def told(log: Log) -> None:
+        await log.seal()
+        assert await log.flush() == 3
+        assert [await log.wait_durable(lsn) for lsn in range(4)] == [3] * 4
+        with pytest.raises(BadOption):
+            await log.wait_durable(4)
+        with pytest.raises(Closed):
+            await log.append_batch([b"no"])
+
+    async with open_log() as log:
+        await log.append_batch([b"x"] * 3, mode=Relaxed)
+        await asyncio.gather(log.seal(), log.seal())
+        await told(log)
+    async with open_log() as log:
+        await told(log)
+
+
 async def test_closed_log_refuses_everything_and_closing_twice_is_fine(open_log):
     async with open_log() as log:
         await log.close()
@@ -422,6 +625,119 @@ async def test_closed_log_refuses_everything_and_closing_twice_is_fine(open_log)
                 call()
         with pytest.raises(Closed):
             await log.flush()
+
+
+@pytest.mark.parametrize("ending", ["close", "seal"])
+async def test_refused_append_keeps_nothing_of_its_caller(open_log, ending):
+    class Payload(bytearray):
+        pass
+
+    async def refused() -> weakref.ref[Payload]:
+        payload = Payload(b"x")
+        with pytest.raises(Closed):
+            await log.append(payload)
+        return weakref.ref(payload)
+
+    async with open_log() as log:
+        await getattr(log, ending)()
+        payloads = [await refused() for _ in range(3)]
+        await asyncio.sleep(0)  # the loop itself keeps what it did in its last turn
+        gc.collect()
+        assert [payload() for payload in payloads] == [None] * 3
+
+
+async def test_close_makes_durable_what_waits_for_room_and_refuses_what_comes_later(open_log):
+    async with open_log(max_pending_bytes=20_000, max_group_bytes=4096) as log:
+        topic = log.topic("t")
+        single = [log.append(b"%d" % number + bytes(1000)) for number in range(100)]
+        batches = [
+            log.append_batch([bytes(1000)] * 3),
+            log.append_batch([bytes(1000)] * 30),
+            topic.append_batch(bytes(1000) for _ in range(30)),
+        ]
+        behind_them = [log.append(b"last", Relaxed), topic.append(b"of a topic")]
+        closing = asyncio.ensure_future(log.close())
+        await asyncio.sleep(0)
+        with pytest.raises(Closed):
+            await log.append(b"later")
+        await closing
+        results = [
+            *await asyncio.gather(*single),
+            *(each for batch in await asyncio.gather(*batches) for each in batch),
+        ]
+        results += await asyncio.gather(*behind_them)
+        assert [result.lsn for result in results] == list(range(1, 166))
+    async with open_log() as log:
+        assert log.report.clean
+        assert [record.lsn for record in await read_all(log)] == list(range(1, 166))
+
+
+async def test_close_waits_for_no_source_of_a_batch(open_log):
+    async with open_log(max_group_bytes=4096) as log:
+        reached = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield bytes(1000)
+            reached.set()
+            await asyncio.Event().wait()
+
+        batches = [log.append_batch(endless())]
+        between = log.append(b"between")
+        batches.append(log.append_batch(endless()))  # its turn has not come
+        await reached.wait()
+        batches.append(log.append_batch(endless()))  # it has not even begun
+        await asyncio.wait_for(log.close(), 30)
+        for batch in batches:
+            with pytest.raises(Closed):
+                await batch
+        assert (await between).durable
+    async with open_log() as log:
+        assert [record.payload for record in await read_all(log)] == [b"between"]
+
+
+async def test_read_only_log_refuses_whatever_would_change_it(open_log):
+    async with open_log() as log:
+        await log.append_batch([b"%d" % number for number in range(10)])
+        await log.topic("t").append(b"eleven")
+        for each in (log, log.topic("t")):
+            async with await each.consumer("c") as consumer:
+                await consumer.ack((await consumer.next()).lsn)
+        await log.hold("h", 3)
+        before = await log.consumers()
+    async with open_log(read_only=True) as log:
+        topic = log.topic("t")
+        for call in (
+            *(lambda each=each: each.append(b"x") for each in (log, topic)),
+            *(lambda each=each: each.append(None, mode="no mode") for each in (log, topic)),
+            *(lambda each=each: each.append_nowait(b"x") for each in (log, topic)),
+            *(lambda each=each: each.append_batch([b"x", b"y"]) for each in (log, topic)),
+            *(lambda each=each: each.consumer("c") for each in (log, topic)),
+            *(lambda each=each: each.move_consumer("c", "next") for each in (log, topic)),
+            *(lambda each=each: each.delete_consumer("c") for each in (log, topic)),
+            *(lambda each=each: each.purge("key") for each in (log, topic)),
+            log.flush,
+            lambda: log.wait_durable(1),
+            lambda: log.wait_replicated(1),
+            lambda: log.hold("h", 5),
+            lambda: log.release("h"),
+            log.reclaim,
+            log.compact,
+            lambda: log.truncate_before(2),
+            lambda: log.truncate_after(2),
+            lambda: log.use_keys(None),
+            log.seal,
+        ):
+            with pytest.raises(Closed, match="opened with read_only=True") as caught:
+                await call()
+            assert caught.value.hint == "open it without read_only"
+        assert log.replicated_lsn is None
+        assert len(await read_all(log)) == 11
+        assert await topic.consumers() == [each for each in await log.consumers() if each.topic == "t"]
+    async with open_log() as log:
+        assert (log.first_lsn, log.next_lsn, log.holds()) == (1, 12, {"h": 3})
+        assert await log.consumers() == before
+        assert (await log.append(b"goes on")).lsn == 12
 
 
 async def test_result_says_where_the_bytes_stand(open_log, tmp_path):

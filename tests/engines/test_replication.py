@@ -94,7 +94,7 @@ async def test_quorum_needs_a_replica(tmp_path):
         assert log.next_lsn == 1
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1, 5])
 async def test_any_history_comes_back(tmp_path, url, seed):
     rng = random.Random(seed)
     log = await opening(tmp_path / "log", url)

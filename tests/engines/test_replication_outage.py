@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.replicas import (
+    alone_url,
     assert_beginning,
     groups_sent,
     opening,
@@ -102,8 +103,9 @@ async def lose_nodes(tmp_path, url, cluster):
             cluster.kill(0)
             cluster.kill(2)
             waiting = [log.append(b"%d" % number, mode=Quorum) for number in range(20)]
+            await asyncio.gather(*(log.append(bytes(700)) for _ in range(20)))  # Strict goes on
             while not log.stats().replica_state.startswith("down"):
-                await asyncio.gather(*(log.append(bytes(700)) for _ in range(20)))  # Strict goes on
+                await asyncio.gather(*(log.append(bytes(700)) for _ in range(20)))
                 await asyncio.sleep(0.05)
             assert not any(each.done() for each in waiting)
             assert log.stats().replica_records > 20
@@ -131,6 +133,38 @@ async def revive(cluster):
         if process is None:
             cluster.launch(node)
     await asyncio.to_thread(cluster.wait_ready)
+
+
+async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_its_end(tmp_path, mortal):
+    log = await opening(tmp_path / "log", alone_url(mortal))
+    await log.append(b"x", mode=Quorum)
+    assert log.stats().replica_state.startswith("current")
+    mortal.kill(0)
+    waiting = log.append(b"waits", mode=Quorum)
+    await log.flush()
+    assert not log.stats().replica_state.startswith("current")
+    async with asyncio.timeout(2):
+        while not log.stats().replica_state.startswith("down: "):
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(3):
+        await log.close()
+    with pytest.raises(Closed, match="durable here"):
+        await waiting
+    assert log.stats().replica_state == "stopped"
+
+
+async def test_closing_beside_a_frozen_replica_keeps_time_for_the_log(tmp_path, mortal):
+    log = await opening(tmp_path / "log", alone_url(mortal))
+    await log.append(b"x", mode=Quorum)
+    mortal._processes[0].send_signal(signal.SIGSTOP)
+    waiting = log.append(b"waits", mode=Quorum)
+    await log.flush()
+    assert log.stats().replica_state.startswith("catching up")
+    await log.close(timeout=4)
+    with pytest.raises(Closed, match="durable here"):
+        await waiting
+    async with opening(tmp_path / "log", None) as log:
+        assert log.report.clean
 
 
 async def test_closing_in_an_outage_is_bounded_and_the_rest_follows(tmp_path, cluster, stream):

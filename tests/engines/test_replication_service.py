@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
 import walsvc
-from tests.engines.replicas import SEGMENT, records_in, replica_url
-from walsvc import BadOption, Quorum
+from tests.cli.conftest import Cli
+from tests.engines.replicas import SEGMENT, alone_url, records_in, replica_url
+from walsvc import BadOption, Closed, Quorum
 from walsvc.cli.main import app
 from walsvc.config import WalConfig
 from walsvc.engines.replication_stream import parse_replica
@@ -45,9 +48,29 @@ async def test_status_tells_of_archive_and_replica_and_restore_gives_the_log_bac
     assert (tmp_path / "archive").is_dir()
 
 
-def test_restore_verb_takes_a_replica(tmp_path, cluster, stream):
-    import asyncio
+def test_server_told_to_end_in_an_outage_answers_who_waits_and_ends_in_order(tmp_path, mortal):
+    cli = Cli("auto")
+    server = cli.start("serve", "--data", tmp_path / "log", "--unix", tmp_path / "s", "--replicate", alone_url(mortal))
+    assert b"listening" in server.stdout.readline()
 
+    async def outage() -> None:
+        async with walsvc.open(f"unix://{tmp_path}/s") as log:
+            await log.append(b"x", mode=Quorum)
+            mortal.kill(0)
+            waiting = log.append(b"waits", mode=Quorum)
+            await log.flush()
+            server.terminate()
+            async with asyncio.timeout(5):
+                with pytest.raises(Closed, match="durable here"):
+                    await waiting
+
+    asyncio.run(outage())
+    assert server.wait(timeout=5) == 0
+    cli.end()
+    assert [record.payload for record in asyncio.run(records_in(tmp_path / "log"))] == [b"x", b"waits"]
+
+
+def test_restore_verb_takes_a_replica(tmp_path, cluster, stream):
     from typer.testing import CliRunner
 
     url = replica_url(cluster, stream)

@@ -529,6 +529,8 @@ def test_command_line_takes_keys_from_a_file_or_the_environment(tmp_path):
     refused = walsvc_command("tail", path)
     assert refused.returncode == 12  # walsvc.cli.exits.KEY
     assert b"'one'" in refused.stderr
+    assert b"--key-file" in refused.stderr
+    assert b"KeyRing" not in refused.stderr
     outside = walsvc_command("verify", path)
     assert outside.returncode == 0
     assert b"checked from outside" in outside.stdout

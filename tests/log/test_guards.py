@@ -119,6 +119,42 @@ async def test_writer_works_alone(tmp_path):
     writer = await WalWriter.open(tmp_path / "log", segment_bytes=65536)
     assert (await writer.append(b"alone")).lsn == 1
     await writer.close()
+    config = walsvc.WalConfig(segment_bytes=1 << 20, max_record_bytes=100)
+    async with WalWriter.open(tmp_path / "log", config=config, namespace="n") as writer:
+        assert (await writer.append(b"alone")).lsn == 1
+        with pytest.raises(walsvc.RecordTooLarge):
+            writer.append(bytes(101))
+    with pytest.raises(walsvc.Closed):
+        writer.append(b"closed")
+    async with await WalWriter.open(os.fsencode(tmp_path / "log" / "n"), config=config) as writer:
+        assert writer.next_lsn == 2
+    with pytest.raises(BadOption):
+        WalWriter.open(tmp_path / "log", frobnicate=1)
+
+
+async def test_path_may_be_bytes(tmp_path):
+    path = os.fsencode(tmp_path) + b"/not utf-8: \xff"
+    async with walsvc.open(path, namespace="n") as log:
+        await log.append(b"x")
+        assert os.fsencode(log.path) == path + b"/n"
+    async with walsvc.open(path + b"/n", read_only=True) as log:
+        assert log.next_lsn == 2
+
+
+async def test_cancelled_opening_has_released_the_lock_when_it_ends(tmp_path):
+    async with walsvc.open(tmp_path / "log"):
+        pass
+    for turns in range(40):
+        opening = asyncio.create_task(open_it(tmp_path / "log"))
+        for _ in range(turns):
+            await asyncio.sleep(0 if turns < 20 else 0.0005)
+        opening.cancel()
+        try:
+            await (await opening).close()
+        except asyncio.CancelledError:
+            pass
+        async with walsvc.open(tmp_path / "log"):
+            pass
 
 
 async def test_file_in_place_of_the_directory(tmp_path):

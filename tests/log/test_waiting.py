@@ -13,6 +13,7 @@ import walsvc
 from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.group import Group
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -124,6 +125,21 @@ def test_lost_relaxed_records_are_told_at_close_when_nobody_had_been_told():
     run_sim(main, 6)
 
 
+async def test_group_that_cannot_be_made_is_told_to_all_who_wait(monkeypatch):
+    """What no test knows how to provoke: a defect in what closes a group."""
+    log = await open_on(SimDisk(SimDevice(1)), CONFIG)
+    await log.append(b"safe")
+    shown = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: shown.append(context["exception"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Group, "close", lambda _: 1 // 0)
+        for _ in range(2):
+            with pytest.raises(DurabilityLost, match="ZeroDivisionError"):
+                await log.append(b"x")
+    assert isinstance(shown[0], ZeroDivisionError)
+    await log.close()
+
+
 def test_error_of_a_block_is_not_hidden_by_one_of_closing():
     async def main(seed: int) -> None:
         device = SimDevice(seed)
@@ -166,19 +182,47 @@ def test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed():
     run_sim(main, 7)
 
 
-def test_appends_that_wait_for_room_get_closed_when_the_log_closes():
+def test_deadline_of_close_ends_the_waiting_for_room():
     async def main(seed: int) -> None:
         device = SimDevice(seed)
         log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, max_pending_bytes=5000))
+        device.stall_sync(30)
         futures = [log.append(bytes(4000)) for _ in range(5)]
-        closing = asyncio.ensure_future(log.close())
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        await closing
-        durable = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-        assert len(durable) == 1
-        assert sum(isinstance(outcome, Closed) for outcome in outcomes) == 4
+        sealing = asyncio.ensure_future(log.seal())
+        await asyncio.sleep(0)
+        with pytest.raises(WalTimeout):
+            await log.close(timeout=1)
+        for refused in (*futures[1:], sealing):
+            with pytest.raises(Closed):
+                await refused
+        assert not futures[0].done()
+        await log.close()
+        assert (await futures[0]).durable
         again = await open_on(SimDisk(device), CONFIG)
         assert again.next_lsn == 2
+        await again.close()
+
+    run_sim(main, 8)
+
+
+def test_seal_takes_what_was_called_before_it_and_nothing_later():
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, max_pending_bytes=5000))
+        before = [log.append(bytes(4000)) for _ in range(5)]
+        sealing = asyncio.ensure_future(log.seal())
+        await asyncio.sleep(0)
+        later = log.append(b"later")
+        sealing.cancel()  # that ends only the wait
+        assert [result.lsn for result in await asyncio.gather(*before)] == [1, 2, 3, 4, 5]
+        with pytest.raises(Closed, match="sealed"):
+            await later
+        await log.seal()
+        await log.close()
+        again = await open_on(SimDisk(device), CONFIG)
+        with pytest.raises(Closed, match="sealed"):
+            again.append(b"no")
+        assert again.next_lsn == 6
         await again.close()
 
     run_sim(main, 8)
@@ -258,12 +302,10 @@ async def test_truncation_that_nobody_waits_for_and_that_a_closed_log_refuses_le
     """It waits behind a batch; its caller is cancelled, and the log is closed, before its turn comes."""
     strays: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
-    go_on = asyncio.Event()
 
     async def source():
         yield b"first"
-        await go_on.wait()
-        yield b"second"
+        await asyncio.Event().wait()
 
     log = await walsvc.open(tmp_path / "log")
     await log.append(b"before")
@@ -274,13 +316,12 @@ async def test_truncation_that_nobody_waits_for_and_that_a_closed_log_refuses_le
     truncating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await truncating
-    closing = asyncio.create_task(log.close())
-    await asyncio.sleep(0)
-    go_on.set()
-    await closing
+    with pytest.raises(WalTimeout):
+        await log.close(timeout=0)  # nobody has his turn any more
+    await log.close()
     with pytest.raises(walsvc.Closed):
         await batch
-    del truncating, batch, closing
+    del truncating, batch
     gc.collect()
     assert strays == []
     async with walsvc.open(tmp_path / "log") as log:

@@ -24,7 +24,7 @@ WAITING = "tests/log/test_waiting.py::"
 
 RECOVERED = "walsvc/log/recovery.py"
 EXAMINE = '(for repair): then the segment ends there.\n    """\n'
-SUCCESSOR = "    if name not in sizes:\n        return None\n"
+SUCCESSOR = "        header, _ = await load_header(disk, name, None)\n    except (Corruption"
 
 
 class Mutant(NamedTuple):
@@ -202,10 +202,17 @@ CHECKS = [
 RECOVERY = [
     Mutant(
         "evidence ignored: always a torn tail",
-        "walsvc/log/recovery.py",
-        "evidence = None if after is After.ADJOINING else await active.stream.evidence()",
-        "evidence = None",
+        "walsvc/log/judging.py",
+        "looked, evidence = active, await active.stream.evidence()",
+        "looked, evidence = active, None",
         (CORRUPTION + "test_zero_hole_before_intact_groups_is_corruption",),
+    ),
+    Mutant(
+        "what a busy writer wrote between two looks taken for damage",
+        "walsvc/log/judging.py",
+        "                await each.read_on()\n",
+        "                pass\n",
+        ("tests/log/test_beside_a_writer.py::test_group_written_between_the_end_and_the_look_ahead_is_no_damage",),
     ),
     Mutant(
         "missing segment in the middle not noticed",
@@ -249,7 +256,7 @@ RECOVERY = [
         "            await disk.sync(file)  # a process",
         "            pass  # a process",
         (MORE + "test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer",),
-        also=((RECOVERED, SUCCESSOR + "    await disk.sync(name)\n", SUCCESSOR),),
+        also=((RECOVERED, "        await disk.sync(name)\n" + SUCCESSOR, SUCCESSOR),),
     ),
     Mutant(
         "successor not adopted",
@@ -358,15 +365,15 @@ SHARING = [
     ),
     Mutant(
         "reader sees Relaxed records",
-        "walsvc/log/live.py",
-        "await cursor.take(self.durable_lsn + 1):",
-        "await cursor.take(self.next_lsn):",
+        "walsvc/log/reading.py",
+        "await cursor.take(self.durable_lsn + 1)):",
+        "await cursor.take(self.next_lsn)):",
         (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (
-                "walsvc/log/live.py",
-                "cursor is not None and cursor.next_lsn <= self.durable_lsn:",
-                "cursor is not None and cursor.next_lsn < self.next_lsn:",
+                "walsvc/log/reading.py",
+                "if cursor.next_lsn <= self.durable_lsn:",
+                "if cursor.next_lsn < self.next_lsn:",
             ),
         ),
     ),

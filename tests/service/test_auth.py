@@ -84,7 +84,9 @@ async def test_namespaces_of_a_token_are_the_only_ones_it_opens(tmp_path) -> Non
                 if code is None:
                     assert (await raw.expect(Welcome)).info["rights"] == ["append"]
                 else:
-                    assert (await raw.expect(Goodbye)).code == code
+                    goodbye = await raw.expect(Goodbye)
+                    assert goodbye.code == code
+                    assert "Hint: it opens '', 'jobs'" in goodbye.message
         assert devices.opened == ["jobs", ""]
 
 
@@ -185,8 +187,9 @@ def test_token_file_that_is_wrong_is_refused_without_showing_what_is_in_it(tmp_p
 
 def test_token_file_that_others_may_write_or_nobody_can_read_is_refused(tmp_path) -> None:
     path = tmp_path / "tokens"
-    with pytest.raises(PathError, match="cannot be read"):
+    with pytest.raises(PathError, match="cannot be read") as caught:
         load_tokens(str(path), {})
+    assert caught.value.hint
     path.write_text(f'[[token]]\nname = "a"\ntoken = "{WRITER}"')
     path.chmod(0o620)
     with pytest.raises(PathError, match="others may write"):

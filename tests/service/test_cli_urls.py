@@ -139,10 +139,18 @@ def test_bench_run_measures_a_served_log(served):
     assert told["page_cache_bytes"] is None
 
 
-@pytest.mark.parametrize("verb", ["inspect", "verify", "repair", "doctor", "migrate", "backup", "restore"])
-def test_verbs_that_need_the_files_say_so(served, verb, tmp_path):
-    arguments = {"backup": [served.url, tmp_path / "copy"], "restore": [tmp_path, served.url]}.get(verb, [served.url])
-    line = served.cli.bad(exits.USAGE, verb, *arguments)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["inspect"], ["verify"], ["repair"], ["doctor"], ["migrate"], ["backup", "URL", "copy"]),
+        *(["restore", "URL", "copy"], ["restore", "log", "URL"], ["archive", "restore", "file:///a", "URL"]),
+    ],
+    ids=" ".join,
+)
+def test_verbs_that_need_the_files_say_so(served, arguments, tmp_path):
+    verb, *rest = arguments if "URL" in arguments else [*arguments, "URL"]
+    places = {"URL": served.url, "copy": tmp_path / "copy", "log": tmp_path}
+    line = served.cli.bad(exits.USAGE, verb, *(places.get(each, each) for each in rest))
     assert "needs the files" in line
     assert "Hint" in line
     assert list(tmp_path.iterdir()) == []

@@ -227,6 +227,9 @@ async def test_wrong_token_is_told_at_once_and_rights_are_kept(monkeypatch, tmp_
                 await reader.append(b"x")
             with pytest.raises(Denied):
                 await reader.truncate_before(1)
+            with pytest.raises(Denied, match="seal") as caught:
+                await reader.seal()
+            assert "admin" in caught.value.hint
         (tmp_path / "token").write_text(SECRET * 2)
         async with walsvc.open(place.wire.url, token_file=tmp_path / "token") as writer:
             assert (await writer.append(b"x")).lsn == 1
@@ -289,10 +292,16 @@ async def test_tls_verifies_the_server_and_shows_a_certificate(tmp_path):
             await walsvc.open(url, **client)
         with pytest.raises(Denied, match="certificate"):
             await walsvc.open(url, ca=files.ca, server_name="other.example", **client)
-        with pytest.raises(walsvc.Unreachable):
+        with pytest.raises(walsvc.Unreachable) as without:
             await walsvc.open(url, ca=files.ca)
-        with pytest.raises(walsvc.WalError):
+        assert "cert=" in without.value.hint
+        with pytest.raises(walsvc.Unreachable) as plain:
             await walsvc.open(url.replace("wals", "wal"), connect_seconds=5.0)
+        assert "wals://" in plain.value.hint
+    async with serving(tmp_path, host="127.0.0.1", port=0) as server:
+        with pytest.raises(walsvc.Unreachable) as encrypted:
+            await walsvc.open(server.addresses[0].replace("wal", "wals"), ca=files.ca)
+        assert "wal://" in encrypted.value.hint
 
 
 async def test_other_threads_loops_and_forked_children_are_refused():

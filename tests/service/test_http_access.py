@@ -32,7 +32,7 @@ async def test_a_token_is_asked_for_but_not_by_probes(tmp_path):
             assert (await get(session, path, headers={"Authorization": f"Bearer {TOKEN}"}))[0] == 200
             headers = {"Authorization": "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()}
             assert (await get(session, path, headers=headers))[0] == 200
-        for path in ("/livez", "/readyz"):
+        for path in ("/livez", "/healthz", "/readyz"):
             assert (await get(session, path))[0] == 200
 
 

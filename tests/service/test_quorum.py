@@ -16,6 +16,7 @@ from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Trunc
 from walsvc.log.replicated import Replicated
 from walsvc.service.frames import Ack, Error
 from walsvc.service.limits import Limits
+from walsvc.service.server import serve
 
 
 def replica_of(log: Any) -> Replicated:
@@ -181,7 +182,7 @@ async def test_server_stops_at_once_while_the_replica_is_down(tmp_path) -> None:
     async with serving(tmp_path) as server:
         log = await walsvc.open(server.addresses[0], timeout=20)
         replica = replica_of(server.logs[""])
-        replica.state = "down: no server answers"
+        replica.words = lambda: "down: no server answers"
         waiting = [log.append(b"x", mode=Quorum), log.append_batch([bytes(900)] * 300, mode=Quorum)]
         await until(lambda: server.logs[""].durable_lsn == 301)
         async with asyncio.timeout(5):
@@ -190,3 +191,34 @@ async def test_server_stops_at_once_while_the_replica_is_down(tmp_path) -> None:
             with pytest.raises(Closed, match="durable here"):
                 await each
         await log.close()
+
+
+async def test_server_that_stops_tells_who_waits_for_a_replica_that_is_stalled(tmp_path) -> None:
+    """Nobody has found out yet that it is down."""
+    async with serving(tmp_path) as server:
+        log = await walsvc.open(server.addresses[0], timeout=20)
+        replica_of(server.logs[""])
+        waiting = [log.append(b"x", mode=Quorum), log.append_batch([bytes(900)] * 300, mode=Quorum)]
+        await until(lambda: server.logs[""].durable_lsn == 301)
+        async with asyncio.timeout(5):
+            await server.stop(1)
+        for each in waiting:
+            with pytest.raises(Closed, match="durable here"):
+                await each
+        await log.close()
+
+
+async def test_log_that_outlives_its_server_waits_for_its_replica_again(tmp_path) -> None:
+    async with walsvc.open(tmp_path / "log") as own:
+        replica = replica_of(own)
+        async with serve(own, unix=tmp_path / "s") as server:
+            log = await walsvc.open(server.addresses[0])
+            replica.words = lambda: "down: no server answers"
+            waiting = log.append(b"x", mode=Quorum)
+            await until(lambda: own.durable_lsn == 1)
+        with pytest.raises(Closed, match="durable here"):
+            await waiting
+        await log.close()
+        later = own.append(b"y", mode=Quorum)
+        replica.advance(2)
+        assert (await later).lsn == 2

@@ -293,6 +293,19 @@ async def test_what_must_not_be_repeated_is_not():
         assert (await log.append(b"y")).lsn == 6
 
 
+async def test_seal_is_repeated_since_a_second_one_changes_nothing():
+    async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
+        await log.append(b"x")
+        place.wire.deaf = True
+        sealing = asyncio.create_task(log.seal())
+        await until(lambda: place.log.writer._metadata.sealed)
+        place.wire.deaf = False
+        place.wire.cut()
+        await sealing
+        with pytest.raises(Closed, match="sealed"):
+            await log.append(b"y")
+
+
 async def test_purge_is_not_repeated_since_it_would_reach_further():
     async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
         for _ in range(3):

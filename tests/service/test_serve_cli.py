@@ -227,6 +227,7 @@ def test_key_file_that_is_wrong_is_told_without_what_it_holds(tmp_path) -> None:
     for refused, code in (((BadOption, "chmod 600"), keys), ((PathError, "cannot be read"), tmp_path / "none")):
         with pytest.raises(refused[0], match=refused[1]) as caught:
             load_settings({**GOOD, "key_file": str(code)}, environment={})
+        assert "chmod" in str(caught.value) or "--key-file" in str(caught.value)
         assert secret not in str(caught.value)
     keys.chmod(0o600)
     keys.write_text(f"2026 {secret[:-4]}\n")
@@ -250,6 +251,7 @@ def test_password_in_the_replica_s_address_is_refused_and_not_repeated(tmp_path)
     [
         ([], 2, "directory of the log is not given"),
         (["--data", "d"], 2, "listen nowhere"),
+        (["--data", "nats://h1,h2,h3/s", "--unix", "s"], 2, "not a URL"),
         (["--data", "d", "--listen", "0.0.0.0:1"], 2, "no TLS and no token"),
         (["--data", "d", "--listen", "nonsense"], 2, "no address"),
         (["--data", "d", "--unix", "s", "--http", "0.0.0.0:1"], 2, "other machines"),
@@ -294,8 +296,9 @@ def test_config_file_that_is_wrong_is_refused(tmp_path, content, says) -> None:
     path.write_text(content)
     with pytest.raises(BadOption, match=says):
         load_settings(GOOD, config=str(path), environment={})
-    with pytest.raises(PathError, match="cannot be read"):
+    with pytest.raises(PathError, match="cannot be read") as caught:
         load_settings(GOOD, environment={"WALSVC_CONFIG": str(tmp_path / "none")})
+    assert "--config" in caught.value.hint
 
 
 def test_environment_knows_every_setting_and_its_type() -> None:

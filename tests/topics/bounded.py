@@ -45,11 +45,14 @@ async def live(path: str, until: float) -> tuple[int, int]:
     return max(most, held(path)), records
 
 
-def campaign(path: str, seconds: float, open_seconds: float = OPEN_SECONDS) -> tuple[int, int, int]:
-    """Run for a while; returns the most bytes held, the records written, and how often the log was opened."""
+def campaign(
+    path: str, seconds: float, open_seconds: float = OPEN_SECONDS, records_min: int = 0
+) -> tuple[int, int, int]:
+    """Run for a while, and until there are so many records; returns the most bytes held, the records written, and how often
+    the log was opened."""
     end, most, records, openings = time.monotonic() + seconds, 0, 0, 0
-    while time.monotonic() < end:
-        held_now, written = asyncio.run(live(path, min(end, time.monotonic() + open_seconds)))
+    while time.monotonic() < end or records < records_min:
+        held_now, written = asyncio.run(live(path, time.monotonic() + open_seconds))
         most, records, openings = max(most, held_now), records + written, openings + 1
     return most, records, openings
 

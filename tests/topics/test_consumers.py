@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import walsvc
-from walsvc import AtLeastOnce, BadOption, Closed, InUse, StrictlyOnce, Truncated
+from walsvc import AtLeastOnce, BadOption, Closed, InUse, StrictlyOnce, Truncated, WrongLoop
 
 
 async def fill(log, count: int, *, size: int = 10, topic: str = "orders") -> None:
@@ -180,6 +180,37 @@ async def test_async_for_ends_when_the_log_is_closed(open_log):
     assert await asyncio.wait_for(draining, 10) == 3
     with pytest.raises(Closed):
         await consumer.next()
+
+
+@pytest.mark.parametrize("of", ["topic", "log"])
+@pytest.mark.parametrize("call", ["next", "peek", "read_batch", "__anext__"])
+async def test_close_of_a_consumer_ends_the_waiting_for_records(open_log, of, call):
+    async with open_log() as log:
+        await fill(log, 3)
+        consumer = await (log if of == "log" else log.topic("orders")).consumer("c", start="next")
+        waiting = [asyncio.create_task(getattr(consumer, call)()) for _ in range(2)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await consumer.close()
+        done, _ = await asyncio.wait(waiting, timeout=10)
+        assert {type(each.exception()) for each in done} == {StopAsyncIteration if call == "__anext__" else Closed}
+        assert len(done) == 2
+        async with await (log if of == "log" else log.topic("orders")).consumer("c") as again:
+            await log.topic("orders").append(b"later")
+            assert (await again.next()).payload == b"later"
+
+
+async def test_consumer_cannot_be_closed_from_another_loop(open_log):
+    async with open_log() as log:
+        consumer = await log.topic("orders").consumer("c")
+
+        def elsewhere() -> None:
+            with pytest.raises(WrongLoop):
+                asyncio.run(consumer.close())
+
+        await asyncio.to_thread(elsewhere)
+        await consumer.close()
+        await asyncio.to_thread(elsewhere)
 
 
 async def test_waiting_consumer_hears_of_a_seal(open_sim):

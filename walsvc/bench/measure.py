@@ -22,9 +22,9 @@ import walsvc
 from walsvc.bench import machine
 from walsvc.config import WalConfig
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
+from walsvc.disk.paths import URL
 from walsvc.errors import BadOption
 from walsvc.model import Mode
-from walsvc.opening import URL
 
 if TYPE_CHECKING:
     from walsvc.api import Log

@@ -1,5 +1,5 @@
-"""`python -m walsvc.cli`, where the `walsvc` script is not installed."""
+"""`python -m walsvc.cli`, the same as `python -m walsvc`."""
 
-from walsvc.cli.main import main
+from walsvc.__main__ import main
 
 main()

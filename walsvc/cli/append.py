@@ -7,13 +7,21 @@ from typing import Annotated
 import typer
 
 from walsvc.cli import options, runner
+from walsvc.cli.purge import labels_of
 from walsvc.model import Mode
 
 
 def append(
     path: options.LogTarget,
     *,
-    file: Annotated[str | None, typer.Option("--file", "-f", help="Read this file instead of standard input.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", help="Read this file; -: standard input, as without.")
+    ] = None,
+    topic: Annotated[str | None, typer.Option(metavar="TOPIC", help="Append to this topic.")] = None,
+    type_: Annotated[int, typer.Option("--type", metavar="TYPE", min=0, max=0xFFFF, help="Type of the records.")] = 0,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label of every record; may be given repeatedly.")
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Each line must be JSON; it is stored as given. Blank lines are skipped.")
     ] = False,
@@ -33,6 +41,10 @@ def append(
     """
     if whole and (json or batch > 1):
         raise typer.BadParameter("--whole goes with neither --json nor --batch")
+    if batch > 1 and (type_ or label):
+        raise typer.BadParameter("the records of a batch have neither --type nor --label; leave --batch out")
+    attributes = labels_of(label or []) or None
+    source_file = None if file == "-" else file
     if options.is_url(path) and (segment_bytes is not None or disk is not options.Disk.AUTO):
         raise typer.BadParameter("--disk and --segment-bytes are the server's to set, where `walsvc serve` runs")
     wished = {"disk": disk.value, "segment_bytes": segment_bytes, "max_record_bytes": max_record_bytes}
@@ -45,16 +57,18 @@ def append(
 
         options_given = {name: value for name, value in wished.items() if value is not None}
         config = WalConfig.of(None, {**options.layout_of(path), **options_given, "keys": options.keys_of(key_file)})
-        if file is not None:
-            with open(file, "rb"):  # noqa: ASYNC230 - fails here, before a log is created for nothing
-                pass
+        if source_file is not None:
+            with options.naming("--file", "check the path; - is standard input"), open(source_file, "rb"):  # noqa: ASYNC230
+                pass  # fails here, before a log is created for nothing
         if whole:
-            lines = source.whole(file, config.max_record_bytes)
+            lines = source.whole(source_file, config.max_record_bytes)
         else:
-            lines = source.lines(file, config.max_record_bytes, must_be_json=json)
+            lines = source.lines(source_file, config.max_record_bytes, must_be_json=json)
         async with walsvc.open(
             path, **(options.keyed(key_file) if options.is_url(path) else {"config": config})
         ) as log:
-            return await Pump(log, mode=mode, batch=batch, quiet=quiet).run(lines)
+            into = log if topic is None else log.topic(topic)
+            pump = Pump(into, mode=mode, batch=batch, quiet=quiet, type=type_, attributes=attributes)
+            return await pump.run(lines)
 
     runner.run(verb)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from walsvc.cli import exits, options, output, runner
+from walsvc.cli import exits, options, output, runner, wanted
 
 if TYPE_CHECKING:
     from walsvc.engines.archive import OnProgress
@@ -23,7 +23,7 @@ Url = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="s3://bucket/prefix, gs://..., az://... or file:///directory; credentials as for the store's own tools "
+        help="s3://bucket/prefix, gs://..., az://..., file:///directory or a directory; credentials as for the store's own tools "
         "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, ...).",
         show_default=False,
     ),
@@ -40,22 +40,16 @@ def _only_verbs_below() -> None:
 def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """Store every sealed segment of the log that is not stored yet.
 
-    Where no other process writes the log, a hold named "archive" keeps from then on what is not archived. Beside a writer it
-    only reads: let `walsvc serve` archive, or hold the records yourself, if retention might drop them first.
+    Where no other process writes the log, a hold named "archive" keeps from then on what is not archived. Beside a writer, and
+    where the keys of an encrypted log are not given, it only reads: let `walsvc serve` archive, or hold the records yourself,
+    if retention might drop them first.
     """
 
     async def verb() -> int:
-        import walsvc
         from walsvc.engines.archive import Archive
-        from walsvc.errors import Locked
 
         place = Archive.at(url)
-        try:
-            log = await walsvc.open(path, **await options.existing(path, key_file=key_file))
-        except Locked:
-            output.note("another process writes the log: archiving beside it, without a hold")
-            log = await walsvc.open(path, read_only=True, **options.keyed(key_file))
-        async with log:
+        async with to_archive(path, key_file) as log:
             with progress("archiving") as step:
                 added = await place.push(log, step)
         stored = sum(entry.bytes for entry in added)
@@ -63,8 +57,11 @@ def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_f
             listed = [
                 {"first_lsn": entry.first_lsn, "next_lsn": entry.next_lsn, "bytes": entry.bytes} for entry in added
             ]
-            output.emit_json({"log": place.log_id, "segments": listed, "bytes": stored})
-        elif added:
+            output.emit_json({"log": place.log_id, "segments": listed, "bytes": stored, "mended": place.mended})
+            return exits.OK
+        if place.mended:
+            output.echo(f"{place.mended} lost objects stored again: {url}")
+        if added:
             held = f"LSN {added[0].first_lsn} to {added[-1].next_lsn - 1}"
             output.echo(f"{held}, {len(added)} segments, {output.size(stored)} stored: {url}")
         else:
@@ -85,9 +82,14 @@ def ls(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
 
         place = Archive.at(url, log_id=log_id)
         ids = [log_id] if log_id is not None else await place.logs()
-        rows = []
+        rows, wrong = [], []
         for each in ids:
-            for entry in await Archive.at(url, log_id=each).entries():
+            one = Archive.at(url, log_id=each)
+            manifest = await one.manifest()
+            if not manifest.entries and not await one.digests():
+                raise await one.absent()
+            wrong += manifest.wrong
+            for entry in manifest.entries:
                 if as_json:
                     output.emit_json(
                         {
@@ -104,14 +106,18 @@ def ls(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
                 rows.append((each, entry.sequence, entry.first_lsn, entry.next_lsn - 1, output.size(entry.bytes), last))
         if not as_json:
             output.table(("log", "number", "first LSN", "last LSN", "size", "last written"), rows)
-        return exits.OK
+        return max([exits.OK, *map(runner.report, wrong)])
 
     runner.run(verb, only_reads=True)
 
 
 @archive.command()
 def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
-    """Fetch every object and compare it with what was stored. Ends with the code for corruption where one is wrong or missing."""
+    """Fetch every object and compare it with what was stored.
+
+    Ends with 3 where one is wrong or missing. Objects that no entry names may be harmless (an upload is under way, or was cut
+    off), or the last entries are lost: where that is all, it ends with 1.
+    """
 
     async def verb() -> int:
         import dataclasses
@@ -122,14 +128,17 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
         place = Archive.at(url, log_id=log_id)
         with progress("verifying") as step:
             found = await verify(place, step)
-        entries = place.known
+        entries, wrong = place.known, sum(each.fatal for each in found)
         if as_json:
             output.emit_json({"segments": len(entries), "findings": [dataclasses.asdict(each) for each in found]})
         else:
             for finding in found:
-                output.echo(f"{finding.kind}: LSN {finding.lsn}, offset {finding.offset}: {finding.message}")
-            output.echo(f"{len(entries)} segments, {len(found)} objects wrong or missing: {url}")
-        return exits.CORRUPTION if found else exits.OK
+                where = "" if finding.lsn is None else f"LSN {finding.lsn}, offset {finding.offset}: "
+                output.echo(f"{finding.kind}: {where}{finding.message}")
+            output.echo(f"{len(entries)} segments, {wrong} objects wrong or missing: {url}")
+        if wrong:
+            return exits.CORRUPTION
+        return exits.OTHER if found else exits.OK
 
     runner.run(verb, only_reads=True)
 
@@ -138,13 +147,21 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
 def restore(  # noqa: PLR0917 - typer calls it by name
     url: Url,
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="A directory that does not exist yet.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A directory that does not exist yet.",
+            show_default=False,
+            callback=options.directory_only,
+        ),
     ],
     lsn: Annotated[int | None, typer.Option("--lsn", help="End with the group that holds this LSN.", min=1)] = None,
     until: Annotated[
         str | None,
         typer.Option(
-            "--until", help="End before the first group written later, for example 2026-01-31T12:00:00+01:00."
+            "--until",
+            metavar="TIME",
+            help="End before the first group written later, ISO 8601; UTC if it names no zone.",
         ),
     ] = None,
     log_id: LogId = None,
@@ -154,14 +171,7 @@ def restore(  # noqa: PLR0917 - typer calls it by name
 
     PATH must not exist, or be an empty directory. Whole groups are restored, the unit in which the log was written.
     """
-    from datetime import datetime
-
-    try:
-        moment = None if until is None else datetime.fromisoformat(until)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{until!r} is no time as in ISO 8601, for example 2026-01-31T12:00:00+01:00"
-        ) from None
+    moment = None if until is None else wanted.moment_of("--until", until)
 
     async def verb() -> int:
         from walsvc.engines.archive import Archive
@@ -173,6 +183,30 @@ def restore(  # noqa: PLR0917 - typer calls it by name
         return exits.OK
 
     runner.run(verb)
+
+
+@contextlib.asynccontextmanager
+async def to_archive(path: str, key_file: str | None) -> AsyncIterator[Any]:
+    """The log, open for writing so that it takes the hold; for reading where another process writes it, and from outside
+    where its keys were not given."""
+    import walsvc
+    from walsvc.engines.sealed import from_outside
+    from walsvc.errors import Locked, MissingKey
+
+    try:
+        log = await walsvc.open(path, **await options.existing(path, key_file=key_file))
+    except Locked:
+        output.note("another process writes the log: archiving beside it, without a hold")
+        log = await walsvc.open(path, read_only=True, **options.keyed(key_file))
+    except MissingKey:
+        if key_file is not None:
+            raise
+        output.complain("no keys: archiving the encrypted segments as they are, without a hold")
+        async with from_outside(path) as outside:
+            yield outside
+        return
+    async with log:
+        yield log
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ def cat(
     since: wanted.Since = None,
     until: wanted.Until = None,
     form: options.FormatName = options.Format.RAW,
+    as_json: options.JsonFormat = False,
     key_file: options.KeyFile = None,
 ) -> None:
     """Print the records.
@@ -27,6 +28,8 @@ def cat(
     One line each, up to what is durable. Works beside a program that is writing the log.
     """
     chosen = wanted.wanted_of(topic, types, where, since, until)
+
+    form = options.Format.JSON if as_json else form
 
     async def verb() -> int:
         import walsvc

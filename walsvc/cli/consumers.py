@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from walsvc.api import Log
 
 consumers = typer.Typer(
-    help="List, move and delete durable consumers, and see who holds records back.",
+    help="List, move and delete durable consumers, see who holds records back, and release holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,9 +23,10 @@ TopicName = Annotated[str | None, typer.Option("--topic", help="Its topic. Defau
 
 @consumers.callback()
 def _only_verbs_below() -> None:
-    """List, move and delete durable consumers, and see who holds records back."""
+    """List, move and delete durable consumers, see who holds records back, and release holds."""
 
 
+@consumers.command("list", hidden=True)
 @consumers.command()
 def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the consumers with their positions and lag, and the holders.
@@ -95,6 +96,38 @@ def rm(
         await of(log, topic).delete_consumer(name)
 
     change(path, name, topic, delete, as_json=as_json, key_file=key_file)
+
+
+@consumers.command()
+def release(
+    path: options.LogTarget,
+    holder: Annotated[str, typer.Argument(metavar="HOLDER", help="As `ls` lists it.", show_default=False)],
+    *,
+    as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Give up a hold, so that its records can be dropped.
+
+    Whoever set it may rely on it: an archive or a replica sets it again, and misses what was dropped meanwhile. Needs the log
+    for itself: while another process writes it, this ends with "locked".
+    """
+
+    async def verb() -> int:
+        import walsvc
+        from walsvc.errors import BadOption
+
+        async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
+            held = log.holds().get(holder)
+            if held is None:
+                raise BadOption(f"nobody called {holder!r} holds anything", path=path, hint="walsvc consumers ls PATH")
+            await log.release(holder)
+        if as_json:
+            output.emit_json({"name": holder, "released": held})
+        else:
+            output.echo(f"{holder} holds nothing any more; it held the records from LSN {held} on")
+        return exits.OK
+
+    runner.run(verb)
 
 
 def of(log: Log, topic: str | None) -> Log:

@@ -42,7 +42,7 @@ MEANING: dict[int, str] = {
     KEY: "key: the log is encrypted, and the key was not given or is another one",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
-    TERMINATED: "ended by SIGTERM (append)",
+    TERMINATED: "ended by SIGTERM",
 }
 
 # First match wins, so subclasses stand before their bases.

@@ -9,7 +9,11 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from walsvc.errors import WalError
     from walsvc.format.group import GroupHeader
+    from walsvc.keyring import Keys
     from walsvc.log.inspect import Survey, Walk
 
 SEGMENT_COLUMNS = ("segment", "state", "first LSN", "last LSN", "records", "groups", "used", "of", "written until")
@@ -32,29 +36,65 @@ def inspect(
         from walsvc.log.inspect import survey
 
         seen: list[GroupHeader] = []
-        found = await survey(path, seen.append if groups else None, options.keys_or_blind(key_file))
+        keys = options.keys_or_blind(key_file)
+        found = await survey(path, seen.append if groups else None, keys)
+        errors = await damage_of(path, found, keys)
         writer = machine.lock_holder(path)
         if as_json:
-            told = as_dict(found, writer)
+            told = as_dict(found, errors, writer)
             if groups:
                 told["groups"] = [group_as_dict(each) for each in seen]
             output.emit_json(told)
         else:
-            show(found, writer)
+            show(found, errors, writer)
             if groups:
                 output.echo()
                 output.table(GROUP_COLUMNS, [group_row(each) for each in seen])
-        for each in found.segments:
-            if each.error is not None:
-                return runner.report(each.error)
-        return exits.OK
+        return runner.report(min(errors, key=exits.code_of)) if errors else exits.OK
 
     runner.run(verb, only_reads=True)
 
 
-def state_of(walked: Walk, *, newest: bool) -> str:
+async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
+    """What is wrong with the log. Where the files do not simply follow each other, `verify` judges: it knows what a crash may
+    leave, what opening makes up for, and what a writer does meanwhile."""
+    from walsvc.bench import machine
+    from walsvc.log.repair import longest_beginning
+    from walsvc.log.verify import verify
+
+    newest = found.segments[-1]
+    _, reasons = longest_beginning(found.segments)
+    first_missing = newest.header is not None and 0 < newest.truncated < first_lsn_of(found.segments[0])
+    if reasons or first_missing or newest.sealed:
+        return (await verify(path, keys=keys, holder=lambda: machine.lock_holder(path))).errors
+    return ()
+
+
+def first_lsn_of(walked: Walk) -> int:
+    """What its name says."""
+    from walsvc.format.segment import parse_name
+
+    return parse_name(walked.name, ".wal") or 0
+
+
+def error_of(walked: Walk, errors: Sequence[WalError]) -> WalError | None:
+    """What is wrong inside a segment; that another one is missing is not its fault."""
+    if walked.error is not None or walked.sealed:
+        return walked.error
+    return next((each for each in errors if each.segment == first_lsn_of(walked) and each.offset), None)
+
+
+def missing_behind(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> str | None:
+    """Name of the file that a sealed segment names and that is not there; None: it is there, or may be."""
+    from walsvc.format.segment import segment_name
+
+    there = following is not None and first_lsn_of(following) <= walked.next_lsn
+    return segment_name(walked.next_lsn) if errors and walked.sealed and not there else None
+
+
+def state_of(walked: Walk, errors: Sequence[WalError], *, newest: bool) -> str:
     """In one word: damaged, sealed, active (the newest), or unsealed (a crash interrupted the change of segments)."""
-    if walked.error is not None:
+    if error_of(walked, errors) is not None:
         return "damaged"
     if walked.sealed:
         return "sealed"
@@ -76,7 +116,7 @@ def with_following(segments: list[Walk]) -> list[tuple[Walk, Walk | None]]:
     return list(zip(segments, [*segments[1:], None], strict=True))
 
 
-def show(found: Survey, writer: int | None) -> None:
+def show(found: Survey, errors: Sequence[WalError], writer: int | None) -> None:
     """Print the segments for people."""
     from walsvc.format.double_write import DOUBLE_WRITE_NAME
     from walsvc.format.segment import segment_name
@@ -87,7 +127,7 @@ def show(found: Survey, writer: int | None) -> None:
         rows.append(
             (
                 walked.name,
-                state_of(walked, newest=following is None),
+                state_of(walked, errors, newest=following is None),
                 None if header is None else header.first_lsn,
                 last_lsn(walked, following),
                 walked.records,
@@ -97,12 +137,14 @@ def show(found: Survey, writer: int | None) -> None:
                 output.timestamp(walked.last_timestamp_ns) if walked.groups else None,
             )
         )
+        if (missing := missing_behind(walked, following, errors)) is not None:
+            rows.append((missing, "missing", walked.next_lsn, *[None] * 6))
     rows += [
         (each.name, "spare", None, None, None, None, None, output.size(each.file_bytes), None) for each in found.spares
     ]
     output.table(SEGMENT_COLUMNS, rows)
-    newest = found.segments[-1] if found.segments else None
-    if newest is not None and newest.header is not None:
+    newest = found.segments[-1]
+    if newest.header is not None:
         first, end = first_visible(found), newest.next_lsn
         held = f"LSN {first} to {end - 1}" if end > first else f"no records, the next LSN is {end}"
         how = "closed in order" if newest.closed else "not closed in order"
@@ -120,28 +162,33 @@ def first_visible(found: Survey) -> int:
     return found.segments[-1].truncated or lowest
 
 
-def as_dict(found: Survey, writer: int | None) -> dict[str, Any]:
+def as_dict(found: Survey, errors: Sequence[WalError], writer: int | None) -> dict[str, Any]:
     """Everything that `show` prints, and more, for JSON."""
-    newest = found.segments[-1] if found.segments else None
-    known = newest is not None and newest.header is not None
+    newest = found.segments[-1]
+    followed = with_following(found.segments)
+    slots = (
+        None if found.slots is None else [{**each._asdict(), "log_id": f"{each.log_id:016x}"} for each in found.slots]
+    )
     return {
-        "log_id": f"{newest.header.log_id:016x}" if newest is not None and newest.header is not None else None,
-        "first_lsn": first_visible(found) if known else None,
-        "next_lsn": newest.next_lsn if known and newest is not None else None,
-        "closed": newest is not None and newest.closed,
+        "log_id": None if newest.header is None else f"{newest.header.log_id:016x}",
+        "first_lsn": None if newest.header is None else first_visible(found),
+        "next_lsn": None if newest.header is None else newest.next_lsn,
+        "closed": newest.closed,
         "writer_pid": writer,
-        "segments": [segment_as_dict(*each) for each in with_following(found.segments)],
-        "double_write": None if found.slots is None else [each._asdict() for each in found.slots],
+        "segments": [segment_as_dict(*each, errors) for each in followed],
+        "missing": [name for each in followed if (name := missing_behind(*each, errors)) is not None],
+        "errors": [str(each) for each in errors],
+        "double_write": slots,
         "spares": [{"name": each.name, "file_bytes": each.file_bytes} for each in found.spares],
     }
 
 
-def segment_as_dict(walked: Walk, following: Walk | None) -> dict[str, Any]:
+def segment_as_dict(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> dict[str, Any]:
     """One segment for JSON."""
-    header = walked.header
+    header, error = walked.header, error_of(walked, errors)
     return {
         "name": walked.name,
-        "state": state_of(walked, newest=following is None),
+        "state": state_of(walked, errors, newest=following is None),
         "first_lsn": None if header is None else header.first_lsn,
         "last_lsn": last_lsn(walked, following),
         "records": walked.records,
@@ -156,7 +203,7 @@ def segment_as_dict(walked: Walk, following: Walk | None) -> dict[str, Any]:
         "created": None if header is None else output.timestamp(header.created_ns),
         "successor": walked.successor,
         "key_id": None if header is None else header.key_id.decode("utf-8", "replace") or None,
-        "error": None if walked.error is None else str(walked.error),
+        "error": None if error is None else str(error),
     }
 
 

@@ -6,12 +6,13 @@ at the head of a verb's file (a test looks at sys.modules). Help is therefore pl
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from walsvc.cli import exits, output, runner
+from walsvc.cli import exits, interrupt, output, runner
 from walsvc.cli.append import append
 from walsvc.cli.archive import archive
 from walsvc.cli.backup import backup
@@ -88,6 +89,7 @@ app.add_typer(consumers, name="consumers")
 
 def main() -> None:
     """Run the command line on sys.argv and exit with a code of walsvc.cli.exits."""
+    interrupt.replace(signal.default_int_handler, interrupt.end)
     output.open_closed_streams()
     stdout = sys.stdout
     try:
@@ -99,7 +101,7 @@ def main() -> None:
             if leaving.code not in (None, exits.OK):
                 raise
         # The last lines may still be in the buffer: here a reader that is gone can be answered, at the very end not.
-        stdout.flush()
+        output.flush()
     except BrokenPipeError:
         output.abandon_stdout()
         sys.exit(exits.BROKEN_PIPE)

@@ -23,11 +23,13 @@ def migrate(
     """Bring a log of an older format version up to the present one.
 
     Says what it would do, and changes nothing, unless --apply is given. Copy the log first: older versions of walsvc do not
-    read it afterwards. Killed at any moment, nothing is lost; run it again to go on. Needs the log for itself.
+    read it afterwards. Killed at any moment, nothing is lost; run it again to go on. With --apply it needs the log for
+    itself.
     """
 
     async def verb() -> int:
         import walsvc
+        from walsvc.bench import machine
 
         done = await walsvc.migrate(path, dry_run=not apply, keys=options.keys_of(key_file))
         if as_json:
@@ -36,6 +38,8 @@ def migrate(
             output.emit_json(dataclasses.asdict(done))
         else:
             show(done)
+            if not apply and (writer := machine.lock_holder(path)) is not None:
+                output.echo(f"process {writer} has it open for writing: this is how it looks at this moment")
         return exits.OK
 
     runner.run(verb)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,6 +76,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FormatName = Annotated[
     Format, typer.Option("--format", help="raw: payload and newline; json: one object per line; hex: payload in hex.")
 ]
+JsonFormat = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 KeyFile = Annotated[
     str | None,
     typer.Option(
@@ -127,7 +130,23 @@ def keys_of(key_file: str | None) -> KeyRing | None:
     """The keys in a key file; None: no file was named."""
     from walsvc.keyring import KeyRing
 
-    return None if key_file is None else KeyRing.from_file(key_file)
+    if key_file is None:
+        return None
+    with naming("--key-file", "check the option, or the environment variable WALSVC_KEY_FILE"):
+        return KeyRing.from_file(key_file)
+
+
+@contextmanager
+def naming(option: str, hint: str) -> Iterator[None]:
+    """What the operating system says of the file that an option names, as a PathError that names the option."""
+    try:
+        yield
+    except OSError as error:
+        from walsvc.errors import PathError
+
+        raise PathError(
+            f"{option}: {error.strerror or error}", errno=error.errno, path=error.filename, hint=hint
+        ) from None
 
 
 def keyed(key_file: str | None) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +15,21 @@ if TYPE_CHECKING:
     from walsvc.log.backup import Copied
 
 FLUSH_BYTES = 64 * 1024  # as many as a pipe holds by default: more would wait in the kernel anyway
+
+
+class OutputLost(OSError):
+    """Standard output takes no more: it is full, say. The log has nothing to do with it."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around every write to standard output. A reader that went away stays a BrokenPipeError, anything else is OutputLost."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(error.errno, f"cannot write to standard output: {error.strerror or error}") from error
 
 
 class Lines:
@@ -39,14 +56,23 @@ class Lines:
             data = bytes(self._buffer)
             self._buffer.clear()  # before the write: after a failure the same bytes must not go out a second time
             rest = memoryview(data)
-            while rest:  # an unbuffered standard output (python -u) may take less than all
-                rest = rest[self._out.write(rest) :]
-        self._out.flush()
+            with writing():
+                while rest:  # an unbuffered standard output (python -u) may take less than all
+                    rest = rest[self._out.write(rest) :]
+        with writing():
+            self._out.flush()
 
 
 def echo(line: str = "") -> None:
     """One line of text to standard output."""
-    sys.stdout.write(line + "\n")
+    with writing():
+        sys.stdout.write(line + "\n")
+
+
+def flush() -> None:
+    """Hand to the kernel what `echo` has gathered."""
+    with writing():
+        sys.stdout.flush()
 
 
 def emit_json(value: object) -> None:
@@ -76,6 +102,22 @@ def base64_of(data: bytes) -> dict[str, str]:
     import base64
 
     return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def plain(value: object) -> object:
+    """`value` with what JSON has: bytes as {"base64": ...}, keys as text, NaN and infinities as text, times as ISO 8601."""
+    if isinstance(value, dict):
+        names = (key.decode("utf-8", "replace") if isinstance(key, bytes) else key for key in value)
+        return {name: plain(each) for name, each in zip(names, value.values(), strict=True)}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, bytes):
+        return base64_of(value)
+    return str(value.to_datetime().isoformat() if hasattr(value, "to_datetime") else value)  # msgpack's own types
 
 
 def _json_default(value: object) -> object:

@@ -34,7 +34,7 @@ def _json(record: Record) -> bytes:
             "timestamp": output.timestamp(record.timestamp_ns),
             "type": record.type,
             "topic": record.topic,
-            "attributes": dict(record.attributes),
+            "attributes": output.plain(dict(record.attributes)),
             "payload": output.text_or_base64(record.payload),
         }
     )

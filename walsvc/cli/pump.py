@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from walsvc.api import Log
     from walsvc.model import Mode
+    from walsvc.topics.topic import Topic
 
 # What may be under way at once. Enough to fill several groups while one is being synced; little beside the log's own cap.
 WINDOW_RECORDS = 8192
@@ -30,8 +31,18 @@ class Pump:
     unless standard output is gone.
     """
 
-    def __init__(self, log: Log, *, mode: Mode, batch: int, quiet: bool) -> None:
+    def __init__(
+        self,
+        log: Log | Topic,
+        *,
+        mode: Mode,
+        batch: int,
+        quiet: bool,
+        type: int = 0,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
         self._log = log
+        self._append = functools.partial(log.append, mode=mode, type=type, attributes=attributes)
         self._mode = mode
         self._batch = batch
         self._lines = None if quiet else output.Lines()
@@ -98,10 +109,7 @@ class Pump:
             await self._room
         size = sum(map(len, lines))
         future: asyncio.Future[Any]
-        if self._batch == 1:
-            future = self._log.append(lines[0], mode=self._mode)
-        else:
-            future = self._log.append_batch(lines, mode=self._mode)
+        future = self._append(lines[0]) if self._batch == 1 else self._log.append_batch(lines, mode=self._mode)
         self._records += len(lines)
         self._bytes += size
         future.add_done_callback(functools.partial(self._done, len(lines), size))

@@ -9,6 +9,7 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
+    from walsvc.keyring import KeyRing
     from walsvc.log.repair import Plan
 
 
@@ -26,45 +27,67 @@ def repair(
     files to PATH.before-repair-TIME. A torn tail needs no repair: opening the log drops it.
 
     Ends with 0 when nothing is to be repaired or the repair is done, with 3 when something is to be repaired, or when not
-    even the first segment can be kept. Needs the log for itself.
+    even the first segment can be kept. With --apply it needs the log for itself.
     """
 
     async def verb() -> int:
-        import asyncio
         import dataclasses
 
-        import walsvc
-        from walsvc.disk.choose import open_disk
+        from walsvc.bench import machine
         from walsvc.log.inspect import reading
-        from walsvc.log.repair import apply_repair, copy_aside, plan_repair
+        from walsvc.log.repair import look_at, refuse_strangers
 
         keys = options.keys_of(key_file)
-        async with reading(path):  # says that there is no log, before anything is created
-            pass
-        config = walsvc.WalConfig()
-        disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
-        try:
-            plan = await plan_repair(disk, keys)
-            copy = None
-            if plan.reasons and apply:
-                copy = await copy_aside(disk.path)
-                await apply_repair(disk, plan, config.segment_bytes, keys)
-        finally:
-            await disk.close()
+        async with reading(path) as disk:
+            await refuse_strangers(disk)
+            if not apply:
+                plan, copy = await look_at(disk, keys), None
+        if apply:
+            plan, copy = await repaired(path, keys)
+        writer = None if apply else machine.lock_holder(path)
         if as_json:
-            output.emit_json({**dataclasses.asdict(plan), "applied": copy is not None, "copy": copy})
+            told = {**dataclasses.asdict(plan), "applied": copy is not None, "copy": copy, "writer_pid": writer}
+            output.emit_json(told)
         else:
-            show(plan, copy)
+            show(plan, copy, writer)
         return exits.CORRUPTION if plan.reasons and copy is None else exits.OK
 
     runner.run(verb)
 
 
-def show(plan: Plan, copy: str | None) -> None:
+async def repaired(path: str, keys: KeyRing | None) -> tuple[Plan, str | None]:
+    """Lock the log, plan, copy everything aside and carry the plan out; the copy is None where nothing was to be done."""
+    import asyncio
+
+    from walsvc.config import WalConfig
+    from walsvc.disk.choose import open_disk
+    from walsvc.log.repair import apply_repair, copy_aside, plan_repair
+
+    config = WalConfig()
+    disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
+    try:
+        plan = await plan_repair(disk, keys)
+        if not plan.reasons:
+            return plan, None
+        copy = await copy_aside(disk.path)
+        await apply_repair(disk, plan, config.segment_bytes, keys)
+        return plan, copy
+    finally:
+        await disk.close()
+
+
+def show(plan: Plan, copy: str | None, writer: int | None) -> None:
     """Print a plan for people."""
-    if not plan.reasons:
+    if plan.reasons:
+        explain(plan, copy)
+    else:
         output.echo("nothing to repair")
-        return
+    if writer is not None:
+        output.echo(f"process {writer} has it open for writing: this is how it looks at this moment")
+
+
+def explain(plan: Plan, copy: str | None) -> None:
+    """What is wrong, what stays and what goes."""
     for reason in plan.reasons:
         output.echo(f"damaged: {reason}")
     kept = f"LSN {plan.keep_from} to {plan.keep_to}" if plan.keep_to >= plan.keep_from else "no records"
@@ -72,6 +95,8 @@ def show(plan: Plan, copy: str | None) -> None:
     output.echo(f"{would}kept:   {kept}, in {len(plan.keep)} segments")
     if plan.lost_to > plan.keep_to:
         output.echo(f"{would}lost:   LSN {plan.keep_to + 1} to {plan.lost_to} at least; {len(plan.drop)} files go")
+    elif plan.grow:
+        output.echo(f"{would}lost:   what stood in the end of a file that was cut, if anything did")
     if copy:
         output.echo(f"all files as they were: {copy}")
     else:

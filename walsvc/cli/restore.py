@@ -33,11 +33,15 @@ def restore(
     PATH must not exist, or be an empty directory. A replica is not changed, and gives all that it has.
     """
 
+    replica = src.startswith("nats://")
+    if not replica:
+        options.directory_only(src)
+
     async def verb() -> int:
         from walsvc.cli.archive import progress
         from walsvc.log.backup import copy_log
 
-        if src.startswith("nats://"):
+        if replica:
             from walsvc.engines.replication_restore import restore_replica
 
             with progress("restoring") as step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from walsvc.cli import exits, output
+from walsvc.cli import exits, hints, interrupt, output
 from walsvc.errors import WalError
 
 if TYPE_CHECKING:
@@ -22,23 +21,23 @@ LOOPS = ("auto", "asyncio", "uvloop")
 def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", only_reads: bool = False) -> NoReturn:
     """Run `verb()` on an event loop to its end and leave with the exit code that it returns.
 
-    Errors become one line on standard error and the code of their class (walsvc.cli.exits). Ctrl-C ends with 130, a
-    reader that went away with 141; both say nothing.
+    Errors become one line on standard error and the code of their class (walsvc.cli.exits). Ctrl-C ends with 130, SIGTERM
+    with 143, a reader that went away with 141; all three say nothing.
 
     Args:
         verb: makes the coroutine.
         loop: name of the event loop, see loop_factory.
-        only_reads: Ctrl-C ends the process at once, also inside a write to a pipe that nobody empties. Otherwise it
-            cancels the verb, whose `async with` and `finally` then tidy up.
+        only_reads: Ctrl-C and SIGTERM end the process at once, also inside a write to a pipe that nobody empties. Otherwise
+            they cancel the verb, whose `async with` and `finally` then tidy up; a second one ends the process.
     """
     import asyncio
 
-    if only_reads:
-        signal.signal(signal.SIGINT, _interrupt)  # asyncio.Runner leaves alone what is not the default handler
-    try:
-        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-            code = runner.run(verb())
-        sys.stdout.flush()
+    factory = loop_factory(loop)
+    tidies = not only_reads and interrupt.replace(interrupt.end, signal.default_int_handler)
+    try:  # asyncio.Runner takes the default handler's place, and no other's
+        with asyncio.Runner(loop_factory=factory) as runner:
+            code = runner.run(verb() if only_reads else until_terminated(verb()))
+        output.flush()
     except KeyboardInterrupt:
         output.abandon_stdout()
         code = exits.INTERRUPTED
@@ -47,21 +46,40 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
         code = exits.BROKEN_PIPE
     except (WalError, OSError) as error:
         code = report(error)
+    if tidies:
+        interrupt.replace(signal.default_int_handler, interrupt.end)
     raise typer.Exit(code)
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """Leave at once. An exception from a signal handler can be lost in a callback or a destructor; there is nothing to tidy
-    but the cursor, which a progress display may have hidden."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")
-        sys.stderr.flush()
-    os._exit(exits.INTERRUPTED)
+async def until_terminated(verb: Coroutine[Any, Any, int]) -> int:
+    """Run `verb`, which SIGTERM cancels as Ctrl-C does, unless it has its own way to end; a second SIGTERM kills."""
+    import asyncio
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    asked = False
+
+    def end() -> None:
+        nonlocal asked
+        asked = True
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        return await verb
+    except asyncio.CancelledError:
+        if not asked:
+            raise
+        return exits.TERMINATED
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 def report(error: WalError | OSError) -> int:
-    """Say `error` in one line on standard error; returns its exit code."""
+    """Say `error` in one line on standard error, with what to do about it on the command line; returns its exit code."""
     if isinstance(error, WalError):
+        error.hint = error.hint and hints.on_the_command_line(error.hint)
         output.complain(f"walsvc: {error}")
     else:
         where = f" [{error.filename}]" if error.filename else ""
@@ -70,7 +88,7 @@ def report(error: WalError | OSError) -> int:
         sys.stdout.flush()
     except OSError:  # perhaps the very error
         output.abandon_stdout()
-    return exits.code_of(error)
+    return exits.OTHER if isinstance(error, output.OutputLost) else exits.code_of(error)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import aiofiles
 
@@ -64,13 +65,18 @@ def _problem(line: bytes, number: int, bytes_max: int, *, must_be_json: bool) ->
         )
     if must_be_json and line.strip():
         try:
-            json.loads(line)
+            json.loads(line.decode(), parse_constant=_refuse, parse_int=str)  # an integer may be of any length
         except (ValueError, RecursionError) as error:
             return BadPayload(
                 f"line {number} of the input is not JSON: {error}",
                 hint="the lines before it were appended; without --json any line is taken",
             )
     return None
+
+
+def _refuse(constant: str) -> NoReturn:
+    """NaN, Infinity and -Infinity, which Python takes for JSON."""
+    raise ValueError(f"{constant} is no JSON value")
 
 
 async def _split(path: str | None, bytes_max: int) -> AsyncIterator[list[bytes]]:

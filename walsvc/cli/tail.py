@@ -24,6 +24,7 @@ def tail(
     where: wanted.Where = None,
     since: wanted.Since = None,
     form: options.FormatName = options.Format.RAW,
+    as_json: options.JsonFormat = False,
     key_file: options.KeyFile = None,
 ) -> None:
     """Print the last records; follow with -f.
@@ -31,6 +32,8 @@ def tail(
     Works beside a program that is writing the log; only durable records are shown.
     """
     chosen = wanted.wanted_of(topic, types, where, since)
+
+    form = options.Format.JSON if as_json else form
 
     async def verb() -> int:
         import walsvc

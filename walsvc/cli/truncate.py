@@ -13,6 +13,9 @@ def truncate(
     path: options.LogTarget,
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also drop what somebody holds (walsvc consumers ls).")
+    ] = False,
     *,
     disk: options.DiskName = options.Disk.AUTO,
     as_json: options.AsJson = False,
@@ -25,6 +28,8 @@ def truncate(
     """
     if (before is None) == (after is None):
         raise typer.BadParameter("give either --before LSN or --after LSN")
+    if force and before is None:
+        raise typer.BadParameter("--force goes with --before; nothing holds back --after")
 
     async def verb() -> int:
         import walsvc
@@ -32,7 +37,7 @@ def truncate(
         async with walsvc.open(path, **await options.existing(path, disk, key_file)) as log:
             was = log.next_lsn - log.first_lsn
             if before is not None:
-                await log.truncate_before(before)
+                await log.truncate_before(before, force=force)
             elif after is not None:
                 await log.truncate_after(after)
             first, end = log.first_lsn, log.next_lsn

@@ -22,21 +22,23 @@ def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
     Every CRC, the chain of groups, the sequence of segments, the end. Changes nothing.
 
     A torn tail and an unclean close are told but are no errors: nothing acknowledged is concerned. Damage to acknowledged
-    data ends with 3, a format that this version does not know with 6. Works beside a program that is writing the log.
+    data ends with 3, a format that this version does not know with 6. Works beside a program that is writing the log; what
+    that is just writing is no finding.
     """
 
     async def verb() -> int:
-        from walsvc.bench import machine
+        from functools import partial
+
+        from walsvc.bench.machine import lock_holder
         from walsvc.log.verify import verify as check
 
         keys = options.keys_or_blind(key_file)
         with progress() as show_walk:
-            verdict = await check(path, show_walk, keys)
-        writer = machine.lock_holder(path)
+            verdict = await check(path, show_walk, keys, partial(lock_holder, path))
         if as_json:
-            output.emit_json(as_dict(verdict, writer))
+            output.emit_json(as_dict(verdict))
         else:
-            show(verdict, writer)
+            show(verdict)
         if not verdict.errors:
             return exits.OK
         # Damage first: who restores a backup for it also gets rid of the rest.
@@ -67,7 +69,7 @@ def progress() -> Iterator[Callable[[Walk], None] | None]:
         yield show_walk
 
 
-def show(verdict: Verdict, writer: int | None) -> None:
+def show(verdict: Verdict) -> None:
     """Print the verdict for people."""
     if verdict.findings:
         output.table(COLUMNS, [row(each) for each in verdict.findings])
@@ -87,8 +89,8 @@ def show(verdict: Verdict, writer: int | None) -> None:
             f"{verdict.unopened} encrypted segments were checked from outside: what is damaged would have been found, what "
             "was forged not; --key-file does both"
         )
-    if writer is not None and verdict.findings:
-        output.echo(f"process {writer} has it open for writing: an end that is not closed in order is what one expects")
+    if verdict.writer is not None:
+        output.echo(f"process {verdict.writer} has it open for writing")
 
 
 def row(finding: Finding) -> tuple[object, ...]:
@@ -103,7 +105,7 @@ def row(finding: Finding) -> tuple[object, ...]:
     )
 
 
-def as_dict(verdict: Verdict, writer: int | None) -> dict[str, Any]:
+def as_dict(verdict: Verdict) -> dict[str, Any]:
     """The verdict for JSON."""
     import dataclasses
 
@@ -117,6 +119,6 @@ def as_dict(verdict: Verdict, writer: int | None) -> dict[str, Any]:
         "records": verdict.records,
         "bytes_read": verdict.bytes_read,
         "unopened": verdict.unopened,
-        "writer_pid": writer,
+        "writer_pid": verdict.writer,
         "findings": [dataclasses.asdict(each) for each in verdict.findings],
     }

@@ -10,9 +10,10 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk import ring
@@ -40,26 +41,27 @@ class Opened:
 
 
 async def open_disk(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[Any],
     *,
     config: WalConfig,
     loop: asyncio.AbstractEventLoop,
     exclusive: bool,
     check: Callable[[str, int], None] | None = None,
 ) -> Disk:
-    """Open `path` for a log: lock it if `exclusive`, probe it, and return the disk that suits it.
+    """Open `path`, or the namespace of `config` in it, for a log: lock it if `exclusive`, probe it, and return the disk that
+    suits it. Cancelled, it leaves nothing open.
 
     With `config.read_only` nothing is created, locked or measured. `check` is called with path and descriptor of the
     directory before anything in it is created or changed; what it raises ends the opening. Raises Locked, PathError (missing, not a directory, no
     permission, ...), NoSpace, and BadOption where `config` insists on what the place cannot do.
     """
-    text = checked_path(path)
+    text = checked_path(path, config.namespace)
     executor = cold_executor()
     opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only, check)
     try:
         opened = await asyncio.wrap_future(opening, loop=loop)
     except BaseException as error:
-        opening.add_done_callback(close_unclaimed)  # a cancelled opener must not keep the lock
+        await to_its_end(asyncio.wrap_future(executor.submit(close_unclaimed, opening), loop=loop))
         executor.shutdown(wait=False)
         if isinstance(error, OSError) and not isinstance(error, WalError):
             raise path_error(error, text) from error
@@ -83,9 +85,17 @@ async def open_disk(
 
 
 def close_unclaimed(opening: Future[Opened]) -> None:
-    """Close what was opened for a caller who has gone."""
+    """Close what was opened for a caller who has gone. Blocks."""
+    wait([opening])
     if not opening.cancelled() and opening.exception() is None:
         opening.result().directory.close()
+
+
+async def to_its_end(ending: asyncio.Future[None]) -> None:
+    """Wait for it, however often the caller is cancelled meanwhile."""
+    while not ending.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([ending])
 
 
 def open_blocking(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import suppress
+from typing import Any
 
 from walsvc.errors import BadOption, NoSpace, PathError, WalError
 
@@ -23,20 +25,38 @@ _HINTS = {
     errno.EOPNOTSUPP: "the file system has no flock: use a local one",
 }
 
+URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_TAKERS = {
+    "nats": "walsvc.open takes it, and so does replicate (walsvc serve --replicate), beside a directory",
+    **dict.fromkeys(
+        ("unix", "wal", "wals"), "walsvc.open takes it; what serves the log, or copies it, needs its directory"
+    ),
+    **dict.fromkeys(("s3", "gs", "az", "file"), "walsvc archive takes it (walsvc serve --archive), beside a directory"),
+}
 
-def checked_path(path: str | os.PathLike[str]) -> str:
-    """The path as text; PathError for one that no file system can have."""
+
+def refuse_url(target: str | os.PathLike[str]) -> None:
+    """BadOption for a URL, which as a path would be a directory that nobody means. It may hold a secret."""
+    if (scheme := URL.match(os.fspath(target))) is not None:
+        hint = _TAKERS.get(scheme[1], "give the path of a directory")
+        raise BadOption(f"a directory is needed here, not a URL ({scheme[0]}...)", hint=hint)
+
+
+def checked_path(path: str | bytes | os.PathLike[Any], namespace: str | None = None) -> str:
+    """The path of a log, which may be a namespace in a directory, as text; PathError for one that no file system can have,
+    BadOption for a URL."""
     try:
-        text = os.fsdecode(os.fspath(path))
+        text = os.fsdecode(path)
     except TypeError:
-        raise BadOption(f"{path!r} is not a path", hint="give a str or an os.PathLike") from None
+        raise BadOption(f"{path!r} is not a path", hint="give text, bytes or an os.PathLike") from None
+    refuse_url(text)
     if not text:
         raise PathError("the path is empty", errno=errno.ENOENT, hint="give the directory of the log")
     if "\0" in text:
         raise PathError(
             f"the path {text!r} contains a NUL character", errno=errno.EINVAL, hint="check how the path was built"
         )
-    return text
+    return text if namespace is None else os.path.join(text, namespace)
 
 
 def path_error(error: OSError, path: str) -> WalError:

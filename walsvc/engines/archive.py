@@ -40,11 +40,12 @@ class Archive(Objects):
 
     Attributes:
         archived_lsn: everything below it was archived at the last push; 0 before the first.
+        mended: how many pieces that the store had lost were put there again.
     """
 
     def __init__(self, store: ObjectStore, url: str, log_id: str | None = None) -> None:
         super().__init__(store, url, log_id)
-        self.archived_lsn = 0
+        self.archived_lsn = self.mended = 0
         self._judged_in: tuple[object, ...] = ()  # the log and its state, in which
         self._judged: dict[int, tuple[int, int]] = {}  # by first LSN: next LSN, and the entry that holds it
 
@@ -55,7 +56,7 @@ class Archive(Objects):
         cut off goes on where it stopped. The active segment is stored once it is sealed, or the log is sealed for good.
 
         A segment that is not what the archive holds under its first LSN (the log was restored as it was earlier, and went
-        on) is stored anew, and so is all behind it.
+        on) is stored anew, and so is all behind it. Pieces that the store has lost are stored again where the log has them.
 
         Raises:
             Corruption: a segment is damaged (nothing of it is entered), or the archive is. PathError: the store.
@@ -103,8 +104,10 @@ class Archive(Objects):
 
     async def _wanted(self, state: State, segments: list[Sealed]) -> list[Sealed]:
         """The segments from the first one on that is not stored as it is."""
-        entries = self._entries if self._entries is not None else await self.entries()
-        pieces = {piece.entry.first_lsn: piece for piece in last_run(history(entries))}
+        if not self._whole:
+            await self.entries()
+            await self._mend(segments)
+        pieces = {piece.entry.first_lsn: piece for piece in last_run(history(self.known))}
         if self._judged_in != state[:3]:
             self._judged_in, self._judged = state[:3], {}
         for place, segment in enumerate(segments):
@@ -118,6 +121,18 @@ class Archive(Objects):
                 if segment.following:
                     self._judged[segment.first_lsn] = verdict
         return []
+
+    async def _mend(self, segments: list[Sealed]) -> None:
+        """Store the pieces again that entries name and the store has lost, as far as the log still has those bytes."""
+        stored = await self.digests()
+        lost = {digest: entry.first_lsn for entry in self.known for _, digest in entry.parts if digest not in stored}
+        for segment in segments:
+            if segment.first_lsn not in lost.values():
+                continue
+            async for data in segment.pieces(PART_BYTES):
+                digest = (await asyncio.to_thread(sha256, data)).hexdigest()
+                if digest in lost:
+                    self.mended += await self._create(part_name(str(self.log_id), digest), data)
 
     async def _keep(self, log: Log | ReadOnlyLog, lsn: int) -> None:
         """Everything below `lsn` is archived: the hold keeps the rest."""
@@ -170,7 +185,7 @@ class Archive(Objects):
         return digests
 
     async def _enter(self, segment: Sealed, parts: list[tuple[int, str]]) -> Entry:
-        entries = self._entries = self._entries if self._entries is not None else []
+        entries = self.known
         entry, data = encode_entry(
             Entry(
                 sequence=len(entries) + 1,
@@ -190,7 +205,7 @@ class Archive(Objects):
             )
         )
         if not await self._create(entry.name, data) and await self.fetch(entry.name) != data:
-            self._entries = None
+            self._whole = False
             raise PathError(
                 "somebody else archives the same log at the same time",
                 path=f"{self.url}/{entry.name}",

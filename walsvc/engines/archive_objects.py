@@ -6,13 +6,16 @@ Storage is whatever obstore reaches: S3 and what speaks like it, Google Cloud St
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
 
-from walsvc.engines.manifest import Entry, check_chain, damaged, decode_entry, part_name
-from walsvc.errors import BadOption, PathError
+from walsvc.engines.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
+from walsvc.errors import BadOption, Corruption, PathError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -26,39 +29,48 @@ class Objects:
     Attributes:
         url: of the store, with the prefix below which everything lies.
         log_id: of the log, 16 hex digits; None until it is known.
+        known: the entries as they were loaded or entered last.
     """
 
     def __init__(self, store: ObjectStore, url: str, log_id: str | None = None) -> None:
         self._store = store
         self.url = url
         self.log_id = log_id
-        self._entries: list[Entry] | None = None
+        self.known: list[Entry] = []
+        self._whole = False  # known is the whole manifest, and sound
 
     @classmethod
     def at(cls, url: str, *, log_id: str | None = None, **options: Any) -> Self:
         """The archive at `url`.
 
         Args:
-            url: "s3://bucket/prefix", "gs://...", "az://...", or "file:///directory". Credentials and endpoint come from the
-                environment, as the store's own tools take them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...).
+            url: "s3://bucket/prefix", "gs://...", "az://...", "file:///directory" or a directory's path with a slash in it.
+                Credentials and endpoint come from the environment, as the store's own tools take them (AWS_ACCESS_KEY_ID,
+                AWS_ENDPOINT_URL, ...).
             log_id: which log, where the archive holds several.
             **options: passed to obstore.store.from_url.
 
         Raises:
-            BadOption: obstore is not installed, or it does not know the URL.
+            BadOption: obstore is not installed, or it does not know the URL. PathError: it is a file.
         """
         try:
             from obstore.exceptions import BaseError
             from obstore.store import from_url
         except ImportError:
             raise BadOption("archives need obstore", hint="pip install 'walsvc[archive]'") from None
+        if "://" not in url and os.sep in url:
+            url = Path(os.path.abspath(url)).as_uri()
         try:
             if url.startswith("file:"):
+                directory = unquote(url.removeprefix("file:").removeprefix("//"))
+                if os.path.exists(directory) and not os.path.isdir(directory):
+                    raise PathError("the archive is no directory", path=directory, hint="choose another one")
                 options = {"automatic_cleanup": False, "mkdir": True, **options}
             return cls(from_url(url, **options), url, log_id)
         except (BaseError, ValueError, TypeError) as error:
             raise BadOption(
-                f"{url!r} is no archive: {error}", hint="for example s3://bucket/prefix or file:///directory"
+                f"{url!r} is no archive: {first_line(error)}",
+                hint="for example s3://bucket/prefix or file:///directory",
             ) from None
 
     async def logs(self) -> list[str]:
@@ -76,6 +88,34 @@ class Objects:
             BadOption: the archive holds several logs, and none was chosen. Corruption: an entry is missing or damaged.
             PathError: the store cannot be reached.
         """
+        manifest = await self.manifest()
+        if manifest.wrong:
+            raise manifest.wrong[0]
+        self._whole = True
+        return manifest.entries
+
+    async def manifest(self) -> Manifest:
+        """The log's manifest as far as it can be read. Raises what `entries` does, but Corruption."""
+        slots = asyncio.Semaphore(ENTRIES_AT_ONCE)
+
+        async def load(name: str) -> Entry | Corruption:
+            async with slots:
+                try:
+                    return decode_entry(await self.fetch(name), name)
+                except Corruption as error:
+                    return error
+
+        self._whole = False
+        manifest = chain_of(list(await asyncio.gather(*map(load, await self._names("manifest")))))
+        self.known = manifest.entries
+        return manifest
+
+    async def digests(self) -> set[str]:
+        """The pieces that are stored, by their SHA-256."""
+        return {name.rpartition("/")[2] for name in await self._names("parts")}
+
+    async def _names(self, kind: str) -> list[str]:
+        """Names of the log's objects of a kind, in order."""
         import obstore
 
         if self.log_id is None:
@@ -87,23 +127,17 @@ class Objects:
             self.log_id = ids[0]
         names: list[str] = []
         async with self._reaching():
-            async for batch in obstore.list(self._store, f"{self.log_id}/manifest/"):
+            async for batch in obstore.list(self._store, f"{self.log_id}/{kind}/"):
                 names += [str(each["path"]) for each in batch]
-        slots = asyncio.Semaphore(ENTRIES_AT_ONCE)
+        return sorted(names)
 
-        async def load(name: str) -> Entry:
-            async with slots:
-                return decode_entry(await self.fetch(name), name)
-
-        entries = list(await asyncio.gather(*map(load, sorted(names))))
-        check_chain(entries)
-        self._entries = entries
-        return entries
-
-    @property
-    def known(self) -> list[Entry]:
-        """The entries as they were loaded or entered last."""
-        return list(self._entries or ())
+    async def absent(self) -> BadOption:
+        """The error where nothing of the log is archived."""
+        ids = await self.logs()
+        if not ids:
+            hint = "check the URL; a segment is archived once it is sealed"
+            return BadOption("nothing is archived at this URL", path=self.url, hint=hint)
+        return BadOption(f"log {self.log_id} is not archived there", path=self.url, hint="these are: " + ", ".join(ids))
 
     async def fetch(self, name: str) -> bytes:
         """An object's bytes. Raises Corruption where it is missing."""
@@ -146,9 +180,13 @@ class Objects:
         except (NotFoundError, FileNotFoundError):
             raise damaged(path, "it is missing") from None
         except (BaseError, OSError) as error:
-            reason = str(error).strip().splitlines()
             raise PathError(
-                f"the archive cannot be reached: {reason[0] if reason else type(error).__name__}",
+                f"the archive cannot be reached: {first_line(error)}",
                 path=path,
                 hint="look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here",
             ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the debug dump that obstore adds in further lines."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -13,13 +13,17 @@ from datetime import datetime
 
 import aiofiles
 
+from walsvc.disk.paths import refuse_url
 from walsvc.engines.archive import Archive, OnProgress
-from walsvc.engines.manifest import Entry, Piece, damaged, history, last_run
+from walsvc.engines.manifest import Entry, Manifest, Piece, damaged, history, last_run
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.segment import BadSegment, decode_segment_header, segment_name
-from walsvc.log.backup import Copied, publish, refuse_taken, write_zeros
+from walsvc.keyring import BLIND
+from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
+from walsvc.log.inspect import reading
+from walsvc.log.readonly import find
 from walsvc.model import Finding
 
 EVERYTHING = (1 << 64) - 1
@@ -61,31 +65,36 @@ async def restore(
 
     Raises:
         BadOption: nothing is archived, or not that far back or on. Corruption: an object is missing or damaged; nothing is
-            left of the copy. PathError: `target` is taken, or the store cannot be reached.
+            left of the copy. What lies before a missing or damaged entry of the manifest can be restored, by `lsn` or `until`.
+            PathError: `target` is taken, or the store cannot be reached.
     """
     moment = Moment(EVERYTHING if lsn is None else lsn, EVERYTHING if until is None else nanoseconds(until))
+    refuse_url(target)
     target = await asyncio.to_thread(os.path.abspath, target)
     await asyncio.to_thread(refuse_taken, target)
-    pieces = choose(archive, await archive.entries(), moment, lsn)
+    manifest = await archive.manifest()
+    if not manifest.entries and not manifest.wrong:
+        raise await archive.absent()
+    pieces = choose(archive, manifest, moment, lsn)
     partial_path = f"{target}.partial-{secrets.token_hex(4)}"
     await asyncio.to_thread(os.makedirs, partial_path)
-    total, done, next_lsn = sum(each.entry.bytes for each in pieces), 0, 0
-    used = 0
+    total, done, used = sum(each.entry.bytes for each in pieces), 0, 0
     try:
         for piece in pieces:
             last = piece is pieces[-1]
             path = os.path.join(partial_path, segment_name(piece.entry.first_lsn))
-            end, next_lsn = await write_segment(archive, piece, path, moment if last else Moment(), last=last)
-            used += end
+            used += await write_segment(archive, piece, path, moment if last else Moment(), last=last)
             done += piece.entry.bytes
             if on_progress is not None:
                 on_progress(done, total)
+        async with reading(partial_path) as copy:
+            copied = copied_of(await find(copy, BLIND), used)
         await asyncio.to_thread(publish, partial_path, target)
     except BaseException:
         with suppress(FileNotFoundError):
             shutil.rmtree(partial_path)
         raise
-    return Copied(pieces[0].entry.first_lsn, next_lsn, len(pieces), used)
+    return copied
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -95,18 +104,20 @@ def nanoseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000) * 1000 + 999
 
 
-def choose(archive: Archive, entries: list[Entry], moment: Moment, lsn: int | None) -> list[Piece]:
-    """The stored segments that the log at that moment consists of. A truncate_after that came later has not happened yet."""
-    pieces = history([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
-    wanted = [each for each in pieces if each.entry.first_lsn <= moment.lsn]
-    if not wanted:
+def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None) -> list[Piece]:
+    """The stored segments that the log at that moment consists of. A truncate_after that came later has not happened yet, and
+    what lies behind a damaged entry does not count. Raises that damage where the moment does not lie before it."""
+    entries = manifest.entries[: manifest.whole]
+    run = run_at(entries, moment)
+    if manifest.wrong and not (run and covers(run, moment)):
+        raise manifest.wrong[0]
+    if not run:
         raise BadOption(
-            "nothing is archived" if not entries else "the archive does not reach back that far",
+            "the archive does not reach back that far",
             path=archive.url,
             lsn=lsn,
             hint="`walsvc archive ls` shows what is there; a segment is archived once it is sealed",
         )
-    run = last_run(wanted)
     if lsn is not None and not run[0].entry.first_lsn <= lsn < run[-1].until:
         raise BadOption(
             f"LSN {lsn} is not archived",
@@ -117,15 +128,26 @@ def choose(archive: Archive, entries: list[Entry], moment: Moment, lsn: int | No
     return run
 
 
-async def write_segment(archive: Archive, piece: Piece, path: str, moment: Moment, *, last: bool) -> tuple[int, int]:
-    """Write one segment file up to `moment`, checked group by group; returns its end and next LSN.
+def run_at(entries: list[Entry], moment: Moment) -> list[Piece]:
+    """The segments of the log at that moment, as far as `entries` tell."""
+    pieces = history([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
+    return last_run([each for each in pieces if each.entry.first_lsn <= moment.lsn])
+
+
+def covers(run: list[Piece], moment: Moment) -> bool:
+    """Whether the moment lies within these segments, so that nothing is needed of later ones."""
+    return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
+
+
+async def write_segment(archive: Archive, piece: Piece, path: str, moment: Moment, *, last: bool) -> int:
+    """Write one segment file up to `moment`, checked group by group; returns where it ends.
 
     The last one of a log loses its seal, which names a successor that is not there.
     """
     entry = piece.entry
     name = f"{archive.url.rstrip('/')}/{entry.name}"
     data, base, chain = b"", 0, None
-    end, next_lsn = 0, entry.first_lsn
+    end = 0
     async with aiofiles.open(path, "xb") as file:
         async for part in parts_of(archive, piece):
             data += part
@@ -142,14 +164,14 @@ async def write_segment(archive: Archive, piece: Piece, path: str, moment: Momen
                 ended = last and (dropped or bool(taken.flags & Flag.SEAL) or not moment.includes(taken))
                 if not ended:
                     await file.write(data[taken.offset - base : taken.end - base])
-                    end, next_lsn = taken.end, taken.next_lsn
+                    end = taken.end
             if ended:
                 break
             data, base = data[chain.offset - base :], chain.offset
         await write_zeros(file.write, entry.file_bytes - end)
         await file.flush()
         await asyncio.to_thread(os.fsync, file.fileno())
-    return end, next_lsn
+    return end
 
 
 def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
@@ -183,31 +205,42 @@ async def parts_of(archive: Archive, piece: Piece) -> AsyncIterator[bytes]:
 async def verify(archive: Archive, on_progress: OnProgress | None = None) -> list[Finding]:
     """Fetch every object of the archived log and compare it with what was stored; returns what is wrong, nothing if all is right.
 
+    Findings that are fatal are objects that are missing or damaged. One that is not tells of pieces that no entry names: an
+    upload is under way or was cut off, which harms nothing, or the last entries are lost.
+
     Raises:
-        Corruption: the manifest itself is damaged. PathError: the store cannot be reached.
+        BadOption: nothing is archived there, or nothing of this log. PathError: the store cannot be reached.
     """
-    entries = await archive.entries()
-    total, done = sum(each.bytes for each in entries), 0
-    found: list[Finding] = []
-    for entry in entries:
+    stored = await archive.digests()  # before the manifest: what is entered meanwhile is named then
+    manifest = await archive.manifest()
+    if not stored and not manifest.entries and not manifest.wrong:
+        raise await archive.absent()
+    total, done = sum(each.bytes for each in manifest.entries), 0
+    found = [Finding("corruption", f"{error.message}: {error.path}", fatal=True) for error in manifest.wrong]
+    for entry in manifest.entries:
         offset = 0
         for length, digest in entry.parts:
             try:
                 await archive.part(entry.log_id, length, digest)
             except Corruption as error:
+                message = f"{error.message}: {error.path}"
                 found.append(
-                    Finding(
-                        "corruption",
-                        f"{error.message}: {error.path}",
-                        entry.first_lsn,
-                        offset,
-                        entry.first_lsn,
-                        length,
-                        True,
-                    )
+                    Finding("corruption", message, entry.first_lsn, offset, entry.first_lsn, length, fatal=True)
                 )
             offset += length
             done += length
             if on_progress is not None:
                 on_progress(done, total)
+    if unnamed := stored - {digest for entry in manifest.entries for _, digest in entry.parts}:
+        found.append(unnamed_pieces(len(unnamed), alone=not manifest.entries))
     return found
+
+
+def unnamed_pieces(count: int, *, alone: bool) -> Finding:
+    """So many pieces have no entry; `alone`: nothing else is there."""
+    objects = "1 object" if count == 1 else f"{count} objects"
+    if alone:
+        return Finding(
+            "corruption", f"{objects} and no entry: the manifest is lost, or the first upload never ended", fatal=True
+        )
+    return Finding("unnamed", f"{objects} that no entry names: an upload under way or cut off, or a lost entry")

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_checks import check_durability, ensure_stream, leader_of
+from walsvc.engines.jetstream_checks import ensure_stream, leader_of
 from walsvc.engines.jetstream_connect import close_client, connect, connect_to
 from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of, parse_url, split_options
+from walsvc.engines.jetstream_durability import check_durability
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of, parse_target, split_options
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.jetstream_takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
+from walsvc.log.replicated import Answer, Replicated
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
 
 
 def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> Callable[[], Awaitable[Any]]:
     """Check the address and the options at once (BadOption); returns what opens the log.
 
     Args:
-        url: nats://[user:password@]host[:port],.../stream
+        url: nats://[user:password@]host[:port],.../stream[?name=value&...], with options of the engine behind the mark.
         config: the log's options; None: the defaults, with segments of 8 MiB.
         options: single options of the log (WalConfig) and of the engine (JetStreamOptions).
 
     The function that is returned raises PathError: no server answers, or the stream is no place for a log. Corruption: a
     message that opening needs is damaged or missing. Fenced: somebody else keeps taking the stream over.
     """
-    address = parse_url(url)
-    whole, own = split_options(config, options)
+    address, given = parse_target(url)
+    whole, own = split_options(config, given | options)
     return partial(open_log, address, whole, own)
 
 
@@ -40,13 +46,38 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
 
     disk = await open_disk(address, options, read_only=config.read_only)
     try:
-        return await open_on(disk, disk.fit(config))
+        log = await open_on(disk, disk.fit(config))
     except PathError as error:
         if isinstance(error.__cause__, TakenOver):
             raise Fenced(
                 "another writer has taken the stream over while it was opened", path=disk.path, errno=errno.ESTALE
             ) from error
         raise
+    if not config.read_only:
+        log.writer._replicated = Majority(log)
+    return log
+
+
+class Majority(Replicated):
+    """Of a log that a majority of servers keeps: what is durable is replicated, so Quorum is Strict."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        super().__init__(log.path, 0)
+        self.words = lambda: "current"
+
+    @property
+    def lsn(self) -> int:
+        """Every record up to it is stored by a majority."""
+        return self._log.durable_lsn
+
+    @lsn.setter
+    def lsn(self, _: int) -> None:
+        """It follows the log."""
+
+    def after(self, stored: asyncio.Future[Answer]) -> asyncio.Future[Answer]:
+        """The append's own answer."""
+        return stored
 
 
 async def open_disk(address: Address, options: JetStreamOptions, *, read_only: bool) -> JetStreamDisk:

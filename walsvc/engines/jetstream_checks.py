@@ -10,17 +10,16 @@ import contextlib
 import json
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from typing import Any
 
-from walsvc.engines.jetstream_connect import close_client, connect
-from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
+from walsvc.engines.jetstream_connect import Refused, close_client, connect
+from walsvc.engines.jetstream_options import MONITOR_PORT, SCHEME, Address, JetStreamOptions
 from walsvc.engines.jetstream_stream import ApiError, Stream
-from walsvc.errors import BadOption, PathError
+from walsvc.errors import PathError
 
 VERSION_MIN = (2, 11)  # direct reads in batches, sync_always in what a server says of itself
-REPLICAS_MIN = 3  # a quorum survives the loss of any one server
 MONITOR_SECONDS = 3.0
+NO_PLACE = 10005  # JetStream's code for: too few servers for a new stream's replicas
 DUPLICATE_WINDOW_NS = 120_000_000_000
 SYNC_LINE = "jetstream { sync_interval: always }"
 SYSTEM_VARZ = "$SYS.REQ.SERVER.PING.VARZ"
@@ -69,14 +68,6 @@ ABSENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """What an acknowledgement of the stream is worth. `words` for stats(); `weak`: it is less than a log demands."""
-
-    words: str
-    weak: bool
-
-
 def new_stream(stream: Stream, replicas: int) -> dict[str, Any]:
     """The configuration of a stream that a log is kept in."""
     return {
@@ -99,7 +90,10 @@ def new_stream(stream: Stream, replicas: int) -> dict[str, Any]:
 async def ensure_stream(stream: Stream, options: JetStreamOptions, *, create: bool) -> dict[str, Any]:
     """The stream's info, after making it if it is missing. Raises PathError where it is no place for a log."""
     check_version(stream)
-    info = await stream.info()
+    try:
+        info = await stream.info()
+    except PathError as error:
+        raise await without_majority(stream, error) from None
     if info is None and not create:
         raise PathError(
             "there is no such stream", path=stream.path, hint="check the name; opened for writing, it is made"
@@ -108,7 +102,10 @@ async def ensure_stream(stream: Stream, options: JetStreamOptions, *, create: bo
         try:
             info = await stream.ask(f"STREAM.CREATE.{stream.name}", new_stream(stream, options.replicas))
         except ApiError as error:
-            raise stream.refused(error) from None
+            refused = stream.refused(error)
+            if error.code == NO_PLACE:
+                refused.hint = f"a new stream needs {options.replicas} servers that are up; one that exists, a majority"
+            raise refused from None
     check_config(stream, info["config"])
     return info
 
@@ -117,7 +114,7 @@ def check_version(stream: Stream) -> None:
     """Raise PathError where the server does not answer direct reads in batches, and so could not be read."""
     version = stream.client.connected_server_version
     if (version.major, version.minor) < VERSION_MIN:
-        raise PathError(
+        raise Refused(
             f"the server is nats-server {version.major}.{version.minor}",
             path=stream.path,
             expected=".".join(map(str, VERSION_MIN)) + " or later",
@@ -130,7 +127,7 @@ def check_config(stream: Stream, config: dict[str, Any]) -> None:
     for name, wanted, wrong, change in DEMANDS:
         found = config.get(name, ABSENT.get(name, False))
         if found != wanted and not (wanted is None and not found) and not (wanted == -1 and found == 0):
-            raise PathError(
+            raise Refused(
                 f"stream {stream.name} {wrong}: it is no place for a log",
                 path=stream.path,
                 expected=f"{name}: {json.dumps(wanted)}",
@@ -138,7 +135,7 @@ def check_config(stream: Stream, config: dict[str, Any]) -> None:
                 hint=change.format(stream.name),
             )
     if config.get("subjects") != [stream.subject]:
-        raise PathError(
+        raise Refused(
             f"stream {stream.name} was not made for a log of that name",
             path=stream.path,
             expected=f"subjects: [{stream.subject}]",
@@ -147,50 +144,28 @@ def check_config(stream: Stream, config: dict[str, Any]) -> None:
         )
 
 
-async def check_durability(
-    stream: Stream, info: dict[str, Any], address: Address, options: JetStreamOptions
-) -> Durability:
-    """Whether an acknowledgement means that a majority of at least three servers has synced. PathError where it does not,
-    unless `allow_unsynced`."""
-    replicas = info["config"]["num_replicas"]
-    peers = peers_of(info)
-    if replicas < REPLICAS_MIN and not options.allow_unsynced:
-        raise PathError(
-            f"stream {stream.name} has {replicas} replicas: it does not survive the loss of a server",
-            path=stream.path,
-            expected=f"num_replicas: {REPLICAS_MIN} or more",
-            actual=replicas,
-            hint=f"nats stream edit {stream.name} --replicas={REPLICAS_MIN}",
-        )
-    syncing = await ask_servers(address, options)
-    unsynced = sorted(name for name in peers if syncing.get(name) is False)
-    unknown = sorted(name for name in peers if name not in syncing)
-    if unsynced and not options.allow_unsynced:
-        raise PathError(
-            f"{servers(unsynced)} of stream {stream.name} acknowledges before it has synced: a power cut can lose records",
-            path=stream.path,
-            expected=SYNC_LINE,
-            actual="sync_always: false",
-            hint=f"put this line into the configuration of each server and restart one after the other: {SYNC_LINE}",
-        )
-    if unknown and not options.allow_unsynced:
-        raise PathError(
-            f"nobody tells whether {servers(unknown)} of stream {stream.name} syncs before it acknowledges",
-            path=stream.path,
-            expected=SYNC_LINE,
-            hint=f"monitor=[...] with the servers' monitoring URLs (http_port: {MONITOR_PORT} in their configuration), or "
-            "system_user= and system_password= of the system account; allow_unsynced=True opens it all the same",
-        )
-    words = f"acknowledged by a majority of {replicas}"
-    if unsynced or unknown or replicas < REPLICAS_MIN:
-        words += f", NOT known to be synced by {servers(unsynced + unknown)}" if unsynced or unknown else ""
-        return Durability(words + " (allow_unsynced)", weak=True)
-    return Durability(f"{words}, each of which syncs always", weak=False)
+async def without_majority(stream: Stream, error: PathError) -> PathError:
+    """`error`, or, where some of the address's servers take no connection, which they are."""
 
+    async def silent(server: str) -> bool:
+        host, _, port = server.removeprefix(f"{SCHEME}://").rpartition(":")
+        try:
+            async with asyncio.timeout(MONITOR_SECONDS):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError:  # TimeoutError is one
+            return True
+        writer.transport.abort()
+        return False
 
-def servers(names: list[str]) -> str:
-    """Names in words."""
-    return ("server " if len(names) == 1 else "servers ") + ", ".join(names)
+    answers = await asyncio.gather(*map(silent, stream.servers))
+    if not any(answers):
+        return error
+    down = ", ".join(server for server, is_silent in zip(stream.servers, answers, strict=True) if is_silent)
+    return PathError(
+        f"{error.message}; down: {down}",
+        path=stream.path,
+        hint="a majority of the stream's servers must be up; nothing is lost, open the log when they are back",
+    )
 
 
 def peers_of(info: dict[str, Any]) -> list[str]:
@@ -208,7 +183,7 @@ async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, 
     """Which servers sync always, by name, as far as anybody tells."""
     if options.system_user is not None or options.system_credentials is not None:
         return await ask_system(address, options)
-    urls = options.monitor
+    urls = options.monitors
     if urls is None:
         urls = [f"http://{host}:{MONITOR_PORT}" for host in address.hosts]
     answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url) for url in urls))
@@ -243,8 +218,6 @@ async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, b
 
 def read_varz(url: str) -> dict[str, Any] | None:
     """What a server's monitoring port says; None when it does not answer."""
-    if not url.startswith(("http://", "https://")):
-        raise BadOption(f"monitor={url!r} is no URL", hint=f"http://host:{MONITOR_PORT}")
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/varz", timeout=MONITOR_SECONDS) as reply:
             answer: dict[str, Any] = json.load(reply)

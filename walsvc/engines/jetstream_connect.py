@@ -23,13 +23,18 @@ CONNECT_SECONDS = 2
 PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
 CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut
 UNACKNOWLEDGED_MS = 5000  # that sent bytes may stay unanswered by a server's machine, before the kernel gives it up
+UNAUTHORIZED = "authorization violation"
 USER_INFO = "$SYS.REQ.USER.INFO"  # answered by the very server that a client is connected to
+
+
+class Refused(PathError):
+    """What was found is no place for a log, or the login is wrong: no outage, it stays so until somebody changes it."""
 
 
 async def connect(address: Address, options: JetStreamOptions, *, in_order: bool = False, **login: Any) -> Client:
     """A connection to one of the servers that comes back by itself; `in_order`: to the first of them that answers.
 
-    Raises PathError.
+    Raises PathError; Refused where every server refuses the login.
     """
     try:
         from nats.aio.client import Client
@@ -39,10 +44,15 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
             "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
         ) from error
     client, last = Client(), [Exception("no server answered")]
+    refusals = 0  # while it connects
 
     async def note(error: Exception) -> None:
+        nonlocal refusals
         last[0] = error
         logger.debug("%s: %s", address, error)
+        refusals += is_unauthorized(error)
+        if refusals == len(address.servers) and not client.is_closed:
+            raise error  # ends `connect` below: no waiting makes the login right
 
     async def reconnected() -> None:
         limit_silence(client)
@@ -68,6 +78,12 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         if not isinstance(error, (OSError, Error)):  # TimeoutError is an OSError
             raise
         reason = last[0] if isinstance(error, TimeoutError) else error
+        if is_unauthorized(error):
+            raise Refused(
+                "the NATS servers refuse the login",
+                path=str(address),
+                hint="check user and password, token or credentials, of the log's account or the system's",
+            ) from error
         raise PathError(
             f"no NATS server could be reached: {reason or type(reason).__name__}",
             path=str(address),
@@ -75,6 +91,11 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         ) from error
     limit_silence(client)
     return client
+
+
+def is_unauthorized(error: BaseException) -> bool:
+    """Whether a server has refused the login."""
+    return UNAUTHORIZED in str(error).lower()
 
 
 async def close_client(client: Client) -> None:

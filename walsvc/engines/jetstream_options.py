@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from walsvc.config import MIB, WalConfig, between, one_of
 from walsvc.errors import BadOption
@@ -52,11 +52,11 @@ def parse_url(url: str) -> Address:
     shape = "nats://host:4222,host:4222,host:4222/stream"
     scheme, found, rest = url.partition("://")
     place, slash, stream = rest.partition("/")
+    login, hosts = login_in(place)
     if scheme != SCHEME or not found or not slash:
         raise BadOption("the address of a log in JetStream has a scheme, servers and a stream", hint=shape)
     if not STREAM_NAME.fullmatch(stream):
         raise BadOption(f"{stream!r} is no name for a stream", hint='1 to 200 letters, digits, "_" and "-"')
-    login, _, hosts = place.rpartition("@")
     user, _, password = login.partition(":")
     servers = []
     for each in hosts.split(","):
@@ -72,6 +72,50 @@ def parse_url(url: str) -> Address:
     return Address(tuple(servers), stream, unquote(user) or None, unquote(password) or None)
 
 
+def login_in(place: str) -> tuple[str, str]:
+    """Login and hosts of an address, where the login may stand before the first host or before each."""
+    login, hosts = place.partition("@")[0], place.split(",")
+    if len(hosts) > 1 and all(each.startswith(f"{login}@") for each in hosts):
+        return login, ",".join(each.removeprefix(f"{login}@") for each in hosts)
+    login, _, rest = place.rpartition("@")
+    if "," in login.partition("@")[2]:
+        raise BadOption("the servers of an address have one login", hint="user:password@h1,h2; write @ in it as %40")
+    return login, rest
+
+
+TEXTS = ("credentials", "token", "system_user", "system_password", "system_credentials")
+
+
+def parse_target(url: str) -> tuple[Address, dict[str, Any]]:
+    """The address and the options in `nats://[user:password@]host[:port],.../stream[?name=value&...]`.
+
+    Options are those of JetStreamOptions but `tls`; `monitor` is a list of URLs with commas between them. Raises BadOption.
+    """
+    place, _, query = url.partition("?")
+    address = parse_url(place)
+    options: dict[str, Any] = {}
+    try:
+        for name, value in parse_qsl(query, strict_parsing=bool(query)):
+            if name == "allow_unsynced":
+                options[name] = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+            elif name in ("replicas", "timeout"):
+                options[name] = int(value) if name == "replicas" else float(value)
+            elif name == "monitor":
+                options[name] = value.split(",")
+            elif name in TEXTS:
+                options[name] = value
+            else:
+                known = ", ".join(("monitor", "allow_unsynced", "replicas", "timeout", *TEXTS))
+                raise BadOption(f"{name!r} is no option of an address", hint=f"known: {known}")
+    except (ValueError, KeyError) as error:
+        if isinstance(error, BadOption):
+            raise
+        raise BadOption(
+            f"the options of the address are not understood: {error}", hint="nats://host,host/stream?timeout=30"
+        ) from None
+    return address, options
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JetStreamOptions:
     """What `walsvc.open("nats://...")` takes beside the options of every log.
@@ -80,8 +124,8 @@ class JetStreamOptions:
         replicas: of a stream that is created, 3 or 5. One that exists keeps its own, at least 3.
         allow_unsynced: open also where servers do not sync every write, where nobody can tell whether they do, and where
             there are fewer than three replicas. stats() says so.
-        monitor: URLs of the servers' monitoring ports, which tell whether they sync; None: port 8222 of each host in the
-            address.
+        monitor: URLs of the servers' monitoring ports, which tell whether they sync, also as one text with commas between
+            them; None: port 8222 of each host in the address.
         system_user, system_password, system_credentials: a login of the system account (a name and a password, or the path
             of a credentials file), which is asked instead of the monitoring ports.
         credentials: path of a NATS credentials file.
@@ -93,7 +137,7 @@ class JetStreamOptions:
 
     replicas: int = 3
     allow_unsynced: bool = False
-    monitor: Sequence[str] | None = None
+    monitor: Sequence[str] | str | None = None
     system_user: str | None = None
     system_password: str | None = None
     system_credentials: str | None = None
@@ -106,6 +150,14 @@ class JetStreamOptions:
         one_of("allow_unsynced", self.allow_unsynced, (True, False))
         between("replicas", self.replicas, 1 if self.allow_unsynced else 3, 5)
         between("timeout", self.timeout, 1.0, 3600.0)
+        for url in self.monitors or ():
+            if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+                raise BadOption(f"monitor={url!r} is no URL", hint=f"http://host:{MONITOR_PORT}")
+
+    @property
+    def monitors(self) -> Sequence[str] | None:
+        """`monitor` as a list."""
+        return self.monitor.split(",") if isinstance(self.monitor, str) else self.monitor
 
 
 def login_of(address: Address, options: JetStreamOptions) -> dict[str, Any]:
@@ -126,12 +178,16 @@ DIRECTORY_OPTIONS: dict[str, tuple[object, str]] = {
     "replicate": (None, "the stream has its replicas; a copy elsewhere is a mirror of the stream, see the NATS manual"),
 }
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(JetStreamOptions))
+LOG_OPTIONS = frozenset(field.name for field in dataclasses.fields(WalConfig))
 
 
 def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[WalConfig, JetStreamOptions]:
     """The log's options and the engine's. Raises BadOption for an unknown one, or one that means nothing here."""
     options = JetStreamOptions(**{name: value for name, value in overrides.items() if name in OPTION_NAMES})
     others = {name: value for name, value in overrides.items() if name not in OPTION_NAMES}
+    if unknown := others.keys() - LOG_OPTIONS:
+        known = sorted(OPTION_NAMES | LOG_OPTIONS - DIRECTORY_OPTIONS.keys() - {"namespace"})
+        raise BadOption(f"unknown option {min(unknown)!r}", hint="known: " + ", ".join(known))
     if config is None:
         others.setdefault("segment_bytes", SEGMENT_BYTES)
     for name, (value, reason) in DIRECTORY_OPTIONS.items():  # as they were given: WALSVC_DISK is for all logs

@@ -219,11 +219,11 @@ class Publisher:
         except TimeoutError:
             self._fail(OSError(errno.ETIMEDOUT, f"no majority acknowledged within {self._stream.timeout} s: {reason}"))
         except WalError as error:
-            self._fail(OSError(errno.ETIMEDOUT, str(error)))
+            self._fail(OSError(errno.ETIMEDOUT, error.message))
 
     async def _settle_one(self, sent: Sent) -> object:
         """One attempt to have one message acknowledged; returns why it was not."""
-        from nats.errors import Error
+        from nats.errors import Error, NoRespondersError
 
         stored = await self._stream.stored(sent.sequence)
         if stored is not None:
@@ -235,6 +235,8 @@ class Publisher:
             reply = await self._stream.client.request(
                 self._stream.subject, sent.data, timeout=REQUEST_SECONDS, headers=self._headers(sent)
             )
+        except NoRespondersError as error:
+            return error if await self._stream.info() else "the stream is gone; somebody has deleted it"
         except Error as error:
             return error or type(error).__name__
         sent.acknowledged = sequence_acknowledged(reply.data) == sent.sequence

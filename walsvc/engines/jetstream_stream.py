@@ -41,12 +41,14 @@ class ApiError(Exception):
 
 
 class Stream:
-    """Requests to one stream. Attributes: name, path (for messages), client, stream_id (None until a message was read)."""
+    """Requests to one stream. Attributes: name, path (for messages), servers (of the address), client, stream_id (None until a
+    message was read)."""
 
     def __init__(self, client: Client, address: Address, options: JetStreamOptions) -> None:
         self.client = client
         self.name = address.stream
         self.path = str(address)
+        self.servers = address.servers
         self.timeout = options.timeout
         self.stream_id: int | None = None
         self.bytes_read = 0

@@ -123,21 +123,53 @@ def damaged(name: str, reason: str) -> Corruption:
     )
 
 
-def check_chain(entries: list[Entry]) -> None:
-    """Raise Corruption unless `entries`, in order of their names, follow one another from number 1 on."""
-    previous = ""
-    for number, entry in enumerate(entries, 1):
-        if entry.sequence != number:
-            raise Corruption(
-                "a manifest entry is missing",
-                path=entry_name(entry.log_id, number),
-                expected=f"number {number}",
-                actual=f"number {entry.sequence}",
-                hint="restore the object from another copy of the archive",
-            )
-        if entry.previous != previous:
-            raise damaged(entry.name, "it does not follow the one before it")
-        previous = entry.check
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as far as it can be read.
+
+    Attributes:
+        entries: those that are sound by themselves, ascending.
+        wrong: what is wrong with the others, and where one is missing or does not follow the one before; in that order.
+        whole: of the first so many entries everything before them is sound, too.
+    """
+
+    entries: list[Entry]
+    wrong: list[Corruption]
+    whole: int
+
+
+def chain_of(found: list[Entry | Corruption]) -> Manifest:
+    """The manifest of its objects in order of their names: entries, or what is wrong with one. They follow one another from
+    number 1 on."""
+    entries: list[Entry] = []
+    wrong: list[Corruption] = []
+    whole, number = 0, 1
+    previous: str | None = ""  # of the next entry, where the one before can be read
+    for each in found:
+        if isinstance(each, Corruption):
+            wrong.append(each)
+            number, previous = number + 1, None
+            continue
+        for missing in range(number, each.sequence):
+            wrong.append(lost(each.log_id, missing, each.sequence))
+            previous = None
+        if previous is not None and each.previous != previous:
+            wrong.append(damaged(each.name, "it does not follow the one before it"))
+        entries.append(each)
+        number, previous = each.sequence + 1, each.check
+        whole = whole if wrong else len(entries)
+    return Manifest(entries, wrong, whole)
+
+
+def lost(log_id: str, number: int, found: int) -> Corruption:
+    """An entry that is not there, though a later one is."""
+    return Corruption(
+        "a manifest entry is missing",
+        path=entry_name(log_id, number),
+        expected=f"number {number}",
+        actual=f"number {found}",
+        hint="restore the object from another copy of the archive",
+    )
 
 
 @dataclass(frozen=True, slots=True)

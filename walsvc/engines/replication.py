@@ -13,7 +13,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_checks import Durability
+from walsvc.engines.jetstream_connect import Refused
+from walsvc.engines.jetstream_durability import Durability
 from walsvc.engines.jetstream_options import PAUSE_SECONDS, Address, JetStreamOptions
 from walsvc.engines.replication_session import LEAVE_SECONDS, Session
 from walsvc.engines.replication_stream import parse_replica
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from walsvc.api import Log
 
 RETRY_SECONDS_MAX = 5.0
-CLOSE_SECONDS = 5.0  # closing the log waits so long for the replica
+CLOSE_SECONDS = 5.0  # closing the log waits so long for the replica, and for no more than a part of the time there is:
+CLOSE_SHARE = 0.25  # the connection needs some to end, and the log for its last sync
 logger = logging.getLogger("walsvc.replication")
 
 
@@ -61,6 +63,7 @@ class Replication:
         self.acknowledged = (0, 0)  # segment and offset up to which the replica has the log
         self.durability: Durability | None = None  # what an acknowledgement of the stream is worth
         self.ending = False
+        self._warned: set[str] = set()  # since it was connected
         self.moved = asyncio.Event()  # set whenever that, or the state, has changed
         self.replicated = Replicated(str(address), 0)
 
@@ -77,12 +80,12 @@ class Replication:
         self._task = asyncio.create_task(self._run())
 
     async def close(self, timeout: float | None) -> None:
-        """Give the replica CLOSE_SECONDS (at most `timeout`) to get what is durable, unless it is down, then end. Who still
-        waits gets Closed. Idempotent."""
+        """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then
+        end. Who still waits gets Closed. Idempotent."""
         assert self._task is not None, "close() before start()"
         target = self._log.writer._durable_place
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS if timeout is None else min(timeout, CLOSE_SECONDS)):
+            async with asyncio.timeout(CLOSE_SECONDS if timeout is None else min(timeout * CLOSE_SHARE, CLOSE_SECONDS)):
                 while self.acknowledged < target and not self._task.done() and not self.replicated.down:
                     self.moved.clear()
                     await self.moved.wait()
@@ -121,19 +124,38 @@ class Replication:
                 self._lose(lost_by(error, str(self._address)))
                 return
             except (Closed, DurabilityLost) as error:
-                self.replicated.state = f"stopped: {error.message}"
+                self._say(f"stopped: {error.message}")
                 return
+            except Refused as error:  # no outage; but somebody may change what is wrong
+                pause = RETRY_SECONDS_MAX
+                self._say(f"down: {error.message}")
+                self._warn(error, error.message, pause)
+                self.replicated.lose(lost_by(error, str(self._address)))
             except (WalError, OSError, Error) as error:
                 pause = PAUSE_SECONDS if session.connected else min(pause * 2, RETRY_SECONDS_MAX)
                 message = error.message if isinstance(error, WalError) else str(error)
-                self.replicated.state = f"down: {message}"
-                self.moved.set()
-                logger.warning("%s: tried again in %g s: %s", self._address, pause, error)
+                self._say(f"down: {message}")
+                self._warn(error, message, pause)
             except Exception as error:  # whatever ends this task, those who wait must hear of it
                 logger.exception("%s: replication ended", self._address)
                 self._lose(lost_by(error, str(self._address)))
                 return
             await asyncio.sleep(pause)
+
+    def accept(self) -> None:
+        """The stream is taken: what it may have been refused for before is mended."""
+        self.replicated.lost = None
+        self._warned.clear()
+
+    def _warn(self, error: Exception, message: str, pause: float) -> None:
+        """Log what a session has ended with, once for each reason."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning("%s: tried again in %g s, and from then on: %s", self._address, pause, error)
+
+    def _say(self, state: str) -> None:
+        self.replicated.words = lambda: state
+        self.moved.set()
 
     def _lose(self, error: ReplicaLost) -> None:
         logger.error("replication stopped: %s", error)
@@ -146,6 +168,10 @@ def lost_by(error: BaseException, path: str) -> ReplicaLost:
     if isinstance(error, TakenOver):
         hint = "one log replicates to a stream; open this one again if the other is to give way"
         return ReplicaLost(f"somebody else writes to the replica's stream: {error.strerror}", path=path, hint=hint)
+    if isinstance(error, Refused):
+        message = f"the replica is refused: {error.message}"
+        return ReplicaLost(message, path=path, expected=error.expected, actual=error.actual, hint=error.hint)
     if isinstance(error, Corruption):
-        return ReplicaLost(f"replication met damage: {error}", path=path, hint=error.hint)
+        damage = f"{error.message} [{error.where}]"
+        return ReplicaLost(f"replication met damage: {damage}", path=path, hint=error.hint)
     return ReplicaLost(f"replication ended: {error!r}", path=path, hint="report this; opening the log again goes on")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
 from walsvc.disk.base import Write
-from walsvc.engines.jetstream_checks import check_durability, ensure_stream
+from walsvc.engines.jetstream_checks import ensure_stream
 from walsvc.engines.jetstream_connect import CLOSE_SECONDS, close_client, connect
 from walsvc.engines.jetstream_directory import Directory
 from walsvc.engines.jetstream_disk import JetStreamDisk
+from walsvc.engines.jetstream_durability import check_durability
 from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream_publish import Publisher
 from walsvc.engines.jetstream_stream import Stream
@@ -67,18 +68,21 @@ class Session:
 
     async def run(self, address: Address, options: JetStreamOptions) -> None:
         """Ship until something fails; raises what it was."""
-        client = await connect(address, options, **login_of(address, options))
+        self._client = client = await connect(
+            address, options, disconnected_cb=self._disconnected, **login_of(address, options)
+        )
         try:
             self._stream = stream = Stream(client, address, options)
             info = await ensure_stream(stream, options, create=True)
             durability = self._replication.durability
-            if durability is None:  # looked at once: later a server may be down, and cannot tell
+            if durability is None or durability.down:  # looked at once: later a server may be down, and cannot tell
                 durability = await check_durability(stream, info, address, options)
                 self._replication.durability = durability
             self._note = ", NOT known to be synced (allow_unsynced)" if durability.weak else ""
             await self._take_over(info["state"]["first_seq"], durability.words)
             self.connected = True
-            self._say("catching up")
+            self._replication.accept()
+            self._replicated.words = self._words
             await self._ship()
         finally:
             await self._leave(client)
@@ -118,7 +122,6 @@ class Session:
                     self._dropping = self._dropping[0], (0, 0)  # everything is shipped
                     await self._drop()
                 if not self._sent:
-                    self._say("current")
                     self._hold(self._replication.acknowledged[0])
                 await self._wake.wait()
 
@@ -191,7 +194,6 @@ class Session:
 
     async def _send(self, piece: Piece) -> None:
         while self._sent and (self._sent_bytes + len(piece.data) > WINDOW_BYTES or len(self._sent) >= WINDOW_MESSAGES):
-            self._say("catching up")
             await self._arrival()
         begins = piece.offset == 0
         if not begins and piece.segment not in self._directory.files:
@@ -297,5 +299,14 @@ class Session:
         if segment in self._directory.files:
             await self._disk.remove(segment_name(segment))
 
-    def _say(self, state: str) -> None:
-        self._replicated.state = state + self._note
+    # ---- what is told
+
+    async def _disconnected(self) -> None:
+        """The client has lost its server, and tries the others."""
+        self._replication.moved.set()
+
+    def _words(self) -> str:
+        if not self._client.is_connected:
+            return "down: the connection is lost, and being made again"
+        behind = self._replicated.lsn < self._log.durable_lsn
+        return ("catching up" if behind else "current") + self._note

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qsl
 
 from walsvc.engines.jetstream_directory import Directory, SegmentFile
 from walsvc.engines.jetstream_message import Message
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_url
+from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_target
 from walsvc.engines.jetstream_stream import Stream
 from walsvc.engines.replication_source import read_header
-from walsvc.errors import BadOption, Corruption, ReplicaLost
+from walsvc.errors import Corruption, ReplicaLost
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header, segment_name
@@ -28,38 +27,11 @@ from walsvc.log.stream import GroupStream, load_header
 if TYPE_CHECKING:
     from walsvc.api import Log
 
-TEXTS = ("credentials", "token", "system_user", "system_password", "system_credentials")
-
 
 def parse_replica(url: str) -> tuple[Address, JetStreamOptions]:
-    """The address and the options in `nats://[user:password@]host[:port],.../stream[?name=value&...]`.
-
-    Options are those of JetStreamOptions but `tls`; `monitor` is a list of URLs with commas between them. Raises BadOption.
-    """
-    place, _, query = url.partition("?")
-    address = parse_url(place)
-    options: dict[str, object] = {}
-    try:
-        for name, value in parse_qsl(query, strict_parsing=bool(query)):
-            if name == "monitor":
-                options[name] = value.split(",")
-            elif name == "allow_unsynced":
-                options[name] = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-            elif name in ("replicas", "timeout"):
-                options[name] = int(value) if name == "replicas" else float(value)
-            elif name in TEXTS:
-                options[name] = value
-            else:
-                known = ", ".join(("monitor", "allow_unsynced", "replicas", "timeout", *TEXTS))
-                raise BadOption(f"{name!r} is no option of a replica", hint=f"known: {known}")
-    except (ValueError, KeyError) as error:
-        if isinstance(error, BadOption):
-            raise
-        raise BadOption(
-            f"the options of the replica's address are not understood: {error}",
-            hint="nats://host,host/stream?timeout=30",
-        ) from None
-    return address, JetStreamOptions(**options)  # type: ignore[arg-type]
+    """The address and the options in the URL of a replica, see `parse_target`. Raises BadOption."""
+    address, options = parse_target(url)
+    return address, JetStreamOptions(**options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,28 @@ compaction may exchange a file while it is read, which looks like damage; `moved
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from walsvc.config import WalConfig
 from walsvc.engines.manifest import Entry
 from walsvc.errors import Corruption, WalError
 from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import REWRITTEN, SegmentHeader
+from walsvc.keyring import BLIND
+from walsvc.log.inspect import reading
 from walsvc.log.reader import read_failed
+from walsvc.log.readonly import ReadOnlyLog, find
 from walsvc.log.stream import GroupStream, RawGroup, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log
     from walsvc.disk.base import Disk
-    from walsvc.log.readonly import ReadOnlyLog
 
 
 @dataclass(slots=True)
@@ -185,6 +189,22 @@ class Sealed:
             lsn=chain.next_lsn,
             hint="the segment was not archived; see `walsvc verify`",
         )
+
+
+class Outside(ReadOnlyLog):
+    """An encrypted log that is looked at from outside: its segments can be copied, its records cannot be read."""
+
+    @property
+    def keys(self) -> Any:
+        """Instead of keys."""
+        return BLIND
+
+
+@asynccontextmanager
+async def from_outside(path: str | os.PathLike[str]) -> AsyncIterator[ReadOnlyLog]:
+    """The log in a directory, for archiving without its keys. Nothing is changed, no hold set. Raises what opening does."""
+    async with reading(path) as disk:
+        yield Outside(disk, WalConfig(read_only=True), await find(disk, BLIND))
 
 
 async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:

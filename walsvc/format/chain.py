@@ -170,12 +170,13 @@ class Chain:
 
 
 def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
-    """The first group header in `data` which shows that the LSN where `chain` ended had been durable.
+    """The group header in `data` that shows most: that the LSN where `chain` ended had been durable, and up to which one.
 
     Such a header is of this log, segment and place, and was submitted when durable_lsn had reached the LSN that is
     missing or damaged. What earlier runs left beyond a torn tail cannot be such evidence: whatever they had submitted
     there, their durable_lsn was below the LSN at which they were cut, and the log has not lost an LSN since.
     """
+    strongest, durable_lsn = None, chain.next_lsn - 1
     at = data.find(GROUP_MAGIC)
     while at >= 0:
         offset = base + at
@@ -189,8 +190,8 @@ def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
                 and header.log_id == chain.log_id
                 and header.segment == chain.segment
                 and header.offset == offset
-                and header.durable_lsn >= chain.next_lsn
+                and header.durable_lsn > durable_lsn
             ):
-                return header
+                strongest, durable_lsn = header, header.durable_lsn
         at = data.find(GROUP_MAGIC, at + 1)
-    return None
+    return strongest

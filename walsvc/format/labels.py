@@ -19,11 +19,17 @@ VALUE_BYTES_MAX = 64  # of text and bytes
 Values = dict[str, list[Any] | None]
 
 
+def unpack_attributes(packed: bytes | memoryview, **limits: int) -> dict[str, Any]:
+    """A record's attributes. The maps inside may have any scalar as key. Raises what msgpack raises, and TypeError."""
+    value: dict[str, Any] = msgpack.unpackb(packed, raw=False, strict_map_key=False, **limits)
+    return value
+
+
 def collect(packed: Iterable[bytes]) -> Values | None:
     """The labels of records with these attributes (msgpack maps, as they are stored); None: too many."""
     found: dict[str, dict[Any, None] | None] = {}
     for each in dict.fromkeys(packed):  # most records of a group have the same few labels
-        for label, value in msgpack.unpackb(each, raw=False, strict_map_key=False).items():
+        for label, value in unpack_attributes(each).items():
             values = found.setdefault(label, {})
             if values is None:
                 continue

@@ -258,8 +258,7 @@ class Acceptor(Committer):
         """Let waiting appends move up, in order; tell them when the device is full."""
         while self._waiting:
             entry = self._waiting[0]
-            terminal = self._failure is not None or self._closed is not None
-            error = self._terminal() if terminal else self._no_space()
+            error = self._ended() or self._no_space()
             if error is None and not entry.payloads and not self._holds and not entry.future.done():
                 self._holds += 1  # the turn of one that wants the log for itself
                 entry.future.set_result(None)

@@ -15,12 +15,13 @@ import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiofiles
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.disk.paths import sync_directory
+from walsvc.disk.paths import refuse_url, sync_directory
 from walsvc.errors import Corruption, PathError, WalTimeout
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
@@ -73,8 +74,9 @@ async def copy_log(
         MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or `target` is taken. Corruption, UnsupportedFormat: nothing is left of the copy.
     """
+    refuse_url(target)
     target = await asyncio.to_thread(os.path.abspath, target)
-    await asyncio.to_thread(refuse_taken, target)
+    await asyncio.to_thread(refuse_taken, target, os.fspath(source))
     partial_path = f"{target}.partial-{secrets.token_hex(4)}"
     async with reading(source) as disk:
         try:
@@ -104,10 +106,12 @@ def copied_of(found: Recovered, used: int) -> Copied:
     return Copied(first_lsn, found.active.chain.next_lsn, len(found.names), used)
 
 
-def refuse_taken(target: str) -> None:
-    """PathError unless `target` is free."""
+def refuse_taken(target: str, source: str | None = None) -> None:
+    """PathError unless `target` is free, and not inside `source`."""
     if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise PathError("the destination exists and is not an empty directory", path=target, hint="choose another one")
+    if source is not None and Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
+        raise PathError("the destination is inside the log itself", path=target, hint="choose another one")
 
 
 async def copy_segments(

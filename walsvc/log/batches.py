@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterat
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from walsvc.errors import RecordTooLarge
+from walsvc.errors import RecordTooLarge, again
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.producers import REQUEST_BYTES, Request, Row
 from walsvc.format.segment import segment_name
@@ -55,6 +55,9 @@ def start_batch(
     turn = writer._take_turn()  # now, not when the task begins to run: LSNs follow the order of the calls
     task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), topic, request))
     task.add_done_callback(turn.end)  # also when it is cancelled before it ran at all
+    if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
+        writer._drawing.add(task)
+        task.add_done_callback(writer._drawing.discard)
     return task
 
 
@@ -66,11 +69,16 @@ async def stream_batch(
     request: Request | None = None,
 ) -> BatchResult:
     """See start_batch."""
-    await turn.granted
-    async with writer._maintenance, aclosing(pieces) as source:
-        writer._spares.error = None  # a new attempt: what the last one met may be over
-        labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
-        parts, durable = await place_batch(writer, source, labels, request)
+    try:
+        await turn.granted
+        async with writer._maintenance, aclosing(pieces) as source:
+            writer._spares.error = None  # a new attempt: what the last one met may be over
+            labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
+            parts, durable = await place_batch(writer, source, labels, request)
+    except asyncio.CancelledError:
+        if writer._closed is not None and asyncio.current_task() in writer._drawing:
+            raise again(writer._closed) from None  # by close
+        raise
     turn.end()
     if durable is not None:
         await durable
@@ -82,7 +90,7 @@ async def chunks(writer: WalWriter, head: list[bytes], rest: Source) -> AsyncGen
     the source raises."""
     limit, count_max = writer._config.max_group_bytes, writer._config.max_group_records
     chunk, size, total = list(head), sum(map(len, head)), sum(map(len, head))
-    async for payload in every(rest):
+    async for payload in every(writer, rest):
         piece = writer._checked(payload)
         total += len(piece)
         if total > writer._config.max_batch_bytes:
@@ -105,11 +113,12 @@ def batch_too_large(limit: int, path: str) -> RecordTooLarge:
     )
 
 
-async def every(source: Source) -> AsyncIterator[Any]:
+async def every(writer: WalWriter, source: Source) -> AsyncIterator[Any]:
     """A plain or an asynchronous iterable as an asynchronous one."""
     if isinstance(source, AsyncIterable):
         async for each in source:
             yield each
+        writer._drawing.discard(asyncio.current_task())
     else:
         for each in source:
             yield each
@@ -177,8 +186,8 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
     size = sum(map(len, chunk))
     need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX) + REQUEST_BYTES
     while True:
-        if (terminal := writer._terminal()) is not None:
-            raise terminal
+        if (ended := writer._ended()) is not None:
+            raise ended
         if not writer._filling.empty:
             writer._cut()
             writer._pump()

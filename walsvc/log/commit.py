@@ -72,14 +72,19 @@ class Committer(Placing):
                     self._cut()
                 else:
                     break
-        except (
-            MemoryError
-        ) as error:  # the group is still in a queue, so its waiters are told; none is answered behind it
-            cause = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-            cause.__cause__ = error
-            self._fail("no memory for a group", cause, self._segment.id, self._filling.offset, self._filling.first_lsn)
+        except MemoryError as error:
+            self._give_up("no memory for a group", errno.ENOMEM, error)
+        except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits is told, and it is shown
+            self._give_up(f"a group cannot be written: {type(error).__name__}: {error}", errno.EIO, error)
+            self._loop.call_exception_handler({"message": "walsvc: a group cannot be written", "exception": error})
         if self._filling.empty:
             self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
+
+    def _give_up(self, what: str, number: int, error: Exception) -> None:
+        """A group cannot be made. It is still in a queue, so its waiters are told; none is answered behind it."""
+        cause = OSError(number, os.strerror(number))
+        cause.__cause__ = error
+        self._fail(what, cause, self._segment.id, self._filling.offset, self._filling.first_lsn)
 
     def _submit(self, group: Group) -> None:
         segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
@@ -150,7 +155,8 @@ class Committer(Placing):
             head.resolve(self._sync_us_last)
         if durable:
             last = durable[-1]
-            self._durable_place = (last.segment.id, last.offset + last.group_bytes)
+            if not last.segment.replaced:
+                self._durable_place = (last.segment.id, last.offset + last.group_bytes)
             if self._on_durable is not None:
                 self._on_durable()
         while self._barriers and self._barriers[0][0] <= self._durable_lsn:
@@ -170,6 +176,7 @@ class Committer(Placing):
             replaces = group.segment.id == old.id
             if replaces:
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
+                old.replaced, self._durable_place = True, (group.segment.id, group.offset)
             else:
                 self._segment_ids.append(group.segment.id)
             self._replacements += replaces

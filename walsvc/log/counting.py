@@ -28,9 +28,10 @@ class Counter(Cursor):
 
     async def count(self) -> int:
         """See count_before."""
-        ids = self._segments.segment_ids()
-        segment = ids[max(bisect_right(ids, self.next_lsn) - 1, 0)]
         while True:
+            self._look(self.next_lsn)
+            ids = self._segments.segment_ids()
+            segment = ids[max(bisect_right(ids, self.next_lsn) - 1, 0)]
             try:
                 return await self._guarded(partial(self._count_in, segment))
             except LookAgain:

@@ -22,9 +22,10 @@ from walsvc.errors import (
 )
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
+from walsvc.log.accept import Turn
 from walsvc.log.joining import Joiner
 from walsvc.log.segments import Segment
-from walsvc.model import Mode, Relaxed, Strict
+from walsvc.model import Mode, Quorum, Relaxed, Strict
 
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 
@@ -37,6 +38,8 @@ class Ending(Joiner):
     ) -> None:
         self._maintenance = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
+        self._drawing: set[asyncio.Task[Any]] = set()  # streamed batches whose asynchronous source has not ended
         self._process = os.getpid()
         super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
 
@@ -45,8 +48,14 @@ class Ending(Joiner):
     def _check_call(self, mode: Mode = Strict) -> None:
         """Whatever makes any call wrong or vain: other loop, closed, failed, unknown mode."""
         self._check_loop()
-        one_of("mode", mode, (Strict, Relaxed))
+        one_of("mode", mode, (Strict, Relaxed, Quorum))
         if (error := self._terminal()) is not None:
+            raise error
+
+    def _check_running(self) -> None:
+        """What makes a call vain that appends nothing: other loop, closed, failed. What a sealed log holds stays durable."""
+        self._check_open()
+        if self._failure is not None and (error := self._terminal()) is not None:
             raise error
 
     def _check_open(self) -> None:
@@ -68,23 +77,23 @@ class Ending(Joiner):
     # ---- waiting
 
     async def flush(self) -> int:
-        """Wait until everything appended so far is durable, appends that wait for room included.
+        """Wait until everything appended so far is durable, appends that wait for room included. Also on a sealed log.
 
         Returns:
             durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
         """
-        self._check_call()
+        self._check_running()
         if self._waiting:
             await asyncio.wait([self._waiting[-1].future])
         return await self._durable(self.next_lsn - 1)
 
     async def wait_durable(self, lsn: int) -> int:
-        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn.
+        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn. Also on a sealed log.
 
         Raises:
             BadOption: `lsn` was not given out yet.
         """
-        self._check_call()
+        self._check_running()
         if not isinstance(lsn, int) or not 0 <= lsn < self.next_lsn:
             raise BadOption(
                 f"LSN {lsn!r} was not given out yet", path=self._disk.path, hint=f"next_lsn is {self.next_lsn}"
@@ -96,11 +105,11 @@ class Ending(Joiner):
             self._want_commit()
         return self._barrier(lsn)
 
-    async def _durable_above(self, lsn: int) -> None:
-        """Wait until durable_lsn is above `lsn`; Closed once no more can come."""
+    def _durable_above(self, lsn: int) -> asyncio.Future[int]:
+        """A future for when durable_lsn is above `lsn`; whoever waits for it may end it. Closed once no more can come."""
         if self._closing is not None and (self._closing.done() or self._released):
             raise Closed("the log is closed", path=self._disk.path)
-        await self._barrier(lsn + 1)
+        return self._barrier(lsn + 1)
 
     async def _write_meta(self, change: dict[str, Any], flags: int = 0) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
@@ -114,8 +123,8 @@ class Ending(Joiner):
     async def _maintaining(self) -> AsyncIterator[None]:
         """One change of the log's extent at a time; a failure in the middle of one is terminal."""
         async with self._maintenance:
-            if (terminal := self._terminal()) is not None:
-                raise terminal  # since it began to wait
+            if (ended := self._ended()) is not None:
+                raise ended  # since it began to wait
             try:
                 yield
             except OSError as error:
@@ -132,34 +141,53 @@ class Ending(Joiner):
     # ---- ending
 
     async def seal(self) -> None:
-        """Make everything durable and take no more appends, in this opening or any later one; reading goes on."""
-        self._check_call()
-        await self.flush()
-        self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
-        self._room_freed()
-        async with self._maintenance:  # a truncation under way ends first
-            await self._write_meta({"sealed": True})
+        """Make everything durable and take no more appends, in this opening or any later one; reading goes on. Idempotent.
+
+        Appends called meanwhile wait, and get Closed when it is done.
+        """
+        self._check_running()
+        if self._sealing is None and not self._metadata.sealed:
+            self._check_call()
+            self._sealing = self._loop.create_task(self._seal_behind(self._take_turn()))
+            self._sealing.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+
+    async def _seal_behind(self, turn: Turn) -> None:
+        try:
+            await turn.granted
+            async with self._maintenance:  # a truncation under way ends first
+                await self._write_meta({"sealed": True})
+            self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
+        except WalError:
+            self._sealing = None  # it may be tried again where there was no room
+            raise
+        finally:
+            turn.end()
 
     async def close(self, timeout: float | None = None) -> None:
-        """Make everything accepted durable, mark the log as closed in order, and release it. Idempotent.
+        """Make everything durable that was called before, mark the log as closed in order, and release it. Idempotent.
 
-        Appends that still wait for room get Closed.
+        Appends that wait for room get it first, as do truncations that wait their turn. A streamed batch whose asynchronous
+        source has not ended is given up: its caller gets Closed, as does every later call.
 
         Args:
             timeout: seconds for all of it; None: as long as it takes.
 
         Raises:
-            WalTimeout: not done in time. Closing goes on in the background: the lock is held until the last write has
-                ended, so that it can never reach a log that somebody else has opened.
+            WalTimeout: not done in time. Appends that still wait for room get Closed. Closing goes on in the background: the
+                lock is held until the last write has ended, so that it can never reach a log that somebody else has opened.
             DurabilityLost: a write failed, Relaxed records were lost, and nobody had been told yet.
         """
         self._check_loop()
         if self._closing is None:
+            self._begin_draining()
             self._closing = self._loop.create_task(self._close())
         elif self._closing.done():
             return
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
+            self._end_draining()
             raise WalTimeout(
                 f"closing took longer than {timeout} s",
                 path=self._disk.path,
@@ -170,13 +198,10 @@ class Ending(Joiner):
         self._closing.result()
 
     async def _close(self) -> None:
-        if self._relaxed_timer is not None:
-            self._relaxed_timer.cancel()
-        if self._closed is None:
-            self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
-        self._room_freed()
         told_by_waiting = 0
         try:
+            await self._drain()
+            self._end_draining()
             async with self._maintenance:  # a truncation under way ends first
                 if self._failure is None:
                     await self._durable(self.next_lsn - 1)
@@ -189,15 +214,45 @@ class Ending(Joiner):
             told_by_waiting = 1  # this very wait
         finally:
             self._released = True
+            if self._relaxed_timer is not None:
+                self._relaxed_timer.cancel()
             try:
                 await self._disk.close()  # first, since it also stops a preparation under way
             finally:
                 await self._spares.settle()
                 for _, _, barrier in self._barriers:
                     if not barrier.done():
-                        barrier.set_exception(self._closed)
+                        barrier.set_exception(Closed("the log is closed", path=self._disk.path, hint="open it again"))
         if self._failure is not None and self._told_failure <= told_by_waiting:
             raise self._again()
+
+    # ---- draining
+
+    async def _drain(self) -> None:
+        """Refuse every call from now on that appends, and make durable what was called before. Idempotent."""
+        self._begin_draining()
+        await asyncio.sleep(0)  # batches called in this turn begin: only a task that runs can say why it ends
+        for batch in list(self._drawing):
+            batch.cancel()
+        while self._draining and (self._waiting or self._joins or self._holds):
+            with contextlib.suppress(NoSpace, DurabilityLost):  # whoever waits is told of it
+                await self._room_change()
+        if self._failure is None:
+            try:
+                await self._durable(self.next_lsn - 1)
+            except DurabilityLost:
+                self._told_failure -= 1  # this very wait has told nobody
+
+    def _begin_draining(self) -> None:
+        if self._closed is None:
+            self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
+            self._draining = True
+            self._set_room()
+
+    def _end_draining(self) -> None:
+        """Nobody gets his turn any more; whoever still waits is told."""
+        self._draining = False
+        self._room_freed()
 
     async def _rotation_ended(self) -> None:
         while self._rotation is not None:

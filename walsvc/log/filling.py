@@ -18,11 +18,12 @@ from collections.abc import Callable
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk, TakenOver
-from walsvc.errors import Closed, DurabilityLost, Fenced, WalError
+from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, again
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.format.summary import Tally
 from walsvc.log.buffer import BufferPool
+from walsvc.log.cuts import Cuts
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group
 from walsvc.log.replicated import Replicated
@@ -65,7 +66,8 @@ class Filling(ABC):
         self._double_write: DoubleWrite | None = None  # set before anything is written, where there is to be one
         self._failure: DurabilityLost | None = None
         self._told_failure = 0  # how many have been told of it
-        self._closed: Closed | None = None
+        self._closed: Closed | None = None  # why no call appends any more
+        self._draining = False  # since close has begun: what was called before it is still accepted
         self._released = False
         # the filling group (_start_filling); _room is what it may still take, negative whenever append must look closer
         self._room = -1
@@ -79,7 +81,9 @@ class Filling(ABC):
         self._in_flight: deque[Group] = deque()
         self._batch_lsn = 0  # of the batch that is being streamed: nothing else gets an LSN meanwhile
         self._newest = 0 if segment.ordinal == 1 else None  # highest timestamp of a record in older segments, if known
-        self._rewinds = 0  # batches given up: what readers had read ahead is void then
+        self._rewinds = 0  # batches given up, segments rewritten, cuts: what readers had read ahead is void then
+        self._cuts = Cuts()
+        self._cutting: asyncio.Future[None] | None = None  # while truncate_after changes files, and after it failed
         self._batch_crc = 0  # of the group before it
         self._batch_tail = b""  # of its segment before it
         self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
@@ -177,6 +181,14 @@ class Filling(ABC):
             heapq.heappush(self._barriers, (lsn, next(self._tickets), future))
         return future
 
+    def _wake_beyond(self) -> None:
+        """Whoever waits for an LSN that was not given out looks again: none comes any more, or others come before it."""
+        for lsn, _, barrier in self._barriers:
+            if lsn >= self.next_lsn and not barrier.done():
+                barrier.set_result(self._durable_lsn)
+        self._barriers = [each for each in self._barriers if not each[2].done()]
+        heapq.heapify(self._barriers)
+
     def _fail(self, what: str, error: OSError, segment: int, offset: int, lsn: int) -> None:
         """Terminal. The first failure counts, later ones are its echo."""
         if self._failure is not None:
@@ -212,25 +224,23 @@ class Filling(ABC):
         self._room_freed()  # who waits for room must hear of it, too
         self._room_freed()
 
-    def _again(self) -> DurabilityLost:
-        """The terminal failure as a new exception, so that tracebacks of many waiters do not pile up in one."""
-        first = self._failure
-        assert first is not None
-        error = type(first)(
-            first.message,
-            errno=first.errno,
-            path=first.path,
-            segment=first.segment,
-            offset=first.offset,
-            lsn=first.lsn,
-            hint=first.hint,
-        )
-        error.__cause__ = first.__cause__
-        return error
+    def _again(self) -> WalError:
+        """The terminal failure as a new exception."""
+        assert self._failure is not None
+        return again(self._failure)
 
     def _terminal(self) -> WalError | None:
         """The error that every call gets from now on, if there is one."""
         if self._failure is not None:
             self._told_failure += 1
             return self._again()
-        return self._closed
+        return None if self._closed is None else again(self._closed)
+
+    @property
+    def _over(self) -> bool:
+        """Nobody who waits gets his turn any more. Who waited when `close` began still does, until it is through with them."""
+        return self._failure is not None or (self._closed is not None and not self._draining)
+
+    def _ended(self) -> WalError | None:
+        """The error for whoever waits, once it is over."""
+        return self._terminal() if self._over else None

@@ -11,11 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import msgpack
-
 from walsvc.errors import BadOption
 from walsvc.format.group import Bytes, Columns, Flag, GroupHeader, decode_columns, decode_meta, record_ends
-from walsvc.format.labels import may_have
+from walsvc.format.labels import may_have, unpack_attributes
 from walsvc.format.meta import decode_map
 
 REQUIRED = 1 << 15  # bit of a record's type: who does not know it must stop
@@ -150,7 +148,7 @@ class Filter:
         for row in rows:
             if lengths[row]:
                 start = starts[row]
-                if self._fits(msgpack.unpackb(data[start : start + lengths[row]], raw=False)):
+                if self._fits(unpack_attributes(data[start : start + lengths[row]])):
                     fitting.append(row)
         return fitting
 

@@ -23,7 +23,7 @@ def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | Non
         return None
     place = partial(Finding, segment=active.header.first_lsn, offset=active.chain.offset, lsn=active.chain.next_lsn)
     if verdict is Verdict.TORN_TAIL:
-        message = f"a group that was never acknowledged was dropped: {active.end_reason}"
+        message = f"the log ends before a group that was never acknowledged: {active.end_reason}"
         return place("torn_tail", message, length=length)
     return place("unclean_close", "the log was not closed in order; nothing that was acknowledged is lost")
 

@@ -6,12 +6,11 @@ from bisect import bisect_left, bisect_right
 
 from walsvc.format.index import SegmentIndex
 from walsvc.format.summary import Summary
+from walsvc.log.cuts import FAR
 from walsvc.log.filter import Filter
 from walsvc.log.records import Segments
 from walsvc.log.summaries import Seal
 from walsvc.model import ReadStats
-
-FAR = 1 << 64  # behind every LSN
 
 
 class Guide:

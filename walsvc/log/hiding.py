@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import compress, count, repeat
 from typing import TypeVar
 
-import msgpack
-
 from walsvc.format.group import Columns, Flag, GroupHeader, decode_columns, record_ends
+from walsvc.format.labels import unpack_attributes
 from walsvc.format.purge import Marks
 from walsvc.log.stream import RawGroup
 from walsvc.model import Record
@@ -45,7 +44,7 @@ def purged_rows(raw: RawGroup, columns: Columns, marks: Marks) -> list[int]:
             continue
         packed = bytes(data[start : start + length])
         if (topic, packed) not in before:
-            attributes = msgpack.unpackb(packed, raw=False, strict_map_key=False)
+            attributes = unpack_attributes(packed)
             before[topic, packed] = marks.before(topic, attributes)
         if header.first_lsn + index < before[topic, packed]:
             found.append(index)

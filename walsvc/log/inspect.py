@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from walsvc.config import MIB, WalConfig
 from walsvc.disk.choose import open_disk
-from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError
+from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError, WalTimeout
 from walsvc.format.chain import Chain
 from walsvc.format.cipher import cipher_of
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, SlotHeader
@@ -22,10 +22,11 @@ from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
+from walsvc.log.census import refuse_lost_segments
 from walsvc.log.findings import unsupported
 from walsvc.log.overlay import read_slots
 from walsvc.log.reader import read_failed
-from walsvc.log.stream import GroupStream, load_header
+from walsvc.log.stream import GroupStream, load_header, too_short
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from walsvc.disk.base import Disk
 
 CHUNK_BYTES = 4 * MIB
+LOOKS_MAX = 20  # a living log changes under the eyes
+LOOK_SECONDS = 0.05  # between two of them
 OnGroup = Callable[[GroupHeader], None]
+T = TypeVar("T")
 
 
 class Walk(NamedTuple):
@@ -49,8 +53,9 @@ class Walk(NamedTuple):
         generation: number of the opening that wrote the last valid group.
         truncated: first LSN that is visible, as its groups say; 0 where they cannot be read for want of keys.
         successor: first LSN of the next segment, where a seal names it and can be read.
+        cut: the last LSN that a truncate_after which was interrupted leaves; None where there is none to finish.
         reason: why nothing valid stands at `end`.
-        error: what is wrong with the header or with the format of a group; None when nothing is.
+        error: what is wrong with the header, with the format of a group or with the file's length; None when nothing is.
         forged: what stands at `end`, where that is a group of an encrypted segment that does not authenticate.
         proof: what shows that a record missing at `end` had been durable; None when nothing does.
         bytes_read: from the disk.
@@ -69,11 +74,17 @@ class Walk(NamedTuple):
     generation: int = 0
     truncated: int = 1
     successor: int | None = None
+    cut: int | None = None
     reason: str = ""
     error: Corruption | UnsupportedFormat | None = None
     forged: Corruption | None = None
     proof: str | None = None
     bytes_read: int = 0
+
+    @property
+    def short(self) -> bool:
+        """Its file was cut: it had its full length, durably, before anything was written to it."""
+        return self.header is not None and self.file_bytes < self.header.file_bytes
 
     @property
     def sealed(self) -> bool:
@@ -112,6 +123,25 @@ async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
         await disk.close()
 
 
+async def settled(look: Callable[[], Awaitable[T]], damage: Callable[[T], object]) -> T:
+    """What `look()` gives, looked at again where that is damaged: what a living log moved under our eyes looks otherwise the
+    next time, damage looks the same. `damage` tells what is wrong with it; false: nothing."""
+    before: object = None
+    for _ in range(LOOKS_MAX):
+        try:
+            found = await look()
+            told = damage(found)
+            if not told or told == before:
+                return found
+        except (Corruption, FileNotFoundError) as error:
+            told = str(error)
+            if told == before:
+                raise
+        before = told
+        await asyncio.sleep(LOOK_SECONDS)
+    raise WalTimeout("the log changed under every attempt to look at it", hint="try again")
+
+
 async def walk(
     disk: Disk,
     name: str,
@@ -143,7 +173,10 @@ async def walk(
         cipher = cipher_of(keys, header, disk.path)
         stream = GroupStream(disk, name, Chain.begin(header, data, file_bytes), CHUNK_BYTES, cipher)
         walked = Walk(name, file_bytes, header, end=header.data_start, next_lsn=header.first_lsn)
-        return await _to_the_end(stream, walked, on_group)
+        walked = await _to_the_end(stream, walked, on_group)
+        if walked.error is None and first_lsn is not None and walked.short:
+            walked = walked._replace(error=too_short(disk, name, header, file_bytes))
+        return walked
     except FileNotFoundError:
         return None
     except (Corruption, UnsupportedFormat) as error:
@@ -156,6 +189,8 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
     reason, proof = "", None
     forged: Corruption | None = None
     error: UnsupportedFormat | None = None
+    evidence: GroupHeader | None = None
+    looked_ahead = False
     while True:
         try:
             raw = await stream.next()
@@ -167,6 +202,10 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
             proof = "a write that was cut would not have its CRCs right"
             break
         except BadGroup as bad:
+            if not looked_ahead and not bad.newer:
+                evidence, looked_ahead = await stream.evidence(), True
+                if evidence is not None:
+                    continue  # what it says was durable has been written meanwhile, unless it is damaged
             reason = bad.reason
             if bad.newer:
                 error = unsupported(stream.disk, stream, bad)
@@ -177,7 +216,8 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
         if on_group is not None:
             on_group(last)
     chain = stream.chain
-    evidence = await stream.evidence()
+    if evidence is not None and evidence.durable_lsn >= chain.next_lsn:
+        proof = "a later group shows that it was durable"
     return walked._replace(
         groups=groups,
         records=records,
@@ -189,10 +229,11 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
         generation=chain.generation,
         truncated=metadata.truncated if stream.readable else 0,
         successor=metadata.successor,
+        cut=metadata.cut,
         reason=reason,
         error=error,
         forged=forged,
-        proof=proof if evidence is None else f"the group at offset {evidence.offset} shows that it was durable",
+        proof=proof,
         bytes_read=stream.bytes_read,
     )
 
@@ -203,7 +244,8 @@ async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None, 
 
     Raises:
         MissingKey, WrongKey: keys were given that do not fit.
-        PathError: there is no log, or it cannot be read. Damage is not raised: each Walk tells of it.
+        PathError: there is no log, or it cannot be read. Damage is not raised: each Walk tells of it. But Corruption where a
+        spare shows that there had been segments, and none is left.
     """
     async with reading(path) as disk:
         sizes = await disk.list()
@@ -214,7 +256,8 @@ async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None, 
                 segments.append(await walk(disk, name, first, sizes[name], on_group, keys=keys))
             elif parse_name(name, ".spare") is not None:
                 spares.append(await walk(disk, name, None, sizes[name]))
-        if not segments and not spares:
+        if not segments:
+            await refuse_lost_segments(disk, sizes)
             raise PathError("there is no log here", path=disk.path, hint="check the path")
         slots = None
         if DOUBLE_WRITE_NAME in sizes:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError
@@ -92,7 +93,7 @@ class Joiner(Acceptor):
         while self._joins:
             change, durable = self._joins[0]
             if not durable.done():
-                if (error := self._terminal() or self._no_space()) is not None:
+                if (error := self._ended() or self._no_space()) is not None:
                     durable.set_exception(error)
                 else:
                     try:
@@ -104,7 +105,7 @@ class Joiner(Acceptor):
 
     def _merge(self, wanted: Change, durable: asyncio.Future[None] | None = None) -> bool:
         """Let a change join the filling group, or a new one behind it; False if there is no room now."""
-        if self._holds or self._batch_lsn or self._failure is not None or self._closed is not None:
+        if self._holds or self._batch_lsn or self._over:
             return False
         group, change = self._filling, wanted()
         size = change_bytes_max(change, group.joined)
@@ -159,32 +160,34 @@ class Joiner(Acceptor):
         row = tally.get(number)
         return (counts[number - 1] + row.records, row.last_lsn) if row else (counts[number - 1], lasts[number - 1])
 
-    async def _topic_record(self, name: str, lsn: int) -> None:
-        """Wait until there may be a durable record of a topic at or behind `lsn`, which is not durable yet.
+    def _topic_record(self, name: str, lsn: int) -> asyncio.Future[Any]:
+        """A future for when there may be a durable record of a topic at or behind `lsn`, which is not durable yet. Whoever
+        waits for it may end it.
 
         Raises Closed once no more can come, and DurabilityLost.
         """
         number = self._metadata.topics.get(name)
         if number is not None and self._metadata.last_of(number) >= lsn:
-            await self._barrier(lsn)
-            return
-        if (terminal := self._terminal()) is not None:
-            raise terminal
+            return self._barrier(lsn)
+        if (ended := self._ended()) is not None:
+            raise ended
         waiter: asyncio.Future[None] = self._create_future()
         waiters = self._topic_waiters.setdefault(name, [])
         waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in waiters:  # the wait was cancelled
-                waiters.remove(waiter)
-                if not waiters and self._topic_waiters.get(name) is waiters:
-                    del self._topic_waiters[name]
+        waiter.add_done_callback(partial(self._waits_no_more, name, waiters))
+        return waiter
+
+    def _waits_no_more(self, name: str, waiters: list[asyncio.Future[None]], waiter: asyncio.Future[None]) -> None:
+        if self._topic_waiters.get(name) is waiters:  # its own end, not that of all
+            waiters.remove(waiter)
+            if not waiters:
+                del self._topic_waiters[name]
 
     def _room_freed(self) -> None:
         self._serve_joins()  # before the next batch begins: acknowledgements do not starve behind a row of them
         super()._room_freed()
-        if self._topic_waiters and (self._failure is not None or self._closed is not None):
+        if self._over:
+            self._wake_beyond()
             everybody, self._topic_waiters = self._topic_waiters, {}
             for waiters in everybody.values():
                 for waiter in waiters:

@@ -45,7 +45,7 @@ class LazyRecord:
         """The whole record.
 
         Raises:
-            Truncated: it was dropped, or purged and compacted away, meanwhile. Corruption: it is damaged. PathError.
+            Truncated: it was dropped, or purged and compacted away, meanwhile. Corruption: it is damaged. Closed, PathError.
         """
         if self._record is not None:
             return self._record
@@ -72,6 +72,7 @@ class Groups:
         self._disk = disk
         self._segments = segments
         self._stats = stats
+        self._cuts = segments.cuts.count
         self._last: tuple[Outline, RawGroup] | None = None
 
     async def raw(self, outline: Outline) -> RawGroup:
@@ -89,21 +90,32 @@ class Groups:
 
     async def record(self, outline: Outline, lsn: int) -> Record:
         """A record of the group, from wherever it is now."""
+        record = None if self._is_cut(lsn) else await self._fetched(outline, lsn)
+        if record is None or self._is_cut(lsn):
+            raise Truncated(
+                f"the record with LSN {lsn} was dropped, or purged",
+                path=self._disk.path,
+                lsn=lsn,
+                hint="records that truncate_after dropped, or that were compacted away, after they were listed cannot be "
+                "fetched",
+            )
+        return record
+
+    def _is_cut(self, lsn: int) -> bool:
+        return lsn >= self._segments.cuts.since(self._cuts)
+
+    async def _fetched(self, outline: Outline, lsn: int) -> Record | None:
         segments = self._segments
         try:
             raw = await self.raw(outline)
             row = lsn - outline.header.first_lsn
             return decode_records(raw, segments.topic_names, range(row, row + 1))[0]
         except (BadGroup, Corruption, OSError):
+            if self._is_cut(lsn):
+                return None
             cursor = Cursor(self._disk, segments, lsn, stats=self._stats)  # it was moved, or finds out what is wrong
-            if records := await cursor.take(lsn + 1):
-                return records[0]
-            raise Truncated(
-                f"the record with LSN {lsn} was purged",
-                path=self._disk.path,
-                lsn=lsn,
-                hint="records that were purged after they were listed cannot be fetched once the log was compacted",
-            ) from None
+            records = await cursor.take(lsn + 1)
+            return records[0] if records else None
 
 
 class LazyCursor(Position[LazyRecord]):

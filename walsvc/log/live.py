@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Unpack
+import asyncio
+from collections.abc import Sequence
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Closed
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
-from walsvc.log.filter import Wanted
-from walsvc.log.reading import Reading, check_start, chosen_of
+from walsvc.log.cuts import Cuts
+from walsvc.log.reading import Reading
 from walsvc.log.summaries import Summaries
 from walsvc.log.writer import WalWriter
-from walsvc.model import ReadStats, Record
 
 
 class Live(Reading):
@@ -51,12 +49,33 @@ class Live(Reading):
 
     @property
     def epoch(self) -> int:
-        """For readers: changes when a batch was given up, and its place is written anew."""
+        """For readers: changes when a batch was given up, or truncate_after came, and its place is written anew."""
         return self.writer._rewinds
 
+    @property
+    def cuts(self) -> Cuts:
+        """For readers: where truncate_after has taken the log's end back."""
+        return self.writer._cuts
+
+    @property
+    def generation(self) -> int:
+        """For readers: the highest of any segment."""
+        return self.writer._generation
+
+    @property
+    def released(self) -> bool:
+        """For readers: the log is closed, and its files cannot be read any more."""
+        return self.writer._released
+
     async def look_again(self) -> bool:
-        """For readers: the writer itself knows all its files."""
-        return False
+        """For readers: the writer knows all its files, but tells of a truncate_after only at its end."""
+        cutting = self.writer._cutting
+        if cutting is None:
+            return False
+        await asyncio.wait([cutting])
+        if self.writer._failure is not None:
+            raise self.writer._again()
+        return True
 
     @property
     def topic_names(self) -> Sequence[str | None]:
@@ -88,36 +107,24 @@ class Live(Reading):
 
     # ---- reading
 
-    async def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]:
-        """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones, without polling.
-
-        Takes what `read` takes to say which records are wanted, but for `until`. With `topic` it may be over none yet: other
-        topics' appends wake nobody then. Ends when the log is closed; raises DurabilityLost when it fails, and what `read`
-        raises.
-        """
-        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
+    def _check_open(self) -> None:
         self.writer._check_open()
-        first = check_start(start, self.first_lsn)
-        cursor = self._cursor(first, topic, chosen, stats)
-        while True:
-            cursor = cursor or self._cursor(first, topic, chosen, stats)
-            for record in [] if cursor is None else await cursor.take(self.durable_lsn + 1):
-                yield record
-            if cursor is not None and cursor.next_lsn <= self.durable_lsn:
-                continue
-            try:
-                if topic is None:
-                    await self.writer._durable_above(self.durable_lsn)
-                else:
-                    await self.writer._topic_record(topic, self.durable_lsn + 1)
-            except Closed:
-                return
 
     async def _reach(self, stop: int | None) -> int:
-        self.writer._check_open()
-        limit = self.next_lsn if stop is None else min(stop, self.next_lsn)
+        self._check_open()
+        limit, cuts = self.next_lsn if stop is None else min(stop, self.next_lsn), self.cuts.count
         if limit > self.first_lsn:
             await self.writer._durable(limit - 1)
-        return limit
+        return min(limit, self.cuts.since(cuts))
+
+    async def _more(self, topic: str | None) -> bool:
+        writer = self.writer
+        if writer._over and writer._failure is None:  # what was accepted is all that ever comes
+            if self.durable_lsn + 1 == self.next_lsn:
+                return False
+            await writer._durable(self.next_lsn - 1)
+        elif topic is None:
+            await writer._durable_above(self.durable_lsn)
+        else:
+            await writer._topic_record(topic, self.durable_lsn + 1)
+        return True

@@ -31,6 +31,7 @@ from walsvc.format.segment import (
 from walsvc.format.versions import Format, format_of, present_content, present_header
 from walsvc.keyring import KeyRing
 from walsvc.log.findings import foreign
+from walsvc.log.inspect import reading, settled
 from walsvc.log.opening import releasing
 from walsvc.log.rewrite import Rewriting, drop_unfinished, next_group, rewrite, rewrite_name
 from walsvc.log.stream import GroupStream, RawGroup
@@ -74,7 +75,7 @@ async def migrate(
     keys: KeyRing | None = None,
     on_segment: OnSegment | None = None,
 ) -> Migration:
-    """Rewrite the segments of the log in directory `path` that are of an older format version. Locks the log.
+    """Rewrite the segments of the log in directory `path` that are of an older format version. Locks the log, but for a dry run.
 
     Args:
         path: the log's directory. Take a backup of it with the version that wrote it, or copy the files.
@@ -89,10 +90,13 @@ async def migrate(
     """
     if not os.path.isdir(path):  # noqa: ASYNC240
         raise PathError("there is no log here", path=path, hint="check the path")
+    if dry_run:
+        async with reading(path) as disk:
+            return await settled(lambda: migrate_on(disk, keys, dry_run=True), lambda done: ())
     config = WalConfig(keys=keys)
     disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
     async with releasing(disk):
-        done = await migrate_on(disk, keys, dry_run=dry_run, on_segment=on_segment)
+        done = await migrate_on(disk, keys, on_segment=on_segment)
     await disk.close()
     return done
 

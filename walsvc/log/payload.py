@@ -13,7 +13,9 @@ from walsvc.errors import (
     BadPayload,
     RecordTooLarge,
 )
+from walsvc.format.labels import unpack_attributes
 
+SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 PACKED_ITEMS_MAX = 8192  # msgpack allocates a list before its elements are there, on each of 1,024 levels
 
 
@@ -34,13 +36,25 @@ def pack_attributes(attributes: Mapping[str, Any]) -> bytes:
         raise BadOption("attributes must be a map with string keys")
     try:
         packed: bytes = msgpack.packb(dict(attributes), use_bin_type=True)
-    except (TypeError, ValueError, OverflowError) as error:
+        if not SCALARS.issuperset(map(type, attributes.values())):
+            unpack_attributes(packed)  # a map inside may have a key that is no key when it comes back
+    except (TypeError, ValueError, OverflowError, msgpack.UnpackException) as error:
         raise BadOption(
-            f"attributes cannot be encoded: {error}", hint="use numbers, text, bytes, lists, maps"
+            f"attributes cannot be encoded: {error}", hint="use numbers, text, bytes, lists, maps with scalar keys"
         ) from None
-    if len(packed) > ATTRIBUTES_BYTES_MAX:
-        raise RecordTooLarge(f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}")
+    check_length(packed)
     return packed
+
+
+def check_length(packed: bytes) -> None:
+    """RecordTooLarge where attributes are over the limit."""
+    if len(packed) > ATTRIBUTES_BYTES_MAX:
+        raise RecordTooLarge(
+            f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}",
+            expected=f"at most {ATTRIBUTES_BYTES_MAX} bytes",
+            actual=len(packed),
+            hint="put into the payload what nobody filters by",
+        )
 
 
 def check_packed(packed: bytes) -> None:
@@ -48,10 +62,9 @@ def check_packed(packed: bytes) -> None:
 
     They come from elsewhere, so what they announce is not believed: a list has PACKED_ITEMS_MAX elements at most.
     """
-    if len(packed) > ATTRIBUTES_BYTES_MAX:
-        raise RecordTooLarge(f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}")
+    check_length(packed)
     try:
-        value = msgpack.unpackb(packed, raw=False, max_array_len=PACKED_ITEMS_MAX, max_map_len=PACKED_ITEMS_MAX)
+        value = unpack_attributes(packed, max_array_len=PACKED_ITEMS_MAX, max_map_len=PACKED_ITEMS_MAX)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise BadOption(f"the attributes are not msgpack: {error}") from None
     if type(value) is not dict or not all(type(key) is str for key in value):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption
 from walsvc.format.purge import MARKS_MAX, labels_of, mark_name
+from walsvc.model import is_lsn
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -28,7 +29,7 @@ async def purge(writer: WalWriter, key_or_labels: Any, before: int | None, topic
     writer._check_call()
     labels = labels_of(key_or_labels)
     limit = writer.next_lsn if before is None else before
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= writer.next_lsn:
+    if not is_lsn(limit) or not 1 <= limit <= writer.next_lsn:
         raise BadOption(
             f"purge(before={before!r}) is out of range",
             path=writer._disk.path,

@@ -1,7 +1,7 @@
 """Reading: a position in a log, and how it moves on from group to group and from segment to segment.
 
 A reader sees only what is durable, opens files by name for each piece, and keeps no descriptor: a truncated segment is
-never pinned by a reader, and a reader that was overtaken gets Truncated.
+never pinned by a reader, and a reader that was overtaken gets Truncated. Where truncate_after cuts the log, it ends.
 
 It passes over what is not wanted: segments and stretches of them (walsvc.log.guide), groups (walsvc.log.filtered). Whatever
 is not known, or does not fit, is looked through.
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, PathError, Truncated, UnsupportedFormat
+from walsvc.errors import Closed, Corruption, PathError, Truncated, UnsupportedFormat
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES
@@ -48,7 +48,8 @@ class LookAgain(Exception):
 
 
 class Position(ABC, Generic[RecordT]):
-    """A position in a log, and a way on: for all records, or for those that a filter wants.
+    """A position in a log, and a way on: for all records, or for those that a filter wants. It never goes beyond a cut that
+    came after it was made.
 
     Attributes:
         next_lsn: the position.
@@ -68,13 +69,16 @@ class Position(ABC, Generic[RecordT]):
         self._stream_bytes = 0  # of what the stream has read, those that are in `stats`
         self._index: SegmentIndex | None = None  # of the segment that the stream reads, as far as it was asked for
         self._epoch = segments.epoch
+        self._cuts = segments.cuts.count
         self._suspect: object = None  # what looked damaged at the last look
         self._refusal: UnsupportedFormat | None = None  # the record at the position must not be passed over
 
     async def take(self, limit: int) -> list[RecordT]:
-        """Wanted records of the next group that has some, below `limit`; empty when the position has reached `limit`.
+        """Wanted records of the next group that has some, below `limit`; empty when the position has reached `limit`, or
+        a cut.
 
         Raises:
+            Closed: the log was closed.
             Truncated: the position was dropped meanwhile.
             Corruption: what must be there is damaged or missing.
             UnsupportedFormat: a record of a required type that is not wanted stands next.
@@ -87,12 +91,7 @@ class Position(ABC, Generic[RecordT]):
                 self._leave()
 
     async def _take(self, limit: int) -> list[RecordT]:
-        while self.next_lsn < limit:
-            if self._refusal is not None:
-                raise self._refusal
-            if self._epoch != self._segments.epoch:
-                self._leave()
-                self._epoch = self._segments.epoch
+        while self._look(limit):
             if self._stream is None and (skip := await self._guide.skip(self.next_lsn)) is not None:
                 self.next_lsn = min(skip, limit)
                 continue
@@ -106,6 +105,8 @@ class Position(ABC, Generic[RecordT]):
                 continue
             first = chain.next_lsn
             found = await self._guarded(self._step)
+            if self._epoch != self._segments.epoch:
+                continue  # it may be void
             local_limit = limit if end is None else min(limit, end)
             start, self.next_lsn = self.next_lsn, max(self.next_lsn, min(chain.next_lsn, local_limit))
             if chain.next_lsn > local_limit or (found is None and self._guide.better_place(self._index, self.next_lsn)):
@@ -117,6 +118,21 @@ class Position(ABC, Generic[RecordT]):
         if self._stream is not None:
             self._stream.forget()  # what was read beyond the end will be written anew
         return []
+
+    def _look(self, limit: int) -> bool:
+        """Take notice of what has happened to the log. Whether there is anything to read below `limit`."""
+        segments = self._segments
+        if self._epoch != segments.epoch:
+            self._leave()
+            self._epoch = segments.epoch
+            self.next_lsn = min(self.next_lsn, segments.cuts.since(self._cuts))
+        if self.next_lsn >= min(limit, segments.cuts.since(self._cuts)):
+            return False
+        if segments.released:
+            raise self._closed()
+        if self._refusal is not None:
+            raise self._refusal
+        return True
 
     async def _step(self) -> Found | None:
         """The stream's next group; None if nothing of it is wanted."""
@@ -173,7 +189,9 @@ class Position(ABC, Generic[RecordT]):
         self._index = None
         if self._suspect is None:  # what looks damaged is looked at from the head on
             self._index = await self._guide.index(segment, self._segment_end(segment), self.next_lsn)
-        _, stream = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
+        header, stream = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
+        if header.generation > self._segments.generation and await self._segments.look_again():
+            raise LookAgain  # it has taken the place of what was known
         self.stats.bytes_read += SEGMENT_HEADER_BYTES
         if self._wanted is not None:
             stream = FilteredStream(self._disk, name, stream.chain, cipher=stream.cipher)
@@ -182,41 +200,55 @@ class Position(ABC, Generic[RecordT]):
         return stream
 
     async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Run one step of reading; tell truncation, damage and a failing device apart."""
+        """Run one step of reading; tell closing, truncation, damage and a failing device apart."""
         try:
             return await step()
-        except (BadGroup, Corruption) as error:
+        except (BadGroup, Corruption, OSError) as error:
+            if self._segments.released:
+                raise self._closed() from None
+            if self._epoch != self._segments.epoch:
+                raise LookAgain from None
             if self.next_lsn < self._segments.first_lsn:
                 raise self._truncated() from None
-            if isinstance(error, Corruption):
-                if self._first_sight(str(error)):
-                    await self._segments.look_again()
-                    raise LookAgain from None
-                raise
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise read_failed(self._disk, error, lsn=self.next_lsn) from error
+            if not await self._worth_another_look(error):
+                raise self._damage(error) from None
+            raise LookAgain from None
+
+    async def _worth_another_look(self, error: BadGroup | Corruption | OSError) -> bool:
+        """Whether what looks like damage may look otherwise now, since the log has moved under the reader."""
+        if isinstance(error, OSError):
+            return await self._segments.look_again()
+        known: object = str(error)
+        if isinstance(error, BadGroup):
             assert self._stream is not None
             if error.newer:
                 raise unsupported(self._disk, self._stream, error) from None
             chain = self._stream.chain
-            if self._first_sight((chain.segment, chain.offset, chain.previous_crc, error.reason)):
-                raise LookAgain from None
-            raise Corruption(
-                error.reason,
-                path=self._disk.path,
-                segment=chain.segment,
-                offset=chain.offset,
-                lsn=chain.next_lsn,
-                hint="acknowledged data is damaged; see `walsvc verify`, and restore from a backup",
-            ) from None
-        except OSError as error:
-            if self.next_lsn < self._segments.first_lsn:
-                raise self._truncated() from None
-            if isinstance(error, FileNotFoundError):
-                if await self._segments.look_again():
-                    raise LookAgain from None
-                raise Corruption(
-                    "a segment's file is missing", path=self._disk.path, lsn=self.next_lsn, actual=error.filename
-                ) from None
-            raise read_failed(self._disk, error, lsn=self.next_lsn) from error
+            known = (chain.segment, chain.offset, chain.previous_crc, error.reason)
+        if not self._first_sight(known):
+            return False
+        await self._segments.look_again()
+        return True
+
+    def _damage(self, error: BadGroup | Corruption | OSError) -> Corruption:
+        if isinstance(error, Corruption):
+            return error
+        if isinstance(error, OSError):
+            return Corruption(
+                "a segment's file is missing", path=self._disk.path, lsn=self.next_lsn, actual=error.filename
+            )
+        assert self._stream is not None
+        chain = self._stream.chain
+        return Corruption(
+            error.reason,
+            path=self._disk.path,
+            segment=chain.segment,
+            offset=chain.offset,
+            lsn=chain.next_lsn,
+            hint="acknowledged data is damaged; see `walsvc verify`, and restore from a backup",
+        )
 
     def _first_sight(self, damage: object) -> bool:
         """Whether this damage was not seen at the last look. Compaction may have put another file in the place of the one
@@ -224,6 +256,9 @@ class Position(ABC, Generic[RecordT]):
         self._segments.summaries.forget()  # it holds places of groups
         known, self._suspect = self._suspect == damage, damage
         return not known
+
+    def _closed(self) -> Closed:
+        return Closed("the log is closed", path=self._disk.path, hint="open it again")
 
     def _truncated(self) -> Truncated:
         return Truncated(
@@ -259,10 +294,11 @@ def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:
 
 def read_failed(disk: Disk, error: OSError, lsn: int | None = None) -> PathError:
     """A read error is an error of its own, never the end of the log."""
+    refused = isinstance(error, PermissionError)
     return PathError(
         f"reading the log failed: {error.strerror or error}",
         errno=error.errno,
-        path=disk.path,
+        path=f"{disk.path.rstrip('/')}/{error.filename}" if isinstance(error.filename, str) else disk.path,
         lsn=lsn,
-        hint="look at the device (dmesg); nothing was changed",
+        hint="check owner and mode of the file" if refused else "look at the device (dmesg); nothing was changed",
     )

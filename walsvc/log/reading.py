@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Unpack
 
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, Closed
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
+from walsvc.log.cuts import Cuts
 from walsvc.log.filter import Filter, Wanted, timestamp_of
 from walsvc.log.lazy import LazyCursor, LazyRecord
 from walsvc.log.reader import Cursor
@@ -37,9 +39,24 @@ class Reading(ABC):
     def epoch(self) -> int:
         """For readers: changes when what they have read ahead may have become void."""
 
+    @property
+    @abstractmethod
+    def cuts(self) -> Cuts:
+        """For readers: where the log's end was taken back."""
+
+    @property
+    @abstractmethod
+    def generation(self) -> int:
+        """For readers: the highest of any segment."""
+
+    @property
+    @abstractmethod
+    def released(self) -> bool:
+        """For readers: the log is closed, and its files cannot be read any more."""
+
     @abstractmethod
     async def look_again(self) -> bool:
-        """For readers: a file was not where it should be. True if the log was found afresh."""
+        """For readers: a file was not where it should be, or not as it should be. True if that may be different now."""
 
     @abstractmethod
     def segment_ids(self) -> list[int]:
@@ -78,8 +95,22 @@ class Reading(ABC):
         """The keys that are in use; None: the log is not encrypted."""
 
     @abstractmethod
+    def _check_open(self) -> None:
+        """What makes reading vain: Closed, WrongLoop."""
+
+    @abstractmethod
     async def _reach(self, stop: int | None) -> int:
         """See to it that all that is there below `stop` can be read; returns the LSN behind it. Closed, WrongLoop."""
+
+    @property
+    @abstractmethod
+    def durable_lsn(self) -> int:
+        """Every record up to this LSN is on stable storage."""
+
+    @abstractmethod
+    async def _more(self, topic: str | None) -> bool:
+        """Wait until there may be more durable records, of a topic or of any, than up to durable_lsn as it is now. False:
+        none ever comes. Closed, DurabilityLost."""
 
     # ---- reading
 
@@ -97,6 +128,9 @@ class Reading(ABC):
         that a crash could take back. What holds no wanted record is passed over without reading its payloads, as far as
         seals, headers and indexes tell.
 
+        Where truncate_after cuts the log meanwhile, reading ends at the cut: from its return on nothing that it dropped is
+        yielded any more, nor what is written in its place.
+
         Args:
             start: first LSN; None: first_lsn.
             stop: LSN to stop before; None: next_lsn as it is now.
@@ -109,12 +143,12 @@ class Reading(ABC):
             since, until: aware datetimes; only records from `since` on and before `until`, by their timestamp_ns.
 
         Raises:
-            Truncated: `start` was dropped. Corruption: acknowledged data is damaged. BadOption: `start` below 1, or
-            another argument is not as it must be. UnsupportedFormat: a required type, see `types`; everything before that
-            record was yielded.
+            Truncated: `start` was dropped. Closed: the log was closed, perhaps meanwhile. Corruption: acknowledged data is
+            damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
+            type, see `types`; everything before that record was yielded.
         """
         async for records in self.read_batches(start, stop, stats=stats, **wanted):
-            for record in records:
+            for record in self.cuts.standing(records):
                 yield record
 
     async def read_batches(
@@ -153,8 +187,40 @@ class Reading(ABC):
         first = check_start(start, self.first_lsn)
         cursor = LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
         while records := await cursor.take(limit):
-            for record in records:
+            for record in self.cuts.standing(records):
                 yield record
+
+    async def follow(
+        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
+    ) -> AsyncIterator[Record]:
+        """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones: without polling, but for a
+        read-only log, which looks every 50 ms.
+
+        Takes what `read` takes to say which records are wanted, but for `until`. With `topic` it may be over none yet: other
+        topics' appends wake nobody then. Ends when the log is closed, and after the last record of a sealed one; raises
+        DurabilityLost when it fails, and what `read` raises.
+
+        Where truncate_after cuts the log, nothing that it dropped is yielded after its return, and following goes on with
+        what is written in its place, as consumers do: after record 10 and truncate_after(5) with the new record 6. So LSNs
+        ascend but for that. In a read-only log all this holds from when it has noticed.
+        """
+        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
+        self._check_open()
+        first, cuts = check_start(start, self.first_lsn), self.cuts.count
+        cursor: Cursor | None = None
+        with suppress(Closed):
+            while True:
+                if cuts != self.cuts.count:
+                    first = min(first if cursor is None else cursor.next_lsn, self.cuts.since(cuts))
+                    cuts, cursor = self.cuts.count, None
+                cursor = cursor or self._cursor(first, topic, chosen, stats)
+                if cursor is not None:
+                    for record in self.cuts.standing(await cursor.take(self.durable_lsn + 1)):
+                        yield record
+                    if cursor.next_lsn <= self.durable_lsn:
+                        continue
+                if cuts == self.cuts.count and not await self._more(topic):
+                    return
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.

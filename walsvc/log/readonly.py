@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NoReturn, Unpack, cast
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NoReturn, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import Closed, Corruption, PathError, WalTimeout
+from walsvc.errors import Closed, Corruption, PathError, WalError, WalTimeout
 from walsvc.format.chain import Batch
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
@@ -22,16 +23,18 @@ from walsvc.format.segment import parse_name, segment_name
 from walsvc.keyring import KeyRing, Keys
 from walsvc.log.absorb import absorb
 from walsvc.log.counting import count_before
-from walsvc.log.filter import Filter, Wanted
+from walsvc.log.cuts import FAR, Cuts
+from walsvc.log.filter import Filter
 from walsvc.log.findings import unsupported
 from walsvc.log.overlay import Overlay
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
-from walsvc.log.reading import Reading, check_start, chosen_of
+from walsvc.log.reading import Reading
 from walsvc.log.recovery import Examined, Recovered, examine, recover
 from walsvc.log.scope import Scoped
+from walsvc.log.stream import load_header
 from walsvc.log.summaries import Summaries
-from walsvc.model import ReadStats, Record, RecoveryReport, Stats
+from walsvc.model import RecoveryReport, Stats
 
 POLL_SECONDS = 0.05
 ATTEMPTS = 20  # a living log changes under the reader: rotation and truncation may take a file away while it is read
@@ -53,9 +56,10 @@ class ReadOnlyLog(Reading, Scoped):
         self._names = found.names
         self._sizes = found.sizes
         self._epoch = 0
+        self._cuts = Cuts()
         self._summaries = Summaries(self._disk, config.keys)
         self._batch: Batch | None = None
-        self._next_lsn = found.cut + 1 if found.cut is not None else found.active.chain.next_lsn
+        self._next_lsn = self._end_of(found.active)
         self.report = RecoveryReport(
             clean=found.clean,
             created=False,
@@ -87,16 +91,36 @@ class ReadOnlyLog(Reading, Scoped):
         return self._epoch
 
     @property
+    def cuts(self) -> Cuts:
+        """For readers: where the log's end was found to be taken back."""
+        return self._cuts
+
+    @property
+    def generation(self) -> int:
+        """For readers: the highest of any segment, as the log was found."""
+        return self._tail.chain.generation
+
+    @property
+    def released(self) -> bool:
+        """For readers: the log is closed, and its files cannot be read any more."""
+        return self._closed
+
+    @property
     def durable_lsn(self) -> int:
         """All that a read-only log shows is durable."""
         return self._next_lsn - 1
 
     async def look_again(self) -> bool:
         """For readers: the writer has renamed, replaced or removed a file meanwhile. Gives up when nothing moves."""
-        async with self._lock:
-            before = dict(self._names), self.first_lsn, self._overlay.images
+        before = self._found
+        async with self._looking():
             await self._start_over()
-        return before != (self._names, self.first_lsn, self._overlay.images)
+        return before != self._found
+
+    @property
+    def _found(self) -> tuple[object, ...]:
+        """What a look at the directory may change."""
+        return dict(self._names), self.first_lsn, self._next_lsn, self.generation, self._overlay.images
 
     @property
     def topic_names(self) -> Sequence[str | None]:
@@ -168,18 +192,29 @@ class ReadOnlyLog(Reading, Scoped):
         return {first: self._sizes.get(name, 0) for first, name in self._names.items()}
 
     async def refresh(self) -> int:
-        """Look for what the writer has added; returns next_lsn."""
-        async with self._lock:
+        """Look for what the writer has added, and dropped; returns next_lsn."""
+        async with self._looking():
             try:
                 while await self._read_on() or await self._next_segment():
                     pass
                 if self._batch is not None:
                     await self._start_over()  # perhaps it was given up, and the log goes on where it began
-            except FileNotFoundError:
-                await self._start_over()
-            except OSError as error:
-                raise read_failed(self._disk, error, lsn=self._next_lsn) from error
+            except (FileNotFoundError, Corruption):
+                await self._start_over()  # which raises it again unless the writer has moved something meanwhile
         return self._next_lsn
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[None]:
+        """One look at the directory at a time. Raises Closed where the log was closed meanwhile, and PathError."""
+        async with self._lock:
+            self._check_open()
+            try:
+                yield
+            except OSError as error:
+                self._check_open()
+                if isinstance(error, WalError):
+                    raise
+                raise read_failed(self._disk, error, lsn=self._next_lsn) from error
 
     async def _read_on(self) -> bool:
         """Take the valid groups behind the known end, sync them, and only then show them."""
@@ -196,65 +231,96 @@ class ReadOnlyLog(Reading, Scoped):
                 break
         if taken:
             await self._disk.sync(tail.name)
-            self._metadata = tail.metadata
-            self._next_lsn = self._end_of(tail)
+            self._show(tail)
         return taken > 0
 
-    def _end_of(self, tail: Examined) -> int:
-        """Where the visible records end: a batch is hidden until its end is there."""
+    def _show(self, tail: Examined) -> None:
+        """What stands up to the end of `tail` is durable: let readers have it."""
+        self._tail, self._metadata = tail, tail.metadata
         self._batch = tail.unfinished_batch(self._batch)
-        return tail.chain.next_lsn if self._batch is None else self._batch.lsn
+        end = self._end_of(tail)
+        self._note_cut(end)
+        self._next_lsn = end
+
+    def _end_of(self, tail: Examined) -> int:
+        """Where the visible records end: a batch is hidden until its end is there, and what truncate_after is about to drop
+        from when it says so."""
+        end = tail.chain.next_lsn if self._batch is None else self._batch.lsn
+        return end if tail.metadata.cut is None else min(end, tail.metadata.cut + 1)
+
+    def _note_cut(self, end: int) -> None:
+        """What was seen from LSN `end` on does not stand any more."""
+        if end < self._next_lsn:
+            self._cuts.note(end)
+            self._epoch += 1
 
     async def _next_segment(self) -> bool:
         """Move on when the segment after the known end has appeared."""
         sizes = await self._disk.list()
         ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
-        self._sizes = sizes
-        if ids and ids[0] > self._tail.header.first_lsn:
+        tail = self._tail
+        if tail.name not in sizes or await self._exchanged(tail):
             await self._start_over()
             return False
-        self._names = {first: segment_name(first) for first in ids if first <= self._tail.header.first_lsn}
-        following = self._tail.chain.next_lsn
-        if following not in ids or following <= self._tail.header.first_lsn:
-            if ids and ids[-1] > self._tail.header.first_lsn:
+        self._sizes = sizes
+        self._names = {first: segment_name(first) for first in ids if first < tail.header.first_lsn}
+        self._names[tail.header.first_lsn] = tail.name
+        following = tail.chain.next_lsn
+        if following not in ids or following <= tail.header.first_lsn:
+            if ids and ids[-1] > tail.header.first_lsn:
                 await self._start_over()  # the end that was known is in a sealed segment now, which was compacted
             return False
         examined = await examine(self._disk, segment_name(following), following, sizes, self.keys)
         await self._disk.sync(examined.name)
-        self._tail, self._metadata = examined, examined.metadata
         self._names[following] = examined.name
-        self._next_lsn = self._end_of(examined)
+        self._show(examined)
         return True
+
+    async def _exchanged(self, known: Examined) -> bool:
+        """Whether another file has taken the place of a segment."""
+        header, _ = await load_header(self._disk, known.name, None)
+        return header != known.header
 
     async def _start_over(self) -> None:
         """The known end was truncated or recycled meanwhile: find the log afresh."""
-        found = await find(self._plain, self.keys)
+        while True:
+            found = await find(self._plain, self.keys)
+            with suppress(FileNotFoundError):  # the writer has dropped it meanwhile
+                end = await self._cut_since(found)
+                break
         self._overlay.images = found.images
         self._tail, self._metadata = found.active, found.active.metadata
         self._names, self._sizes = found.names, found.sizes
         self._epoch += 1
         self._summaries.forget()
         self._batch = None
-        self._next_lsn = max(self._next_lsn, found.active.chain.next_lsn)
+        self._note_cut(end)
+        self._next_lsn = max(min(self._next_lsn, end), self._end_of(found.active))
 
-    async def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]:
-        """Iterate over durable records and wait for more by looking every 50 ms; ends when this log is closed. Takes what
-        Log.follow takes."""
-        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
-        self._check_open()
-        first = check_start(start, self.first_lsn)
-        cursor = self._cursor(first, topic, chosen, stats)
-        while not self._closed:
-            cursor = cursor or self._cursor(first, topic, chosen, stats)
-            records = [] if cursor is None else await cursor.take(self._next_lsn)
-            for record in records:
-                yield record
-            if not records:
-                seen = self._next_lsn if cursor is None else cursor.next_lsn
-                if await self.refresh() <= seen:
-                    await asyncio.sleep(POLL_SECONDS)
+    async def _cut_since(self, found: Recovered) -> int:
+        """Where truncate_after has cut the log since it was found last; FAR: nowhere that was seen.
+
+        It adds one to the generation, and begins a segment behind the cut: so a segment of a higher generation than any that
+        was known, with an LSN that was, began by that, or comes after one that did and has been dropped.
+        """
+        cut, end = found.active.metadata.cut, FAR
+        for first in sorted(found.names, reverse=True):
+            if first >= self._next_lsn:
+                continue
+            header, _ = await load_header(self._disk, found.names[first], None)
+            if header.generation <= self.generation:
+                break
+            end = first if header.previous_end == 0 else first - 1  # which was dropped, too
+        return end if cut is None else min(end, cut + 1)
+
+    async def _more(self, topic: str | None) -> bool:
+        seen = self._next_lsn, self._cuts.count
+        await self.refresh()
+        if seen == (self._next_lsn, self._cuts.count):
+            if self._metadata.sealed:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
 
     async def _reach(self, stop: int | None) -> int:
         self._check_open()
@@ -319,7 +385,8 @@ async def find(disk: Disk, keys: Keys = None) -> Recovered:
             if place == seen:
                 raise
             seen = place
-            await asyncio.sleep(POLL_SECONDS)
+            if isinstance(error, Corruption):
+                await asyncio.sleep(POLL_SECONDS)
     raise WalTimeout("the log changed under every attempt to read it", path=disk.path, hint="try again")
 
 

@@ -9,12 +9,12 @@ from operator import add
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import msgpack
-
 from walsvc.format.group import GROUP_HEADER_BYTES, JOIN_BELOW, decode_columns, record_ends
 from walsvc.format.index import SegmentIndex
+from walsvc.format.labels import unpack_attributes
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
+from walsvc.log.cuts import Cuts
 from walsvc.log.stream import RawGroup
 from walsvc.log.summaries import Summaries
 from walsvc.model import Record
@@ -32,10 +32,22 @@ class Segments(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Changes when what was read ahead beyond the durable end may have become void."""
+        """Changes when what was read ahead may have become void."""
+
+    @property
+    def cuts(self) -> Cuts:
+        """Where the log's end was taken back; each of them changes the epoch, too."""
+
+    @property
+    def generation(self) -> int:
+        """The highest that any segment has."""
+
+    @property
+    def released(self) -> bool:
+        """The log is closed, and its files cannot be read any more."""
 
     async def look_again(self) -> bool:
-        """A file was not where it should be. True if the log was found afresh, so that another look is worth it."""
+        """A file was not where it should be, or not as it should be. True if that may be different now."""
 
     def segment_ids(self) -> list[int]:
         """First LSNs of all segments, ascending."""
@@ -82,7 +94,7 @@ def decode_records(raw: RawGroup, names: Sequence[str | None], rows: Sequence[in
     if columns.attributes is not None:
         lengths = picked(columns.attributes, rows)
         attributes = [
-            msgpack.unpackb(data[start : start + length], raw=False) if length else NO_ATTRIBUTES
+            unpack_attributes(data[start : start + length]) if length else NO_ATTRIBUTES
             for start, length in zip(starts, lengths, strict=True)
         ]
         starts = list(map(add, starts, lengths))

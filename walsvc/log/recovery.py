@@ -1,11 +1,7 @@
 """Finding the end of a log: torn tail or corruption, decided exactly.
 
 Opening reads the newest segment, and older ones only as far as nothing proves that they are complete. Nothing here
-writes; `opening.py` does what the findings demand.
-
-The question at the first invalid group is always the same: had the LSN that is missing there been durable? It had, if
-any later group says so by its durable_lsn, in the same segment or in a later one; then it is Corruption. If nothing says
-so, nobody was ever told that the record is safe, and it is a torn tail.
+writes; `opening.py` does what the findings demand. Where the valid groups end, `judging.py` says what that means.
 
 A new segment's first write holds header, snapshot and first group. The file gets its name only after that write, so
 under a `.wal` name the header and snapshot are always durable, and damage to them is Corruption. If a crash came before
@@ -19,23 +15,17 @@ from dataclasses import dataclass, field
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
 from walsvc.format.chain import Batch, Chain
-from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, decode_group_header
+from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
-from walsvc.format.segment import RECYCLED, SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.keyring import Keys
 from walsvc.log.absorb import absorb
 from walsvc.log.census import check_complete, refuse_lost_segments
-from walsvc.log.findings import (
-    corruption,
-    finding_of,
-    lost_successor,
-    successor_dropped,
-    unsupported,
-)
+from walsvc.log.findings import corruption, successor_dropped, unsupported
+from walsvc.log.judging import judge
 from walsvc.log.overlay import Image, find_images, laid_over
 from walsvc.log.stream import GroupStream, load_header, open_stream
-from walsvc.log.verdict import After, End, Last, Verdict, decide
 from walsvc.model import Finding
 
 
@@ -51,6 +41,7 @@ class Examined:
     durable_lsn: int = 0  # the highest that any of its groups says
     metadata: Metadata = field(default_factory=Metadata)
     before_batch: tuple[Metadata, int] | None = None  # metadata and last flags before the batch that is unfinished
+    seal: GroupHeader | None = None  # that ends it
     end_reason: str = ""
     index: SegmentIndex = field(init=False)
 
@@ -62,13 +53,47 @@ class Examined:
         """Where its groups end."""
         return self.stream.chain
 
+    async def read_on(self, *, up_to_forgery: bool = False) -> None:
+        """Take the valid groups that stand where it ended. Raises as `examine` does."""
+        while True:
+            try:
+                raw = await self.stream.next()
+                if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
+                    self.before_batch = (self.metadata.copy(), self.last_flags)
+                if self.stream.readable:
+                    absorb(self.metadata, raw)
+            except BadGroup as error:
+                if error.newer:
+                    raise unsupported(self.stream.disk, self.stream, error) from None
+                self.end_reason = error.reason
+                return
+            except Corruption as error:
+                if not up_to_forgery:
+                    raise
+                self.end_reason = error.message
+                return
+            self.index.note(raw.header)
+            self.groups += 1
+            self.last_flags = raw.header.flags
+            self.seal = raw.header if raw.header.flags & Flag.SEAL else None
+            self.durable_lsn = max(self.durable_lsn, raw.header.durable_lsn)
+
     def rewind(self) -> None:
         """Make the log end where the unfinished batch begins, which must be in this segment."""
         assert self.before_batch is not None
         self.stream.chain.rewind()
+        self.stream.forget()
         self.index.rewind(self.chain.offset)
         self.metadata, self.last_flags = self.before_batch
         self.end_reason = "a batch begins here that was never finished"
+
+    def unseal(self) -> None:
+        """Make the log end before the seal, as it was a moment ago: segments that come later need not be read then."""
+        assert self.seal is not None
+        self.chain.offset, self.chain.previous_crc = self.seal.offset, self.seal.previous_crc
+        self.stream.forget()
+        self.index.rewind(self.chain.offset)
+        self.metadata.successor, self.last_flags, self.seal = None, 0, None
 
     def unfinished_batch(self, before: Batch | None) -> Batch | None:
         """The batch that is unfinished at this segment's end, when `before` was at its beginning."""
@@ -182,27 +207,7 @@ async def examine(
     await disk.sync(name)
     header, stream = await open_stream(disk, name, first_lsn, sizes[name], keys)
     found = Examined(name, header, stream)
-    while True:
-        try:
-            raw = await stream.next()
-            if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
-                found.before_batch = (found.metadata.copy(), found.last_flags)
-            if stream.readable:
-                absorb(found.metadata, raw)
-        except BadGroup as error:
-            if error.newer:
-                raise unsupported(disk, stream, error) from None
-            found.end_reason = error.reason
-            break
-        except Corruption as error:
-            if not up_to_forgery:
-                raise
-            found.end_reason = error.message
-            break
-        found.index.note(raw.header)
-        found.groups += 1
-        found.last_flags = raw.header.flags
-        found.durable_lsn = max(found.durable_lsn, raw.header.durable_lsn)
+    await found.read_on(up_to_forgery=up_to_forgery)
     if found.groups == 0 and parse_name(name, ".wal") is not None:
         raise corruption(disk, found, "the segment's first group is damaged, and it was durable before the file's name")
     return found
@@ -213,87 +218,16 @@ async def find_successor(disk: Disk, newest: Examined, sizes: dict[str, int], ke
     name = spare_name(newest.header.ordinal + 1)
     if name not in sizes:
         return None
-    await disk.sync(name)
     try:
+        await disk.sync(name)
         header, _ = await load_header(disk, name, None)
-    except Corruption:
-        return None  # an ordinary spare: nothing was written to it yet
+    except (Corruption, FileNotFoundError):
+        return None  # an ordinary spare: nothing was written to it yet. Or a living log has taken it into use meanwhile
     same_log = header.log_id == newest.header.log_id and header.ordinal == newest.header.ordinal + 1
     if not same_log or header.generation < newest.chain.generation or header.first_lsn < newest.chain.next_lsn:
         return None
     successor = await examine(disk, name, header.first_lsn, sizes, keys)
     return successor if successor.groups else None
-
-
-async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examined], Finding | None]:
-    """Decide where the log ends among its newest segments, oldest first in `tail`.
-
-    Returns the active segment, those after it that were never acknowledged, and what the report says of the end.
-    Raises Corruption if anything proves that a missing record had been durable.
-    """
-    batch: Batch | None = None
-    for position, segment in enumerate(tail):
-        active, later = segment, tail[position + 1 :]
-        batch = segment.unfinished_batch(batch)
-        if batch is not None and not (later and active.chain.next_lsn >= later[0].header.first_lsn):
-            active, later = before_batch(tail, batch)
-        after = what_follows(active, later)
-        evidence = None if after is After.ADJOINING else await active.stream.evidence()
-        end, length = await observe_end(disk, active)
-        verdict = decide(end, last_of(active), after, evidence=evidence is not None)
-        if verdict is Verdict.COMPLETE:
-            continue
-        if verdict is Verdict.LOST_SUCCESSOR:
-            raise lost_successor(disk, active)
-        if verdict is Verdict.CORRUPTION:
-            witness = f"the group at offset {evidence.offset}" if evidence is not None else "a later segment"
-            missing = active.chain.next_lsn
-            raise corruption(disk, active, f"{active.end_reason}, and {witness} shows that LSN {missing} was durable")
-        return active, later, finding_of(verdict, active, length)
-    raise AssertionError("the last segment has nothing after it, so its verdict is final")
-
-
-def before_batch(tail: list[Examined], batch: Batch) -> tuple[Examined, list[Examined]]:
-    """The log ends inside a batch that was never finished: it ends where that begins, perhaps segments earlier."""
-    place = max(index for index, each in enumerate(tail) if each.header.first_lsn <= batch.lsn)
-    active = tail[place]
-    active.rewind()
-    return active, tail[place + 1 :]
-
-
-def what_follows(active: Examined, later: list[Examined]) -> After:
-    """What the segments after `active` say about the LSN that it ends with."""
-    missing = active.chain.next_lsn
-    if not later:
-        return After.NONE
-    if missing >= later[0].header.first_lsn:
-        return After.ADJOINING
-    return After.PROVEN if max(each.durable_lsn for each in later) >= missing else After.UNPROVEN
-
-
-def last_of(active: Examined) -> Last:
-    """What the last valid group was."""
-    if active.last_flags & Flag.SEAL:
-        return Last.SEAL
-    return Last.CLOSE if active.last_flags & Flag.CLOSE else Last.ORDINARY
-
-
-async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
-    """What stands behind the last valid group, and how long it is."""
-    chain = active.chain
-    data = b""
-    if chain.offset < chain.file_bytes:
-        data = await disk.read(active.name, chain.offset, max(GROUP_HEADER_BYTES, active.header.block_bytes))
-    try:
-        found = decode_group_header(data)
-    except BadGroup:
-        # In a recycled file anything may stand there, in a fresh one only zeros, unless a write was cut: now or, where the
-        # log was closed in order since, in an earlier run.
-        leftover = active.header.optional & RECYCLED or active.last_flags & Flag.CLOSE
-        torn = bool(data.strip(b"\0")) and not leftover
-        return (End.TORN, len(data)) if torn else (End.NOTHING, 0)
-    stale = found.log_id != chain.log_id or found.segment != chain.segment or found.generation < chain.generation
-    return (End.NOTHING, 0) if stale else (End.TORN, found.group_bytes)
 
 
 def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]) -> Recovered:

@@ -4,26 +4,32 @@ Opening a log never does this: what it drops was never acknowledged. Repair give
 decision of a person: it explains first, and what it gives up stays in the copy.
 
 The damaged end is not wiped. Like truncate_after, repair installs a new segment that begins right behind the last good
-record; readers stop there, and the files behind it go.
+record; readers stop there, and the files behind it go. A file that was cut gets its length back, as zeros: nothing reads a
+segment that is shorter than it was made.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiofiles
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat
+from walsvc.disk.paths import sync_directory
+from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat, WalError
 from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.framing import segment_prefix
-from walsvc.log.inspect import Walk, walk
+from walsvc.log.inspect import Walk, settled, walk
+from walsvc.log.overlay import find_images, laid_over, write_images
 from walsvc.log.recovery import examine
 from walsvc.log.segments import first_segment_bytes, whole_blocks
 
@@ -39,6 +45,7 @@ class Plan:
         keep_from, keep_to: the LSNs that stay; keep_to below keep_from: none.
         lost_to: last LSN that the damaged part is known to have held; keep_to when nothing is lost.
         keep, drop: files that stay and that go.
+        grow: the files among those kept that were cut, and the lengths that they were made with.
         reasons: what is wrong, in words, in order of place. Empty: nothing is to be repaired.
         holder: first LSN of the last segment that stays.
         generation: for the new segment.
@@ -49,45 +56,74 @@ class Plan:
     lost_to: int
     keep: tuple[str, ...]
     drop: tuple[str, ...]
+    grow: dict[str, int]
     reasons: tuple[str, ...]
     holder: int
     generation: int
 
 
+async def segment_files(disk: Disk) -> dict[int, str]:
+    """The segments' files by their first LSNs, ascending. PathError: there is no log."""
+    found = {first: name for name in await disk.list() if (first := parse_name(name, ".wal")) is not None}
+    if not found:
+        raise PathError("there is no log here", path=disk.path, hint="check the path")
+    return dict(sorted(found.items()))
+
+
+async def refuse_strangers(disk: Disk) -> None:
+    """PathError where there is no log, or where something that is no file has the name of one: no repair could end."""
+    await segment_files(disk)
+    for name in await asyncio.to_thread(no_files, disk.path):
+        if parse_name(name, ".wal") is not None or parse_name(name, ".spare") is not None:
+            raise PathError(
+                f"{name} has the name of a file of the log, but is no regular file",
+                path=disk.path,
+                hint="move it elsewhere; nothing was changed",
+            )
+
+
+def no_files(path: str) -> list[str]:
+    """Names in a directory that are not those of regular files; one look at each, since a writer may be at work."""
+    with os.scandir(path) as entries:
+        return [entry.name for entry in entries if not entry.is_file(follow_symlinks=False)]
+
+
+async def look_at(disk: Disk, keys: KeyRing | None = None) -> Plan:
+    """Like plan_repair, beside a writer: nothing is locked, and what looks damaged is looked at twice."""
+    return await settled(lambda: plan_repair(disk, keys), lambda plan: plan.reasons)
+
+
 async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
-    """Read everything and say what a repair would keep.
+    """Read everything and say what a repair would keep. Changes nothing.
 
     Raises:
         PathError: there is no log. UnsupportedFormat: a newer walsvc wrote it; nothing is damaged then.
         Corruption: not even the first segment is readable, so nothing can be kept.
         MissingKey, WrongKey: the log is encrypted, and `keys` do not fit. Repair writes metadata, so it needs them.
     """
-    sizes = await disk.list()
-    ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
-    if not ids:
-        raise PathError("there is no log here", path=disk.path, hint="check the path")
-    walks = [
-        each
-        for first in ids
-        if (each := await walk(disk, segment_name(first), first, sizes[segment_name(first)], keys=keys))
-    ]
+    files, sizes = await segment_files(disk), await disk.list()
+    images, _ = await find_images(disk, sizes)
+    disk = laid_over(disk, images)  # what opening the log restores needs no repair
+    found = [await walk(disk, name, first, sizes.get(name, 0), keys=keys) for first, name in files.items()]
+    walks = [each for each in found if each is not None]
     for each in walks:
         if isinstance(each.error, UnsupportedFormat):
             raise each.error
     good, reasons = longest_beginning(walks)
-    if reasons and await truncation_waits(disk, walks[-1], sizes, keys):
-        good, reasons = walks, []
+    if reasons and walks[-1].cut is not None and walks[-1].error is None:
+        good, reasons = walks, []  # a truncate_after was interrupted: segments may be missing, and opening finishes it
+    lowest = min(files)
     if not good:
         raise Corruption(
             f"no segment can be kept: {reasons[0]}",
             path=disk.path,
-            segment=ids[0],
+            segment=lowest,
             hint="restore the log from a backup",
         )
     last = good[-1]
-    first = max(last.truncated, ids[0])
-    if last.truncated < ids[0]:
-        reasons.insert(0, f"the segments that held LSN {last.truncated} to {ids[0] - 1} are missing")
+    first = max(last.truncated, lowest)
+    if last.truncated < lowest:
+        reasons.insert(0, f"the segments that held LSN {last.truncated} to {lowest - 1} are missing")
     if not reasons and last.successor is not None:
         reasons.append(f"{last.name} is sealed and names {segment_name(last.successor)}, which is missing")
     return Plan(
@@ -96,6 +132,7 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
         lost_to=max([last.next_lsn - 1, *(each.next_lsn - 1 for each in walks), *lost_files(walks)]),
         keep=tuple(each.name for each in good),
         drop=tuple(each.name for each in walks[len(good) :]),
+        grow={each.name: each.header.file_bytes for each in good if each.header is not None and each.short},
         reasons=tuple(reasons),
         holder=parse_name(last.name, ".wal") or 0,
         generation=max(each.generation for each in walks) + 1,
@@ -103,33 +140,42 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
 
 
 def longest_beginning(walks: list[Walk]) -> tuple[list[Walk], list[str]]:
-    """The segments from the first on that are whole and follow each other, and what is wrong behind them."""
+    """The segments from the first on that follow each other, up to the one where something is missing, and what is wrong."""
     good: list[Walk] = []
+    cut: list[str] = []
     for position, each in enumerate(walks):
-        if each.error is not None or each.header is None:
-            return good, [f"{each.name}: {each.error.message if each.error else 'no header'}"]
+        place = f"{each.name}, offset {each.end}: {each.reason}"
+        if each.header is None or (each.error is not None and not each.short):
+            return good, [*cut, f"{each.name}: {said(each.error) if each.error else 'no header'}"]
         if not each.groups:
-            return good, [f"{each.name}, offset {each.end}: {each.reason}; it was durable before the file's name"]
-        if good:
-            before = good[-1].header
-            assert before is not None, "only segments with a header are good"
-            if each.header.log_id != before.log_id or each.header.ordinal != before.ordinal + 1:
-                return good, [f"{each.name} is not the segment after {good[-1].name}"]
+            return good, [*cut, f"{place}; it was durable before the file's name"]
+        if good and (stranger := why_not_behind(good[-1], each)):
+            return good, [*cut, f"{each.name} is not the segment after {good[-1].name}: {stranger}"]
         good.append(each)
+        if each.error is not None:
+            cut.append(f"{each.error.message} ({each.file_bytes} of {each.header.file_bytes} bytes)")
         following = walks[position + 1].header if position + 1 < len(walks) else None
         if following is not None and each.next_lsn < following.first_lsn:
-            return good, [f"{each.name}, offset {each.end}: {each.reason}; LSN {each.next_lsn} is missing"]
+            return good, [*cut, f"{place}; LSN {each.next_lsn} is missing"]
         if each.proof is not None and (following is None or each.next_lsn < following.first_lsn):
-            return good, [f"{each.name}, offset {each.end}: {each.reason}; {each.proof}"]
-    return good, []
+            return good, [*cut, f"{place}; {each.proof}"]
+    return good, cut
 
 
-async def truncation_waits(disk: Disk, newest: Walk, sizes: dict[str, int], keys: KeyRing | None) -> bool:
-    """A truncate_after was interrupted: segments may be missing, and opening the log finishes it. No damage."""
-    if newest.header is None or not newest.groups:
-        return False
-    found = await examine(disk, newest.name, newest.header.first_lsn, sizes, keys, up_to_forgery=True)
-    return found.metadata.cut is not None
+def said(error: WalError) -> str:
+    """An error with what may be done instead of a repair."""
+    return f"{error.message}. {error.hint}" if error.hint else error.message
+
+
+def why_not_behind(before: Walk, each: Walk) -> str:
+    """Why a segment cannot be the next one; empty: it can."""
+    assert before.header is not None, "only segments with a header are good"
+    assert each.header is not None, "nor is anything else asked for"
+    if each.header.log_id != before.header.log_id:
+        return "it belongs to another log; move it elsewhere and look again"
+    if each.header.ordinal != before.header.ordinal + 1:
+        return f"it is number {each.header.ordinal}, and that one number {before.header.ordinal}"
+    return ""
 
 
 def lost_files(walks: list[Walk]) -> list[int]:
@@ -143,7 +189,6 @@ async def copy_aside(path: str) -> str:
     Raises:
         NoSpace: there is no room for the copy; nothing was changed. OSError: as the system gives it.
     """
-    target = f"{os.path.abspath(path)}.before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"  # noqa: ASYNC240
     names = [entry.name for entry in os.scandir(path) if entry.is_file() and entry.name != "LOCK"]
     needed = sum(os.stat(os.path.join(path, name)).st_blocks * 512 for name in names)
     place = os.statvfs(path)
@@ -155,7 +200,7 @@ async def copy_aside(path: str) -> str:
             actual=f"{place.f_bavail * place.f_frsize}",
             hint="free some space; nothing was changed",
         )
-    os.mkdir(target)
+    target = make_free(f"{os.path.abspath(path)}.before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")  # noqa: ASYNC240
     for name in names:
         async with (
             aiofiles.open(os.path.join(path, name), "rb") as source,
@@ -166,17 +211,26 @@ async def copy_aside(path: str) -> str:
             await copy.flush()
             os.fsync(copy.fileno())
     for directory in (target, os.path.dirname(target)):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(directory)
     return target
+
+
+def make_free(path: str) -> str:
+    """Make the directory `path`, or the first of `path-2`, `path-3`, ... that does not exist yet."""
+    for target in itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2))):
+        with suppress(FileExistsError):
+            os.mkdir(target)
+            return target
+    raise AssertionError("numbers do not end")
 
 
 async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing | None = None) -> None:
     """Carry out a plan on a locked disk whose files were copied aside. Cut by a crash, it can be run again."""
     sizes = await disk.list()
+    await write_images(disk, (await find_images(disk, sizes))[0])
+    for name, length in plan.grow.items():
+        await grow(disk, name, sizes[name], length)
+        sizes[name] = length
     holder = await examine(disk, segment_name(plan.holder), plan.holder, sizes, keys, up_to_forgery=True)
     metadata, first_lsn = holder.metadata, plan.keep_to + 1
     metadata.truncated = min(max(metadata.truncated, plan.keep_from), first_lsn)
@@ -206,3 +260,14 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing
             await disk.remove(name)
     await disk.rename(REPAIR_NAME, header.file_name)
     await disk.sync_directory()
+
+
+async def grow(disk: Disk, name: str, file_bytes: int, length: int) -> None:
+    """Give a file that was cut its length again, as zeros."""
+    block_bytes = disk.block_bytes if disk.direct else 1
+    start = file_bytes - file_bytes % block_bytes
+    data = await disk.read(name, start, file_bytes - start)
+    while start < length:
+        piece = data.ljust(min(COPY_BYTES, length - start), b"\0")
+        await disk.write(name, start, piece)
+        start, data = start + len(piece), b""

@@ -6,11 +6,10 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
-from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError
+from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -26,7 +25,7 @@ class Replicated:
         path: of the replica, for messages.
         lsn: every record up to it is stored there.
         rewinds: how often truncate_after has taken records back that may have been stored there.
-        state: in words: "connecting", "current", "catching up", "down: ...", "lost: ...", "stopped".
+        words: function that says how it is: "connecting", "current", "catching up", "down: ...", "stopped: ...".
         behind_bytes: function that gives how many bytes, at most, are durable here and not stored there.
         lost: why the replica no longer follows the log; None while it does.
         on_rewind: called after a truncate_after.
@@ -36,7 +35,7 @@ class Replicated:
         self.path = path
         self.lsn = lsn
         self.rewinds = 0
-        self.state = "connecting"
+        self.words: Callable[[], str] = lambda: "connecting"
         self.behind_bytes: Callable[[], int] = lambda: 0
         self.lost: ReplicaLost | None = None
         self.on_rewind: Callable[[], None] = lambda: None
@@ -47,16 +46,23 @@ class Replicated:
         self._pruned = 0  # waiters that were left when those who wait no more were dropped last
 
     @property
+    def state(self) -> str:
+        """How it is, as `words` says at this moment; or "lost: ...", "stopped"."""
+        if self.lost is not None:
+            return f"lost: {self.lost.message}"
+        return self.words() if self._closed is None else "stopped"
+
+    @property
     def down(self) -> bool:
         """Its servers cannot be reached, and are tried again."""
-        return self.state.startswith("down")
+        return self.words().startswith("down")
 
     # ---- for those who append and wait
 
     def check(self) -> None:
         """Raise what makes waiting vain: ReplicaLost, Closed."""
         if (error := self.lost or self._closed) is not None:
-            raise copy(error)  # each with a traceback of its own
+            raise again(error)
 
     def wait(self, lsn: int) -> asyncio.Future[int]:
         """A future that gets `lsn` once the replica has that record."""
@@ -118,13 +124,16 @@ class Replicated:
     def lose(self, error: ReplicaLost) -> None:
         """The replica does not follow the log any more: nobody waits for it, now or later."""
         self.lost = error
-        self.state = f"lost: {error.message}"
         self._end_waiting(lambda at: self._unfulfilled(error, at))
 
     def close(self) -> None:
         """The log is being closed: nobody waits any more."""
-        self._closed = closed = Closed("the log is closed", path=self.path, hint="open it again")
-        self.state = "stopped" if self.lost is None else self.state
+        self._closed = Closed("the log is closed", path=self.path, hint="open it again")
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Who waits now gets Closed."""
+        closed = self._closed or Closed("the log is being closed", path=self.path)
         self._end_waiting(lambda at: self._unfulfilled(closed, at))
 
     def _end_waiting(self, error_for: Callable[[int], WalError], above: int = 0) -> None:

@@ -6,7 +6,7 @@ segments are removed or recycled, oldest first, so that what is left is always o
 truncate_after writes its intent into the newest segment, then installs a new segment that begins right behind the cut:
 its rename is the commit point. Readers stop at the next segment's first LSN, so what lies beyond the cut in older files
 is never looked at. The segments in between go next, and the one that holds the intent goes last: as long as it is there,
-opening the log finishes the work.
+opening the log finishes the work. Readers are told when all of that is done, in one turn of the loop with the log's new end.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from walsvc.log.segments import (
 )
 from walsvc.log.stream import load_header, open_stream
 from walsvc.log.writer import WalWriter
+from walsvc.model import is_lsn
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
 SPARES_KEPT = 2
@@ -42,9 +43,9 @@ SPARES_KEPT = 2
 
 def check_before(writer: WalWriter, lsn: int) -> None:
     """BadOption unless truncate_before(lsn) is possible."""
-    if not 1 <= lsn <= writer.next_lsn:
+    if not is_lsn(lsn) or not 1 <= lsn <= writer.next_lsn:
         raise BadOption(
-            f"truncate_before({lsn}) is out of range",
+            f"truncate_before({lsn!r}) is out of range",
             path=writer._disk.path,
             hint=f"first_lsn to next_lsn: {writer._metadata.truncated} to {writer.next_lsn}",
         )
@@ -96,15 +97,16 @@ async def truncate_after(writer: WalWriter, lsn: int) -> None:
 def check_after(writer: WalWriter, lsn: int) -> None:
     """BadOption unless truncate_after(lsn) is possible."""
     first = writer._metadata.truncated
-    if not first - 1 <= lsn < writer.next_lsn:
+    if not is_lsn(lsn) or not first - 1 <= lsn < writer.next_lsn:
         raise BadOption(
-            f"truncate_after({lsn}) is out of range",
+            f"truncate_after({lsn!r}) is out of range",
             path=writer._disk.path,
             hint=f"first_lsn - 1 to next_lsn - 1: {first - 1} to {writer.next_lsn - 1}",
         )
 
 
 async def _truncate_after(writer: WalWriter, lsn: int) -> None:
+    cutting: asyncio.Future[None] = writer._create_future()
     try:
         async with writer._maintaining():
             check_after(writer, lsn)  # again: another truncation may have come first
@@ -120,8 +122,12 @@ async def _truncate_after(writer: WalWriter, lsn: int) -> None:
                 except NoSpace as error:
                     await revoke_cut(writer, error)
                     raise
+                writer._cutting = cutting
                 await finish_cut(writer, lsn)
     finally:
+        cutting.set_result(None)
+        if writer._cutting is cutting and writer._failure is None:
+            writer._cutting = None
         writer._hold_appends(-1)
 
 
@@ -176,9 +182,6 @@ def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
     metadata.producers.cut(lsn)
     unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
     metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
-    writer._summaries.forget()
-    for place in writer._places.values():
-        place.rewind(lsn + 1)
 
 
 async def have_spare(writer: WalWriter, need: int = 0) -> None:
@@ -282,3 +285,14 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     if writer._replicated is not None:
         writer._replicated.rewind(lsn)
     writer._start_filling(Group(segment, segment.end, lsn + 1))
+    rewind_readers(writer, lsn + 1)
+
+
+def rewind_readers(writer: WalWriter, end: int) -> None:
+    """The log ends before LSN `end` now: whoever reads it must know before anything is written there."""
+    writer._summaries.forget()
+    writer._rewinds += 1
+    writer._cuts.note(end)
+    for place in writer._places.values():
+        place.rewind(end)
+    writer._wake_beyond()

@@ -51,6 +51,7 @@ class Segment:
     tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
     cipher: SegmentCipher | None = None  # None: it is not encrypted
     block_bytes: int = 0  # of the device, at least; 0: that is `align`
+    replaced: bool = False  # its file has given way to another of its name
     tail: bytes = b""  # what its last block holds already, where groups begin inside a block
     index: SegmentIndex = field(init=False)  # of the groups that were submitted
     index_bytes: int = field(init=False)  # what the index takes in the seal at most

@@ -168,16 +168,20 @@ class GroupStream:
             ) from None
 
     async def evidence(self) -> GroupHeader | None:
-        """After the end was met: a later group that proves that the record missing here had been durable."""
+        """After the end was met: the later group that shows most of what had been durable from the record missing here on.
+
+        Where a log is being written, what is missing may have come since: read on before believing it.
+        """
+        strongest: GroupHeader | None = None
         position = self.chain.offset
         while position < self.chain.file_bytes:
             data = await self.disk.read(self.name, position, self._chunk_bytes + GROUP_HEADER_BYTES)
             self.bytes_read += len(data)
             found = later_evidence(self.chain, data, position)
-            if found is not None:
-                return found
+            if found is not None and (strongest is None or found.durable_lsn > strongest.durable_lsn):
+                strongest = found
             position += self._chunk_bytes
-        return None
+        return strongest
 
 
 async def load_header(disk: Disk, name: str, first_lsn: int | None) -> tuple[SegmentHeader, bytes]:
@@ -234,14 +238,19 @@ async def open_stream(
     before anything was written to it; MissingKey and WrongKey where `keys` do not fit an encrypted one."""
     header, data = await load_header(disk, name, first_lsn)
     if file_bytes < header.file_bytes:
-        raise Corruption(
-            f"{name} is shorter than it was made",
-            path=f"{disk.path.rstrip('/')}/{name}",
-            segment=first_lsn,
-            offset=file_bytes,
-            expected=f"{header.file_bytes} bytes",
-            actual=f"{file_bytes}",
-            hint="its end is missing; restore it from a backup",
-        )
+        raise too_short(disk, name, header, file_bytes)
     chain = Chain.begin(header, data, file_bytes)
     return header, GroupStream(disk, name, chain, cipher=cipher_of(keys, header, disk.path))
+
+
+def too_short(disk: Disk, name: str, header: SegmentHeader, file_bytes: int) -> Corruption:
+    """A segment whose file was cut."""
+    return Corruption(
+        f"{name} is shorter than it was made",
+        path=f"{disk.path.rstrip('/')}/{name}",
+        segment=header.first_lsn,
+        offset=file_bytes,
+        expected=f"{header.file_bytes} bytes",
+        actual=f"{file_bytes}",
+        hint="its end is missing; restore it from a backup",
+    )

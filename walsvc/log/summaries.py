@@ -53,13 +53,16 @@ class Summaries:
 
     async def seal(self, segment: int, successor: int) -> Seal | None:
         """The seal of the segment with first LSN `segment`, or None where it is not known."""
-        if segment in self._known:
-            self._known.move_to_end(segment)
-            return self._known[segment]
+        known = self._known
+        if segment in known:
+            known.move_to_end(segment)
+            return known[segment]
         try:
             found = await self._read(segment, successor)
         except (BadGroup, Corruption, UnsupportedFormat, MissingKey, WrongKey, OSError):
             return None  # perhaps not written yet: look again next time
+        if known is not self._known:
+            return found  # forgotten meanwhile
         self._known[segment] = found
         self._rows += rows_of(found)
         while self._rows > ROWS_KEPT and len(self._known) > 1:
@@ -112,7 +115,7 @@ class Summaries:
 
     def forget(self) -> None:
         """Segments were removed at the log's end: others may come to bear their names."""
-        self._known.clear()
+        self._known = OrderedDict()
         self._rows = 0
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from walsvc.errors import Corruption, UnsupportedFormat, WalError
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
-from walsvc.log.inspect import Walk, reading, walk
+from walsvc.log.inspect import Walk, reading, settled, walk
 from walsvc.log.readonly import find
 from walsvc.log.recovery import Recovered
 from walsvc.model import Finding
 
-LOOKS_MAX = 5
+OnSegment = Callable[[Walk], None]
 
 
 @dataclass(slots=True)
@@ -28,6 +28,7 @@ class Verdict:
         first_lsn, next_lsn: the range of visible records as far as it could be told.
         segments, groups, records, bytes_read: what was read and found valid.
         unopened: encrypted segments that were checked from outside only, for want of keys.
+        writer: process that had the log open for writing; what it was just writing is no finding.
     """
 
     clean: bool = False
@@ -40,6 +41,7 @@ class Verdict:
     records: int = 0
     bytes_read: int = 0
     unopened: int = 0
+    writer: int | None = None
 
     def add(self, error: WalError) -> None:
         """Add a fatal finding, unless its place is known already."""
@@ -52,7 +54,10 @@ class Verdict:
 
 
 async def verify(
-    path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None = None, keys: Keys = BLIND
+    path: str | os.PathLike[str],
+    on_segment: OnSegment | None = None,
+    keys: Keys = BLIND,
+    holder: Callable[[], int | None] = lambda: None,
 ) -> Verdict:
     """Read everything and check it: all CRCs, the chain of groups, the sequence of segments, the end.
 
@@ -62,23 +67,23 @@ async def verify(
         path: the log's directory.
         on_segment: called after each segment.
         keys: of an encrypted log. Without them it is checked from outside: damage is found, forgery is not.
+        holder: tells which process has the log open for writing, if one has.
 
     Raises:
         MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or it cannot be read. Damage is a finding.
+        WalTimeout: whatever looked damaged looked otherwise each time.
     """
-    verdict = await read_through(path, on_segment, keys)
-    for _ in range(LOOKS_MAX - 1):
-        if not verdict.errors:
-            break
-        before, verdict = verdict, await read_through(path, on_segment, keys)
-        if [str(each) for each in verdict.errors] == [str(each) for each in before.errors]:
-            break
-    return verdict
+    return await settled(
+        lambda: read_through(path, on_segment, keys, holder), lambda verdict: [str(each) for each in verdict.errors]
+    )
 
 
-async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk], None] | None, keys: Keys) -> Verdict:
+async def read_through(
+    path: str | os.PathLike[str], on_segment: OnSegment | None, keys: Keys, holder: Callable[[], int | None]
+) -> Verdict:
     """One look at everything."""
+    before = holder()
     verdict = Verdict()
     async with reading(path) as disk:
         found: Recovered | None = None
@@ -101,6 +106,11 @@ async def read_through(path: str | os.PathLike[str], on_segment: Callable[[Walk]
             walks.append(walked)
             if on_segment is not None:
                 on_segment(walked)
+        if len(walks) < len(names):  # files went meanwhile, perhaps more of them than were missed
+            sizes = await disk.list()
+            walks = [each for each in walks if each.name in sizes]
+    after = holder()
+    verdict.writer = before if after is None else after
     judge_walks(
         disk.path,
         walks,
@@ -198,7 +208,7 @@ def count(walks: list[Walk], found: Recovered | None, verdict: Verdict) -> None:
     verdict.groups = sum(each.groups for each in whole)
     verdict.records = sum(each.records for each in whole)
     verdict.bytes_read = sum(each.bytes_read for each in whole)
-    if found is not None:
+    if found is not None and verdict.writer is None:
         verdict.findings += found.findings
     verdict.findings.sort(key=lambda each: (each.segment or 0, each.offset or 0))
     verdict.clean = found is not None and found.clean and not verdict.findings

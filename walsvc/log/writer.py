@@ -29,11 +29,12 @@ from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.replicated import of_writer
 from walsvc.log.results import BatchResult
+from walsvc.log.scope import Opening, Scoped
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict
 
 
-class WalWriter(Ending):
+class WalWriter(Ending, Scoped):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
@@ -49,15 +50,22 @@ class WalWriter(Ending):
         WRITERS.add(self)
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str], **options: Any) -> WalWriter:
-        """Open (or create) the log in directory `path` for appending. Options and errors as in `walsvc.open`."""
+    def open(
+        cls, path: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any
+    ) -> Opening:
+        """Open (or create) the log in directory `path` for appending: `async with WalWriter.open(path) as writer`, or
+        `writer = await WalWriter.open(path)`. Options and errors as in `walsvc.open`."""
+        options = WalConfig.of(config, {**overrides, "read_only": False})
+        if options.replicate is not None:
+            raise BadOption("a WalWriter alone is not replicated", hint="walsvc.open(path, replicate=...)")
+        return Opening(partial(cls._open, path, options))
+
+    @classmethod
+    async def _open(cls, path: str | bytes | os.PathLike[Any], config: WalConfig) -> WalWriter:
         from walsvc.disk.choose import open_disk
         from walsvc.log.opening import open_writer, releasing
         from walsvc.log.rekey import check_newest
 
-        config = WalConfig.of(None, {**options, "read_only": False})
-        if config.replicate is not None:
-            raise BadOption("a WalWriter alone is not replicated", hint="walsvc.open(path, replicate=...)")
         check = partial(check_newest, config.keys)
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)
         async with releasing(disk):
@@ -118,7 +126,6 @@ class WalWriter(Ending):
     def append_nowait(
         self,
         payload: bytes | bytearray | memoryview,
-        *,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
@@ -158,7 +165,6 @@ class WalWriter(Ending):
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        *,
         mode: Mode = Strict,
     ) -> asyncio.Future[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.

@@ -108,7 +108,12 @@ def tables_of(path: str) -> list[Any]:
     except OSError as error:
         if isinstance(error, PathError):
             raise
-        raise PathError(f"the token file cannot be read: {error.strerror}", path=path, errno=error.errno) from None
+        raise PathError(
+            f"the token file cannot be read: {error.strerror}",
+            path=path,
+            errno=error.errno,
+            hint="check --token-file or WALSVC_TOKEN_FILE, and the owner and mode of the file",
+        ) from None
     except ValueError as error:  # never with the line: a token may stand in it
         raise BadOption(f"the token file is not TOML: {type(error).__name__}", path=path) from None
     tables = content.pop("token", None)

@@ -16,11 +16,10 @@ from threading import get_ident
 from typing import Any
 
 from walsvc.config import between, one_of
-from walsvc.errors import Backpressure, Closed, RecordTooLarge, WalError
+from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
 from walsvc.log.payload import pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client_account import Account
-from walsvc.service.client_call import again
 from walsvc.service.client_sent import MODES, PLAIN, Entry, Labels, Sent
 from walsvc.service.client_session import Session
 
@@ -30,11 +29,17 @@ PENDING = 3  # place of pending_bytes in the state
 
 
 class Appends(Account):
-    """Accepts appends, gathers them into frames, and keeps account of what is not answered yet."""
+    """Accepts appends, gathers them into frames, and keeps account of what is not answered yet.
+
+    Attributes:
+        drawing: tasks of batches whose asynchronous source has not ended.
+        relaxed_lsn: highest LSN of this client that was accepted, and not durable when that was said.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.relaxed_lsn = 0  # highest LSN of this client that was accepted, and not durable when that was said
+        self.relaxed_lsn = 0
+        self.drawing: set[asyncio.Task[Any]] = set()
         self._create_future = session.loop.create_future
         self._thread = get_ident()
         self._filling_bytes = 0
@@ -124,12 +129,8 @@ class Appends(Account):
 
     def check(self, mode: Mode = Strict) -> None:
         """Raise whatever makes any append wrong or vain."""
-        self.session.check()
+        self.session.check(changes=True)
         one_of("mode", mode, (Strict, Relaxed, Quorum))
-        if self.session.config.read_only:
-            raise Closed(
-                "the log was opened with read_only=True", path=self.session.address.url, hint="open it without"
-            )
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own, of a length that the server takes."""
@@ -240,6 +241,7 @@ class Appends(Account):
         """Let appends wait while a batch is streamed (1), or no longer (-1)."""
         self._holds += change
         self._set_room()
+        self.pulse()
         self.session.wake_up()
 
     def _accept(self, entry: Entry) -> None:
@@ -285,15 +287,17 @@ class Appends(Account):
 
     # ---- what is not answered
 
-    async def drain(self, error: WalError) -> None:
-        """Tell whoever waits for room, and batches whose end is not sent; wait until all others are answered."""
-        self.end(error)
-        for request in list(self._open.values()):
-            if isinstance(request, Sent) or request.complete:
-                continue
-            request.give_up(error)
-        self._send_turn()
-        while self._open:
+    async def drain(self) -> None:
+        """Send what waits for room, and wait until everything is answered. Batches whose asynchronous source has not ended are
+        given up. For a session that takes no more calls."""
+        self._set_room()
+        await asyncio.sleep(0)  # batches called in this turn begin: only a task that runs can say why it ends
+        for batch in list(self.drawing):
+            batch.cancel()
+        while True:
+            self._send_turn()
+            if not (self._waiting or self._holds or self._open):
+                return
             await self.change()
 
     def end(self, error: WalError) -> None:

@@ -9,11 +9,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from walsvc.errors import RecordTooLarge, WalError
+from walsvc.errors import RecordTooLarge, WalError, again
 from walsvc.log.results import BatchResult
 from walsvc.model import Mode, Strict
 from walsvc.service.client_appends import RECORD_COST, Appends
-from walsvc.service.client_call import again
 from walsvc.service.client_sent_batches import SentBatch, WholeBatch, given_up
 
 PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to interleave with other frames
@@ -49,7 +48,11 @@ def append_batch(
             return session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
         rest = itertools.chain(pieces, more) if whole is None else iter(whole)
     turn = appends.take_turn()
-    return session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+    task = session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+    if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
+        appends.drawing.add(task)
+        task.add_done_callback(appends.drawing.discard)
+    return task
 
 
 def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
@@ -90,22 +93,22 @@ async def stream(
         source: the payloads.
         begin: called then.
     """
+    sending: Sending | None = None
     try:
         await turn
-    except BaseException:
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            appends.hold(-1)
-        turn.cancel()
-        raise
-    sending = begin()
-    try:
+        sending = begin()
         return await sending.run(source)
     except asyncio.CancelledError:
-        if sending.interrupted is None:
-            raise
-        raise again(sending.interrupted) from None
+        closed = appends.session.closed if asyncio.current_task() in appends.drawing else None
+        if (error := (sending and sending.interrupted) or closed) is not None:
+            raise again(error) from None
+        raise
     finally:
-        sending.end()
+        if sending is not None:
+            sending.end()
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
+            appends.hold(-1)
+        turn.cancel()
 
 
 class Sending:
@@ -185,7 +188,7 @@ async def parts_of(
 ) -> AsyncGenerator[tuple[list[bytes], bool], None]:
     """The payloads in parts, and whether a part is the last. Only a batch of nothing has an empty part."""
     part, size, total = list[bytes](), 0, 0
-    async for payload in every(source):
+    async for payload in every(appends, source):
         piece = appends.checked(payload)
         total += len(piece)
         if total > appends.session.limits["batch_bytes"]:
@@ -198,11 +201,12 @@ async def parts_of(
     yield part, True
 
 
-async def every(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
+async def every(appends: Appends, source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
     """A plain or an asynchronous iterable as an asynchronous one."""
     if isinstance(source, AsyncIterable):
         async for each in source:
             yield each
+        appends.drawing.discard(asyncio.current_task())
     else:
         for each in source:
             yield each

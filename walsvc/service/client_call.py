@@ -1,4 +1,4 @@
-"""A CALL on its way, and errors that are raised more than once."""
+"""A CALL on its way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     from walsvc.service.client_session import Session
 
 # What cannot be repeated: a second time it would do something else than the first.
-ONCE = frozenset({"truncate_after", "seal", "delete_consumer", "reclaim", "purge", "compact"})
+ONCE = frozenset({"truncate_after", "delete_consumer", "reclaim", "purge", "compact"})
+
+# What changes nothing: all that a log which is opened with read_only=True calls.
+READS = frozenset(
+    {
+        "stats",
+        "retention",
+        "holds",
+        "topics",
+        "consumers",
+        "seek_time",
+        "topic.count",
+        "topic.first_lsn",
+        "topic.last_lsn",
+    }
+)
 
 
 class Calling:
@@ -70,13 +85,3 @@ def encoded(frame: Call | Open) -> bytes:
         return encode(frame)
     except ProtocolError as error:
         raise BadOption(f"an argument cannot be sent: {error.message}", hint="use numbers, text, lists, maps") from None
-
-
-def again(error: WalError) -> WalError:
-    """The same error once more, as an object of its own: each raising adds to an exception's traceback."""
-    copy = error.__class__.__new__(error.__class__)
-    copy.__dict__.update(error.__dict__)
-    copy.args = error.args
-    if isinstance(error, OSError):  # keeps it elsewhere
-        copy.errno = error.errno  # type: ignore[attr-defined]
-    return copy

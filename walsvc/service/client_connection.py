@@ -96,7 +96,16 @@ class Connection(asyncio.Protocol):
         what = "the server closed the connection" if error is None else f"the connection was lost: {error}"
         if not self.gone.done():
             self.gone.set_result(None)
-        self.end(Unreachable(what, path=self._address.url, errno=number))
+        hint = None if self.welcome.done() else self._perhaps()
+        self.end(Unreachable(what, path=self._address.url, errno=number, hint=hint))
+
+    def _perhaps(self) -> str | None:
+        """Why a server may have ended the connection without a word."""
+        if self._address.path is not None:
+            return None
+        if self._address.tls:
+            return "a server that wants a client's certificate does this: give cert= and key="
+        return "a server with TLS does this: open wals:// in place of wal://"
 
     def _tick(self, idle_ms: int) -> None:
         """Say something where nothing was said; give the connection up where nothing is heard in spite of that."""
@@ -186,7 +195,9 @@ async def connect(
             f"the server cannot be reached: {error.strerror or error}",
             path=address.url,
             errno=error.errno,
-            hint="is `walsvc serve` running, and listening there?",
+            hint="a server without TLS does this: open wal:// in place of wals://"
+            if isinstance(error, ssl.SSLError)
+            else "is `walsvc serve` running, and listening there?",
         ) from error
     except BaseException:
         made.end(Unreachable("connecting was given up", path=address.url))  # the owner may have heard WELCOME already

@@ -6,10 +6,9 @@ import asyncio
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import WalError
+from walsvc.errors import WalError, again
 from walsvc.log.group import make_result, set_results
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
-from walsvc.service.client_call import again
 from walsvc.service.codes import error_of
 from walsvc.service.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
 from walsvc.service.protocol import encode

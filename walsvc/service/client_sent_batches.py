@@ -11,11 +11,10 @@ import asyncio
 from array import array
 from collections.abc import Callable
 
-from walsvc.errors import Unreachable, WalError
+from walsvc.errors import Unreachable, WalError, again
 from walsvc.log.results import BatchResult, Part
 from walsvc.model import Mode
 from walsvc.service.client_appends import Appends
-from walsvc.service.client_call import again
 from walsvc.service.client_sent import MODES
 from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
@@ -142,11 +141,6 @@ class SentBatch:
             self.end()
             if self._parts:
                 self._session.put(encode(Cancel(self._id)))
-
-    def give_up(self, error: WalError) -> None:
-        """The log is being closed before all of it was sent."""
-        self.cancel()
-        self._settle(error)
 
     def end(self) -> None:
         """It is answered, or nobody waits for an answer any more."""

@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Closed, OutcomeUnknown, Unreachable, WalError, WalTimeout, WrongLoop
-from walsvc.service.client_call import Calling, again
+from walsvc.errors import Closed, OutcomeUnknown, Unreachable, WalError, WalTimeout, WrongLoop, again
+from walsvc.service.client_call import READS, Calling
 from walsvc.service.client_config import Address, ClientConfig
 from walsvc.service.client_connector import FINAL, Connector, Request
 from walsvc.service.codes import error_of
@@ -62,11 +62,15 @@ class Session(Connector):
                 hint="open it there again; a connection belongs to one loop",
             )
 
-    def check(self) -> None:
-        """Raise whatever makes any call vain."""
+    def check(self, *, changes: bool = False) -> None:
+        """Raise whatever makes any call vain; with `changes` also for a log that is only read."""
         self.check_loop()
         if self.closed is not None:
             raise again(self.closed)
+        if changes and self.config.read_only:
+            raise Closed(
+                "the log was opened with read_only=True", path=self.address.url, hint="open it without read_only"
+            )
 
     # ---- sending
 
@@ -119,9 +123,10 @@ class Session(Connector):
         """Call a method of the server's log; returns its value, which `then` gets before any later frame is looked at.
 
         Raises:
-            What the server answered; WalTimeout, Unreachable; OutcomeUnknown for what must not be repeated.
+            What the server answered; WalTimeout, Unreachable; OutcomeUnknown for what must not be repeated; Closed for what
+            changes something where the log is only read.
         """
-        self.check()
+        self.check(changes=method not in READS)
         return await self.request(method, then, **args)
 
     async def request(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:

@@ -7,15 +7,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Closed, WalError
+from walsvc.errors import Closed, WalError, again
+from walsvc.log.cuts import FAR
 from walsvc.model import Record
-from walsvc.service.client_call import again, encoded
+from walsvc.service.client_call import encoded
 from walsvc.service.client_session import Session
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
 from walsvc.service.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
 from walsvc.service.protocol import encode
-from walsvc.service.wanted import Hidden
+
+Hides = Callable[[Record], bool]
 
 
 class RemoteStream:
@@ -23,7 +25,7 @@ class RemoteStream:
 
     Attributes:
         following: LSN from which on nothing was received yet.
-        hidden: what was purged since records were taken last, as tests of a record.
+        hidden: what was purged or cut since records were taken last, as tests of a record.
     """
 
     def __init__(self, session: Session, what: str, args: dict[str, Any]) -> None:
@@ -40,7 +42,7 @@ class RemoteStream:
         self._opened = False
         self._waiter: asyncio.Future[None] | None = None
         self.following: int | None = args.get("start")
-        self.hidden: list[Hidden] = []
+        self.hidden: list[Hides] = []
         opening = encoded(Open(self._id, what, args, self._window))
         session.begin(self._id, self)
         session.put(opening)
@@ -56,20 +58,25 @@ class RemoteStream:
             self._held += cost
             self.following = records[-1].lsn + 1
         elif isinstance(frame, Result):
-            self._open(frame)
+            self._open(frame.value, frame.state[1])
         elif isinstance(frame, End):
             self._finish(None)
         elif isinstance(frame, Error):
             self._finish(error_of(frame.code, frame.message, frame.fields))
         self._wake()
 
-    def _open(self, frame: Result) -> None:
-        """Where it begins and ends is settled by the first opening, also for those after a lost connection."""
+    def _open(self, bounds: dict[str, int], next_lsn: int) -> None:
+        """Where it begins and ends is settled by the first opening, also for those after a lost connection, and from then on
+        by cuts."""
         if not self._opened:
             self._opened = True
-            self.following = frame.value.get("start", self.following)
+            self.following = bounds.get("start", self.following)
             if self._what == "read" and self._args.get("stop") is None:
-                self._args = {**self._args, "stop": frame.value.get("stop", frame.state[1])}
+                self._args = {**self._args, "stop": bounds.get("stop", next_lsn)}
+        elif self.following is not None and bounds.get("start", FAR) < self.following:
+            self.cut(bounds["start"])
+        elif self._what == "read":
+            self._stop_at(bounds.get("stop", FAR))
 
     def again(self) -> None:
         """Go on behind what was received."""
@@ -82,9 +89,9 @@ class RemoteStream:
         """It will be opened again."""
 
     def failed(self, error: WalError) -> None:
-        """No connection in time; or closed, which is an end and no error."""
-        closed = isinstance(error, Closed)
-        self._finish(None if closed else self._session.unreachable(error, "reading cannot go on"))
+        """No connection in time; or closed, which for who follows is an end and no error."""
+        ended = isinstance(error, Closed) and self._what == "follow"
+        self._finish(None if ended else self._session.unreachable(error, "reading cannot go on"))
         self._wake()
 
     def _finish(self, error: WalError | None) -> None:
@@ -101,7 +108,6 @@ class RemoteStream:
     async def take(self) -> list[Record]:
         """What was received next, at least one record; empty at the end. Raises the error that ended the stream."""
         records: list[Record] = []
-        self.hidden.clear()
         while not records:
             while not self._received:
                 if self._ended:
@@ -116,9 +122,22 @@ class RemoteStream:
             if self._owed * 2 >= self._window and not self._ended:
                 self._session.put(encode(Credit(self._id, self._owed)))
                 self._owed = 0
+        self.hidden.clear()
         return records
 
-    def purged(self, hidden: Hidden) -> None:
+    def cut(self, end: int) -> None:
+        """The log was cut before LSN `end`: what was received from there on is void."""
+        if self._what == "read":
+            self._stop_at(end)
+        if self.following is not None and end < self.following:
+            self.following = end
+            self.purged(lambda record: record.lsn >= end)
+
+    def _stop_at(self, end: int) -> None:
+        stop = self._args.get("stop")
+        self._args = {**self._args, "stop": end if stop is None else min(stop, end)}
+
+    def purged(self, hidden: Hides) -> None:
         """Some of what was received is hidden now; who has taken some of it looks at `hidden`."""
         self.hidden.append(hidden)
         self._received = deque(
@@ -138,7 +157,6 @@ class Follower:
 
     Attributes:
         reading: its reader waits for records at this moment.
-        hidden: see RemoteStream.
     """
 
     def __init__(self, session: Session, args: dict[str, Any], left: Callable[[], None]) -> None:
@@ -148,17 +166,22 @@ class Follower:
         self._streams = deque([RemoteStream(session, "follow", args)])
         self._finishing = False
         self.reading = False
-        self.hidden: list[Hidden] = []
+
+    @property
+    def hidden(self) -> list[Hides]:
+        """See RemoteStream."""
+        return self._streams[0].hidden if self._streams else []
 
     async def take(self) -> list[Record]:
         """The next records; empty at the end."""
         self.reading = True
-        self.hidden.clear()
         try:
             while self._streams:
                 if records := await self._streams[0].take():
                     return records
                 self._streams.popleft()
+            return []
+        except Closed:
             return []
         finally:
             self.reading = False
@@ -174,9 +197,13 @@ class Follower:
                 args = {**self._args, "start": following, "stop": durable + 1}
                 self._streams.append(RemoteStream(self._session, "read", args))
 
-    def purged(self, hidden: Hidden) -> None:
+    def cut(self, end: int) -> None:
+        """See RemoteStream.cut."""
+        for stream in self._streams:
+            stream.cut(end)
+
+    def purged(self, hidden: Hides) -> None:
         """Some of what was received is hidden now."""
-        self.hidden.append(hidden)
         for stream in self._streams:
             stream.purged(hidden)
 

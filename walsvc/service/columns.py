@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from walsvc.errors import ProtocolError
+from walsvc.format.labels import unpack_attributes
 from walsvc.log.payload import pack_attributes
 from walsvc.model import Record
 from walsvc.service.frames import RECORD_COST, Records, State
@@ -61,7 +62,7 @@ def records_of(frame: Records) -> list[Record]:
     if frame.attributes:
         packed = frame.attributes if isinstance(frame.attributes, list) else [frame.attributes] * count
         try:
-            attributes = [msgpack.unpackb(each, raw=False) if each else NO_ATTRIBUTES for each in packed]
+            attributes = [unpack_attributes(each) if each else NO_ATTRIBUTES for each in packed]
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
             raise ProtocolError(f"the attributes of a record are not msgpack: {error}") from None
     rows = zip(

@@ -200,8 +200,13 @@ class Connection(Duplex):
             return
         grant, namespace = server.authenticate(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
-            what = "the token is not known" if grant is None else f"token {grant.name!r} does not open this namespace"
-            self.leave(Denied(what, hint="see WALSVC_TOKEN or token_file" if grant is None else None), "token")
+            if grant is None:
+                denied = Denied("the token is not known", hint="see WALSVC_TOKEN or token_file")
+            else:
+                names = ", ".join(sorted(map(repr, grant.namespaces or ())))
+                hint = f"it opens {names or 'none'}; see its namespaces in the server's token file"
+                denied = Denied(f"token {grant.name!r} does not open this namespace", hint=hint)
+            self.leave(denied, "token")
             return
         self.grant, self.producer = grant, hello.producer
         self.name = f"{grant.name} {hello.client[:64]!r} at {self.name}"
@@ -278,6 +283,12 @@ class Connection(Duplex):
         for each in self.server.roster:
             if each.log is self.log and each.grant is not None and READ in each.grant.rights:
                 each.send(Purged(0, topic, labels, before, each.state))
+
+    def tell_cut(self) -> None:
+        """The log's end was taken back: whoever reads it may have been sent what is gone."""
+        for each in self.server.roster:
+            if each.log is self.log and each.sessions is not None:
+                each.sessions.tell_cut()
 
     def fail(self, error: BaseException) -> None:
         """Something went wrong that is nobody's request: say so, and end the connection."""

@@ -51,11 +51,11 @@ class Copying:
         return found
 
 
-def end_waiting(log: Log) -> None:
-    """The server stops: while the replica is down nobody waits for it any more, and all are told that."""
+def end_waiting(log: Log, *, only_down: bool) -> None:
+    """The server stops: who waits for the replica is told that nobody waits any more; `only_down`: if it is down."""
     replicated = log.writer._replicated
-    if replicated is not None and replicated.down:
-        replicated.close()
+    if replicated is not None and (replicated.down or not only_down):
+        replicated.dismiss()
 
 
 def replica_copy(log: Log) -> Copy:

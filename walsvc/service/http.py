@@ -83,6 +83,7 @@ class HttpSide:
         self._server: FewConnections | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/": self._page,
+            "/healthz": self._livez,
             "/livez": self._livez,
             "/metrics": self._metrics,
             "/readyz": self._readyz,
@@ -138,7 +139,7 @@ class HttpSide:
         self._server.heard.add(request.protocol)
         route = self._routes.get(request.path)
         if route is None:
-            response = plain(404, "there is /, /status, /metrics, /livez and /readyz")
+            response = plain(404, "there is /, /status, /metrics, /livez (or /healthz) and /readyz")
         elif request.method not in ("GET", "HEAD"):
             response = plain(405, "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"
@@ -150,7 +151,7 @@ class HttpSide:
 
     def _refusal(self, request: web.BaseRequest) -> web.Response | None:
         """Why this request is not answered; None: it is."""
-        if request.path in ("/livez", "/readyz"):
+        if request.path in ("/livez", "/healthz", "/readyz"):
             return None
         if self._permits is not None:
             if self._permits(token_of(request)):

@@ -62,7 +62,6 @@ class RemoteLog(RemoteReading, Scoped):
     def append_nowait(
         self,
         payload: bytes | bytearray | memoryview,
-        *,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
@@ -73,7 +72,6 @@ class RemoteLog(RemoteReading, Scoped):
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        *,
         mode: Mode = Strict,
     ) -> asyncio.Future[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
@@ -98,11 +96,15 @@ class RemoteLog(RemoteReading, Scoped):
 
     async def flush(self) -> int:
         """Wait until everything appended so far is durable, appends that wait for room included; returns durable_lsn."""
+        await self._has_room()
+        durable: int = await self._session.call("flush")
+        return durable
+
+    async def _has_room(self) -> None:
+        """Wait until nothing that was appended so far waits for room."""
         self._appends.check()
         if (last := self._appends.last_waiting()) is not None:
             await asyncio.wait([last])
-        durable: int = await self._session.call("flush")
-        return durable
 
     async def wait_durable(self, lsn: int) -> int:
         """Wait until record `lsn` is durable; returns durable_lsn. BadOption: `lsn` was not given out yet."""
@@ -165,9 +167,9 @@ class RemoteLog(RemoteReading, Scoped):
     async def _open_consumer(
         self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start
     ) -> RemoteConsumer:
+        self._session.check(changes=True)
         check_name("consumer", name)
         way = check_delivery(delivery)
-        self._session.check()
         consumer = RemoteConsumer(self, topic, name, way, start)
         await consumer.opened()
         if topic is not None:
@@ -202,6 +204,9 @@ class RemoteLog(RemoteReading, Scoped):
     def _cut(self, lsn: int) -> None:
         for consumer in self._consumers.values():
             consumer.cut(lsn)
+        readers: list[RemoteStream | Follower] = [*self._readers, *self._followers]
+        for reader in readers:
+            reader.cut(lsn + 1)
 
     # ---- retention
 
@@ -237,12 +242,13 @@ class RemoteLog(RemoteReading, Scoped):
         await self._purge(key_or_labels, before, None)
 
     async def _purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
-        self._session.check()
+        self._session.check(changes=True)
         await self._session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
         """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:
         `on_segment` is refused. Not repeated after a lost connection: OutcomeUnknown; what was done by then is done."""
+        self._session.check(changes=True)
         if on_segment is not None:
             raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
         freed: int = await self._session.call("compact")
@@ -253,6 +259,7 @@ class RemoteLog(RemoteReading, Scoped):
 
     async def use_keys(self, keys: object) -> None:
         """Refused with BadOption: the keys are where the log is."""
+        self._session.check(changes=True)
         raise BadOption(
             "the keys of a served log are the server's", path=self.path, hint="walsvc serve --key-file, and restart it"
         )
@@ -270,8 +277,8 @@ class RemoteLog(RemoteReading, Scoped):
     def _elsewhere(self) -> NoReturn:
         raise BadOption("the writer, the segments and the files are the server's", path=self.path)
 
-    writer = keys = epoch = look_again = topic_names = topic_number = property(_elsewhere)
-    marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
+    writer = keys = epoch = cuts = generation = released = look_again = topic_names = property(_elsewhere)
+    topic_number = marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
 
     # ---- extent and end
 
@@ -286,23 +293,26 @@ class RemoteLog(RemoteReading, Scoped):
         await self._look(TOPICS_AT_OPENING)
 
     async def seal(self) -> None:
-        """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on."""
-        await self.flush()
+        """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on. Idempotent."""
+        await self._has_room()
         await self._session.call("seal")
 
     async def close(self, timeout: float | None = None) -> None:
-        """Wait for the answers to what was appended, make this client's Relaxed records durable, and end the connection.
+        """Wait for the answers to what was appended before, make this client's Relaxed records durable, and end the connection.
 
-        The server's log stays open. Appends that still wait for room, and batches not yet sent, get Closed. Idempotent.
+        The server's log stays open. Appends that wait for room get it first. A batch whose asynchronous source has not ended is
+        given up: its caller gets Closed, as does every later call. Idempotent.
 
         Args:
             timeout: seconds for all of it; None: as long as it takes (reconnect_seconds at most without a connection).
 
         Raises:
-            WalTimeout: not done in time; the connection is ended all the same, and whoever waits gets OutcomeUnknown.
+            WalTimeout: not done in time; the connection is ended all the same. Appends that still wait for room get Closed,
+                whoever waits for an answer OutcomeUnknown.
         """
         self._session.check_loop()
         if self._closing is None:
+            self._session.closed = self._session.closed or self._closed()
             self._closing = self._session.loop.create_task(self._close())
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
@@ -322,9 +332,9 @@ class RemoteLog(RemoteReading, Scoped):
         return Closed("the log is closed", path=self.path, hint="open it again")
 
     async def _close(self) -> None:
-        closed = self._session.closed = self._session.closed or self._closed()
+        closed = self._session.closed or self._closed()
         try:
-            await self._appends.drain(closed)
+            await self._appends.drain()
             await self._settle_relaxed()
             await self._end_followers()
         finally:

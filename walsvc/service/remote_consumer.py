@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import BadOption, WalError
+from walsvc.errors import BadOption, WalError, again
 from walsvc.model import Record
-from walsvc.service.client_call import again, encoded
+from walsvc.service.client_call import encoded
 from walsvc.service.codes import error_of
 from walsvc.service.columns import cost_of, records_of
 from walsvc.service.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
@@ -47,7 +47,6 @@ class RemoteConsumer(Delivering):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
-        self._waiter: asyncio.Future[None] | None = None
         opening = encoded(Open(self._id, "consumer", self._args, self._window))
         log._consumers[self._id] = self
         self._session.begin(self._id, self)
@@ -107,10 +106,6 @@ class RemoteConsumer(Delivering):
             self._gone()
             self._opened.set_exception(again(error))
         self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _drop_ahead(self) -> None:
         """What was received is not to be delivered; its credit is given back."""
@@ -253,7 +248,8 @@ class RemoteConsumer(Delivering):
         self._check_open()
 
     async def close(self) -> None:
-        """Make what was acknowledged durable, and let others open the name. Idempotent."""
+        """See Consumer.close."""
+        self._session.check_loop()
         if not self._open:
             return
         self._open = False

@@ -44,7 +44,6 @@ class RemoteTopic(TopicReading):
     def append_nowait(
         self,
         payload: bytes | bytearray | memoryview,
-        *,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
@@ -55,7 +54,6 @@ class RemoteTopic(TopicReading):
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        *,
         mode: Mode = Strict,
     ) -> asyncio.Future[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""

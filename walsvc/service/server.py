@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 from walsvc import __version__
 from walsvc.api import Log
 from walsvc.config import WalConfig
+from walsvc.disk.paths import checked_path
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.codes import code_of
@@ -38,6 +39,7 @@ logger = logging.getLogger("walsvc.service")
 LOOK_SECONDS = 1.0  # how often connections are looked at
 STOP_SECONDS = 20.0
 CLOSE_SHARE = 0.25  # of the deadline is kept for the last sync
+TELL_SECONDS = 0.1  # between two looks at whether the replica is down; the last answers may take as long
 
 
 class Server:
@@ -94,7 +96,7 @@ class Server:
             self.logs_by_name = Logs.of(source, self.limits)
         else:
             self.logs_by_name = Logs(
-                os.fspath(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
+                checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
             )
         if archive is not None and namespaces:
             raise BadOption(
@@ -162,19 +164,11 @@ class Server:
             listener.stop_accepting()
         for connection in self.roster:
             connection.pause_reading("stopping")
-        for log in self.logs.values():
-            end_waiting(log)
-        drains = [asyncio.ensure_future(connection.settled()) for connection in self.roster]
-        if drains:
-            _, late = await asyncio.wait(drains, timeout=timeout * (1 - CLOSE_SHARE))
-            for drain in late:
-                drain.cancel()
-            if late:
-                logger.warning("%d connections had requests that were not answered in time", len(late))
+        await self._answer(timeout * (1 - CLOSE_SHARE))
         for connection in self.roster:
             connection.leave(stopping, "stopping")
         if self._closing:
-            await asyncio.wait(self._closing, timeout=max(end - self.loop.time(), 0))
+            await asyncio.wait(self._closing, timeout=max(end - self.loop.time(), 0) / 2)
         if self._looking is not None:
             self._looking.cancel()
         await self._copying.stop()
@@ -184,6 +178,21 @@ class Server:
             await listener.close()
         if troubles:
             raise troubles[0]
+
+    async def _answer(self, timeout: float) -> None:
+        """Answer what was accepted. While the replica is down nobody waits for it, and at the end of the time nobody at all."""
+        end = self.loop.time() + timeout
+        left = {self.loop.create_task(connection.settled()) for connection in self.roster}
+        over = False
+        while left and not over:
+            over = self.loop.time() >= end
+            for log in self.logs.values():
+                end_waiting(log, only_down=not over)
+            _, left = await asyncio.wait(left, timeout=TELL_SECONDS)
+        for late in left:
+            late.cancel()
+        if left:
+            logger.warning("%d connections had requests that were not answered in time", len(left))
 
     async def __aenter__(self) -> Server:
         await self.start()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
 from walsvc.service.auth import READ, Grant
 from walsvc.service.frames import Call, Credit, End, Open, Result
-from walsvc.service.streams import ConsumerStream, Source, Stream, open_consumer, range_of, source_of
+from walsvc.service.streams import ConsumerStream, RecordStream, Source, Stream, open_consumer, range_of, source_of
 from walsvc.service.verbs import CONSUMER_VERBS, STREAMS, VERBS, checked
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Sessions:
                 value = await verb.answer(self._log, args)
                 if frame.method == "purge":
                     connection.tell_purged(args["topic"], args["labels"], value)
+                elif frame.method == "truncate_after":
+                    connection.tell_cut()
             else:
                 hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
                 raise BadOption(f"there is no method {frame.method[:64]!r}", hint=f"known: {hint}")
@@ -132,20 +134,26 @@ class Sessions:
                 opened = {"position": consumer.position, "topic": consumer.topic}
                 stream.begin()
             else:
-                stream = Stream(connection, id, frame.credit)
+                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.cuts)
                 opened = range_of(self._log, args)
-                source = source_of(self._log, frame.what, {**args, **opened})
-                stream.start(self._pump(id, stream, source))
+                begin = source_of(self._log, frame.what, {**args, **opened})
+                stream.start(self._pump(id, stream, begin))
         except WalError as error:
             connection.answer_error(id, error)
             return
         self._streams[id] = stream
         connection.send(Result(id, opened, connection.state))
 
-    async def _pump(self, id: int, stream: Stream, source: Source) -> None:
-        await stream.pump(source)
+    async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], Source]) -> None:
+        await stream.pump(begin)
         if self._streams.get(id) is stream:
             del self._streams[id]
+
+    def tell_cut(self) -> None:
+        """The log's end was taken back: say so before anything else that is true of it."""
+        for stream in self._streams.values():
+            if isinstance(stream, RecordStream):
+                stream.tell_cut()
 
     def credit(self, frame: Credit) -> None:
         """CREDIT; for a stream that has ended it says nothing."""

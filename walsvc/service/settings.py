@@ -166,7 +166,12 @@ def load_keys(path: str | None) -> KeyRing | None:
     try:
         return KeyRing.from_file(path)
     except OSError as error:
-        raise PathError(f"the key file cannot be read: {error.strerror}", path=path, errno=error.errno) from None
+        raise PathError(
+            f"the key file cannot be read: {error.strerror}",
+            path=path,
+            errno=error.errno,
+            hint="check --key-file or WALSVC_KEY_FILE, and the owner and mode of the file",
+        ) from None
 
 
 def check_replica(url: str) -> None:
@@ -220,7 +225,12 @@ def from_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = tomllib.load(file)
     except OSError as error:
-        raise PathError(f"the config file cannot be read: {error.strerror}", path=path, errno=error.errno) from None
+        raise PathError(
+            f"the config file cannot be read: {error.strerror}",
+            path=path,
+            errno=error.errno,
+            hint="check --config or WALSVC_CONFIG, and the owner and mode of the file",
+        ) from None
     except ValueError as error:
         raise BadOption(f"the config file is not TOML: {error}", path=path) from None
     if "token" in content:

@@ -8,15 +8,16 @@ to wait for more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol
 
 from walsvc.api import Log
 from walsvc.errors import Closed, WalError
+from walsvc.log.cuts import Cuts
 from walsvc.model import Record
-from walsvc.service.columns import records_frame
-from walsvc.service.frames import RECORD_COST, End, Frame, State
+from walsvc.service.columns import cost_of, records_frame
+from walsvc.service.frames import RECORD_COST, End, Frame, Result, State
 from walsvc.service.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.wanted import reading
 from walsvc.topics.consumer import Consumer
@@ -109,13 +110,40 @@ class Stream:
         self._gathered.clear()
         self._gathered_cost = 0
 
-    async def pump(self, source: Source) -> None:
-        """Send a source to its end, then END, or the error that ended it."""
+
+class RecordStream(Stream):
+    """A "read" or "follow". Where the log is cut, the client is told first: what it was sent from there on is void."""
+
+    def __init__(self, line: Line, id: int, credit: int, what: str, cuts: Cuts) -> None:
+        super().__init__(line, id, credit)
+        self._bounds = ("start",) if what == "follow" else ("start", "stop")
+        self._cuts = cuts
+        self._opened = self._told = cuts.count
+
+    def tell_cut(self) -> None:
+        """Say where the log was cut since the client was told last."""
+        if self._told != self._cuts.count:
+            end, self._told = self._cuts.since(self._told), self._cuts.count
+            self._gathered = [record for record in self._gathered if record.lsn < end]
+            self._gathered_cost = cost_of(self._gathered)
+            self._line.send(Result(self.id, dict.fromkeys(self._bounds, end), self._line.state))
+
+    def gather(self, record: Record) -> None:
+        self.tell_cut()
+        super().gather(record)
+
+    def flush(self, turn: int = 0) -> None:
+        self.tell_cut()
+        super().flush(turn)
+
+    async def pump(self, begin: Callable[[int], Source]) -> None:
+        """Send a source to its end, then END, or the error that ended it. `begin` makes it, up to a cut that came since the
+        stream was opened, or from there."""
         try:
             await self.ready()
-            async with aclosing(source) as records:  # type: ignore[type-var]
+            async with aclosing(begin(self._cuts.since(self._opened))) as records:  # type: ignore[type-var]
                 async for item in records:
-                    for record in item if isinstance(item, list) else (item,):
+                    for record in self._cuts.standing(item) if isinstance(item, list) else (item,):
                         self.gather(record)
                         if self.full or self._line.stuck:
                             self.flush()
@@ -181,10 +209,16 @@ def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def source_of(log: Log, what: str, args: dict[str, Any]) -> Source:
-    """The records of a "read" or "follow"."""
+def source_of(log: Log, what: str, args: dict[str, Any]) -> Callable[[int], Source]:
+    """What makes the source of a "read" or "follow", for RecordStream.pump."""
     wanted = reading(args)
-    return log.read_batches(**wanted) if what == "read" else log.follow(**wanted)
+
+    def begin(end: int) -> Source:
+        if what == "read":
+            return log.read_batches(**{**wanted, "stop": min(wanted["stop"], end)})
+        return log.follow(**{**wanted, "start": min(wanted["start"], end)})
+
+    return begin
 
 
 async def open_consumer(log: Log, args: dict[str, Any]) -> Consumer:

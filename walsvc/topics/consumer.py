@@ -83,17 +83,20 @@ class Consumer(Delivering):
         """Wait until a record is read ahead."""
         while True:
             self._check_place()
-            if self._ahead or await self._read_on():
+            if self._ahead:
                 return
+            if await self._read_on():
+                continue  # the consumer may have been closed or moved meanwhile
             following = self._cursor.next_lsn
             if following <= self._writer.durable_lsn:
                 continue
             if (terminal := self._writer._terminal()) is not None:
                 raise terminal
             if self.topic is None:
-                await self._writer._durable_above(following - 1)
+                self._waiter = self._writer._durable_above(following - 1)
             else:
-                await self._writer._topic_record(self.topic, following)
+                self._waiter = self._writer._topic_record(self.topic, following)
+            await self._waiter
 
     async def _read_on(self) -> bool:
         """Read what comes next and is durable; False if there is nothing."""
@@ -198,10 +201,15 @@ class Consumer(Delivering):
         self._check_open()
 
     async def close(self) -> None:
-        """Make what was acknowledged durable, and let others open the name. Idempotent."""
+        """Make what was acknowledged durable, and let others open the name. Idempotent.
+
+        Whoever waits for a record gets Closed; `async for` ends.
+        """
+        self._writer._check_loop()
         if not self._open:
             return
         self._open = False
+        self._wake()
         try:
             if self._unsaved and self._writer._terminal() is None:
                 await self._writer._join(lambda: {"positions": {self._key: self.position}})

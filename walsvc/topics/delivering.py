@@ -33,6 +33,7 @@ class Delivering(Scoped):
         self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
         self._reading = asyncio.Lock()
         self._saving = asyncio.Lock()
+        self._waiter: asyncio.Future[Any] | None = None  # of whoever waits for a record, if anybody does
         self._open = True
 
     @property
@@ -76,7 +77,8 @@ class Delivering(Scoped):
         return self
 
     async def __anext__(self) -> Record:
-        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log is closed."""
+        """For `async for`: asking for the next record acknowledges the one before it. Ends when the log or the
+        consumer is closed."""
         try:
             if self._shown and self._shown[0] < self._following:
                 await self.ack(self._following - 1)
@@ -150,6 +152,11 @@ class Delivering(Scoped):
     @abstractmethod
     def _check(self) -> None:
         """Raise if the consumer or its log cannot be used any more."""
+
+    def _wake(self) -> None:
+        """Let whoever waits for a record look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption
 from walsvc.format.meta import NAME_BYTES_MAX
+from walsvc.model import is_lsn
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -46,7 +47,7 @@ def check_start(writer: WalWriter, start: Start) -> int:
         return first
     if start == "next":
         return following
-    if not isinstance(start, int) or isinstance(start, bool) or not first <= start <= following:
+    if not is_lsn(start) or not first <= start <= following:
         raise BadOption(
             f"{start!r} is no position in this log",
             path=writer._disk.path,

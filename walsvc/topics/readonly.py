@@ -10,12 +10,28 @@ from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
 from walsvc.topics.topic import TopicReader
 
 
+class ReadOnlyTopic(TopicReader):
+    """The reading half of a topic; what would write raises Closed, as of its log."""
+
+    def __init__(self, log: ReadOnlyTopics, name: str) -> None:
+        super().__init__(log, name)
+        self._log = log
+        self.append = self.append_nowait = self.append_batch = log._refuse
+        self.consumer = self.move_consumer = self.delete_consumer = self.purge = log._refuse_later
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """The topic's consumers, by name; see ReadOnlyTopics.consumers."""
+        return [each for each in await self._log.consumers() if each.topic == self.name]
+
+
 class ReadOnlyTopics(ReadOnlyLog):
     """A ReadOnlyLog with the reading half of topics, and a look at consumers and retention."""
 
-    def topic(self, name: str) -> TopicReader:
+    replicated_lsn = None  # only the writer knows
+
+    def topic(self, name: str) -> ReadOnlyTopic:
         """The topic `name`, for reading, following and counting."""
-        return TopicReader(self, check_name("topic", name))
+        return ReadOnlyTopic(self, check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
@@ -53,3 +69,4 @@ class ReadOnlyTopics(ReadOnlyLog):
 
     # what would write raises Closed, as in ReadOnlyLog
     consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = ReadOnlyLog._refuse_later
+    wait_replicated = ReadOnlyLog._refuse_later

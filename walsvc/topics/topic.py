@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from walsvc.disk.base import Disk
     from walsvc.format.index import SegmentIndex
     from walsvc.format.purge import Marks
+    from walsvc.log.cuts import Cuts
     from walsvc.log.results import BatchResult
     from walsvc.log.summaries import Summaries
     from walsvc.log.writer import WalWriter
@@ -42,6 +43,12 @@ class Readable(Reads, Protocol):
     def first_lsn(self) -> int: ...
     @property
     def epoch(self) -> int: ...
+    @property
+    def cuts(self) -> Cuts: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def released(self) -> bool: ...
     async def look_again(self) -> bool: ...
     def segment_ids(self) -> list[int]: ...
     def segment_file(self, first_lsn: int) -> tuple[str, int]: ...
@@ -154,7 +161,6 @@ class Topic(TopicReader):
     def append_nowait(
         self,
         payload: bytes | bytearray | memoryview,
-        *,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
@@ -169,7 +175,6 @@ class Topic(TopicReader):
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        *,
         mode: Mode = Strict,
     ) -> asyncio.Future[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""

@@ -1,0 +1,191 @@
+"""An archive that has lost objects: what verification tells, what can still be restored, what a push puts back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import walsvc
+from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
+from walsvc import BadOption, Corruption, PathError
+from walsvc.engines.archive import Archive
+from walsvc.engines.archive_restore import restore, verify
+
+pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return f"file://{tmp_path / 'archive'}"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`walsvc archive` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "walsvc.cli", "archive", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+async def archived(tmp_path, place, seed=1, **options):
+    """The entries of a log that was archived, and what is archived of it."""
+    async with opening(tmp_path, **options) as log:
+        await fill(log, 90, random.Random(seed))
+        await rotate(log)
+        entries = await Archive.at(place).push(log)
+        assert len(entries) >= 4
+        return entries, await records(log, stop=entries[-1].next_lsn)
+
+
+def emptied(place, pattern):
+    for name in names_in(place, pattern):
+        name.unlink()
+
+
+async def test_last_entry_that_is_lost_is_found_by_the_pieces_that_nobody_names(tmp_path, place):
+    entries, _ = await archived(tmp_path, place)
+    names_in(place, "*/manifest/*")[-1].unlink()
+    (finding,) = await verify(Archive.at(place))
+    assert (finding.kind, finding.fatal) == ("unnamed", False)
+    assert finding.message.startswith(f"{len(entries[-1].parts)} object")
+    told = await asyncio.to_thread(run, "verify", place)
+    assert told.returncode == 1
+    assert "that no entry names" in told.stdout
+
+
+async def test_pieces_without_any_entry_are_corruption(tmp_path, place):
+    entries, _ = await archived(tmp_path, place)
+    emptied(place, "*/manifest/*")
+    (finding,) = await verify(Archive.at(place))
+    assert finding.fatal
+    assert finding.message.startswith(f"{sum(len(entry.parts) for entry in entries)} objects and no entry")
+    assert (await asyncio.to_thread(run, "verify", place)).returncode == 3
+
+
+async def test_nothing_at_the_url_and_a_log_that_is_not_there_are_told(tmp_path, place):
+    for look in (verify, lambda archive: restore(archive, str(tmp_path / "back"))):
+        with pytest.raises(BadOption, match="nothing is archived at this URL"):
+            await look(Archive.at(place))
+    entries, _ = await archived(tmp_path, place)
+    for look in (verify, lambda archive: restore(archive, str(tmp_path / "back"))):
+        with pytest.raises(BadOption, match=f"log 00 is not archived there.*these are: {entries[0].log_id}"):
+            await look(Archive.at(place, log_id="00"))
+    for verb in ("verify", "ls"):
+        told = await asyncio.to_thread(run, verb, place, "--log", "00")
+        assert (told.returncode, told.stdout) == (2, "")
+        assert entries[0].log_id in told.stderr
+    assert (await asyncio.to_thread(run, "verify", f"{place}-mistyped")).returncode == 2
+
+
+async def test_verification_goes_on_behind_damage_and_tells_all_of_it(tmp_path, place):
+    entries, _ = await archived(tmp_path, place)
+    manifest = names_in(place, "*/manifest/*")
+    manifest[1].write_bytes(b"{}")
+    manifest[2].unlink()
+    lost = names_in(place, f"*/parts/{entries[3].parts[0][1]}")[0]
+    lost.unlink()
+    found = await verify(Archive.at(place))
+    assert [finding.fatal for finding in found] == [True, True, True, False]
+    told = await asyncio.to_thread(run, "verify", place, "--json")
+    assert told.returncode == 3
+    said = json.loads(told.stdout)
+    assert said["segments"] == len(entries) - 2
+    expected = [manifest[1].name, manifest[2].name, lost.name, "that no entry names"]
+    assert all(name in finding["message"] for name, finding in zip(expected, said["findings"], strict=True))
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+async def test_what_lies_before_a_lost_entry_is_restored(tmp_path, place, damage):
+    entries, expected = await archived(tmp_path, place)
+    victim = names_in(place, "*/manifest/*")[2]
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-9])
+    lsn = entries[2].first_lsn - 1
+    assert await restored(Archive.at(place), tmp_path / "before", lsn=lsn) == expected[:lsn]
+    for upto in ({}, {"lsn": lsn + 1}, {"lsn": entries[3].first_lsn}):
+        with pytest.raises(Corruption, match=victim.name):
+            await restore(Archive.at(place), str(tmp_path / "back"), **upto)
+    listed = await asyncio.to_thread(run, "ls", place, "--json")
+    assert [json.loads(line)["sequence"] for line in listed.stdout.splitlines()] == [1, 2, *range(4, len(entries) + 1)]
+    assert (listed.returncode, victim.name in listed.stderr) == (3, True)
+
+
+async def test_push_stores_lost_pieces_again(tmp_path, place):
+    _, expected = await archived(tmp_path, place)
+    for name in names_in(place, "*/parts/*")[:3]:
+        name.unlink()
+    assert len(await verify(Archive.at(place))) == 3
+    async with opening(tmp_path) as log:
+        archive = Archive.at(place)
+        for _ in range(2):
+            await archive.push(log)
+            assert archive.mended == 3
+    assert await verify(Archive.at(place)) == []
+    assert await restored(Archive.at(place), tmp_path / "back", lsn=len(expected)) == expected
+
+
+async def test_restored_range_is_that_of_the_log(tmp_path, place):
+    async with opening(tmp_path) as log:
+        await fill(log, 90, random.Random(3))
+        await log.truncate_before(31)
+        await rotate(log)
+        end = (await Archive.at(place).push(log))[-1].next_lsn
+    copied = await restore(Archive.at(place), str(tmp_path / "back"))
+    async with walsvc.open(tmp_path / "back", disk="threads") as back:
+        assert (copied.first_lsn, copied.next_lsn) == (back.first_lsn, back.next_lsn) == (31, end)
+    copied = await restore(Archive.at(place), str(tmp_path / "whole"), lsn=40)
+    assert copied.first_lsn == 1  # it was not truncated then
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside its writer"])
+async def test_encrypted_log_is_archived_without_its_keys(tmp_path, place, beside):
+    async with contextlib.AsyncExitStack() as stack:
+        async with opening(tmp_path, keys=KEYS) as log:
+            await fill(log, 60, random.Random(4))
+            await rotate(log)
+            expected = await records(log)
+        if beside:
+            await stack.enter_async_context(opening(tmp_path, keys=KEYS))
+        pushed = await asyncio.to_thread(run, "push", tmp_path / "log", place)
+        assert pushed.returncode == 0, pushed.stderr
+        assert "without a hold" in pushed.stderr
+    await restore(Archive.at(place), str(tmp_path / "back"))
+    async with walsvc.open(tmp_path / "back", read_only=True, keys=KEYS) as back:
+        found = await records(back)
+        assert len(found) > 100
+        assert found == expected[: len(found)]
+    async with opening(tmp_path, keys=KEYS) as log:
+        assert log.holds() == {}
+
+
+async def test_directory_without_a_scheme_and_times_without_a_zone(tmp_path, place):
+    async with opening(tmp_path) as log:
+        await rotate(log)
+    pushed = await asyncio.to_thread(run, "push", tmp_path / "log", tmp_path / "a directory")
+    assert pushed.returncode == 0, pushed.stderr
+    assert await verify(Archive.at(f"{tmp_path / 'a directory'}")) == []
+    back = await asyncio.to_thread(run, "restore", tmp_path / "a directory", tmp_path / "back", "--until", "2100-01-01")
+    assert back.returncode == 0, back.stderr
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PathError, match="no directory") as caught:
+        Archive.at(f"file://{tmp_path / 'file'}")
+    assert caught.value.hint
+    with pytest.raises(BadOption) as wrong:
+        Archive.at("s4://bucket/x")
+    assert "\n" not in str(wrong.value)

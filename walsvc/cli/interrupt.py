@@ -1,0 +1,29 @@
+"""What Ctrl-C does while the command line is being imported, and in verbs that only read: it ends the process at once.
+
+An exception from a signal handler can be lost in a callback or a destructor, and during an import it is a traceback. Imports
+nothing that the interpreter has not imported already, but `signal`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+def end(_number: int, _frame: object) -> NoReturn:
+    """Leave with 130. There is nothing to tidy but the cursor, which a progress display may have hidden."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+        sys.stderr.flush()
+    os._exit(130)  # walsvc.cli.exits.INTERRUPTED, which is not imported yet
+
+
+def replace(handler: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Give `other` the place of `handler`; False where somebody has set something else, SIG_IGN for one, which stays."""
+    if signal.getsignal(signal.SIGINT) is not handler:
+        return False
+    signal.signal(signal.SIGINT, other)
+    return True

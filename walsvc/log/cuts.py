@@ -1,0 +1,58 @@
+"""Where a log's end was taken back: what readers ask that have begun before.
+
+A reader goes nowhere beyond a cut that came after it: what stands there now is not what was there when it began. So `read`
+ends there, and `follow` goes on anew from there.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+FAR = 1 << 64  # behind every LSN
+
+
+class Numbered(Protocol):
+    """What has an LSN."""
+
+    @property
+    def lsn(self) -> int: ...
+
+
+NumberedT = TypeVar("NumberedT", bound=Numbered)
+
+
+class Cuts:
+    """The cuts of a log since it was opened.
+
+    Attributes:
+        count: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._numbers: list[int] = []  # of the cuts that no later one went behind, ascending as their ends are
+        self._ends: list[int] = []
+
+    def note(self, end: int) -> None:
+        """The log ends before LSN `end` now."""
+        self.count += 1
+        while self._ends and self._ends[-1] >= end:
+            self._ends.pop()
+            self._numbers.pop()
+        self._numbers.append(self.count)
+        self._ends.append(end)
+
+    def since(self, count: int) -> int:
+        """Below this LSN all is as it was when there had been `count` cuts; FAR: there was none since."""
+        place = bisect_right(self._numbers, count)
+        return self._ends[place] if place < len(self._ends) else FAR
+
+    def standing(self, records: Sequence[NumberedT]) -> Iterator[NumberedT]:
+        """Records one by one, as long as they stand."""
+        begun = self.count
+        for record in records:
+            if self.count != begun and record.lsn >= self.since(begun):
+                return
+            yield record
