@@ -50,7 +50,8 @@ async def test_restored_replica_is_the_log_to_the_group_and_goes_on(tmp_path, ur
         assert log.replicated_lsn == log.stats().replicated_lsn == end == log.next_lsn - 1
         expected = await records(log)
         copied = await restore_replica(url, str(tmp_path / "back"))
-        assert (copied.first_lsn, copied.next_lsn, copied.segments) == (1, log.next_lsn, len(log.segment_ids()))
+        assert (copied.first_lsn, copied.next_lsn) == (1, log.next_lsn)
+        assert len(log.segment_ids()) - copied.segments in {0, 1}, "a hold that moves on may begin one more"
         assert_beginning(tmp_path / "back", tmp_path / "log")
     async with opening(tmp_path / "back", None) as back:
         assert await records(back) == expected
