@@ -366,8 +366,8 @@ SHARING = [
     Mutant(
         "reader sees Relaxed records",
         "walsvc/log/reading.py",
-        "await cursor.take(self.durable_lsn + 1)):",
-        "await cursor.take(self.next_lsn)):",
+        "records = await cursor.take(self.durable_lsn + 1)",
+        "records = await cursor.take(self.next_lsn)",
         (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (

@@ -27,6 +27,7 @@ from walsvc.log.joining import Joiner
 from walsvc.log.segments import Segment
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 
+FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet read the log's end
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 
 
@@ -208,6 +209,7 @@ class Ending(Joiner):
                     await self._rotation_ended()
                     await self._write_meta({}, Flag.CLOSE)
                     await self._rotation_ended()
+                    await self._followers_at_end()
         except NoSpace:
             pass  # everything is durable; only the mark of a clean close found no room
         except DurabilityLost:
@@ -225,6 +227,12 @@ class Ending(Joiner):
                         barrier.set_exception(Closed("the log is closed", path=self._disk.path, hint="open it again"))
         if self._failure is not None and self._told_failure <= told_by_waiting:
             raise self._again()
+
+    async def _followers_at_end(self) -> None:
+        """Let followers that are reading come to the log's end; who is far behind is not waited for."""
+        until = self._loop.time() + FOLLOWER_SECONDS
+        while self._follower_reads and self._loop.time() < until:  # noqa: ASYNC110  # half a second at most
+            await asyncio.sleep(FOLLOWER_SECONDS / 500)
 
     # ---- draining
 

@@ -69,6 +69,7 @@ class Filling(ABC):
         self._closed: Closed | None = None  # why no call appends any more
         self._draining = False  # since close has begun: what was called before it is still accepted
         self._released = False
+        self._follower_reads = 0  # under way
         # the filling group (_start_filling); _room is what it may still take, negative whenever append must look closer
         self._room = -1
         self._room_set = -1  # what _room was when it was last set: the difference is what was added since

@@ -117,6 +117,9 @@ class Live(Reading):
             await self.writer._durable(limit - 1)
         return min(limit, self.cuts.since(cuts))
 
+    def _follower_reads(self, change: int) -> None:
+        self.writer._follower_reads += change
+
     async def _more(self, topic: str | None) -> bool:
         writer = self.writer
         if writer._over and writer._failure is None:  # what was accepted is all that ever comes

@@ -102,6 +102,10 @@ class Reading(ABC):
     async def _reach(self, stop: int | None) -> int:
         """See to it that all that is there below `stop` can be read; returns the LSN behind it. Closed, WrongLoop."""
 
+    def _follower_reads(self, change: int) -> None:
+        """A follower begins to read (1), or has read (-1). A read-only log waits for no follower when it is closed."""
+        return
+
     @property
     @abstractmethod
     def durable_lsn(self) -> int:
@@ -215,7 +219,12 @@ class Reading(ABC):
                     cuts, cursor = self.cuts.count, None
                 cursor = cursor or self._cursor(first, topic, chosen, stats)
                 if cursor is not None:
-                    for record in self.cuts.standing(await cursor.take(self.durable_lsn + 1)):
+                    self._follower_reads(1)
+                    try:
+                        records = await cursor.take(self.durable_lsn + 1)
+                    finally:
+                        self._follower_reads(-1)
+                    for record in self.cuts.standing(records):
                         yield record
                     if cursor.next_lsn <= self.durable_lsn:
                         continue
