@@ -89,6 +89,11 @@ class Closed(WalError):
     """The log was closed or sealed; nothing was written."""
 
 
+def closed_log(path: str) -> Closed:
+    """The error of whoever uses, or waits for, a log that was closed."""
+    return Closed("the log is closed", path=path, hint="open it again")
+
+
 class Locked(WalError):
     """Another process (or this one) has the log open for writing."""
 

@@ -15,8 +15,8 @@ from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.disk.paths import URL
 from walsvc.errors import BadOption
+from walsvc.log.looking import find
 from walsvc.log.opening import open_writer, releasing
-from walsvc.log.readonly import find
 from walsvc.log.rekey import check_newest
 from walsvc.log.scope import Opening
 from walsvc.topics.readonly import ReadOnlyTopics

@@ -76,6 +76,16 @@ class Cli:
         self._started.append(process)
         return process
 
+    def writer(self, log: Path) -> subprocess.Popen[bytes]:
+        """`walsvc append`, which has the log open: it has appended LSN 101, and takes more from its standard input."""
+        process = self.start("append", log)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"101\n"
+        return process
+
     def end(self) -> None:
         """Kill what still runs."""
         for process in self._started:

@@ -72,12 +72,7 @@ def test_a_log_cut_at_its_end_ends_where_the_next_segment_begins(walsvc: Cli, lo
 
 
 def test_a_live_writer_is_named(walsvc: Cli, log: Path) -> None:
-    writer = walsvc.start("append", log)
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    writer.stdin.write(b"x\n")
-    writer.stdin.flush()
-    assert writer.stdout.readline() == b"101\n"
+    writer = walsvc.writer(log)
     assert machine.lock_holder(str(log)) == writer.pid
     told = json.loads(walsvc.good("inspect", log, "--json"))
     assert (told["writer_pid"], told["closed"], told["next_lsn"]) == (writer.pid, False, 102)

@@ -55,12 +55,7 @@ def test_apply_keeps_the_beginning_and_a_copy_of_everything(walsvc: Cli, long_lo
 def test_no_log_and_a_locked_one(walsvc: Cli, log: Path, tmp_path: Path) -> None:
     assert "Hint: " in walsvc.bad(5, "repair", tmp_path / "missing", "--apply")
     assert not (tmp_path / "missing").exists()
-    writer = walsvc.start("append", log)
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    writer.stdin.write(b"x\n")
-    writer.stdin.flush()
-    assert writer.stdout.readline() == b"101\n"
+    walsvc.writer(log)
     walsvc.bad(4, "repair", log, "--apply")
 
 
@@ -81,12 +76,7 @@ def test_dry_run_touches_no_file(walsvc: Cli, log: Path, verb: str, lock: bool) 
 
 @pytest.mark.parametrize("verb", ["repair", "migrate"])
 def test_dry_run_beside_a_writer_says_that_there_is_one(walsvc: Cli, log: Path, verb: str) -> None:
-    writer = walsvc.start("append", log)
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    writer.stdin.write(b"x\n")
-    writer.stdin.flush()
-    assert writer.stdout.readline() == b"101\n"
+    writer = walsvc.writer(log)
     assert f"process {writer.pid} has it open for writing".encode() in walsvc.good(verb, log)
     writer.stdin.close()
     assert writer.wait(timeout=30) == 0

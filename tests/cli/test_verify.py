@@ -16,7 +16,7 @@ from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, PathError
 from walsvc.keyring import Keys
-from walsvc.log.readonly import find
+from walsvc.log.looking import find
 from walsvc.log.verify import verify
 from walsvc.opening import open_on
 

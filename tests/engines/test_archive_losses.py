@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import walsvc
+from tests.engines.command import run_archive
 from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
 from walsvc import BadOption, Corruption, PathError
 from walsvc.engines.archive import Archive
@@ -21,24 +19,10 @@ from walsvc.engines.archive_restore import restore, verify
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
     return f"file://{tmp_path / 'archive'}"
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`walsvc archive` with these arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "walsvc.cli", "archive", *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
 
 
 async def archived(tmp_path, place, seed=1, **options):
@@ -62,7 +46,7 @@ async def test_last_entry_that_is_lost_is_found_by_the_pieces_that_nobody_names(
     (finding,) = await verify(Archive.at(place))
     assert (finding.kind, finding.fatal) == ("unnamed", False)
     assert finding.message.startswith(f"{len(entries[-1].parts)} object")
-    told = await asyncio.to_thread(run, "verify", place)
+    told = await asyncio.to_thread(run_archive, "verify", place)
     assert told.returncode == 1
     assert "that no entry names" in told.stdout
 
@@ -73,7 +57,7 @@ async def test_pieces_without_any_entry_are_corruption(tmp_path, place):
     (finding,) = await verify(Archive.at(place))
     assert finding.fatal
     assert finding.message.startswith(f"{sum(len(entry.parts) for entry in entries)} objects and no entry")
-    assert (await asyncio.to_thread(run, "verify", place)).returncode == 3
+    assert (await asyncio.to_thread(run_archive, "verify", place)).returncode == 3
 
 
 async def test_nothing_at_the_url_and_a_log_that_is_not_there_are_told(tmp_path, place):
@@ -85,10 +69,10 @@ async def test_nothing_at_the_url_and_a_log_that_is_not_there_are_told(tmp_path,
         with pytest.raises(BadOption, match=f"log 00 is not archived there.*these are: {entries[0].log_id}"):
             await look(Archive.at(place, log_id="00"))
     for verb in ("verify", "ls"):
-        told = await asyncio.to_thread(run, verb, place, "--log", "00")
+        told = await asyncio.to_thread(run_archive, verb, place, "--log", "00")
         assert (told.returncode, told.stdout) == (2, "")
         assert entries[0].log_id in told.stderr
-    assert (await asyncio.to_thread(run, "verify", f"{place}-mistyped")).returncode == 2
+    assert (await asyncio.to_thread(run_archive, "verify", f"{place}-mistyped")).returncode == 2
 
 
 async def test_verification_goes_on_behind_damage_and_tells_all_of_it(tmp_path, place):
@@ -100,7 +84,7 @@ async def test_verification_goes_on_behind_damage_and_tells_all_of_it(tmp_path, 
     lost.unlink()
     found = await verify(Archive.at(place))
     assert [finding.fatal for finding in found] == [True, True, True, False]
-    told = await asyncio.to_thread(run, "verify", place, "--json")
+    told = await asyncio.to_thread(run_archive, "verify", place, "--json")
     assert told.returncode == 3
     said = json.loads(told.stdout)
     assert said["segments"] == len(entries) - 2
@@ -121,7 +105,7 @@ async def test_what_lies_before_a_lost_entry_is_restored(tmp_path, place, damage
     for upto in ({}, {"lsn": lsn + 1}, {"lsn": entries[3].first_lsn}):
         with pytest.raises(Corruption, match=victim.name):
             await restore(Archive.at(place), str(tmp_path / "back"), **upto)
-    listed = await asyncio.to_thread(run, "ls", place, "--json")
+    listed = await asyncio.to_thread(run_archive, "ls", place, "--json")
     assert [json.loads(line)["sequence"] for line in listed.stdout.splitlines()] == [1, 2, *range(4, len(entries) + 1)]
     assert (listed.returncode, victim.name in listed.stderr) == (3, True)
 
@@ -162,7 +146,7 @@ async def test_encrypted_log_is_archived_without_its_keys(tmp_path, place, besid
             expected = await records(log)
         if beside:
             await stack.enter_async_context(opening(tmp_path, keys=KEYS))
-        pushed = await asyncio.to_thread(run, "push", tmp_path / "log", place)
+        pushed = await asyncio.to_thread(run_archive, "push", tmp_path / "log", place)
         assert pushed.returncode == 0, pushed.stderr
         assert "without a hold" in pushed.stderr
     await restore(Archive.at(place), str(tmp_path / "back"))
@@ -177,10 +161,12 @@ async def test_encrypted_log_is_archived_without_its_keys(tmp_path, place, besid
 async def test_directory_without_a_scheme_and_times_without_a_zone(tmp_path, place):
     async with opening(tmp_path) as log:
         await rotate(log)
-    pushed = await asyncio.to_thread(run, "push", tmp_path / "log", tmp_path / "a directory")
+    pushed = await asyncio.to_thread(run_archive, "push", tmp_path / "log", tmp_path / "a directory")
     assert pushed.returncode == 0, pushed.stderr
     assert await verify(Archive.at(f"{tmp_path / 'a directory'}")) == []
-    back = await asyncio.to_thread(run, "restore", tmp_path / "a directory", tmp_path / "back", "--until", "2100-01-01")
+    back = await asyncio.to_thread(
+        run_archive, "restore", tmp_path / "a directory", tmp_path / "back", "--until", "2100-01-01"
+    )
     assert back.returncode == 0, back.stderr
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PathError, match="no directory") as caught:

@@ -8,14 +8,14 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 
 import walsvc
+from tests.engines.command import run_archive
 from tests.engines.s3 import BUCKET, WHY_NO_S3, S3Server, shared_s3
 from walsvc import PathError
 from walsvc.engines.archive import Archive
@@ -27,7 +27,6 @@ pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive
 SEGMENT = 65536
 CUTS = 50
 NUMBERS = itertools.count(1)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -93,17 +92,7 @@ async def test_store_that_is_not_there_is_a_path_error_that_says_where(tmp_path)
 
 @pytest.fixture
 def walsvc_archive(s3) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "walsvc.cli", "archive", *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, **s3.environment, "PYTHONPATH": str(ROOT)},
-        )
-
-    return run
+    return partial(run_archive, environment=s3.environment)
 
 
 def test_command_line_pushes_lists_verifies_and_restores(walsvc_archive, url, tmp_path):

@@ -14,7 +14,7 @@ from walsvc.errors import Corruption
 from walsvc.format.segment import parse_name
 from walsvc.log.backup import copy_log
 from walsvc.log.inspect import walk
-from walsvc.log.readonly import find
+from walsvc.log.looking import find
 from walsvc.log.verify import verify
 from walsvc.opening import open_on
 

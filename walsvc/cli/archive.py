@@ -146,15 +146,7 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
 @archive.command()
 def restore(  # noqa: PLR0917 - typer calls it by name
     url: Url,
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH",
-            help="A directory that does not exist yet.",
-            show_default=False,
-            callback=options.directory_only,
-        ),
-    ],
+    path: options.NewDirectory,
     lsn: Annotated[int | None, typer.Option("--lsn", help="End with the group that holds this LSN.", min=1)] = None,
     until: Annotated[
         str | None,

@@ -63,6 +63,12 @@ LogPath = Annotated[
     str,
     typer.Argument(metavar="PATH", help="The log's directory.", show_default=False, callback=directory_only),
 ]
+NewDirectory = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH", help="A directory that does not exist yet.", show_default=False, callback=directory_only
+    ),
+]
 LogTarget = Annotated[
     str,
     typer.Argument(

@@ -16,15 +16,7 @@ def restore(
             metavar="SRC", help="A backup, any log, or a replica: nats://host,host,host/stream.", show_default=False
         ),
     ],
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATH",
-            help="A directory that does not exist yet.",
-            show_default=False,
-            callback=options.directory_only,
-        ),
-    ],
+    path: options.NewDirectory,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:

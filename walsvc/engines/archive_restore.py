@@ -23,7 +23,7 @@ from walsvc.format.segment import BadSegment, decode_segment_header, segment_nam
 from walsvc.keyring import BLIND
 from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
 from walsvc.log.inspect import reading
-from walsvc.log.readonly import find
+from walsvc.log.looking import find
 from walsvc.model import Finding
 
 EVERYTHING = (1 << 64) - 1

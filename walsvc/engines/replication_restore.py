@@ -26,7 +26,7 @@ from walsvc.format.segment import segment_name
 from walsvc.keyring import BLIND
 from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
 from walsvc.log.inspect import reading
-from walsvc.log.readonly import find
+from walsvc.log.looking import find
 from walsvc.log.stream import GroupStream, load_header
 
 OnProgress = Callable[[int, int], None]

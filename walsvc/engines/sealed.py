@@ -21,8 +21,9 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader,
 from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.keyring import BLIND
 from walsvc.log.inspect import reading
+from walsvc.log.looking import find
 from walsvc.log.reader import read_failed
-from walsvc.log.readonly import ReadOnlyLog, find
+from walsvc.log.readonly import ReadOnlyLog
 from walsvc.log.stream import GroupStream, RawGroup, load_header
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from walsvc.format.group import BadGroup
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import BLIND, Keys
 from walsvc.log.inspect import reading
-from walsvc.log.readonly import find
+from walsvc.log.looking import find
 from walsvc.log.recovery import Examined, Recovered
 from walsvc.log.stream import RawGroup, load_header, open_stream
 

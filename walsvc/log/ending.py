@@ -19,6 +19,7 @@ from walsvc.errors import (
     WalError,
     WalTimeout,
     WrongLoop,
+    closed_log,
 )
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
@@ -63,7 +64,7 @@ class Ending(Joiner):
         """What makes reading vain: other loop, closed. A sealed log can be read."""
         self._check_loop()
         if self._closing is not None:
-            raise Closed("the log is closed", path=self._disk.path, hint="open it again")
+            raise closed_log(self._disk.path)
 
     def _check_loop(self) -> None:
         if get_running_loop() is not self._loop:  # None in a forked child, too
@@ -109,7 +110,7 @@ class Ending(Joiner):
     def _durable_above(self, lsn: int) -> asyncio.Future[int]:
         """A future for when durable_lsn is above `lsn`; whoever waits for it may end it. Closed once no more can come."""
         if self._closing is not None and (self._closing.done() or self._released):
-            raise Closed("the log is closed", path=self._disk.path)
+            raise closed_log(self._disk.path)
         return self._barrier(lsn + 1)
 
     async def _write_meta(self, change: dict[str, Any], flags: int = 0) -> int:
@@ -224,7 +225,7 @@ class Ending(Joiner):
                 await self._spares.settle()
                 for _, _, barrier in self._barriers:
                     if not barrier.done():
-                        barrier.set_exception(Closed("the log is closed", path=self._disk.path, hint="open it again"))
+                        barrier.set_exception(closed_log(self._disk.path))
         if self._failure is not None and self._told_failure <= told_by_waiting:
             raise self._again()
 
@@ -253,7 +254,7 @@ class Ending(Joiner):
 
     def _begin_draining(self) -> None:
         if self._closed is None:
-            self._closed = Closed("the log is closed", path=self._disk.path, hint="open it again")
+            self._closed = closed_log(self._disk.path)
             self._draining = True
             self._set_room()
 

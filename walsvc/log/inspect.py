@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import MIB, WalConfig
 from walsvc.disk.choose import open_disk
-from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError, WalTimeout
+from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError
 from walsvc.format.chain import Chain
 from walsvc.format.cipher import cipher_of
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, SlotHeader
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from walsvc.disk.base import Disk
 
 CHUNK_BYTES = 4 * MIB
-LOOKS_MAX = 20  # a living log changes under the eyes
-LOOK_SECONDS = 0.05  # between two of them
 OnGroup = Callable[[GroupHeader], None]
-T = TypeVar("T")
 
 
 class Walk(NamedTuple):
@@ -121,25 +118,6 @@ async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
         raise read_failed(disk, error) from error
     finally:
         await disk.close()
-
-
-async def settled(look: Callable[[], Awaitable[T]], damage: Callable[[T], object]) -> T:
-    """What `look()` gives, looked at again where that is damaged: what a living log moved under our eyes looks otherwise the
-    next time, damage looks the same. `damage` tells what is wrong with it; false: nothing."""
-    before: object = None
-    for _ in range(LOOKS_MAX):
-        try:
-            found = await look()
-            told = damage(found)
-            if not told or told == before:
-                return found
-        except (Corruption, FileNotFoundError) as error:
-            told = str(error)
-            if told == before:
-                raise
-        before = told
-        await asyncio.sleep(LOOK_SECONDS)
-    raise WalTimeout("the log changed under every attempt to look at it", hint="try again")
 
 
 async def walk(

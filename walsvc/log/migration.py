@@ -31,7 +31,8 @@ from walsvc.format.segment import (
 from walsvc.format.versions import Format, format_of, present_content, present_header
 from walsvc.keyring import KeyRing
 from walsvc.log.findings import foreign
-from walsvc.log.inspect import reading, settled
+from walsvc.log.inspect import reading
+from walsvc.log.looking import settled
 from walsvc.log.opening import releasing
 from walsvc.log.rewrite import Rewriting, drop_unfinished, next_group, rewrite, rewrite_name
 from walsvc.log.stream import GroupStream, RawGroup
@@ -92,7 +93,7 @@ async def migrate(
         raise PathError("there is no log here", path=path, hint="check the path")
     if dry_run:
         async with reading(path) as disk:
-            return await settled(lambda: migrate_on(disk, keys, dry_run=True), lambda done: ())
+            return await settled(disk.path, lambda: migrate_on(disk, keys, dry_run=True))
     config = WalConfig(keys=keys)
     disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
     async with releasing(disk):

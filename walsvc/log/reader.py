@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Closed, Corruption, PathError, Truncated, UnsupportedFormat
+from walsvc.errors import Corruption, PathError, Truncated, UnsupportedFormat, closed_log
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES
@@ -129,7 +129,7 @@ class Position(ABC, Generic[RecordT]):
         if self.next_lsn >= min(limit, segments.cuts.since(self._cuts)):
             return False
         if segments.released:
-            raise self._closed()
+            raise closed_log(self._disk.path)
         if self._refusal is not None:
             raise self._refusal
         return True
@@ -205,7 +205,7 @@ class Position(ABC, Generic[RecordT]):
             return await step()
         except (BadGroup, Corruption, OSError) as error:
             if self._segments.released:
-                raise self._closed() from None
+                raise closed_log(self._disk.path) from None
             if self._epoch != self._segments.epoch:
                 raise LookAgain from None
             if self.next_lsn < self._segments.first_lsn:
@@ -256,9 +256,6 @@ class Position(ABC, Generic[RecordT]):
         self._segments.summaries.forget()  # it holds places of groups
         known, self._suspect = self._suspect == damage, damage
         return not known
-
-    def _closed(self) -> Closed:
-        return Closed("the log is closed", path=self._disk.path, hint="open it again")
 
     def _truncated(self) -> Truncated:
         return Truncated(

@@ -13,31 +13,31 @@ from typing import Any, NoReturn, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import Closed, Corruption, PathError, WalError, WalTimeout
+from walsvc.errors import Closed, Corruption, WalError, closed_log
 from walsvc.format.chain import Batch
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
 from walsvc.format.purge import Marks
 from walsvc.format.segment import parse_name, segment_name
-from walsvc.keyring import KeyRing, Keys
+from walsvc.keyring import KeyRing
 from walsvc.log.absorb import absorb
 from walsvc.log.counting import count_before
 from walsvc.log.cuts import FAR, Cuts
 from walsvc.log.filter import Filter
 from walsvc.log.findings import unsupported
+from walsvc.log.looking import find
 from walsvc.log.overlay import Overlay
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
 from walsvc.log.reading import Reading
-from walsvc.log.recovery import Examined, Recovered, examine, recover
+from walsvc.log.recovery import Examined, Recovered, examine
 from walsvc.log.scope import Scoped
 from walsvc.log.stream import load_header
 from walsvc.log.summaries import Summaries
 from walsvc.model import RecoveryReport, Stats
 
 POLL_SECONDS = 0.05
-ATTEMPTS = 20  # a living log changes under the reader: rotation and truncation may take a file away while it is read
 
 
 class ReadOnlyLog(Reading, Scoped):
@@ -345,7 +345,7 @@ class ReadOnlyLog(Reading, Scoped):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Closed("the log is closed", path=self.path, hint="open it again")
+            raise closed_log(self.path)
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise Closed("the log was opened with read_only=True", path=self.path, hint="open it without read_only")
@@ -366,28 +366,6 @@ class ReadOnlyLog(Reading, Scoped):
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""
         self._closed = True
         await self._disk.close()
-
-
-async def find(disk: Disk, keys: Keys = None) -> Recovered:
-    """Recover without writing. What looks damaged because the living log moved under our eyes looks otherwise at the
-    next attempt; what is damaged looks the same. PathError where there is no log."""
-    seen: object = None
-    for _ in range(ATTEMPTS):
-        try:
-            found = await recover(disk, keys)
-            if found is None:
-                raise PathError("there is no log here", path=disk.path, hint="check the path")
-            for name in found.unsynced:
-                await disk.sync(name)
-            return found
-        except (Corruption, FileNotFoundError) as error:
-            place = (type(error), str(error))
-            if place == seen:
-                raise
-            seen = place
-            if isinstance(error, Corruption):
-                await asyncio.sleep(POLL_SECONDS)
-    raise WalTimeout("the log changed under every attempt to read it", path=disk.path, hint="try again")
 
 
 async def open_read_only(disk: Disk, config: WalConfig) -> ReadOnlyLog:

@@ -28,7 +28,8 @@ from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.framing import segment_prefix
-from walsvc.log.inspect import Walk, settled, walk
+from walsvc.log.inspect import Walk, walk
+from walsvc.log.looking import settled
 from walsvc.log.overlay import find_images, laid_over, write_images
 from walsvc.log.recovery import examine
 from walsvc.log.segments import first_segment_bytes, whole_blocks
@@ -90,7 +91,7 @@ def no_files(path: str) -> list[str]:
 
 async def look_at(disk: Disk, keys: KeyRing | None = None) -> Plan:
     """Like plan_repair, beside a writer: nothing is locked, and what looks damaged is looked at twice."""
-    return await settled(lambda: plan_repair(disk, keys), lambda plan: plan.reasons)
+    return await settled(disk.path, lambda: plan_repair(disk, keys), lambda plan: plan.reasons)
 
 
 async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:

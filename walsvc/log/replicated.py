@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again
+from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again, closed_log
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -128,7 +128,7 @@ class Replicated:
 
     def close(self) -> None:
         """The log is being closed: nobody waits any more."""
-        self._closed = Closed("the log is closed", path=self.path, hint="open it again")
+        self._closed = closed_log(self.path)
         self.dismiss()
 
     def dismiss(self) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from walsvc.errors import Corruption, UnsupportedFormat, WalError
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
-from walsvc.log.inspect import Walk, reading, settled, walk
-from walsvc.log.readonly import find
+from walsvc.log.inspect import Walk, reading, walk
+from walsvc.log.looking import find, settled
 from walsvc.log.recovery import Recovered
 from walsvc.model import Finding
 
@@ -75,7 +75,9 @@ async def verify(
         WalTimeout: whatever looked damaged looked otherwise each time.
     """
     return await settled(
-        lambda: read_through(path, on_segment, keys, holder), lambda verdict: [str(each) for each in verdict.errors]
+        os.fspath(path),
+        lambda: read_through(path, on_segment, keys, holder),
+        lambda verdict: [str(each) for each in verdict.errors],
     )
 
 

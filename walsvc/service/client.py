@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from walsvc.config import WalConfig
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, closed_log
 from walsvc.service.client_config import Address, ClientConfig, parse
 from walsvc.service.client_session import Session
 from walsvc.service.remote import TOPICS_AT_OPENING, RemoteLog
@@ -35,6 +35,6 @@ async def open_remote(address: Address, config: ClientConfig) -> RemoteLog:
     try:
         await log._look(TOPICS_AT_OPENING)
     except BaseException:
-        await session.end(log._closed())
+        await session.end(closed_log(log.path))
         raise
     return log

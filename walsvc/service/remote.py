@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout
+from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
 from walsvc.format.purge import labels_of
 from walsvc.log.results import BatchResult
 from walsvc.log.scope import Scoped
@@ -312,7 +312,7 @@ class RemoteLog(RemoteReading, Scoped):
         """
         self._session.check_loop()
         if self._closing is None:
-            self._session.closed = self._session.closed or self._closed()
+            self._session.closed = self._session.closed or closed_log(self.path)
             self._closing = self._session.loop.create_task(self._close())
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
@@ -328,11 +328,8 @@ class RemoteLog(RemoteReading, Scoped):
         if not self._closing.cancelled():
             self._closing.result()
 
-    def _closed(self) -> Closed:
-        return Closed("the log is closed", path=self.path, hint="open it again")
-
     async def _close(self) -> None:
-        closed = self._session.closed or self._closed()
+        closed = self._session.closed or closed_log(self.path)
         try:
             await self._appends.drain()
             await self._settle_relaxed()

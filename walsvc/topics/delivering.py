@@ -11,7 +11,7 @@ from typing import Any, Self
 from walsvc.config import between
 from walsvc.errors import BadOption, Closed
 from walsvc.log.scope import Scoped
-from walsvc.model import Record
+from walsvc.model import Record, is_lsn
 from walsvc.topics.delivery import Delivery
 
 BATCH_BYTES = 1 << 20  # read_batch's default
@@ -120,7 +120,7 @@ class Delivering(Scoped):
             BadOption: a record up to `lsn` was not delivered yet; NoSpace: try again when there is room.
         """
         self._check()
-        if not isinstance(lsn, int) or isinstance(lsn, bool) or lsn < 1:
+        if not is_lsn(lsn) or lsn < 1:
             raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
         async with self._saving:
             await self._ack(lsn)
