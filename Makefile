@@ -2,13 +2,15 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench compare mutants soak format clean
+.PHONY: help setup demo test bench compare growth mutants soak format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 # Options for the demo and for pytest, for example: make demo DEMO_FLAGS='--clients 200'; make test PYTEST_FLAGS='-x -q'
+# and for measuring: make bench BENCH_FLAGS='/mnt/disk --quick'
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 # One test process more than there are processors: many tests wait for disks, elections and child processes
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 # How long `make soak` explores
@@ -35,13 +37,17 @@ test: $(READY) ## everything that CI checks
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
 
 bench: $(READY) ## the targets P1 to P11 against this device and asyncio
-	$(BIN)/walsvc bench limits . --results bench/results
-	$(BIN)/walsvc bench plot --results bench/results
+	$(BIN)/python -m bench limits $(BENCH_FLAGS)
+	$(BIN)/python -m bench plot
 
 compare: $(READY) ## beside every alternative; the first time, installs them into bench/peers/.env
 	PYTHON=$(abspath $(BIN)/python) sh bench/peers/install.sh
-	$(BIN)/walsvc bench compare . --results bench/results
-	$(BIN)/walsvc bench plot --results bench/results
+	$(BIN)/python -m bench compare $(BENCH_FLAGS)
+	$(BIN)/python -m bench plot
+
+growth: $(READY) ## append, open, seek and memory as a log grows
+	$(BIN)/python -m bench growth $(BENCH_FLAGS)
+	$(BIN)/python -m bench plot
 
 mutants: $(READY) ## plant bugs, one at a time, and print which test notices each
 	@$(BIN)/python -m tests.mutants

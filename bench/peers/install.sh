@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs every peer that `walsvc bench compare` measures, below bench/peers/.env; nothing else on the system is changed.
+# Installs every peer that `python -m bench compare` measures, below bench/peers/.env; nothing else on the system is changed.
 # What cannot be installed is said at the end and skipped: compare then names it with the reason from .env/missing.
 # Needs: python3, and for their peers cargo, go, and apt-get (only to download; the packages are unpacked, not installed).
 set -u

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from walsvc.bench import compare, device, peers
-from walsvc.bench.compare import Comparison
-from walsvc.bench.environment import Environment, Results, load_results
-from walsvc.bench.peers import OURS, PEERS, Peer, Workshop
+from bench import compare, device, peers
+from bench.compare import Comparison
+from bench.environment import Environment, Results, load_results
+from bench.peers import OURS, PEERS, Peer, Workshop
 from walsvc.config import MIB
 
 ANSWER = '{"appends": %d, "seconds": 0.5, "p50_us": 10.0, "p99_us": 20.0}'

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.bench import device
-from walsvc.bench.device import CompiledDevice, Device, InterpretedDevice, open_bare
+from bench import device
+from bench.device import CompiledDevice, Device, InterpretedDevice, open_bare
 from walsvc.config import MIB
 
 

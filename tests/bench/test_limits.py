@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.bench import device, extents, limits, load, rates, targets
-from walsvc.bench.environment import Environment, Results, Spread, load_results
-from walsvc.bench.plan import Plan
-from walsvc.bench.targets import Point, Target, Verdict
+from bench import device, extents, limits, load, rates, targets
+from bench.environment import Environment, Results, Spread, load_results
+from bench.plan import Plan
+from bench.targets import Point, Target, Verdict
 from walsvc.config import KIB, MIB, WalConfig
 
 TINY = Plan(

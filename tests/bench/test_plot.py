@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from walsvc.bench.environment import Environment, Results, load_results
+from bench.environment import Environment, Results, load_results
 
 pytest.importorskip("matplotlib")
 
-from walsvc.bench import figures
-from walsvc.bench.page import draw
+from bench import figures
+from bench.page import draw
 
 ON_DISK = Environment("20260101T000000Z", "1", "abc", "ext4", "/dev/vda", False, "uvloop", {"kernel": "Linux 6"})
 IN_MEMORY = Environment("20260101T000000Z", "1", "abc", "tmpfs", "none", True, "uvloop", {"kernel": "Linux 6"})
@@ -101,7 +101,7 @@ def test_newest_results_are_those_of_the_very_kind(tmp_path: Path) -> None:
 
 
 def test_without_results_it_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="bench limits"):
+    with pytest.raises(FileNotFoundError, match="make bench"):
         draw(str(tmp_path), str(tmp_path / "plots"))
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import walsvc
+from bench import load
 from walsvc.api import Log
-from walsvc.bench import load, machine
+from walsvc.bench import machine
 from walsvc.bench.measure import Workload, measure
 from walsvc.config import MIB
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim

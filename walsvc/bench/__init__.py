@@ -1,1 +1,1 @@
-"""Measuring: what this device and asyncio can do, what the log does with them, and what others do. See docs/PERFORMANCE.md."""
+"""Measuring one load on a log: `walsvc bench run`. What is held against it is measured by the repository's bench/."""

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
-from walsvc.cli.bench_compare import compare
-from walsvc.cli.bench_growth import growth
-from walsvc.cli.bench_limits import limits
-from walsvc.cli.bench_plot import plot
 from walsvc.model import Mode
 
 if TYPE_CHECKING:
@@ -31,10 +27,6 @@ IN_MEMORY = "the file system ({}) lives in memory: nothing here is durable, and 
 @bench.callback()
 def _only_verbs_below() -> None:
     """Measure how fast this machine acknowledges records."""
-
-
-for _verb in (limits, compare, plot, growth):
-    bench.command()(_verb)
 
 
 @bench.command()

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -14,9 +13,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import walsvc
-from walsvc.bench import load, targets
-from walsvc.bench.plan import Plan
-from walsvc.bench.targets import Point, Verdict
+from bench import load, targets
+from bench.environment import in_own_process
+from bench.plan import Plan
+from bench.targets import Point, Verdict
 from walsvc.config import KIB, MIB, WalConfig
 
 if TYPE_CHECKING:
@@ -33,12 +33,9 @@ async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
     """P8: a process of its own appends; its memory after a tenth and at the end."""
     yield "P8"
     verdict = Verdict(targets.P8A, note=f"{plan.memory_appends:,} appends")
-    command = [sys.executable, "-m", "walsvc.bench.memory", os.path.join(place, "memory")]
-    command += [str(plan.memory_appends), config.disk, loop_name()]
-    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    answer, _ = await child.communicate()
-    if child.returncode:
-        raise OSError(f"the process whose memory was watched ended with {child.returncode}")
+    answer = await in_own_process(
+        "bench.memory", os.path.join(place, "memory"), str(plan.memory_appends), config.disk, loop_name()
+    )
     early, late = map(int, answer.split())
     verdict.points.append(Point(max(0, late - early) / MIB, 8))
     yield verdict

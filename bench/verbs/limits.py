@@ -1,22 +1,19 @@
-"""`walsvc bench limits`: the targets P1 to P11, as ratios to what the device and asyncio can do, measured here and now."""
+"""`python -m bench limits`: the targets P1 to P11, as ratios to what the device and asyncio can do, measured here and now."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from statistics import median
+from typing import Annotated
 
 import typer
 
+from bench.environment import Environment, Results
+from bench.limits import Outcome, run
+from bench.plan import FULL, QUICK
+from bench.targets import Verdict
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
 from walsvc.cli import exits, options, output, runner
-
-if TYPE_CHECKING:
-    from walsvc.bench.limits import Outcome
-    from walsvc.bench.targets import Verdict
-
-RESULTS = "bench/results"
-ResultsOption = Annotated[str, typer.Option("--results", metavar="DIR", help="Where the JSON lines go.")]
-DirectoryArgument = Annotated[str, typer.Argument(metavar="[PATH]", help="A directory on the disk to measure.")]
+from walsvc.config import WalConfig
 
 
 def limits(
@@ -36,13 +33,8 @@ def limits(
     """
 
     async def verb() -> int:
-        from walsvc.bench import environment
-        from walsvc.bench.limits import run
-        from walsvc.bench.plan import FULL, QUICK
-        from walsvc.config import WalConfig
-
-        where = environment.Environment.of(path)
-        lines = environment.Results(results, "limits", where)
+        where = Environment.of(path)
+        lines = Results(results, "limits", where)
         with scratch(path) as place, ticking("limits") as tick:
             config = WalConfig.of(None, {"disk": disk.value})
             outcome = await run(place, QUICK if quick else FULL, config, environment=where, results=lines, tick=tick)
@@ -53,33 +45,6 @@ def limits(
         return exits.OK
 
     runner.run(verb, loop=loop.value)
-
-
-@contextlib.contextmanager
-def scratch(path: str) -> Iterator[str]:
-    """A new directory below `path`, removed afterwards."""
-    import shutil
-    import tempfile
-
-    place = tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def ticking(what: str) -> Iterator[Callable[[str], None]]:
-    """A function that shows what is being measured, on standard error when that is a terminal."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    shown = output.progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    if shown is None:
-        yield lambda name: None
-        return
-    with shown:
-        task = shown.add_task(what)
-        yield lambda name: shown.update(task, description=f"{what}: {name}")
 
 
 def show(outcome: Outcome, loop: str) -> None:
@@ -99,8 +64,6 @@ def row(verdict: Verdict) -> tuple[str, ...]:
     what = target.what + (f" ({verdict.note})" if verdict.note else "")
     if ratio is None:
         return (target.id, what, "-", "-", "-", target.says(), "not measured")
-    from statistics import median
-
     ours, limit = (median(values) for values in zip(*verdict.points, strict=True))
     ranged = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
     said = {True: "met", False: "NOT MET", None: "not durable"}[verdict.met]

@@ -1,16 +1,17 @@
-"""`walsvc bench compare`: walsvc beside everything else that one might use instead."""
+"""`python -m bench compare`: walsvc beside everything else that one might use instead."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from statistics import median
+from typing import Annotated
 
 import typer
 
+from bench.compare import Comparison, Table, names, run, unmet
+from bench.environment import Environment, Results
+from bench.peers import Workshop
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
 from walsvc.cli import exits, options, output, runner
-from walsvc.cli.bench_limits import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
-
-if TYPE_CHECKING:
-    from walsvc.bench.compare import Table
 
 
 def compare(
@@ -41,14 +42,10 @@ def compare(
     """
 
     async def verb() -> int:
-        from walsvc.bench import environment
-        from walsvc.bench.compare import Comparison, names, run, unmet
-        from walsvc.bench.peers import Workshop
-
         if unknown := set(only or ()) - set(names()):
             raise typer.BadParameter(f"no peer is called {min(unknown)!r}; known: {', '.join(names())}")
-        where = environment.Environment.of(path)
-        lines = environment.Results(results, "compare-service" if service else "compare", where)
+        where = Environment.of(path)
+        lines = Results(results, "compare-service" if service else "compare", where)
         comparison = Comparison(
             tasks=tuple(tasks),
             size=size,
@@ -73,8 +70,6 @@ def compare(
 
 def show(table: Table) -> None:
     """Print for each number of tasks who did what, fastest first, and who was skipped."""
-    from statistics import median
-
     for tasks in table.tasks:
         if tasks not in table.ours:
             continue

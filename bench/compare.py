@@ -1,4 +1,4 @@
-"""`walsvc bench compare`: walsvc and its peers in turns, each in a process of its own, on the same file system."""
+"""`python -m bench compare`: walsvc and its peers in turns, each in a process of its own, on the same file system."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from walsvc.bench import load
-from walsvc.bench.device import Device
-from walsvc.bench.environment import Results, Spread
-from walsvc.bench.peers import EMBEDDED, NAIVE, OURS, PEERS, SERVED, Peer, Workshop
+from bench import load
+from bench.device import Device
+from bench.environment import Results, Spread
+from bench.peers import EMBEDDED, NAIVE, OURS, PEERS, SERVED, Peer, Workshop
 
 LIMIT_SECONDS = 0.3
 START_SECONDS = 60.0  # more than any of them needs to start and stop

@@ -1,4 +1,4 @@
-"""`python -m walsvc.bench.point OPTIONS`: open a log, append, seek, and print what each costs as one line of JSON.
+"""`python -m bench.point OPTIONS`: open a log, append, seek, and print what each costs as one line of JSON.
 
 A process of its own for each point, so that resident memory is that of this log alone.
 """
@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import walsvc
-from walsvc.bench import load
-from walsvc.bench.environment import loop_factory
-from walsvc.bench.memory import resident_bytes
+from bench import load
+from bench.environment import loop_factory
+from bench.memory import resident_bytes
 
 SEEKS = 100
 

@@ -1,4 +1,4 @@
-"""`python -m walsvc.bench.memory PATH APPENDS DISK LOOP`: append, and print resident memory after a tenth and at the end."""
+"""`python -m bench.memory PATH APPENDS DISK LOOP`: append, and print resident memory after a tenth and at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import walsvc
-from walsvc.bench.environment import loop_factory
+from bench.environment import loop_factory
 
 if TYPE_CHECKING:
     from walsvc.api import Log

@@ -11,8 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from walsvc.bench import figures
-from walsvc.bench.environment import load_results
+from bench import figures
+from bench.environment import load_results
 
 DOTS_PER_INCH = 110
 CAPTIONS: dict[str, str] = {
@@ -54,7 +54,7 @@ def draw(results: str, out: str) -> list[str]:
         written.append(path)
         sections.append(section(name, buffer.getvalue(), lines))
     if not written:
-        raise FileNotFoundError(2, "no results yet; run `walsvc bench limits` or `compare` first", results)
+        raise FileNotFoundError(2, "no results yet; run `make bench` or `make compare` first", results)
     page = os.path.join(out, "index.html")
     with open(page, "w", encoding="utf-8") as file:
         file.write(whole(sections))

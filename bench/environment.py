@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 import walsvc
 from walsvc.bench import machine
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the repository
 
 
 class Spread(NamedTuple):
@@ -78,12 +81,12 @@ class Environment:
 
 
 def commit() -> str | None:
-    """The commit that these sources come from; None where git does not know."""
-    place = os.path.dirname(os.path.abspath(__file__))
+    """The commit that the measured sources come from; None where git does not know."""
+    place = os.path.dirname(os.path.abspath(walsvc.__file__))
     try:
         found = [
             subprocess.run(["git", "-C", place, *words], capture_output=True, text=True, check=True, timeout=10).stdout
-            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", ".."))
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", "."))
         ]
     except (OSError, subprocess.SubprocessError):
         return None
@@ -94,6 +97,17 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """For `Environment.loop`, in another process."""
     made: Callable[[], asyncio.AbstractEventLoop] = import_module(name).new_event_loop
     return made
+
+
+async def in_own_process(module: str, *arguments: str) -> bytes:
+    """What `python -m MODULE` prints, a module of these tools; paths among the arguments must be absolute."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, cwd=TOP
+    )
+    answer, _ = await child.communicate()
+    if child.returncode:
+        raise OSError(f"the measuring process {module} ended with {child.returncode}")
+    return answer
 
 
 class Results:

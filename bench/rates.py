@@ -11,11 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import walsvc
-from walsvc.bench import load, targets
-from walsvc.bench.device import Device
+from bench import load, targets
+from bench.device import Device
+from bench.plan import Plan
+from bench.targets import Point, Verdict
 from walsvc.bench.measure import Workload, measure
-from walsvc.bench.plan import Plan
-from walsvc.bench.targets import Point, Verdict
 from walsvc.config import WalConfig
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from statistics import median
 
 import walsvc
-from walsvc.bench import load, machine, targets
-from walsvc.bench.device import Device
-from walsvc.bench.plan import Plan
-from walsvc.bench.targets import Point, Verdict
+from bench import load, targets
+from bench.device import Device
+from bench.plan import Plan
+from bench.targets import Point, Verdict
+from walsvc.bench import machine
 from walsvc.config import MIB, WalConfig
 
 OPENINGS = 5  # of each log in one round; their median counts

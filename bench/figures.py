@@ -1,4 +1,4 @@
-"""The figures of `walsvc bench plot`, from result lines to matplotlib figures. No state, no display."""
+"""The figures of `python -m bench plot`, from result lines to matplotlib figures. No state, no display."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator
 
-from walsvc.bench.targets import Target
+from bench.targets import Target
 
 Lines = list[dict[str, Any]]
 

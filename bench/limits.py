@@ -1,4 +1,4 @@
-"""`walsvc bench limits`: everything that is held against the targets, in one run."""
+"""`python -m bench limits`: everything that is held against the targets, in one run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from walsvc.bench import extents, rates, reading
-from walsvc.bench.device import Device
-from walsvc.bench.environment import Environment, Results
-from walsvc.bench.plan import Plan
-from walsvc.bench.targets import Verdict
+from bench import extents, rates, reading
+from bench.device import Device
+from bench.environment import Environment, Results
+from bench.plan import Plan
+from bench.targets import Verdict
 from walsvc.config import WalConfig
 
 

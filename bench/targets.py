@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from walsvc.bench.environment import Spread
+from bench.environment import Spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`walsvc bench growth`: append, open, seek and memory against length, number of segments and payload size."""
+"""`python -m bench growth`: append, open, seek and memory against length, number of segments and payload size."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import walsvc
-from walsvc.bench import extents, load
-from walsvc.bench.environment import Results
-from walsvc.bench.point import Point
+from bench import extents, load
+from bench.environment import Results, in_own_process
+from bench.point import Point
 from walsvc.config import GIB, KIB, MIB, WalConfig
 
 RECORD_BYTES = 16 * KIB  # of the logs that grow in length
@@ -72,10 +71,5 @@ async def logs(
 
 async def measured(point: Point) -> dict[str, float]:
     """In a process of its own."""
-    command = [sys.executable, "-m", "walsvc.bench.point", point.as_argument()]
-    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    answer, _ = await child.communicate()
-    if child.returncode:
-        raise OSError(f"the measuring process ended with {child.returncode}")
-    found: dict[str, float] = json.loads(answer)
+    found: dict[str, float] = json.loads(await in_own_process("bench.point", point.as_argument()))
     return found

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import time
-from importlib import resources
 from statistics import median
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -63,8 +62,8 @@ class CompiledDevice:
 
     def __init__(self, place: str, compiler: str) -> None:
         program = os.path.join(place, "device")
-        with resources.as_file(resources.files("walsvc.bench") / "device.c") as source:
-            subprocess.run([compiler, "-O2", "-o", program, str(source)], check=True, capture_output=True, text=True)
+        source = os.path.join(os.path.dirname(__file__), "device.c")
+        subprocess.run([compiler, "-O2", "-o", program, source], check=True, capture_output=True, text=True)
         self.how = "C"
         self._child = subprocess.Popen(
             [program, place, str(FILE_BYTES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

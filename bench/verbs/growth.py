@@ -1,4 +1,4 @@
-"""`walsvc bench growth`: what becomes slower or larger as a log grows."""
+"""`python -m bench growth`: what becomes slower or larger as a log grows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from bench.environment import Environment, Results
+from bench.growth import FULL, QUICK, run
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
 from walsvc.cli import exits, options, output, runner
-from walsvc.cli.bench_limits import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from walsvc.config import WalConfig
 
 
 def growth(
@@ -25,12 +28,8 @@ def growth(
     """
 
     async def verb() -> int:
-        from walsvc.bench import environment
-        from walsvc.bench.growth import FULL, QUICK, run
-        from walsvc.config import WalConfig
-
-        where = environment.Environment.of(path)
-        lines = environment.Results(results, "growth", where)
+        where = Environment.of(path)
+        lines = Results(results, "growth", where)
         config = WalConfig.of(None, {"disk": disk.value})
         with scratch(path) as place, ticking("growth") as tick:
             points = await run(place, QUICK if quick else FULL, config, results=lines, tick=tick)

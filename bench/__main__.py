@@ -1,0 +1,22 @@
+"""`python -m bench VERB`: the log against its limits, beside its peers, and as it grows."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.verbs.compare import compare
+from bench.verbs.growth import growth
+from bench.verbs.limits import limits
+from bench.verbs.plot import plot
+
+app = typer.Typer(
+    help="Measure walsvc; `walsvc bench run` measures one load.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (limits, compare, plot, growth):
+    app.command()(verb)
+
+if __name__ == "__main__":
+    app(prog_name="python -m bench")
