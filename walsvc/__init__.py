@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from walsvc.model import Stats as Stats
     from walsvc.model import Strict as Strict
     from walsvc.opening import open as open
-    from walsvc.service.client_config import ClientConfig as ClientConfig
+    from walsvc.service.client.config import ClientConfig as ClientConfig
     from walsvc.topics.consumer import Consumer as Consumer
     from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
     from walsvc.topics.delivery import StrictlyOnce as StrictlyOnce
@@ -83,7 +83,7 @@ HOMES = {
     "walsvc.log.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
-    "walsvc.service.client_config": "ClientConfig",
+    "walsvc.service.client.config": "ClientConfig",
     "walsvc.topics.consumer": "Consumer",
     "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
     "walsvc.topics.names": "ConsumerStatus",

@@ -22,9 +22,9 @@ from walsvc.log.scope import Opening
 from walsvc.topics.readonly import ReadOnlyTopics
 
 SCHEMES = {
-    "unix": "walsvc.service.client",
-    "wal": "walsvc.service.client",
-    "wals": "walsvc.service.client",
+    "unix": "walsvc.service.client.opening",
+    "wal": "walsvc.service.client.opening",
+    "wals": "walsvc.service.client.opening",
     "nats": "walsvc.engines.jetstream",
 }
 """Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks

@@ -13,7 +13,7 @@ import pytest
 from tests.service.watching import Stub
 from walsvc.cli.health import ask
 from walsvc.errors import BadOption, Unreachable
-from walsvc.service.http import HttpSide
+from walsvc.service.ops.http import HttpSide
 
 from .conftest import Cli
 

@@ -21,8 +21,8 @@ from tests.service.certificates import certificates
 from walsvc import KeyRing, Log, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.opening import open_on
-from walsvc.service.listeners import tls_context
-from walsvc.service.server import serve
+from walsvc.service.server.listeners import tls_context
+from walsvc.service.server.server import serve
 
 Opener = Callable[..., AbstractAsyncContextManager[Any]]
 

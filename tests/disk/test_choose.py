@@ -19,7 +19,7 @@ from walsvc.disk.measure import Findings, dsync_wins, say_timings
 from walsvc.errors import BadOption, Locked, NoSpace, PathError
 from walsvc.log.backup import copy_log
 from walsvc.log.writer import WalWriter
-from walsvc.service.server import Server
+from walsvc.service.server.server import Server
 
 
 async def opened(path: str | os.PathLike[str], *, exclusive: bool = True, **options: Any) -> Disk:

@@ -10,7 +10,7 @@ import pytest
 import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from walsvc import Record
-from walsvc.service.server import serve
+from walsvc.service.server.server import serve
 
 
 async def grow(log: Any, where: str) -> None:

@@ -14,9 +14,9 @@ from walsvc import BadOption, Closed, Quorum
 from walsvc.cli.main import app
 from walsvc.config import WalConfig
 from walsvc.engines.replication_stream import parse_replica
-from walsvc.service.http import HttpSide
-from walsvc.service.server import serve
-from walsvc.service.settings import load_settings
+from walsvc.service.ops.http import HttpSide
+from walsvc.service.ops.settings import load_settings
+from walsvc.service.server.server import serve
 
 
 async def test_status_tells_of_archive_and_replica_and_restore_gives_the_log_back(tmp_path, cluster, stream):

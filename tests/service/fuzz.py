@@ -27,11 +27,11 @@ with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.producers
     from walsvc.disk.sim import SimDevice, SimDisk
     from walsvc.errors import ProtocolError
     from walsvc.opening import open_on
-    from walsvc.service.connection import Connection
-    from walsvc.service.frames import FIRST, FROM_CLIENT, FROM_SERVER, MAGIC, Hello
-    from walsvc.service.limits import Limits
-    from walsvc.service.protocol import FrameReader, encode
-    from walsvc.service.server import Server
+    from walsvc.service.server.connection import Connection
+    from walsvc.service.server.limits import Limits
+    from walsvc.service.server.server import Server
+    from walsvc.service.wire.frames import FIRST, FROM_CLIENT, FROM_SERVER, MAGIC, Hello
+    from walsvc.service.wire.protocol import FrameReader, encode
 
 from .test_protocol import EXAMPLES
 

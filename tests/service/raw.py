@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
-from walsvc.service.frames import FROM_SERVER, MAGIC, VERSION, Append, Frame, Hello, Welcome
-from walsvc.service.protocol import FrameReader, encode
-from walsvc.service.server import Server
+from walsvc.service.server.server import Server
+from walsvc.service.wire.frames import FROM_SERVER, MAGIC, VERSION, Append, Frame, Hello, Welcome
+from walsvc.service.wire.protocol import FrameReader, encode
 
 F = TypeVar("F")
 WAIT_SECONDS = 20

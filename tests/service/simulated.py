@@ -11,7 +11,7 @@ from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.opening import open_on
-from walsvc.service.server import Server, serve
+from walsvc.service.server.server import Server, serve
 
 SMALL = WalConfig(segment_bytes=65536, max_group_bytes=65536)
 

@@ -11,11 +11,11 @@ import ssl
 import pytest
 
 from walsvc import BadOption, PathError
-from walsvc.service import auth
-from walsvc.service.auth import ADMIN, APPEND, EVERYBODY, READ, Grant, Tokens, load_tokens
-from walsvc.service.frames import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
-from walsvc.service.listeners import refuse_open_door, tls_context
-from walsvc.service.server import Server
+from walsvc.service.server import auth
+from walsvc.service.server.auth import ADMIN, APPEND, EVERYBODY, READ, Grant, Tokens, load_tokens
+from walsvc.service.server.listeners import refuse_open_door, tls_context
+from walsvc.service.server.server import Server
+from walsvc.service.wire.frames import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
 
 from .certificates import certificates
 from .raw import Raw

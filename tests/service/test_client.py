@@ -15,10 +15,10 @@ from tests.service.certificates import certificates
 from tests.service.simulated import SMALL, Devices, serving
 from tests.service.wire import placed
 from walsvc import Backpressure, BadOption, BadPayload, Closed, Denied, Relaxed, Truncated, WalConfig, WrongLoop
-from walsvc.service.auth import Grant, Tokens
-from walsvc.service.frames import Append, Batch
-from walsvc.service.limits import Limits
-from walsvc.service.listeners import tls_context
+from walsvc.service.server.auth import Grant, Tokens
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.listeners import tls_context
+from walsvc.service.wire.frames import Append, Batch
 
 SECRET = "0123456789abcdef"
 
@@ -31,10 +31,10 @@ async def until(condition: Any) -> None:
 @pytest.fixture
 def frames(monkeypatch) -> list[Any]:
     """APPEND and BATCH frames that clients send."""
-    from walsvc.service import client_sent, client_sent_batches
+    from walsvc.service.client import sent, sent_batches
 
     seen: list[Any] = []
-    for module in (client_sent, client_sent_batches):
+    for module in (sent, sent_batches):
         real = module.encode
 
         def encode(frame: Any, real: Any = real) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import walsvc
-from walsvc.service.server import serve
+from walsvc.service.server.server import serve
 
 
 @pytest.fixture

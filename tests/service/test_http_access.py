@@ -14,9 +14,9 @@ import pytest
 
 from tests.service.watching import Stub, connected, get, serving
 from walsvc import BadOption, PathError
-from walsvc.service import http
-from walsvc.service.addresses import host_and_port, is_loopback
-from walsvc.service.http import HttpSide, is_local_name
+from walsvc.service.ops import http
+from walsvc.service.ops.http import HttpSide, is_local_name
+from walsvc.service.wire.addresses import host_and_port, is_loopback
 
 TOKEN = "correct horse"
 

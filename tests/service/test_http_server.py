@@ -18,10 +18,10 @@ from walsvc.cli.health import ask
 from walsvc.config import WalConfig
 from walsvc.disk import threads
 from walsvc.errors import Unreachable
-from walsvc.service.auth import Grant, Tokens
-from walsvc.service.http import HttpSide, may_look
-from walsvc.service.listeners import tls_context
-from walsvc.service.server import serve
+from walsvc.service.ops.http import HttpSide, may_look
+from walsvc.service.server.auth import Grant, Tokens
+from walsvc.service.server.listeners import tls_context
+from walsvc.service.server.server import serve
 
 ROOT = frozenset()
 

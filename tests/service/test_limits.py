@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walsvc import BadOption, ProtocolError, WalConfig
-from walsvc.service.frames import (
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.server import Server
+from walsvc.service.wire.frames import (
     FIRST,
     FROM_CLIENT,
     HELLO_BYTES_MAX,
@@ -32,9 +34,7 @@ from walsvc.service.frames import (
     Result,
     Welcome,
 )
-from walsvc.service.limits import Limits
-from walsvc.service.protocol import encode
-from walsvc.service.server import Server
+from walsvc.service.wire.protocol import encode
 
 from .raw import Raw
 from .simulated import Devices, serving

@@ -20,9 +20,9 @@ from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log import commit
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 from walsvc.opening import open_on
-from walsvc.service.http import HttpSide
-from walsvc.service.metrics import Families, buckets
-from walsvc.service.status import Observer
+from walsvc.service.ops.http import HttpSide
+from walsvc.service.ops.metrics import Families, buckets
+from walsvc.service.ops.status import Observer
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "examples" / "grafana" / "walsvc.json"

@@ -20,8 +20,8 @@ import pytest
 import walsvc
 from tests.service.watching import COPIES, FULL, Stub
 from walsvc.disk import threads
-from walsvc.service.http import HttpSide
-from walsvc.service.page import PAGE
+from walsvc.service.ops.http import HttpSide
+from walsvc.service.ops.page import PAGE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 try:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from walsvc import errors
 from walsvc.errors import DurabilityLost, ProtocolError, Truncated, WalError
 from walsvc.model import Record
-from walsvc.service.codes import CODES, error_frame, error_of
-from walsvc.service.columns import cost_of, records_frame, records_of
-from walsvc.service.frames import (
+from walsvc.service.wire.codes import CODES, error_frame, error_of
+from walsvc.service.wire.columns import cost_of, records_frame, records_of
+from walsvc.service.wire.frames import (
     FIRST,
     FROM_CLIENT,
     FROM_SERVER,
@@ -46,7 +46,7 @@ from walsvc.service.frames import (
     StateFrame,
     Welcome,
 )
-from walsvc.service.protocol import LENGTH_MAX, FrameReader, decode, encode
+from walsvc.service.wire.protocol import LENGTH_MAX, FrameReader, decode, encode
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md"
 STATE = [1, 4, 3]

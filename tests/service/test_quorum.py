@@ -14,9 +14,9 @@ from tests.service.simulated import serving
 from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Truncated
 from walsvc.log.replicated import Replicated
-from walsvc.service.frames import Ack, Error
-from walsvc.service.limits import Limits
-from walsvc.service.server import serve
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.server import serve
+from walsvc.service.wire.frames import Ack, Error
 
 
 def replica_of(log: Any) -> Replicated:

@@ -11,7 +11,7 @@ import walsvc
 from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import Closed, OutcomeUnknown, Relaxed, Unreachable, WalTimeout
 from walsvc.format import producers
-from walsvc.service.limits import Limits
+from walsvc.service.server.limits import Limits
 
 
 async def test_append_whose_answer_was_lost_is_carried_out_once():

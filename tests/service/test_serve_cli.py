@@ -24,10 +24,10 @@ import walsvc
 from tests.forked import ROOT
 from walsvc import BadOption, PathError
 from walsvc.cli.main import app
-from walsvc.service.frames import FROM_SERVER, Ack, Append, Hello, Welcome
-from walsvc.service.notify import Notifier
-from walsvc.service.protocol import FrameReader, encode
-from walsvc.service.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs, load_settings, toml
+from walsvc.service.ops.notify import Notifier
+from walsvc.service.ops.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs, load_settings, toml
+from walsvc.service.wire.frames import FROM_SERVER, Ack, Append, Hello, Welcome
+from walsvc.service.wire.protocol import FrameReader, encode
 
 COMMAND = [sys.executable, "-m", "walsvc.cli", "serve"]
 GOOD = {"data": "d", "unix": "s"}

@@ -13,8 +13,10 @@ import walsvc
 from walsvc import BadOption, Locked, PathError
 from walsvc.disk.sim import SimDevice
 from walsvc.model import Record
-from walsvc.service.columns import records_of
-from walsvc.service.frames import (
+from walsvc.service.server.limits import STREAM_BYTES, Limits
+from walsvc.service.server.server import Server, serve
+from walsvc.service.wire.columns import records_of
+from walsvc.service.wire.frames import (
     RECORD_COST,
     Ack,
     Batch,
@@ -33,9 +35,7 @@ from walsvc.service.frames import (
     StateFrame,
     Welcome,
 )
-from walsvc.service.limits import STREAM_BYTES, Limits
-from walsvc.service.protocol import encode
-from walsvc.service.server import Server, serve
+from walsvc.service.wire.protocol import encode
 
 from .raw import Raw
 from .simulated import Devices, serving

@@ -8,7 +8,7 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, ClientConfig, PathError, Unreachable
-from walsvc.service.client_config import Address, parse
+from walsvc.service.client.config import Address, parse
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, Consumer, Log, ReadStats, Topic, UnsupportedFormat
-from walsvc.service.auth import APPEND, READ, RIGHTS, Grant, Tokens
-from walsvc.service.frames import ITEMS_MAX, Ack, Call, Error, Open, Purged
-from walsvc.service.remote import RemoteLog
-from walsvc.service.remote_consumer import RemoteConsumer
-from walsvc.service.remote_topic import RemoteTopic
+from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.service.client.remote import RemoteLog
+from walsvc.service.client.topic import RemoteTopic
+from walsvc.service.server.auth import APPEND, READ, RIGHTS, Grant, Tokens
+from walsvc.service.wire.frames import ITEMS_MAX, Ack, Call, Error, Open, Purged
 
 from .raw import Raw
 from .simulated import serving

@@ -12,8 +12,8 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from walsvc.api import Log
-from walsvc.service.http import HttpSide
-from walsvc.service.status import Copy, ServerStatus
+from walsvc.service.ops.http import HttpSide
+from walsvc.service.server.status import Copy, ServerStatus
 
 FULL: dict[str, Any] = {
     "listeners": ("unix:///run/walsvc/walsvc.sock",),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.service.simulated import SMALL, Devices
 from walsvc.config import WalConfig
-from walsvc.service.server import Server, serve
+from walsvc.service.server.server import Server, serve
 
 QUICK: dict[str, Any] = {"backoff_seconds": 0.001, "backoff_max_seconds": 0.01}  # a client that tries again at once
 

@@ -52,7 +52,7 @@ def ask(server: str, path: str, timeout: float) -> tuple[int, str]:
     import http.client
     import ssl
 
-    from walsvc.service.addresses import host_and_port, is_loopback
+    from walsvc.service.wire.addresses import host_and_port, is_loopback
 
     scheme, _, rest = server.rpartition("://")
     host, port = host_and_port(rest.rstrip("/"))

@@ -78,8 +78,8 @@ def serve(
     async def verb() -> int:
         import logging
 
-        from walsvc.service.run import run
-        from walsvc.service.settings import from_pairs, load_settings
+        from walsvc.service.ops.run import run
+        from walsvc.service.ops.settings import from_pairs, load_settings
 
         effective = load_settings(
             {**from_pairs(settings or []), **{k: v for k, v in given.items() if v is not None}}, config=config

@@ -1,1 +1,1 @@
-"""The log as a service: protocol, server, client."""
+"""The log as a service: wire (the protocol), server, client, ops (a server as a process)."""

@@ -1,0 +1,212 @@
+"""Appending atomic batches: in one frame where they fit, else in parts as the server takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from walsvc.errors import RecordTooLarge, WalError, again
+from walsvc.log.results import BatchResult
+from walsvc.model import Mode, Strict
+from walsvc.service.client.appends import RECORD_COST, Appends
+from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up
+
+PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to interleave with other frames
+
+
+def append_batch(
+    appends: Appends, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode = Strict, topic: str | None = None
+) -> asyncio.Future[BatchResult]:
+    """Append a batch; see WalWriter.append_batch."""
+    appends.check(mode)
+    session, whole = appends.session, None
+    rest: Iterator[Any] | AsyncIterable[Any]
+    if isinstance(payloads, AsyncIterable):
+        rest = payloads
+    else:
+        if isinstance(payloads, (list, tuple)):
+            whole = list(map(appends.checked, payloads))
+            if sum(map(len, whole)) > session.limits["batch_bytes"]:
+                raise too_large(appends)
+        pieces, more = head_of(appends, iter(payloads if whole is None else whole))
+        if more is None:
+            if not pieces:
+                empty: asyncio.Future[BatchResult] = session.loop.create_future()
+                empty.set_result(BatchResult([], durable=True, sync_us=0))
+                return empty
+            size = sum(map(len, pieces)) + RECORD_COST * len(pieces)
+            turn = appends.take_turn()
+            if turn.done() and appends.fits(size):
+                batch = WholeBatch(appends, mode, topic, pieces)
+                appends.hold(-1)
+                return batch.answer
+            rest, whole = iter(pieces), pieces
+            return session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+        rest = itertools.chain(pieces, more) if whole is None else iter(whole)
+    turn = appends.take_turn()
+    task = session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+    if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
+        appends.drawing.add(task)
+        task.add_done_callback(appends.drawing.discard)
+    return task
+
+
+def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
+    """As many payloads as fit one frame, and the iterator over the others, if there are others."""
+    limits, pieces, size, total = appends.session.limits, list[bytes](), 0, 0
+    for payload in payloads:
+        piece = appends.checked(payload)
+        size += len(piece) + RECORD_COST
+        total += len(piece)
+        if pieces and (size > limits["append_bytes"] or len(pieces) >= limits["items"]):
+            return pieces, itertools.chain([piece], payloads)
+        pieces.append(piece)
+    if total > limits["batch_bytes"]:
+        raise too_large(appends)
+    return pieces, None
+
+
+def too_large(appends: Appends) -> RecordTooLarge:
+    """The error for a batch over the server's limit."""
+    return RecordTooLarge(
+        f"the batch is over {appends.session.limits['batch_bytes']} bytes; nothing was written",
+        path=appends.session.address.url,
+        hint="split it, or let the server open the log with a larger max_batch_bytes",
+    )
+
+
+async def stream(
+    appends: Appends,
+    turn: asyncio.Future[None],
+    source: AsyncIterable[Any] | Iterable[Any],
+    begin: Callable[[], Sending],
+) -> BatchResult:
+    """Send a batch in parts, when it is its turn, and wait for the answer.
+
+    Args:
+        appends: whose.
+        turn: resolved when what was appended before is sent.
+        source: the payloads.
+        begin: called then.
+    """
+    sending: Sending | None = None
+    try:
+        await turn
+        sending = begin()
+        return await sending.run(source)
+    except asyncio.CancelledError:
+        closed = appends.session.closed if asyncio.current_task() in appends.drawing else None
+        if (error := (sending and sending.interrupted) or closed) is not None:
+            raise again(error) from None
+        raise
+    finally:
+        if sending is not None:
+            sending.end()
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
+            appends.hold(-1)
+        turn.cancel()
+
+
+class Sending:
+    """The task of a batch in parts. `whole`: all payloads, if they are in memory: then the batch can be sent again."""
+
+    def __init__(self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None) -> None:
+        self.batch = SentBatch(appends, mode, topic)
+        self.batch.interrupt = self._interrupt
+        self.batch.deadline = appends.deadline()
+        self.batch.can_repeat = whole is not None
+        self.interrupted: WalError | None = None
+        self._appends = appends
+        self._session = appends.session
+        self._whole = whole
+        self._holds = True
+        self._task = asyncio.current_task()
+
+    def _interrupt(self, error: WalError) -> None:
+        """It is over while perhaps the source of the payloads is waited for."""
+        if self._task is not None and self.interrupted is None:
+            self.interrupted = error
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Whatever became of it, it is over."""
+        self.batch.cancel()
+        self.release()
+        if self.batch.answer.done() and not self.batch.answer.cancelled():
+            self.batch.answer.exception()  # the task may have ended by another error
+
+    def release(self) -> None:
+        """Let the appends go on that were called after it."""
+        if self._holds:
+            self._holds = False
+            self._appends.hold(-1)
+
+    async def run(self, source: AsyncIterable[Any] | Iterable[Any]) -> BatchResult:
+        """Send it, again after a lost connection where that is possible, until it is answered."""
+        batch, sent_on = self.batch, -1
+        while not batch.answer.done():
+            on = batch.connection
+            if not self._session.connected or on == sent_on:
+                await self._appends.change()
+                continue
+            if sent_on < 0 or self._whole is not None:
+                await self._send(source if self._whole is None else self._whole)
+            if self._whole is None and not batch.complete and not batch.answer.done():
+                raise given_up(self._session)
+            sent_on = on
+        return batch.answer.result()
+
+    async def _send(self, source: AsyncIterable[Any] | Iterable[Any]) -> None:
+        """Send all parts, as there is room for them; ends early when the connection is lost or the batch answered."""
+        batch, on = self.batch, self.batch.connection
+        if not self._holds:
+            self._holds = True
+            self._appends.hold(1)
+        async with aclosing(parts_of(self._appends, source)) as parts:
+            async for part, last in parts:
+                if not part:
+                    batch.nothing()
+                size = sum(map(len, part))
+                while self._on(on) and not batch.answer.done() and not self._appends.fits(size):
+                    await self._appends.change()
+                if not self._on(on) or batch.answer.done():
+                    return
+                batch.send(part, last=last)
+                await asyncio.sleep(0)  # others, and the writing itself
+        self.release()
+
+    def _on(self, connection: int) -> bool:
+        return self._session.connected and self.batch.connection == connection
+
+
+async def parts_of(
+    appends: Appends, source: AsyncIterable[Any] | Iterable[Any]
+) -> AsyncGenerator[tuple[list[bytes], bool], None]:
+    """The payloads in parts, and whether a part is the last. Only a batch of nothing has an empty part."""
+    part, size, total = list[bytes](), 0, 0
+    async for payload in every(appends, source):
+        piece = appends.checked(payload)
+        total += len(piece)
+        if total > appends.session.limits["batch_bytes"]:
+            raise too_large(appends)
+        if part and (size + len(piece) > PART_BYTES or len(part) >= appends.session.limits["items"]):
+            yield part, False
+            part, size = [], 0
+        part.append(piece)
+        size += len(piece)
+    yield part, True
+
+
+async def every(appends: Appends, source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
+    """A plain or an asynchronous iterable as an asynchronous one."""
+    if isinstance(source, AsyncIterable):
+        async for each in source:
+            yield each
+        appends.drawing.discard(asyncio.current_task())
+    else:
+        for each in source:
+            yield each

@@ -1,0 +1,87 @@
+"""A CALL on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
+from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.frames import Call, Error, Frame, Open, Result
+from walsvc.service.wire.protocol import encode
+
+if TYPE_CHECKING:
+    from walsvc.service.client.session import Session
+
+# What cannot be repeated: a second time it would do something else than the first.
+ONCE = frozenset({"truncate_after", "delete_consumer", "reclaim", "purge", "compact"})
+
+# What changes nothing: all that a log which is opened with read_only=True calls.
+READS = frozenset(
+    {
+        "stats",
+        "retention",
+        "holds",
+        "topics",
+        "consumers",
+        "seek_time",
+        "topic.count",
+        "topic.first_lsn",
+        "topic.last_lsn",
+    }
+)
+
+
+class Calling:
+    """A CALL that waits for its answer."""
+
+    def __init__(self, session: Session, method: str, args: dict[str, Any], then: Callable[[Any], None] | None) -> None:
+        self._session = session
+        self._then = then
+        self._frame = Call(session.new_id(), method, args)
+        self._sent = session.connected
+        self.answer: asyncio.Future[Any] = session.loop.create_future()
+        data = encoded(self._frame)
+        session.begin(self._frame.id, self)
+        session.put(data)
+
+    def received(self, frame: Frame) -> None:
+        """RESULT or ERROR."""
+        if self.answer.done():
+            return
+        if isinstance(frame, Result):
+            if self._then is not None:
+                self._then(frame.value)
+            self.answer.set_result(frame.value)
+        elif isinstance(frame, Error):
+            self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
+
+    def lost(self) -> None:
+        """What must not be repeated is over, its outcome open."""
+        if self._sent and self._frame.method in ONCE and not self.answer.done():
+            error = Unreachable("the connection was lost")
+            self.answer.set_exception(self._session.unknown(error, self._frame.method))
+            self.forget()
+
+    def again(self) -> None:
+        """Ask again."""
+        self._sent = True
+        self._session.put(encode(self._frame))
+
+    def failed(self, error: WalError) -> None:
+        """No connection in time."""
+        if not self.answer.done():
+            self.answer.set_exception(self._session.unreachable(error, f"{self._frame.method} could not be called"))
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        self._session.requests.pop(self._frame.id, None)
+
+
+def encoded(frame: Call | Open) -> bytes:
+    """The bytes of a frame that holds a caller's arguments; BadOption for what is no argument."""
+    try:
+        return encode(frame)
+    except ProtocolError as error:
+        raise BadOption(f"an argument cannot be sent: {error.message}", hint="use numbers, text, lists, maps") from None

@@ -1,0 +1,238 @@
+"""Where a served log is, and how a client behaves: a URL and the options of `walsvc.open` for it, as one frozen value."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from walsvc.config import GIB, KIB, MIB, between, check_namespace, one_of
+from walsvc.errors import BadOption, PathError
+from walsvc.service.wire.addresses import is_loopback
+
+PORT = 7420
+TOKEN_ENVIRONMENT = "WALSVC_TOKEN"
+TLS_OPTIONS = ("ca", "cert", "key", "server_name")
+NUMBERS = {
+    "timeout": (0.001, 1e6),
+    "connect_seconds": (0.001, 3600.0),
+    "open_seconds": (0.0, 1e6),
+    "reconnect_seconds": (0.0, 1e6),
+    "backoff_seconds": (0.0, 60.0),
+    "backoff_max_seconds": (0.001, 600.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Options of a log that is opened by unix://, wal:// or wals://; keywords of `walsvc.open`, or the URL's query.
+
+    The options of the log itself (segment_bytes and so on) belong to the server, and are refused here.
+
+    Attributes:
+        namespace: which of the server's logs; None: its main one. Also the path of wal:// and wals://.
+        token_file: file whose first line is the token, read for each connection. None: the environment variable
+            WALSVC_TOKEN, if it is set. A token itself is never an option, so that it is in no URL, log or process list.
+        ca: for wals://, PEM file of the authorities to trust; None: those of the system. Certificates are always verified.
+        cert, key: for wals://, PEM files of the client's own certificate and key, where the server asks for one.
+        server_name: for wals://, the name that the server's certificate must have; None: the URL's host.
+        timeout: seconds that one call may take, reconnecting included, 0.001 to 1e6; over it WalTimeout, and OutcomeUnknown
+            for an append that was sent. Waiting for new records is no call. None: as long as reconnect_seconds allow.
+        connect_seconds: seconds for one attempt to connect and be welcomed.
+        open_seconds: seconds for which opening goes on trying when it finds nobody there. 0: one attempt.
+        reconnect_seconds: seconds without a connection after which waiting calls fail, 0 to 1e6. 0: at once.
+        backoff_seconds, backoff_max_seconds: the pause before the second attempt, doubled for each further one up to the
+            maximum; each time a random part of it is waited (full jitter).
+        max_pending_bytes: payload bytes not yet answered, 4 KiB to 64 GiB; over it, or over the server's own limit, `append`
+            waits and `append_nowait` raises.
+        read_ahead_bytes: bytes that the server may send ahead of the reader, for each read, follow and consumer, 4 KiB to 1 GiB.
+        read_only: only read: appending raises Closed.
+        insecure: show a token also over wal:// to another machine, where everybody on the way can read it.
+        name: how the server's status calls this client; None: the process id.
+    """
+
+    namespace: str | None = None
+    token_file: str | os.PathLike[str] | None = None
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+    timeout: float | None = None
+    connect_seconds: float = 10.0
+    open_seconds: float = 0.0
+    reconnect_seconds: float = 60.0
+    backoff_seconds: float = 0.05
+    backoff_max_seconds: float = 2.0
+    max_pending_bytes: int = 64 * MIB
+    read_ahead_bytes: int = 1 * MIB
+    read_only: bool = False
+    insecure: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.namespace is not None:
+            check_namespace(self.namespace)
+        for name, (low, high) in NUMBERS.items():
+            if (value := getattr(self, name)) is not None:
+                between(name, value, low, high)
+        between("max_pending_bytes", self.max_pending_bytes, 4 * KIB, 64 * GIB)
+        between("read_ahead_bytes", self.read_ahead_bytes, 4 * KIB, GIB)
+        one_of("read_only", self.read_only, (True, False))
+        one_of("insecure", self.insecure, (True, False))
+        if self.key is not None and self.cert is None:
+            raise BadOption("key is given without cert", hint="give the client's certificate, too")
+        for name in ("token_file", "ca", "cert", "key"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise BadOption(f"{name} must be a path, not {type(value).__name__}")
+
+    def token(self, address: Address) -> str | None:
+        """The token for a new connection to `address`.
+
+        Raises:
+            PathError: its file cannot be read. BadOption: it would travel to another machine unencrypted.
+        """
+        token = self._token()
+        if token and not (address.tls or address.path is not None or self.insecure or is_loopback(address.host)):
+            raise BadOption(
+                "the token would be sent to another machine unencrypted",
+                path=address.url,
+                hint="use wals://, or insecure=True where the network is trusted",
+            )
+        return token
+
+    def _token(self) -> str | None:
+        if self.token_file is None:
+            return os.environ.get(TOKEN_ENVIRONMENT) or None
+        try:
+            with open(self.token_file, encoding="utf-8") as file:
+                return file.readline().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PathError(
+                f"the token cannot be read: {getattr(error, 'strerror', None) or error}",
+                errno=getattr(error, "errno", None),
+                path=self.token_file,
+                hint="token_file names a text file whose first line is the token",
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to connect to.
+
+    Attributes:
+        url: as errors name it: without its query.
+        path: of a Unix socket, or None.
+        host, port: otherwise.
+        tls: whether the connection is encrypted.
+    """
+
+    url: str
+    path: str | None
+    host: str
+    port: int
+    tls: bool
+
+    def context(self, config: ClientConfig) -> ssl.SSLContext | None:
+        """What verifies the server, and shows the client's certificate; None without TLS. Reads files."""
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=config.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if config.cert is not None:
+                context.load_cert_chain(config.cert, config.key)
+        except OSError as error:  # ssl.SSLError is one
+            raise PathError(
+                f"the certificates cannot be loaded: {error.strerror or error}",
+                errno=error.errno,
+                path=config.cert or config.ca,
+                hint="ca, cert and key are PEM files",
+            ) from None
+        return context
+
+
+def parse(url: str, options: dict[str, Any]) -> tuple[Address, ClientConfig]:
+    """The address and the options in `url` and `options`, of which the latter win. BadOption for what is not understood."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise BadOption(
+            "a URL must not hold a user or a secret", hint=f"use token_file, or the variable {TOKEN_ENVIRONMENT}"
+        )
+    if parts.fragment:
+        raise BadOption(f"a URL of a log has no part behind {'#'!r}")
+    namespace = None
+    if parts.scheme == "unix":
+        address = unix_address(parts)
+    else:
+        address, namespace = inet_address(parts)
+    given = query_options(parts.query)
+    if namespace is not None:
+        given.setdefault("namespace", namespace)
+    config = config_of({**given, **options})
+    if not address.tls and (used := [name for name in TLS_OPTIONS if getattr(config, name) is not None]):
+        raise BadOption(f"{used[0]} is for TLS only", hint="use wals://")
+    return address, config
+
+
+def unix_address(parts: SplitResult) -> Address:
+    """unix:///run/walsvc.sock"""
+    path = unquote(parts.path)
+    if parts.netloc or not path.startswith("/") or "\0" in path:
+        raise BadOption(f"{parts.geturl()!r} names no socket", hint="unix:///run/walsvc.sock, with an absolute path")
+    return Address(f"unix://{parts.path}", path, "", 0, tls=False)
+
+
+def inet_address(parts: SplitResult) -> tuple[Address, str | None]:
+    """wal://host:port/namespace"""
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port == 0:
+        raise BadOption(
+            f"{parts.geturl()!r} names no server", hint=f"{parts.scheme}://host:port; port {PORT} if none is given"
+        )
+    namespace = unquote(parts.path.removeprefix("/")) or None
+    bracketed = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{bracketed}:{port or PORT}{parts.path.rstrip('/')}"
+    return Address(url, None, host, port or PORT, tls=parts.scheme == "wals"), namespace
+
+
+def query_options(query: str) -> dict[str, Any]:
+    """Options in a URL's query, each as the kind of value that it needs."""
+    kinds = {field.name: str(field.type) for field in fields(ClientConfig)}
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        kind = kinds.get(name, "str")
+        try:
+            if "bool" in kind:
+                found[name] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            else:
+                found[name] = int(text) if kind == "int" else float(text) if "float" in kind else text
+        except (ValueError, KeyError):
+            raise BadOption(f"{name}={text!r} in the URL is not of the right kind", hint=f"needed: {kind}") from None
+    return found
+
+
+def config_of(options: dict[str, Any]) -> ClientConfig:
+    """ClientConfig with `options`; BadOption for names that a client does not have, with the reason."""
+    from walsvc.config import WalConfig
+
+    known = {field.name for field in fields(ClientConfig)}
+    of_the_log = {field.name for field in fields(WalConfig)}
+    for name in options:
+        if name in known:
+            continue
+        if name in ("token", "password"):
+            hint = f"put it into a file and give token_file, or into the variable {TOKEN_ENVIRONMENT}"
+            raise BadOption("a token is no option, so that it shows nowhere", hint=hint)
+        if name in of_the_log:
+            raise BadOption(
+                f"{name!r} is an option of the server's log",
+                hint="set it where `walsvc serve` runs; known here: " + ", ".join(sorted(known)),
+            )
+        raise BadOption(f"unknown option {name!r}", hint="known: " + ", ".join(sorted(known)))
+    return replace(ClientConfig(), **options)

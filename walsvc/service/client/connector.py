@@ -1,0 +1,193 @@
+"""Making connections: the first one, and another one whenever it is lost, with pauses that grow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from walsvc.errors import (
+    Backpressure,
+    BadOption,
+    Closed,
+    Denied,
+    ProtocolError,
+    Unreachable,
+    UnsupportedFormat,
+    WalError,
+)
+from walsvc.service.client.config import Address, ClientConfig
+from walsvc.service.client.connection import Connection, connect
+from walsvc.service.wire.frames import MAGIC, VERSION, Frame, Hello, Welcome
+
+FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
+
+
+class Request(Protocol):
+    """Something in the table that waits for frames."""
+
+    def received(self, frame: Frame) -> None:
+        """A frame with its id."""
+
+    def again(self) -> None:
+        """There is a new connection."""
+
+    def lost(self) -> None:
+        """The connection is lost; perhaps there will be another."""
+
+    def failed(self, error: WalError) -> None:
+        """It is over: no connection in time, or none any more. The request is no longer in the table."""
+
+
+class Connector(ABC):
+    """Has a connection, or is about to have one.
+
+    Attributes:
+        requests: what waits for answers, in the order of its first sending.
+        limits, info: of the last WELCOME.
+        connections: how many there were.
+    """
+
+    def __init__(self, address: Address, config: ClientConfig) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.address = address
+        self.config = config
+        self.limits: dict[str, int] = {}
+        self.info: dict[str, Any] = {}
+        self.connections = 0
+        self.producer = secrets.randbits(63) + 1
+        self.requests: dict[int, Request] = {}
+        self._context = address.context(config)
+        self._connection: Connection | None = None
+        self._process = os.getpid()
+        self._runner: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[WalError] | None = None
+        self._wake: asyncio.Future[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None
+
+    @abstractmethod
+    def received(self, frame: Frame) -> None:
+        """A frame came."""
+
+    @abstractmethod
+    def _connected(self, welcome: Welcome) -> None:
+        """There is a connection."""
+
+    @abstractmethod
+    def _disconnected(self) -> None:
+        """There is none any more."""
+
+    @abstractmethod
+    def _give_up(self, error: WalError) -> None:
+        """No connection in time: everybody who waits is told."""
+
+    @abstractmethod
+    def _finish(self, error: WalError) -> None:
+        """There will be none again."""
+
+    def wanted(self) -> None:
+        """Somebody waits for a connection, and has to be told when there is none."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def lost(self, connection: Connection, error: WalError) -> None:
+        """For the connection: it has ended."""
+        if connection is self._connection:
+            self._connection = None
+            self._disconnected()
+            if self._lost is not None and not self._lost.done():
+                self._lost.set_result(error)
+
+    async def open(self) -> None:
+        """Connect for the first time; what ends the last attempt is the caller's error."""
+        until, attempt = self.loop.time() + self.config.open_seconds, 0
+        while True:
+            try:
+                await self._connect()
+                break
+            except (Unreachable, Closed, Backpressure):  # nobody there, somebody who is stopping, too many others
+                left = until - self.loop.time()
+                if left <= 0:
+                    raise
+            attempt += 1
+            await self._pause(attempt, left)
+        self._runner = self.loop.create_task(self._run())
+        self._runner.add_done_callback(self._runner_ended)
+
+    async def _connect(self) -> None:
+        hello = Hello(
+            0,
+            MAGIC,
+            VERSION,
+            VERSION,
+            self.config.token(self.address),
+            self.config.namespace,
+            self.config.name or f"pid {self._process}",
+            self.producer,
+            {},
+        )
+        try:
+            async with asyncio.timeout(self.config.connect_seconds):
+                await connect(self, hello, self.address, self._context, self.config.server_name)
+        except TimeoutError as error:
+            if isinstance(error, WalError):
+                raise
+            raise Unreachable(
+                f"the server did not answer within {self.config.connect_seconds} s", path=self.address.url
+            ) from None
+
+    def welcomed(self, connection: Connection, welcome: Welcome) -> None:
+        """For the connection: it is open, and this is the first frame."""
+        self._lost = self.loop.create_future()
+        self._connection = connection
+        self.connections += 1
+        self.limits, self.info = welcome.limits, welcome.info
+        self._connected(welcome)
+
+    async def _run(self) -> None:
+        """Make another connection whenever one is lost."""
+        while self._lost is not None:
+            error = await self._lost
+            since, attempt = self.loop.time(), 0
+            while not isinstance(error, FINAL):
+                left = since + self.config.reconnect_seconds - self.loop.time()
+                if left <= 0 and self.requests:
+                    self._give_up(error)
+                try:
+                    await self._pause(attempt, left)
+                    await self._connect()
+                    break
+                except (WalError, OSError) as failure:
+                    error = (
+                        failure if isinstance(failure, WalError) else Unreachable(str(failure), path=self.address.url)
+                    )
+                attempt += 1
+            else:
+                self._finish(error)
+                return
+
+    def _runner_ended(self, runner: asyncio.Task[None]) -> None:
+        """Nobody connects any more. Where that is a mistake in here, nobody shall wait for it either."""
+        if not runner.cancelled() and (mistake := runner.exception()) is not None:
+            self._finish(WalError(f"the client has met an unexpected error: {mistake!r}", path=self.address.url))
+
+    async def _pause(self, attempt: int, left: float) -> None:
+        """Wait before an attempt: a random part of a growing time, so that many clients do not come back all at once. A new
+        request ends it, once the time for reconnecting is over, since it has to be told."""
+        if attempt == 0:
+            return
+        longest = min(self.config.backoff_seconds * 2 ** min(attempt - 1, 30), self.config.backoff_max_seconds)
+        seconds = random.uniform(0, longest)
+        if left > 0:
+            await asyncio.sleep(min(seconds, left))
+            return
+        self._wake = self.loop.create_future()
+        await asyncio.wait([self._wake], timeout=seconds)
+        self._wake = None

@@ -1,0 +1,271 @@
+"""A durable consumer of a log behind a server: it has the position there, and delivers here what the server sends ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import BadOption, WalError, again
+from walsvc.model import Record
+from walsvc.service.client.call import encoded
+from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.columns import cost_of, records_of
+from walsvc.service.wire.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
+from walsvc.service.wire.protocol import encode
+from walsvc.service.wire.wanted import Hidden
+from walsvc.topics.delivering import Delivering
+from walsvc.topics.delivery import Delivery
+from walsvc.topics.names import Start
+
+if TYPE_CHECKING:
+    from walsvc.service.client.remote import RemoteLog
+
+
+class RemoteConsumer(Delivering):
+    """See walsvc.Consumer, whose interface this is. The server gives its name free when the connection ends; a client that
+    has lost its connection opens it again by itself, and delivers nothing again that it has delivered here.
+
+    Attributes:
+        name, topic, delivery: as of walsvc.Consumer.
+    """
+
+    def __init__(self, log: RemoteLog, topic: str | None, name: str, delivery: Delivery, start: Start) -> None:
+        super().__init__(log.path, topic, name, delivery)
+        self._log = log
+        self._session = log._session
+        self._args = {"name": name, "topic": topic, "persist_every": delivery.persist_every, "start": start}
+        self._id = self._session.new_id()
+        self._window = self._session.config.read_ahead_bytes
+        self._turn: int | None = None
+        self._ahead_cost = 0
+        self._owed = 0
+        self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
+        self._following = 0
+        self._checked = 0  # first_lsn that this consumer is known to have nothing lost below
+        self._position = 0
+        self._error: WalError | None = None
+        self._opened: asyncio.Future[None] = self._session.loop.create_future()
+        self._closed: asyncio.Future[None] = self._session.loop.create_future()
+        opening = encoded(Open(self._id, "consumer", self._args, self._window))
+        log._consumers[self._id] = self
+        self._session.begin(self._id, self)
+        self._session.put(opening)
+
+    # ---- from the session
+
+    def again(self) -> None:
+        """Open it on a new connection: it begins at the position, and what was delivered here is passed over."""
+        self._turn, self._sent = None, 0
+        self._drop_ahead()
+        self._session.put(encode(Open(self._id, "consumer", self._args, self._window)))
+
+    def lost(self) -> None:
+        """It will be opened again, unless it is being closed: then it is."""
+        if not self._open:
+            self._gone()
+
+    def failed(self, error: WalError) -> None:
+        """No connection in time, or closed."""
+        self._open = False
+        self._gone()
+        self._fail(self._session.unreachable(error, f"consumer {self.name!r} is lost"))
+
+    def received(self, frame: Frame) -> None:
+        """RESULT when it is open, RECORDS, ERROR as often as one happens, END when it is closed."""
+        if isinstance(frame, Records):
+            self._take_in(frame)
+        elif isinstance(frame, Result):
+            self._position = max(self._position, frame.value["position"])
+            if not self._opened.done():
+                self._following = self._position
+                self._opened.set_result(None)
+        elif isinstance(frame, Error):
+            self._fail(error_of(frame.code, frame.message, frame.fields))
+        elif isinstance(frame, End):
+            self._gone()
+        self._wake()
+
+    def _take_in(self, frame: Records) -> None:
+        if frame.turn != self._turn:
+            self._turn = frame.turn
+            self._drop_ahead()
+        records = records_of(frame)
+        self._sent = max(self._sent, records[-1].lsn)
+        cost = cost_of(records)
+        fresh = records if records[0].lsn >= self._following else [r for r in records if r.lsn >= self._following]
+        self._ahead.extend(fresh)
+        if len(fresh) < len(records):
+            self._grant(cost - cost_of(fresh))
+        self._error = None
+
+    def _fail(self, error: WalError) -> None:
+        self._error = error
+        if not self._opened.done():
+            self._open = False
+            self._gone()
+            self._opened.set_exception(again(error))
+        self._wake()
+
+    def _drop_ahead(self) -> None:
+        """What was received is not to be delivered; its credit is given back."""
+        if self._ahead:
+            cost = cost_of(self._ahead)
+            self._ahead.clear()
+            self._grant(cost)
+
+    def _grant(self, cost: int) -> None:
+        self._owed += cost
+        if self._owed * 2 >= self._window:
+            self._session.put(encode(Credit(self._id, self._owed)))
+            self._owed = 0
+
+    def cut(self, lsn: int) -> None:
+        """The log was cut behind `lsn`."""
+        self._position = min(self._position, lsn + 1)
+        self._following = min(self._following, lsn + 1)
+        while self._shown and self._shown[-1] > lsn:
+            self._shown.pop()
+        while self._ahead and self._ahead[-1].lsn > lsn:
+            self._grant(cost_of([self._ahead.pop()]))
+
+    def purged(self, hidden: Hidden) -> None:
+        """Some of what was received and not delivered is hidden now."""
+        if gone := [record for record in self._ahead if hidden(record)]:
+            self._ahead = deque(record for record in self._ahead if not hidden(record))
+            self._grant(cost_of(gone))
+
+    # ---- looking
+
+    async def opened(self) -> None:
+        """Wait until the server has opened it; raises what it says instead."""
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+
+    @property
+    def position(self) -> int:
+        """LSN of the next record to be acknowledged, or below that: everything before it is done."""
+        if self._shown:  # what lies below it and was dropped was none of this consumer's
+            return max(self._position, min(self._shown[0], self._session.state[0]))
+        return self._position
+
+    async def lag(self) -> int:
+        """How many records are in the topic and not acknowledged."""
+        self._check()
+        lag: int = await self._session.call("consumer.lag", stream=self._id)
+        return lag
+
+    # ---- reading
+
+    def _take(self) -> Record:
+        record = super()._take()
+        self._grant(cost_of((record,)))
+        return record
+
+    async def _read_on(self) -> bool:
+        return bool(self._ahead)
+
+    async def _have_one(self) -> None:
+        while True:
+            self._check()
+            await self._check_position()
+            if self._ahead:
+                return
+            if self._error is not None:
+                raise again(self._error)
+            self._waiter = self._session.loop.create_future()
+            await self._waiter
+
+    async def _check_position(self) -> None:
+        """Truncated where records that were not acknowledged are gone. Only the server knows, so it is asked, once each time
+        the log's beginning has moved beyond the position."""
+        first = self._session.state[0]
+        if self._position < first and self._checked < first:
+            await self._session.call("consumer.lag", stream=self._id)
+            self._checked = first
+
+    # ---- acknowledging
+
+    async def _ack(self, lsn: int) -> None:
+        while lsn >= self._position:
+            self._check_shown(lsn)
+            connection = self._session.connections
+            try:
+                await self._save(lsn)
+            except BadOption:
+                if connection == self._session.connections:
+                    raise
+                # the server that was asked in the end had not sent that record: it has opened the consumer anew
+            else:
+                self._acknowledged(lsn + 1)
+
+    async def _save(self, lsn: int) -> None:
+        """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""
+        if lsn > self._sent:
+            await self._session.call("consumer.seek", self._passed, stream=self._id, to=lsn + 1)
+        else:
+            await self._session.call("consumer.ack", stream=self._id, lsn=lsn)
+
+    def _passed(self, _: Any) -> None:
+        self._drop_ahead()
+
+    def _acknowledged(self, position: int) -> None:
+        self._position = max(self._position, position)
+        super()._acknowledged(position)
+
+    async def seek(self, to: Start) -> None:
+        """Go on at `to`; see Consumer.seek."""
+        self._check()
+        async with self._saving:
+            while True:
+                try:
+                    await self._session.call("consumer.seek", self._moved, stream=self._id, to=to)
+                except BadOption:
+                    first = self._session.state[0]
+                    if type(to) is not int or not self._position <= to < first:
+                        raise
+                    await self._session.call("consumer.lag", stream=self._id)  # Truncated where something is lost
+                    to = first
+                else:
+                    return
+
+    def _moved(self, position: int) -> None:
+        """Before any later frame is looked at: what was received so far is from the old place."""
+        self._drop_ahead()
+        self._position = self._following = position
+        self._shown.clear()
+        self._error = None
+
+    # ---- ending
+
+    def _check(self) -> None:
+        self._session.check()
+        if not self._open and self._error is not None:
+            raise again(self._error)
+        self._check_open()
+
+    async def close(self) -> None:
+        """See Consumer.close."""
+        self._session.check_loop()
+        if not self._open:
+            return
+        self._open = False
+        self._leave()
+        self._wake()
+        await self._closed
+
+    def _leave(self) -> None:
+        """Give it up on the server."""
+        self._open = False
+        self._session.send(Cancel(self._id))
+        if not self._session.connected:
+            self._gone()
+
+    def _gone(self) -> None:
+        self._session.requests.pop(self._id, None)
+        self._log._consumers.pop(self._id, None)
+        if not self._closed.done():
+            self._closed.set_result(None)

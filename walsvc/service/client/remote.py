@@ -1,0 +1,348 @@
+"""RemoteLog: what `walsvc.open` gives for unix://, wal:// and wals://, the same interface as Log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
+from walsvc.format.purge import labels_of
+from walsvc.log.results import BatchResult
+from walsvc.log.scope import Scoped
+from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
+from walsvc.service.client.appends import Appends
+from walsvc.service.client.batches import append_batch
+from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.service.client.reading import RemoteReading
+from walsvc.service.client.session import Session
+from walsvc.service.client.streams import Follower, RemoteStream
+from walsvc.service.client.topic import RemoteTopic
+from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
+from walsvc.service.wire.frames import STATE_FIELDS, Purged
+from walsvc.service.wire.wanted import Hidden
+from walsvc.topics.delivery import Delivery, StrictlyOnce, check_delivery
+from walsvc.topics.names import ConsumerStatus, Start, check_name
+
+TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
+
+
+class RemoteLog(RemoteReading, Scoped):
+    """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
+
+    What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
+    durable_lsn and the counters of stats() come with every answer; topics(), holds(), retention() and the rest of stats() are
+    as of opening, of this client's own changes, and of the last `refresh()`.
+
+    Attributes:
+        path: the URL, without its query.
+        config: the ClientConfig it was opened with.
+        report: what recovery found when the server opened the log.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._appends = Appends(session)
+        self.path = session.address.url
+        self.config = session.config
+        self.report = report_of(session.info["report"])
+        self._stats = NOTHING_KNOWN
+        self._retention = NOTHING_KEPT
+        self._topics: dict[str, None] = {}
+        self._holds: dict[str, int] = {}
+        self._consumers: dict[int, RemoteConsumer] = {}
+        self._closing: asyncio.Task[None] | None = None
+        session.cut, session.purged = self._cut, self._hide
+        # bound once: the way from the caller to the frame is one call long
+        self.append = self._appends.append
+
+    # ---- appending
+
+    def append_nowait(
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Like append, but raises Backpressure where append would have to wait for room, here or in the server's log."""
+        return self._appends.enter(payload, mode, type, attributes, None, wait=False)
+
+    def append_batch(
+        self,
+        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
+        mode: Mode = Strict,
+    ) -> asyncio.Future[BatchResult]:
+        """Append several records atomically; see WalWriter.append_batch."""
+        return append_batch(self._appends, payloads, mode)
+
+    def _append_topic(
+        self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
+    ) -> asyncio.Future[AppendResult]:
+        future = self._appends.enter(payload, mode, type, attributes, topic, wait=wait)
+        self._notice_topic(topic, future)
+        return future
+
+    def _notice_topic(self, topic: str, future: asyncio.Future[Any]) -> None:
+        """A topic exists from its first record on."""
+        if topic not in self._topics:
+
+            def made(done: asyncio.Future[Any]) -> None:
+                if not done.cancelled() and done.exception() is None:
+                    self._topics.setdefault(topic)
+
+            future.add_done_callback(made)
+
+    async def flush(self) -> int:
+        """Wait until everything appended so far is durable, appends that wait for room included; returns durable_lsn."""
+        await self._has_room()
+        durable: int = await self._session.call("flush")
+        return durable
+
+    async def _has_room(self) -> None:
+        """Wait until nothing that was appended so far waits for room."""
+        self._appends.check()
+        if (last := self._appends.last_waiting()) is not None:
+            await asyncio.wait([last])
+
+    async def wait_durable(self, lsn: int) -> int:
+        """Wait until record `lsn` is durable; returns durable_lsn. BadOption: `lsn` was not given out yet."""
+        durable: int = await self._session.call("wait_durable", lsn=lsn)
+        return durable
+
+    # ---- range
+
+    @property
+    def first_lsn(self) -> int:
+        """LSN of the first visible record, as last heard; next_lsn when there is none."""
+        return self._session.state[0]
+
+    @property
+    def next_lsn(self) -> int:
+        """LSN that the next accepted record gets, as last heard."""
+        return self._session.state[1]
+
+    @property
+    def durable_lsn(self) -> int:
+        """Every record up to this LSN is on stable storage."""
+        return self._session.state[2]
+
+    def stats(self) -> Stats:
+        """A frozen picture of the server's log; `waiting` counts this client's appends that wait for room, too."""
+        numbers: dict[str, Any] = dict(zip(STATE_FIELDS, self._session.state, strict=False))
+        numbers["waiting"] = numbers.get("waiting", 0) + self._appends.waiting
+        return replace(self._stats, **numbers)
+
+    async def refresh(self) -> int:
+        """Ask the server for what does not come with every answer: topics, holds, retention, all of stats(); returns next_lsn."""
+        await self._look(topics_max=None)
+        return self.next_lsn
+
+    async def _look(self, topics_max: int | None) -> None:
+        if "read" not in self._session.info["rights"]:
+            return
+        call = self._session.call
+        stats, retention, holds = await asyncio.gather(call("stats"), call("retention"), call("holds"))
+        self._stats, self._retention, self._holds = stats_of(stats), retention_of(retention), holds
+        if topics_max is None or self._stats.topics <= topics_max:
+            self._topics = dict.fromkeys(await call("topics"))
+
+    # ---- topics and consumers
+
+    def topic(self, name: str) -> RemoteTopic:
+        """The topic `name`, 1 to 255 bytes in UTF-8."""
+        return RemoteTopic(self, check_name("topic", name))
+
+    def topics(self) -> list[str]:
+        """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
+        return list(self._topics)
+
+    async def consumer(
+        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
+    ) -> RemoteConsumer:
+        """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
+        return await self._open_consumer(None, name, delivery, start)
+
+    async def _open_consumer(
+        self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start
+    ) -> RemoteConsumer:
+        self._session.check(changes=True)
+        check_name("consumer", name)
+        way = check_delivery(delivery)
+        consumer = RemoteConsumer(self, topic, name, way, start)
+        await consumer.opened()
+        if topic is not None:
+            self._topics.setdefault(topic)
+        return consumer
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """All consumers: those of the whole log, then those of each topic."""
+        return await self._consumers_of()
+
+    async def _consumers_of(self, **topic: str) -> list[ConsumerStatus]:
+        return [ConsumerStatus(**row) for row in await self._session.call("consumers", **topic)]
+
+    async def move_consumer(self, name: str, to: Start) -> None:
+        """Set the position of a consumer of the whole log that is not open, durably."""
+        await self._session.call("move_consumer", name=name, to=to)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Forget a consumer of the whole log that is not open, durably."""
+        await self._session.call("delete_consumer", name=name)
+
+    def _hide(self, frame: Purged) -> None:
+        """Records were purged, by whomever: what was sent ahead is looked through."""
+        try:
+            hidden = Hidden(frame)
+        except BadOption as error:
+            raise ProtocolError(f"the server names a purge that cannot be: {error.message}") from None
+        readers: list[RemoteConsumer | RemoteStream | Follower] = [*self._consumers.values(), *self._readers]
+        for reader in (*readers, *self._followers):
+            reader.purged(hidden)
+
+    def _cut(self, lsn: int) -> None:
+        for consumer in self._consumers.values():
+            consumer.cut(lsn)
+        readers: list[RemoteStream | Follower] = [*self._readers, *self._followers]
+        for reader in readers:
+            reader.cut(lsn + 1)
+
+    # ---- retention
+
+    async def hold(self, name: str, lsn: int) -> None:
+        """Keep every record from `lsn` on until `release`; see Log.hold."""
+        await self._session.call("hold", name=name, lsn=lsn)
+        self._holds[name] = lsn
+
+    async def release(self, name: str) -> None:
+        """Give up a hold, durably; nothing happens where there is none."""
+        await self._session.call("release", name=name)
+        self._holds.pop(name, None)
+
+    def holds(self) -> dict[str, int]:
+        """The holders and the lowest LSN that each of them needs, as far as this client has heard of them: `refresh`."""
+        return dict(self._holds)
+
+    async def reclaim(self) -> int:
+        """Drop the segments that every consumer and every holder has passed; returns how many records. See Log.reclaim."""
+        dropped: int = await self._session.call("reclaim")
+        await self._look(TOPICS_AT_OPENING)
+        return dropped
+
+    def retention(self) -> Retention:
+        """What is kept and who needs it, as of the last change of this client, or `refresh`."""
+        return self._retention
+
+    # ---- purging
+
+    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
+        """Hide all records below LSN `before` that have a key, or labels; see Log.purge. Other clients' readers and consumers
+        do not show what was sent ahead to them either. Not repeated after a lost connection: OutcomeUnknown."""
+        await self._purge(key_or_labels, before, None)
+
+    async def _purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
+        self._session.check(changes=True)
+        await self._session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
+
+    async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
+        """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:
+        `on_segment` is refused. Not repeated after a lost connection: OutcomeUnknown; what was done by then is done."""
+        self._session.check(changes=True)
+        if on_segment is not None:
+            raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
+        freed: int = await self._session.call("compact")
+        await self._look(TOPICS_AT_OPENING)
+        return freed
+
+    # ---- what only the server has
+
+    async def use_keys(self, keys: object) -> None:
+        """Refused with BadOption: the keys are where the log is."""
+        self._session.check(changes=True)
+        raise BadOption(
+            "the keys of a served log are the server's", path=self.path, hint="walsvc serve --key-file, and restart it"
+        )
+
+    @property
+    def replicated_lsn(self) -> int | None:
+        """Every record up to this LSN is stored by the server's replica, as of the last `refresh`; None: it has none."""
+        return self._stats.replicated_lsn
+
+    async def wait_replicated(self, lsn: int) -> int:
+        """Wait until the server's replica has record `lsn`; see Log.wait_replicated."""
+        replicated: int = await self._session.call("wait_replicated", lsn=lsn)
+        return replicated
+
+    def _elsewhere(self) -> NoReturn:
+        raise BadOption("the writer, the segments and the files are the server's", path=self.path)
+
+    writer = keys = epoch = cuts = generation = released = look_again = topic_names = property(_elsewhere)
+    topic_number = marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
+
+    # ---- extent and end
+
+    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
+        """Drop all records below `lsn`; see Log.truncate_before."""
+        await self._session.call("truncate_before", lsn=lsn, force=force)
+        await self._look(TOPICS_AT_OPENING)
+
+    async def truncate_after(self, lsn: int) -> None:
+        """Drop all records above `lsn`; see Log.truncate_after. Not repeated after a lost connection: OutcomeUnknown."""
+        await self._session.call("truncate_after", lsn=lsn)
+        await self._look(TOPICS_AT_OPENING)
+
+    async def seal(self) -> None:
+        """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on. Idempotent."""
+        await self._has_room()
+        await self._session.call("seal")
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Wait for the answers to what was appended before, make this client's Relaxed records durable, and end the connection.
+
+        The server's log stays open. Appends that wait for room get it first. A batch whose asynchronous source has not ended is
+        given up: its caller gets Closed, as does every later call. Idempotent.
+
+        Args:
+            timeout: seconds for all of it; None: as long as it takes (reconnect_seconds at most without a connection).
+
+        Raises:
+            WalTimeout: not done in time; the connection is ended all the same. Appends that still wait for room get Closed,
+                whoever waits for an answer OutcomeUnknown.
+        """
+        self._session.check_loop()
+        if self._closing is None:
+            self._session.closed = self._session.closed or closed_log(self.path)
+            self._closing = self._session.loop.create_task(self._close())
+        done, _ = await asyncio.wait([self._closing], timeout=timeout)
+        if not done:
+            self._closing.cancel()
+            await asyncio.wait([self._closing])
+            raise WalTimeout(
+                f"closing took longer than {timeout} s",
+                path=self.path,
+                expected="all appends answered",
+                actual=f"{self._appends.unanswered_bytes} bytes not answered",
+                hint="the server or its device is stalled; what was not answered may still become durable",
+            )
+        if not self._closing.cancelled():
+            self._closing.result()
+
+    async def _close(self) -> None:
+        closed = self._session.closed or closed_log(self.path)
+        try:
+            await self._appends.drain()
+            await self._settle_relaxed()
+            await self._end_followers()
+        finally:
+            self._appends.end(closed)
+            await self._session.end(closed)
+            self._appends.stop()
+
+    async def _settle_relaxed(self) -> None:
+        """Records of this client that were accepted and not yet durable become durable."""
+        if self._appends.relaxed_lsn > self.durable_lsn and isinstance(self._session.closed, Closed):
+            await self._session.request("flush")
+
+    def __repr__(self) -> str:
+        return f"RemoteLog({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"

@@ -1,0 +1,165 @@
+"""Appends on their way: what a frame of them has in common, what waits for room, and what waits for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import accumulate, repeat
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import WalError, again
+from walsvc.log.group import make_result, set_results
+from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
+from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
+from walsvc.service.wire.protocol import encode
+
+if TYPE_CHECKING:
+    from walsvc.service.client.appends import Appends
+
+
+MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
+
+
+class Labels:
+    """What all appends of a frame have in common."""
+
+    __slots__ = ("attributes", "mode", "topic", "type")
+
+    def __init__(self, mode: int = STRICT, topic: str | None = None, type: int = 0, attributes: bytes = b"") -> None:
+        self.mode = mode
+        self.topic = topic
+        self.type = type
+        self.attributes = attributes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Labels) and (self.mode, self.topic, self.type, self.attributes) == (
+            other.mode,
+            other.topic,
+            other.type,
+            other.attributes,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+PLAIN = Labels()
+
+
+class Entry:
+    """Something that waits in the queue: an append, or a batch that waits for its turn (whose payload is None)."""
+
+    __slots__ = ("deadline", "future", "labels", "payload", "size")
+
+    def __init__(self, payload: bytes | None, labels: Labels, size: int, future: asyncio.Future[Any]) -> None:
+        self.payload = payload
+        self.labels = labels
+        self.size = size
+        self.future = future
+        self.deadline: float | None = None
+
+
+class Sent:
+    """The appends of one frame, until they are answered."""
+
+    __slots__ = ("_appends", "_id", "_labels", "_payloads", "_since", "_waiters", "deadline", "seq", "size")
+
+    def __init__(
+        self,
+        appends: Appends,
+        labels: Labels,
+        payloads: list[bytes],
+        waiters: list[asyncio.Future[AppendResult]],
+        size: int,
+    ) -> None:
+        session = appends.session
+        self._appends = appends
+        self._labels = labels
+        self._payloads = payloads
+        self._waiters = waiters
+        self._id = session.new_id()
+        self._since = 0
+        self.size = size
+        self.seq = appends.new_seq(self)
+        self.deadline = appends.deadline()
+        session.note(self._id, self)
+        if session.connected:
+            self.again()
+
+    def again(self) -> None:
+        """Send it: the first time with since=0, later with the next_lsn that was known then, in the very same grouping."""
+        session, labels = self._appends.session, self._labels
+        frame = Append(
+            self._id,
+            self.seq,
+            self._appends.done(),
+            self._since,
+            labels.mode,
+            labels.topic,
+            labels.type,
+            labels.attributes,
+            self._payloads,
+        )
+        session.repeated += self._since > 0
+        self._since = self._since or session.state[1]
+        session.put(encode(frame))
+
+    def lost(self) -> None:
+        """It will be sent again."""
+
+    def received(self, frame: Frame) -> None:
+        """ACK or ERROR."""
+        if isinstance(frame, Ack):
+            self._finish()
+            self._resolve(frame)
+        elif isinstance(frame, Error):
+            self._finish()
+            self._fail(error_of(frame.code, frame.message, frame.fields))
+
+    def failed(self, error: WalError) -> None:
+        """No connection in time, or closed."""
+        session = self._appends.session
+        self._appends.answered(self)
+        if self._since:
+            self._fail(session.unknown(error, "the append"))
+        else:
+            self._fail(session.unreachable(error, "nothing could be appended"))
+
+    def expired(self) -> None:
+        """Over the caller's deadline: it is not sent again."""
+        session = self._appends.session
+        self._finish()
+        if self._since:
+            session.put(encode(Cancel(self._id)))
+        timeout = session.timed_out("the append")
+        self._fail(session.unknown(timeout, "the append") if self._since else timeout)
+
+    def _finish(self) -> None:
+        self._appends.session.requests.pop(self._id, None)
+        self._appends.answered(self)
+
+    def _resolve(self, ack: Ack) -> None:
+        """Wake everybody, all in one pass."""
+        begin, extra = 0, len(self._labels.attributes)
+        if ack.durable is False and ack.parts:
+            self._appends.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1
+        for first, count, segment, offset in ack.parts:
+            end = begin + count
+            lengths = list(map(len, self._payloads[begin:end]))
+            if extra:
+                lengths = [length + extra for length in lengths]
+            rows = zip(
+                range(first, first + count),
+                repeat(segment),
+                accumulate(lengths, initial=offset),
+                lengths,
+                repeat(ack.durable),
+                repeat(ack.sync_us),
+            )
+            waiters = self._waiters if count == len(self._waiters) else self._waiters[begin:end]
+            set_results(waiters, map(make_result, rows))
+            begin = end
+
+    def _fail(self, error: WalError) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(again(error))

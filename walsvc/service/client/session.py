@@ -1,0 +1,240 @@
+"""A client's session with a server: what outlives a connection. Requests wait here for their answers, over reconnecting.
+
+A request is in the table from its first sending until its answer. When a connection is lost, another one is made, and the
+requests that can be repeated are sent again, in the order of their first sending, before anything new: with the producer's
+id and their own sequence numbers an append that was carried out already is answered, not carried out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+from walsvc.errors import Closed, OutcomeUnknown, Unreachable, WalError, WalTimeout, WrongLoop, again
+from walsvc.service.client.call import READS, Calling
+from walsvc.service.client.config import Address, ClientConfig
+from walsvc.service.client.connector import FINAL, Connector, Request
+from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
+from walsvc.service.wire.protocol import encode
+
+
+def nothing(*_: object) -> None:
+    """Nobody wants to hear of it."""
+
+
+class Session(Connector):
+    """A connection that is made anew when it is lost, the requests on it, and the log's state as last heard.
+
+    Attributes:
+        state: [first_lsn, next_lsn, durable_lsn, counters...] as the last frame said.
+        closed: why nothing can be called any more; None while it can.
+        repeated: appends and batches that were sent again.
+    """
+
+    def __init__(self, address: Address, config: ClientConfig) -> None:
+        super().__init__(address, config)
+        self.state: list[int] = [1, 1, 0]
+        self.closed: WalError | None = None
+        self.repeated = 0
+        # For the append side: what was appended leaves before what is called after it; what else it has to hear of.
+        self.before_sending: Callable[[], None] = nothing
+        self.state_changed: Callable[[], None] = nothing
+        self.limits_changed: Callable[[], None] = nothing
+        self.ended: Callable[[WalError], None] = nothing
+        self.cut: Callable[[int], None] = nothing  # records above this LSN are gone
+        self.purged: Callable[[Purged], None] = nothing
+        self._ids = 0
+        self._out: list[bytes] = []
+        self._flushing = False
+
+    # ---- calls that are wrong
+
+    def check_loop(self) -> None:
+        """Raise WrongLoop where this is not the loop that opened the log."""
+        if asyncio._get_running_loop() is not self.loop:  # None in a forked child, too
+            whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
+            raise WrongLoop(
+                f"the log was used from {whom}",
+                path=self.address.url,
+                hint="open it there again; a connection belongs to one loop",
+            )
+
+    def check(self, *, changes: bool = False) -> None:
+        """Raise whatever makes any call vain; with `changes` also for a log that is only read."""
+        self.check_loop()
+        if self.closed is not None:
+            raise again(self.closed)
+        if changes and self.config.read_only:
+            raise Closed(
+                "the log was opened with read_only=True", path=self.address.url, hint="open it without read_only"
+            )
+
+    # ---- sending
+
+    def new_id(self) -> int:
+        """An id for a request."""
+        self._ids += 1
+        return self._ids
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame behind what was appended before. Without a connection it is dropped: `again` of its request sends it."""
+        self.before_sending()
+        self.put(encode(frame))
+
+    def put(self, data: bytes) -> None:
+        """Send bytes of a frame with whatever else this turn of the loop sends, in one write."""
+        if self._connection is None:
+            return
+        self._out.append(data)
+        self.wake_up()
+
+    def wake_up(self) -> None:
+        """Call `before_sending` at the end of this turn, and write."""
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.before_sending()
+        self._flushing = False
+        self.write_out()
+
+    def write_out(self) -> None:
+        """Write what is to be sent, now."""
+        if self._connection is not None and self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._connection.write(data)
+
+    def begin(self, id: int, request: Request) -> None:
+        """Put a request into the table, behind what was appended before it."""
+        self.before_sending()
+        self.note(id, request)
+
+    def note(self, id: int, request: Request) -> None:
+        """Put a request at the end of the table; also a sign to try connecting, where there is no connection."""
+        self.requests[id] = request
+        self.wanted()
+
+    async def call(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:
+        """Call a method of the server's log; returns its value, which `then` gets before any later frame is looked at.
+
+        Raises:
+            What the server answered; WalTimeout, Unreachable; OutcomeUnknown for what must not be repeated; Closed for what
+            changes something where the log is only read.
+        """
+        self.check(changes=method not in READS)
+        return await self.request(method, then, **args)
+
+    async def request(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:
+        """Like call, also while the log is being closed."""
+        call = Calling(self, method, args, then)
+        try:
+            if self.config.timeout is None:
+                return await call.answer
+            done, _ = await asyncio.wait([call.answer], timeout=self.config.timeout)
+            if not done:
+                raise self.timed_out(method)
+            return call.answer.result()
+        finally:
+            call.forget()
+
+    def timed_out(self, what: str) -> WalTimeout:
+        """The error of a call that took too long."""
+        return WalTimeout(
+            f"{what} was not answered within {self.config.timeout} s",
+            path=self.address.url,
+            hint="the server is stalled or cannot be reached"
+            if self.connected
+            else "there is no connection at the moment",
+        )
+
+    # ---- receiving
+
+    def received(self, frame: Frame) -> None:
+        """A frame: its state first, so that who is woken by it sees what the frame saw."""
+        if isinstance(frame, Goodbye):
+            self._goodbye(frame)
+            return
+        if (state := getattr(frame, "state", None)) is not None:
+            self._new_state(state)
+        if isinstance(frame, Purged):
+            self.purged(frame)
+        elif (request := self.requests.get(frame.id)) is not None:
+            request.received(frame)
+
+    def _new_state(self, state: list[int]) -> None:
+        before, self.state = self.state[2], state
+        if state[2] < before:
+            self.cut(state[2])
+        self.state_changed()
+
+    def _goodbye(self, frame: Goodbye) -> None:
+        error = error_of(frame.code, frame.message)
+        error.path = self.address.url
+        if not isinstance(error, FINAL):
+            error = Unreachable(f"the server ended the connection: {frame.message}", path=self.address.url)
+        if self._connection is not None:
+            self._connection.end(error)
+
+    def _disconnected(self) -> None:
+        """The connection is lost."""
+        self._out.clear()
+        for request in list(self.requests.values()):
+            request.lost()
+
+    def _connected(self, welcome: Welcome) -> None:
+        """Send again what is not answered, in the order of its first sending."""
+        self._new_state(welcome.state)
+        self.limits_changed()
+        for request in list(self.requests.values()):
+            request.again()
+        self.wake_up()
+
+    # ---- ending
+
+    def _give_up(self, error: WalError) -> None:
+        """No connection in time, or never again: everybody who waits is told."""
+        requests, self.requests = list(self.requests.values()), {}
+        for request in requests:
+            request.failed(error)
+
+    def _finish(self, error: WalError) -> None:
+        """Nothing can be called from now on; also what was not sent yet, or waits for room, is told."""
+        self.closed = self.closed or error
+        self.ended(error)
+        self.before_sending()
+        self._give_up(error)
+
+    def unreachable(self, error: WalError, what: str) -> WalError:
+        """What a request is told that was certainly not carried out."""
+        if isinstance(error, (*FINAL, Closed)):
+            return again(error)
+        return Unreachable(
+            f"{what}: {error.message}",
+            path=self.address.url,
+            errno=getattr(error, "errno", None),
+            hint=f"no connection for {self.config.reconnect_seconds} s (reconnect_seconds); nothing was written by this call",
+        )
+
+    def unknown(self, error: WalError, what: str) -> OutcomeUnknown:
+        """What a request is told that may have been carried out."""
+        return OutcomeUnknown(
+            f"it is not known whether {what} was carried out: {error.message}",
+            path=self.address.url,
+            hint="look at the end of the log when the server is there again",
+        )
+
+    async def end(self, error: WalError) -> None:
+        """No call and no connection from now on; whoever still waits gets `error`."""
+        self._flush()
+        self._finish(error)
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.closed()

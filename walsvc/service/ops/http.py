@@ -1,0 +1,262 @@
+"""The HTTP side of a server: /livez, /readyz, /metrics, /status and, at /, the status page. It only looks.
+
+It shares the server's event loop, so an answer from /livez also says that the loop turns, whatever the disk does. Whoever
+does not ask is not heard: paths are a table, methods are GET and HEAD, no request has a body, connections are few and must
+not stay silent.
+
+/livez and /readyz need no token, as probes have none, and say no more than why. The rest names topics and consumers: beyond
+loopback it asks for a token, as `Authorization: Bearer TOKEN` or, in a browser, as the password of any user. On loopback
+without one, a page of another site could still make a browser ask under a name that the site points at 127.0.0.1 (DNS
+rebinding); so the host asked for must be an address or `localhost` there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from prometheus_client.exposition import choose_encoder
+
+from walsvc import __version__
+from walsvc.errors import BadOption, PathError
+from walsvc.service.ops.metrics import Families
+from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
+from walsvc.service.ops.status import Observer
+from walsvc.service.ops.status_json import encode_status
+from walsvc.service.server.auth import ADMIN, READ, Tokens
+from walsvc.service.server.status import StatusSource
+from walsvc.service.wire.addresses import is_loopback
+
+HTTP_PORT = 7421
+CONNECTIONS_MAX = 128  # a monitoring system, a few people; each costs a file descriptor that a client may need
+SILENCE_SECONDS = 30.0  # a connection that asks nothing for so long is cut off
+STOP_SECONDS = 1.0
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class HttpSide:
+    """Serves a StatusSource over HTTP. `async with` it, or call start and stop.
+
+    Args:
+        source: the server to look at.
+        host: address to listen on. One beyond loopback needs `tls` and `permits`, or `insecure`.
+        port: 0 takes any that is free.
+        tls: makes it HTTPS.
+        permits: whether a token may look; takes any text, in constant time. None: nobody is asked for one.
+        insecure: allow listening beyond loopback without TLS or without a token.
+
+    Raises:
+        BadOption: a host beyond loopback without protection, or a bad port.
+    """
+
+    def __init__(
+        self,
+        source: StatusSource,
+        host: str = "127.0.0.1",
+        port: int = HTTP_PORT,
+        *,
+        tls: ssl.SSLContext | None = None,
+        permits: Callable[[str], bool] | None = None,
+        insecure: bool = False,
+    ) -> None:
+        self._local = is_loopback(host)
+        if not self._local and not insecure and (tls is None or permits is None):
+            raise BadOption(
+                f"the HTTP side would listen on {host} without {'TLS' if tls is None else 'a token'}",
+                hint="listen on 127.0.0.1, or give a certificate and tokens, or --insecure where the network is trusted",
+            )
+        self._host, self._port = host, port
+        self._tls, self._permits = tls, permits
+        self._observer = Observer(source)
+        self._source = source
+        self._runner: web.ServerRunner | None = None
+        self._server: FewConnections | None = None
+        self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
+            "/": self._page,
+            "/healthz": self._livez,
+            "/livez": self._livez,
+            "/metrics": self._metrics,
+            "/readyz": self._readyz,
+            "/status": self._status,
+        }
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Its address, for people."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}/"
+
+    async def start(self) -> None:
+        """Listen. Raises PathError with the errno where the address cannot be had."""
+        self._server = FewConnections(self._answer, access_log=None)
+        runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS)
+        await runner.setup()
+        site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise PathError(
+                f"the HTTP side cannot listen on {self._host}:{self._port}: {error.strerror or error}",
+                errno=error.errno,
+                hint="choose another address with --http HOST:PORT, or --http off",
+            ) from error
+        self._runner, self._port = runner, runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections; idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        await self._observer.close()
+
+    async def __aenter__(self) -> HttpSide:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ---- answering
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        assert self._server is not None
+        self._server.heard.add(request.protocol)
+        route = self._routes.get(request.path)
+        if route is None:
+            response = plain(404, "there is /, /status, /metrics, /livez (or /healthz) and /readyz")
+        elif request.method not in ("GET", "HEAD"):
+            response = plain(405, "only GET and HEAD")
+            response.headers["Allow"] = "GET, HEAD"
+        else:
+            response = self._refusal(request) or await route(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def _refusal(self, request: web.BaseRequest) -> web.Response | None:
+        """Why this request is not answered; None: it is."""
+        if request.path in ("/livez", "/healthz", "/readyz"):
+            return None
+        if self._permits is not None:
+            if self._permits(token_of(request)):
+                return None
+            response = plain(401, "a token is needed: Authorization: Bearer TOKEN, or as the password of any user")
+            response.headers["WWW-Authenticate"] = 'Basic realm="walsvc", charset="UTF-8"'
+            return response
+        if self._local and not is_local_name(request.host):
+            return plain(421, "ask for this page as localhost or by its address")
+        return None
+
+    async def _livez(self, _request: web.BaseRequest) -> web.Response:
+        server = self._source.status()
+        return plain(200, "live") if server.live else plain(503, f"not live: {server.reason}")
+
+    async def _readyz(self, _request: web.BaseRequest) -> web.Response:
+        reasons = self._observer.reasons()
+        return plain(503, "\n".join(["not ready", *reasons])) if reasons else plain(200, "ready")
+
+    async def _status(self, _request: web.BaseRequest) -> web.Response:
+        return web.Response(body=encode_status(await self._observer.snapshot()), content_type="application/json")
+
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        text: Any = Families(await self._observer.snapshot(), __version__)
+        return web.Response(body=encode(text), headers={"Content-Type": content_type})
+
+    async def _page(self, _request: web.BaseRequest) -> web.Response:
+        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        return web.Response(body=PAGE, content_type="text/html", charset="utf-8", headers=headers)
+
+
+class FewConnections(web.Server):
+    """aiohttp's server, bounded. It has no limit to the number of connections of its own, and none to the time that one may
+    take to ask, or to read an answer; so whoever has asked nothing between two looks is cut off."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.heard: set[asyncio.BaseProtocol] = set()  # connections that have asked something since the last look
+        self._looks: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            # not at once: aiohttp is still setting the connection up
+            asyncio.get_running_loop().call_soon(transport.abort)
+        else:
+            self._look_later(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.heard.discard(handler)
+        if (look := self._looks.pop(handler, None)) is not None:
+            look.cancel()
+
+    def _look_later(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        loop = asyncio.get_running_loop()
+        self._looks[handler] = loop.call_later(SILENCE_SECONDS, self.look, handler, transport)
+
+    def look(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Cut `transport` off if nothing was asked on it since the last look."""
+        if handler in self.heard:
+            self.heard.discard(handler)
+            self._look_later(handler, transport)
+        else:
+            transport.abort()
+
+
+def plain(status: int, text: str) -> web.Response:
+    """A line of text. A path in it may hold bytes that are no UTF-8, which are shown escaped."""
+    body = f"{text}\n".encode(errors="backslashreplace")
+    return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
+
+
+def may_look(tokens: Tokens) -> Callable[[str], bool]:
+    """For `permits`: tokens that read, or administer, every namespace, since all of them are shown."""
+
+    def permits(token: str) -> bool:
+        grant = tokens.grant(token)
+        return grant is not None and not grant.rights.isdisjoint((READ, ADMIN)) and grant.namespaces is None
+
+    return permits
+
+
+def token_of(request: web.BaseRequest) -> str:
+    """The token in a request's headers, as a bearer's (RFC 6750) or as a password (RFC 7617); empty where there is none."""
+    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header is an address, `localhost`, or absent: a name of somebody else's is neither."""
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    if name.lower() in ("", "localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,102 @@
+"""A server as a process: signals, the service manager, the HTTP side, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+
+from walsvc.errors import BadOption
+from walsvc.service.ops.notify import Notifier
+from walsvc.service.ops.settings import Settings
+from walsvc.service.server.listeners import tls_context
+from walsvc.service.server.server import Server
+from walsvc.service.wire.addresses import host_and_port, is_loopback
+
+logger = logging.getLogger("walsvc.service")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then end in order within `stop_seconds`; a second signal kills.
+
+    The service manager hears READY=1 when clients can connect, STOPPING=1, and WATCHDOG=1 as long as the loop turns and no
+    log has failed: one that has is found out about by opening it again, and a restart does that.
+
+    Args:
+        settings: what to serve.
+        listening: called with the addresses once clients can connect.
+
+    Raises:
+        What opening the log, listening and closing raise.
+    """
+    loop = asyncio.get_running_loop()
+    notifier = Notifier()
+    wanted = asyncio.Event()
+
+    def asked() -> None:
+        wanted.set()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, asked)
+    server = settings.server()
+    async with http_side(settings, server):
+        if not await started(server, wanted):
+            return
+        notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
+        listening(server.addresses)
+        watch = loop.create_task(watchdog(notifier, server))
+        await wanted.wait()
+        watch.cancel()
+        notifier.say("STOPPING=1", "STATUS=stopping")
+        await server.stop(settings.main.stop_seconds)
+
+
+async def started(server: Server, wanted: asyncio.Event) -> bool:
+    """Start the server; False where a signal came first: opening a long log takes a while."""
+    starting = asyncio.ensure_future(server.start())
+    waiting = asyncio.ensure_future(wanted.wait())
+    await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+    await starting
+    return True
+
+
+async def watchdog(notifier: Notifier, server: Server) -> None:
+    """Tell the service manager that all is well, while it is."""
+    while notifier.watchdog_seconds:
+        if server.status().live:
+            notifier.say("WATCHDOG=1")
+        await asyncio.sleep(notifier.watchdog_seconds)
+
+
+@contextlib.asynccontextmanager
+async def http_side(settings: Settings, server: Server) -> AsyncIterator[None]:
+    """The HTTP side, from before the log is opened until after it is closed; nothing where it is off."""
+    main = settings.main
+    if main.http == "off":
+        yield
+        return
+    try:
+        from walsvc.service.ops.http import HttpSide, may_look
+    except ImportError as error:
+        raise BadOption(
+            f"the HTTP side needs {error.name}, which is not installed",
+            hint="pip install walsvc[service], or --http off",
+        ) from None
+    host, port = host_and_port(main.http)
+    # no TLS on loopback, which no certificate names; and no client certificates, which no probe has: tokens are asked for
+    tls = None if main.tls_cert is None or is_loopback(host) else tls_context(main.tls_cert, main.tls_key)
+    permits = None if settings.tokens is None else may_look(settings.tokens)
+    side = HttpSide(server, host, port, tls=tls, permits=permits, insecure=main.insecure)
+    async with side:
+        logger.info("status page on %s", side.url)
+        yield

@@ -1,0 +1,306 @@
+"""The settings of `walsvc serve`: flags over WALSVC_* over a TOML file over the defaults, each value with where it comes from.
+
+A setting has one name everywhere: `token_file` in the file, WALSVC_TOKEN_FILE in the environment, --token-file as a flag.
+The options of the log and the limits are settings, too; flags give them as `--set NAME=VALUE`. Secrets are no settings: they
+stand in files, or in the environment variable WALSVC_TOKEN, so that none is ever in a process list or printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from walsvc.config import WalConfig
+from walsvc.errors import BadOption, PathError
+from walsvc.keyring import KeyRing
+from walsvc.service.server.auth import Tokens, load_tokens
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.listeners import refuse_open_door, tls_context
+from walsvc.service.server.server import STOP_SECONDS, Server
+from walsvc.service.wire.addresses import host_and_port
+
+PREFIX = "WALSVC_"
+NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
+NOT_SETTINGS = frozenset({"TOKEN", "CONFIG"})  # the secret, and where the file is
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Main:
+    """What is neither a limit nor an option of the log.
+
+    Attributes:
+        data: the directory of the log. Required.
+        unix: path of the Unix socket to listen on.
+        listen: HOST:PORT to listen on.
+        tls_cert, tls_key, tls_client_ca: PEM files; see walsvc.service.server.listeners.tls_context.
+        token_file: TOML file with the tokens; see walsvc.service.server.auth.load_tokens.
+        key_file: the keys of an encrypted log; see walsvc.KeyRing.from_file. Every namespace has the same.
+        namespaces: serve the namespaces of the directory.
+        insecure: listen beyond this machine without TLS and tokens.
+        http: HOST:PORT of the HTTP side, or "off".
+        stop_seconds: for an orderly end, 0.1 to 1e6.
+        archive: URL of an archive to which sealed segments go, see docs/ENGINES.md.
+    """
+
+    data: str | None = None
+    unix: str | None = None
+    listen: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    token_file: str | None = None
+    key_file: str | None = None
+    namespaces: bool = False
+    insecure: bool = False
+    http: str = "off"
+    stop_seconds: float = STOP_SECONDS
+    archive: str | None = None
+
+
+class Value(NamedTuple):
+    """A setting's value, and where it comes from: "flag", "environment", "file" or "default"."""
+
+    value: Any
+    origin: str
+
+
+LOG_FIELDS = {each.name: each for each in dataclasses.fields(WalConfig) if each.name not in NOT_OF_THE_LOG}
+LIMIT_FIELDS = {each.name: each for each in dataclasses.fields(Limits)}
+MAIN_FIELDS = {each.name: each for each in dataclasses.fields(Main)}
+FIELDS: dict[str, dataclasses.Field[Any]] = {**MAIN_FIELDS, **LIMIT_FIELDS, **LOG_FIELDS}
+assert len(FIELDS) == len(MAIN_FIELDS) + len(LIMIT_FIELDS) + len(LOG_FIELDS), "two settings have one name"
+
+
+class Settings:
+    """All settings, put together and checked.
+
+    Attributes:
+        values: by name, in the order in which they are documented.
+        main, limits, log: as objects.
+        tokens: who may do what; None: everybody.
+        keys: of an encrypted log; None: it is plain.
+    """
+
+    def __init__(self, values: Mapping[str, Value], environment: Mapping[str, str]) -> None:
+        self.values = dict(values)
+        self.main = Main(**self._of(MAIN_FIELDS))
+        self.limits = Limits(**self._of(LIMIT_FIELDS))
+        self.keys = load_keys(self.main.key_file)
+        self.log = WalConfig.of(None, {**self._of(LOG_FIELDS), "keys": self.keys})
+        self.tokens: Tokens | None = load_tokens(self.main.token_file, environment)
+        self._check()
+
+    def _of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self.values[name].value for name in fields}
+
+    def _check(self) -> None:
+        main = self.main
+        if main.data is None:
+            raise BadOption(
+                "the directory of the log is not given", hint="--data PATH, WALSVC_DATA, or data in the file"
+            )
+        if main.unix is None and main.listen is None:
+            raise BadOption("the server would listen nowhere", hint="--unix PATH, or --listen HOST:PORT, or both")
+        if not 0.1 <= main.stop_seconds <= 1e6:
+            raise BadOption(f"stop_seconds={main.stop_seconds} is out of bounds", hint="allowed: 0.1 to 1e6")
+        if main.namespaces and (main.archive is not None or self.log.replicate is not None):
+            raise BadOption(
+                "archive and replicate are for one log, and namespaces are many",
+                hint="serve a log that is to have a copy without --namespaces",
+            )
+        if self.log.replicate is not None:
+            check_replica(self.log.replicate)
+        if main.tls_cert is None and (main.tls_key or main.tls_client_ca):
+            raise BadOption("there is a TLS key or CA, and no certificate", hint="--tls-cert PATH")
+        tls = main.tls_cert is not None
+        if main.listen is not None:
+            host, _ = host_and_port(main.listen)
+            refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
+        if main.http != "off":
+            host, _ = host_and_port(main.http)
+            refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
+
+    def server(self) -> Server:
+        """The server that they describe. Raises PathError, BadOption for the TLS files."""
+        main = self.main
+        assert main.data is not None
+        host, port = host_and_port(main.listen) if main.listen is not None else (None, 0)
+        tls = None
+        if main.tls_cert is not None:
+            tls = tls_context(main.tls_cert, main.tls_key, main.tls_client_ca)
+        return Server(
+            main.data,
+            config=self.log,
+            unix=main.unix,
+            host=host,
+            port=port,
+            tls=tls,
+            tokens=self.tokens,
+            namespaces=main.namespaces,
+            limits=self.limits,
+            insecure=main.insecure,
+            archive=main.archive,
+        )
+
+    def lines(self) -> list[str]:
+        """What is in effect, as lines of TOML with comments; of tokens only names, rights and namespaces."""
+        lines = [f"{f'{name} = {toml(each.value)}':50}  # {each.origin}" for name, each in self.values.items()]
+        for grant in self.tokens.grants if self.tokens is not None else []:
+            where = "all namespaces" if grant.namespaces is None else ", ".join(map(repr, sorted(grant.namespaces)))
+            lines.append(f"# token {grant.name!r}: {', '.join(sorted(grant.rights))}; {where}")
+        if self.tokens is None:
+            lines.append("# no tokens: whoever can connect may do everything")
+        if self.keys is not None:
+            older = ", ".join(map(repr, self.keys.ids[1:])) or "none"
+            lines.append(f"# current key {self.keys.current_id!r}; older ones: {older}")
+        return lines
+
+
+def load_keys(path: str | None) -> KeyRing | None:
+    """The keys in a key file, None where there is none. PathError where it cannot be read; BadOption for what is in it."""
+    if path is None:
+        return None
+    try:
+        return KeyRing.from_file(path)
+    except OSError as error:
+        raise PathError(
+            f"the key file cannot be read: {error.strerror}",
+            path=path,
+            errno=error.errno,
+            hint="check --key-file or WALSVC_KEY_FILE, and the owner and mode of the file",
+        ) from None
+
+
+def check_replica(url: str) -> None:
+    """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
+    from walsvc.engines.replication import check_url
+
+    check_url(url)
+    if "@" in url.partition("://")[2].partition("/")[0] or "token=" in url or "password=" in url:
+        raise BadOption(
+            "the replica's address holds a secret", hint="credentials=PATH in its place, a NATS credentials file"
+        )
+
+
+def toml(value: object) -> str:
+    """A value as TOML writes it; nothing for None, which TOML does not know."""
+    if value is None:
+        return '""'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def load_settings(
+    flags: Mapping[str, Any], *, config: str | None = None, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Put the settings together.
+
+    Args:
+        flags: what the command line says, by name; None: nothing.
+        config: the TOML file; None: WALSVC_CONFIG, or none.
+        environment: WALSVC_* of it.
+
+    Raises:
+        BadOption: a name or a value is wrong; the message names the setting and where it stands. PathError: a file.
+    """
+    file = config or environment.get(f"{PREFIX}CONFIG") or None
+    values = {name: Value(field.default, "default") for name, field in FIELDS.items()}
+    if file is not None:
+        values.update({name: Value(value, "file") for name, value in from_file(file).items()})
+    values.update({name: Value(value, "environment") for name, value in from_environment(environment).items()})
+    values.update({name: Value(value, "flag") for name, value in flags.items() if value is not None})
+    return Settings(values, environment)
+
+
+def from_file(path: str) -> dict[str, Any]:
+    """The settings of a TOML file: plain keys, all at the top."""
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise PathError(
+            f"the config file cannot be read: {error.strerror}",
+            path=path,
+            errno=error.errno,
+            hint="check --config or WALSVC_CONFIG, and the owner and mode of the file",
+        ) from None
+    except ValueError as error:
+        raise BadOption(f"the config file is not TOML: {error}", path=path) from None
+    if "token" in content:
+        raise BadOption(
+            "a token stands in the config file", path=path, hint="put it into a file of its own: token_file"
+        )
+    for name, value in content.items():
+        check_name(name, f"the file {path}")
+        check_kind(name, value, "the config file")
+    return {name: None if value == "" and "None" in kinds_of(name) else value for name, value in content.items()}
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of WALSVC_*; an empty one counts as not there. Unknown names are other programs' matter."""
+    found = {}
+    for name in FIELDS:
+        text = environment.get(PREFIX + name.upper(), "")
+        if text:
+            found[name] = parse(name, text, PREFIX + name.upper())
+    return found
+
+
+def from_pairs(pairs: list[str]) -> dict[str, Any]:
+    """The settings of `--set NAME=VALUE`."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise BadOption(f"--set {pair!r} has no value", hint="--set NAME=VALUE")
+        check_name(name, "--set")
+        found[name] = parse(name, text, "--set")
+    return found
+
+
+def check_name(name: str, where: str) -> None:
+    """BadOption for a setting that there is not."""
+    if name not in FIELDS:
+        raise BadOption(f"unknown setting {name!r} in {where}", hint="known: " + ", ".join(sorted(FIELDS)))
+
+
+def kinds_of(name: str) -> list[str]:
+    """The types that a setting may have, as written in its class."""
+    return [each.strip() for each in str(FIELDS[name].type).split("|")]
+
+
+def check_kind(name: str, value: Any, where: str) -> None:
+    """BadOption for a value of another type; bounds are checked by the classes."""
+    kinds = kinds_of(name)
+    good = (
+        type(value).__name__ in kinds or (type(value) is int and "float" in kinds) or (value == "" and "None" in kinds)
+    )
+    if not good:
+        raise BadOption(f"{name} in {where} is {type(value).__name__}", expected=" or ".join(kinds))
+
+
+def parse(name: str, text: str, where: str) -> Any:
+    """The value that a text means."""
+    kinds = kinds_of(name)
+    if text == "" and "None" in kinds:
+        return None
+    if "bool" in kinds:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise BadOption(f"{name} in {where} is {text!r}", expected="true or false")
+    for kind, make in (("int", int), ("float", float)):
+        if kind in kinds:
+            try:
+                return make(text)
+            except ValueError:
+                raise BadOption(f"{name} in {where} is {text!r}", expected=f"a number ({kind})") from None
+    return text

@@ -1,0 +1,61 @@
+"""A snapshot as JSON: what /status answers, and all that the status page knows. docs/SERVICE.md describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from walsvc import __version__
+from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
+from walsvc.service.ops.status import LogStatus, Need, Snapshot
+
+
+def encode_status(snapshot: Snapshot) -> bytes:
+    """The snapshot as a JSON document in ASCII."""
+    server = snapshot.server._asdict()
+    del server["copies"]  # they stand with their logs
+    document = {
+        "version": __version__,
+        "at_ns": snapshot.at_ns,
+        "ready": not snapshot.reasons,
+        "reasons": snapshot.reasons,
+        "server": {name: dict(value) if hasattr(value, "items") else value for name, value in server.items()},
+        "bounds": {"sync_us": SYNC_US_BOUNDS, "group_records": GROUP_RECORDS_BOUNDS},
+        "logs": [log_as_dict(log) for log in snapshot.logs],
+    }
+    return json.dumps(document).encode("ascii")
+
+
+def log_as_dict(log: LogStatus) -> dict[str, Any]:
+    """One log; its pins appear as needs only."""
+    return {
+        "namespace": log.namespace,
+        "path": log.path,
+        "stats": without_pins(log.stats),
+        "retention": without_pins(log.retention),
+        "needs": [need_as_dict(need) for need in log.needs],
+        "copies": {kind: copy._asdict() for kind, copy in log.copies.items()},
+    }
+
+
+def without_pins(value: Any) -> dict[str, Any]:
+    """A dataclass's fields but `pins`."""
+    fields = (field.name for field in dataclasses.fields(value))
+    return {name: getattr(value, name) for name in fields if name != "pins"}
+
+
+def need_as_dict(need: Need) -> dict[str, Any]:
+    """Who needs what, and how far behind."""
+    pin, status = need.pin, need.status
+    return {
+        "kind": pin.kind,
+        "name": pin.name,
+        "topic": pin.topic,
+        "lsn": pin.lsn,
+        "bytes": pin.bytes,
+        "segment": need.segment,
+        "position": None if status is None else status.position,
+        "lag": None if status is None else status.lag,
+        "in_use": None if status is None else status.in_use,
+    }

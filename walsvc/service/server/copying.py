@@ -1,0 +1,73 @@
+"""The copies of a served log elsewhere: the archive that the server feeds, and how far archive and replica are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from walsvc.api import Log
+from walsvc.service.server.status import Copy
+
+if TYPE_CHECKING:
+    from walsvc.engines.archiver import Archiver
+
+
+class Copying:
+    """Archives one log as long as the server has it open.
+
+    Args:
+        archive: URL; None: nothing is archived.
+    """
+
+    def __init__(self, archive: str | None) -> None:
+        self._url = archive
+        self._archiver: Archiver | None = None
+
+    async def start(self, log: Log) -> None:
+        """Begin with an open log. Raises BadOption where obstore is missing or does not know the URL."""
+        if self._url is None:
+            return
+        from walsvc.engines.archive import Archive
+        from walsvc.engines.archiver import Archiver
+
+        archiver = Archiver(log, Archive.at(self._url))
+        await archiver.__aenter__()
+        self._archiver = archiver
+
+    async def stop(self) -> None:
+        """End before the log is closed. Idempotent."""
+        archiver, self._archiver = self._archiver, None
+        if archiver is not None:
+            await archiver.__aexit__()
+
+    def status(self, logs: Mapping[str, Log]) -> dict[str, dict[str, Copy]]:
+        """By namespace, what there is of "archive" and "replication"; see walsvc.service.ops.status."""
+        found: dict[str, dict[str, Copy]] = {}
+        for name, log in logs.items():
+            if log.writer._replicated is not None:
+                found.setdefault(name, {})["replication"] = replica_copy(log)
+            if self._archiver is not None:
+                found.setdefault(name, {})["archive"] = archive_copy(log, self._archiver)
+        return found
+
+
+def end_waiting(log: Log, *, only_down: bool) -> None:
+    """The server stops: who waits for the replica is told that nobody waits any more; `only_down`: if it is down."""
+    replicated = log.writer._replicated
+    if replicated is not None and (replicated.down or not only_down):
+        replicated.dismiss()
+
+
+def replica_copy(log: Log) -> Copy:
+    """How far the replica is."""
+    replicated = log.writer._replicated
+    assert replicated is not None, "asked only where there is one"
+    behind = max(log.durable_lsn - replicated.lsn, 0)
+    return Copy(replicated.lsn, behind, replicated.behind_bytes(), replicated.state)
+
+
+def archive_copy(log: Log, archiver: Archiver) -> Copy:
+    """How far the archive is. The active segment is archived once it is sealed, so something is always behind."""
+    size = sum(bytes for first, bytes in log.writer._segment_bytes.items() if first >= archiver.archived_lsn)
+    state = archiver.state if archiver.error is None else f"{archiver.state}: {archiver.error.message}"
+    return Copy(archiver.archived_lsn - 1, archiver.behind, size, state)

@@ -1,0 +1,184 @@
+"""Sockets to listen on: a Unix socket that only its owner can use, and TCP with or without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+
+from walsvc.errors import BadOption, Locked, PathError
+from walsvc.service.wire.addresses import is_loopback
+
+UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
+BACKLOG = 1024
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+class Listener:
+    """A listening socket.
+
+    Attributes:
+        url: how clients write it.
+        port: of TCP, else 0.
+    """
+
+    def __init__(
+        self, server: asyncio.Server, url: str, port: int = 0, path: str | None = None, lock: int | None = None
+    ) -> None:
+        self._server = server
+        self.url = url
+        self.port = port
+        self._path = path
+        self._lock = lock
+
+    def stop_accepting(self) -> None:
+        """Let nobody in any more; connections go on. Idempotent."""
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._path = None
+        self._server.close()
+
+    async def close(self) -> None:
+        """Release the address."""
+        self.stop_accepting()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+async def listen_unix(path: str | os.PathLike[str], factory: Factory) -> Listener:
+    """Listen on a Unix socket with mode 0600. The socket file of a dead server is replaced.
+
+    A lock file beside it (`<path>.lock`, which stays) decides between two servers, so that neither removes the other's.
+
+    Raises:
+        Locked: another server listens there. PathError: it cannot be made, or something else has that name. BadOption: the
+        path is too long.
+    """
+    name = os.path.abspath(os.fspath(path))  # noqa: ASYNC240  looks at the working directory only
+    if len(os.fsencode(name)) > UNIX_PATH_BYTES_MAX:
+        raise BadOption(
+            f"the path of the Unix socket has {len(os.fsencode(name))} bytes",
+            path=name,
+            expected=f"at most {UNIX_PATH_BYTES_MAX}",
+            hint="take a shorter one, such as /run/walsvc/walsvc.sock",
+        )
+    lock: int | None = None
+    try:
+        lock = take_lock(f"{name}.lock", name)
+        remove_stale(name)
+        listening = bind_unix(name)
+    except OSError as error:
+        if lock is not None:
+            os.close(lock)
+        if isinstance(error, PathError):
+            raise
+        raise PathError(
+            f"the Unix socket cannot be made: {error.strerror or error}", path=name, errno=error.errno
+        ) from None
+    server = await asyncio.get_running_loop().create_unix_server(factory, sock=listening, backlog=BACKLOG)
+    return Listener(server, f"unix://{name}", path=name, lock=lock)
+
+
+def take_lock(file: str, name: str) -> int:
+    """The descriptor of a locked lock file; the lock ends with it. Locked where another server has it."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Locked("another server listens on this Unix socket", path=name, hint="stop it first") from None
+    return lock
+
+
+def remove_stale(name: str) -> None:
+    """Remove the socket file that a dead server left; the caller has the lock. PathError for anything but a socket."""
+    try:
+        mode = os.lstat(name).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise PathError("there is something else than a socket at this path", path=name, hint="choose another path")
+    os.unlink(name)
+
+
+def bind_unix(name: str) -> socket.socket:
+    """A bound socket. The umask makes its file private from the first moment; chmod afterwards would come too late."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        listening.bind(name)
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(before)
+    return listening
+
+
+async def listen_tcp(
+    host: str, port: int, factory: Factory, tls: ssl.SSLContext | None, handshake_seconds: float
+) -> Listener:
+    """Listen for TCP. Raises PathError where the address cannot be used."""
+    try:
+        server = await asyncio.get_running_loop().create_server(
+            factory,
+            host,
+            port,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=None if tls is None else handshake_seconds,
+        )
+    except OSError as error:
+        raise PathError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            errno=error.errno,
+            hint="is another server there, or is it not an address of this machine?",
+        ) from None
+    bound: int = server.sockets[0].getsockname()[1]
+    where = f"[{host}]" if ":" in host else host
+    return Listener(server, f"{'wal' if tls is None else 'wals'}://{where}:{bound}", bound)
+
+
+def refuse_open_door(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None:
+    """BadOption for an address that other machines reach, without TLS and token."""
+    if insecure or is_loopback(host) or (tls and tokens):
+        return
+    missing = " and ".join([*([] if tls else ["no TLS"]), *([] if tokens else ["no token"])])
+    raise BadOption(
+        f"{host or 'every address'} can be reached from other machines, and there is {missing}",
+        hint="listen on 127.0.0.1 or a Unix socket, or give a certificate and a token file; --insecure does without",
+    )
+
+
+def tls_context(certificate: str, key: str | None = None, client_ca: str | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or newer for a server.
+
+    Args:
+        certificate: PEM file with the chain (and the key, unless `key` names its file).
+        key: PEM file with the private key.
+        client_ca: PEM file; clients must show a certificate that one of these has signed.
+
+    Raises:
+        PathError, BadOption: a file cannot be read, or is not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # without asking on a terminal
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        raise BadOption(f"certificate, key or CA is not good: {error.reason}", path=certificate) from None
+    except OSError as error:
+        raise PathError(
+            f"certificate, key or CA cannot be read: {error.strerror}", path=certificate, errno=error.errno
+        ) from None
+    return context

@@ -1,0 +1,165 @@
+"""The logs of a server: one, or one for each namespace, opened when somebody asks and closed when nobody has used it for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from walsvc.api import Log
+from walsvc.config import WalConfig, check_namespace
+from walsvc.errors import Backpressure, BadOption, Closed, WalError
+from walsvc.opening import open_log
+from walsvc.service.server.limits import Limits
+
+Opener = Callable[[WalConfig], Awaitable[Any]]
+
+
+@dataclasses.dataclass(slots=True)
+class Opened:
+    """A log, how many use it, and when the last one left."""
+
+    log: Log
+    users: int = 0
+    unused_since: float = 0.0
+
+
+class Logs:
+    """The open logs by namespace; "" is the log of the directory itself.
+
+    Args:
+        directory: of the root.
+        config: for each log; `namespace` is set as needed.
+        several: whether there are namespaces; without, "" is the only log.
+        opener: opens the log of a WalConfig; None: from the directory.
+    """
+
+    def __init__(
+        self, directory: str, config: WalConfig, limits: Limits, *, several: bool, opener: Opener | None = None
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        self._several = several
+        self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
+        self._opened: dict[str, Opened] = {}
+        self._turns: dict[str, asyncio.Lock] = {}  # one opening or closing of a namespace at a time
+        self._owned = True
+        self._closed = False
+
+    @classmethod
+    def of(cls, log: Log, limits: Limits) -> Logs:
+        """A log that the caller has opened and will close."""
+        logs = cls(log.path, log.config, limits, several=False)
+        logs._opened[""] = Opened(log)
+        logs._owned = False
+        return logs
+
+    @property
+    def several(self) -> bool:
+        """Whether there are namespaces."""
+        return self._several
+
+    @property
+    def open(self) -> Mapping[str, Log]:
+        """The open ones."""
+        return {name: each.log for name, each in self._opened.items()}
+
+    def failure(self) -> tuple[str, str] | None:
+        """Namespace and words of a log that has failed."""
+        for name, each in self._opened.items():
+            if (failed := each.log.writer._failure) is not None:
+                return name, failed.message
+        return None
+
+    def check(self, name: str) -> None:
+        """BadOption for a namespace that there cannot be."""
+        if name:
+            check_namespace(name)
+            if not self._several:
+                raise BadOption(
+                    f"this server has no namespaces, {name!r} was asked for",
+                    hint="leave it out, or start the server with --namespaces",
+                )
+
+    def take_open(self, name: str) -> Log | None:
+        """The log of a namespace for one more user, if it is open and well."""
+        each = self._opened.get(name)
+        turn = self._turns.get(name)
+        if each is None or self._closed or (turn is not None and turn.locked()):
+            return None
+        if each.log.writer._failure is not None and self._owned and self._several and not each.users:
+            return None  # nobody has it any more: open it again
+        each.users += 1
+        return each.log
+
+    async def take(self, name: str) -> Log:
+        """The log of a namespace, opened if need be. `leave` must follow. Raises what opening raises, Backpressure, Closed."""
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            if self._closed:
+                raise Closed("the server is stopping", hint="connect again later")
+            each = self._opened.get(name)
+            if each is not None and each.log.writer._failure is not None and self._several and not each.users:
+                await self._close(name, None)
+                each = None
+            if each is None:
+                if len(self._opened) >= self._limits.open_namespaces and not await self._close_unused():
+                    raise Backpressure(
+                        f"{len(self._opened)} namespaces are in use",
+                        expected=f"at most {self._limits.open_namespaces}",
+                        hint="close some, or start the server with a higher limit of open_namespaces",
+                    )
+                log = await self._opener(dataclasses.replace(self._config, namespace=name or self._config.namespace))
+                each = self._opened[name] = Opened(log)
+            each.users += 1
+            return each.log
+
+    def leave(self, name: str) -> None:
+        """One user less."""
+        each = self._opened[name]
+        each.users -= 1
+        each.unused_since = asyncio.get_running_loop().time()
+
+    async def close_idle(self) -> None:
+        """Close the namespaces that nobody has used for a while."""
+        due = asyncio.get_running_loop().time() - self._limits.namespace_seconds
+        for name, each in list(self._opened.items()):
+            if self._several and name and not each.users and each.unused_since <= due:
+                async with self._turns[name]:
+                    if name in self._opened and not self._opened[name].users:
+                        await self._close(name, None)
+
+    async def _close_unused(self) -> bool:
+        """Close the one that has been unused longest; False where all are in use."""
+        unused = [(each.unused_since, name) for name, each in self._opened.items() if not each.users and name]
+        for _, name in sorted(unused):
+            async with self._turns[name]:  # it is open, so who has its turn never waits for another one's
+                if name in self._opened and not self._opened[name].users:
+                    await self._close(name, None)
+                    return True
+        return False
+
+    async def _close(self, name: str, timeout: float | None) -> None:
+        each = self._opened.pop(name)
+        await each.log.close(timeout)
+
+    async def close(self, timeout: float) -> list[WalError]:
+        """Close all of them within `timeout` seconds, those that the caller opened excepted; returns what went wrong."""
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        troubles: list[WalError] = []
+        for turn in list(self._turns.values()):  # what is being opened is closed, too
+            try:
+                async with asyncio.timeout_at(end):
+                    await turn.acquire()
+            except TimeoutError:
+                continue
+        if self._owned:
+            ends = [self._close(name, max(end - loop.time(), 0.0)) for name in list(self._opened)]
+            for result in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(result, WalError):
+                    troubles.append(result)
+                elif isinstance(result, BaseException):
+                    raise result
+        return troubles

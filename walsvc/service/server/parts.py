@@ -1,0 +1,71 @@
+"""A batch whose parts are arriving."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from walsvc.errors import WalTimeout
+from walsvc.log.replicated import Replicated
+from walsvc.service.server.limits import Limits
+from walsvc.service.wire.frames import Batch
+
+
+class Parts:
+    """What has come of a batch and was not taken by the log.
+
+    Attributes:
+        first: its first part, which says whose and where it is.
+        following: number of the next part.
+        payloads, bytes: what is here.
+        last: nothing more comes.
+        replicated: the replica that it waits for after the log; None: none.
+        future: the log's answer, once the batch was given to it.
+    """
+
+    def __init__(self, first: Batch, replicated: Replicated | None) -> None:
+        self.first = first
+        self.replicated = replicated
+        self.following = 0
+        self.payloads: deque[bytes] = deque()
+        self.bytes = 0
+        self.last = False
+        self.future: asyncio.Future[Any] | None = None
+        self._arrived: asyncio.Future[None] | None = None
+
+    def add(self, frame: Batch, size: int) -> None:
+        """One more part."""
+        self.following += 1
+        self.last = frame.last
+        self.payloads.extend(frame.payloads)
+        self.bytes += size
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def source(self, limits: Limits, consumed: Callable[[int], None]) -> AsyncIterator[bytes]:
+        """The payloads as they arrive. `consumed` hears how many bytes were taken, often enough for the client to go on.
+
+        Raises WalTimeout where the next part does not come: everybody waits for it.
+        """
+        while True:
+            taken = 0
+            while self.payloads:
+                payload = self.payloads.popleft()
+                taken += len(payload)
+                yield payload
+                if not self.payloads or taken >= limits.pending_bytes // 4:
+                    consumed(taken)
+                    taken = 0
+            if self.last:
+                return
+            self._arrived = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(limits.idle_seconds):
+                    await self._arrived
+            except TimeoutError:
+                raise WalTimeout(
+                    f"no part of the batch came for {limits.idle_seconds:g} s; nothing of it was kept",
+                    hint="others wait while a batch is written: send its parts without a pause",
+                ) from None

@@ -1,0 +1,329 @@
+"""The server: logs behind sockets.
+
+    async with serve("data/", unix="/run/walsvc.sock") as server:
+        ...
+
+All clients append to the same log in the same event loop, so records of many processes share one sync. Connections hold
+what belongs to one client; here is what they share: the logs, the limits, the listeners, and the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+
+from walsvc import __version__
+from walsvc.api import Log
+from walsvc.config import WalConfig
+from walsvc.disk.paths import checked_path
+from walsvc.errors import BadOption, Closed, WalError
+from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
+from walsvc.service.server.connection import Connection
+from walsvc.service.server.copying import Copying, end_waiting
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
+from walsvc.service.server.namespaces import Logs, Opener
+from walsvc.service.server.pressure import Pressure
+from walsvc.service.server.roster import Roster
+from walsvc.service.server.status import ServerStatus
+from walsvc.service.server.streams import ConsumerStream
+from walsvc.service.wire.codes import code_of
+
+logger = logging.getLogger("walsvc.service")
+LOOK_SECONDS = 1.0  # how often connections are looked at
+STOP_SECONDS = 20.0
+CLOSE_SHARE = 0.25  # of the deadline is kept for the last sync
+TELL_SECONDS = 0.1  # between two looks at whether the replica is down; the last answers may take as long
+
+
+class Server:
+    """Serves one log, or the namespaces of a directory, to clients. Belongs to the event loop in which `start` ran.
+
+    Args:
+        source: a directory, whose logs the server opens and closes, or a Log that the caller has opened and will close.
+        config: options of the logs in a directory.
+        unix: path of the Unix socket; None: none.
+        host, port: where to listen for TCP; None: nowhere. Port 0 stands for any that is free.
+        tls: for TCP, see walsvc.service.server.listeners.tls_context; None: without.
+        tokens: who may do what; None: everybody may do everything.
+        namespaces: serve the namespaces of the directory, not only the log of the directory itself.
+        limits: see Limits.
+        insecure: listen beyond this machine without TLS and tokens.
+        opener: opens the log of a WalConfig instead of the directory (tests: on a simulated disk).
+        archive: URL of an archive to which sealed segments go; not with namespaces.
+
+    Raises:
+        BadOption for what contradicts itself.
+    """
+
+    def __init__(
+        self,
+        source: Log | str | os.PathLike[str],
+        *,
+        config: WalConfig | None = None,
+        unix: str | os.PathLike[str] | None = None,
+        host: str | None = None,
+        port: int = 7420,
+        tls: ssl.SSLContext | None = None,
+        tokens: Tokens | None = None,
+        namespaces: bool = False,
+        limits: Limits | None = None,
+        insecure: bool = False,
+        opener: Opener | None = None,
+        archive: str | None = None,
+    ) -> None:
+        if unix is None and host is None:
+            raise BadOption(
+                "the server would listen nowhere", hint="give a path for a Unix socket, or a host and a port"
+            )
+        if host is not None:
+            refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
+        self.version = __version__
+        self.limits = limits or Limits()
+        self.pressure = Pressure(self.limits.pending_total_bytes)
+        self.roster = Roster(self.limits.connections, self.pressure)
+        self.requests: Counter[str] = Counter()
+        self.received_bytes = 0
+        if isinstance(source, Log):
+            if namespaces or config is not None:
+                raise BadOption("an open log is served as it is", hint="give its directory for namespaces or a config")
+            self.logs_by_name = Logs.of(source, self.limits)
+        else:
+            self.logs_by_name = Logs(
+                checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
+            )
+        if archive is not None and namespaces:
+            raise BadOption(
+                "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
+            )
+        self._copying = Copying(archive)
+        self._tokens = tokens
+        self._unix, self._host, self._port, self._tls = unix, host, port, tls
+        self._closing: set[asyncio.Task[None]] = set()  # consumers whose connection is gone
+        self._rejected: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._started_ns = 0
+        self._listeners: list[Listener] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._why_not = "starting"
+        self._stopping: asyncio.Task[None] | None = None
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Open the log (with namespaces, none yet) and listen. Raises what opening raises; PathError, Locked, BadOption for an
+        address."""
+        self.loop = asyncio.get_running_loop()
+        self._started_ns = time.time_ns()
+        try:
+            if not self.logs_by_name.several:
+                await self._copying.start(await self.logs_by_name.take(""))
+            if self._unix is not None:
+                self._listeners.append(await listen_unix(self._unix, lambda: Connection(self)))
+            if self._host is not None:
+                self._listeners.append(
+                    await listen_tcp(
+                        self._host, self._port, lambda: Connection(self), self._tls, self.limits.handshake_seconds
+                    )
+                )
+        except BaseException:
+            for listener in self._listeners:
+                await listener.close()
+            await self._copying.stop()
+            await self.logs_by_name.close(STOP_SECONDS)
+            raise
+        self._why_not = ""
+        self._looking = self.loop.create_task(self._look_around())
+        logger.info("listening on %s", ", ".join(self.addresses))
+
+    async def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End in order: not ready, accept nobody, answer what was accepted, tell the clients, sync, close. Idempotent.
+
+        Args:
+            timeout: seconds for all of it.
+
+        Raises:
+            WalTimeout: the last sync took longer; what was not acknowledged may or may not be durable.
+            DurabilityLost: see Log.close.
+        """
+        if self._stopping is None:
+            self._stopping = self.loop.create_task(self._stop(timeout))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, timeout: float) -> None:
+        end = self.loop.time() + timeout
+        self._why_not = "stopping"
+        stopping = self.roster.closed = Closed("the server is stopping", hint="connect again later")
+        for listener in self._listeners:
+            listener.stop_accepting()
+        for connection in self.roster:
+            connection.pause_reading("stopping")
+        await self._answer(timeout * (1 - CLOSE_SHARE))
+        for connection in self.roster:
+            connection.leave(stopping, "stopping")
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=max(end - self.loop.time(), 0) / 2)
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._copying.stop()
+        troubles = await self.logs_by_name.close(max(end - self.loop.time(), 0))
+        self.roster.abort()
+        for listener in self._listeners:
+            await listener.close()
+        if troubles:
+            raise troubles[0]
+
+    async def _answer(self, timeout: float) -> None:
+        """Answer what was accepted. While the replica is down nobody waits for it, and at the end of the time nobody at all."""
+        end = self.loop.time() + timeout
+        left = {self.loop.create_task(connection.settled()) for connection in self.roster}
+        over = False
+        while left and not over:
+            over = self.loop.time() >= end
+            for log in self.logs.values():
+                end_waiting(log, only_down=not over)
+            _, left = await asyncio.wait(left, timeout=TELL_SECONDS)
+        for late in left:
+            late.cancel()
+        if left:
+            logger.warning("%d connections had requests that were not answered in time", len(left))
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _look_around(self) -> None:
+        pause = min(LOOK_SECONDS, self.limits.idle_seconds / 4, self.limits.handshake_seconds / 4)
+        while True:
+            await asyncio.sleep(pause)
+            now = self.loop.time()
+            for connection in self.roster:
+                connection.look(now)
+            try:
+                await self.logs_by_name.close_idle()
+            except (WalError, OSError) as error:
+                logger.error("closing an unused namespace failed: %s", error)
+
+    # ---- what is going on
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, as clients write it."""
+        return tuple(listener.url for listener in self._listeners)
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 where there is none."""
+        return next((listener.port for listener in self._listeners if listener.port), 0)
+
+    @property
+    def logs(self) -> Mapping[str, Log]:
+        """The open logs by namespace; "" is the log of the directory itself."""
+        return self.logs_by_name.open
+
+    @property
+    def sent_bytes(self) -> int:
+        """On all connections ever."""
+        return self.roster.sent_bytes
+
+    def status(self) -> ServerStatus:
+        """A picture of the server; takes no time."""
+        failed = self.logs_by_name.failure()
+        reason = self._why_not
+        if failed is not None and not reason:
+            reason = (
+                f"namespace {failed[0]!r} has failed: {failed[1]}" if failed[0] else f"the log has failed: {failed[1]}"
+            )
+        return ServerStatus(
+            ready=not reason,
+            started_ns=self._started_ns,
+            reason=reason,
+            live=failed is None,
+            listeners=self.addresses,
+            connections=len(self.roster),
+            connections_max=self.limits.connections,
+            accepted=self.roster.accepted,
+            rejected=dict(self._rejected),
+            streams=sum(each.sessions.streams for each in self.roster if each.sessions is not None),
+            pending_bytes=self.pressure.bytes,
+            received_bytes=self.received_bytes,
+            sent_bytes=self.sent_bytes,
+            requests=dict(self.requests),
+            errors=dict(self._errors),
+            copies=self._copying.status(self.logs),
+        )
+
+    # ---- for connections
+
+    def authenticate(self, token: str | None) -> Grant | None:
+        """What a token gives; None: nothing."""
+        return EVERYBODY if self._tokens is None else self._tokens.grant(token)
+
+    def release(self, connection: Connection) -> None:
+        """A connection no longer works. Idempotent."""
+        self.roster.release(connection)
+        if connection.namespace is not None:
+            self.logs_by_name.leave(connection.namespace)
+            connection.namespace = None
+
+    def relieve(self, connection: Connection) -> None:
+        """Read no more while too much is unanswered; see walsvc.service.server.pressure."""
+        self.pressure.check(connection, self.roster)
+
+    def reject(self, name: str, error: WalError, reason: str) -> None:
+        """Note that a connection is ended by the server."""
+        if reason == "stopping":
+            return
+        self._rejected[reason] += 1
+        logger.warning("%s: connection ended: %s: %s", name, code_of(error), error)
+
+    def count_error(self, code: str) -> None:
+        """Note an error that was answered."""
+        self._errors[code] += 1
+
+    # ---- consumers
+
+    def close_consumer(self, stream: ConsumerStream) -> asyncio.Task[None]:
+        """Close a consumer whose connection does not wait for it."""
+        task = self.loop.create_task(stream.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closed_consumer)
+        return task
+
+    def _closed_consumer(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("closing a consumer: %s", error)
+
+    async def consumers_closed(self) -> None:
+        """Wait until the consumers of connections that are gone are free."""
+        if self._closing:
+            await asyncio.wait(list(self._closing))
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    source: Log | str | os.PathLike[str],
+    *,
+    unix: str | os.PathLike[str] | None = None,
+    host: str | None = None,
+    port: int = 7420,
+    stop_seconds: float = STOP_SECONDS,
+    **options: object,
+) -> AsyncIterator[Server]:
+    """A running Server, stopped at the end within `stop_seconds`; the other arguments are Server's."""
+    server = Server(source, unix=unix, host=host, port=port, **options)  # type: ignore[arg-type]
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(stop_seconds)

@@ -1,0 +1,209 @@
+"""What a connection has asked besides appending: calls, and streams of records with the consumers that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from walsvc.api import Log
+from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
+from walsvc.service.server.auth import READ, Grant
+from walsvc.service.server.streams import (
+    ConsumerStream,
+    RecordStream,
+    Source,
+    Stream,
+    open_consumer,
+    range_of,
+    source_of,
+)
+from walsvc.service.server.verbs import CONSUMER_VERBS, STREAMS, VERBS, checked
+from walsvc.service.wire.frames import Call, Credit, End, Open, Result
+
+if TYPE_CHECKING:
+    from walsvc.service.server.connection import Connection
+
+CALLS_MAX = 1024  # of one connection that are not answered
+
+
+class Sessions:
+    """The calls and streams of one connection."""
+
+    def __init__(self, connection: Connection, log: Log, grant: Grant) -> None:
+        self._connection = connection
+        self._server = connection.server
+        self._log = log
+        self._rights = grant.rights
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
+        self._streams: dict[int, Stream] = {}
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._tasks or id in self._streams
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
+    def _begin(self, id: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._server.loop.create_task(work)
+        self._tasks[id] = task
+        task.add_done_callback(lambda done: self._ended(id, done))
+
+    def _ended(self, id: int, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(id) is task:
+            del self._tasks[id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._connection.fail(error)
+
+    def _check_id(self, id: int) -> None:
+        """Raise what ends a connection that takes an id twice, or asks without end."""
+        requests = self._connection.requests
+        if id in self or (requests is not None and id in requests):
+            raise ProtocolError(f"request {id} is not answered yet, and its id came again")
+        if len(self._tasks) >= CALLS_MAX:
+            raise Backpressure(
+                f"{len(self._tasks)} calls are unanswered on this connection", expected=f"at most {CALLS_MAX}"
+            )
+
+    def _need(self, right: str, what: str) -> None:
+        if right not in self._rights:
+            raise Denied(f"this token may not {what}", hint=f'it needs the right "{right}"')
+
+    # ---- calls
+
+    def call(self, frame: Call) -> None:
+        """CALL."""
+        self._check_id(frame.id)
+        self._server.requests["call"] += 1
+        self._begin(frame.id, self._call(frame))
+
+    async def _call(self, frame: Call) -> None:
+        connection = self._connection
+        try:
+            if frame.method in CONSUMER_VERBS:
+                value = await self._consumer_call(frame.method, frame.args)
+            elif frame.method in VERBS:
+                verb = VERBS[frame.method]
+                self._need(verb.right, f"call {frame.method}")
+                args = checked(frame.method, verb.spec, frame.args)
+                value = await verb.answer(self._log, args)
+                if frame.method == "purge":
+                    connection.tell_purged(args["topic"], args["labels"], value)
+                elif frame.method == "truncate_after":
+                    connection.tell_cut()
+            else:
+                hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
+                raise BadOption(f"there is no method {frame.method[:64]!r}", hint=f"known: {hint}")
+        except WalError as error:
+            connection.answer_error(frame.id, error)
+        else:
+            connection.send(Result(frame.id, value, connection.state))
+
+    async def _consumer_call(self, method: str, args: dict[str, Any]) -> Any:
+        full = checked(method, CONSUMER_VERBS[method], args)
+        stream = self._streams.get(full["stream"])
+        if not isinstance(stream, ConsumerStream):
+            raise Closed(f"consumer {full['stream']} is not open on this connection", hint="open it again")
+        if method == "consumer.ack":
+            await stream.consumer.ack(full["lsn"])
+            return stream.consumer.position
+        if method == "consumer.seek":
+            return await stream.seek(full["to"])
+        return await stream.consumer.lag()
+
+    # ---- streams
+
+    def open(self, frame: Open) -> None:
+        """OPEN."""
+        self._check_id(frame.id)
+        self._server.requests["open"] += 1
+        self._begin(frame.id, self._open(frame))
+
+    async def _open(self, frame: Open) -> None:
+        connection, id = self._connection, frame.id
+        try:
+            self._need(READ, f"open {frame.what[:64]}")
+            if frame.what not in STREAMS:
+                raise BadOption(f"there is no stream {frame.what[:64]!r}", hint="known: " + ", ".join(STREAMS))
+            if len(self._streams) >= connection.limits.streams:
+                raise Backpressure(
+                    f"{len(self._streams)} streams are open on this connection",
+                    expected=f"at most {connection.limits.streams}",
+                    hint="close some first",
+                )
+            args = checked(frame.what, STREAMS[frame.what], frame.args)
+            stream: Stream
+            if frame.what == "consumer":
+                await self._server.consumers_closed()
+                consumer = await open_consumer(self._log, args)
+                stream = ConsumerStream(connection, id, frame.credit, consumer)
+                opened = {"position": consumer.position, "topic": consumer.topic}
+                stream.begin()
+            else:
+                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.cuts)
+                opened = range_of(self._log, args)
+                begin = source_of(self._log, frame.what, {**args, **opened})
+                stream.start(self._pump(id, stream, begin))
+        except WalError as error:
+            connection.answer_error(id, error)
+            return
+        self._streams[id] = stream
+        connection.send(Result(id, opened, connection.state))
+
+    async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], Source]) -> None:
+        await stream.pump(begin)
+        if self._streams.get(id) is stream:
+            del self._streams[id]
+
+    def tell_cut(self) -> None:
+        """The log's end was taken back: say so before anything else that is true of it."""
+        for stream in self._streams.values():
+            if isinstance(stream, RecordStream):
+                stream.tell_cut()
+
+    def credit(self, frame: Credit) -> None:
+        """CREDIT; for a stream that has ended it says nothing."""
+        stream = self._streams.get(frame.id)
+        if stream is not None:
+            stream.grant(frame.bytes)
+
+    def cancel(self, id: int) -> None:
+        """CANCEL: end a stream, or a call's wait."""
+        stream = self._streams.pop(id, None)
+        if stream is not None:
+            self._begin(id, self._close(id, stream))
+        elif (task := self._tasks.get(id)) is not None:
+            task.cancel()
+            self._connection.answer_error(id, WalError("the call was cancelled"))
+
+    async def _close(self, id: int, stream: Stream) -> None:
+        try:
+            if isinstance(stream, ConsumerStream):
+                await asyncio.shield(self._server.close_consumer(stream))
+            else:
+                await stream.stop()
+        except WalError as error:
+            self._connection.answer_error(id, error)
+        else:
+            self._connection.send(End(id, self._connection.state))
+
+    # ---- ending
+
+    def give_up(self) -> None:
+        """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+        for stream in self._streams.values():
+            if stream.task is not None:
+                stream.task.cancel()
+            stream.drop()
+            if isinstance(stream, ConsumerStream):
+                self._server.close_consumer(stream)
+        self._streams.clear()
+
+    async def settled(self) -> None:
+        """Wait until all calls are answered."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))

@@ -1,0 +1,140 @@
+"""The service protocol: frames to bytes and back. Pure, no I/O (h11's way); docs/PROTOCOL.md is the specification.
+
+    frame = u32 little-endian length of the body | body
+    body  = one msgpack array: [kind, id, field, ...]
+
+Lengths from 2^30 on are not valid; the two upper bits are kept for compressed bodies. Each kind has its fields in a fixed
+order; a receiver ignores what stands behind those it knows, so a later version can add some. `id` is chosen by the client,
+unique among its unanswered requests and streams; 0 is the connection itself.
+
+What a client can make the server hold is bounded: the length is checked before the body is buffered, and an array has at
+most ITEMS_MAX elements, so that the 1,024 levels that msgpack nests at most cannot ask for more than 64 MiB of lists.
+The frames are in frames.py, records and errors as frames in columns.py and codes.py.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgpack
+
+from walsvc.errors import ProtocolError
+from walsvc.service.wire.frames import (
+    FROM_SERVER,
+    ITEMS_MAX,
+    KINDS,
+    RESULT_ITEMS_MAX,
+    Frame,
+    Table,
+)
+
+LENGTH = struct.Struct("<I")
+LENGTH_MAX = (1 << 30) - 1
+
+FOREIGN: dict[bytes, str] = {
+    b"GET ": "HTTP", b"HEAD": "HTTP", b"POST": "HTTP", b"PUT ": "HTTP", b"DELE": "HTTP", b"OPTI": "HTTP", b"CONN": "HTTP",
+    b"PRI ": "HTTP/2", b"SSH-": "SSH", b"\x16\x03\x01": "TLS", b"\x16\x03\x03": "TLS", b"*1\r\n": "Redis", b"INFO": "NATS",
+}  # fmt: skip
+
+_packer = msgpack.Packer(use_bin_type=True)
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame. Raises ProtocolError where it cannot be encoded, or would be longer than LENGTH_MAX."""
+    try:
+        body = _packer.pack([KINDS[type(frame)][0], *frame])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"a {type(frame).__name__} frame cannot be encoded: {error}") from None
+    if len(body) > LENGTH_MAX:
+        raise ProtocolError(f"a frame of {len(body)} bytes cannot be sent", expected=f"at most {LENGTH_MAX}")
+    return LENGTH.pack(len(body)) + body  # type: ignore[no-any-return]
+
+
+def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = ITEMS_MAX) -> Frame:
+    """The frame in a body; only kinds in `table` are known. Raises ProtocolError."""
+    try:
+        row = msgpack.unpackb(body, raw=False, strict_map_key=True, max_array_len=items_max, max_map_len=items_max)
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"a frame is not one msgpack value within the limits: {error}") from None
+    if type(row) is not list or not row or type(row[0]) is not int:
+        raise ProtocolError("a frame is not an array that begins with its kind")
+    if row[0] not in table:
+        raise ProtocolError(f"a frame of kind {row[0]} is not expected here", expected=f"one of {sorted(table)}")
+    frame, checks = table[row[0]]
+    fields = row[1 : 1 + len(checks)]
+    if len(fields) < len(checks):
+        raise ProtocolError(f"{frame.__name__} has {len(fields)} fields", expected=f"{len(checks)}")
+    for check, value, name in zip(checks, fields, frame._fields, strict=True):
+        if not check(value):
+            raise ProtocolError(f"{name} of {frame.__name__} is not valid")
+    return tuple.__new__(frame, fields)
+
+
+class FrameReader:
+    """Bytes as they arrive to frames.
+
+    Args:
+        table: the kinds that may come: FIRST and then FROM_CLIENT at the server, FROM_SERVER at the client. Settable.
+        body_bytes_max: largest body; longer ones are refused by their length alone, before anything is buffered. Settable.
+    """
+
+    def __init__(self, table: Table, body_bytes_max: int = LENGTH_MAX) -> None:
+        self.table = table
+        self.body_bytes_max = body_bytes_max
+        self.foreign: str | None = None  # the protocol that the other side speaks instead, where it is known
+        self.over_limit = False  # a frame was refused for its length
+        self._items_max = RESULT_ITEMS_MAX if table is FROM_SERVER else ITEMS_MAX
+        self._data: bytes | bytearray = b""
+        self._at = 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """Length of the frame that is not complete yet, as far as it is known; 0: none has begun."""
+        rest = len(self._data) - self._at
+        return 0 if rest < LENGTH.size else LENGTH.size + int(LENGTH.unpack_from(self._data, self._at)[0])
+
+    def receive(self, data: bytes) -> None:
+        """Take what the transport gave. Call `next_frame` until it gives None before the next `receive`."""
+        if self._at == len(self._data):
+            self._data = data
+        elif type(self._data) is bytearray:
+            del self._data[: self._at]
+            self._data += data
+        else:
+            self._data = bytearray(memoryview(self._data)[self._at :])
+            self._data += data
+        self._at = 0
+
+    def next_frame(self) -> Frame | None:
+        """The next complete frame; None: more bytes are needed. Raises ProtocolError; the connection is over then."""
+        data, at = self._data, self._at
+        if len(data) - at < LENGTH.size:
+            if at == len(data):
+                self._data, self._at = b"", 0  # a large frame is not kept until the next one comes
+            return None
+        (length,) = LENGTH.unpack_from(data, at)
+        if length > self.body_bytes_max:
+            raise self._refusal(length)
+        begin = at + LENGTH.size
+        if len(data) - begin < length:
+            return None
+        self._at = begin + length
+        with memoryview(data) as view, view[begin : self._at] as body:
+            return decode(body, self.table, self._items_max)
+
+    def _refusal(self, length: int) -> ProtocolError:
+        head = bytes(self._data[self._at : self._at + 4])
+        self.foreign = next((name for start, name in FOREIGN.items() if head.startswith(start)), None)
+        if self.foreign is not None:
+            return ProtocolError(
+                f"the other side speaks {self.foreign}, not the walsvc protocol",
+                expected="a HELLO frame",
+                actual=repr(head),
+                hint="this port is no other service's",
+            )
+        self.over_limit = True
+        return ProtocolError(
+            f"a frame of {length} bytes is over the limit",
+            expected=f"at most {self.body_bytes_max}",
+            hint="nothing of it was read; split it, or raise the server's frame_bytes",
+        )
