@@ -56,6 +56,11 @@ if [ -n "${CI:-}${BROWSER:-}" ] && ! command -v chromium >/dev/null; then
     command -v chromium >/dev/null || say "no chromium, so the tests of the status page are skipped"
 fi
 
+if [ -c /dev/fuse ] && ! ldconfig -p 2>/dev/null | grep -q libfuse3; then
+    if apt_works; then install_packages fuse3; fi
+    ldconfig -p 2>/dev/null | grep -q libfuse3 || say "no libfuse3, so the tests on a FUSE file system are skipped"
+fi
+
 python=$(find_python 'venv, ensurepip')
 if [ -z "$python" ]; then
     [ -n "$(find_python sys)" ] || fail "no Python 3.11 or later found; set PYTHON=/path/to/python3 and run make again"

@@ -59,7 +59,7 @@ def try_directory(
     try:
         zeros = aligned_buffer(PROBE_BYTES)
         block_bytes = 1 if direct is False else find_block_bytes(file, zeros)
-        key = (os.fstat(file).st_dev, block_bytes > 1, make_ring is not None)
+        key = (os.fstat(directory).st_dev, block_bytes > 1, make_ring is not None)
         timings = _measured.get(key)
         if timings is None or fresh:
             write_all(file, zeros, 0)
