@@ -148,6 +148,7 @@ class Retention:
         dropped_segments, dropped_bytes, dropped_records: by reclaiming and by limits.
         overtaken: consumers that lost records to a limit.
         last_drop: the last one in words, or None.
+        failed: why the last look in the background dropped nothing, in words; None when it went well.
     """
 
     first_lsn: int
@@ -160,6 +161,7 @@ class Retention:
     dropped_records: int = 0
     overtaken: int = 0
     last_drop: str | None = None
+    failed: str | None = None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from walsvc.engines.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import BadOption, Corruption, PathError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ENTRIES_AT_ONCE = 16
+PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
 
 
 class Objects:
@@ -58,6 +60,7 @@ class Objects:
             from obstore.store import from_url
         except ImportError:
             raise BadOption("archives need obstore", hint="pip install 'walsvc[archive]'") from None
+        check_endpoint(url)
         if "://" not in url and os.sep in url:
             url = Path(os.path.abspath(url)).as_uri()
         try:
@@ -185,6 +188,29 @@ class Objects:
                 path=path,
                 hint="look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here",
             ) from error
+        except BaseException as error:
+            if type(error).__name__ not in PANICS:
+                raise
+            raise PathError(
+                f"the client of the store has broken down: {first_line(error)}",
+                path=path,
+                hint="is the endpoint (AWS_ENDPOINT_URL) a URL with a scheme and a host, such as https://host:9000?",
+            ) from error
+
+
+def check_endpoint(url: str) -> None:
+    """BadOption for an endpoint in the environment on which the client of S3 breaks down: one without a scheme or host."""
+    if not url.startswith(("s3://", "s3a://")):
+        return
+    for name in ENDPOINTS:
+        endpoint = os.environ.get(name, "")
+        try:
+            parts = urlsplit(endpoint)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if endpoint and not good:
+            raise BadOption(f"{name} is {endpoint!r}, no URL", hint="for example http://localhost:9000")
 
 
 def first_line(error: BaseException) -> str:

@@ -37,6 +37,7 @@ class Archiver:
         self._archive = archive
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
         self.archived_lsn = log.holds().get(ARCHIVE_HOLD, log.first_lsn)
         self.error: WalError | None = None
 
@@ -56,10 +57,12 @@ class Archiver:
         if ARCHIVE_HOLD not in self._log.holds():
             await hold(self._log, self.archived_lsn)  # before the first segment can be dropped
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None, "__aexit__ without __aenter__"
+        self._ending = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -83,8 +86,13 @@ class Archiver:
                 self.error = error
                 pause = min(max(pause * 2, 1.0), RETRY_SECONDS_MAX)
                 logger.warning("archiving is tried again in %g s: %s", pause, error)
-            except Exception as error:  # whatever ends this task must be seen
-                self.error = WalError(f"archiving ended: {error!r}", hint="report this; opening the log again goes on")
-                logger.exception("archiving ended")
-                return
             await asyncio.sleep(pause)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The task is over. Whatever has ended it, a cancellation from outside included, must be seen."""
+        if self._ending:
+            return
+        error = asyncio.CancelledError("cancelled from outside") if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("archiving ended", exc_info=error)
+            self.error = WalError(f"archiving ended: {error!r}", hint="report this; opening the log again goes on")

@@ -78,6 +78,7 @@ class Replication:
             with contextlib.suppress(Closed, NoSpace):  # a sealed log takes no hold; without room it is made later
                 await log.hold(REPLICA_HOLD, log.first_lsn)
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
 
     async def close(self, timeout: float | None) -> None:
         """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then
@@ -124,6 +125,7 @@ class Replication:
                 self._lose(lost_by(error, str(self._address)))
                 return
             except (Closed, DurabilityLost) as error:
+                self.replicated.ended = error
                 self._say(f"stopped: {error.message}")
                 return
             except Refused as error:  # no outage; but somebody may change what is wrong
@@ -136,11 +138,17 @@ class Replication:
                 message = error.message if isinstance(error, WalError) else str(error)
                 self._say(f"down: {message}")
                 self._warn(error, message, pause)
-            except Exception as error:  # whatever ends this task, those who wait must hear of it
-                logger.exception("%s: replication ended", self._address)
-                self._lose(lost_by(error, str(self._address)))
-                return
             await asyncio.sleep(pause)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The task is over. Whatever has ended it, a cancellation from outside included: those who wait must hear of it."""
+        if self.ending:
+            return
+        error = asyncio.CancelledError("cancelled from outside") if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("%s: replication ended", self._address, exc_info=error)
+            self._lose(lost_by(error, str(self._address)))
+        self.replicated.ended = self.replicated.ended or self.replicated.lost
 
     def accept(self) -> None:
         """The stream is taken: what it may have been refused for before is mended."""

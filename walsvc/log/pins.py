@@ -19,7 +19,7 @@ def pins_of(
     metadata: Metadata, next_lsn: int, segment_bytes: Mapping[int, int], count: int | None = None
 ) -> tuple[Pin, ...]:
     """Consumers and holders, those who need the oldest records first; the first `count` of them (None: all)."""
-    if not metadata.positions and not metadata.holds:
+    if count == 0 or (not metadata.positions and not metadata.holds):
         return ()
     needs = needs_of(metadata, next_lsn)
     chosen = sorted(needs) if count is None else heapq.nsmallest(count, needs)

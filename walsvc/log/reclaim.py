@@ -72,6 +72,7 @@ class Reclaimer:
         self._dropped = [0, 0, 0]  # segments, bytes, records
         self._overtaken = 0
         self._last_drop: str | None = None
+        self._failed: str | None = None
         writer._on_rotation = self.wake
         self.wake()
 
@@ -97,9 +98,14 @@ class Reclaimer:
             while self._again:
                 self._again = False
                 await self._pass(consumed=self._config.reclaim == "consumed")
+                self._failed = None
         except (WalError, OSError) as error:  # whoever uses the log is told by the log itself
-            if self._writer._terminal() is None:
+            if self._writer._failure is None and self._writer._closed is None:
+                self._failed = str(error)
                 logger.warning("nothing was reclaimed in %s: %s", self._writer._disk.path, error)
+        except Exception as error:  # the next rotation looks again
+            self._failed = repr(error)
+            logger.exception("nothing was reclaimed in %s", self._writer._disk.path)
         finally:
             self._task = None
 
@@ -307,4 +313,5 @@ class Reclaimer:
             dropped_records=records,
             overtaken=self._overtaken,
             last_drop=self._last_drop,
+            failed=self._failed,
         )

@@ -28,6 +28,7 @@ class Replicated:
         words: function that says how it is: "connecting", "current", "catching up", "down: ...", "stopped: ...".
         behind_bytes: function that gives how many bytes, at most, are durable here and not stored there.
         lost: why the replica no longer follows the log; None while it does.
+        ended: why the engine that ships to it has ended though the log is open; None while it runs.
         on_rewind: called after a truncate_after.
     """
 
@@ -38,6 +39,7 @@ class Replicated:
         self.words: Callable[[], str] = lambda: "connecting"
         self.behind_bytes: Callable[[], int] = lambda: 0
         self.lost: ReplicaLost | None = None
+        self.ended: WalError | None = None
         self.on_rewind: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._closed: Closed | None = None

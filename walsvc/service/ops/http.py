@@ -16,7 +16,7 @@ import asyncio
 import base64
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from aiohttp import web
@@ -24,13 +24,13 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client.exposition import choose_encoder
 
 from walsvc import __version__
-from walsvc.errors import BadOption, PathError
+from walsvc.errors import BadOption, PathError, WalError
 from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
 from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
 from walsvc.service.server.auth import ADMIN, READ, Tokens
-from walsvc.service.server.status import StatusSource
+from walsvc.service.server.status import StatusSource, Trouble
 from walsvc.service.wire.addresses import is_loopback
 
 HTTP_PORT = 7421
@@ -81,6 +81,7 @@ class HttpSide:
         self._observer = Observer(source)
         self._source = source
         self._runner: web.ServerRunner | None = None
+        self._listening: asyncio.Server | None = None
         self._server: FewConnections | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/": self._page,
@@ -107,9 +108,10 @@ class HttpSide:
         self._server = FewConnections(self._answer, access_log=None)
         runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
-        site = web.TCPSite(runner, self._host, self._port, ssl_context=self._tls)
         try:
-            await site.start()
+            listening = await asyncio.get_running_loop().create_server(
+                self._server, self._host, self._port, ssl=self._tls, reuse_address=True
+            )
         except OSError as error:
             await runner.cleanup()
             raise PathError(
@@ -117,14 +119,22 @@ class HttpSide:
                 errno=error.errno,
                 hint="choose another address with --http HOST:PORT, or --http off",
             ) from error
-        self._runner, self._port = runner, runner.addresses[0][1]
+        self._runner, self._listening = runner, listening
+        self._port = listening.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening and close all connections; idempotent."""
         runner, self._runner = self._runner, None
-        if runner is not None:
+        if runner is not None and self._listening is not None:
+            self._listening.close()
             await runner.cleanup()
         await self._observer.close()
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Whether it has ended by itself, for walsvc.service.server.troubles."""
+        if self._runner is not None and self._listening is not None and not self._listening.is_serving():
+            error = WalError("nobody is answered any more", path=self.url, hint="restart the server")
+            yield Trouble("http", "", "the HTTP side has ended", error)
 
     async def __aenter__(self) -> HttpSide:
         await self.start()

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 from walsvc.service.ops.status import LogStatus, Snapshot
-from walsvc.service.server.status import ServerStatus
+from walsvc.service.server.status import PARTS, ServerStatus
 
 Value = Callable[[LogStatus], float]
 
@@ -94,6 +94,13 @@ def server_families(snapshot: Snapshot, version: str) -> Iterator[Metric]:
     family.add_metric([version], 1)
     yield family
     yield GaugeMetricFamily("walsvc_server_ready", "1 while /readyz says ready.", value=float(not snapshot.reasons))
+    trouble = GaugeMetricFamily(
+        "walsvc_server_trouble", "1 for each part that has failed or ended by itself.", labels=["namespace", "part"]
+    )
+    met = {(each.namespace, each.part) for each in server.troubles}
+    for namespace, part in sorted(met | {("", part) for part in PARTS}):
+        trouble.add_metric([namespace, part], (namespace, part) in met)
+    yield trouble
     for name, text, value in GAUGES:
         yield GaugeMetricFamily(f"walsvc_{name}", text, value=value(server))
     for name, text, value in COUNTERS:

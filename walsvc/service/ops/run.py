@@ -30,7 +30,7 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
         listening: called with the addresses once clients can connect.
 
     Raises:
-        What opening the log, listening and closing raise.
+        What opening the log, listening and closing raise; else, after an orderly end, why a part of the server had failed.
     """
     loop = asyncio.get_running_loop()
     notifier = Notifier()
@@ -54,6 +54,8 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
         watch.cancel()
         notifier.say("STOPPING=1", "STATUS=stopping")
         await server.stop(settings.main.stop_seconds)
+    if server.failures:
+        raise server.failures[0]
 
 
 async def started(server: Server, wanted: asyncio.Event) -> bool:
@@ -98,5 +100,6 @@ async def http_side(settings: Settings, server: Server) -> AsyncIterator[None]:
     permits = None if settings.tokens is None else may_look(settings.tokens)
     side = HttpSide(server, host, port, tls=tls, permits=permits, insecure=main.insecure)
     async with side:
+        server.troubles.watch(side.troubles)
         logger.info("status page on %s", side.url)
         yield

@@ -91,9 +91,10 @@ class Observer:
         """Why the server is not ready, one line each, empty when it is: its own reason, and the logs that have failed."""
         server = self._source.status()
         found = [] if server.ready else [server.reason or "the server does not say why"]
+        found += [trouble.text for trouble in server.troubles if trouble.text not in found]
         for namespace, log in self._source.logs.items():
             failed = log.stats().failed
-            if failed and failed not in server.reason:
+            if failed and not any(failed in each for each in found):
                 found.append(f"log {namespace or log.path!r} has failed: {failed}")
         return found
 

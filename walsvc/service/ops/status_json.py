@@ -15,6 +15,9 @@ def encode_status(snapshot: Snapshot) -> bytes:
     """The snapshot as a JSON document in ASCII."""
     server = snapshot.server._asdict()
     del server["copies"]  # they stand with their logs
+    server["troubles"] = [
+        {"part": each.part, "namespace": each.namespace, "text": each.text} for each in snapshot.server.troubles
+    ]
     document = {
         "version": __version__,
         "at_ns": snapshot.at_ns,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from walsvc.api import Log
-from walsvc.service.server.status import Copy
+from walsvc.service.server.status import Copy, Trouble
 
 if TYPE_CHECKING:
     from walsvc.engines.archiver import Archiver
@@ -49,6 +49,18 @@ class Copying:
             if self._archiver is not None:
                 found.setdefault(name, {})["archive"] = archive_copy(log, self._archiver)
         return found
+
+    def troubles(self, logs: Mapping[str, Log]) -> Iterator[Trouble]:
+        """The archiver that has stopped, and the replicas to which nothing is shipped any more. A store or a replica that is
+        tried again is no trouble of the server: its lag says how it is."""
+        archiver = self._archiver
+        if archiver is not None and archiver.state == "stopped" and archiver.error is not None:
+            yield Trouble("archive", "", "archiving has stopped", archiver.error)
+        for name, log in logs.items():
+            replicated = log.writer._replicated
+            if replicated is not None and replicated.ended is not None:
+                words = f"replication of namespace {name!r} has ended" if name else "replication has ended"
+                yield Trouble("replication", name, words, replicated.ended)
 
 
 def end_waiting(log: Log, *, only_down: bool) -> None:

@@ -36,6 +36,11 @@ class Listener:
         self._path = path
         self._lock = lock
 
+    @property
+    def ended(self) -> bool:
+        """Whether it lets nobody in any more."""
+        return not self._server.is_serving()
+
     def stop_accepting(self) -> None:
         """Let nobody in any more; connections go on. Idempotent."""
         if self._path is not None:

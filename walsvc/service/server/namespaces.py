@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from walsvc.api import Log
@@ -12,6 +12,8 @@ from walsvc.config import WalConfig, check_namespace
 from walsvc.errors import Backpressure, BadOption, Closed, WalError
 from walsvc.opening import open_log
 from walsvc.service.server.limits import Limits
+from walsvc.service.server.state import failure_of
+from walsvc.service.server.status import Trouble
 
 Opener = Callable[[WalConfig], Awaitable[Any]]
 
@@ -65,12 +67,10 @@ class Logs:
         """The open ones."""
         return {name: each.log for name, each in self._opened.items()}
 
-    def failure(self) -> tuple[str, str] | None:
-        """Namespace and words of a log that has failed."""
+    def troubles(self) -> Iterator[Trouble]:
+        """The open logs that have failed, and those whose retention has."""
         for name, each in self._opened.items():
-            if (failed := each.log.writer._failure) is not None:
-                return name, failed.message
-        return None
+            yield from troubles_of(name, each.log)
 
     def check(self, name: str) -> None:
         """BadOption for a namespace that there cannot be."""
@@ -88,7 +88,7 @@ class Logs:
         turn = self._turns.get(name)
         if each is None or self._closed or (turn is not None and turn.locked()):
             return None
-        if each.log.writer._failure is not None and self._owned and self._several and not each.users:
+        if failure_of(each.log) is not None and self._owned and self._several and not each.users:
             return None  # nobody has it any more: open it again
         each.users += 1
         return each.log
@@ -99,7 +99,7 @@ class Logs:
             if self._closed:
                 raise Closed("the server is stopping", hint="connect again later")
             each = self._opened.get(name)
-            if each is not None and each.log.writer._failure is not None and self._several and not each.users:
+            if each is not None and failure_of(each.log) is not None and self._several and not each.users:
                 await self._close(name, None)
                 each = None
             if each is None:
@@ -163,3 +163,12 @@ class Logs:
                 elif isinstance(result, BaseException):
                     raise result
         return troubles
+
+
+def troubles_of(name: str, log: Log) -> Iterator[Trouble]:
+    """What of one log has failed."""
+    if (failure := failure_of(log)) is not None:
+        yield Trouble("log", name, f"namespace {name!r} has failed" if name else "the log has failed", failure)
+    elif (reason := log.retention(0).failed) is not None:
+        words = f"retention of namespace {name!r} has failed" if name else "retention has failed"
+        yield Trouble("retention", name, words, WalError(reason, path=log.path, hint="it is tried again"))

@@ -16,7 +16,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from walsvc import __version__
 from walsvc.api import Log
@@ -28,11 +28,12 @@ from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
-from walsvc.service.server.namespaces import Logs, Opener
+from walsvc.service.server.namespaces import Logs, Opener, troubles_of
 from walsvc.service.server.pressure import Pressure
 from walsvc.service.server.roster import Roster
-from walsvc.service.server.status import ServerStatus
+from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.streams import ConsumerStream
+from walsvc.service.server.troubles import Troubles, ended
 from walsvc.service.wire.codes import code_of
 
 logger = logging.getLogger("walsvc.service")
@@ -113,6 +114,10 @@ class Server:
         self._looking: asyncio.Task[None] | None = None
         self._why_not = "starting"
         self._stopping: asyncio.Task[None] | None = None
+        self.failures: tuple[WalError, ...] = ()
+        self.troubles = Troubles()
+        for look in (self.logs_by_name.troubles, lambda: self._copying.troubles(self.logs), self._own_troubles):
+            self.troubles.watch(look)
 
     # ---- life
 
@@ -158,6 +163,7 @@ class Server:
 
     async def _stop(self, timeout: float) -> None:
         end = self.loop.time() + timeout
+        met, logs = self.troubles.look(), self.logs
         self._why_not = "stopping"
         stopping = self.roster.closed = Closed("the server is stopping", hint="connect again later")
         for listener in self._listeners:
@@ -176,6 +182,8 @@ class Server:
         self.roster.abort()
         for listener in self._listeners:
             await listener.close()
+        lost = [trouble for name, log in logs.items() for trouble in troubles_of(name, log) if trouble.part == "log"]
+        self.failures = tuple(trouble.error for trouble in {trouble[:2]: trouble for trouble in (*met, *lost)}.values())
         if troubles:
             raise troubles[0]
 
@@ -208,10 +216,22 @@ class Server:
             now = self.loop.time()
             for connection in self.roster:
                 connection.look(now)
+            self.troubles.look()
             try:
                 await self.logs_by_name.close_idle()
             except (WalError, OSError) as error:
                 logger.error("closing an unused namespace failed: %s", error)
+
+    def _own_troubles(self) -> Iterator[Trouble]:
+        """What of the server itself has ended."""
+        if self._stopping is not None:
+            return
+        for listener in self._listeners:
+            if listener.ended:
+                error = WalError("nobody is let in any more", path=listener.url, hint="restart the server")
+                yield Trouble("listener", "", f"the listener at {listener.url} has ended", error)
+        if self._looking is not None:
+            yield from ended(self._looking, "watch", "the watch over connections has ended")
 
     # ---- what is going on
 
@@ -237,17 +257,13 @@ class Server:
 
     def status(self) -> ServerStatus:
         """A picture of the server; takes no time."""
-        failed = self.logs_by_name.failure()
-        reason = self._why_not
-        if failed is not None and not reason:
-            reason = (
-                f"namespace {failed[0]!r} has failed: {failed[1]}" if failed[0] else f"the log has failed: {failed[1]}"
-            )
+        troubles = self.troubles.look()
+        reason = self._why_not or next((trouble.text for trouble in troubles), "")
         return ServerStatus(
             ready=not reason,
             started_ns=self._started_ns,
             reason=reason,
-            live=failed is None,
+            live=all(trouble.part != "log" for trouble in troubles),
             listeners=self.addresses,
             connections=len(self.roster),
             connections_max=self.limits.connections,
@@ -260,6 +276,7 @@ class Server:
             requests=dict(self.requests),
             errors=dict(self._errors),
             copies=self._copying.status(self.logs),
+            troubles=troubles,
         )
 
     # ---- for connections

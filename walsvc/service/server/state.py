@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from walsvc.api import Log
+from walsvc.errors import WalError
 from walsvc.service.wire.frames import State
 
 
@@ -29,3 +30,8 @@ def state_of(log: Log) -> State:
         writer._sync_us_total,
         len(writer._metadata.topics),
     ]
+
+
+def failure_of(log: Log) -> WalError | None:
+    """Why the log takes and answers nothing any more; None while it works."""
+    return log.writer._failure

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from walsvc.api import Log
+from walsvc.errors import WalError
 
 
 class Copy(NamedTuple):
@@ -23,6 +24,30 @@ class Copy(NamedTuple):
     state: str
 
 
+PARTS = ("log", "retention", "archive", "replication", "listener", "http", "watch")
+
+
+class Trouble(NamedTuple):
+    """A part of the server that has failed or ended, though nobody has told it to.
+
+    Attributes:
+        part: one of PARTS.
+        namespace: of the log that it belongs to; "" for the log of the directory itself, and for what belongs to no log.
+        words: what has failed, such as "the log has failed".
+        error: why.
+    """
+
+    part: str
+    namespace: str
+    words: str
+    error: WalError
+
+    @property
+    def text(self) -> str:
+        """In one line, without place and hint."""
+        return f"{self.words}: {self.error.message}"
+
+
 NONE: Mapping[str, int] = {}
 NO_COPIES: Mapping[str, Mapping[str, Copy]] = {}
 
@@ -31,7 +56,7 @@ class ServerStatus(NamedTuple):
     """A server's own state. Counters count from its start.
 
     Attributes:
-        ready: it takes new work; False while starting or stopping, or when a log has failed.
+        ready: it takes new work; False while starting or stopping, and while there are troubles.
         started_ns: Unix time in nanoseconds.
         reason: why it is not ready, in words.
         live: False only where a restart would help.
@@ -45,6 +70,7 @@ class ServerStatus(NamedTuple):
         requests: by kind.
         errors: errors answered, by class.
         copies: by namespace, then "archive" or "replication".
+        troubles: the parts that have failed or ended.
     """
 
     ready: bool
@@ -63,6 +89,7 @@ class ServerStatus(NamedTuple):
     requests: Mapping[str, int] = NONE
     errors: Mapping[str, int] = NONE
     copies: Mapping[str, Mapping[str, Copy]] = NO_COPIES
+    troubles: tuple[Trouble, ...] = ()
 
 
 class StatusSource(Protocol):
