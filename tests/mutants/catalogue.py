@@ -7,6 +7,7 @@ from typing import NamedTuple
 COMPACTION = "tests/log/test_compaction.py::"
 CORRUPTION = "tests/crash/test_corruption.py::"
 DEFECTS = "tests/crash/test_defects.py::"
+DSYNC = "tests/disk/test_dsync.py::"
 DOUBLE_WRITE = "tests/crash/test_double_write.py::"
 CIPHER = "tests/format/test_cipher.py::"
 ENCRYPTED = "tests/crash/test_encryption.py::"
@@ -53,6 +54,13 @@ class Mutant(NamedTuple):
 
 
 ORDER = [
+    Mutant(
+        "RWF_DSYNC believed on FUSE",
+        "walsvc/disk/dsync.py",
+        "KEPT = (\n",
+        'KEPT = (\n    Kept(0x65735546, True, "fs/"),\n    Kept(0x65735546, False, "fs/"),\n',
+        (DSYNC + "test_what_is_not_in_the_table_is_doubted",),
+    ),
     Mutant(
         "ack before the sync completed",
         "walsvc/log/commit.py",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walsvc.config import WalConfig
-from walsvc.disk import ring
+from walsvc.disk import dsync, ring
 from walsvc.disk.base import Disk
 from walsvc.disk.directory import Directory, aligned_buffer
 from walsvc.disk.doctor import Probe, probe
@@ -37,6 +37,7 @@ class Opened:
 
     directory: Directory
     timings: Timings
+    doubt: str  # why RWF_DSYNC is not believed here; empty where it is
     note: str
 
 
@@ -66,22 +67,22 @@ async def open_disk(
         if isinstance(error, OSError) and not isinstance(error, WalError):
             raise path_error(error, text) from error
         raise
-    directory, timings = opened.directory, opened.timings
-    dsync = dsync_wins(timings)
+    directory, timings, doubt = opened.directory, opened.timings, opened.doubt
     why_not = ""
     if config.disk != "threads" and not config.read_only:
         try:
-            uring_dsync = dsync_wins(timings, "uring ")
-            reason = say_timings(timings, "io_uring", "uring ") + opened.note
-            return UringDisk(directory, loop=loop, dsync=uring_dsync, reason=reason, executor=executor)
+            reason = say_timings(timings, "io_uring", "uring ", doubt) + opened.note
+            return UringDisk(
+                directory, loop=loop, dsync=dsync_wins(timings, "uring ", doubt), reason=reason, executor=executor
+            )
         except OSError as error:
             if config.disk == "uring":
                 directory.close()
                 executor.shutdown(wait=False)
                 raise ring.unavailable(error, text) from error
             why_not = f"; no io_uring: {ring.explain(error)}"
-    reason = "reading only" if config.read_only else say_timings(timings, "a thread", "") + why_not + opened.note
-    return ThreadsDisk(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
+    reason = "reading only" if config.read_only else say_timings(timings, "a thread", "", doubt) + why_not + opened.note
+    return ThreadsDisk(directory, loop=loop, dsync=dsync_wins(timings, "", doubt), reason=reason, executor=executor)
 
 
 def close_unclaimed(opening: Future[Opened]) -> None:
@@ -113,7 +114,7 @@ def open_blocking(
         direct, block_bytes, note = settle_direct(findings, config, path)
         mapped = config.reading == "mapped"
         directory = Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes, mapped=mapped)
-        return Opened(directory, findings.timings, note)
+        return Opened(directory, findings.timings, dsync.doubt(descriptor, direct=direct), note)
     except BaseException:
         if lock is not None:
             lock.release()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from walsvc.disk import ring
+from walsvc.disk import dsync, ring
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, dsync_wins, say_timings, try_directory
 from walsvc.disk.paths import checked_path, path_error
 
@@ -31,6 +31,7 @@ class Probe:
         uring, uring_reason: io_uring can be used; why, or why not.
         sync_us: median microseconds of one durable block: "dsync", "fdatasync", "uring dsync", "uring fdatasync".
         free_bytes: what this process may still allocate.
+        dsync_doubt: why RWF_DSYNC is not used here, whatever its figure; None where it may be.
         chosen, reason: the backend that "auto" would take.
         advice: what to do, one sentence each; empty when all is well.
     """
@@ -48,6 +49,7 @@ class Probe:
     uring_reason: str
     sync_us: Mapping[str, float]
     free_bytes: int
+    dsync_doubt: str | None
     chosen: str
     reason: str
     advice: tuple[str, ...]
@@ -76,10 +78,11 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         advice.append(f"nothing can be written here ({error.strerror}), so nothing was measured")
     finally:
         status = os.fstatvfs(descriptor)
+        doubt = dsync.doubt(descriptor, direct=True)
         os.close(descriptor)
     filesystem, device = mount_of(place)
     free_bytes = status.f_bavail * status.f_frsize
-    advice += advise(filesystem, findings, refused, free_bytes)
+    advice += advise(filesystem, findings, refused, free_bytes, doubt)
     return Probe(
         path=place,
         kernel=os.uname().release,
@@ -95,12 +98,13 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         sync_us=dict(findings.timings),
         free_bytes=free_bytes,
         chosen="uring" if refused is None else "threads",
-        reason=say_timings(findings.timings, *(("io_uring", "uring ") if refused is None else ("a thread", ""))),
+        dsync_doubt=doubt or None,
+        reason=say_timings(findings.timings, *(("io_uring", "uring ") if refused is None else ("a thread", "")), doubt),
         advice=tuple(advice),
     )
 
 
-def advise(filesystem: str, findings: Findings, refused: str | None, free_bytes: int) -> list[str]:
+def advise(filesystem: str, findings: Findings, refused: str | None, free_bytes: int, doubt: str = "") -> list[str]:
     """What could be better, and how."""
     advice: list[str] = []
     if filesystem in MEMORY_FILE_SYSTEMS:
@@ -122,7 +126,7 @@ def advise(filesystem: str, findings: Findings, refused: str | None, free_bytes:
                       "power-loss protection does thousands")  # fmt: skip
     if 0 < fastest < 5 and filesystem not in MEMORY_FILE_SYSTEMS:
         advice.append(f"a sync takes {fastest:.1f} us, less than any device needs: check that the disk does not lie")
-    if not dsync_wins(findings.timings):
+    if not doubt and not dsync_wins(findings.timings):
         advice.append("fdatasync after the write is faster here than RWF_DSYNC, and is used")
     if free_bytes < FREE_BYTES_ADVISED:
         advice.append(f"only {free_bytes >> 20} MiB are free; a log with segments of 64 MiB wants 1 GiB")

@@ -1,4 +1,5 @@
-"""Finds out by trying: does this directory take O_DIRECT, with which alignment, and which way to sync is faster here.
+"""Finds out by trying: does this directory take O_DIRECT, with which alignment, and which way to sync is faster here. Whether
+a way is kept cannot be tried: walsvc/disk/dsync.py knows it.
 
 Trial and not statx(STATX_DIOALIGN): Python has no statx before 3.15, and what counts is whether the write goes through.
 A probe file of written zeros is made, its name removed at once (so that a crash leaves nothing), and used by descriptor.
@@ -71,24 +72,27 @@ def try_directory(
         os.close(file)
 
 
-def dsync_wins(timings: Timings, way: str = "") -> bool:
-    """Whether RWF_DSYNC is the better way to sync ("uring " or "" for plain calls). A tie goes to it: it is one call."""
+def dsync_wins(timings: Timings, way: str = "", doubt: str = "") -> bool:
+    """Whether RWF_DSYNC is the way to sync ("uring " or "" for plain calls): never where there is a `doubt` that it is kept
+    (walsvc/disk/dsync.py), else where it is faster. A tie goes to it: it is one call."""
     dsync, fdatasync = timings.get(way + "dsync"), timings.get(way + "fdatasync")
+    if doubt:
+        return False
     if dsync is None:
         return fdatasync is None
     return fdatasync is None or dsync <= fdatasync * TIE
 
 
-def say_timings(timings: Timings, what: str, way: str = "") -> str:
+def say_timings(timings: Timings, what: str, way: str = "", doubt: str = "") -> str:
     """The choice in words, as "io_uring with RWF_DSYNC: 78 us against 95 us for write and fdatasync"."""
     words = {"dsync": "RWF_DSYNC", "fdatasync": "write and fdatasync"}
-    best, other = ("dsync", "fdatasync") if dsync_wins(timings, way) else ("fdatasync", "dsync")
+    best, other = ("dsync", "fdatasync") if dsync_wins(timings, way, doubt) else ("fdatasync", "dsync")
     text = f"{what} with {words[best]}"
     if way + best in timings:
         text += f": {timings[way + best]:.0f} us"
         if way + other in timings:
             text += f" against {timings[way + other]:.0f} us for {words[other]}"
-    return text
+    return text + (f"; RWF_DSYNC is not used, as {doubt}" if doubt else "")
 
 
 def open_probe(directory: int) -> int:
