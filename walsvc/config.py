@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from walsvc.errors import BadOption
 from walsvc.keyring import KeyRing
+from walsvc.options import unknown_option
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -137,7 +138,7 @@ class WalConfig:
             check_keys(overrides["keys"])
         for name in overrides:
             if name not in known:
-                raise BadOption(f"unknown option {name!r}", hint="known: " + ", ".join(sorted(known)))
+                raise unknown_option(name, known)
         config = dataclasses.replace(base or cls(), **overrides)  # type: ignore[arg-type]
         wished = os.environ.get(DISK_ENVIRONMENT)
         if wished and config.disk == "auto":

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from walsvc.errors import BadOption
+from walsvc.options import file_of
 
 KEY_BYTES = 32  # AES-256
 KEY_ID_BYTES_MAX = 32  # the field in the segment header
@@ -95,7 +96,7 @@ class KeyRing:
             BadOption: it is no regular file, may be read or written by others than its owner, or is not written as said.
                 No message holds any of its content but ids. OSError: as the system gives it.
         """
-        text, problem = read_key_file(path)
+        text, problem = read_key_file(file_of("key file", path))
         if not problem:
             pairs, problem = parse_keys(text)
             del text

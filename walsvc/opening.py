@@ -13,12 +13,12 @@ from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
-from walsvc.disk.paths import URL
 from walsvc.errors import BadOption
 from walsvc.log.looking import find
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.rekey import check_newest
 from walsvc.log.scope import Opening
+from walsvc.targets import scheme_of, shown
 from walsvc.topics.readonly import ReadOnlyTopics
 
 SCHEMES = {
@@ -26,6 +26,7 @@ SCHEMES = {
     "wal": "walsvc.service.client.opening",
     "wals": "walsvc.service.client.opening",
     "nats": "walsvc.engines.jetstream",
+    "tls": "walsvc.engines.jetstream",
 }
 """Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks
 both at once and returns what opens the log."""
@@ -37,7 +38,8 @@ def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = N
 
     Args:
         target: the directory, as text, bytes or a path; or unix:///path, wal://host:port, wals://host:port (a log behind `walsvc
-            serve`, docs/SERVICE.md), nats://host:port/stream (docs/ENGINES.md).
+            serve`, docs/SERVICE.md), nats://host:port/stream, tls://host:port/stream (docs/ENGINES.md). Text that begins with
+            a scheme and a colon is a URL: write ./a:b for a directory of that name.
         config: options; None: the defaults. For a directory only.
         **overrides: single options, see WalConfig; for a URL the options of its own kind.
 
@@ -48,13 +50,13 @@ def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = N
         BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, MissingKey, WrongKey,
         NoSpace.
     """
-    if not isinstance(target, (str, bytes, os.PathLike)):
-        raise BadOption(f"the log's path must be text, bytes or a path, not {type(target).__name__}")
-    if isinstance(target, str) and (scheme := URL.match(target)) is not None:
-        module = SCHEMES.get(scheme[1])
+    if (scheme := scheme_of(target)) is not None:
+        module = SCHEMES.get(scheme)
         if module is None:
-            hint = ", ".join(f"{known}://" for known in SCHEMES)
-            raise BadOption(f"{scheme[1]}:// is no kind of log", hint=f"a directory, or one of {hint}")
+            known = ", ".join(f"{each}://" for each in SCHEMES)
+            raise BadOption(
+                f"{scheme}: is no kind of log", hint=f"one of {known}; or a directory, ./{shown(str(target))}"
+            )
         opener: Callable[[], Awaitable[Any]] = import_module(module).prepare(target, config, overrides)
         return Opening(opener)
     options = WalConfig.of(config, overrides)

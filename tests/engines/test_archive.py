@@ -332,7 +332,7 @@ async def test_command_line_archives_a_log_as_it_is(tmp_path, place, options, fl
 
 async def test_bad_urls_and_targets_are_refused(tmp_path, place):
     with pytest.raises(BadOption, match="no archive"):
-        Archive.at("nothing-of-the-kind")
+        Archive.at("nothing-of-the-kind://bucket")
     with pytest.raises(BadOption, match="nothing is archived"):
         await restore(Archive.at(place), str(tmp_path / "back"))
     (tmp_path / "taken").mkdir()

@@ -16,7 +16,7 @@ from tests.service.watching import Stub, connected, get, serving
 from walsvc import BadOption, PathError
 from walsvc.service.ops import http
 from walsvc.service.ops.http import HttpSide, is_local_name
-from walsvc.service.wire.addresses import host_and_port, is_loopback
+from walsvc.targets import host_and_port, is_loopback
 
 TOKEN = "correct horse"
 

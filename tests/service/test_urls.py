@@ -87,12 +87,6 @@ def test_option_of_the_log_says_that_it_is_the_servers():
         walsvc.open("wal://host", max_group_bytes=4096)
 
 
-def test_directory_may_still_look_like_anything_else(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("unix:", "wal:/x", "a:b", "://"):
-        assert walsvc.open(name) is not None
-
-
 async def test_nobody_there_is_unreachable_and_says_where(tmp_path):
     url = f"unix://{tmp_path}/socket"
     with pytest.raises(Unreachable) as caught:

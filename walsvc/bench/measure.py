@@ -22,9 +22,9 @@ import walsvc
 from walsvc.bench import machine
 from walsvc.config import WalConfig
 from walsvc.disk.doctor import MEMORY_FILE_SYSTEMS, mount_of
-from walsvc.disk.paths import URL
 from walsvc.errors import BadOption
 from walsvc.model import Mode
+from walsvc.targets import scheme_of
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -233,7 +233,7 @@ async def measure(
         config: the log's options.
         progress: called now and then with the run under way.
     """
-    served = URL.match(path) is not None
+    served = scheme_of(path) is not None
     file_system = "the server's" if served else mount_of(path)[0]
     async with walsvc.open(path, config=None if served else config) as log:
         cached = None if served else machine.cached_bytes(path)

@@ -11,6 +11,7 @@ from walsvc.cli.purge import labels_of
 from walsvc.model import Mode
 
 
+@options.reaching("path")
 def append(
     path: options.LogTarget,
     *,

@@ -30,8 +30,12 @@ def _only_verbs_below() -> None:
 
 
 @bench.command()
+@options.reaching("url")
 def run(
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="A directory on the disk to measure.")] = ".",
+    path: Annotated[
+        str,
+        typer.Argument(metavar="[PATH]", help="A directory on the disk to measure.", callback=options.directory_only),
+    ] = ".",
     *,
     tasks: Annotated[int, typer.Option("--tasks", "-t", min=1, help="Tasks that append at once.")] = 64,
     size: Annotated[int, typer.Option("--size", "-s", min=0, help="Payload bytes.")] = 128,
@@ -49,7 +53,8 @@ def run(
     ),
     keep: Annotated[bool, typer.Option(help="Leave the log there and say where.")] = False,
     url: Annotated[
-        str | None, typer.Option(help="Append to the served log there, for good.", show_default=False)
+        str | None,
+        typer.Option(help="Append to the served log there, for good.", show_default=False, callback=options.url_only),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 from walsvc.cli import exits, options, runner, wanted
 
 
+@options.reaching("path")
 def cat(
     path: options.LogTarget,
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from walsvc.cli import exits, options, output, runner
 
 
+@options.reaching("path")
 def compact(
     path: options.LogTarget,
     disk: options.DiskName = options.Disk.AUTO,

@@ -28,6 +28,7 @@ def _only_verbs_below() -> None:
 
 @consumers.command("list", hidden=True)
 @consumers.command()
+@options.reaching("path")
 def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the consumers with their positions and lag, and the holders.
 
@@ -54,6 +55,7 @@ def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: optio
 
 
 @consumers.command()
+@options.reaching("path")
 def seek(
     path: options.LogTarget,
     name: Name,
@@ -78,6 +80,7 @@ def seek(
 
 
 @consumers.command()
+@options.reaching("path")
 def rm(
     path: options.LogTarget,
     name: Name,
@@ -99,6 +102,7 @@ def rm(
 
 
 @consumers.command()
+@options.reaching("path")
 def release(
     path: options.LogTarget,
     holder: Annotated[str, typer.Argument(metavar="HOLDER", help="As `ls` lists it.", show_default=False)],

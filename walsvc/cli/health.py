@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from walsvc.cli import exits, output, runner
-from walsvc.errors import BadOption, Unreachable
+from walsvc.cli import exits, options, output, runner
+from walsvc.errors import BadOption, Unreachable, WalError
 
 ENVIRONMENT = "WALSVC_HTTP"
 DEFAULT = "127.0.0.1:7421"
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what a server listens on, and how to reach it from beside it
+EXAMPLE = "HOST:PORT, http://HOST:PORT or https://HOST:PORT"
 
 
+@options.reaching("server")
 def health(
     server: Annotated[
         str, typer.Argument(metavar="[HOST:PORT]", envvar=ENVIRONMENT, help="Its HTTP side, or a URL of it.")
@@ -34,7 +36,7 @@ def health(
     except Unreachable as error:
         runner.report(error)
         raise typer.Exit(exits.OTHER) from None  # Docker knows 1 as "unhealthy", and no other code
-    except BadOption as error:
+    except WalError as error:
         raise typer.Exit(runner.report(error)) from None
     if status == 200:
         output.echo(text)
@@ -47,32 +49,41 @@ def ask(server: str, path: str, timeout: float) -> tuple[int, str]:
     """Status and text of the answer to GET `path`; Unreachable where there is none, BadOption for a bad address.
 
     Without a scheme it tries HTTP, then HTTPS. Goes there directly, whatever proxies the environment names. The certificate
-    of this very machine is not verified: it names another host, and nothing secret is sent or believed.
+    of this very machine is verified only where an authority is given: it names another host, and nothing secret is sent.
     """
     import http.client
+    import socket
     import ssl
 
-    from walsvc.service.wire.addresses import host_and_port, is_loopback
+    from walsvc.targets import host_and_port, is_loopback, parse_url
+    from walsvc.tls import Tls
 
-    scheme, _, rest = server.rpartition("://")
-    host, port = host_and_port(rest.rstrip("/"))
+    given, scheme, place = Tls(), "", server.rstrip("/")
+    if "://" in server:
+        parts = parse_url(server, EXAMPLE)
+        given, scheme, place = Tls.given(dict(parts.options)), parts.scheme, parts.place
+        if scheme not in ("http", "https") or parts.path not in ("", "/") or parts.login:
+            raise BadOption(f"{server!r} is no HTTP address", hint=EXAMPLE)
+    host, port = host_and_port(place)
     host = EVERYWHERE.get(host, host)
-    context = ssl.create_default_context()
-    if is_loopback(host):
+    tls = given.or_environment()
+    context = tls.context()
+    if is_loopback(host) and tls.ca is None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     secure = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
     bare = http.client.HTTPConnection(host, port, timeout=timeout)
     ways: dict[str, list[http.client.HTTPConnection]] = {"http": [bare], "https": [secure], "": [bare, secure]}
-    if scheme not in ways:
-        raise BadOption(f"{server!r} is no HTTP address", hint="HOST:PORT, http://HOST:PORT or https://HOST:PORT")
     for connection in ways[scheme]:
         try:
+            if connection is secure and tls.server_name is not None:
+                plain = socket.create_connection((host, port), timeout)
+                connection.sock = context.wrap_socket(plain, server_hostname=tls.server_name)
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read(4096).decode(errors="replace").strip()
         except (http.client.HTTPException, ConnectionResetError, ssl.SSLError) as error:
-            strange = type(error).__name__
+            strange = getattr(error, "verify_message", "") or type(error).__name__
         except OSError as error:
             raise Unreachable(
                 f"{server} does not answer: {error.strerror or error}",
@@ -81,4 +92,6 @@ def ask(server: str, path: str, timeout: float) -> tuple[int, str]:
             ) from None
         finally:
             connection.close()
-    raise Unreachable(f"{server} does not speak HTTP: {strange}", hint="ask its HTTP side")
+    raise Unreachable(
+        f"{server} does not speak HTTP: {strange}", hint="ask its HTTP side; --ca FILE trusts an authority"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,27 +40,92 @@ class Format(enum.Enum):
 
 
 def is_url(target: str) -> bool:
-    """Whether a log is named by a URL, as `walsvc.open` understands it."""
-    scheme, mark, _ = target.partition("://")
-    return bool(mark) and scheme.isascii() and scheme[:1].islower() and not set(scheme) - set(SCHEME_LETTERS)
+    """Whether a log is named by a URL. What is neither a URL nor a path is none: opening it says what is wrong."""
+    from walsvc.errors import WalError
+    from walsvc.targets import scheme_of
+
+    try:
+        return scheme_of(target) is not None
+    except WalError:
+        return False
 
 
 def directory_only(target: str) -> str:
     """For verbs that look at a log's files: a URL ends the command with one line that says so."""
-    if is_url(target):
-        from walsvc.cli import runner
-        from walsvc.errors import BadOption
+    from walsvc.cli import runner
+    from walsvc.errors import BadOption, WalError
+    from walsvc.targets import scheme_of, shown
 
-        error = BadOption(
-            "this needs the files of the log, and a URL gives only its records",
-            path=target.partition("?")[0],
-            hint="run it on the machine that serves the log, with the log's directory",
-        )
-        raise typer.Exit(runner.report(error))
+    try:
+        if scheme_of(target) is not None:
+            raise BadOption(
+                "this needs the files of the log, and a URL gives only its records",
+                path=shown(target),
+                hint="run it on the machine that serves the log, with the log's directory",
+            )
+    except WalError as error:
+        raise typer.Exit(runner.report(error)) from None
     return target
 
 
-SCHEME_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789+.-"
+def url_only(target: str | None) -> str | None:
+    """For options that name a served log: a path ends the command with one line that says so."""
+    if target is not None and not is_url(target):
+        raise typer.BadParameter(f"{target!r} is no URL of a log")
+    return target
+
+
+TLS_HELP = {
+    "ca": ("FILE", "PEM file of the authorities to trust, for wals:// and tls://; also WALSVC_CA."),
+    "cert": ("FILE", "PEM file of this client's certificate; also WALSVC_CERT."),
+    "key": ("FILE", "PEM file of its key, unless it is in the same file; also WALSVC_KEY."),
+    "server_name": ("NAME", "The name in the server's certificate, if it is not the URL's; also WALSVC_SERVER_NAME."),
+}
+Verb = Callable[..., None]
+
+
+def reaching(target: str) -> Callable[[Verb], Verb]:
+    """Give a verb --ca, --cert, --key and --server-name, for the URL that its argument `target` holds.
+
+    They become options of that URL, so whoever takes the URL takes them, and refuses them where there is no TLS. An option
+    of the verb that has the name already stays as it is.
+    """
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        added = {name: told for name, told in TLS_HELP.items() if name not in signature.parameters}
+
+        @functools.wraps(verb)
+        def reached(*arguments: Any, **given: Any) -> None:
+            tls = {name: value for name in added if (value := given.pop(name)) is not None}
+            if tls:
+                given[target] = with_options(given[target], tls)
+            verb(*arguments, **given)
+
+        new = [tls_option(name, *told) for name, told in added.items()]
+        reached.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *new])  # type: ignore[attr-defined]
+        return reached
+
+    return decorate
+
+
+def tls_option(name: str, metavar: str, told: str) -> inspect.Parameter:
+    """The parameter of a verb."""
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=told, show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def with_options(url: str | None, given: dict[str, str]) -> str:
+    """`url` with more options in its query."""
+    from walsvc.targets import option_text
+
+    if url is None or not is_url(url):
+        raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} goes with a URL")
+    return url + ("&" if "?" in url else "?") + "&".join(f"{name}={option_text(text)}" for name, text in given.items())
+
+
 LogPath = Annotated[
     str,
     typer.Argument(metavar="PATH", help="The log's directory.", show_default=False, callback=directory_only),
@@ -73,7 +140,7 @@ LogTarget = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
-        help="The log's directory, or where it is served: unix:///path, wal://host:port, wals://host:port.",
+        help="The log's directory, or a URL: unix:///path, wal://host:port, wals://host:port, nats://host/stream, tls://host/stream.",
         show_default=False,
     ),
 ]

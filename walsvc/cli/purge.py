@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from walsvc.format.purge import Label
 
 
+@options.reaching("path")
 def purge(
     path: options.LogTarget,
     *,

@@ -9,11 +9,14 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 
+@options.reaching("src")
 def restore(
     src: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="A backup, any log, or a replica: nats://host,host,host/stream.", show_default=False
+            metavar="SRC",
+            help="A backup, any log, or a replica: nats://host,host,host/stream, or tls://.",
+            show_default=False,
         ),
     ],
     path: options.NewDirectory,
@@ -25,7 +28,9 @@ def restore(
     PATH must not exist, or be an empty directory. A replica is not changed, and gives all that it has.
     """
 
-    replica = src.startswith("nats://")
+    from walsvc.targets import STREAMS, scheme_of
+
+    replica = options.is_url(src) and scheme_of(src) in STREAMS
     if not replica:
         options.directory_only(src)
 

@@ -10,6 +10,7 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 
+@options.reaching("replicate")
 def serve(
     *,
     data: Annotated[str | None, typer.Option(metavar="PATH", help="The log's directory.")] = None,

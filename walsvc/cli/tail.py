@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from walsvc.log.readonly import ReadOnlyLog
 
 
+@options.reaching("path")
 def tail(
     path: options.LogTarget,
     count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many records from the end.")] = 10,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from walsvc.cli import exits, options, output, runner
 
 
+@options.reaching("path")
 def topics(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the topics with their counts and ranges.
 

@@ -9,6 +9,7 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 
+@options.reaching("path")
 def truncate(
     path: options.LogTarget,
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from contextlib import suppress
 from typing import Any
 
-from walsvc.errors import BadOption, NoSpace, PathError, WalError
+from walsvc.errors import NoSpace, PathError, WalError
+from walsvc.targets import directory_of
 
 _HINTS = {
     errno.ENOENT: "check the path; a log opened with read_only=True is not created",
@@ -25,37 +25,10 @@ _HINTS = {
     errno.EOPNOTSUPP: "the file system has no flock: use a local one",
 }
 
-URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
-_TAKERS = {
-    "nats": "walsvc.open takes it, and so does replicate (walsvc serve --replicate), beside a directory",
-    **dict.fromkeys(
-        ("unix", "wal", "wals"), "walsvc.open takes it; what serves the log, or copies it, needs its directory"
-    ),
-    **dict.fromkeys(("s3", "gs", "az", "file"), "walsvc archive takes it (walsvc serve --archive), beside a directory"),
-}
-
-
-def refuse_url(target: str | os.PathLike[str]) -> None:
-    """BadOption for a URL, which as a path would be a directory that nobody means. It may hold a secret."""
-    if (scheme := URL.match(os.fspath(target))) is not None:
-        hint = _TAKERS.get(scheme[1], "give the path of a directory")
-        raise BadOption(f"a directory is needed here, not a URL ({scheme[0]}...)", hint=hint)
-
 
 def checked_path(path: str | bytes | os.PathLike[Any], namespace: str | None = None) -> str:
-    """The path of a log, which may be a namespace in a directory, as text; PathError for one that no file system can have,
-    BadOption for a URL."""
-    try:
-        text = os.fsdecode(path)
-    except TypeError:
-        raise BadOption(f"{path!r} is not a path", hint="give text, bytes or an os.PathLike") from None
-    refuse_url(text)
-    if not text:
-        raise PathError("the path is empty", errno=errno.ENOENT, hint="give the directory of the log")
-    if "\0" in text:
-        raise PathError(
-            f"the path {text!r} contains a NUL character", errno=errno.EINVAL, hint="check how the path was built"
-        )
+    """The path of a log, which may be a namespace in a directory, as text. Raises what `directory_of` raises."""
+    text = directory_of(path)
     return text if namespace is None else os.path.join(text, namespace)
 
 

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from walsvc.engines.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import BadOption, Corruption, PathError
+from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ENTRIES_AT_ONCE = 16
 PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
+EXAMPLE = "for example s3://bucket/prefix or file:///directory"
 
 
 class Objects:
@@ -42,13 +44,13 @@ class Objects:
         self._whole = False  # known is the whole manifest, and sound
 
     @classmethod
-    def at(cls, url: str, *, log_id: str | None = None, **options: Any) -> Self:
+    def at(cls, url: str | bytes | os.PathLike[Any], *, log_id: str | None = None, **options: Any) -> Self:
         """The archive at `url`.
 
         Args:
-            url: "s3://bucket/prefix", "gs://...", "az://...", "file:///directory" or a directory's path with a slash in it.
-                Credentials and endpoint come from the environment, as the store's own tools take them (AWS_ACCESS_KEY_ID,
-                AWS_ENDPOINT_URL, ...).
+            url: "s3://bucket/prefix", "gs://...", "az://...", "file:///directory" or a directory's path. Credentials, endpoint
+                and authorities to trust come from the environment, as the store's own tools take them (AWS_ACCESS_KEY_ID,
+                AWS_ENDPOINT_URL, SSL_CERT_FILE, ...).
             log_id: which log, where the archive holds several.
             **options: passed to obstore.store.from_url.
 
@@ -60,21 +62,17 @@ class Objects:
             from obstore.store import from_url
         except ImportError:
             raise BadOption("archives need obstore", hint="pip install 'walsvc[archive]'") from None
-        check_endpoint(url)
-        if "://" not in url and os.sep in url:
-            url = Path(os.path.abspath(url)).as_uri()
+        place = place_of(url)
+        check_endpoint(place)
+        if place.startswith("file:"):
+            directory = unquote(place.removeprefix("file://"))
+            if os.path.exists(directory) and not os.path.isdir(directory):
+                raise PathError("the archive is no directory", path=directory, hint="choose another one")
+            options = {"automatic_cleanup": False, "mkdir": True, **options}
         try:
-            if url.startswith("file:"):
-                directory = unquote(url.removeprefix("file:").removeprefix("//"))
-                if os.path.exists(directory) and not os.path.isdir(directory):
-                    raise PathError("the archive is no directory", path=directory, hint="choose another one")
-                options = {"automatic_cleanup": False, "mkdir": True, **options}
-            return cls(from_url(url, **options), url, log_id)
+            return cls(from_url(place, **options), place, log_id)
         except (BaseError, ValueError, TypeError) as error:
-            raise BadOption(
-                f"{url!r} is no archive: {first_line(error)}",
-                hint="for example s3://bucket/prefix or file:///directory",
-            ) from None
+            raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=EXAMPLE) from None
 
     async def logs(self) -> list[str]:
         """Ids of the logs in the archive."""
@@ -205,12 +203,35 @@ def check_endpoint(url: str) -> None:
     for name in ENDPOINTS:
         endpoint = os.environ.get(name, "")
         try:
-            parts = urlsplit(endpoint)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
+            parts = parse_url(endpoint, EXAMPLE)
+            good = parts.scheme in ("http", "https") and host_and_port(parts.place, 80)[1] != 0
+        except BadOption:
             good = False
         if endpoint and not good:
             raise BadOption(f"{name} is {endpoint!r}, no URL", hint="for example http://localhost:9000")
+
+
+def place_of(target: str | bytes | os.PathLike[Any]) -> str:
+    """The URL of an archive, which may be given as a directory's path. Raises BadOption, PathError."""
+    if scheme_of(target) is None:
+        return Path(os.path.abspath(text_of(target))).as_uri()
+    url = text_of(target)
+    parts = parse_url(url, EXAMPLE)
+    if parts.login or parts.options:
+        raise BadOption(
+            "the URL of an archive holds neither a login nor options",
+            path=shown(url),
+            hint="give them in the environment, as to the store's own tools (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)",
+        )
+    if parts.scheme == "file":
+        if parts.place not in ("", "localhost") or not parts.path or "\0" in unquote(parts.path):
+            raise BadOption(
+                f"{shown(url)!r} names no directory of this machine", hint="file:///directory, with an absolute path"
+            )
+        return f"file://{parts.path}"
+    if not parts.place and parts.scheme != "memory":
+        raise BadOption(f"{shown(url)!r} names no bucket", hint=EXAMPLE)
+    return f"{parts.scheme}://{parts.place}{parts.path}"
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import aiofiles
 
-from walsvc.disk.paths import refuse_url
+from walsvc.disk.paths import checked_path
 from walsvc.engines.archive import Archive, OnProgress
 from walsvc.engines.manifest import Entry, Manifest, Piece, damaged, history, last_run
 from walsvc.errors import BadOption, Corruption
@@ -69,8 +69,7 @@ async def restore(
             PathError: `target` is taken, or the store cannot be reached.
     """
     moment = Moment(EVERYTHING if lsn is None else lsn, EVERYTHING if until is None else nanoseconds(until))
-    refuse_url(target)
-    target = await asyncio.to_thread(os.path.abspath, target)
+    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
     await asyncio.to_thread(refuse_taken, target)
     manifest = await archive.manifest()
     if not manifest.entries and not manifest.wrong:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 from typing import Any
 
 from walsvc.engines.jetstream_connect import Refused, close_client, connect
-from walsvc.engines.jetstream_options import MONITOR_PORT, SCHEME, Address, JetStreamOptions
+from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
 from walsvc.engines.jetstream_stream import ApiError, Stream
 from walsvc.errors import PathError
 
@@ -148,7 +150,7 @@ async def without_majority(stream: Stream, error: PathError) -> PathError:
     """`error`, or, where some of the address's servers take no connection, which they are."""
 
     async def silent(server: str) -> bool:
-        host, _, port = server.removeprefix(f"{SCHEME}://").rpartition(":")
+        host, _, port = server.partition("://")[2].rpartition(":")
         try:
             async with asyncio.timeout(MONITOR_SECONDS):
                 _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -186,7 +188,10 @@ async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, 
     urls = options.monitors
     if urls is None:
         urls = [f"http://{host}:{MONITOR_PORT}" for host in address.hosts]
-    answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url) for url in urls))
+    from walsvc.engines.jetstream_tls import encryption_of
+
+    context = (await asyncio.to_thread(encryption_of, address, options)).context
+    answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url, context) for url in urls))
     return dict(filter(None, map(sync_of, answers)))
 
 
@@ -216,13 +221,13 @@ async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, b
     return found
 
 
-def read_varz(url: str) -> dict[str, Any] | None:
-    """What a server's monitoring port says; None when it does not answer."""
+def read_varz(url: str, context: ssl.SSLContext | None = None) -> dict[str, Any] | None:
+    """What a server's monitoring port says; None when it does not answer. `context`: for https."""
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/varz", timeout=MONITOR_SECONDS) as reply:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/varz", timeout=MONITOR_SECONDS, context=context) as reply:
             answer: dict[str, Any] = json.load(reply)
             return answer
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return None
 
 

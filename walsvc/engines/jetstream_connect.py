@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,25 +38,28 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
     Raises PathError; Refused where every server refuses the login.
     """
     try:
-        from nats.aio.client import Client
         from nats.errors import Error
+
+        from walsvc.engines.jetstream_tls import client_for, encryption_of
     except ImportError as error:
         raise BadOption(
             "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
         ) from error
-    client, last = Client(), [Exception("no server answered")]
+    encryption = await asyncio.to_thread(encryption_of, address, options)
+    client, last = client_for(encryption), [Exception("no server answered")]
     refusals = 0  # while it connects
 
     async def note(error: Exception) -> None:
         nonlocal refusals
         last[0] = error
         logger.debug("%s: %s", address, error)
-        refusals += is_unauthorized(error)
+        refusals += is_refusal(error)
         if refusals == len(address.servers) and not client.is_closed:
             raise error  # ends `connect` below: no waiting makes the login right
 
     async def reconnected() -> None:
         limit_silence(client)
+        say_encrypted(client)
 
     try:
         async with asyncio.timeout(options.timeout):
@@ -70,7 +74,8 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
                 dont_randomize=in_order,
                 ping_interval=5,
                 pending_size=PENDING_BYTES,
-                tls=options.tls,
+                tls=encryption.context,
+                tls_hostname=encryption.server_name,
                 **login,
             )
     except BaseException as error:
@@ -84,18 +89,32 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
                 path=str(address),
                 hint="check user and password, token or credentials, of the log's account or the system's",
             ) from error
+        if is_refusal(error):
+            raise Refused(
+                f"the NATS servers are not to be trusted: {getattr(error, 'verify_message', None) or error}",
+                path=str(address),
+                hint="give ca=, the authority's certificate, and server_name= where theirs bears another name",
+            ) from error
         raise PathError(
             f"no NATS server could be reached: {reason or type(reason).__name__}",
             path=str(address),
             hint="check the addresses, the login, and that the servers run",
         ) from error
     limit_silence(client)
+    say_encrypted(client)
     return client
 
 
 def is_unauthorized(error: BaseException) -> bool:
     """Whether a server has refused the login."""
     return UNAUTHORIZED in str(error).lower()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether no waiting helps: a refused login, a certificate that is not to be trusted, a server without TLS."""
+    from walsvc.engines.jetstream_tls import Unencrypted
+
+    return is_unauthorized(error) or isinstance(error, (ssl.SSLCertVerificationError, Unencrypted))
 
 
 async def close_client(client: Client) -> None:
@@ -128,6 +147,15 @@ def limit_silence(client: Client) -> None:
     if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def say_encrypted(client: Client) -> None:
+    """Tell the client's stream that it is encrypted, as StreamWriter.start_tls does and nats-py does not: asyncio otherwise
+    complains of it on standard error when the connection ends."""
+    transport = transport_of(client)
+    if transport is not None and transport.get_extra_info("ssl_object") is not None:
+        with contextlib.suppress(AttributeError):
+            transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
 
 def transport_of(client: Client) -> asyncio.Transport | None:

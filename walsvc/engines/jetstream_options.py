@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from walsvc.config import MIB, WalConfig, between, one_of
 from walsvc.errors import BadOption
+from walsvc.options import file_of, options_of, unknown_option
+from walsvc.targets import STREAMS as SCHEMES
+from walsvc.targets import host_and_port
+from walsvc.targets import parse_url as parse_url_of
+from walsvc.tls import Tls
 
-SCHEME = "nats"
+SHAPE = "nats://host:4222,host:4222,host:4222/stream"
 CLIENT_PORT = 4222
 MONITOR_PORT = 8222
 REQUEST_SECONDS = 2.0  # of one attempt; a leader that does not answer by then is probably gone
@@ -27,7 +33,7 @@ class Address:
     """What a URL says.
 
     Attributes:
-        servers: "nats://host:port" of each server.
+        servers: "nats://host:port" of each server, or "tls://host:port".
         stream: name of the stream.
         user, password: None where the URL has none.
     """
@@ -40,36 +46,54 @@ class Address:
     @property
     def hosts(self) -> tuple[str, ...]:
         """Host names or addresses, IPv6 in brackets."""
-        return tuple(each.removeprefix(f"{SCHEME}://").rpartition(":")[0] for each in self.servers)
+        return tuple(each.partition("://")[2].rpartition(":")[0] for each in self.servers)
+
+    @property
+    def scheme(self) -> str:
+        """ "nats", or "tls": only over TLS."""
+        return self.servers[0].partition("://")[0]
 
     def __str__(self) -> str:
         """The URL without the password, for messages."""
-        return f"{SCHEME}://{','.join(each.removeprefix(f'{SCHEME}://') for each in self.servers)}/{self.stream}"
+        return f"{self.scheme}://{','.join(each.partition('://')[2] for each in self.servers)}/{self.stream}"
 
 
 def parse_url(url: str) -> Address:
-    """The address in `nats://[user:password@]host[:port][,host[:port]...]/stream`. Raises BadOption."""
-    shape = "nats://host:4222,host:4222,host:4222/stream"
-    scheme, found, rest = url.partition("://")
-    place, slash, stream = rest.partition("/")
-    login, hosts = login_in(place)
-    if scheme != SCHEME or not found or not slash:
-        raise BadOption("the address of a log in JetStream has a scheme, servers and a stream", hint=shape)
+    """The address in `nats://[user:password@]host[:port][,host[:port]...]/stream`; tls:// alike. Raises BadOption."""
+    return parse_target(url)[0]
+
+
+def parse_target(url: str) -> tuple[Address, dict[str, Any]]:
+    """The address and the options in `nats://[user:password@]host[:port],.../stream[?name=value&...]`; tls:// alike.
+
+    Options are those of JetStreamOptions but `tls`; `monitor` is a list of URLs with commas between them. Raises BadOption.
+    """
+    if not isinstance(url, str):
+        raise BadOption(f"the address of a log in JetStream is text, not {type(url).__name__}", hint=SHAPE)
+    parts = parse_url_of(url, SHAPE)
+    stream = parts.path.removeprefix("/")
+    login, hosts = login_in(f"{parts.login}@{parts.place}" if parts.login else parts.place)
+    if parts.scheme not in SCHEMES or not parts.path:
+        raise BadOption("the address of a log in JetStream has a scheme, servers and a stream", hint=SHAPE)
     if not STREAM_NAME.fullmatch(stream):
         raise BadOption(f"{stream!r} is no name for a stream", hint='1 to 200 letters, digits, "_" and "-"')
-    user, _, password = login.partition(":")
     servers = []
     for each in hosts.split(","):
         try:
-            parts = urlsplit(f"//{each}")
-            port = parts.port or CLIENT_PORT
-        except ValueError as error:
-            raise BadOption(f"{each!r} is no server: {error}", hint=shape) from None
-        if not parts.hostname or parts.path or parts.username is not None:
-            raise BadOption(f"{each!r} is no server", hint=shape)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        servers.append(f"{SCHEME}://{host}:{port}")
-    return Address(tuple(servers), stream, unquote(user) or None, unquote(password) or None)
+            host, port = host_and_port(each, CLIENT_PORT)
+        except BadOption:
+            raise BadOption(f"{each!r} is no server", hint=SHAPE) from None
+        if port == 0:
+            raise BadOption(f"{each!r} is no server: its port is 0", hint=SHAPE)
+        host = f"[{host}]" if ":" in host else host.lower()
+        servers.append(f"{parts.scheme}://{host}:{port}")
+    user, _, password = login.partition(":")
+    try:
+        user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
+    except UnicodeDecodeError:
+        raise BadOption("the login in the address is not UTF-8", hint=SHAPE) from None
+    address = Address(tuple(servers), stream, user or None, password or None)
+    return address, options_of(parts.options, IN_ADDRESS, "the address")
 
 
 def login_in(place: str) -> tuple[str, str]:
@@ -81,39 +105,6 @@ def login_in(place: str) -> tuple[str, str]:
     if "," in login.partition("@")[2]:
         raise BadOption("the servers of an address have one login", hint="user:password@h1,h2; write @ in it as %40")
     return login, rest
-
-
-TEXTS = ("credentials", "token", "system_user", "system_password", "system_credentials")
-
-
-def parse_target(url: str) -> tuple[Address, dict[str, Any]]:
-    """The address and the options in `nats://[user:password@]host[:port],.../stream[?name=value&...]`.
-
-    Options are those of JetStreamOptions but `tls`; `monitor` is a list of URLs with commas between them. Raises BadOption.
-    """
-    place, _, query = url.partition("?")
-    address = parse_url(place)
-    options: dict[str, Any] = {}
-    try:
-        for name, value in parse_qsl(query, strict_parsing=bool(query)):
-            if name == "allow_unsynced":
-                options[name] = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-            elif name in ("replicas", "timeout"):
-                options[name] = int(value) if name == "replicas" else float(value)
-            elif name == "monitor":
-                options[name] = value.split(",")
-            elif name in TEXTS:
-                options[name] = value
-            else:
-                known = ", ".join(("monitor", "allow_unsynced", "replicas", "timeout", *TEXTS))
-                raise BadOption(f"{name!r} is no option of an address", hint=f"known: {known}")
-    except (ValueError, KeyError) as error:
-        if isinstance(error, BadOption):
-            raise
-        raise BadOption(
-            f"the options of the address are not understood: {error}", hint="nats://host,host/stream?timeout=30"
-        ) from None
-    return address, options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +121,8 @@ class JetStreamOptions:
             of a credentials file), which is asked instead of the monitoring ports.
         credentials: path of a NATS credentials file.
         token: instead of a user and a password in the address.
-        tls: for TLS connections.
+        ca, cert, key, server_name: see walsvc.tls. With one of them, as with tls://, nothing is said to a server without TLS.
+        tls: in their place, a context of the caller's.
         timeout: seconds, 1 to 3600, that opening, or one commit, may take altogether while servers fail and come back;
             after that the log has lost its durability, or cannot be opened.
     """
@@ -143,6 +135,10 @@ class JetStreamOptions:
     system_credentials: str | None = None
     credentials: str | None = None
     token: str | None = None
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+    server_name: str | None = None
     tls: ssl.SSLContext | None = None
     timeout: float = 30.0
 
@@ -150,14 +146,37 @@ class JetStreamOptions:
         one_of("allow_unsynced", self.allow_unsynced, (True, False))
         between("replicas", self.replicas, 1 if self.allow_unsynced else 3, 5)
         between("timeout", self.timeout, 1.0, 3600.0)
+        given = Tls.of(self)
+        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+            raise BadOption(f"tls must be an ssl.SSLContext, not {type(self.tls).__name__}", hint='ca="ca.pem"')
+        if self.tls is not None and given != Tls(server_name=given.server_name):
+            raise BadOption("tls is given beside ca or cert", hint="give one of them: a context has its own")
+        for name in ("credentials", "system_credentials"):
+            if (path := getattr(self, name)) is not None:
+                file_of(name, path)
+        for name in ("token", "system_user", "system_password"):
+            if (text := getattr(self, name)) is not None and not isinstance(text, str):
+                raise BadOption(f"{name} must be text, not {type(text).__name__}")
+        if not isinstance(self.monitor, (str, Sequence, type(None))):
+            raise BadOption(f"monitor must be a list of URLs, not {type(self.monitor).__name__}")
         for url in self.monitors or ():
-            if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            if not isinstance(url, str) or not is_monitor(url):
                 raise BadOption(f"monitor={url!r} is no URL", hint=f"http://host:{MONITOR_PORT}")
 
     @property
     def monitors(self) -> Sequence[str] | None:
         """`monitor` as a list."""
         return self.monitor.split(",") if isinstance(self.monitor, str) else self.monitor
+
+
+def is_monitor(url: str) -> bool:
+    """Whether `url` is one of a monitoring port."""
+    try:
+        parts = parse_url_of(url, "")
+        host_and_port(parts.place, MONITOR_PORT)
+    except BadOption:
+        return False
+    return parts.scheme in ("http", "https") and not parts.login
 
 
 def login_of(address: Address, options: JetStreamOptions) -> dict[str, Any]:
@@ -179,6 +198,7 @@ DIRECTORY_OPTIONS: dict[str, tuple[object, str]] = {
 }
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(JetStreamOptions))
 LOG_OPTIONS = frozenset(field.name for field in dataclasses.fields(WalConfig))
+IN_ADDRESS = {field.name: field for field in dataclasses.fields(JetStreamOptions) if field.name != "tls"}
 
 
 def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[WalConfig, JetStreamOptions]:
@@ -186,8 +206,7 @@ def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[
     options = JetStreamOptions(**{name: value for name, value in overrides.items() if name in OPTION_NAMES})
     others = {name: value for name, value in overrides.items() if name not in OPTION_NAMES}
     if unknown := others.keys() - LOG_OPTIONS:
-        known = sorted(OPTION_NAMES | LOG_OPTIONS - DIRECTORY_OPTIONS.keys() - {"namespace"})
-        raise BadOption(f"unknown option {min(unknown)!r}", hint="known: " + ", ".join(known))
+        raise unknown_option(min(unknown), OPTION_NAMES | LOG_OPTIONS - DIRECTORY_OPTIONS.keys() - {"namespace"})
     if config is None:
         others.setdefault("segment_bytes", SEGMENT_BYTES)
     for name, (value, reason) in DIRECTORY_OPTIONS.items():  # as they were given: WALSVC_DISK is for all logs

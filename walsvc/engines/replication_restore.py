@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import aiofiles
 
-from walsvc.disk.paths import refuse_url
+from walsvc.disk.paths import checked_path
 from walsvc.engines.jetstream_connect import connect
 from walsvc.engines.jetstream_disk import JetStreamDisk
 from walsvc.engines.jetstream_files import Files
@@ -53,8 +53,7 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
         Corruption: a message is damaged or missing; nothing is left of the copy.
     """
     address, options = parse_replica(url)
-    refuse_url(target)
-    target = await asyncio.to_thread(os.path.abspath, target)
+    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
     await asyncio.to_thread(refuse_taken, target)
     partial_path = f"{target}.partial-{secrets.token_hex(4)}"
     stream = await reach(address, options)

@@ -21,7 +21,7 @@ import aiofiles
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.disk.paths import refuse_url, sync_directory
+from walsvc.disk.paths import checked_path, sync_directory
 from walsvc.errors import Corruption, PathError, WalTimeout
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
@@ -74,9 +74,9 @@ async def copy_log(
         MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or `target` is taken. Corruption, UnsupportedFormat: nothing is left of the copy.
     """
-    refuse_url(target)
-    target = await asyncio.to_thread(os.path.abspath, target)
-    await asyncio.to_thread(refuse_taken, target, os.fspath(source))
+    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
+    source = checked_path(source)
+    await asyncio.to_thread(refuse_taken, target, source)
     partial_path = f"{target}.partial-{secrets.token_hex(4)}"
     async with reading(source) as disk:
         try:

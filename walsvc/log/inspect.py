@@ -109,7 +109,7 @@ class Survey(NamedTuple):
 async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
     """The disk of directory `path`, without the lock; operating system errors inside become PathError."""
     config = WalConfig.of(None, {"read_only": True})
-    disk = await open_disk(os.fspath(path), config=config, loop=asyncio.get_running_loop(), exclusive=False)
+    disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=False)
     try:
         yield disk
     except OSError as error:

@@ -16,6 +16,7 @@ from functools import partial
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
+from walsvc.disk.paths import checked_path
 from walsvc.errors import Corruption, PathError, UnsupportedFormat
 from walsvc.format.cipher import cipher_of
 from walsvc.format.content import Content
@@ -89,6 +90,7 @@ async def migrate(
         in order by its own version. Corruption: a segment is damaged; it and the later ones stay as they are. NoSpace.
         Whatever is raised, or if it is killed: call it again.
     """
+    path = checked_path(path)
     if not os.path.isdir(path):  # noqa: ASYNC240
         raise PathError("there is no log here", path=path, hint="check the path")
     if dry_run:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
+from walsvc import tls
 from walsvc.config import GIB, KIB, MIB, between, check_namespace, one_of
 from walsvc.errors import BadOption, PathError
-from walsvc.service.wire.addresses import is_loopback
+from walsvc.options import file_of, is_utf8, options_of, unknown_option
+from walsvc.targets import Url, host_and_port, is_loopback, parse_url, shown
+from walsvc.tls import Tls
 
 PORT = 7420
 TOKEN_ENVIRONMENT = "WALSVC_TOKEN"
-TLS_OPTIONS = ("ca", "cert", "key", "server_name")
+SECRETS = ("token", "password")
 NUMBERS = {
     "timeout": (0.001, 1e6),
     "connect_seconds": (0.001, 3600.0),
@@ -35,9 +39,7 @@ class ClientConfig:
         namespace: which of the server's logs; None: its main one. Also the path of wal:// and wals://.
         token_file: file whose first line is the token, read for each connection. None: the environment variable
             WALSVC_TOKEN, if it is set. A token itself is never an option, so that it is in no URL, log or process list.
-        ca: for wals://, PEM file of the authorities to trust; None: those of the system. Certificates are always verified.
-        cert, key: for wals://, PEM files of the client's own certificate and key, where the server asks for one.
-        server_name: for wals://, the name that the server's certificate must have; None: the URL's host.
+        ca, cert, key, server_name: for wals://, see walsvc.tls. Certificates are always verified.
         timeout: seconds that one call may take, reconnecting included, 0.001 to 1e6; over it WalTimeout, and OutcomeUnknown
             for an append that was sent. Waiting for new records is no call. None: as long as reconnect_seconds allow.
         connect_seconds: seconds for one attempt to connect and be welcomed.
@@ -81,12 +83,11 @@ class ClientConfig:
         between("read_ahead_bytes", self.read_ahead_bytes, 4 * KIB, GIB)
         one_of("read_only", self.read_only, (True, False))
         one_of("insecure", self.insecure, (True, False))
-        if self.key is not None and self.cert is None:
-            raise BadOption("key is given without cert", hint="give the client's certificate, too")
-        for name in ("token_file", "ca", "cert", "key"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, (str, os.PathLike)):
-                raise BadOption(f"{name} must be a path, not {type(value).__name__}")
+        Tls.of(self)
+        if self.token_file is not None:
+            file_of("token_file", self.token_file)
+        if self.name is not None and not isinstance(self.name, str):
+            raise BadOption(f"name must be text, not {type(self.name).__name__}")
 
     def token(self, address: Address) -> str | None:
         """The token for a new connection to `address`.
@@ -105,7 +106,10 @@ class ClientConfig:
 
     def _token(self) -> str | None:
         if self.token_file is None:
-            return os.environ.get(TOKEN_ENVIRONMENT) or None
+            token = os.environ.get(TOKEN_ENVIRONMENT) or None
+            if token is not None and not is_utf8(token):
+                raise BadOption(f"the token in {TOKEN_ENVIRONMENT} is not UTF-8")
+            return token
         try:
             with open(self.token_file, encoding="utf-8") as file:
                 return file.readline().strip()
@@ -139,100 +143,77 @@ class Address:
         """What verifies the server, and shows the client's certificate; None without TLS. Reads files."""
         if not self.tls:
             return None
-        try:
-            context = ssl.create_default_context(cafile=config.ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if config.cert is not None:
-                context.load_cert_chain(config.cert, config.key)
-        except OSError as error:  # ssl.SSLError is one
-            raise PathError(
-                f"the certificates cannot be loaded: {error.strerror or error}",
-                errno=error.errno,
-                path=config.cert or config.ca,
-                hint="ca, cert and key are PEM files",
-            ) from None
-        return context
+        return Tls.of(config).or_environment().context()
+
+    def server_name(self, config: ClientConfig) -> str | None:
+        """The name that the server's certificate must have; None without TLS."""
+        return Tls.of(config).or_environment().server_name or self.host if self.tls else None
 
 
 def parse(url: str, options: dict[str, Any]) -> tuple[Address, ClientConfig]:
     """The address and the options in `url` and `options`, of which the latter win. BadOption for what is not understood."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    parts = parse_url(url, "wal://host:port/namespace, or unix:///run/walsvc.sock")
+    if parts.login:
         raise BadOption(
             "a URL must not hold a user or a secret", hint=f"use token_file, or the variable {TOKEN_ENVIRONMENT}"
         )
-    if parts.fragment:
-        raise BadOption(f"a URL of a log has no part behind {'#'!r}")
     namespace = None
     if parts.scheme == "unix":
-        address = unix_address(parts)
+        address = unix_address(url, parts)
     else:
-        address, namespace = inet_address(parts)
-    given = query_options(parts.query)
+        address, namespace = inet_address(url, parts)
+    refuse_others(name for name, _ in parts.options)
+    given = options_of(parts.options, FIELDS, "the URL")
     if namespace is not None:
         given.setdefault("namespace", namespace)
-    config = config_of({**given, **options})
-    if not address.tls and (used := [name for name in TLS_OPTIONS if getattr(config, name) is not None]):
+    refuse_others(options)
+    config = replace(ClientConfig(), **{**given, **options})
+    if not address.tls and (used := [name for name in tls.NAMES if getattr(config, name) is not None]):
         raise BadOption(f"{used[0]} is for TLS only", hint="use wals://")
     return address, config
 
 
-def unix_address(parts: SplitResult) -> Address:
+def unix_address(url: str, parts: Url) -> Address:
     """unix:///run/walsvc.sock"""
-    path = unquote(parts.path)
-    if parts.netloc or not path.startswith("/") or "\0" in path:
-        raise BadOption(f"{parts.geturl()!r} names no socket", hint="unix:///run/walsvc.sock, with an absolute path")
+    path = os.fsdecode(unquote_to_bytes(parts.path))
+    if parts.place or not path.startswith("/") or "\0" in path:
+        raise BadOption(f"{shown(url)!r} names no socket", hint="unix:///run/walsvc.sock, with an absolute path")
     return Address(f"unix://{parts.path}", path, "", 0, tls=False)
 
 
-def inet_address(parts: SplitResult) -> tuple[Address, str | None]:
+def inet_address(url: str, parts: Url) -> tuple[Address, str | None]:
     """wal://host:port/namespace"""
     try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or port == 0:
+        host, port = host_and_port(parts.place, PORT)
+    except BadOption:
+        host, port = "", 0
+    if port == 0:
         raise BadOption(
-            f"{parts.geturl()!r} names no server", hint=f"{parts.scheme}://host:port; port {PORT} if none is given"
+            f"{shown(url)!r} names no server", hint=f"{parts.scheme}://host:port; port {PORT} if none is given"
         )
+    host = host.lower()
     namespace = unquote(parts.path.removeprefix("/")) or None
     bracketed = f"[{host}]" if ":" in host else host
-    url = f"{parts.scheme}://{bracketed}:{port or PORT}{parts.path.rstrip('/')}"
-    return Address(url, None, host, port or PORT, tls=parts.scheme == "wals"), namespace
+    name = f"{parts.scheme}://{bracketed}:{port}{parts.path.rstrip('/')}"
+    return Address(name, None, host, port, tls=parts.scheme == "wals"), namespace
 
 
-def query_options(query: str) -> dict[str, Any]:
-    """Options in a URL's query, each as the kind of value that it needs."""
-    kinds = {field.name: str(field.type) for field in fields(ClientConfig)}
-    found: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        kind = kinds.get(name, "str")
-        try:
-            if "bool" in kind:
-                found[name] = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            else:
-                found[name] = int(text) if kind == "int" else float(text) if "float" in kind else text
-        except (ValueError, KeyError):
-            raise BadOption(f"{name}={text!r} in the URL is not of the right kind", hint=f"needed: {kind}") from None
-    return found
+FIELDS = {field.name: field for field in fields(ClientConfig)}
 
 
-def config_of(options: dict[str, Any]) -> ClientConfig:
-    """ClientConfig with `options`; BadOption for names that a client does not have, with the reason."""
+def refuse_others(names: Iterable[str]) -> None:
+    """BadOption for names that a client does not have, with the reason."""
     from walsvc.config import WalConfig
 
-    known = {field.name for field in fields(ClientConfig)}
-    of_the_log = {field.name for field in fields(WalConfig)}
-    for name in options:
-        if name in known:
+    for name in names:
+        if name in FIELDS:
             continue
-        if name in ("token", "password"):
+        if name in SECRETS:
             hint = f"put it into a file and give token_file, or into the variable {TOKEN_ENVIRONMENT}"
             raise BadOption("a token is no option, so that it shows nowhere", hint=hint)
-        if name in of_the_log:
+        if name in {field.name for field in fields(WalConfig)}:
             raise BadOption(
                 f"{name!r} is an option of the server's log",
-                hint="set it where `walsvc serve` runs; known here: " + ", ".join(sorted(known)),
+                hint="set it where `walsvc serve` runs; known here: " + ", ".join(sorted(FIELDS)),
             )
-        raise BadOption(f"unknown option {name!r}", hint="known: " + ", ".join(sorted(known)))
-    return replace(ClientConfig(), **options)
+        raise unknown_option(name, FIELDS)

@@ -177,8 +177,9 @@ async def connect(
         if address.path is not None:
             await loop.create_unix_connection(lambda: made, address.path)
         else:
-            name = server_name or address.host if context is not None else None
-            await loop.create_connection(lambda: made, address.host, address.port, ssl=context, server_hostname=name)
+            await loop.create_connection(
+                lambda: made, address.host, address.port, ssl=context, server_hostname=server_name
+            )
         await made.welcome
     except ssl.SSLCertVerificationError as error:
         made.close()

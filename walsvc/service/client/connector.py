@@ -60,7 +60,7 @@ class Connector(ABC):
         self.connections = 0
         self.producer = secrets.randbits(63) + 1
         self.requests: dict[int, Request] = {}
-        self._context = address.context(config)
+        self._context, self._server_name = address.context(config), address.server_name(config)
         self._connection: Connection | None = None
         self._process = os.getpid()
         self._runner: asyncio.Task[None] | None = None
@@ -135,7 +135,7 @@ class Connector(ABC):
         )
         try:
             async with asyncio.timeout(self.config.connect_seconds):
-                await connect(self, hello, self.address, self._context, self.config.server_name)
+                await connect(self, hello, self.address, self._context, self._server_name)
         except TimeoutError as error:
             if isinstance(error, WalError):
                 raise

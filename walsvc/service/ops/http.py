@@ -31,7 +31,7 @@ from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
 from walsvc.service.server.auth import ADMIN, READ, Tokens
 from walsvc.service.server.status import StatusSource, Trouble
-from walsvc.service.wire.addresses import is_loopback
+from walsvc.targets import is_loopback
 
 HTTP_PORT = 7421
 CONNECTIONS_MAX = 128  # a monitoring system, a few people; each costs a file descriptor that a client may need

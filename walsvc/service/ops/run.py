@@ -13,7 +13,7 @@ from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.settings import Settings
 from walsvc.service.server.listeners import tls_context
 from walsvc.service.server.server import Server
-from walsvc.service.wire.addresses import host_and_port, is_loopback
+from walsvc.targets import host_and_port, is_loopback
 
 logger = logging.getLogger("walsvc.service")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 from walsvc.config import WalConfig
 from walsvc.errors import BadOption, PathError
 from walsvc.keyring import KeyRing
+from walsvc.options import file_of, kinds_of, option_of, unknown_option
 from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import STOP_SECONDS, Server
-from walsvc.service.wire.addresses import host_and_port
+from walsvc.targets import directory_of, host_and_port
 
 PREFIX = "WALSVC_"
 NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
+FILES = ("data", "unix", "tls_cert", "tls_key", "tls_client_ca", "token_file", "key_file")
 NOT_SETTINGS = frozenset({"TOKEN", "CONFIG"})  # the secret, and where the file is
 
 
@@ -98,6 +100,12 @@ class Settings:
 
     def _check(self) -> None:
         main = self.main
+        for name in FILES:
+            if (path := getattr(main, name)) is not None:
+                file_of(name, path)
+        for name in ("data", "unix"):
+            if (path := getattr(main, name)) is not None:
+                directory_of(path)
         if main.data is None:
             raise BadOption(
                 "the directory of the log is not given", hint="--data PATH, WALSVC_DATA, or data in the file"
@@ -177,9 +185,11 @@ def load_keys(path: str | None) -> KeyRing | None:
 def check_replica(url: str) -> None:
     """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
     from walsvc.engines.replication import check_url
+    from walsvc.engines.replication_stream import parse_replica
 
     check_url(url)
-    if "@" in url.partition("://")[2].partition("/")[0] or "token=" in url or "password=" in url:
+    address, options = parse_replica(url)
+    if (address.user, options.token, options.system_password) != (None, None, None):
         raise BadOption(
             "the replica's address holds a secret", hint="credentials=PATH in its place, a NATS credentials file"
         )
@@ -240,16 +250,18 @@ def from_file(path: str) -> dict[str, Any]:
     for name, value in content.items():
         check_name(name, f"the file {path}")
         check_kind(name, value, "the config file")
-    return {name: None if value == "" and "None" in kinds_of(name) else value for name, value in content.items()}
+    return {
+        name: None if value == "" and "None" in kinds_of(FIELDS[name]) else value for name, value in content.items()
+    }
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings of WALSVC_*; an empty one counts as not there. Unknown names are other programs' matter."""
     found = {}
-    for name in FIELDS:
+    for name, field in FIELDS.items():
         text = environment.get(PREFIX + name.upper(), "")
         if text:
-            found[name] = parse(name, text, PREFIX + name.upper())
+            found[name] = option_of(field, text, PREFIX + name.upper())
     return found
 
 
@@ -261,46 +273,21 @@ def from_pairs(pairs: list[str]) -> dict[str, Any]:
         if not equals:
             raise BadOption(f"--set {pair!r} has no value", hint="--set NAME=VALUE")
         check_name(name, "--set")
-        found[name] = parse(name, text, "--set")
+        found[name] = option_of(FIELDS[name], text, "--set")
     return found
 
 
 def check_name(name: str, where: str) -> None:
     """BadOption for a setting that there is not."""
     if name not in FIELDS:
-        raise BadOption(f"unknown setting {name!r} in {where}", hint="known: " + ", ".join(sorted(FIELDS)))
-
-
-def kinds_of(name: str) -> list[str]:
-    """The types that a setting may have, as written in its class."""
-    return [each.strip() for each in str(FIELDS[name].type).split("|")]
+        raise unknown_option(name, FIELDS, f" in {where}", "setting")
 
 
 def check_kind(name: str, value: Any, where: str) -> None:
     """BadOption for a value of another type; bounds are checked by the classes."""
-    kinds = kinds_of(name)
+    kinds = kinds_of(FIELDS[name])
     good = (
         type(value).__name__ in kinds or (type(value) is int and "float" in kinds) or (value == "" and "None" in kinds)
     )
     if not good:
         raise BadOption(f"{name} in {where} is {type(value).__name__}", expected=" or ".join(kinds))
-
-
-def parse(name: str, text: str, where: str) -> Any:
-    """The value that a text means."""
-    kinds = kinds_of(name)
-    if text == "" and "None" in kinds:
-        return None
-    if "bool" in kinds:
-        if text.lower() in ("1", "true", "yes", "on"):
-            return True
-        if text.lower() in ("0", "false", "no", "off"):
-            return False
-        raise BadOption(f"{name} in {where} is {text!r}", expected="true or false")
-    for kind, make in (("int", int), ("float", float)):
-        if kind in kinds:
-            try:
-                return make(text)
-            except ValueError:
-                raise BadOption(f"{name} in {where} is {text!r}", expected=f"a number ({kind})") from None
-    return text

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from walsvc.config import check_namespace
 from walsvc.errors import BadOption, PathError
+from walsvc.options import is_utf8
 from walsvc.service.wire.frames import TOKEN_BYTES_MAX
 
 APPEND, READ, ADMIN = "append", "read", "admin"
@@ -49,9 +50,12 @@ class Tokens:
         self._grants: list[tuple[bytes, Grant]] = []
         names: set[str] = set()
         for token, grant in entries:
-            if not TOKEN_BYTES_MIN <= len(token.encode()) <= TOKEN_BYTES_MAX:
+            length = len(token.encode(errors="replace"))
+            if not is_utf8(token):
+                raise BadOption(f"the token of {grant.name!r} is not UTF-8", hint="make one by `openssl rand -hex 32`")
+            if not TOKEN_BYTES_MIN <= length <= TOKEN_BYTES_MAX:
                 raise BadOption(
-                    f"the token of {grant.name!r} has {len(token.encode())} bytes",
+                    f"the token of {grant.name!r} has {length} bytes",
                     expected=f"{TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX}",
                     hint="make one by `openssl rand -hex 32`",
                 )

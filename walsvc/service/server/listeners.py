@@ -12,7 +12,8 @@ import stat
 from collections.abc import Callable
 
 from walsvc.errors import BadOption, Locked, PathError
-from walsvc.service.wire.addresses import is_loopback
+from walsvc.targets import directory_of, is_loopback
+from walsvc.tls import load_identity, loading
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
 BACKLOG = 1024
@@ -66,7 +67,7 @@ async def listen_unix(path: str | os.PathLike[str], factory: Factory) -> Listene
         Locked: another server listens there. PathError: it cannot be made, or something else has that name. BadOption: the
         path is too long.
     """
-    name = os.path.abspath(os.fspath(path))  # noqa: ASYNC240  looks at the working directory only
+    name = os.path.abspath(directory_of(path))  # noqa: ASYNC240  looks at the working directory only
     if len(os.fsencode(name)) > UNIX_PATH_BYTES_MAX:
         raise BadOption(
             f"the path of the Unix socket has {len(os.fsencode(name))} bytes",
@@ -175,15 +176,9 @@ def tls_context(certificate: str, key: str | None = None, client_ca: str | None 
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key, password=lambda: "")  # without asking on a terminal
-        if client_ca is not None:
+    load_identity(context, certificate, key, BadOption)
+    if client_ca is not None:
+        with loading("client CA", client_ca, BadOption):
             context.load_verify_locations(client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except ssl.SSLError as error:
-        raise BadOption(f"certificate, key or CA is not good: {error.reason}", path=certificate) from None
-    except OSError as error:
-        raise PathError(
-            f"certificate, key or CA cannot be read: {error.strerror}", path=certificate, errno=error.errno
-        ) from None
+        context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import ssl
@@ -23,6 +24,7 @@ from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.paths import checked_path
 from walsvc.errors import BadOption, Closed, WalError
+from walsvc.options import unknown_option
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
@@ -338,6 +340,9 @@ async def serve(
     **options: object,
 ) -> AsyncIterator[Server]:
     """A running Server, stopped at the end within `stop_seconds`; the other arguments are Server's."""
+    known = {*inspect.signature(serve).parameters, *inspect.signature(Server).parameters} - {"source", "options"}
+    if unknown := options.keys() - known:
+        raise unknown_option(min(unknown), known)
     server = Server(source, unix=unix, host=host, port=port, **options)  # type: ignore[arg-type]
     await server.start()
     try:

@@ -1,0 +1,195 @@
+"""What a target names: a directory by its path, or something else by its URL. One reading for all verbs, options and calls.
+
+A target is a URL if and only if it is text that begins with a scheme and a colon (RFC 3986, 3.1; case does not matter). So a
+URL that is written wrongly is never the name of a directory. `./a:b` is a path, and so is every absolute one. A path object,
+or bytes, is a path.
+
+    scheme://[user:password@]host[:port][,host[:port]...][/path][?name=value[&name=value...]]
+    scheme:/path, the same as scheme:///path
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from walsvc.errors import BadOption, PathError
+from walsvc.options import encodable
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+SERVED = ("unix", "wal", "wals")
+STREAMS = ("nats", "tls")
+STORES = ("s3", "gs", "az", "file")
+_TAKERS = {
+    **dict.fromkeys(
+        STREAMS, "walsvc.open takes it, and so does replicate (walsvc serve --replicate), beside a directory"
+    ),
+    **dict.fromkeys(SERVED, "walsvc.open takes it; what serves the log, or copies it, needs its directory"),
+    **dict.fromkeys(STORES, "walsvc archive takes it (walsvc serve --archive), beside a directory"),
+}
+LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # RFC 1123, and "_", which container networks use
+HOST_BYTES_MAX = 253
+PORT_MAX = 0xFFFF
+
+
+def text_of(target: object) -> str:
+    """A path or URL as text. BadOption for another type; PathError for what no file system has."""
+    if not isinstance(target, (str, bytes, os.PathLike)):
+        raise BadOption(f"the log's path must be text, bytes or a path, not {type(target).__name__}")
+    text = os.fsdecode(target)
+    if not text:
+        raise PathError("the path is empty", errno=errno.ENOENT, hint="give the directory of the log")
+    if "\0" in text or not encodable(text):
+        wrong = "a NUL character" if "\0" in text else "half a character, a surrogate"
+        raise PathError(f"the path {text!r} contains {wrong}", errno=errno.EINVAL, hint="check how the path was built")
+    return text
+
+
+def scheme_of(target: object) -> str | None:
+    """The scheme of a target that is a URL, in lower case; None for a path.
+
+    Raises:
+        BadOption: it is neither: it begins with white space or with "~", or is a URL in bytes or a path object. PathError: no
+            file system has such a path.
+    """
+    text = text_of(target)
+    bare = text.lstrip()
+    while bare and not bare[0].isprintable() and not "\ud800" <= bare[0] <= "\udfff":  # a byte that is no UTF-8 is
+        bare = bare[1:].lstrip()
+    found = SCHEME.match(bare)
+    if text == "~" or text.startswith("~/"):
+        raise BadOption(
+            "a target that begins with ~ is not expanded", path=text, hint="os.path.expanduser; ./~ for that very name"
+        )
+    if isinstance(target, str):
+        if bare != text:
+            kind = "a URL" if found else "a path"
+            raise BadOption(
+                f"there is white space before {kind}: {shown(text)!r}", hint="leave it out, or put ./ in front"
+            )
+        return None if found is None else found[1].lower()
+    if found is not None and (found[1].lower() in _TAKERS or bare[found.end() :].startswith("/")):
+        kind = "bytes" if isinstance(target, bytes) else "a path object"
+        raise BadOption(
+            f"a URL must be text, not {kind}: {shown(bare)!r}", hint="for a directory give its absolute path"
+        )
+    return None
+
+
+def directory_of(target: object) -> str:
+    """The path of a directory, as text. BadOption for a URL, which may hold a secret; else as `scheme_of`."""
+    scheme = scheme_of(target)
+    if scheme is not None:
+        hint = _TAKERS.get(scheme, "give the path of a directory; ./ in front of one whose name has a colon")
+        raise BadOption(f"a directory is needed here, not a URL ({scheme}:...)", hint=hint)
+    text = text_of(target)
+    return f"./{text}" if SCHEME.match(text) else text  # a path object: as text it must stay a path
+
+
+def shown(url: str) -> str:
+    """A URL without its login, its options and its fragment, any of which may be a secret."""
+    place = re.split(r"[?#]", url, maxsplit=1)[0]
+    head, mark, rest = place.partition("//")
+    return f"{head}{mark}{rest.rpartition('@')[2]}"
+
+
+class Url(NamedTuple):
+    """A URL in its parts.
+
+    Attributes:
+        scheme: in lower case.
+        login: before the "@"; "" for none. Quoted as it was.
+        place: hosts and ports.
+        path: from its slash on; "" for none. Quoted as it was.
+        options: the query's names and values.
+    """
+
+    scheme: str
+    login: str
+    place: str
+    path: str
+    options: tuple[tuple[str, str], ...]
+
+
+def parse_url(text: str, example: str) -> Url:
+    """The parts of a URL. BadOption for what is none; its message shows neither login nor options."""
+    found = SCHEME.match(text)
+    if found is None:
+        raise BadOption(f"{shown(text)!r} is no URL", hint=example)
+    if any(each.isspace() or not (each.isprintable() or each >= "\ud800") for each in text):
+        raise BadOption(
+            "a URL holds no white space and no control characters", path=shown(text), hint="write a space as %20"
+        )
+    rest = text[found.end() :]
+    if "#" in rest:
+        raise BadOption(
+            f"a URL of a log has no part behind {'#'!r}", path=shown(text), hint="write that character as %23"
+        )
+    rest, _, query = rest.partition("?")
+    place, path = "", rest
+    if rest.startswith("//"):
+        place, slash, path = rest[2:].partition("/")
+        path = slash + path
+    elif not rest.startswith("/"):
+        raise BadOption(f"{shown(text)!r} is no URL of a log", hint=f"{example}; for a directory: ./{shown(text)}")
+    login, _, place = place.rpartition("@")
+    try:
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="surrogateescape")
+    except ValueError:
+        raise BadOption(
+            "the options of a URL are name=value, with & between them", path=shown(text), hint=example
+        ) from None
+    return Url(found[1].lower(), login, place, path, tuple(options))
+
+
+def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:7421", "localhost:0" or "[::1]:7421"; BadOption for anything else.
+
+    Port 0 stands for any that is free. `default`: the port where none is given. No name is looked up.
+    """
+    host, colon, digits = text.rpartition(":")
+    if default is not None and (not colon or host.count("[") > host.count("]")):
+        host, colon, digits = text, ":", str(default)
+    bracketed = host.startswith("[") and host.endswith("]")
+    name = host[1:-1] if bracketed else host
+    plain = digits.isascii() and digits.isdigit() and len(digits) <= 5
+    if not (colon and plain and int(digits) <= PORT_MAX) or (":" in name) != bracketed or not is_host(name):
+        raise BadOption(f"{text!r} is no address", hint="HOST:PORT, such as 127.0.0.1:7421 or [::1]:7421")
+    return name, int(digits)
+
+
+def is_host(name: str) -> bool:
+    """Whether `name` can be the name or the address of a host."""
+    if ":" in name:
+        try:
+            ipaddress.IPv6Address(name)
+        except ValueError:
+            return False
+        return True
+    try:
+        ascii_name = name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    labels = ascii_name.removesuffix(".").split(".")
+    return len(ascii_name) <= HOST_BYTES_MAX and all(LABEL.fullmatch(label) for label in labels)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`: a loopback address, or the name localhost. No name is looked up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def option_text(value: Any) -> str:
+    """An option's value as a URL's query holds it."""
+    from urllib.parse import quote
+
+    return quote(os.fsencode(value) if isinstance(value, (str, os.PathLike)) else str(value), safe="")
