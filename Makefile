@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench compare growth mutants soak format clean
+.PHONY: help setup demo test bench compare growth mutants soak matrix format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -59,7 +59,10 @@ format: $(READY) ## format the sources and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+matrix: ## the suite on each CPython from 3.11 on that is installed, an environment each, and a summary at the end
+	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(PYTEST_FLAGS)
+
 clean: ## remove everything that was built or measured here
-	rm -rf .venv build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .matrix build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f walsvc/disk/*.so walsvc/disk/_uring.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Creates .venv with walsvc (editable) and the tools of pyproject.toml. Called by `make setup`; safe to run again.
+# Creates .venv, or the directory VENV, with walsvc (editable) and the tools of pyproject.toml. Called by `make setup` and
+# scripts/matrix.sh; safe to run again.
 # As root on Debian or Ubuntu it installs missing system packages through apt; otherwise it says what is missing and
 # what that means. Without a C compiler or the headers everything works, on the `threads` disk. The tests of the status page
 # need Chromium, which is large: apt brings it where CI is set (to anything), or with BROWSER=1; else they are skipped.
 set -eu
 cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -70,10 +72,10 @@ if [ -n "$missing" ]; then
     say "no ${missing% }, so the log will use the \`threads\` disk; for io_uring: apt-get install ${missing% }, then make clean setup"
 fi
 
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    say "$("$python" --version) at $("$python" -c 'import sys; print(sys.executable)'), environment .venv"
-    rm -rf .venv
-    "$python" -m venv .venv
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    say "$("$python" --version) at $("$python" -c 'import sys; print(sys.executable)'), environment $venv"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
 fi
 say "installing walsvc and its tools"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,uvloop,demo]'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,uvloop,demo]'

@@ -36,14 +36,16 @@ VERBS = (
 )  # fmt: skip
 # Each of these costs tens of milliseconds; together they would break the promise that help answers at once.
 COSTLY = ("rich", "asyncio", "msgpack", "crc32c", "uvloop", "aiofiles", "cffi", "json")
+# What typer brings is not counted: importlib.metadata, and with it json from CPython 3.13 on.
 LOOK = """
-import sys
+import importlib.metadata, sys
+brought = set(sys.modules)
 from walsvc.cli.main import main
 sys.argv = ["walsvc", *{arguments!r}]
 try:
     main()
 finally:
-    print("LOADED", *[name for name in sys.modules if name in {costly!r} or name.startswith("walsvc.log")])
+    print("LOADED", *[name for name in set(sys.modules) - brought if name in {costly!r} or name.startswith("walsvc.log")])
 """
 
 
