@@ -112,7 +112,7 @@ class Log(Live, Scoped):
 
     async def _settled(self) -> int:
         """For topics: make durable what was accepted; returns the LSN behind it."""
-        self.writer._check_open()
+        self.writer.health.check_open()
         limit = self.next_lsn
         await self.writer._durable(limit - 1)
         return limit
@@ -130,14 +130,14 @@ class Log(Live, Scoped):
         to next_lsn.
         """
         check_name("holder", name)
-        self.writer._check_call()
+        self.writer.health.check_call()
         await self.writer._join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
         self._consumed(lsn)
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""
         check_name("holder", name)
-        self.writer._check_call()
+        self.writer.health.check_call()
         if name in self.writer._metadata.holds:
             await self.writer._join(lambda: {"holds": {name: None}})
             self._reclaimer.wake()
@@ -248,10 +248,10 @@ class Log(Live, Scoped):
         The replica gets a few seconds, and no more, for what it does not have yet; the rest follows when the log is opened
         again. Who waits for it gets Closed.
         """
-        started = self.writer._loop.time()
+        started = self.writer.health.loop.time()
 
         def left() -> float | None:
-            return None if timeout is None else max(started + timeout - self.writer._loop.time(), 0.0)
+            return None if timeout is None else max(started + timeout - self.writer.health.loop.time(), 0.0)
 
         if self._replication is not None:
             with contextlib.suppress(WalError, TimeoutError):

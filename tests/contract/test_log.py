@@ -276,7 +276,19 @@ async def test_attributes_that_would_not_come_back_are_refused_and_harm_nobody(o
     odd = {"counts": {1: [2], None: {"a": None}, b"x": 4, 2.5: (True,)}}
     async with open_log() as log:
         neighbour = log.append(b"neighbour")
-        for wrong in ({"a": {(1, 2): 3}}, {"a": [{(1,): 2}]}, {"a": {1, 2}}, {3: 4}, [("a", 1)], {"a": 1 << 65}):
+        for wrong in (
+            {"a": {(1, 2): 3}},
+            {"a": [{(1,): 2}]},
+            {"a": {1, 2}},
+            {3: 4},
+            [("a", 1)],
+            {"a": 1 << 65},
+            [],
+            (),
+            "",
+            0,
+            False,
+        ):
             with pytest.raises(BadOption):
                 await log.append(b"bad", attributes=wrong)
         assert (await neighbour).lsn == 1
@@ -312,6 +324,24 @@ async def test_payload_that_is_not_bytes_is_refused_and_nothing_is_written(open_
         with pytest.raises(BadPayload):
             await log.append_batch([b"good", payload])
         assert log.next_lsn == 1
+
+
+async def test_type_is_an_integer_and_nothing_that_is_equal_to_one(open_log):
+    async with open_log() as log:
+        for append in (log.append, log.append_nowait, log.topic("t").append, log.topic("t").append_nowait):
+            for wrong in (0.0, 1.0, False, True, "", "1", None, -1, 65536, b""):
+                with pytest.raises(BadOption):
+                    await append(b"x", type=wrong)
+        assert log.next_lsn == 1
+
+
+async def test_waiting_for_an_lsn_takes_integers_only(open_log):
+    async with open_log() as log:
+        await log.append(b"x")
+        for wrong in (True, False, 1.0, "1", None, -1, 2):
+            with pytest.raises(BadOption):
+                await log.wait_durable(wrong)
+        assert await log.wait_durable(1) == 1
 
 
 async def test_mode_that_is_none_is_refused_and_those_that_there_are_are_named(open_log):

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
+from walsvc.log.segments import SHORTAGES
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.opening import open_on
 
 from .model import Bounds, Call, Entry, Model, require
 from .plan import Payloads, Plan
 from .workload import observe
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Planted(NamedTuple):
@@ -225,7 +224,9 @@ class FaultRun:
         found = getattr(error, "errno", None)
         require(found == number, f"errno {found} instead of {number}: {error!r}")
         if isinstance(error, NoSpace):
-            require(number in FULL, f"NoSpace for errno {number}")
+            require(number in SHORTAGES, f"NoSpace for errno {number}")
+            operation = self.planted.operation
+            require(not operation.startswith("submit"), f"NoSpace from {operation}, into space that was prepared")
         self.failures.append(type(error).__name__)
 
     async def terminal(self) -> None:

@@ -103,7 +103,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told, *, compac
         log = await open_on(plan.disk(device, calm=True), plan.config)
         require(await check(log, told) == seen, "reopening changed what is visible")
     await log.close()
-    return f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer._segment_bytes.values())}"
+    return f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.catalog.view.sizes.values())}"
 
 
 async def check(log: Log, told: Told) -> dict[int, bytes]:

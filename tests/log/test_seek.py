@@ -211,7 +211,7 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
             await asyncio.Event().wait()
 
         giving_up = asyncio.ensure_future(log.append_batch(endless()))
-        while len(log.writer._segment_ids) < 2:
+        while len(log.writer.catalog.view.ids) < 2:
             await asyncio.sleep(0)
         giving_up.cancel()
         await asyncio.wait([giving_up])

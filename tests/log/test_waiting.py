@@ -10,10 +10,11 @@ import threading
 import pytest
 
 import walsvc
-from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalTimeout
+from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalError, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.group import Group
+from walsvc.log.segments import SHORTAGES
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -151,7 +152,7 @@ def test_error_of_a_block_is_not_hidden_by_one_of_closing():
                 await log.append(b"promised", mode=Relaxed)
                 device.fail("submit.sync", errno=errno.ENODEV)
                 raise LookupError
-        assert log.writer._terminal() is not None
+        assert log.writer.health.terminal() is not None
         with pytest.raises(Closed):
             await consumer.next()
 
@@ -326,3 +327,154 @@ async def test_truncation_that_nobody_waits_for_and_that_a_closed_log_refuses_le
     assert strays == []
     async with walsvc.open(tmp_path / "log") as log:
         assert [record.payload async for record in log.read()] == [b"before"]
+
+
+def test_cancelled_waits_of_every_kind_remove_themselves():
+    """A wait with a timeout is cancelled many times; 100,000 of them once kept 25 MB."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=1 << 20, max_pending_bytes=20_000))
+        writer = log.writer
+        device.stall_sync(30)
+        pending = [log.append(bytes(1000)) for _ in range(25)]
+        assert log.stats().waiting > 0, "the appends behind the cap wait"
+        for _ in range(300):
+            follower = log.follow(start=log.next_lsn)
+            waits = [
+                log.append(b"x"),
+                asyncio.ensure_future(log.wait_durable(1)),
+                asyncio.ensure_future(log.flush()),
+                asyncio.ensure_future(anext(follower)),
+                asyncio.ensure_future(log.topic("t").consumer("c")),
+                asyncio.ensure_future(log.hold("h", 1)),
+            ]
+            await asyncio.sleep(0)
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            await asyncio.sleep(0)
+        assert len(writer.waits) < 5, "cancelled waits for an LSN, a topic or room are still there"
+        assert writer.waits.kept < 200
+        assert log.stats().waiting <= 25
+        assert len(writer._joins) == 0
+        await asyncio.gather(*pending)
+        await log.close()
+
+    run_sim(main, 11)
+
+
+async def test_flush_waits_for_a_streamed_batch_under_way_but_not_inside_its_own_source(tmp_path):
+    go_on, flushed = asyncio.Event(), []
+
+    async with walsvc.open(tmp_path / "log") as log:
+
+        async def source():
+            yield b"first"
+            flushed.append(await log.flush())
+            await go_on.wait()
+            yield b"last"
+
+        batch = log.append_batch(source())
+        flush = asyncio.create_task(log.flush())
+        while not flushed:
+            await asyncio.sleep(0)
+        assert not flush.done(), "the batch was called before, and is not durable"
+        go_on.set()
+        assert await flush == 2
+        assert [each.lsn for each in await batch] == [1, 2]
+        go_on.clear()
+        given_up = log.append_batch(source())
+        flush = asyncio.create_task(log.flush())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await flush == 2, "one that is given up is not waited for any longer"
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("where", ["close", "encode"])
+@pytest.mark.parametrize("error", [MemoryError("planted"), ValueError("planted"), Interrupted()])
+def test_group_that_fails_inside_its_own_pump_tells_its_callers_and_close(monkeypatch, where, error):
+    """However its group came to be closed: by an append, a batch, a change of metadata, or one that waits for room."""
+
+    async def main(seed: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        log = await open_on(SimDisk(SimDevice(seed)), WalConfig(segment_bytes=1 << 20, max_group_bytes=4096))
+        await log.append(b"before", attributes={"a": 1})
+
+        def fails(*_, **__):
+            raise error
+
+        calls = [
+            lambda: log.append(bytes(3000)),
+            lambda: log.append(bytes(3000), mode=Relaxed),
+            lambda: log.append_batch([bytes(1000)] * 3),
+            lambda: log.append_batch([bytes(3000)] * 9),
+            lambda: log.topic("t").append(bytes(3000)),
+            lambda: log.hold("h", 1),
+            lambda: log.truncate_before(2),
+            log.flush,
+        ]
+        futures = []
+        with monkeypatch.context() as planted:
+            planted.setattr(Group, where, fails)
+            for call in calls[seed:] + calls[:seed]:
+                try:
+                    futures.append(asyncio.ensure_future(call()))
+                except (WalError, Interrupted):
+                    continue
+            answers = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 10)
+        assert any(isinstance(each, DurabilityLost) for each in answers) or not futures
+        assert all(isinstance(each, (BaseException, walsvc.AppendResult)) for each in answers)
+        await asyncio.gather(log.close(), return_exceptions=True)
+
+    for seed in range(8):
+        run_sim(main, seed)
+
+
+@pytest.mark.parametrize("number", sorted(SHORTAGES))
+def test_shortage_while_a_segment_is_prepared_ends_nothing(number):
+    """The active segment takes what fits; what needs the next one is told, and goes on once the shortage is over."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        for operation in ("allocate", "open_file", "allocate.write"):
+            device.fail(operation, errno=number)
+            device.fail(operation, nth=2, errno=number)
+            told = []
+            for _ in range(40):
+                try:
+                    assert (await log.append(bytes(4000))).durable
+                except NoSpace as error:
+                    told.append(error)
+            assert all(error.errno == number and error.hint for error in told)
+        first, following = log.first_lsn, log.next_lsn
+        await log.close()
+        log = await open_on(SimDisk(device), CONFIG)
+        assert [each.lsn async for each in log.read()] == list(range(first, following))
+        await log.close()
+
+    run_sim(main, 2)
+
+
+async def test_refused_thread_while_a_segment_is_prepared_ends_nothing(tmp_path, monkeypatch):
+    """RuntimeError is what CPython says where no thread can be had."""
+    async with walsvc.open(tmp_path / "log", segment_bytes=65536, disk="threads") as log:
+        allocate, refused = log.writer._disk.allocate, []
+
+        async def refuse(*_):
+            refused.append(1)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(log.writer._disk, "allocate", refuse)
+        with pytest.raises(NoSpace) as caught:
+            for _ in range(30):
+                await log.append(bytes(4000))
+        assert caught.value.errno == errno.EAGAIN
+        assert refused
+        monkeypatch.setattr(log.writer._disk, "allocate", allocate)
+        assert (await log.append(bytes(4000))).durable

@@ -63,7 +63,7 @@ ORDER = [
     ),
     Mutant(
         "ack before the sync completed",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
         "            self._loop.call_soon(self._complete, group)\n",
@@ -85,14 +85,14 @@ ORDER = [
     ),
     Mutant(
         "no directory sync after a segment's rename",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "                self._complete(group)\n                await self._disk.sync_directory()\n",
         "                self._complete(group)\n",
         (SCENARIOS + "test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_before",),
     ),
     Mutant(
         "error of the directory sync dropped",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "                self._complete(group)\n                await self._disk.sync_directory()\n",
         "                self._complete(group)\n"
         "                try:\n                    await self._disk.sync_directory()\n"
@@ -101,14 +101,14 @@ ORDER = [
     ),
     Mutant(
         "acknowledgements out of LSN order",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "while self._in_flight and self._in_flight[0].done:",
         "while group in self._in_flight:",
         (MORE + "test_completions_out_of_order_are_answered_in_order",),
     ),
     Mutant(
         "seal written before the successor is durable",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "        group.submitted_at = time.perf_counter()\n",
         "        if group.attached is not None:\n"
         "            self._loop.create_task(self._seal(group.attached[0], group.segment.id))\n"
@@ -306,16 +306,16 @@ FAILING = [
     ),
     Mutant(
         "failure flag cleared by a later success",
-        "walsvc/log/commit.py",
-        "        elif self._failure is None:\n            self._complete(group)\n",
-        "        else:\n            self._failure = None\n            self._complete(group)\n",
+        "walsvc/log/committing.py",
+        "        elif self.health.failure is None:\n            self._complete(group)\n",
+        "        else:\n            self.health.failure = None\n            self._complete(group)\n",
         (DEFECTS + "test_one_failure_flag_for_all_groups",),
     ),
     Mutant(
         "waiters of a failed group not told",
         "walsvc/log/filling.py",
-        "            told += group.fail(self._again)\n",
-        "            told += 0\n",
+        "            self.health.told += group.fail(self.health.again)\n",
+        "            pass\n",
         (WAITING + "test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal",),
     ),
     Mutant(
@@ -351,7 +351,7 @@ FAILING = [
 SHARING = [
     Mutant(
         "buffer given back before the write's completion",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
         "            self._pool.give_back(group.buffer)\n",
@@ -359,7 +359,7 @@ SHARING = [
     ),
     Mutant(
         "durable_lsn advanced inside an unfinished batch",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "            if not head.batch_lsn or head.flags & Flag.BATCH_END:",
         "            if True:",
         (DEFECTS + "test_batch_visible_before_written",),
@@ -367,8 +367,8 @@ SHARING = [
     Mutant(
         "batch given up without a new generation",
         "walsvc/log/batches.py",
-        "    writer._generation += 1\n    writer._rewinds += 1\n",
-        "    writer._rewinds += 1\n",
+        "    writer.catalog.generation += 1\n    writer.catalog.rewind()\n",
+        "    writer.catalog.rewind()\n",
         (MORE + "test_no_two_answered_groups_share_generation_segment_and_offset",),
     ),
     Mutant(
@@ -402,8 +402,8 @@ SHARING = [
     Mutant(
         "cancelled append written although it was still waiting",
         "walsvc/log/accept.py",
-        "elif error is None and not entry.future.done() and (self._holds or not self._accept(entry)):",
-        "elif error is None and (self._holds or not self._accept(entry)):",
+        "            if not entry.future.done():\n                try:\n",
+        "            if True:\n                try:\n",
         ("tests/contract/test_log.py::test_append_cancelled_while_it_waits_for_room_writes_nothing",),
     ),
     Mutant(
@@ -572,7 +572,7 @@ REWRITING = [
     ),
     Mutant(
         "two groups that share a block in flight",
-        "walsvc/log/commit.py",
+        "walsvc/log/committing.py",
         "(len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)",
         "len(in_flight) < PIPELINE",
         (DOUBLE_WRITE + "test_slots_are_wiped_only_while_nothing_is_on_its_way",),

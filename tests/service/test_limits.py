@@ -131,7 +131,7 @@ async def test_connection_that_does_not_begin_with_a_good_hello_is_refused(tmp_p
         raw = await Raw.to(server)
         raw.send(frame, Call(1, "seal", {}))
         await refused(raw, code, says)
-        assert server.logs[""].writer._closed is None, "nothing behind it had an effect"
+        assert server.logs[""].writer.health.closed is None, "nothing behind it had an effect"
 
 
 async def test_second_hello_is_refused(tmp_path) -> None:

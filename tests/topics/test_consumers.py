@@ -119,7 +119,7 @@ async def test_wait_for_next_can_be_given_up_again_and_again(open_sim):
         for _ in range(20):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(consumer.next(), 0.001)
-        assert log.writer._topic_waiters == {}
+        assert log.writer.waits._topics == {}
         await log.topic("orders").append(b"x")
         assert (await consumer.next()).payload == b"x"
 
@@ -426,9 +426,9 @@ async def test_ack_after_a_failed_write_is_durability_lost(open_sim):
         await fill(log, 3)
         consumer = await log.topic("orders").consumer("c")
         record = await consumer.next()
-        log.writer._fail("a test", OSError(5, "Input/output error"), 1, 0, 1)
+        log.writer.health.fail("a test", OSError(5, "Input/output error"), 1, 0, 1)
         with pytest.raises(walsvc.DurabilityLost):
             await consumer.ack(record.lsn)
         with pytest.raises(walsvc.DurabilityLost):
             await asyncio.wait_for(log.topic("orders").append(b"x"), 5)
-        log.writer._told_failure = 1
+        log.writer.health.told = 1

@@ -215,7 +215,7 @@ async def test_follow_ends_when_the_log_is_closed(open_log):
         stream = log.topic("t").follow()
         assert (await anext(stream)).lsn == 1
         following = asyncio.create_task(lsns(stream))
-        while not behind(log).writer._topic_waiters:
+        while not behind(log).writer.waits._topics:
             await asyncio.sleep(0)
     assert await asyncio.wait_for(following, 10) == []
 

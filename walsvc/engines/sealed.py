@@ -216,8 +216,8 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     if isinstance(log, Log):
         writer = log.writer
         if is_sealed(log):
-            async with writer._maintenance:  # its seal is durable then
-                last = writer._durable_place if writer._failure is None else None
+            async with writer.extent:  # its seal is durable then
+                last = writer.catalog.place if writer.health.failure is None else None
         await writer._rotation_ended()  # only then has the last one its seal
     elif is_sealed(log):
         last = log._tail.header.first_lsn, log._tail.chain.offset
@@ -254,7 +254,7 @@ def state_of(log: Log | ReadOnlyLog) -> State:
     """The log's state now."""
     from walsvc.api import Log
 
-    return State(log, log.epoch, log.writer._generation if isinstance(log, Log) else 0, list(log.segment_ids()))
+    return State(log, log.epoch, log.writer.catalog.generation if isinstance(log, Log) else 0, list(log.segment_ids()))
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:
@@ -264,7 +264,7 @@ async def moved_since(state: State, segments: list[Sealed]) -> bool:
 
     log = state.log
     if isinstance(log, Log):
-        async with log.writer._maintenance:
+        async with log.writer.extent:
             await log.writer._rotation_ended()
         moved = not state.lasts()
     else:

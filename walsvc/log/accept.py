@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import (
-    Backpressure,
-)
+from walsvc.errors import Backpressure, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
 from walsvc.format.summary import SUMMARY_ROW_BYTES
-from walsvc.log.commit import Committer
+from walsvc.log.committing import Committer
+from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
@@ -77,13 +78,30 @@ class Acceptor(Committer):
     """The queue in front of the filling group. From the decision to accept a record to its LSN nothing awaits."""
 
     def __init__(
-        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+        self,
+        disk: Disk,
+        config: WalConfig,
+        segment: Segment,
+        *,
+        next_lsn: int,
+        generation: int,
+        metadata: Metadata,
+        sizes: Mapping[int, int],
+        double_write: DoubleWrite | None = None,
     ) -> None:
-        self._waiting: deque[Entry] = deque()
-        self._room_waiters: list[asyncio.Future[None]] = []
+        self._waiting: OrderedDict[Entry, None] = OrderedDict()  # that are cancelled remove themselves
         self._holds = 0  # truncations that new appends wait for
         self._relaxed_timer: asyncio.TimerHandle | None = None
-        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
+        super().__init__(
+            disk,
+            config,
+            segment,
+            next_lsn=next_lsn,
+            generation=generation,
+            metadata=metadata,
+            sizes=sizes,
+            double_write=double_write,
+        )
 
     # ---- accepting
 
@@ -99,17 +117,26 @@ class Acceptor(Committer):
                 expected=f"at most {self._config.max_pending_bytes} pending bytes and a prepared segment",
                 hint="await append instead, or try again later",
             )
-        self._waiting.append(entry)
-        self._set_room()
+        self._queue(entry)
         self._want_commit()
         return entry.future
+
+    def _queue(self, entry: Entry) -> None:
+        """Let an entry wait for room, behind all others. Cancelled while it waits it leaves the queue at once."""
+        self._waiting[entry] = None
+        entry.future.add_done_callback(partial(self._leave, entry))
+        self._set_room()
+
+    def _leave(self, entry: Entry, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() and entry in self._waiting:
+            del self._waiting[entry]
+            self._room_freed()  # it may have been the one that the others waited for
 
     def _take_turn(self) -> Turn:
         """Queue for having the log alone: every append called before comes first, every later one waits."""
         entry = Entry([], Strict, None, batch=False, future=self._create_future())
         if self._held():
-            self._waiting.append(entry)
-            self._set_room()
+            self._queue(entry)
         else:
             self._hold_appends(1)
             entry.future.set_result(None)
@@ -125,11 +152,8 @@ class Acceptor(Committer):
 
     async def _room_change(self) -> None:
         """Wait for a change of what room there is. Raises what ends all waiting: NoSpace, DurabilityLost."""
-        waiter: asyncio.Future[None] = self._create_future()
-        self._room_waiters.append(waiter)
-        await waiter
-        if self._failure is not None:
-            raise self._again()
+        await self.waits.room()
+        self.health.raise_failure()
         if (no_space := self._no_space()) is not None:
             raise no_space
 
@@ -151,8 +175,7 @@ class Acceptor(Committer):
             if pending and pending + entry.size > self._config.max_pending_bytes:
                 return False
             if not self._filling.empty:
-                self._cut()
-                self._pump()
+                self._cut_off()
             need, relabel = entry.size + cost * count, 0
             more = self._topic_bytes(entry)[0] + (REQUEST_BYTES if entry.request is not None else 0)
             if not self._place(need + more, rows=SUMMARY_ROW_BYTES if entry.topic else 0):
@@ -204,6 +227,20 @@ class Acceptor(Committer):
         return (entry.labels or NO_LABELS)._replace(topic=number)
 
     def _add(self, entry: Entry, need: int, cost: int) -> None:
+        try:
+            self._put(entry, need, cost)
+        except (
+            BaseException
+        ) as error:  # an exception of a signal handler, or no memory: the record may be there by halves
+            self._broken("accepting a record was cut short", error)
+            raise
+        self._set_room()
+        if entry.mode is not Strict:
+            self._arm_relaxed_timer()
+        elif not self._commit_wanted:
+            self._want_commit()
+
+    def _put(self, entry: Entry, need: int, cost: int) -> None:
         group = self._filling
         index = len(group.payloads)
         offset = group.offset + GROUP_HEADER_BYTES + self._filled_bytes - self._record_cost * index
@@ -231,11 +268,6 @@ class Acceptor(Committer):
             if not strict:
                 result = AppendResult(group.first_lsn + index, group.segment.id, offset, entry.size, False, 0)
                 entry.future.set_result(result)
-        self._set_room()
-        if not strict:
-            self._arm_relaxed_timer()
-        elif not self._commit_wanted:
-            self._want_commit()
 
     def _note_request(self, group: Group, request: Request, row: Row) -> None:
         """Remember an accepted request, in memory and with its group."""
@@ -251,26 +283,34 @@ class Acceptor(Committer):
 
     def _relaxed_due(self) -> None:
         self._relaxed_timer = None
-        if not self._filling.empty and self._failure is None:
+        if not self._filling.empty and self.health.failure is None:
             self._want_commit()
 
     def _room_freed(self) -> None:
         """Let waiting appends move up, in order; tell them when the device is full."""
         while self._waiting:
-            entry = self._waiting[0]
-            error = self._ended() or self._no_space()
-            if error is None and not entry.payloads and not self._holds and not entry.future.done():
-                self._holds += 1  # the turn of one that wants the log for itself
-                entry.future.set_result(None)
-            elif error is None and not entry.future.done() and (self._holds or not self._accept(entry)):
-                if not self._filling.empty:
-                    self._want_commit()
-                break
-            if error is not None and not entry.future.done():
-                entry.future.set_exception(error)
-            self._waiting.popleft()
+            entry = next(iter(self._waiting))
+            if not entry.future.done():
+                try:
+                    if not self._admit(entry):
+                        if not self._filling.empty:
+                            self._want_commit()
+                        break
+                except WalError as error:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
+            self._waiting.pop(entry, None)
         self._set_room()
-        waiters, self._room_waiters = self._room_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self.waits.wake_room()
+
+    def _admit(self, entry: Entry) -> bool:
+        """Give the first entry of the queue what it waits for; False if it must go on waiting. Raises what ends its wait."""
+        if (error := self.health.ended() or self._no_space()) is not None:
+            raise error
+        if self._holds:
+            return False
+        if entry.payloads:
+            return self._accept(entry)
+        self._holds += 1  # the turn of one that wants the log for itself
+        entry.future.set_result(None)
+        return True

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from walsvc.errors import RecordTooLarge, again
+from walsvc.errors import RecordTooLarge, WalError, again
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.producers import REQUEST_BYTES, Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.accept import Turn
+from walsvc.log.commit.background import keep
 from walsvc.log.group import Group, Labels
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
@@ -53,8 +54,11 @@ def start_batch(
         request: of an idempotent producer, remembered with the batch's last group.
     """
     turn = writer._take_turn()  # now, not when the task begins to run: LSNs follow the order of the calls
-    task = writer._loop.create_task(stream_batch(writer, turn, chunks(writer, head, rest), topic, request))
+    work = stream_batch(writer, turn, chunks(writer, head, rest), topic, request)
+    task = asyncio.Task(work, loop=writer.health.loop, name="walsvc batch")  # by no factory, which might run it at once
     task.add_done_callback(turn.end)  # also when it is cancelled before it ran at all
+    writer._batches.add(task)
+    task.add_done_callback(writer._batches.discard)
     if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
         writer._drawing.add(task)
         task.add_done_callback(writer._drawing.discard)
@@ -71,18 +75,18 @@ async def stream_batch(
     """See start_batch."""
     try:
         await turn.granted
-        async with writer._maintenance, aclosing(pieces) as source:
+        async with writer.extent, aclosing(pieces) as source:
             writer._spares.error = None  # a new attempt: what the last one met may be over
             labels = None if topic is None else Labels(topic=await writer._topic_number(topic))
             parts, durable = await place_batch(writer, source, labels, request)
     except asyncio.CancelledError:
-        if writer._closed is not None and asyncio.current_task() in writer._drawing:
-            raise again(writer._closed) from None  # by close
+        if writer.health.closed is not None and asyncio.current_task() in writer._drawing:
+            raise again(writer.health.closed) from None  # by close
         raise
     turn.end()
     if durable is not None:
         await durable
-    return BatchResult(parts, durable=True, sync_us=writer._sync_us_last)
+    return BatchResult(parts, durable=True, sync_us=writer.counters.sync_us_last)
 
 
 async def chunks(writer: WalWriter, head: list[bytes], rest: Source) -> AsyncGenerator[list[bytes], None]:
@@ -163,10 +167,8 @@ async def place_batch(
             chunk = following
     except BaseException:
         if start is not None:
-            giving_up = writer._loop.create_task(give_up(writer, start))
-            while not giving_up.done():  # nobody may be let in before it is done, however often the caller is cancelled
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([giving_up])
+            giving_up = writer.background.start("giving up a batch", give_up(writer, start), foreseen=(WalError,))
+            await keep(giving_up)  # nobody may be let in before it is done, however often the caller is cancelled
             giving_up.result()
         raise
     return parts, durable
@@ -186,11 +188,10 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
     size = sum(map(len, chunk))
     need = size + len(chunk) * (LENGTH_BYTES if labels is None else INDEX_BYTES_MAX) + REQUEST_BYTES
     while True:
-        if (ended := writer._ended()) is not None:
+        if (ended := writer.health.ended()) is not None:
             raise ended
         if not writer._filling.empty:
-            writer._cut()
-            writer._pump()
+            writer._cut_off()
         pending = writer._pending_bytes
         fits = len(writer._ready) < READY_MAX and (pending == 0 or pending + size <= writer._config.max_pending_bytes)
         if fits and writer._place(need, rows=0 if labels is None else SUMMARY_ROW_BYTES):
@@ -201,19 +202,17 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
 async def give_up(writer: WalWriter, start: Start) -> None:
     """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
     try:
-        while (writer._in_flight or writer._ready) and writer._failure is None:
-            waiter: asyncio.Future[None] = writer._create_future()
-            writer._room_waiters.append(waiter)
-            await waiter
+        while (writer._in_flight or writer._ready) and writer.health.failure is None:
+            await writer.waits.room()
         await writer._rotation_ended()
-        if writer._failure is None:
+        if writer.health.failure is None:
             await remove_begun(writer, start.segment)
     except OSError as error:
-        writer._fail("giving up a batch failed", error, start.segment.id, start.offset, start.lsn)
-    if writer._failure is not None:
+        writer.health.fail("giving up a batch failed", error, start.segment.id, start.offset, start.lsn)
+    if writer.health.failure is not None:
         return
-    writer._generation += 1
-    writer._rewinds += 1
+    writer.catalog.generation += 1
+    writer.catalog.rewind()
     if writer._batch_mark is not None:
         writer._metadata.restore(writer._batch_mark)
     writer._summaries.forget()
@@ -230,12 +229,11 @@ async def give_up(writer: WalWriter, start: Start) -> None:
 async def remove_begun(writer: WalWriter, first: Segment) -> None:
     """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""
     await writer._spares.put_back()  # its name is for a number that comes later now
-    begun = [each for each in writer._segment_ids if each > first.id]
+    begun = [each for each in writer.catalog.view.ids if each > first.id]
     for each in reversed(begun):
         await writer._disk.remove(segment_name(each))
         await writer._disk.sync_directory()
-        writer._segment_ids.remove(each)
-        del writer._segment_bytes[each]
+        writer.catalog.drop(each)
     if begun:
         await writer._disk.close_file(writer._segment.file)
         first.file = await writer._disk.open_file(segment_name(first.id))

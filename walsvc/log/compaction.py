@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, WalError
@@ -49,7 +49,7 @@ async def compact(writer: WalWriter, on_segment: OnSegment | None = None) -> int
         BadOption: the records are in no files (a log in JetStream).
         NoSpace, Corruption, PathError: nothing is lost; segments that were done before are done. What append raises.
     """
-    writer._check_call()
+    writer.health.check_call()
     if not writer._disk.rewrites:
         raise BadOption(
             "this log cannot be compacted: its records are stored as messages, which cannot be written anew",
@@ -62,11 +62,11 @@ async def compact(writer: WalWriter, on_segment: OnSegment | None = None) -> int
         return 0
     await writer._write_meta({})  # a mark counts at once, but nothing may go before it is durable
     active = writer._segment.id
-    ids = [first for first in writer._segment_ids if first < min(active, marks.highest)]
+    ids = [first for first in writer.catalog.view.ids if first < min(active, marks.highest)]
     freed, left = 0, active  # no segment below `left` holds anything that the marks hide
     for done, first in enumerate(ids, 1):
         results: list[int | None] = []
-        await to_the_end(_compact_segment(writer, first, marks, results))
+        await to_the_end(writer, "compaction", _compact_segment(writer, first, marks, results))
         if results == [None]:
             left = min(left, first)
         freed += sum(filter(None, results))
@@ -80,18 +80,17 @@ async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results:
     """Rewrite one segment if marks hide anything in it. Puts the bytes that this frees into `results`, or None where the
     segment is not to be touched yet."""
     disk, name = writer._disk, segment_name(first)
-    async with writer._maintaining():
+    async with writer.extent.changing():
         await writer._rotation_ended()  # which seals the segment
-        if writer._failure is not None:
-            raise writer._again()
-        following = following_of(writer._segment_ids, first)
-        if first not in writer._segment_bytes:
+        writer.health.raise_failure()
+        following = following_of(writer.catalog.view.ids, first)
+        if first not in writer.catalog.view.sizes:
             results.append(0)  # dropped meanwhile
             return
-        if following is None or following > writer._durable_lsn + 1 or following >= replica_at(writer):
+        if following is None or following > writer.catalog.durable_lsn + 1 or following >= replica_at(writer):
             results.append(None)  # the next segment is on its way, or the replica is not past this one
             return
-        before = writer._segment_bytes[first]
+        before = writer.catalog.view.sizes[first]
 
         async def source() -> GroupStream:
             return (await open_stream(disk, name, first, before, writer._keys))[1]
@@ -111,9 +110,9 @@ async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results:
             raise read_failed(disk, error, lsn=first) from error
         await disk.rename(rewrite_name(first), name)
         await disk.sync_directory()
-        writer._segment_bytes[first] = after.file_bytes
+        writer.catalog.resize(first, after.file_bytes)
         writer._summaries.forget()
-        writer._rewinds += 1  # readers open the file anew
+        writer.catalog.rewind()  # readers open the file anew
         results.append(before - after.file_bytes)
 
 
@@ -144,7 +143,7 @@ def replica_at(writer: WalWriter) -> int:
     return after if hold is None else min(hold, after)
 
 
-def following_of(ids: list[int], first: int) -> int | None:
+def following_of(ids: Sequence[int], first: int) -> int | None:
     """First LSN of the segment after `first`; None where that is the last one, or not there."""
     place = bisect_right(ids, first)
     return ids[place] if 0 < place < len(ids) and ids[place - 1] == first else None

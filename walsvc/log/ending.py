@@ -6,87 +6,75 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from walsvc.config import WalConfig, one_of
+from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import (
     BadOption,
-    Closed,
     DurabilityLost,
     NoSpace,
     WalError,
     WalTimeout,
-    WrongLoop,
     closed_log,
 )
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Turn
+from walsvc.log.double_write import DoubleWrite
 from walsvc.log.joining import Joiner
 from walsvc.log.segments import Segment
-from walsvc.model import Mode, Quorum, Relaxed, Strict
+from walsvc.model import is_lsn
 
 FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet read the log's end
-get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 
 
 class Ending(Joiner):
     """What callers wait for, and how a writer ends."""
 
     def __init__(
-        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+        self,
+        disk: Disk,
+        config: WalConfig,
+        segment: Segment,
+        *,
+        next_lsn: int,
+        generation: int,
+        metadata: Metadata,
+        sizes: Mapping[int, int],
+        double_write: DoubleWrite | None = None,
     ) -> None:
         self._maintenance = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
+        self._batches: set[asyncio.Task[Any]] = set()  # streamed batches that are not durable yet
         self._drawing: set[asyncio.Task[Any]] = set()  # streamed batches whose asynchronous source has not ended
-        self._process = os.getpid()
-        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
-
-    # ---- what makes a call wrong
-
-    def _check_call(self, mode: Mode = Strict) -> None:
-        """Whatever makes any call wrong or vain: other loop, closed, failed, unknown mode."""
-        self._check_loop()
-        one_of("mode", mode, (Strict, Relaxed, Quorum))
-        if (error := self._terminal()) is not None:
-            raise error
-
-    def _check_running(self) -> None:
-        """What makes a call vain that appends nothing: other loop, closed, failed. What a sealed log holds stays durable."""
-        self._check_open()
-        if self._failure is not None and (error := self._terminal()) is not None:
-            raise error
-
-    def _check_open(self) -> None:
-        """What makes reading vain: other loop, closed. A sealed log can be read."""
-        self._check_loop()
-        if self._closing is not None:
-            raise closed_log(self._disk.path)
-
-    def _check_loop(self) -> None:
-        if get_running_loop() is not self._loop:  # None in a forked child, too
-            whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
-            raise WrongLoop(
-                f"the log was used from {whom}",
-                path=self._disk.path,
-                hint="use it in the loop that opened it (loop.call_soon_threadsafe from other threads), or open the log "
-                "again there after closing it here",
-            )
+        super().__init__(
+            disk,
+            config,
+            segment,
+            next_lsn=next_lsn,
+            generation=generation,
+            metadata=metadata,
+            sizes=sizes,
+            double_write=double_write,
+        )
 
     # ---- waiting
 
     async def flush(self) -> int:
-        """Wait until everything appended so far is durable, appends that wait for room included. Also on a sealed log.
+        """Wait until everything appended so far is durable: appends that wait for room, and batches whose source has not ended,
+        are waited for, too. Also on a sealed log.
 
         Returns:
             durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
         """
-        self._check_running()
-        if self._waiting:
-            await asyncio.wait([self._waiting[-1].future])
+        self.health.check_running()
+        appended: list[asyncio.Future[Any]] = [entry.future for entry in self._waiting]
+        appended += self._batches - {asyncio.current_task()}  # whose source may call this
+        if appended:
+            await asyncio.wait(appended)
         return await self._durable(self.next_lsn - 1)
 
     async def wait_durable(self, lsn: int) -> int:
@@ -95,8 +83,8 @@ class Ending(Joiner):
         Raises:
             BadOption: `lsn` was not given out yet.
         """
-        self._check_running()
-        if not isinstance(lsn, int) or not 0 <= lsn < self.next_lsn:
+        self.health.check_running()
+        if not is_lsn(lsn) or not 0 <= lsn < self.next_lsn:
             raise BadOption(
                 f"LSN {lsn!r} was not given out yet", path=self._disk.path, hint=f"next_lsn is {self.next_lsn}"
             )
@@ -105,18 +93,17 @@ class Ending(Joiner):
     def _durable(self, lsn: int) -> asyncio.Future[int]:
         if lsn >= self._filling.first_lsn and not self._filling.empty:
             self._want_commit()
-        return self._barrier(lsn)
+        return self.waits.durable(lsn)
 
     def _durable_above(self, lsn: int) -> asyncio.Future[int]:
         """A future for when durable_lsn is above `lsn`; whoever waits for it may end it. Closed once no more can come."""
-        if self._closing is not None and (self._closing.done() or self._released):
+        if self.health.released:
             raise closed_log(self._disk.path)
-        return self._barrier(lsn + 1)
+        return self.waits.durable(lsn + 1)
 
     async def _write_meta(self, change: dict[str, Any], flags: int = 0) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
-        if self._failure is not None:
-            raise self._again()  # a group that is cut now would never be submitted
+        self.health.raise_failure()  # a group that is cut now would never be submitted
         while (future := self._cut_meta(change, flags)) is None:
             await self._room_change()
         return await future
@@ -125,19 +112,19 @@ class Ending(Joiner):
     async def _maintaining(self) -> AsyncIterator[None]:
         """One change of the log's extent at a time; a failure in the middle of one is terminal."""
         async with self._maintenance:
-            if (ended := self._ended()) is not None:
+            if (ended := self.health.ended()) is not None:
                 raise ended  # since it began to wait
             try:
                 yield
             except OSError as error:
                 if not isinstance(error, WalError):
-                    self._fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
-                    raise self._again() from error
+                    self.health.fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
+                    raise self.health.again() from error
                 raise
             except asyncio.CancelledError:
                 # only the end of the loop cancels the task that does this: nothing may be let in behind half a change
                 cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                self._fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
+                self.health.fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
                 raise
 
     # ---- ending
@@ -147,11 +134,10 @@ class Ending(Joiner):
 
         Appends called meanwhile wait, and get Closed when it is done.
         """
-        self._check_running()
+        self.health.check_running()
         if self._sealing is None and not self._metadata.sealed:
-            self._check_call()
-            self._sealing = self._loop.create_task(self._seal_behind(self._take_turn()))
-            self._sealing.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits
+            self.health.check_call()
+            self._sealing = self.background.start("seal", self._seal_behind(self._take_turn()), foreseen=(WalError,))
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
 
@@ -160,7 +146,7 @@ class Ending(Joiner):
             await turn.granted
             async with self._maintenance:  # a truncation under way ends first
                 await self._write_meta({"sealed": True})
-            self._closed = Closed("the log is sealed", path=self._disk.path, hint="a sealed log can only be read")
+            self.health.seal()
         except WalError:
             self._sealing = None  # it may be tried again where there was no room
             raise
@@ -181,10 +167,11 @@ class Ending(Joiner):
                 lock is held until the last write has ended, so that it can never reach a log that somebody else has opened.
             DurabilityLost: a write failed, Relaxed records were lost, and nobody had been told yet.
         """
-        self._check_loop()
+        self.health.check_loop()
         if self._closing is None:
             self._begin_draining()
-            self._closing = self._loop.create_task(self._close())
+            self.health.closing = True
+            self._closing = self.background.start("close", self._close(), foreseen=(WalError, OSError))
         elif self._closing.done():
             return
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
@@ -205,7 +192,7 @@ class Ending(Joiner):
             await self._drain()
             self._end_draining()
             async with self._maintenance:  # a truncation under way ends first
-                if self._failure is None:
+                if self.health.failure is None:
                     await self._durable(self.next_lsn - 1)
                     await self._rotation_ended()
                     await self._write_meta({}, Flag.CLOSE)
@@ -216,18 +203,16 @@ class Ending(Joiner):
         except DurabilityLost:
             told_by_waiting = 1  # this very wait
         finally:
-            self._released = True
+            self.health.released = True
             if self._relaxed_timer is not None:
                 self._relaxed_timer.cancel()
             try:
                 await self._disk.close()  # first, since it also stops a preparation under way
             finally:
                 await self._spares.settle()
-                for _, _, barrier in self._barriers:
-                    if not barrier.done():
-                        barrier.set_exception(closed_log(self._disk.path))
-        if self._failure is not None and self._told_failure <= told_by_waiting:
-            raise self._again()
+                self.waits.release(closed_log(self._disk.path))
+        if self.health.failure is not None and self.health.told <= told_by_waiting:
+            raise self.health.again()
 
     async def _followers_at_end(self) -> None:
         """Let followers that are reading come to the log's end; who is far behind is not waited for."""
@@ -243,24 +228,22 @@ class Ending(Joiner):
         await asyncio.sleep(0)  # batches called in this turn begin: only a task that runs can say why it ends
         for batch in list(self._drawing):
             batch.cancel()
-        while self._draining and (self._waiting or self._joins or self._holds):
+        while self.health.draining and (self._waiting or self._joins or self._holds):
             with contextlib.suppress(NoSpace, DurabilityLost):  # whoever waits is told of it
                 await self._room_change()
-        if self._failure is None:
+        if self.health.failure is None:
             try:
                 await self._durable(self.next_lsn - 1)
             except DurabilityLost:
-                self._told_failure -= 1  # this very wait has told nobody
+                self.health.told -= 1  # this very wait has told nobody
 
     def _begin_draining(self) -> None:
-        if self._closed is None:
-            self._closed = closed_log(self._disk.path)
-            self._draining = True
+        if self.health.drain():
             self._set_room()
 
     def _end_draining(self) -> None:
         """Nobody gets his turn any more; whoever still waits is told."""
-        self._draining = False
+        self.health.end_draining()
         self._room_freed()
 
     async def _rotation_ended(self) -> None:

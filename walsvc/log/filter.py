@@ -15,6 +15,7 @@ from walsvc.errors import BadOption
 from walsvc.format.group import Bytes, Columns, Flag, GroupHeader, decode_columns, decode_meta, record_ends
 from walsvc.format.labels import may_have, unpack_attributes
 from walsvc.format.meta import decode_map
+from walsvc.model import is_lsn
 
 REQUIRED = 1 << 15  # bit of a record's type: who does not know it must stop
 FOREVER = 1 << 64  # behind every timestamp
@@ -159,7 +160,7 @@ class Filter:
 def check_types(types: Collection[int]) -> frozenset[int]:
     """The set of types; BadOption unless it is a collection of 0 to 65535."""
     wrong = isinstance(types, (str, bytes)) or not isinstance(types, Collection)
-    if wrong or not all(isinstance(each, int) and 0 <= each <= 0xFFFF for each in types):
+    if wrong or not all(is_lsn(each) and 0 <= each <= 0xFFFF for each in types):
         raise BadOption(f"types={types!r} is no collection of types", hint="for example types={1, 7}; 0 to 65535")
     return frozenset(types)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from walsvc.config import WalConfig
     from walsvc.disk.base import Disk
     from walsvc.format.meta import Metadata
+    from walsvc.log.double_write import DoubleWrite
     from walsvc.log.segments import Segment
 
 Change = Callable[[], dict[str, Any]]
@@ -58,11 +58,29 @@ class Joiner(Acceptor):
     """Lets changes of metadata join the filling group, and knows who reads from where."""
 
     def __init__(
-        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+        self,
+        disk: Disk,
+        config: WalConfig,
+        segment: Segment,
+        *,
+        next_lsn: int,
+        generation: int,
+        metadata: Metadata,
+        sizes: Mapping[int, int],
+        double_write: DoubleWrite | None = None,
     ) -> None:
-        self._joins: deque[tuple[Change, asyncio.Future[None]]] = deque()  # changes that wait for room
+        self._joins: OrderedDict[asyncio.Future[None], Change] = OrderedDict()  # changes that wait for room
         self._places: dict[str, Place] = {}  # of the consumers in use, by their keys in `positions`
-        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
+        super().__init__(
+            disk,
+            config,
+            segment,
+            next_lsn=next_lsn,
+            generation=generation,
+            metadata=metadata,
+            sizes=sizes,
+            double_write=double_write,
+        )
         self._summaries = Summaries(disk, config.keys)
 
     def _join_lazily(self, change: Change) -> bool:
@@ -81,19 +99,25 @@ class Joiner(Acceptor):
         Raises:
             Closed, DurabilityLost, NoSpace, and what `change` raises.
         """
-        if (terminal := self._terminal()) is not None:
+        if (terminal := self.health.terminal()) is not None:
             raise terminal
         durable: asyncio.Future[None] = self._create_future()
         if self._joins or not self._merge(change, durable):
-            self._joins.append((change, durable))
+            self._joins[durable] = change
+            durable.add_done_callback(self._leave_joins)
         await durable
+
+    def _leave_joins(self, durable: asyncio.Future[None]) -> None:
+        if durable.cancelled():
+            self._joins.pop(durable, None)
+            self._room_freed()  # close may wait until nothing is queued
 
     def _serve_joins(self) -> None:
         """Let waiting changes move up, in order."""
         while self._joins:
-            change, durable = self._joins[0]
+            durable, change = next(iter(self._joins.items()))
             if not durable.done():
-                if (error := self._ended() or self._no_space()) is not None:
+                if (error := self.health.ended() or self._no_space()) is not None:
                     durable.set_exception(error)
                 else:
                     try:
@@ -101,18 +125,17 @@ class Joiner(Acceptor):
                             break
                     except WalError as wrong:
                         durable.set_exception(wrong)
-            self._joins.popleft()
+            self._joins.pop(durable, None)
 
     def _merge(self, wanted: Change, durable: asyncio.Future[None] | None = None) -> bool:
         """Let a change join the filling group, or a new one behind it; False if there is no room now."""
-        if self._holds or self._batch_lsn or self._over:
+        if self._holds or self._batch_lsn or self.health.over:
             return False
         group, change = self._filling, wanted()
         size = change_bytes_max(change, group.joined)
         if size > self._join_room():
             if not group.empty:
-                self._cut()
-                self._pump()
+                self._cut_off()
             if not self._place(size, joining=True):
                 return False
             group = self._filling
@@ -136,10 +159,10 @@ class Joiner(Acceptor):
         """Append a group of metadata only and wait until it is durable."""
 
     async def _newest_before(self, segment: int) -> int | None:
-        place = self._segment_ids.index(segment)
+        place = self.catalog.view.ids.index(segment)
         if place == 0:
             return None
-        seal = await self._summaries.seal(self._segment_ids[place - 1], segment)
+        seal = await self._summaries.seal(self.catalog.view.ids[place - 1], segment)
         return None if seal is None else seal.newest
 
     # ---- topics
@@ -168,28 +191,14 @@ class Joiner(Acceptor):
         """
         number = self._metadata.topics.get(name)
         if number is not None and self._metadata.last_of(number) >= lsn:
-            return self._barrier(lsn)
-        if (ended := self._ended()) is not None:
+            return self.waits.durable(lsn)
+        if (ended := self.health.ended()) is not None:
             raise ended
-        waiter: asyncio.Future[None] = self._create_future()
-        waiters = self._topic_waiters.setdefault(name, [])
-        waiters.append(waiter)
-        waiter.add_done_callback(partial(self._waits_no_more, name, waiters))
-        return waiter
-
-    def _waits_no_more(self, name: str, waiters: list[asyncio.Future[None]], waiter: asyncio.Future[None]) -> None:
-        if self._topic_waiters.get(name) is waiters:  # its own end, not that of all
-            waiters.remove(waiter)
-            if not waiters:
-                del self._topic_waiters[name]
+        return self.waits.topic(name)
 
     def _room_freed(self) -> None:
         self._serve_joins()  # before the next batch begins: acknowledgements do not starve behind a row of them
         super()._room_freed()
-        if self._over:
-            self._wake_beyond()
-            everybody, self._topic_waiters = self._topic_waiters, {}
-            for waiters in everybody.values():
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)  # it looks for what ended the log
+        if self.health.over:
+            self.waits.wake_beyond(self.next_lsn)
+            self.waits.wake_topics()

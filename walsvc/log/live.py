@@ -50,31 +50,30 @@ class Live(Reading):
     @property
     def epoch(self) -> int:
         """For readers: changes when a batch was given up, or truncate_after came, and its place is written anew."""
-        return self.writer._rewinds
+        return self.writer.catalog.rewinds
 
     @property
     def cuts(self) -> Cuts:
         """For readers: where truncate_after has taken the log's end back."""
-        return self.writer._cuts
+        return self.writer.catalog.cuts
 
     @property
     def generation(self) -> int:
         """For readers: the highest of any segment."""
-        return self.writer._generation
+        return self.writer.catalog.generation
 
     @property
     def released(self) -> bool:
         """For readers: the log is closed, and its files cannot be read any more."""
-        return self.writer._released
+        return self.writer.health.released
 
     async def look_again(self) -> bool:
         """For readers: the writer knows all its files, but tells of a truncate_after only at its end."""
-        cutting = self.writer._cutting
+        cutting = self.writer.catalog.cutting
         if cutting is None:
             return False
         await asyncio.wait([cutting])
-        if self.writer._failure is not None:
-            raise self.writer._again()
+        self.writer.health.raise_failure()
         return True
 
     @property
@@ -94,7 +93,7 @@ class Live(Reading):
 
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
-        return self.writer._segment_ids
+        return list(self.writer.catalog.view.ids)
 
     def index_of(self, segment: int) -> SegmentIndex | None:
         """For readers: the index of the active segment; None for any other."""
@@ -103,12 +102,12 @@ class Live(Reading):
 
     def segment_file(self, first_lsn: int) -> tuple[str, int]:
         """File name and length of a segment."""
-        return f"{first_lsn:016x}.wal", self.writer._segment_bytes[first_lsn]
+        return f"{first_lsn:016x}.wal", self.writer.catalog.view.sizes[first_lsn]
 
     # ---- reading
 
     def _check_open(self) -> None:
-        self.writer._check_open()
+        self.writer.health.check_open()
 
     async def _reach(self, stop: int | None) -> int:
         self._check_open()
@@ -122,7 +121,7 @@ class Live(Reading):
 
     async def _more(self, topic: str | None) -> bool:
         writer = self.writer
-        if writer._over and writer._failure is None:  # what was accepted is all that ever comes
+        if writer.health.over and writer.health.failure is None:  # what was accepted is all that ever comes
             if self.durable_lsn + 1 == self.next_lsn:
                 return False
             await writer._durable(self.next_lsn - 1)

@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, Closed, NoSpace, WalError
+from walsvc.errors import BadOption, NoSpace, WalError
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.double_write import (
+    DoubleWrite,
     install_double_write,
     prepare_double_write,
 )
@@ -76,14 +77,13 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
     double_write = await install_double_write(disk, config, found.sequence, new=new)
     if seal is not None:
         await write_seal(disk, double_write, found, seal, config.keys)
-    writer = await writer_at(disk, config, found)
-    writer._double_write = double_write
+    writer = await writer_at(disk, config, found, double_write)
     if found.active.header.seal_at and not writer._metadata.sealed:
         await begin_behind(writer, writer.next_lsn - 1 if found.cut is None else found.cut)
     elif found.cut is not None:
         await finish_cut(writer, found.cut)
     if writer._metadata.sealed:
-        writer._closed = Closed("the log is sealed", path=disk.path, hint="a sealed log can only be read")
+        writer.health.seal()
         writer._set_room()
     else:
         await drop_segments(writer)
@@ -122,13 +122,13 @@ def report_of(found: Recovered, writer: WalWriter) -> RecoveryReport:
         created=False,
         first_lsn=writer._metadata.truncated,
         next_lsn=writer.next_lsn,
-        segments=len(writer._segment_ids),
+        segments=len(writer.catalog.view.ids),
         bytes_read=found.bytes_read,
         findings=tuple(found.findings),
     )
 
 
-async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWriter:
+async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_write: DoubleWrite | None) -> WalWriter:
     """A writer that stands at the end of what was found."""
     chain = found.active.chain
     segment = await segment_at(disk, found.active)
@@ -140,9 +140,9 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered) -> WalWrite
         next_lsn=chain.next_lsn,
         generation=chain.generation + 1,
         metadata=found.active.metadata,
+        sizes={first: found.sizes[file] for first, file in found.names.items()},
+        double_write=double_write,
     )
-    writer._segment_ids = sorted(found.names)
-    writer._segment_bytes = {first: found.sizes[file] for first, file in found.names.items()}
     for file, length in found.sizes.items():
         if parse_name(file, REWRITE_SUFFIX) is not None:
             await disk.remove(file)  # compaction was cut short
@@ -212,7 +212,14 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         block_bytes=block_bytes,
         tail=tail_of(prefix, block_bytes),
     )
-    writer = WalWriter(disk, config, segment, next_lsn=1, generation=1, metadata=Metadata())
-    writer._double_write = double_write
-    writer._segment_ids, writer._segment_bytes = [1], {1: length}
+    writer = WalWriter(
+        disk,
+        config,
+        segment,
+        next_lsn=1,
+        generation=1,
+        metadata=Metadata(),
+        sizes={1: length},
+        double_write=double_write,
+    )
     return writer, RecoveryReport(clean=True, created=True, first_lsn=1, next_lsn=1, segments=1, bytes_read=0)

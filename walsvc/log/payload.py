@@ -16,6 +16,8 @@ from walsvc.errors import (
 from walsvc.format.labels import unpack_attributes
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
+NO_TYPE = 0
+"""The type of ordinary records. A caller's type is compared with it by identity: 0.0, False and "" are no types."""
 PACKED_ITEMS_MAX = 8192  # msgpack allocates a list before its elements are there, on each of 1,024 levels
 
 
@@ -30,10 +32,14 @@ def to_bytes(payload: object) -> bytes:
         raise BadPayload(f"a payload must be bytes-like, not {type(payload).__name__}", hint=hint) from None
 
 
-def pack_attributes(attributes: Mapping[str, Any]) -> bytes:
-    """Attributes as msgpack; BadOption if they are no map with string keys or too large."""
+def pack_attributes(attributes: Mapping[str, Any] | None) -> bytes:
+    """Attributes as msgpack, b"" where there are none; BadOption if they are no map with string keys or too large."""
+    if attributes is None:
+        return b""
     if not isinstance(attributes, Mapping) or not all(isinstance(key, str) for key in attributes):
         raise BadOption("attributes must be a map with string keys")
+    if not attributes:
+        return b""
     try:
         packed: bytes = msgpack.packb(dict(attributes), use_bin_type=True)
         if not SCALARS.issuperset(map(type, attributes.values())):

@@ -6,7 +6,6 @@ Room for a group, for the metadata that may come, and for the segment's seal is 
 from __future__ import annotations
 
 import asyncio
-import os
 from array import array
 from typing import Any
 
@@ -19,7 +18,7 @@ from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.filling import Filling
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
-from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS, NO_SPACE, Segment, next_align
+from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS, SHORTAGES, Segment, next_align, no_space
 
 
 class Placing(Filling):
@@ -71,7 +70,7 @@ class Placing(Filling):
                 block_bytes=old.block_bytes,
                 file_bytes=spare.file_bytes,
                 log_id=old.log_id,
-                generation=self._generation,
+                generation=self.catalog.generation,
                 ordinal=ordinal,
                 first_lsn=first_lsn,
                 created_ns=self._clock(),
@@ -80,7 +79,7 @@ class Placing(Filling):
                 optional=RECYCLED if spare.recycled else 0,
             ),
             self._metadata,
-            durable_lsn=self._durable_lsn,
+            durable_lsn=self.catalog.durable_lsn,
             keys=self._keys,
         )
         self._new_key = False
@@ -98,11 +97,24 @@ class Placing(Filling):
             previous_end=previous_end,
             cipher=cipher,
         )
-        self._rotations += 1
+        self.counters.rotations += 1
         self._first_pending = True
         group = Group(self._segment, len(prefix), first_lsn, prefix)
         group.attached = (old, spare)
         self._start_filling(group)
+
+    def _cut_off(self) -> None:
+        """Close the filling group because something must go behind it. Raises the terminal failure, also that of doing this:
+        nothing must be put into the groups of a log that has failed, because nobody would be told of it."""
+        try:
+            self._cut()
+        except BaseException as error:
+            self._broken("a group cannot be closed", error)
+            if isinstance(error, Exception):
+                raise self.health.again() from error
+            raise
+        self._pump()
+        self.health.raise_failure()
 
     def _cut(self) -> None:
         """Close the filling group and open the next one behind it."""
@@ -114,7 +126,7 @@ class Placing(Filling):
             self._count_topics(group, group.topics)
         group.segment.end += group.group_bytes
         self._pending_bytes += group.payload_bytes
-        self._payload_bytes += group.payload_bytes
+        self.counters.payload_bytes += group.payload_bytes
         self._ready.append(group)
         self._start_filling(Group(group.segment, group.segment.end, group.next_lsn))
         settled = self._rotation is None and not self._first_pending
@@ -125,18 +137,16 @@ class Placing(Filling):
         """Add a closed group to the sums by topic, and tell who waits for records of its topics."""
         self._metadata.count(group.first_lsn, topics)
         group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.tally)
-        if self._topic_waiters:
+        if self.waits.wants_topics:
             for number in set(topics):
-                for waiter in self._topic_waiters.pop(self._metadata.names[number] or "", ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self.waits.wake_topic(self._metadata.names[number] or "")
 
     def _cut_meta(self, change: dict[str, Any], flags: int = 0) -> asyncio.Future[int] | None:
         """Append a group of metadata only; its future gets its end offset. None: no room yet."""
         if self._batch_lsn:
             return None  # it would go with the batch if that is given up
         if not self._filling.empty:
-            self._cut()
+            self._cut_off()
         meta = encode_map(change) if change else b""
         if not self._place(len(meta), metadata=True):
             return None
@@ -152,21 +162,15 @@ class Placing(Filling):
     def _spare_ready(self) -> None:
         """The pipeline ended a preparation. A full device is the callers' matter; any other error is terminal."""
         error = self._spares.error
-        if self._released:
+        if self.health.released:
             return
-        if error is not None and error.errno not in NO_SPACE:
-            self._fail("preparing the next segment failed", error, self._segment.id, 0, self.next_lsn)
+        if error is not None and error.errno not in SHORTAGES:
+            self.health.fail("preparing the next segment failed", error, self._segment.id, 0, self.next_lsn)
         self._room_freed()
 
     def _no_space(self) -> NoSpace | None:
         """The error for callers, when the last preparation found the device full."""
         error = self._spares.error
-        if error is None or error.errno not in NO_SPACE:
+        if error is None or error.errno not in SHORTAGES:
             return None
-        return NoSpace(
-            f"no room for the next segment: {os.strerror(error.errno or 0)}",
-            errno=error.errno or 0,
-            path=self._disk.path,
-            lsn=self.next_lsn,
-            hint="nothing was written and no LSN was used; free space (or truncate_before) and append again",
-        )
+        return no_space(error, self._disk.path, self.next_lsn)

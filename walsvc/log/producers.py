@@ -55,7 +55,7 @@ def append_request(
     Raises:
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
-    writer._check_call(mode)
+    writer.health.check_call(mode)
     if len(payloads) > 1 and sum(map(len, payloads)) > writer._config.max_group_bytes:
         raise BadOption(
             "the payloads of one request are more than a group holds",
@@ -65,7 +65,7 @@ def append_request(
     attributes = 0 if labels is None else labels.attributes_bytes
     writer._check_length(max(map(len, payloads), default=0) - attributes)
     if request is not None and (row := writer._metadata.producers.find(request)) is not None:
-        return writer._loop.create_task(repeated(writer, row, mode))
+        return writer.health.loop.create_task(repeated(writer, row, mode))
     entry = Entry(payloads, mode, labels, batch=True, future=writer._create_future(), topic=topic, request=request)
     if not payloads:
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
@@ -78,16 +78,16 @@ def stream_request(
 ) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
     not read. Raises as append_request."""
-    writer._check_call(Strict)
+    writer.health.check_call(Strict)
     if request is not None and (row := writer._metadata.producers.find(request)) is not None:
-        return writer._loop.create_task(repeated(writer, row, Strict))
+        return writer.health.loop.create_task(repeated(writer, row, Strict))
     return start_batch(writer, [], source, topic, request)
 
 
 async def repeated(writer: WalWriter, row: Row, mode: Mode) -> Repeated:
     """Where the records of a request are, durable where the mode asks for it."""
     last = row.lsn + row.records - 1
-    if mode is Strict and last > writer._durable_lsn:
+    if mode is Strict and last > writer.catalog.durable_lsn:
         await writer._durable(last)
     places = [Place(row.lsn, row.records, row.segment, row.offset)]
     if row.parts > 1:
@@ -95,16 +95,16 @@ async def repeated(writer: WalWriter, row: Row, mode: Mode) -> Repeated:
             places = await find_parts(writer, row)
         except (WalError, OSError, BadGroup):
             pass  # dropped or damaged since; what remains true is that they were appended, and under which LSNs
-    return Repeated(places, last <= writer._durable_lsn, 0)
+    return Repeated(places, last <= writer.catalog.durable_lsn, 0)
 
 
 async def find_parts(writer: WalWriter, row: Row) -> list[Place]:
     """The groups of a streamed batch, from the headers of the segments that hold it."""
     places: list[Place] = []
     following = row.lsn
-    for first in [each for each in writer._segment_ids if each >= row.segment]:
+    for first in [each for each in writer.catalog.view.ids if each >= row.segment]:
         _, stream = await open_stream(
-            writer._disk, segment_name(first), first, writer._segment_bytes[first], writer._keys
+            writer._disk, segment_name(first), first, writer.catalog.view.sizes[first], writer._keys
         )
         while following < row.lsn + row.records:
             try:

@@ -26,7 +26,7 @@ async def purge(writer: WalWriter, key_or_labels: Any, before: int | None, topic
         before: 1 to next_lsn; None: next_lsn as it is now.
         topic: its name; nothing happens where the log has no such topic.
     """
-    writer._check_call()
+    writer.health.check_call()
     labels = labels_of(key_or_labels)
     limit = writer.next_lsn if before is None else before
     if not is_lsn(limit) or not 1 <= limit <= writer.next_lsn:

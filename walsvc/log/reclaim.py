@@ -30,7 +30,8 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import Retention
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any
 
 logger = logging.getLogger("walsvc.retention")
 NOBODY = 1 << 64  # above every LSN
@@ -73,7 +74,7 @@ class Reclaimer:
         self._overtaken = 0
         self._last_drop: str | None = None
         self._failed: str | None = None
-        writer._on_rotation = self.wake
+        writer.catalog.on_segment = self.wake
         self.wake()
 
     # ---- by itself
@@ -81,15 +82,15 @@ class Reclaimer:
     def wake(self) -> None:
         """There may be something to drop: look, in the background."""
         automatic = self._limited or self._config.reclaim == "consumed"
-        if not automatic or len(self._writer._segment_ids) < 2 or self._writer._closing is not None:
+        if not automatic or len(self._writer.catalog.view.ids) < 2 or self._writer.health.closing:
             return
         self._again = True
         if self._task is None:
-            self._task = self._writer._loop.create_task(self._run())
+            self._task = self._writer.background.start("retention", self._run())
 
     def consumed(self, lsn: int) -> None:
         """A consumer or holder has passed everything below `lsn`."""
-        ids = self._writer._segment_ids
+        ids = self._writer.catalog.view.ids
         if len(ids) > 1 and lsn >= ids[1]:
             self.wake()
 
@@ -100,7 +101,7 @@ class Reclaimer:
                 await self._pass(consumed=self._config.reclaim == "consumed")
                 self._failed = None
         except (WalError, OSError) as error:  # whoever uses the log is told by the log itself
-            if self._writer._failure is None and self._writer._closed is None:
+            if self._writer.health.failure is None and self._writer.health.closed is None:
                 self._failed = str(error)
                 logger.warning("nothing was reclaimed in %s: %s", self._writer._disk.path, error)
         except Exception as error:  # the next rotation looks again
@@ -112,7 +113,7 @@ class Reclaimer:
     def _look_again(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._writer._loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
+        self._timer = self._writer.health.loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
 
     def stop(self) -> None:
         """Look no more."""
@@ -128,14 +129,14 @@ class Reclaimer:
 
     async def reclaim(self) -> int:
         """Drop what everybody has passed, and what the limits say. Returns the number of records dropped."""
-        self._writer._check_call()
+        self._writer.health.check_call()
         before = self._writer._metadata.truncated
         await self._pass(consumed=True)
         return self._writer._metadata.truncated - before
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`, durably."""
-        self._writer._check_call()
+        self._writer.health.check_call()
         check_before(self._writer, lsn)
         if lsn <= self._writer._metadata.truncated:
             return
@@ -149,7 +150,7 @@ class Reclaimer:
             await self._writer._durable(lsn - 1)
             return lsn
 
-        await to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
+        await self._to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
 
     def _refuse_held(self, lsn: int) -> None:
         name, at = self._lowest_hold()
@@ -166,18 +167,21 @@ class Reclaimer:
         name = min(holds, key=holds.__getitem__, default="")
         return name, holds.get(name, NOBODY)
 
+    async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
+        await to_the_end(self._writer, "truncate_before", change)
+
     # ---- deciding
 
     async def _pass(self, *, consumed: bool) -> None:
         if consumed:
-            await to_the_end(self._drop(self._consumed_by_all, "consumed by all", overtake=False))
+            await self._to_the_end(self._drop(self._consumed_by_all, "consumed by all", overtake=False))
         if self._limited:
-            await to_the_end(self._drop(self._over_limit, "limit"))
+            await self._to_the_end(self._drop(self._over_limit, "limit"))
 
     def _boundary(self, lsn: int) -> int:
         """The highest segment's first LSN up to `lsn` below which everything is durable; 0 if there is none."""
-        ids = self._writer._segment_ids
-        place = bisect_right(ids, min(lsn, self._writer._durable_lsn + 1))
+        ids = self._writer.catalog.view.ids
+        place = bisect_right(ids, min(lsn, self._writer.catalog.durable_lsn + 1))
         return ids[place - 1] if place > 1 else 0
 
     async def _consumed_by_all(self) -> int:
@@ -195,8 +199,8 @@ class Reclaimer:
 
     async def _over_limit(self) -> int:
         writer, config = self._writer, self._config
-        ids, target = list(writer._segment_ids), 0
-        total = sum(writer._segment_bytes.values())
+        ids, target = list(writer.catalog.view.ids), 0
+        total = sum(writer.catalog.view.sizes.values())
         for first, following in pairwise(ids):
             ended = writer._clock() - await self._ended_ns(following)
             old = config.retain_seconds is not None and ended > config.retain_seconds * 1e9
@@ -204,7 +208,7 @@ class Reclaimer:
                 if config.retain_seconds is not None:
                     self._look_again(config.retain_seconds - ended / 1e9)
                 break
-            target, total = following, total - writer._segment_bytes.get(first, 0)
+            target, total = following, total - writer.catalog.view.sizes.get(first, 0)
         return self._boundary(min(target, self._lowest_hold()[1]))
 
     async def _ended_ns(self, following: int) -> int:
@@ -212,7 +216,7 @@ class Reclaimer:
         if following not in self._created_ns:
             header, _ = await load_header(self._writer._disk, segment_name(following), following)
             self._created_ns = {
-                each: at for each, at in self._created_ns.items() if each in self._writer._segment_bytes
+                each: at for each, at in self._created_ns.items() if each in self._writer.catalog.view.sizes
             }
             self._created_ns[following] = header.created_ns
         return self._created_ns[following]
@@ -261,7 +265,7 @@ class Reclaimer:
     ) -> None:
         """Drop everything below the LSN that `decide` gives, if that is more than was dropped before."""
         writer = self._writer
-        async with writer._maintaining():
+        async with writer.extent.changing():
             while True:
                 target = await decide()
                 if target <= writer._metadata.truncated:
@@ -270,7 +274,7 @@ class Reclaimer:
                 if not self._still_true(plan, overtake=overtake, keep_holds=keep_holds):
                     continue
                 change = {"truncated": target, "positions": plan.moves(writer._metadata.truncated)}
-                first, before = writer._metadata.truncated, dict(writer._segment_bytes)
+                first, before = writer._metadata.truncated, dict(writer.catalog.view.sizes)
                 done = writer._cut_meta(change)
                 if done is not None:
                     break
@@ -280,7 +284,7 @@ class Reclaimer:
         self._tell(why, first, target, before, plan)
 
     def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: Plan) -> None:
-        gone = [each for each in before if each not in self._writer._segment_bytes]
+        gone = [each for each in before if each not in self._writer.catalog.view.sizes]
         size = sum(before[each] for each in gone)
         self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
         self._pending = {key: found for key, found in self._pending.items() if key in self._writer._metadata.positions}
@@ -305,9 +309,9 @@ class Reclaimer:
         return Retention(
             first_lsn=writer._metadata.truncated,
             next_lsn=writer.next_lsn,
-            segments=len(writer._segment_ids),
-            bytes=sum(writer._segment_bytes.values()),
-            pins=pins_of(writer._metadata, writer.next_lsn, writer._segment_bytes, pins_max),
+            segments=len(writer.catalog.view.ids),
+            bytes=sum(writer.catalog.view.sizes.values()),
+            pins=pins_of(writer._metadata, writer.next_lsn, writer.catalog.view.sizes, pins_max),
             dropped_segments=segments,
             dropped_bytes=size,
             dropped_records=records,

@@ -61,19 +61,19 @@ async def check_keys(disk: Disk, found: Recovered, keys: KeyRing | None) -> None
 
 async def use_keys(writer: WalWriter, keys: KeyRing) -> None:
     """Go on with other keys; see Log.use_keys."""
-    writer._check_call()
+    writer.health.check_call()
     if not isinstance(keys, KeyRing):
         raise BadOption(
             f"keys must be a KeyRing, not {type(keys).__name__}",
             path=writer._disk.path,
             hint="an encrypted log stays encrypted; copy its records to a new log to have them plain",
         )
-    await to_the_end(_use_keys(writer, keys))
+    await to_the_end(writer, "use_keys", _use_keys(writer, keys))
 
 
 async def _use_keys(writer: WalWriter, keys: KeyRing) -> None:
-    async with writer._maintaining():
-        for first in list(writer._segment_ids):
+    async with writer.extent.changing():
+        for first in list(writer.catalog.view.ids):
             header, _ = await load_header(writer._disk, segment_name(first), first)
             cipher_of(keys, header, writer._disk.path)
         was_plain = writer._segment.cipher is None

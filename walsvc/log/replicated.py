@@ -168,6 +168,6 @@ def of_writer(writer: WalWriter) -> Replicated:
     """The replica that Quorum waits for. Raises BadOption where the log has none, ReplicaLost where it is lost."""
     if writer._replicated is None:
         raise BadOption("the log is not replicated", path=writer._disk.path, hint=HINT)
-    writer._check_loop()
+    writer.health.check_loop()
     writer._replicated.check()
     return writer._replicated

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Coroutine
 from typing import Any
 
-from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat
+from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat, WalError
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
@@ -56,13 +56,12 @@ async def drop_segments(writer: WalWriter) -> None:
     disk = writer._disk
     while True:
         await writer._rotation_ended()  # now the names of the segments that stay are durable
-        if writer._failure is not None:
-            raise writer._again()
-        ids = writer._segment_ids
-        if len(ids) < 2 or ids[1] > writer._metadata.truncated or ids[1] > writer._durable_lsn + 1:
+        writer.health.raise_failure()
+        ids = writer.catalog.view.ids
+        if len(ids) < 2 or ids[1] > writer._metadata.truncated or ids[1] > writer.catalog.durable_lsn + 1:
             return
         first = ids[0]
-        length = writer._segment_bytes[first]
+        length = writer.catalog.view.sizes[first]
         fits = length == writer._config.segment_bytes and writer._spares.count < SPARES_KEPT
         if fits and await may_recycle(writer, first):
             name = spare_name(RECYCLED_NAME | first)
@@ -70,8 +69,7 @@ async def drop_segments(writer: WalWriter) -> None:
             writer._spares.recyclable[name] = length
         else:
             await disk.remove(segment_name(first))
-        writer._segment_ids.remove(first)
-        del writer._segment_bytes[first]
+        writer.catalog.drop(first)
         await disk.sync_directory()
 
 
@@ -88,10 +86,10 @@ async def may_recycle(writer: WalWriter, first_lsn: int) -> bool:
 
 async def truncate_after(writer: WalWriter, lsn: int) -> None:
     """Drop all records above `lsn`, durably; the next append gets lsn + 1."""
-    writer._check_call()
+    writer.health.check_call()
     check_after(writer, lsn)
     writer._hold_appends(1)  # from the call on, not from when its turn has come: it must not drop what came later
-    await to_the_end(_truncate_after(writer, lsn))
+    await to_the_end(writer, "truncate_after", _truncate_after(writer, lsn))
 
 
 def check_after(writer: WalWriter, lsn: int) -> None:
@@ -108,7 +106,7 @@ def check_after(writer: WalWriter, lsn: int) -> None:
 async def _truncate_after(writer: WalWriter, lsn: int) -> None:
     cutting: asyncio.Future[None] = writer._create_future()
     try:
-        async with writer._maintaining():
+        async with writer.extent.changing():
             check_after(writer, lsn)  # again: another truncation may have come first
             await writer._durable(writer.next_lsn - 1)
             await writer._rotation_ended()
@@ -122,21 +120,19 @@ async def _truncate_after(writer: WalWriter, lsn: int) -> None:
                 except NoSpace as error:
                     await revoke_cut(writer, error)
                     raise
-                writer._cutting = cutting
+                writer.catalog.cutting = cutting
                 await finish_cut(writer, lsn)
     finally:
         cutting.set_result(None)
-        if writer._cutting is cutting and writer._failure is None:
-            writer._cutting = None
+        if writer.catalog.cutting is cutting and writer.health.failure is None:
+            writer.catalog.cutting = None
         writer._hold_appends(-1)
 
 
-async def to_the_end(change: Coroutine[Any, Any, None]) -> None:
+async def to_the_end(writer: WalWriter, name: str, change: Coroutine[Any, Any, None]) -> None:
     """Run a change of the log's extent in a task of its own: cancelling the caller ends the wait, not the change. Left
     half done, it would be finished by the next opening, which would drop what was appended and acknowledged since."""
-    task = asyncio.get_running_loop().create_task(change)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it any more
-    await asyncio.shield(task)
+    await asyncio.shield(writer.background.start(name, change, foreseen=(WalError, OSError)))
 
 
 async def revoke_cut(writer: WalWriter, error: NoSpace) -> None:
@@ -155,9 +151,11 @@ async def sums_at(writer: WalWriter, lsn: int) -> Metadata:
     metadata = Metadata()
     if not writer._metadata.topics:
         return metadata
-    ids = writer._segment_ids
+    ids = writer.catalog.view.ids
     first = ids[max(bisect_right(ids, lsn) - 1, 0)]
-    _, stream = await open_stream(writer._disk, segment_name(first), first, writer._segment_bytes[first], writer._keys)
+    _, stream = await open_stream(
+        writer._disk, segment_name(first), first, writer.catalog.view.sizes[first], writer._keys
+    )
     while stream.chain.next_lsn <= lsn or not stream.bytes_read:
         try:
             raw = await stream.next()
@@ -191,8 +189,7 @@ async def have_spare(writer: WalWriter, need: int = 0) -> None:
         await writer._spares.settle()
         if (error := writer._no_space()) is not None:
             raise error
-        if writer._failure is not None:
-            raise writer._again()
+        writer.health.raise_failure()
 
 
 async def begin_behind(writer: WalWriter, lsn: int) -> None:
@@ -217,7 +214,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     sums = await sums_at(writer, lsn)
     await have_spare(writer)
     spare = writer._spares.take()
-    ids = writer._segment_ids
+    ids = writer.catalog.view.ids
     place = bisect_right(ids, lsn) - 1
     holder, ordinal, complete = None, 1, False
     if place >= 0:
@@ -227,14 +224,14 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
     elif ids:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
     align = next_align(writer._config, newest.block_bytes)
-    writer._generation += 1
+    writer.catalog.generation += 1
     rewind_metadata(writer, lsn, sums)
     prefix, previous_crc, cipher = segment_prefix(
         SegmentHeader(
             block_bytes=newest.block_bytes,
             file_bytes=spare.file_bytes,
             log_id=newest.log_id,
-            generation=writer._generation,
+            generation=writer.catalog.generation,
             ordinal=ordinal,
             first_lsn=lsn + 1,
             created_ns=writer._clock(),
@@ -275,13 +272,8 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         cipher=cipher,
     )
     writer._new_key = False
-    for first in [first for first in ids if first > lsn]:
-        del writer._segment_bytes[first]
-    writer._segment_ids = [first for first in ids if first <= lsn] + [lsn + 1]
-    writer._segment_bytes[lsn + 1] = spare.file_bytes
     writer._segment = segment
-    writer._durable_lsn = lsn
-    writer._durable_place = (segment.id, segment.end)
+    writer.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
     if writer._replicated is not None:
         writer._replicated.rewind(lsn)
     writer._start_filling(Group(segment, segment.end, lsn + 1))
@@ -291,8 +283,6 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
 def rewind_readers(writer: WalWriter, end: int) -> None:
     """The log ends before LSN `end` now: whoever reads it must know before anything is written there."""
     writer._summaries.forget()
-    writer._rewinds += 1
-    writer._cuts.note(end)
     for place in writer._places.values():
         place.rewind(end)
-    writer._wake_beyond()
+    writer.waits.wake_beyond(writer.next_lsn)

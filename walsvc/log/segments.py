@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from walsvc.config import MIB, WalConfig
 from walsvc.disk.base import Disk, Write
+from walsvc.errors import NoSpace
 from walsvc.format.cipher import SegmentCipher
 from walsvc.format.group import TAG_BYTES, align_up
 from walsvc.format.index import SegmentIndex, index_bytes_max
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.format.summary import Tally
+from walsvc.log.commit.background import Background
 
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
@@ -28,6 +30,8 @@ JOIN_BLOCKS = 1  # more of them, for what joins a group: an acknowledgement may 
 SEAL_BYTES = 256  # of a seal without summary and index, at most
 PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+SHORTAGES = NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG}
+"""What may keep a segment from being prepared and may pass: no data is at stake, so it can be tried again."""
 
 
 @dataclass(slots=True)
@@ -122,6 +126,20 @@ class Spare(NamedTuple):
     recycled: bool  # it may hold old bytes instead of zeros
 
 
+def no_space(error: OSError, path: str, lsn: int) -> NoSpace:
+    """The error for callers, when the next segment could not be prepared for want of something."""
+    hint = "nothing was written and no LSN was used; free space (or truncate_before) and append again"
+    if error.errno not in NO_SPACE:
+        hint = "nothing was written and no LSN was used; append again once the shortage is over (ulimit -a, free)"
+    return NoSpace(
+        f"no room for the next segment: {error.strerror or error}",
+        errno=error.errno or 0,
+        path=path,
+        lsn=lsn,
+        hint=hint,
+    )
+
+
 def next_align(config: WalConfig, block_bytes: int) -> int:
     """Alignment of groups in the next segment: an option that an existing log takes up with a new segment."""
     return PACK_ALIGN if config.layout == "pack" else block_bytes
@@ -148,7 +166,8 @@ class SparePipeline:
     `ready()` is called on the loop whenever a preparation ended, well or not; `spare` or `error` then say how.
     """
 
-    def __init__(self, disk: Disk, segment_bytes: int, ready: Callable[[], None]) -> None:
+    def __init__(self, disk: Disk, segment_bytes: int, ready: Callable[[], None], background: Background) -> None:
+        self._background = background
         self._disk = disk
         self._segment_bytes = segment_bytes
         self._ready = ready
@@ -174,7 +193,7 @@ class SparePipeline:
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
-        self._task = asyncio.get_running_loop().create_task(self._prepare(ordinal, length))
+        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length))
 
     async def _prepare(self, ordinal: int, length: int) -> None:
         name = spare_name(ordinal)
@@ -183,22 +202,32 @@ class SparePipeline:
                 old, self.spare = self.spare, None
                 await self._disk.close_file(old.file)
                 self.recyclable[old.name] = old.file_bytes
-            await self._drop_unfit(name, length)
-            recycled = next(iter(self.recyclable), None)
-            if recycled is None:
-                await self._disk.allocate(name, length)
-            else:
-                if recycled != name:
-                    await self._disk.rename(recycled, name)
-                    self.recyclable[name] = self.recyclable.pop(recycled)
-                await self._disk.sync_directory()  # also where an earlier attempt renamed it and found no room here
-                length = self.recyclable.pop(name)
-            self.spare = Spare(name, await self._disk.open_file(name), length, recycled is not None)
+            self.spare = await self._make(name, length)
         except OSError as error:
             self.error = error
+        except (RuntimeError, MemoryError) as error:  # no thread, or no memory, can be had
+            self.error = OSError(errno.EAGAIN if isinstance(error, RuntimeError) else errno.ENOMEM, str(error))
         finally:
             self._task = None
         self._ready()
+
+    async def _make(self, name: str, length: int) -> Spare:
+        """A spare of that name, recycled where there is a fitting file. What goes wrong can be tried again."""
+        await self._drop_unfit(name, length)
+        recycled = next(iter(self.recyclable), None)
+        if recycled is None:
+            try:
+                await self._disk.allocate(name, length)
+            except FileExistsError:
+                await self._disk.remove(name)  # left over from an attempt that ended behind this step
+                await self._disk.allocate(name, length)
+            return Spare(name, await self._disk.open_file(name), length, False)
+        if recycled != name:
+            await self._disk.rename(recycled, name)
+            self.recyclable[name] = self.recyclable.pop(recycled)
+        await self._disk.sync_directory()  # also where an earlier attempt renamed it and found no room here
+        file = await self._disk.open_file(name)
+        return Spare(name, file, self.recyclable.pop(name), True)
 
     async def _drop_unfit(self, name: str, length: int) -> None:
         """Remove what cannot be recycled, so that at most one fitting file is left and `name` is free."""

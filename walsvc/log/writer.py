@@ -23,9 +23,10 @@ from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
+from walsvc.log.double_write import DoubleWrite
 from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
-from walsvc.log.payload import pack_attributes, to_bytes
+from walsvc.log.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.replicated import of_writer
 from walsvc.log.results import BatchResult
@@ -42,11 +43,29 @@ class WalWriter(Ending, Scoped):
     """
 
     def __init__(
-        self, disk: Disk, config: WalConfig, segment: Segment, *, next_lsn: int, generation: int, metadata: Metadata
+        self,
+        disk: Disk,
+        config: WalConfig,
+        segment: Segment,
+        *,
+        next_lsn: int,
+        generation: int,
+        metadata: Metadata,
+        sizes: Mapping[int, int],
+        double_write: DoubleWrite | None = None,
     ) -> None:
         self._record_bytes_max = config.max_record_bytes
         self._thread = get_ident()
-        super().__init__(disk, config, segment, next_lsn=next_lsn, generation=generation, metadata=metadata)
+        super().__init__(
+            disk,
+            config,
+            segment,
+            next_lsn=next_lsn,
+            generation=generation,
+            metadata=metadata,
+            sizes=sizes,
+            double_write=double_write,
+        )
         WRITERS.add(self)
 
     @classmethod
@@ -100,7 +119,7 @@ class WalWriter(Ending, Scoped):
             and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
             future otherwise.
         """
-        if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
+        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
             length = len(payload)
             room = self._room - length - self._record_cost
             if (
@@ -111,7 +130,7 @@ class WalWriter(Ending, Scoped):
             ):
                 first = not self._commit_wanted
                 if first:
-                    self._check_loop()  # costs a system call in CPython 3.11, so once for each group
+                    self.health.check_loop()  # costs a system call in CPython 3.11, so once for each group
                 self._room = room
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
@@ -151,7 +170,7 @@ class WalWriter(Ending, Scoped):
             ):
                 first = not self._commit_wanted
                 if first:
-                    self._check_loop()
+                    self.health.check_loop()
                 self._room = room
                 self._filling.labels[len(self._payloads)] = labels
                 self._payloads.append(payload)
@@ -191,7 +210,7 @@ class WalWriter(Ending, Scoped):
         """append_batch, to a topic or to none."""
         if mode is Quorum:
             return of_writer(self).after(self._append_batch(payloads, Strict, topic))
-        self._check_call(mode)
+        self.health.check_call(mode)
         if isinstance(payloads, AsyncIterable):
             return start_batch(self, [], payloads, topic)
         if isinstance(payloads, (list, tuple)):
@@ -249,11 +268,11 @@ class WalWriter(Ending, Scoped):
     ) -> Entry:
         """Check one append's arguments and make them an entry."""
         piece = self._checked(payload)
-        self._check_call(mode)
+        self.health.check_call(mode)
         between("type", type, 0, 0xFFFF)
         labels = None
-        if type or attributes:
-            packed = pack_attributes(attributes) if attributes else b""
+        packed = pack_attributes(attributes)
+        if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
         return Entry([piece], mode, labels, batch=False, future=self._create_future(), topic=topic)
@@ -270,7 +289,7 @@ class WalWriter(Ending, Scoped):
 
     def stats(self) -> Stats:
         """A frozen picture of the writer's state and counters."""
-        double_write = self._double_write
+        view, counters = self.catalog.view, self.counters
         return Stats(
             disk=self._disk.kind,
             disk_reason=self._disk.reason,
@@ -280,32 +299,32 @@ class WalWriter(Ending, Scoped):
             reading=self._disk.reading,
             first_lsn=self._metadata.truncated,
             next_lsn=self.next_lsn,
-            durable_lsn=self._durable_lsn,
-            records=self.next_lsn - self._lsn_at_open,
-            payload_bytes=self._payload_bytes + sum(map(len, self._payloads)),
-            groups=self._groups,
-            syncs=self._groups + self._rotations + (0 if double_write is None else double_write.syncs),
-            written_bytes=self._written_bytes,
+            durable_lsn=view.durable_lsn,
+            records=self.next_lsn - counters.lsn_at_open,
+            payload_bytes=counters.payload_bytes + sum(map(len, self._payloads)),
+            groups=counters.groups,
+            syncs=counters.syncs,
+            written_bytes=counters.written_bytes,
             pending_bytes=self._pending_bytes + self._filled_bytes,
             waiting=len(self._waiting),
-            rotations=self._rotations,
-            segments=len(self._segment_ids),
+            rotations=counters.rotations,
+            segments=len(view.ids),
             spares=self._spares.count,
             segment_id=self._segment.id,
-            group_records_max=self._group_records_max,
-            sync_us_last=self._sync_us_last,
-            sync_us_total=self._sync_us_total,
-            failed=None if self._failure is None else self._failure.message,
+            group_records_max=counters.group_records_max,
+            sync_us_last=counters.sync_us_last,
+            sync_us_total=counters.sync_us_total,
+            failed=None if self.health.failure is None else self.health.failure.message,
             topics=len(self._metadata.topics),
-            pins=pins_of(self._metadata, self.next_lsn, self._segment_bytes, PINS_SHOWN),
+            pins=pins_of(self._metadata, self.next_lsn, view.sizes, PINS_SHOWN),
             layout="pack" if self._segment.packed else "pad",
             double_write=self._config.double_write,
             key_id=None if self._segment.cipher is None else self._segment.cipher.key_id,
-            double_write_uncovered=0 if double_write is None else double_write.uncovered,
-            log_bytes=self._log_bytes,
-            sync_us_counts=tuple(self._sync_us_counts),
-            group_records_counts=tuple(self._group_records_counts),
-            group_records_total=self._group_records_total,
+            double_write_uncovered=counters.uncovered,
+            log_bytes=counters.log_bytes,
+            sync_us_counts=tuple(counters.sync_us_counts),
+            group_records_counts=tuple(counters.group_records_counts),
+            group_records_total=counters.group_records_total,
             **self._replica_stats(),
         )
 
@@ -315,7 +334,7 @@ class WalWriter(Ending, Scoped):
             return {}
         return {
             "replicated_lsn": replicated.lsn,
-            "replica_records": max(self._durable_lsn - replicated.lsn, 0),
+            "replica_records": max(self.catalog.durable_lsn - replicated.lsn, 0),
             "replica_bytes": replicated.behind_bytes(),
             "replica_state": replicated.state,
         }

@@ -90,7 +90,7 @@ class Consumer(Delivering):
             following = self._cursor.next_lsn
             if following <= self._writer.durable_lsn:
                 continue
-            if (terminal := self._writer._terminal()) is not None:
+            if (terminal := self._writer.health.terminal()) is not None:
                 raise terminal
             if self.topic is None:
                 self._waiter = self._writer._durable_above(following - 1)
@@ -197,7 +197,7 @@ class Consumer(Delivering):
     # ---- ending
 
     def _check(self) -> None:
-        self._writer._check_open()
+        self._writer.health.check_open()
         self._check_open()
 
     async def close(self) -> None:
@@ -205,13 +205,13 @@ class Consumer(Delivering):
 
         Whoever waits for a record gets Closed; `async for` ends.
         """
-        self._writer._check_loop()
+        self._writer.health.check_loop()
         if not self._open:
             return
         self._open = False
         self._wake()
         try:
-            if self._unsaved and self._writer._terminal() is None:
+            if self._unsaved and self._writer.health.terminal() is None:
                 await self._writer._join(lambda: {"positions": {self._key: self.position}})
         finally:
             if self._writer._places.get(self._key) is self._place:

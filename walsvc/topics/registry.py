@@ -31,7 +31,7 @@ class Registry:
         """See Topic.consumer."""
         check_name("consumer", name)
         way = check_delivery(delivery)
-        self._writer._check_open()
+        self._writer.health.check_open()
         if self._number is None or key_of(self._number, name) not in self._writer._metadata.positions:
             await self._create(name, start)
         number = self._number
@@ -60,7 +60,7 @@ class Registry:
 
     async def list(self) -> list[ConsumerStatus]:
         """See Topic.consumers."""
-        self._writer._check_open()
+        self._writer.health.check_open()
         found = []
         for key in sorted(self._writer._metadata.positions):
             number, name = parse_key(key)
@@ -71,7 +71,7 @@ class Registry:
     async def status(self, name: str) -> ConsumerStatus | None:
         """One consumer, None where there is none. For onlookers: unlike list() it makes nothing durable, and what is still to be
         written is not counted in the lag."""
-        self._writer._check_open()
+        self._writer.health.check_open()
         number = self._number
         if number is None or key_of(number, name) not in self._writer._metadata.positions:
             return None
@@ -100,7 +100,7 @@ class Registry:
 
     def _existing(self, name: str) -> str:
         check_name("consumer", name)
-        self._writer._check_open()
+        self._writer.health.check_open()
         key = "" if self._number is None else key_of(self._number, name)
         if key not in self._writer._metadata.positions:
             where = "the log" if self._topic is None else f"topic {self._topic!r}"

@@ -11,6 +11,7 @@ from walsvc.keyring import KeyRing
 from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
 from walsvc.log.group import Labels
+from walsvc.log.payload import NO_TYPE
 from walsvc.log.purging import purge
 from walsvc.log.reader import Cursor
 from walsvc.log.replicated import of_writer
@@ -148,7 +149,7 @@ class Topic(TopicReader):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
-        if mode is Strict and not type and attributes is None:
+        if mode is Strict and type is NO_TYPE and attributes is None:
             labels = self._labels
             if labels is None and (number := self._writer._metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)

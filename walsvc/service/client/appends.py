@@ -17,7 +17,7 @@ from typing import Any
 
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
-from walsvc.log.payload import pack_attributes, to_bytes
+from walsvc.log.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
 from walsvc.service.client.sent import MODES, PLAIN, Entry, Labels, Sent
@@ -68,7 +68,7 @@ class Appends(Account):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
-        if payload.__class__ is bytes and mode is Strict and not type and attributes is None:
+        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
             length = len(payload)
             room = self._room - length - RECORD_COST
             if (
@@ -115,8 +115,8 @@ class Appends(Account):
         piece = self.checked(payload)
         between("type", type, 0, 0xFFFF)
         labels = PLAIN
-        if mode is not Strict or topic is not None or type or attributes:
-            packed = pack_attributes(attributes) if attributes else b""
+        packed = pack_attributes(attributes)
+        if mode is not Strict or topic is not None or type or packed:
             labels = Labels(MODES[mode], topic, type, packed)
         entry = Entry(piece, labels, len(piece) + RECORD_COST, self._create_future())
         if not self._waiting and not self._holds and self._fits(entry, self._others()):

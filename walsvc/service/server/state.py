@@ -9,29 +9,29 @@ from walsvc.service.wire.frames import State
 
 def state_of(log: Log) -> State:
     """The values of STATE_FIELDS now. Called for every answer, so it neither counts nor sorts anything."""
-    writer = log.writer
+    writer, counters = log.writer, log.writer.counters
     return [
         writer._metadata.truncated,
         writer.next_lsn,
         writer.durable_lsn,
         writer._pending_bytes + writer._filled_bytes,
         len(writer._waiting),
-        writer.next_lsn - writer._lsn_at_open,
-        writer._payload_bytes,
-        writer._groups,
-        writer._groups + writer._rotations,
-        writer._written_bytes,
-        writer._rotations,
-        len(writer._segment_ids),
+        writer.next_lsn - counters.lsn_at_open,
+        counters.payload_bytes,
+        counters.groups,
+        counters.syncs,
+        counters.written_bytes,
+        counters.rotations,
+        writer.catalog.count,
         writer._spares.count,
         writer._segment.id,
-        writer._group_records_max,
-        writer._sync_us_last,
-        writer._sync_us_total,
+        counters.group_records_max,
+        counters.sync_us_last,
+        counters.sync_us_total,
         len(writer._metadata.topics),
     ]
 
 
 def failure_of(log: Log) -> WalError | None:
     """Why the log takes and answers nothing any more; None while it works."""
-    return log.writer._failure
+    return log.writer.health.failure

@@ -18,12 +18,8 @@ All of it runs on the loop's thread, and no function here awaits between reading
 
 from __future__ import annotations
 
-import errno
-import heapq
-import os
 import time
 from abc import abstractmethod
-from bisect import bisect_left
 
 from walsvc.disk.base import Write
 from walsvc.errors import DurabilityLost
@@ -33,7 +29,6 @@ from walsvc.log.framing import seal_bytes
 from walsvc.log.group import Group
 from walsvc.log.placing import Placing
 from walsvc.log.segments import Segment, install, tail_of
-from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
@@ -51,7 +46,7 @@ class Committer(Placing):
             self._pump_scheduled = True
             if self._commit_delay > 0:
                 self._loop.call_later(self._commit_delay, self._pump)
-            elif self._group_records_last > 1 or self._in_flight:
+            elif self.counters.group_records_last > 1 or self._in_flight:
                 self._loop.call_soon(self._pump)
             else:
                 self._pump()  # a lone appender has nobody to wait for, and saves a turn of the loop
@@ -65,26 +60,22 @@ class Committer(Placing):
         """Submit what is ready or wanted, as far as the pipeline has room."""
         self._pump_scheduled = False
         try:
-            while self._pipeline_free() and self._failure is None:
+            while self._pipeline_free() and self.health.failure is None:
                 if self._ready:
                     self._submit(self._ready[0])
                 elif self._commit_wanted and not self._filling.empty:
                     self._cut()
                 else:
                     break
-        except MemoryError as error:
-            self._give_up("no memory for a group", errno.ENOMEM, error)
-        except Exception as error:  # noqa: BLE001  # a defect of ours: whoever waits is told, and it is shown
-            self._give_up(f"a group cannot be written: {type(error).__name__}: {error}", errno.EIO, error)
-            self._loop.call_exception_handler({"message": "walsvc: a group cannot be written", "exception": error})
+        except Exception as error:  # noqa: BLE001  # a defect of ours, or no memory: whoever waits is told, and it is shown
+            self._broken("a group cannot be written", error)
+            if not isinstance(error, MemoryError):
+                self._loop.call_exception_handler({"message": "walsvc: a group cannot be written", "exception": error})
+        except BaseException as error:  # a signal handler's: half a group is on its way
+            self._broken("writing a group was cut short", error)
+            raise
         if self._filling.empty:
             self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
-
-    def _give_up(self, what: str, number: int, error: Exception) -> None:
-        """A group cannot be made. It is still in a queue, so its waiters are told; none is answered behind it."""
-        cause = OSError(number, os.strerror(number))
-        cause.__cause__ = error
-        self._fail(what, cause, self._segment.id, self._filling.offset, self._filling.first_lsn)
 
     def _submit(self, group: Group) -> None:
         segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
@@ -97,16 +88,15 @@ class Committer(Placing):
             self._batch_crc = segment.previous_crc  # to go back here if the batch is given up
             self._batch_tail = tail_of(group.prefix, segment.block_bytes) if group.prefix else segment.tail
         group.encode(
-            view[begin:end], generation=self._generation, durable_lsn=self._durable_lsn, timestamp_ns=self._clock()
+            view[begin:end],
+            generation=self.catalog.generation,
+            durable_lsn=self.catalog.durable_lsn,
+            timestamp_ns=self._clock(),
         )
         if segment.packed:
             segment.pack(view, begin, end)
         self._in_flight.append(self._ready.popleft())
-        self._groups += 1
-        self._written_bytes += length
-        self._log_bytes += end - begin
-        self._group_records_max = max(self._group_records_max, len(group.payloads))
-        self._group_records_last = len(group.payloads)
+        self.counters.submitted(len(group.payloads), length, end - begin)
         group.submitted_at = time.perf_counter()
         write = Write(segment.file, group.offset - len(group.prefix) - begin, view, self._written, group)
         if self._double_write is None:
@@ -118,51 +108,53 @@ class Committer(Placing):
         """The disk's answer: every byte written and synced, or an error."""
         group = write.tag
         assert isinstance(group, Group)
+        try:
+            self._take_answer(group, error)
+        except BaseException as broken:  # a defect of ours, or a signal handler's: the others must not wait for ever
+            self._broken("answering a group was cut short", broken)
+            for each in self._resolving:
+                each.fail(self.health.again)
+            raise
+
+    def _take_answer(self, group: Group, error: OSError | None) -> None:
         assert group.buffer is not None
         self._pool.give_back(group.buffer)
         group.buffer = None
-        self._sync_us_last = int((time.perf_counter() - group.submitted_at) * 1e6)
-        self._sync_us_total += self._sync_us_last
-        self._sync_us_counts[bisect_left(SYNC_US_BOUNDS, self._sync_us_last)] += 1
-        records = len(group.payloads)
-        self._group_records_counts[bisect_left(GROUP_RECORDS_BOUNDS, records)] += 1
-        self._group_records_total += records
+        self.counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
         if error is not None:
-            self._fail("a write or its sync failed", error, group.segment.id, group.offset, group.first_lsn)
-        elif group.attached is not None and self._failure is None:
-            self._rotation = self._loop.create_task(self._finish_rotation(group))
-        elif self._failure is None:
+            self.health.fail("a write or its sync failed", error, group.segment.id, group.offset, group.first_lsn)
+        elif group.attached is not None and self.health.failure is None:
+            self._rotation = self.background.start("rotation", self._finish_rotation(group))
+        elif self.health.failure is None:
             self._complete(group)
 
     def _complete(self, group: Group) -> None:
         """Acknowledge all groups that are durable without a gap before them; first keep the device busy."""
         group.done = True
         durable: list[Group] = []
+        self._resolving = durable
         while self._in_flight and self._in_flight[0].done:
-            head = self._in_flight.popleft()
+            head = self._in_flight[0]
+            self._batch_groups.append(head)  # first: whatever cuts this short, it is in one of the queues
+            self._in_flight.popleft()
             self._pending_bytes -= head.payload_bytes
-            self._batch_groups.append(head)
             if head.prefix:
                 self._first_pending = False
             if head.passed is not None and not head.passed.done():
                 head.passed.set_result(None)
             if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
-                self._durable_lsn = head.next_lsn - 1
+                self.catalog.advance(head.next_lsn - 1)
                 durable += self._batch_groups
                 self._batch_groups.clear()
         self._pump()
         for head in durable:
-            head.resolve(self._sync_us_last)
+            head.resolve(self.counters.sync_us_last)
+        self._resolving = []
         if durable:
             last = durable[-1]
-            if not last.segment.replaced:
-                self._durable_place = (last.segment.id, last.offset + last.group_bytes)
-            if self._on_durable is not None:
-                self._on_durable()
-        while self._barriers and self._barriers[0][0] <= self._durable_lsn:
-            barrier = heapq.heappop(self._barriers)[2]
-            if not barrier.done():
-                barrier.set_result(self._durable_lsn)
+            at = self.catalog.place if last.segment.replaced else (last.segment.id, last.offset + last.group_bytes)
+            self.catalog.arrive(*at)
+        self.waits.reached()
         self._room_freed()
 
     # ---- rotation
@@ -176,29 +168,28 @@ class Committer(Placing):
             replaces = group.segment.id == old.id
             if replaces:
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
-                old.replaced, self._durable_place = True, (group.segment.id, group.offset)
-            else:
-                self._segment_ids.append(group.segment.id)
-            self._replacements += replaces
-            self._segment_bytes[group.segment.id] = group.segment.file_bytes
+                old.replaced = True
+            self.catalog.begin(group.segment.id, group.segment.file_bytes)
+            if replaces:
+                self.catalog.arrive(group.segment.id, group.offset)
             group.passed = self._create_future()
-            if self._failure is None:
+            if self.health.failure is None:
                 self._complete(group)
                 await self._disk.sync_directory()
                 await group.passed  # like all groups before it, so that a seal never says more than is true
-            if self._failure is None:
+            if self.health.failure is None:
                 if not replaces:
                     await self._seal(old, group.segment.id)
                 await self._disk.close_file(old.file)
         except DurabilityLost:
-            assert self._failure is not None, "only _fail raises it here, and it told everybody"
+            assert self.health.failure is not None, "only _fail raises it here, and it told everybody"
         except OSError as error:
-            self._fail("beginning a new segment failed", error, group.segment.id, 0, group.first_lsn)
+            self.health.fail("beginning a new segment failed", error, group.segment.id, 0, group.first_lsn)
         finally:
             self._rotation = None
         self._room_freed()
-        if self._on_rotation is not None:
-            self._on_rotation()
+        if self.catalog.on_segment is not None:
+            self.catalog.on_segment()
 
     async def _newest_with(self, old: Segment) -> int | None:
         """The highest timestamp of any record up to the end of a complete segment; None where it is not known."""
@@ -219,8 +210,8 @@ class Committer(Placing):
             successor,
             tally=old.tally,
             newest=await self._newest_with(old),
-            generation=self._generation,
-            durable_lsn=min(self._durable_lsn, successor - 1),
+            generation=self.catalog.generation,
+            durable_lsn=min(self.catalog.durable_lsn, successor - 1),
             timestamp_ns=self._clock(),
         )
         assert old.end + len(data) <= old.file_bytes, "no room was kept for the seal"

@@ -1,0 +1,69 @@
+"""Background: the tasks that a writer runs for itself.
+
+A task of a log must come to its end: half a rotation, or half a truncation, leaves callers waiting for ever. Programs cancel
+all tasks when they end, and a signal handler may raise SystemExit in any of them. So a piece of work has two tasks:
+
+* The work itself. It is taken off asyncio's list of all tasks, so that nobody outside finds it to cancel it.
+* Its keeper, on that list under the name "walsvc ...", which waits for the work however often it is cancelled. While the loop
+  is being shut down it makes asyncio.run wait, too.
+
+Work that ends by a cancellation or by an exception it did not foresee fails the log, which wakes everybody. No task factory is
+asked: an eager one would run the work before its starter can keep the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+class Background:
+    """Starts tasks, and keeps them until they end. Loop thread only.
+
+    Args:
+        loop: of the log.
+        broken: called as broken(name, error) when work ended by what it did not foresee.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, broken: Callable[[str, BaseException], None]) -> None:
+        self._loop = loop
+        self._broken = broken
+        self._kept: set[asyncio.Task[Any]] = set()
+
+    def start(
+        self, name: str, work: Coroutine[Any, Any, Answer], *, foreseen: tuple[type[BaseException], ...] = ()
+    ) -> asyncio.Task[Answer]:
+        """Run `work`; it begins in a later turn of the loop.
+
+        Args:
+            name: what it does, for people.
+            work: what to run.
+            foreseen: exceptions that are an answer to whoever asked for the work.
+        """
+        task = asyncio.Task(work, loop=self._loop, name=f"walsvc {name}: work")
+        asyncio._unregister_task(task)
+        keeper = asyncio.Task(keep(task), loop=self._loop, name=f"walsvc {name}")
+        self._kept.add(keeper)
+        keeper.add_done_callback(self._kept.discard)
+
+        def ended(task: asyncio.Task[Answer]) -> None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is None or isinstance(error, foreseen):
+                return
+            self._broken(f"{name} ended", error)
+            if isinstance(error, Exception) and not isinstance(error, (OSError, MemoryError)):  # a defect of ours
+                self._loop.call_exception_handler({"message": f"walsvc: {name} ended", "exception": error})
+
+        task.add_done_callback(ended)
+        return task
+
+
+async def keep(work: asyncio.Task[Any]) -> None:
+    """Wait for the end of `work`, cancelled or not."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([work])

@@ -1,0 +1,141 @@
+"""Catalog: which segments there are, up to where they are durable, and how often something was taken back.
+
+The pipeline moves the durable end, a rotation adds a segment, retention drops some, truncate_after cuts. Everybody else
+(readers, service, engines) gets a `View`, which never changes: who holds one knows what was true at one moment, and compares
+it with a later one. Loop thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from walsvc.log.cuts import Cuts
+
+
+class View(NamedTuple):
+    """The catalog at one moment.
+
+    Attributes:
+        ids: first LSNs of the segments, ascending; the active one last.
+        sizes: bytes of their files, by first LSN.
+        durable_lsn: every record up to it is on stable storage.
+        place: the segment, and the offset in it, up to which groups are durable.
+        generation: the highest of any segment.
+        rewinds: batches given up, segments rewritten, cuts: what was read ahead before is void when it changes.
+        replacements: segments without records that gave way to a new file of the same name.
+    """
+
+    ids: tuple[int, ...]
+    sizes: Mapping[int, int]
+    durable_lsn: int
+    place: tuple[int, int]
+    generation: int
+    rewinds: int
+    replacements: int
+
+    @property
+    def bytes(self) -> int:
+        """Of all files together."""
+        return sum(self.sizes.values())
+
+    def holder(self, lsn: int) -> int | None:
+        """The segment that holds `lsn`, or would; None: it is below the first one."""
+        place = bisect_right(self.ids, lsn)
+        return self.ids[place - 1] if place else None
+
+
+class Catalog:
+    """The state behind the views.
+
+    Attributes:
+        durable_lsn, place, generation, rewinds, replacements: as in a View.
+        cuts: where truncate_after has taken the log's end back.
+        cutting: resolved when a truncate_after that is changing files has ended; None: there is none. It stays after one that
+            failed in the middle.
+        on_durable: called when the durable end has moved.
+        on_segment: called when a new segment has begun.
+    """
+
+    def __init__(self, sizes: Mapping[int, int], *, durable_lsn: int, place: tuple[int, int], generation: int) -> None:
+        self._ids = sorted(sizes)
+        self._sizes = dict(sizes)
+        self._view: View | None = None
+        self.durable_lsn = durable_lsn
+        self.place = place
+        self.generation = generation
+        self.rewinds = 0
+        self.replacements = 0
+        self.cuts = Cuts()
+        self.cutting: asyncio.Future[None] | None = None
+        self.on_durable: Callable[[], None] | None = None
+        self.on_segment: Callable[[], None] | None = None
+
+    @property
+    def view(self) -> View:
+        """What is true now, for others to keep."""
+        if self._view is None:
+            ids, sizes = tuple(self._ids), MappingProxyType(dict(self._sizes))
+            self._view = View(
+                ids, sizes, self.durable_lsn, self.place, self.generation, self.rewinds, self.replacements
+            )
+        now = (self.durable_lsn, self.place, self.generation, self.rewinds, self.replacements)
+        if self._view[2:] != now:
+            self._view = View(self._view.ids, self._view.sizes, *now)
+        return self._view
+
+    @property
+    def count(self) -> int:
+        """How many segments there are."""
+        return len(self._ids)
+
+    # ---- the durable end
+
+    def advance(self, durable_lsn: int) -> None:
+        """Every record up to `durable_lsn` is on stable storage."""
+        self.durable_lsn = durable_lsn
+
+    def arrive(self, segment: int, offset: int) -> None:
+        """Groups are durable up to `offset` of `segment`."""
+        self.place = segment, offset
+        if self.on_durable is not None:
+            self.on_durable()
+
+    # ---- segments
+
+    def begin(self, first: int, file_bytes: int) -> None:
+        """A segment got its name, or gave way to another file of that name."""
+        if first in self._sizes:
+            self.replacements += 1
+        else:
+            insort(self._ids, first)
+        self.resize(first, file_bytes)
+
+    def resize(self, first: int, file_bytes: int) -> None:
+        """The file of a segment has `file_bytes`."""
+        self._sizes[first] = file_bytes
+        self._view = None
+
+    def drop(self, first: int) -> None:
+        """A segment is gone."""
+        self._ids.remove(first)
+        del self._sizes[first]
+        self._view = None
+
+    # ---- taking back
+
+    def rewind(self) -> None:
+        """What readers have read ahead is void."""
+        self.rewinds += 1
+
+    def cut(self, lsn: int, file_bytes: int, place: tuple[int, int]) -> None:
+        """The log ends with record `lsn`; behind it stands one new segment, durable up to `place`."""
+        for first in [each for each in self._ids if each > lsn]:
+            self.drop(first)
+        self.begin(lsn + 1, file_bytes)
+        self.durable_lsn, self.place = lsn, place
+        self.rewind()
+        self.cuts.note(lsn + 1)

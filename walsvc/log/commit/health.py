@@ -1,0 +1,162 @@
+"""Health: whether a writer still takes records, why not, and who must hear of it.
+
+Every part of a writer asks it, and nobody else keeps such a state. What holds in which state:
+
+| state    | appends are taken | what waits gets its turn | reading | what ends it           |
+|----------|-------------------|--------------------------|---------|------------------------|
+| open     | yes               | yes                      | yes     | seal, drain, fail      |
+| draining | no                | yes                      | yes     | end_draining, fail     |
+| closed   | no                | no                       | yes     | close (the call), fail |
+| closing  | no                | as before                | no      | release                |
+| released | no                | no                       | no      | -                      |
+| failed   | no                | no                       | yes     | close                  |
+
+`seal` leads from open to closed at once. A failure is terminal, and the first one counts. Listeners hear of it in the order
+in which they were added: first the way in is shut, then groups and waits are told, and last the queue looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+
+from walsvc.config import one_of
+from walsvc.disk.base import TakenOver
+from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, again, closed_log
+from walsvc.model import Mode, Quorum, Relaxed, Strict
+
+UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
+TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
+get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
+
+
+class Health:
+    """The state of one writer. Loop thread only.
+
+    Attributes:
+        loop: that the log belongs to.
+        failure: the terminal failure; None: there is none.
+        closed: why no call appends any more; None: appending is possible.
+        draining: what was called before `closed` is still accepted.
+        closing: `close` was called: nothing is read any more.
+        released: files and lock were let go.
+        told: how many callers have heard of the failure.
+    """
+
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.failure: DurabilityLost | None = None
+        self.closed: Closed | None = None
+        self.draining = False
+        self.closing = False
+        self.released = False
+        self.told = 0
+        self._path = path
+        self._process = os.getpid()
+        self._listeners: list[Callable[[], None]] = []
+
+    # ---- failing
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` once when the log fails, after those that were added before."""
+        self._listeners.append(listener)
+
+    def fail(self, what: str, error: OSError, segment: int, offset: int, lsn: int) -> None:
+        """Fail for good, and tell all listeners. The first failure counts, later ones are its echo."""
+        if self.failure is not None:
+            return
+        kind, hint = DurabilityLost, UNKNOWN_HINT
+        if isinstance(error, TakenOver):
+            kind, hint = Fenced, TAKEN_OVER_HINT
+        failure = kind(
+            f"{what}: {error.strerror or error}",
+            errno=error.errno or errno.EIO,
+            path=self._path,
+            segment=segment,
+            offset=offset,
+            lsn=lsn,
+            hint=hint,
+        )
+        failure.__cause__ = error
+        self.failure = failure
+        for listener in self._listeners:
+            listener()
+
+    def again(self) -> WalError:
+        """The terminal failure as a new exception."""
+        assert self.failure is not None, "asked only after a failure"
+        return again(self.failure)
+
+    def raise_failure(self) -> None:
+        """Raise the terminal failure if there is one."""
+        if self.failure is not None:
+            raise self.again()
+
+    def terminal(self) -> WalError | None:
+        """The error that every call gets from now on, if there is one."""
+        if self.failure is not None:
+            self.told += 1
+            return self.again()
+        return None if self.closed is None else again(self.closed)
+
+    @property
+    def over(self) -> bool:
+        """True once no queued call gets its turn: the log failed, or it is closed and not draining."""
+        return self.failure is not None or (self.closed is not None and not self.draining)
+
+    def ended(self) -> WalError | None:
+        """The error for a queued call, once it is over."""
+        return self.terminal() if self.over else None
+
+    # ---- ending
+
+    def seal(self) -> None:
+        """Take no more appends, ever; reading goes on."""
+        self.closed = Closed("the log is sealed", path=self._path, hint="a sealed log can only be read")
+
+    def drain(self) -> bool:
+        """Refuse what is called from now on; what was called before is still accepted. False: it was closed already."""
+        if self.closed is not None:
+            return False
+        self.closed = closed_log(self._path)
+        self.draining = True
+        return True
+
+    def end_draining(self) -> None:
+        """No queued call gets its turn any more."""
+        self.draining = False
+
+    # ---- what makes a call wrong
+
+    def check_call(self, mode: Mode = Strict) -> None:
+        """Raise what makes any call wrong or vain: other loop, closed, failed, unknown mode."""
+        self.check_loop()
+        one_of("mode", mode, (Strict, Relaxed, Quorum))
+        if (error := self.terminal()) is not None:
+            raise error
+
+    def check_running(self) -> None:
+        """Raise if a call that does not append cannot succeed: other loop, closed, failed. What a sealed log holds stays
+        durable."""
+        self.check_open()
+        if self.failure is not None and (error := self.terminal()) is not None:
+            raise error
+
+    def check_open(self) -> None:
+        """Raise if nothing can be read: other loop, closed. A sealed log can be read."""
+        self.check_loop()
+        if self.closing:
+            raise closed_log(self._path)
+
+    def check_loop(self) -> None:
+        """Raise WrongLoop anywhere but in the log's own loop; in a forked child no loop runs."""
+        if get_running_loop() is not self.loop:
+            whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
+            raise WrongLoop(
+                f"the log was used from {whom}",
+                path=self._path,
+                hint="use it in the loop that opened it (loop.call_soon_threadsafe from other threads), or open the log "
+                "again there after closing it here",
+            )
