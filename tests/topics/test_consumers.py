@@ -426,7 +426,7 @@ async def test_ack_after_a_failed_write_is_durability_lost(open_sim):
         await fill(log, 3)
         consumer = await log.topic("orders").consumer("c")
         record = await consumer.next()
-        log.writer.health.fail("a test", OSError(5, "Input/output error"), 1, 0, 1)
+        log.writer.health.fail("a test", OSError(5, "Input/output error"), (1, 0, 1))
         with pytest.raises(walsvc.DurabilityLost):
             await consumer.ack(record.lsn)
         with pytest.raises(walsvc.DurabilityLost):

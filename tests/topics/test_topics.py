@@ -273,12 +273,12 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
 
 
 async def test_segments_without_a_summary_are_looked_through(open_sim, monkeypatch):
-    from walsvc.log import commit, framing
+    from walsvc.log import committing, framing
 
     def without(*args, **options):
         return framing.seal_bytes(*args, **{**options, "tally": None})
 
-    monkeypatch.setattr(commit, "seal_bytes", without)
+    monkeypatch.setattr(committing, "seal_bytes", without)
     async with open_sim() as log:
         for number in range(300):
             await log.topic(f"t{number % 5}").append(bytes(1000))

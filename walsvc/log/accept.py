@@ -232,7 +232,7 @@ class Acceptor(Committer):
         except (
             BaseException
         ) as error:  # an exception of a signal handler, or no memory: the record may be there by halves
-            self._broken("accepting a record was cut short", error)
+            self.health.broken("accepting a record was cut short", error)
             raise
         self._set_room()
         if entry.mode is not Strict:

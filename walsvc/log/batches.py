@@ -208,7 +208,7 @@ async def give_up(writer: WalWriter, start: Start) -> None:
         if writer.health.failure is None:
             await remove_begun(writer, start.segment)
     except OSError as error:
-        writer.health.fail("giving up a batch failed", error, start.segment.id, start.offset, start.lsn)
+        writer.health.fail("giving up a batch failed", error, (start.segment.id, start.offset, start.lsn))
     if writer.health.failure is not None:
         return
     writer.catalog.generation += 1

@@ -68,11 +68,11 @@ class Committer(Placing):
                 else:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours, or no memory: whoever waits is told, and it is shown
-            self._broken("a group cannot be written", error)
+            self.health.broken("a group cannot be written", error)
             if not isinstance(error, MemoryError):
                 self._loop.call_exception_handler({"message": "walsvc: a group cannot be written", "exception": error})
         except BaseException as error:  # a signal handler's: half a group is on its way
-            self._broken("writing a group was cut short", error)
+            self.health.broken("writing a group was cut short", error)
             raise
         if self._filling.empty:
             self._commit_wanted = False  # who waits for room asks again once accepted; else nobody would wake the pump
@@ -111,7 +111,7 @@ class Committer(Placing):
         try:
             self._take_answer(group, error)
         except BaseException as broken:  # a defect of ours, or a signal handler's: the others must not wait for ever
-            self._broken("answering a group was cut short", broken)
+            self.health.broken("answering a group was cut short", broken)
             for each in self._resolving:
                 each.fail(self.health.again)
             raise
@@ -122,7 +122,7 @@ class Committer(Placing):
         group.buffer = None
         self.counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
         if error is not None:
-            self.health.fail("a write or its sync failed", error, group.segment.id, group.offset, group.first_lsn)
+            self.health.fail("a write or its sync failed", error, (group.segment.id, group.offset, group.first_lsn))
         elif group.attached is not None and self.health.failure is None:
             self._rotation = self.background.start("rotation", self._finish_rotation(group))
         elif self.health.failure is None:
@@ -184,7 +184,7 @@ class Committer(Placing):
         except DurabilityLost:
             assert self.health.failure is not None, "only _fail raises it here, and it told everybody"
         except OSError as error:
-            self.health.fail("beginning a new segment failed", error, group.segment.id, 0, group.first_lsn)
+            self.health.fail("beginning a new segment failed", error, (group.segment.id, 0, group.first_lsn))
         finally:
             self._rotation = None
         self._room_freed()

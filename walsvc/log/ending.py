@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from walsvc.config import WalConfig
@@ -45,7 +43,6 @@ class Ending(Joiner):
         sizes: Mapping[int, int],
         double_write: DoubleWrite | None = None,
     ) -> None:
-        self._maintenance = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
         self._batches: set[asyncio.Task[Any]] = set()  # streamed batches that are not durable yet
@@ -108,25 +105,6 @@ class Ending(Joiner):
             await self._room_change()
         return await future
 
-    @contextlib.asynccontextmanager
-    async def _maintaining(self) -> AsyncIterator[None]:
-        """One change of the log's extent at a time; a failure in the middle of one is terminal."""
-        async with self._maintenance:
-            if (ended := self.health.ended()) is not None:
-                raise ended  # since it began to wait
-            try:
-                yield
-            except OSError as error:
-                if not isinstance(error, WalError):
-                    self.health.fail("changing the log's extent failed", error, self._segment.id, 0, self.next_lsn)
-                    raise self.health.again() from error
-                raise
-            except asyncio.CancelledError:
-                # only the end of the loop cancels the task that does this: nothing may be let in behind half a change
-                cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                self.health.fail("the event loop ended during a truncation", cause, self._segment.id, 0, self.next_lsn)
-                raise
-
     # ---- ending
 
     async def seal(self) -> None:
@@ -144,7 +122,7 @@ class Ending(Joiner):
     async def _seal_behind(self, turn: Turn) -> None:
         try:
             await turn.granted
-            async with self._maintenance:  # a truncation under way ends first
+            async with self.extent:  # a truncation under way ends first
                 await self._write_meta({"sealed": True})
             self.health.seal()
         except WalError:
@@ -187,32 +165,39 @@ class Ending(Joiner):
         self._closing.result()
 
     async def _close(self) -> None:
-        told_by_waiting = 0
+        told_by_waiting, unforeseen = 0, None
         try:
-            await self._drain()
-            self._end_draining()
-            async with self._maintenance:  # a truncation under way ends first
-                if self.health.failure is None:
-                    await self._durable(self.next_lsn - 1)
-                    await self._rotation_ended()
-                    await self._write_meta({}, Flag.CLOSE)
-                    await self._rotation_ended()
-                    await self._followers_at_end()
+            await self._end_in_order()
         except NoSpace:
             pass  # everything is durable; only the mark of a clean close found no room
         except DurabilityLost:
             told_by_waiting = 1  # this very wait
+        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # raised below
+            unforeseen = error
+        self.health.released = True
+        if self._relaxed_timer is not None:
+            self._relaxed_timer.cancel()
+        try:
+            await self._disk.close()  # first, since it also stops a preparation under way
         finally:
-            self.health.released = True
-            if self._relaxed_timer is not None:
-                self._relaxed_timer.cancel()
-            try:
-                await self._disk.close()  # first, since it also stops a preparation under way
-            finally:
-                await self._spares.settle()
-                self.waits.release(closed_log(self._disk.path))
+            self.waits.release(closed_log(self._disk.path))
+        await self._spares.settle()
+        if unforeseen is not None:
+            raise unforeseen
         if self.health.failure is not None and self.health.told <= told_by_waiting:
             raise self.health.again()
+
+    async def _end_in_order(self) -> None:
+        """Make everything durable and say so in the log."""
+        await self._drain()
+        self._end_draining()
+        async with self.extent:  # a truncation under way ends first
+            if self.health.failure is None:
+                await self._durable(self.next_lsn - 1)
+                await self._rotation_ended()
+                await self._write_meta({}, Flag.CLOSE)
+                await self._rotation_ended()
+                await self._followers_at_end()
 
     async def _followers_at_end(self) -> None:
         """Let followers that are reading come to the log's end; who is far behind is not waited for."""

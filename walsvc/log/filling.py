@@ -6,8 +6,6 @@ Its place (segment, offset, first LSN) is decided when it is opened (walsvc.log.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import time
 from abc import ABC, abstractmethod
 from array import array
@@ -23,7 +21,8 @@ from walsvc.log.buffer import BufferPool
 from walsvc.log.commit.background import Background
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
-from walsvc.log.commit.health import Health
+from walsvc.log.commit.extent import Extent
+from walsvc.log.commit.health import Health, Place
 from walsvc.log.commit.waits import Waits
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group
@@ -56,12 +55,13 @@ class Filling(ABC):
         self._create_future = self._loop.create_future
         self.catalog = Catalog(sizes, durable_lsn=next_lsn - 1, place=(segment.id, segment.end), generation=generation)
         self.counters = Counters(next_lsn, double_write)
-        self.health = Health(disk.path, self._loop)
+        self.health = Health(disk.path, self._loop, self._end)
         self.health.listen(self._shut)
         self.health.listen(self._fail_groups)
         self.waits = Waits(self.health, self.catalog)
         self.health.listen(self._room_freed)  # who waits for room must hear of it, too
-        self.background = Background(self._loop, self._broken)
+        self.background = Background(self._loop, self.health.broken)
+        self.extent = Extent(self.health)
         self._metadata = metadata
         self._segment = segment
         self._pool = BufferPool(disk.buffer)
@@ -148,6 +148,10 @@ class Filling(ABC):
 
     # ---- failing
 
+    def _end(self) -> Place:
+        """Where the log ends, for messages."""
+        return self._segment.id, self._filling.offset, self._filling.first_lsn
+
     def _shut(self) -> None:
         """The log has failed: nothing is accepted any more."""
         self._room = -1
@@ -161,15 +165,3 @@ class Filling(ABC):
         self._in_flight.clear()
         self._batch_groups.clear()
         self._ready.clear()
-
-    def _broken(self, what: str, error: BaseException) -> None:
-        """Something ended in the middle: memory and disk may not agree any more, so the log fails."""
-        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EIO
-        if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
-            number = errno.ECANCELED
-        if isinstance(error, OSError) and error.errno:
-            number = error.errno
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        cause = OSError(number, os.strerror(number))
-        cause.__cause__ = error
-        self.health.fail(f"{what} ({text})", cause, self._segment.id, self._filling.offset, self._filling.first_lsn)

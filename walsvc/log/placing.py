@@ -109,7 +109,7 @@ class Placing(Filling):
         try:
             self._cut()
         except BaseException as error:
-            self._broken("a group cannot be closed", error)
+            self.health.broken("a group cannot be closed", error)
             if isinstance(error, Exception):
                 raise self.health.again() from error
             raise
@@ -165,7 +165,7 @@ class Placing(Filling):
         if self.health.released:
             return
         if error is not None and error.errno not in SHORTAGES:
-            self.health.fail("preparing the next segment failed", error, self._segment.id, 0, self.next_lsn)
+            self.health.fail("preparing the next segment failed", error, (self._segment.id, 0, self.next_lsn))
         self._room_freed()
 
     def _no_space(self) -> NoSpace | None:

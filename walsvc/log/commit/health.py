@@ -29,11 +29,17 @@ from walsvc.model import Mode, Quorum, Relaxed, Strict
 
 UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
 TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
+Place = tuple[int, int, int]  # segment, offset in it, LSN
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
 
 
 class Health:
     """The state of one writer. Loop thread only.
+
+    Args:
+        path: of the log, for messages.
+        loop: see below.
+        end: function that gives the place where the log ends, for messages.
 
     Attributes:
         loop: that the log belongs to.
@@ -45,7 +51,7 @@ class Health:
         told: how many callers have heard of the failure.
     """
 
-    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop, end: Callable[[], Place]) -> None:
         self.loop = loop
         self.failure: DurabilityLost | None = None
         self.closed: Closed | None = None
@@ -54,6 +60,7 @@ class Health:
         self.released = False
         self.told = 0
         self._path = path
+        self._end = end
         self._process = os.getpid()
         self._listeners: list[Callable[[], None]] = []
 
@@ -63,10 +70,17 @@ class Health:
         """Call `listener()` once when the log fails, after those that were added before."""
         self._listeners.append(listener)
 
-    def fail(self, what: str, error: OSError, segment: int, offset: int, lsn: int) -> None:
-        """Fail for good, and tell all listeners. The first failure counts, later ones are its echo."""
+    def fail(self, what: str, error: OSError, place: Place | None = None) -> None:
+        """Fail for good, and tell all listeners. The first failure counts, later ones are its echo.
+
+        Args:
+            what: was being done.
+            error: of the operating system.
+            place: where; None: at the end of the log.
+        """
         if self.failure is not None:
             return
+        segment, offset, lsn = place or self._end()
         kind, hint = DurabilityLost, UNKNOWN_HINT
         if isinstance(error, TakenOver):
             kind, hint = Fenced, TAKEN_OVER_HINT
@@ -83,6 +97,20 @@ class Health:
         self.failure = failure
         for listener in self._listeners:
             listener()
+
+    def broken(self, what: str, error: BaseException) -> None:
+        """Something ended in the middle, so that memory and disk may not agree any more: fail."""
+        number = errno.EIO
+        if isinstance(error, OSError) and error.errno:
+            number = error.errno
+        elif isinstance(error, MemoryError):
+            number = errno.ENOMEM
+        elif not isinstance(error, Exception):  # a cancellation, or the exception of a signal handler
+            number = errno.ECANCELED
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        cause = OSError(number, os.strerror(number))
+        cause.__cause__ = error
+        self.fail(f"{what} ({text})", cause)
 
     def again(self) -> WalError:
         """The terminal failure as a new exception."""

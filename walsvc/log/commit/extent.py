@@ -1,0 +1,68 @@
+"""Extent: one change at a time of which segments a log has, and the end of a change that fails half-way.
+
+Truncation, retention, compaction, rekeying, sealing, closing and streamed batches take their turn here, as does whoever copies
+segments and wants none of them to change meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from types import TracebackType
+
+from walsvc.errors import WalError
+from walsvc.log.commit.health import Health
+
+
+class Extent:
+    """`async with extent:` keeps everybody else from changing the segments. `async with extent.changing():` is for those that
+    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._lock = asyncio.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody has the turn."""
+        return self._lock.locked()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def changing(self) -> Changing:
+        """A turn for a change."""
+        return Changing(self, self._health)
+
+
+class Changing:
+    """See Extent. No generator, since the end of a loop may drop it in the middle of anything."""
+
+    def __init__(self, extent: Extent, health: Health) -> None:
+        self._extent = extent
+        self._health = health
+
+    async def __aenter__(self) -> None:
+        await self._extent.__aenter__()
+        if (ended := self._health.ended()) is not None:
+            await self._extent.__aexit__(None, None, None)
+            raise ended
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, OSError) and not isinstance(error, WalError):
+                self._health.fail("changing the log's extent failed", error)
+                raise self._health.again() from error
+            if isinstance(error, asyncio.CancelledError):  # nothing may be let in behind half a change
+                cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                self._health.fail("a change of the log's extent was cancelled", cause)
+        finally:
+            await self._extent.__aexit__(kind, error, trace)
