@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import gc
 import weakref
@@ -13,6 +14,7 @@ import pytest
 
 import walsvc
 from tests.contract.openers import behind
+from tests.giving_up import interrupted
 from walsvc import (
     Backpressure,
     BadOption,
@@ -927,3 +929,50 @@ async def test_purged_records_are_hidden_from_every_reading_and_for_good(open_lo
             await log.purge("k", before=63)
     async with open_log(read_only=True) as log:
         assert [r.lsn for r in await read_all(log)] == [*left, 61]
+
+
+READINGS = {
+    "read": lambda log: log.read(),
+    "read_batches": lambda log: log.read_batches(),
+    "read_lazy": lambda log: log.read_lazy(),
+    "follow": lambda log: log.follow(),
+    "read of a topic": lambda log: log.topic("t").read(),
+    "follow of a topic": lambda log: log.topic("t").follow(),
+}
+
+
+async def test_iteration_that_its_caller_gives_up_goes_on_where_it_was(open_log):
+    async with open_log(max_group_records=3) as log:
+        await asyncio.gather(*(log.topic("t").append(b"%d" % number) for number in range(12)))
+        for name, reading in READINGS.items():
+            records, at, seen, last = reading(log), 0, list[int](), log.durable_lsn
+            while len(seen) < last:
+                at += 1
+                cut_short, outcome = await interrupted(anext(records), at % 7 + 1, late=at % 2 == 0)
+                if isinstance(outcome, asyncio.CancelledError):
+                    assert cut_short
+                    continue
+                assert not isinstance(outcome, BaseException), outcome
+                seen += [record.lsn for record in (outcome if isinstance(outcome, list) else [outcome])]
+            assert seen == list(range(1, last + 1)), name
+            if "follow" in name:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(records), 0.001)
+                await log.topic("t").append(b"late")
+                assert (await asyncio.wait_for(anext(records), 30)).lsn == last + 1
+            else:
+                assert await anext(records, None) is None
+            async with contextlib.aclosing(records):
+                pass
+            assert await anext(records, None) is None
+
+
+async def test_iteration_has_one_reader_at_a_time(open_log):
+    async with open_log() as log:
+        records = log.follow()
+        first = asyncio.create_task(anext(records))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task"):
+            await anext(records)
+        await log.append(b"x")
+        assert (await first).lsn == 1

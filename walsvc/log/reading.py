@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Unpack
 
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, Closed
+from walsvc.errors import BadOption
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
 from walsvc.log.cuts import Cuts
 from walsvc.log.filter import Filter, Wanted, timestamp_of
+from walsvc.log.iteration import Iteration
 from walsvc.log.lazy import LazyCursor, LazyRecord
 from walsvc.log.reader import Cursor
+from walsvc.log.sources import Bounded, Endless
 from walsvc.log.summaries import Summaries
-from walsvc.model import ReadStats, Record
+from walsvc.model import ReadStats, Record, is_lsn
 
 
 class Reading(ABC):
@@ -118,14 +119,14 @@ class Reading(ABC):
 
     # ---- reading
 
-    async def read(
+    def read(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order.
 
         Everything accepted before the call is made durable first, so a reader sees its own appends and never a record
@@ -151,52 +152,49 @@ class Reading(ABC):
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
-        async for records in self.read_batches(start, stop, stats=stats, **wanted):
-            for record in self.cuts.standing(records):
-                yield record
+        return Iteration(Bounded(self, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
 
-    async def read_batches(
+    def read_batches(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[list[Record]]:
+    ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
-        chosen = chosen_of(wanted)
-        limit = await self._reach(stop)
-        cursor = self._cursor(check_start(start, self.first_lsn), wanted.get("topic"), chosen, stats)
-        while cursor is not None and (records := await cursor.take(limit)):
-            yield records
+        begin = self._beginning(start, stop, stats, wanted)
+        return Iteration(Bounded(self, stop, begin, lambda _, records: iter((records,))))
 
-    async def read_lazy(
+    def read_lazy(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[LazyRecord]:
+    ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, but payloads are fetched when they are asked for: `await record.payload()`.
 
         Of a large group only header, index and metadata are read, and checked by their CRCs; of an encrypted log whole
         groups. A payload is checked when it is fetched.
         """
-        chosen = chosen_of(wanted)
-        limit = await self._reach(stop)
-        number = self._topic(wanted.get("topic"))
-        if number is None:
-            return
-        first = check_start(start, self.first_lsn)
-        cursor = LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
-        while records := await cursor.take(limit):
-            for record in self.cuts.standing(records):
-                yield record
 
-    async def follow(
+        chosen = chosen_of(wanted)
+        check_range(start, stop)
+
+        def begin() -> LazyCursor | None:
+            number = self._topic(wanted.get("topic"))
+            first = self.first_lsn if start is None else start
+            return (
+                None if number is None else LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
+            )
+
+        return Iteration(Bounded(self, stop, begin, Cuts.standing))
+
+    def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones: without polling, but for a
         read-only log, which looks every 50 ms.
 
@@ -209,27 +207,8 @@ class Reading(ABC):
         ascend but for that. In a read-only log all this holds from when it has noticed.
         """
         chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
-        self._check_open()
-        first, cuts = check_start(start, self.first_lsn), self.cuts.count
-        cursor: Cursor | None = None
-        with suppress(Closed):
-            while True:
-                if cuts != self.cuts.count:
-                    first = min(first if cursor is None else cursor.next_lsn, self.cuts.since(cuts))
-                    cuts, cursor = self.cuts.count, None
-                cursor = cursor or self._cursor(first, topic, chosen, stats)
-                if cursor is not None:
-                    self._follower_reads(1)
-                    try:
-                        records = await cursor.take(self.durable_lsn + 1)
-                    finally:
-                        self._follower_reads(-1)
-                    for record in self.cuts.standing(records):
-                        yield record
-                    if cursor.next_lsn <= self.durable_lsn:
-                        continue
-                if cuts == self.cuts.count and not await self._more(topic):
-                    return
+        check_range(start)
+        return Iteration(Endless(self, start, topic, lambda lsn: self._cursor(lsn, topic, chosen, stats)))
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.
@@ -252,6 +231,14 @@ class Reading(ABC):
     def _topic(self, name: str | None) -> int | None:
         """A topic's number, 0 for all; None: there is no such topic yet."""
         return 0 if name is None else self.topic_number(name)
+
+    def _beginning(
+        self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted
+    ) -> Callable[[], Cursor | None]:
+        """What makes the cursor of a reading call, once what it reads is durable. BadOption for a wrong argument at once."""
+        chosen = chosen_of(wanted)
+        check_range(start, stop)
+        return lambda: self._cursor(self.first_lsn if start is None else start, wanted.get("topic"), chosen, stats)
 
     def _cursor(
         self, start: int, topic: str | None, chosen: Filter | None = None, stats: ReadStats | None = None
@@ -281,10 +268,9 @@ def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:
     return Filter.of(wanted.get("types"), wanted.get("where"), wanted.get("since"), wanted.get("until"))
 
 
-def check_start(start: int | None, first_lsn: int) -> int:
-    """`start` or the first LSN; BadOption below 1."""
-    if start is None:
-        return first_lsn
-    if start < 1:
-        raise BadOption(f"start={start} is no LSN", hint="LSNs begin with 1")
-    return start
+def check_range(start: int | None, stop: int | None = None) -> None:
+    """BadOption unless `start` is None or an LSN, and `stop` None or a number."""
+    if start is not None and not (is_lsn(start) and start >= 1):
+        raise BadOption(f"start={start!r} is no LSN", hint="LSNs are integers and begin with 1")
+    if stop is not None and not is_lsn(stop):
+        raise BadOption(f"stop={stop!r} is no LSN", hint="an integer: the LSN to stop before")

@@ -7,6 +7,7 @@ LSN of the next record to deliver: acknowledging record n makes it n + 1, and wi
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated
@@ -14,6 +15,7 @@ from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
 from walsvc.log.joining import Place
 from walsvc.log.reader import Cursor
+from walsvc.model import Record
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
@@ -98,16 +100,17 @@ class Consumer(Delivering):
                 self._waiter = self._writer._topic_record(self.topic, following)
             await self._waiter
 
-    async def _read_on(self) -> bool:
-        """Read what comes next and is durable; False if there is nothing."""
+    async def _read_on(self) -> Sequence[Record]:
+        """Read what comes next and is durable; nothing where there is nothing."""
         turns = self._place.turns
         try:
             records = await self._cursor.take(self._writer.durable_lsn + 1)
         except Truncated:
-            return False  # perhaps nothing was lost, and retention has moved the position: _check_place decides
-        if turns == self._place.turns:
-            self._ahead.extend(records)
-        return bool(self._ahead)
+            return ()  # perhaps nothing was lost, and retention has moved the position: _check_place decides
+        if turns != self._place.turns:
+            return ()
+        self._ahead.extend(records)
+        return records
 
     def _check_place(self) -> None:
         """Be where this consumer was moved to meanwhile; Truncated where records it has not seen are gone."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Self
 
 from walsvc.config import between
@@ -59,19 +61,28 @@ class Delivering(Scoped):
 
     async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
         """The next records that are there: at least one, for which it waits; no more than `max_records`, and together no
-        more payload than `max_bytes`, unless the first alone is larger."""
+        more payload than `max_bytes`, unless the first alone is larger. Where the caller gives it up, all of them come again."""
         between("max_bytes", max_bytes, 1, 1 << 62)
         between("max_records", max_records, 1, 1 << 62)
         async with self._reading:
             await self._have_one()
-            batch = [self._deliver()]
-            size = len(batch[0].payload)
-            while len(batch) < max_records and (self._ahead or await self._read_on()):
-                size += len(self._ahead[0].payload)
-                if size > max_bytes:
-                    break
-                batch.append(self._deliver())
-            return batch
+            if self._fitting(max_bytes, max_records) == len(self._ahead):
+                size = payload_bytes(self._ahead)
+                while size < max_bytes and len(self._ahead) < max_records and (more := await self._read_on()):
+                    size += payload_bytes(more)
+                    await self._have_one()  # it may have been moved or closed meanwhile
+            # Nothing awaits from here on: what is counted as delivered reaches the caller.
+            return [self._deliver() for _ in range(self._fitting(max_bytes, max_records))]
+
+    def _fitting(self, max_bytes: int, max_records: int) -> int:
+        """How many of the records in `_ahead` a batch takes: at least one."""
+        count = size = 0
+        for record in islice(self._ahead, max_records):
+            size += len(record.payload)
+            if count and size > max_bytes:
+                break
+            count += 1
+        return count
 
     def __aiter__(self) -> Self:
         return self
@@ -91,8 +102,8 @@ class Delivering(Scoped):
         """Wait until a record is in `_ahead`."""
 
     @abstractmethod
-    async def _read_on(self) -> bool:
-        """Put what comes next into `_ahead` if that needs no waiting for new records; whether anything is there."""
+    async def _read_on(self) -> Sequence[Record]:
+        """Put what comes next behind `_ahead` if that needs no waiting for new records; returns what came."""
 
     def _deliver(self) -> Record:
         record = self._take()
@@ -165,3 +176,8 @@ class Delivering(Scoped):
     def __repr__(self) -> str:
         of: Any = "the log" if self.topic is None else repr(self.topic)
         return f"Consumer({self.name!r} of {of}, position={self.position})"
+
+
+def payload_bytes(records: Iterable[Record]) -> int:
+    """Payload bytes of all records together."""
+    return sum(len(record.payload) for record in records)

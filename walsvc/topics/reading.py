@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol, Unpack
 
 from walsvc.log.filter import Chosen, Wanted
@@ -20,7 +20,7 @@ class Reads(Protocol):
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[Record]: ...
+    ) -> AsyncGenerator[Record, None]: ...
     def read_batches(
         self,
         start: int | None = None,
@@ -28,7 +28,7 @@ class Reads(Protocol):
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[list[Record]]: ...
+    ) -> AsyncGenerator[list[Record], None]: ...
     def read_lazy(
         self,
         start: int | None = None,
@@ -36,10 +36,10 @@ class Reads(Protocol):
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[LazyRecord]: ...
+    ) -> AsyncGenerator[LazyRecord, None]: ...
     def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]: ...
+    ) -> AsyncGenerator[Record, None]: ...
 
 
 class TopicReading:
@@ -60,7 +60,7 @@ class TopicReading:
         *,
         stats: ReadStats | None = None,
         **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See the log's read for all arguments."""
         return self._reads.read(start, stop, topic=self.name, stats=stats, **chosen)
 
@@ -71,7 +71,7 @@ class TopicReading:
         *,
         stats: ReadStats | None = None,
         **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[list[Record]]:
+    ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists; see the log's read_batches."""
         return self._reads.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
 
@@ -82,12 +82,12 @@ class TopicReading:
         *,
         stats: ReadStats | None = None,
         **chosen: Unpack[Chosen],
-    ) -> AsyncIterator[LazyRecord]:
+    ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, but for payloads on demand; see the log's read_lazy."""
         return self._reads.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
 
     def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's durable records, then wait for new ones. See the log's follow."""
         return self._reads.follow(start, topic=self.name, stats=stats, **chosen)

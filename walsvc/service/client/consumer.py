@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, WalError, again
@@ -165,8 +166,8 @@ class RemoteConsumer(Delivering):
         self._grant(cost_of((record,)))
         return record
 
-    async def _read_on(self) -> bool:
-        return bool(self._ahead)
+    async def _read_on(self) -> Sequence[Record]:
+        return ()  # the server sends ahead
 
     async def _have_one(self) -> None:
         while True:

@@ -4,16 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
-from typing import Unpack
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Generic, TypeVar, Unpack
 
 from walsvc.errors import BadOption
 from walsvc.log.filter import Wanted
+from walsvc.log.iteration import Iteration
 from walsvc.log.lazy import LazyRecord, read_already
+from walsvc.log.reading import check_range
 from walsvc.model import ReadStats, Record
 from walsvc.service.client.session import Session
-from walsvc.service.client.streams import Follower, RemoteStream
+from walsvc.service.client.streams import Follower, Hides, RemoteStream
 from walsvc.service.wire.wanted import microseconds_of, sent
+
+T = TypeVar("T")
+ReaderT = TypeVar("ReaderT", RemoteStream, Follower)
+Show = Callable[[list[Record], list[Hides]], Iterator[T]]
+
+
+def standing(records: list[Record], hidden: list[Hides]) -> Iterator[Record]:
+    """Records one by one, but for those that are hidden by the time."""
+    for record in records:
+        if not (hidden and any(hides(record) for hides in hidden)):
+            yield record
+
+
+class Received(Generic[ReaderT, T]):
+    """The source of an iteration over a connection. Its stream lives as long as the iteration, whatever waits are cancelled.
+
+    Args:
+        session: whose connection.
+        begin: opens the stream, at the first call.
+        readers: where the log keeps the streams that are open.
+        show: makes items of records, and of what hides some of them since they were received.
+    """
+
+    def __init__(self, session: Session, begin: Callable[[], ReaderT], readers: set[ReaderT], show: Show[T]) -> None:
+        self._session = session
+        self._begin: Callable[[], ReaderT] = begin
+        self._readers: set[ReaderT] = readers
+        self._show = show
+        self._reader: ReaderT | None = None
+
+    async def take(self) -> Iterator[T] | None:
+        """See walsvc.log.iteration.Source."""
+        if self._reader is None:
+            self._session.check()
+            self._reader = self._begin()
+            self._readers.add(self._reader)
+        records = await self._reader.take()
+        return self._show(records, self._reader.hidden) if records else None
+
+    def close(self) -> None:
+        """End the stream."""
+        if self._reader is not None:
+            self._readers.discard(self._reader)
+            self._reader.close()
+
+    def abandoned(self) -> None:
+        """End the stream, on its loop's thread."""
+        if self._reader is not None:
+            with suppress(RuntimeError):  # the loop is closed, and the connection with it
+                self._session.loop.call_soon_threadsafe(self.close)
 
 
 class RemoteReading:
@@ -25,70 +79,48 @@ class RemoteReading:
         self._followers: set[Follower] = set()
         self._left: asyncio.Future[None] | None = None
 
-    async def read(
+    def read(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order; see Log.read, also for what is `wanted`. `stats` is refused: BadOption."""
-        stream = self._stream(start, stop, stats, wanted)
-        try:
-            while records := await stream.take():
-                for record in records:
-                    if not (stream.hidden and any(hides(record) for hides in stream.hidden)):
-                        yield record
-        finally:
-            self._readers.discard(stream)
-            stream.close()
+        return self._reading(start, stop, stats, wanted, standing)
 
-    async def read_batches(
+    def read_batches(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[list[Record]]:
+    ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists as they come over the connection."""
-        stream = self._stream(start, stop, stats, wanted)
-        try:
-            while records := await stream.take():
-                yield records
-        finally:
-            self._readers.discard(stream)
-            stream.close()
+        return self._reading(start, stop, stats, wanted, lambda records, _: iter((records,)))
 
-    async def read_lazy(
+    def read_lazy(
         self,
         start: int | None = None,
         stop: int | None = None,
         *,
         stats: ReadStats | None = None,
         **wanted: Unpack[Wanted],
-    ) -> AsyncIterator[LazyRecord]:
+    ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, in the form of Log.read_lazy. Nothing is saved by it here: the payloads come over the connection, too."""
-        async for record in self.read(start, stop, stats=stats, **wanted):
-            yield read_already(record)
+        return self._reading(start, stop, stats, wanted, lambda *taken: map(read_already, standing(*taken)))
 
-    async def follow(
+    def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record, None]:
         """Iterate over durable records, then wait for new ones; see Log.follow. It goes on over a lost connection."""
-        self._session.check()
         self._refuse_stats(stats)
-        follower = Follower(self._session, {"start": start, **sent(wanted, endless=True)}, self._reader_left)
-        self._followers.add(follower)
-        try:
-            while records := await follower.take():
-                for record in records:
-                    if not (follower.hidden and any(hides(record) for hides in follower.hidden)):
-                        yield record
-        finally:
-            self._followers.discard(follower)
-            follower.close()
+        check_range(start)
+        args = {"start": start, **sent(wanted, endless=True)}
+        begin = partial(Follower, self._session, args, self._reader_left)
+        return Iteration(Received(self._session, begin, self._followers, standing))
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later, next_lsn if there is none; see
@@ -98,12 +130,15 @@ class RemoteReading:
         lsn: int = await self._session.call("seek_time", moment=microseconds_of("moment", moment))
         return lsn
 
-    def _stream(self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted) -> RemoteStream:
-        self._session.check()
+    def _reading(
+        self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted, show: Show[T]
+    ) -> AsyncGenerator[T, None]:
+        """The iteration of a "read". BadOption for a wrong argument at once."""
         self._refuse_stats(stats)
-        stream = RemoteStream(self._session, "read", {"start": start, "stop": stop, **sent(wanted)})
-        self._readers.add(stream)
-        return stream
+        check_range(start, stop)
+        args = {"start": start, "stop": stop, **sent(wanted)}
+        begin = partial(RemoteStream, self._session, "read", args)
+        return Iteration(Received(self._session, begin, self._readers, show))
 
     def _reader_left(self) -> None:
         if self._left is not None and not self._left.done():

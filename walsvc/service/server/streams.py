@@ -8,7 +8,7 @@ to wait for more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from walsvc.service.wire.wanted import reading
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
-Source = AsyncIterator[list[Record]] | AsyncIterator[Record]
+Source = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
 
 
 class Line(Protocol):
@@ -141,7 +141,7 @@ class RecordStream(Stream):
         stream was opened, or from there."""
         try:
             await self.ready()
-            async with aclosing(begin(self._cuts.since(self._opened))) as records:  # type: ignore[type-var]
+            async with aclosing(begin(self._cuts.since(self._opened))) as records:
                 async for item in records:
                     for record in self._cuts.standing(item) if isinstance(item, list) else (item,):
                         self.gather(record)
