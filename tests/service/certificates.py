@@ -28,21 +28,21 @@ class Files(NamedTuple):
 
 
 @cache
-def certificates() -> Files:
-    """Files of an authority and of two certificates by it; the server's is for 127.0.0.1 and localhost."""
+def certificates(name: str = "walsvc test authority") -> Files:
+    """Files of an authority called `name` and of two certificates by it; the server's is for 127.0.0.1 and localhost."""
     directory = Path(tempfile.mkdtemp(prefix="walsvc-certificates-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     authority = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "walsvc test authority")])
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     write(directory / "ca.pem", made(issuer, issuer, authority, authority, authority_itself=True))
-    for name in ("server", "client"):
+    for whose in ("server", "client"):
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        write(directory / f"{name}.pem", made(subject, issuer, key, authority))
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, whose)])
+        write(directory / f"{whose}.pem", made(subject, issuer, key, authority))
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        (directory / f"{name}.key").write_bytes(pem)
+        (directory / f"{whose}.key").write_bytes(pem)
     files = ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")
     return Files(*(str(directory / file) for file in files))
 

@@ -26,7 +26,7 @@ from walsvc import BadOption, PathError
 from walsvc.cli.main import app
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs, load_settings, toml
-from walsvc.service.wire.frames import FROM_SERVER, Ack, Append, Hello, Welcome
+from walsvc.service.wire.frames import FROM_SERVER, Ack, Append, Hello, StateFrame, Welcome
 from walsvc.service.wire.protocol import FrameReader, encode
 
 COMMAND = [sys.executable, "-m", "walsvc.cli", "serve"]
@@ -84,7 +84,7 @@ def appended(path: Path, payload: bytes) -> int:
             while (frame := frames.next_frame()) is not None:
                 if isinstance(frame, Ack):
                     return frame.parts[0][0]
-                assert isinstance(frame, Welcome), frame
+                assert isinstance(frame, Welcome | StateFrame), frame
             data = client.recv(65536)
             assert data, "the server hung up"
             frames.receive(data)

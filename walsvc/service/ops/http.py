@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -29,7 +30,9 @@ from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
 from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
-from walsvc.service.server.auth import ADMIN, READ, Tokens
+from walsvc.service.server.auth import ADMIN, READ, Grant
+from walsvc.service.server.entrance import Acceptor, Entrance
+from walsvc.service.server.listeners import Listener, listen_tcp
 from walsvc.service.server.status import StatusSource, Trouble
 from walsvc.targets import is_loopback
 
@@ -81,7 +84,7 @@ class HttpSide:
         self._observer = Observer(source)
         self._source = source
         self._runner: web.ServerRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._server: FewConnections | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/": self._page,
@@ -109,31 +112,42 @@ class HttpSide:
         runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         try:
-            listening = await asyncio.get_running_loop().create_server(
-                self._server, self._host, self._port, ssl=self._tls, reuse_address=True
-            )
-        except OSError as error:
+            self._listener = await listen_tcp(self._host, self._port, self._accept, "http")
+        except PathError as error:
             await runner.cleanup()
             raise PathError(
-                f"the HTTP side cannot listen on {self._host}:{self._port}: {error.strerror or error}",
+                f"the HTTP side {error.message}",
                 errno=error.errno,
                 hint="choose another address with --http HOST:PORT, or --http off",
             ) from error
-        self._runner, self._listening = runner, listening
-        self._port = listening.sockets[0].getsockname()[1]
+        self._runner, self._port = runner, self._listener.port
+
+    def _accept(self, listening: socket.socket) -> Acceptor:
+        assert self._server is not None
+        tls = None if self._tls is None else self._current_tls
+        return Acceptor(listening, self._server, tls, self._server, SILENCE_SECONDS)
+
+    def _current_tls(self) -> ssl.SSLContext:
+        assert self._tls is not None, "asked only where there is one"
+        return self._tls
+
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Take another certificate for connections that come from now on; nothing where it speaks plain HTTP."""
+        if self._tls is not None:
+            self._tls = tls
 
     async def stop(self) -> None:
         """Stop listening and close all connections; idempotent."""
         runner, self._runner = self._runner, None
-        if runner is not None and self._listening is not None:
-            self._listening.close()
+        if runner is not None and self._listener is not None:
+            await self._listener.close()
             await runner.cleanup()
         await self._observer.close()
 
     def troubles(self) -> Iterator[Trouble]:
         """Whether it has ended by itself, for walsvc.service.server.troubles."""
-        if self._runner is not None and self._listening is not None and not self._listening.is_serving():
-            error = WalError("nobody is answered any more", path=self.url, hint="restart the server")
+        if self._listener is not None and (cause := self._listener.broken) is not None:
+            error = WalError(f"accept() failed: {cause.strerror}", path=self.url, hint="restart the server")
             yield Trouble("http", "", "the HTTP side has ended", error)
 
     async def __aenter__(self) -> HttpSide:
@@ -202,7 +216,19 @@ class FewConnections(web.Server):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.heard: set[asyncio.BaseProtocol] = set()  # connections that have asked something since the last look
+        self._entering: set[Entrance] = set()
         self._looks: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+
+    def enter(self, entrance: Entrance) -> bool:
+        """A TLS handshake begins; False: there is no room for it."""
+        if len(self.connections) + len(self._entering) >= CONNECTIONS_MAX:
+            return False
+        self._entering.add(entrance)
+        return True
+
+    def entered(self, entrance: Entrance, *, secure: bool) -> None:
+        """A handshake has ended."""
+        self._entering.discard(entrance)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -237,11 +263,17 @@ def plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
 
-def may_look(tokens: Tokens) -> Callable[[str], bool]:
+class Grants(Protocol):
+    """Tokens, or a server, whose tokens may change."""
+
+    def grant(self, token: str | None) -> Grant | None: ...
+
+
+def may_look(grants: Grants) -> Callable[[str], bool]:
     """For `permits`: tokens that read, or administer, every namespace, since all of them are shown."""
 
     def permits(token: str) -> bool:
-        grant = tokens.grant(token)
+        grant = grants.grant(token)
         return grant is not None and not grant.rights.isdisjoint((READ, ADMIN)) and grant.namespaces is None
 
     return permits

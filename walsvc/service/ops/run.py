@@ -6,21 +6,27 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption
 from walsvc.service.ops.notify import Notifier
+from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
-from walsvc.service.server.listeners import tls_context
+from walsvc.service.server import descriptors
 from walsvc.service.server.server import Server
-from walsvc.targets import host_and_port, is_loopback
+from walsvc.targets import host_and_port
+
+if TYPE_CHECKING:
+    from walsvc.service.ops.http import HttpSide
 
 logger = logging.getLogger("walsvc.service")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then end in order within `stop_seconds`; a second signal kills.
+    """Serve until SIGTERM or SIGINT, then end in order within `stop_seconds`; a second signal kills. SIGHUP reloads.
 
     The service manager hears READY=1 when clients can connect, STOPPING=1, and WATCHDOG=1 as long as the loop turns and no
     log has failed: one that has is found out about by opening it again, and a restart does that.
@@ -43,15 +49,24 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
 
     for number in SIGNALS:
         loop.add_signal_handler(number, asked)
+    hung_up = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    descriptors.raise_limit(descriptors.wanted(settings.limits.connections, settings.limits.open_namespaces))
     server = settings.server()
-    async with http_side(settings, server):
+    async with http_side(settings, server) as http:
         if not await started(server, wanted):
             return
         notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
         listening(server.addresses)
-        watch = loop.create_task(watchdog(notifier, server))
+        reloader = Reloader(settings, server, http)
+        background = [
+            loop.create_task(watchdog(notifier, server)),
+            loop.create_task(reloader.watch()),
+            loop.create_task(reload_when(hung_up, reloader, notifier)),
+        ]
         await wanted.wait()
-        watch.cancel()
+        for task in background:
+            task.cancel()
         notifier.say("STOPPING=1", "STATUS=stopping")
         await server.stop(settings.main.stop_seconds)
     if server.failures:
@@ -72,6 +87,16 @@ async def started(server: Server, wanted: asyncio.Event) -> bool:
     return True
 
 
+async def reload_when(hung_up: asyncio.Event, reloader: Reloader, notifier: Notifier) -> None:
+    """Take certificates and tokens anew at each SIGHUP. While the server starts or stops, SIGHUP means nothing."""
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        notifier.say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        await reloader.reload()
+        notifier.say("READY=1")
+
+
 async def watchdog(notifier: Notifier, server: Server) -> None:
     """Tell the service manager that all is well, while it is."""
     while notifier.watchdog_seconds:
@@ -81,11 +106,11 @@ async def watchdog(notifier: Notifier, server: Server) -> None:
 
 
 @contextlib.asynccontextmanager
-async def http_side(settings: Settings, server: Server) -> AsyncIterator[None]:
+async def http_side(settings: Settings, server: Server) -> AsyncIterator[HttpSide | None]:
     """The HTTP side, from before the log is opened until after it is closed; nothing where it is off."""
     main = settings.main
     if main.http == "off":
-        yield
+        yield None
         return
     try:
         from walsvc.service.ops.http import HttpSide, may_look
@@ -95,11 +120,9 @@ async def http_side(settings: Settings, server: Server) -> AsyncIterator[None]:
             hint="pip install walsvc[service], or --http off",
         ) from None
     host, port = host_and_port(main.http)
-    # no TLS on loopback, which no certificate names; and no client certificates, which no probe has: tokens are asked for
-    tls = None if main.tls_cert is None or is_loopback(host) else tls_context(main.tls_cert, main.tls_key)
-    permits = None if settings.tokens is None else may_look(settings.tokens)
-    side = HttpSide(server, host, port, tls=tls, permits=permits, insecure=main.insecure)
+    permits = None if settings.tokens is None else may_look(server)
+    side = HttpSide(server, host, port, tls=settings.load_http_tls(), permits=permits, insecure=main.insecure)
     async with side:
         server.troubles.watch(side.troubles)
         logger.info("status page on %s", side.url)
-        yield
+        yield side

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import ssl
 import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import STOP_SECONDS, Server
-from walsvc.targets import directory_of, host_and_port
+from walsvc.targets import directory_of, host_and_port, is_loopback
 
 PREFIX = "WALSVC_"
 NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
@@ -92,7 +93,8 @@ class Settings:
         self.limits = Limits(**self._of(LIMIT_FIELDS))
         self.keys = load_keys(self.main.key_file)
         self.log = WalConfig.of(None, {**self._of(LOG_FIELDS), "keys": self.keys})
-        self.tokens: Tokens | None = load_tokens(self.main.token_file, environment)
+        self._environment = environment
+        self.tokens = self.load_tokens()
         self._check()
 
     def _of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,21 +133,35 @@ class Settings:
             host, _ = host_and_port(main.http)
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
 
+    def load_tokens(self) -> Tokens | None:
+        """The tokens as their file holds them at this moment. Raises PathError, BadOption."""
+        return load_tokens(self.main.token_file, self._environment)
+
+    def load_tls(self) -> ssl.SSLContext | None:
+        """TLS for clients, of the files as they are at this moment; None: without. Raises PathError, BadOption."""
+        main = self.main
+        return None if main.tls_cert is None else tls_context(main.tls_cert, main.tls_key, main.tls_client_ca)
+
+    def load_http_tls(self) -> ssl.SSLContext | None:
+        """TLS of the HTTP side: none on loopback, which no certificate names, and no client certificates, which no probe has:
+        tokens are asked for. Raises PathError, BadOption."""
+        main = self.main
+        if main.http == "off" or main.tls_cert is None or is_loopback(host_and_port(main.http)[0]):
+            return None
+        return tls_context(main.tls_cert, main.tls_key)
+
     def server(self) -> Server:
         """The server that they describe. Raises PathError, BadOption for the TLS files."""
         main = self.main
         assert main.data is not None
         host, port = host_and_port(main.listen) if main.listen is not None else (None, 0)
-        tls = None
-        if main.tls_cert is not None:
-            tls = tls_context(main.tls_cert, main.tls_key, main.tls_client_ca)
         return Server(
             main.data,
             config=self.log,
             unix=main.unix,
             host=host,
             port=port,
-            tls=tls,
+            tls=self.load_tls(),
             tokens=self.tokens,
             namespaces=main.namespaces,
             limits=self.limits,

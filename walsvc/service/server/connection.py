@@ -80,7 +80,7 @@ class Connection(Duplex):
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
         self._expected_bytes = 0  # of a frame that is on its way, as charged to the server
         self._heard = True  # since the server looked last
-        self._silent_since = self._opened_at = server.loop.time()
+        self._silent_since = self.opened_at = server.loop.time()
         self._welcoming: asyncio.Task[None] | None = None
         self._leaving = False
         self._told: State = []
@@ -198,7 +198,7 @@ class Connection(Duplex):
             )
             self.leave(error, "version")
             return
-        grant, namespace = server.authenticate(hello.token), hello.namespace or ""
+        grant, namespace = server.grant(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
             if grant is None:
                 denied = Denied("the token is not known", hint="see WALSVC_TOKEN or token_file")
@@ -356,7 +356,7 @@ class Connection(Duplex):
         if self._heard or not self.reading:
             self._heard, self._silent_since = False, now
         if self.log is None:
-            if self._welcoming is None and now - self._opened_at > limits.handshake_seconds:
+            if self._welcoming is None and now - self.opened_at > limits.handshake_seconds:
                 self.leave(WalTimeout(f"no complete HELLO came within {limits.handshake_seconds:g} s"), "timeout")
         elif self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
             self.server.reject(self.name, WalTimeout("the client does not read what is sent to it"), "timeout")

@@ -10,18 +10,20 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable
+from typing import Any
 
 from walsvc.errors import BadOption, Locked, PathError
+from walsvc.service.server.entrance import Acceptor
 from walsvc.targets import directory_of, is_loopback
 from walsvc.tls import load_identity, loading
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
 BACKLOG = 1024
-Factory = Callable[[], asyncio.BaseProtocol]
+Accept = Callable[[socket.socket], Acceptor]  # what begins to accept on a socket that listens
 
 
 class Listener:
-    """A listening socket.
+    """A place to listen at.
 
     Attributes:
         url: how clients write it.
@@ -29,18 +31,18 @@ class Listener:
     """
 
     def __init__(
-        self, server: asyncio.Server, url: str, port: int = 0, path: str | None = None, lock: int | None = None
+        self, acceptors: list[Acceptor], url: str, port: int = 0, path: str | None = None, lock: int | None = None
     ) -> None:
-        self._server = server
+        self._acceptors = acceptors
         self.url = url
         self.port = port
         self._path = path
         self._lock = lock
 
     @property
-    def ended(self) -> bool:
-        """Whether it lets nobody in any more."""
-        return not self._server.is_serving()
+    def broken(self) -> OSError | None:
+        """Why it lets nobody in any more, though it was not told to stop."""
+        return next((each.broken for each in self._acceptors if each.broken is not None), None)
 
     def stop_accepting(self) -> None:
         """Let nobody in any more; connections go on. Idempotent."""
@@ -48,7 +50,8 @@ class Listener:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
             self._path = None
-        self._server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     async def close(self) -> None:
         """Release the address."""
@@ -58,7 +61,7 @@ class Listener:
             self._lock = None
 
 
-async def listen_unix(path: str | os.PathLike[str], factory: Factory) -> Listener:
+async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
     """Listen on a Unix socket with mode 0600. The socket file of a dead server is replaced.
 
     A lock file beside it (`<path>.lock`, which stays) decides between two servers, so that neither removes the other's.
@@ -80,6 +83,7 @@ async def listen_unix(path: str | os.PathLike[str], factory: Factory) -> Listene
         lock = take_lock(f"{name}.lock", name)
         remove_stale(name)
         listening = bind_unix(name)
+        listening.listen(BACKLOG)
     except OSError as error:
         if lock is not None:
             os.close(lock)
@@ -88,8 +92,7 @@ async def listen_unix(path: str | os.PathLike[str], factory: Factory) -> Listene
         raise PathError(
             f"the Unix socket cannot be made: {error.strerror or error}", path=name, errno=error.errno
         ) from None
-    server = await asyncio.get_running_loop().create_unix_server(factory, sock=listening, backlog=BACKLOG)
-    return Listener(server, f"unix://{name}", path=name, lock=lock)
+    return Listener([accept(listening)], f"unix://{name}", path=name, lock=lock)
 
 
 def take_lock(file: str, name: str) -> int:
@@ -128,28 +131,45 @@ def bind_unix(name: str) -> socket.socket:
     return listening
 
 
-async def listen_tcp(
-    host: str, port: int, factory: Factory, tls: ssl.SSLContext | None, handshake_seconds: float
-) -> Listener:
-    """Listen for TCP. Raises PathError where the address cannot be used."""
+async def listen_tcp(host: str, port: int, accept: Accept, scheme: str) -> Listener:
+    """Listen for TCP on every address of a host. Raises PathError where the address cannot be used."""
+    sockets: list[socket.socket] = []
     try:
-        server = await asyncio.get_running_loop().create_server(
-            factory,
-            host,
-            port,
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=None if tls is None else handshake_seconds,
-        )
+        for family, address in await addresses_of(host, port):
+            sockets.append(bind_tcp(family, address))
+            sockets[-1].listen(BACKLOG)
     except OSError as error:
+        for each in sockets:
+            each.close()
         raise PathError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             errno=error.errno,
             hint="is another server there, or is it not an address of this machine?",
         ) from None
-    bound: int = server.sockets[0].getsockname()[1]
+    bound: int = sockets[0].getsockname()[1]
     where = f"[{host}]" if ":" in host else host
-    return Listener(server, f"{'wal' if tls is None else 'wals'}://{where}:{bound}", bound)
+    return Listener(list(map(accept, sockets)), f"{scheme}://{where}:{bound}", bound)
+
+
+async def addresses_of(host: str, port: int) -> list[tuple[int, Any]]:
+    """Families and addresses to bind for a host, each once; all of the machine for an empty one."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+def bind_tcp(family: int, address: Any) -> socket.socket:
+    """A bound socket, of IPv6 alone where that is its family: IPv4 has its own."""
+    listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def refuse_open_door(host: str, *, tls: bool, tokens: bool, insecure: bool) -> None:

@@ -57,6 +57,9 @@ class Logs:
         logs._owned = False
         return logs
 
+    def __len__(self) -> int:
+        return len(self._opened)
+
     @property
     def several(self) -> bool:
         """Whether there are namespaces."""

@@ -14,10 +14,12 @@ import contextlib
 import inspect
 import logging
 import os
+import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 
 from walsvc import __version__
 from walsvc.api import Log
@@ -28,6 +30,8 @@ from walsvc.options import unknown_option
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
+from walsvc.service.server.descriptors import for_clients
+from walsvc.service.server.entrance import Acceptor
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
 from walsvc.service.server.namespaces import Logs, Opener, troubles_of
@@ -90,7 +94,7 @@ class Server:
         self.version = __version__
         self.limits = limits or Limits()
         self.pressure = Pressure(self.limits.pending_total_bytes)
-        self.roster = Roster(self.limits.connections, self.pressure)
+        self.roster = Roster(self.limits.connections, self.pressure, lambda: for_clients(len(self.logs_by_name)))
         self.requests: Counter[str] = Counter()
         self.received_bytes = 0
         if isinstance(source, Log):
@@ -132,13 +136,11 @@ class Server:
             if not self.logs_by_name.several:
                 await self._copying.start(await self.logs_by_name.take(""))
             if self._unix is not None:
-                self._listeners.append(await listen_unix(self._unix, lambda: Connection(self)))
+                self._listeners.append(await listen_unix(self._unix, partial(self._accept, None)))
             if self._host is not None:
-                self._listeners.append(
-                    await listen_tcp(
-                        self._host, self._port, lambda: Connection(self), self._tls, self.limits.handshake_seconds
-                    )
-                )
+                tls = None if self._tls is None else self._current_tls
+                accept, scheme = partial(self._accept, tls), "wal" if tls is None else "wals"
+                self._listeners.append(await listen_tcp(self._host, self._port, accept, scheme))
         except BaseException:
             for listener in self._listeners:
                 await listener.close()
@@ -148,6 +150,26 @@ class Server:
         self._why_not = ""
         self._looking = self.loop.create_task(self._look_around())
         logger.info("listening on %s", ", ".join(self.addresses))
+        if self.roster.most < self.limits.connections:
+            logger.warning(
+                "at most %d connections instead of %d: the limit of file descriptors is too low (ulimit -n)",
+                self.roster.most,
+                self.limits.connections,
+            )
+
+    def _accept(self, tls: Callable[[], ssl.SSLContext] | None, listening: socket.socket) -> Acceptor:
+        return Acceptor(listening, lambda: Connection(self), tls, self.roster, self.limits.handshake_seconds)
+
+    def _current_tls(self) -> ssl.SSLContext:
+        assert self._tls is not None, "asked only where there is one"
+        return self._tls
+
+    def renew(self, *, tls: ssl.SSLContext | None, tokens: Tokens | None) -> None:
+        """Take another certificate and other tokens for connections that come from now on. BadOption where there is one of
+        them and was none, or the other way round: that would open or shut a door."""
+        if (tls is None, tokens is None) != (self._tls is None, self._tokens is None):
+            raise BadOption("TLS and tokens cannot come or go while the server runs", hint="restart it")
+        self._tls, self._tokens = tls, tokens
 
     async def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End in order: not ready, accept nobody, answer what was accepted, tell the clients, sync, close. Idempotent.
@@ -229,8 +251,8 @@ class Server:
         if self._stopping is not None:
             return
         for listener in self._listeners:
-            if listener.ended:
-                error = WalError("nobody is let in any more", path=listener.url, hint="restart the server")
+            if (cause := listener.broken) is not None:
+                error = WalError(f"accept() failed: {cause.strerror}", path=listener.url, hint="restart the server")
                 yield Trouble("listener", "", f"the listener at {listener.url} has ended", error)
         if self._looking is not None:
             yield from ended(self._looking, "watch", "the watch over connections has ended")
@@ -268,9 +290,9 @@ class Server:
             live=all(trouble.part != "log" for trouble in troubles),
             listeners=self.addresses,
             connections=len(self.roster),
-            connections_max=self.limits.connections,
+            connections_max=min(self.limits.connections, self.roster.most),
             accepted=self.roster.accepted,
-            rejected=dict(self._rejected),
+            rejected=dict(self._rejected + Counter(tls=self.roster.failed_handshakes)),
             streams=sum(each.sessions.streams for each in self.roster if each.sessions is not None),
             pending_bytes=self.pressure.bytes,
             received_bytes=self.received_bytes,
@@ -283,7 +305,7 @@ class Server:
 
     # ---- for connections
 
-    def authenticate(self, token: str | None) -> Grant | None:
+    def grant(self, token: str | None) -> Grant | None:
         """What a token gives; None: nothing."""
         return EVERYBODY if self._tokens is None else self._tokens.grant(token)
 
