@@ -25,7 +25,7 @@ BATCH_BYTES_MAX = 10 * GIB  # walrus-rust allows as much
 ATTRIBUTES_BYTES_MAX = 64 * KIB  # labels, not data
 
 NAMESPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # file names have 255 bytes
-OWN_FILES = frozenset({"LOCK", "double-write", "double-write.new"})
+OWN_FILES = frozenset({"LOCK", "double-write", "double-write.new", "copy.unfinished"})
 DISK_ENVIRONMENT = "WALSVC_DISK"
 
 

@@ -47,8 +47,11 @@ def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = N
         An object for `async with walsvc.open(...) as log` or `log = await walsvc.open(...)`.
 
     Raises:
-        BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, MissingKey, WrongKey,
-        NoSpace.
+        BadOption at once; when entered or awaited: Locked, PathError, Corruption, UnsupportedFormat, MissingKey, WrongKey.
+        NoSpace: a new log does not fit. A log that is there opens on a full device, so that it can be truncated, but not where
+        even that needs room: in a full JetStream account or stream, right after a restore of a compacted log, or on a file system
+        that allocates at every write (Btrfs, ZFS). It can then be read with read_only=True, and copied by `walsvc backup` to a
+        place with room.
     """
     if (scheme := scheme_of(target)) is not None:
         module = SCHEMES.get(scheme)

@@ -25,6 +25,8 @@ _HINTS = {
     errno.EOPNOTSUPP: "the file system has no flock: use a local one",
 }
 
+UNFINISHED = "copy.unfinished"  # a copy is being made there, so it is no log yet (walsvc.log.destination)
+
 
 def checked_path(path: str | bytes | os.PathLike[Any], namespace: str | None = None) -> str:
     """The path of a log, which may be a namespace in a directory, as text. Raises what `directory_of` raises."""
@@ -41,14 +43,32 @@ def path_error(error: OSError, path: str) -> WalError:
     return PathError(f"cannot open the log: {reason}", errno=number, path=path, hint=_HINTS.get(number))
 
 
+def hint_for(number: int) -> str | None:
+    """What to do about an error number that a path gives."""
+    return _HINTS.get(number)
+
+
 def open_directory(path: str, *, create: bool) -> int:
     """A descriptor of the directory. With `create` it is made if missing, and its name is durable on return.
 
-    OSError as the kernel gave it.
+    OSError as the kernel gave it; PathError where a copy that is being made there is not finished.
     """
     if create:
         make_durably(path)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.stat(UNFINISHED, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise PathError(
+        "a backup or a restore into this directory is under way, or was cut short",
+        path=path,
+        hint="wait for its end, or run it again to the same directory",
+    )
 
 
 def make_durably(path: str) -> None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import shutil
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-
-import aiofiles
 
 from walsvc.disk.paths import checked_path
 from walsvc.engines.archive import Archive, OnProgress
@@ -21,7 +16,8 @@ from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.segment import BadSegment, decode_segment_header, segment_name
 from walsvc.keyring import BLIND
-from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
+from walsvc.log.backup import Copied, copied_of, write_zeros
+from walsvc.log.destination import destination, new_file
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
 from walsvc.model import Finding
@@ -69,31 +65,21 @@ async def restore(
             PathError: `target` is taken, or the store cannot be reached.
     """
     moment = Moment(EVERYTHING if lsn is None else lsn, EVERYTHING if until is None else nanoseconds(until))
-    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
-    await asyncio.to_thread(refuse_taken, target)
-    manifest = await archive.manifest()
-    if not manifest.entries and not manifest.wrong:
-        raise await archive.absent()
-    pieces = choose(archive, manifest, moment, lsn)
-    partial_path = f"{target}.partial-{secrets.token_hex(4)}"
-    await asyncio.to_thread(os.makedirs, partial_path)
-    total, done, used = sum(each.entry.bytes for each in pieces), 0, 0
-    try:
+    async with destination(checked_path(target)) as place:
+        manifest = await archive.manifest()
+        if not manifest.entries and not manifest.wrong:
+            raise await archive.absent()
+        pieces = choose(archive, manifest, moment, lsn)
+        total, done, used = sum(each.entry.bytes for each in pieces), 0, 0
         for piece in pieces:
             last = piece is pieces[-1]
-            path = os.path.join(partial_path, segment_name(piece.entry.first_lsn))
+            path = os.path.join(place.path, segment_name(piece.entry.first_lsn))
             used += await write_segment(archive, piece, path, moment if last else Moment(), last=last)
             done += piece.entry.bytes
             if on_progress is not None:
                 on_progress(done, total)
-        async with reading(partial_path) as copy:
-            copied = copied_of(await find(copy, BLIND), used)
-        await asyncio.to_thread(publish, partial_path, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(partial_path)
-        raise
-    return copied
+        async with reading(place.path) as copy:
+            return copied_of(await find(copy, BLIND), used)
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -147,7 +133,7 @@ async def write_segment(archive: Archive, piece: Piece, path: str, moment: Momen
     name = f"{archive.url.rstrip('/')}/{entry.name}"
     data, base, chain = b"", 0, None
     end = 0
-    async with aiofiles.open(path, "xb") as file:
+    async with new_file(path) as file:
         async for part in parts_of(archive, piece):
             data += part
             if chain is None:
@@ -168,8 +154,6 @@ async def write_segment(archive: Archive, piece: Piece, path: str, moment: Momen
                 break
             data, base = data[chain.offset - base :], chain.offset
         await write_zeros(file.write, entry.file_bytes - end)
-        await file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
     return end
 
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
-
-import aiofiles
 
 from walsvc.disk.paths import checked_path
 from walsvc.engines.jetstream_connect import connect
@@ -24,7 +19,8 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag
 from walsvc.format.segment import segment_name
 from walsvc.keyring import BLIND
-from walsvc.log.backup import Copied, copied_of, publish, refuse_taken, write_zeros
+from walsvc.log.backup import Copied, copied_of, write_zeros
+from walsvc.log.destination import Destination, destination, new_file
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
 from walsvc.log.stream import GroupStream, load_header
@@ -53,29 +49,25 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
         Corruption: a message is damaged or missing; nothing is left of the copy.
     """
     address, options = parse_replica(url)
-    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
-    await asyncio.to_thread(refuse_taken, target)
-    partial_path = f"{target}.partial-{secrets.token_hex(4)}"
-    stream = await reach(address, options)
-    try:
-        for attempt in range(ATTEMPTS):
-            first, _ = await stream.extent()
-            await asyncio.to_thread(os.makedirs, partial_path)
-            try:
-                copied = await copy_stream(stream, partial_path, on_progress)
-                break
-            except Corruption:
-                if attempt + 1 == ATTEMPTS or (await stream.extent())[0] == first:
-                    raise
-                await asyncio.to_thread(shutil.rmtree, partial_path)  # it was purged, not damaged
-        await asyncio.to_thread(publish, partial_path, target)
-        return copied
-    except BaseException:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(partial_path)
-        raise
-    finally:
-        await stream.close()
+    async with destination(checked_path(target)) as place:
+        stream = await reach(address, options)
+        try:
+            return await copy_when_whole(stream, place, on_progress)
+        finally:
+            await stream.close()
+
+
+async def copy_when_whole(stream: Stream, place: Destination, on_progress: OnProgress | None) -> Copied:
+    """Copy the stream, again where it was purged meanwhile, which looks like damage."""
+    for attempt in range(ATTEMPTS):
+        first, _ = await stream.extent()
+        try:
+            return await copy_stream(stream, place.path, on_progress)
+        except Corruption:
+            if attempt + 1 == ATTEMPTS or (await stream.extent())[0] == first:
+                raise
+            await asyncio.to_thread(place.clear)
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def reach(address: Address, options: JetStreamOptions) -> Stream:
@@ -120,7 +112,7 @@ async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) ->
     header, head = await load_header(disk, name, first)
     stream = GroupStream(disk, name, Chain.begin(header, head, header.file_bytes))
     used = header.data_start
-    async with aiofiles.open(path, "xb") as file:
+    async with new_file(path) as file:
         await file.write(head.ljust(used, b"\0"))
         while stream.chain.offset < end:
             lsn = stream.chain.next_lsn
@@ -144,6 +136,4 @@ async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) ->
             await file.write(memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes])
             used = raw.header.end
         await write_zeros(file.write, header.file_bytes - used)
-        await file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
     return used

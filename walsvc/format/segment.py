@@ -6,7 +6,8 @@
         10     2  version_check  bitwise complement of version, so that a flipped bit is damage and not "a newer version"
         12     4  required       feature bits that a reader must know, or it must not read; 1: the groups are encrypted
         16     4  optional       feature bits that a reader may ignore; 1: the file was recycled, expect old bytes in it;
-                                 2: the segment was rewritten: seal_at counts, not the successor's previous_end
+                                 2: the segment was rewritten: seal_at counts, not the successor's previous_end;
+                                 4: the file is small and takes metadata only (a writer begins no record in it)
         20     4  block_bytes    block size of the writer; the first group starts at max(4096, block_bytes)
         24     8  file_bytes     length of the file as prepared
         32     8  log_id         random, the same in all segments and groups of a log
@@ -45,6 +46,7 @@ REQUIRED_KNOWN = ENCRYPTED
 AES_256_GCM = 1  # value of `cipher`
 RECYCLED = 1  # bits of `optional`
 REWRITTEN = 2
+METADATA_ONLY = 4
 SALT_OFFSET = 120
 SEGMENT_FIELDS = struct.Struct("<8sHHIIIQQQQQQQIHH32s32s16sQ")
 VERSION_FIELDS = struct.Struct("<8sHH")

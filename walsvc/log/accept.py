@@ -150,11 +150,13 @@ class Acceptor(Committer):
         else:
             self._room_freed()
 
-    async def _room_change(self) -> None:
-        """Wait for a change of what room there is. Raises what ends all waiting: NoSpace, DurabilityLost."""
+    async def _room_change(self, *, metadata: bool = False) -> None:
+        """Wait for a change of what room there is, for records or for `metadata`. Raises what ends all waiting: NoSpace,
+        DurabilityLost."""
         await self.waits.room()
         self.health.raise_failure()
-        if (no_space := self._no_space()) is not None:
+        lent = metadata and self._spares.fitting(metadata=True) is not None
+        if not lent and (no_space := self._no_space()) is not None:
             raise no_space
 
     def _held(self) -> bool:

@@ -2,31 +2,25 @@
 
 Segment after segment is read group by group, and only valid groups are written, so a copy never holds damage, nor a half
 recycled file. The copy ends where the log ended when it began, or later: at least everything that was durable then is in
-it. It is written beside its destination and takes that name when all of it is on stable storage; what a crash leaves of it
-is no log that anybody could mistake for a backup.
+it. It becomes a log when all of it is on stable storage (walsvc.log.destination).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import shutil
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-
-import aiofiles
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.disk.paths import checked_path, sync_directory
-from walsvc.errors import Corruption, PathError, WalTimeout
+from walsvc.disk.paths import checked_path
+from walsvc.errors import Corruption, WalTimeout
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import BLIND, Keys
+from walsvc.log.destination import destination, new_file
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
 from walsvc.log.recovery import Examined, Recovered
@@ -74,29 +68,19 @@ async def copy_log(
         MissingKey, WrongKey: keys were given that do not fit.
         PathError: there is no log, or `target` is taken. Corruption, UnsupportedFormat: nothing is left of the copy.
     """
-    target = await asyncio.to_thread(os.path.abspath, checked_path(target))
     source = checked_path(source)
-    await asyncio.to_thread(refuse_taken, target, source)
-    partial_path = f"{target}.partial-{secrets.token_hex(4)}"
-    async with reading(source) as disk:
-        try:
-            for _ in range(ATTEMPTS):
-                found = await find(disk, keys)
-                await asyncio.to_thread(os.makedirs, partial_path)
-                try:
-                    used = await copy_segments(
-                        found.through(disk), found, partial_path, keys, sparse=sparse, on_segment=on_segment
-                    )
-                    break
-                except FileNotFoundError:  # dropped or recycled meanwhile
-                    await asyncio.to_thread(shutil.rmtree, partial_path)
-            else:
-                raise WalTimeout("the log dropped segments under every attempt to copy it", path=disk.path)
-            await asyncio.to_thread(publish, partial_path, target)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                shutil.rmtree(partial_path)
-            raise
+    async with destination(checked_path(target), source) as place, reading(source) as disk:
+        for _ in range(ATTEMPTS):
+            found = await find(disk, keys)
+            try:
+                used = await copy_segments(
+                    found.through(disk), found, place.path, keys, sparse=sparse, on_segment=on_segment
+                )
+                break
+            except FileNotFoundError:  # dropped or recycled meanwhile
+                await asyncio.to_thread(place.clear)
+        else:
+            raise WalTimeout("the log dropped segments under every attempt to copy it", path=disk.path)
     return copied_of(found, used)
 
 
@@ -104,14 +88,6 @@ def copied_of(found: Recovered, used: int) -> Copied:
     """What was found, as a copy that uses so many bytes."""
     first_lsn = max(found.active.metadata.truncated, min(found.names))  # without the key only the names tell
     return Copied(first_lsn, found.active.chain.next_lsn, len(found.names), used)
-
-
-def refuse_taken(target: str, source: str | None = None) -> None:
-    """PathError unless `target` is free, and not inside `source`."""
-    if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
-        raise PathError("the destination exists and is not an empty directory", path=target, hint="choose another one")
-    if source is not None and Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
-        raise PathError("the destination is inside the log itself", path=target, hint="choose another one")
 
 
 async def copy_segments(
@@ -148,7 +124,7 @@ async def copy_segment(
     if same != header or (active is not None and header != active.header):
         raise FileNotFoundError(name)  # compaction has replaced it
     end: int | None = None if active is None else active.chain.offset
-    async with aiofiles.open(path, "xb") as file:
+    async with new_file(path) as file:
         await file.write(head.ljust(header.data_start, b"\0"))
         while end is None or stream.chain.offset < end:
             try:
@@ -165,8 +141,6 @@ async def copy_segment(
             await file.truncate(stream.chain.file_bytes)
         else:
             await write_zeros(file.write, stream.chain.file_bytes - stream.chain.offset)
-        await file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
     return stream.chain.offset
 
 
@@ -207,12 +181,3 @@ async def write_zeros(write: Callable[[bytes], Awaitable[int]], length: int) -> 
         piece = bytes(min(length, ZEROS_BYTES))
         await write(piece)
         length -= len(piece)
-
-
-def publish(partial_path: str, target: str) -> None:
-    """Make the copy durable and give it its name."""
-    sync_directory(partial_path)
-    with suppress(FileNotFoundError):
-        os.rmdir(target)
-    os.rename(partial_path, target)
-    sync_directory(os.path.dirname(target))

@@ -102,8 +102,20 @@ class Ending(Joiner):
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
         self.health.raise_failure()  # a group that is cut now would never be submitted
         while (future := self._cut_meta(change, flags)) is None:
-            await self._room_change()
+            await self._room_change(metadata=True)
         return await future
+
+    async def _write_mark(self, flag: int) -> bool:
+        """Append an empty group, and wait until it is durable. False: it is left out, since what room there is on the device
+        is kept for what makes more."""
+        self.health.raise_failure()
+        try:
+            while (future := self._cut_meta({}, flag, mark=True)) is None:
+                await self._room_change()
+        except NoSpace:
+            return False
+        await future
+        return True
 
     # ---- ending
 
@@ -168,8 +180,6 @@ class Ending(Joiner):
         told_by_waiting, unforeseen = 0, None
         try:
             await self._end_in_order()
-        except NoSpace:
-            pass  # everything is durable; only the mark of a clean close found no room
         except DurabilityLost:
             told_by_waiting = 1  # this very wait
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # raised below
@@ -195,7 +205,7 @@ class Ending(Joiner):
             if self.health.failure is None:
                 await self._durable(self.next_lsn - 1)
                 await self._rotation_ended()
-                await self._write_meta({}, Flag.CLOSE)
+                await self._write_mark(Flag.CLOSE)
                 await self._rotation_ended()
                 await self._followers_at_end()
 

@@ -27,6 +27,7 @@ from walsvc.log.commit.waits import Waits
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group
 from walsvc.log.replicated import Replicated
+from walsvc.log.reserve import Reserve
 from walsvc.log.segments import Segment, SparePipeline
 
 
@@ -65,8 +66,10 @@ class Filling(ABC):
         self._metadata = metadata
         self._segment = segment
         self._pool = BufferPool(disk.buffer)
-        self._spares = SparePipeline(disk, config.segment_bytes, self._spare_ready, self.background)
+        reserve = Reserve(disk, self._reserve_bytes)
+        self._spares = SparePipeline(disk, config.segment_bytes, reserve, self._spare_ready, self.background)
         self._double_write = double_write
+        self._open_due = 0  # Flag.OPEN where opening found no room for it: the next group of metadata only has it
         self._follower_reads = 0  # under way
         # the filling group (_start_filling); _room is what it may still take, negative whenever append must look closer
         self._room = -1
@@ -117,6 +120,10 @@ class Filling(ABC):
         if self.health.failure is not None or self.health.closed is not None or self._new_key or self._held():
             room = -1
         self._used, self._room, self._room_set = used, room, room
+
+    @abstractmethod
+    def _reserve_bytes(self) -> int:
+        """Length of a file of the reserve: it holds the metadata, a change of all of it, and some more."""
 
     @abstractmethod
     def _held(self) -> bool:

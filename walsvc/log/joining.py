@@ -117,14 +117,16 @@ class Joiner(Acceptor):
         while self._joins:
             durable, change = next(iter(self._joins.items()))
             if not durable.done():
-                if (error := self.health.ended() or self._no_space()) is not None:
-                    durable.set_exception(error)
-                else:
-                    try:
-                        if not self._merge(change, durable):
+                try:
+                    error = self.health.ended()
+                    if error is None and not self._merge(change, durable):
+                        error = self._no_space()
+                        if error is None:
                             break
-                    except WalError as wrong:
-                        durable.set_exception(wrong)
+                    if error is not None:
+                        durable.set_exception(error)
+                except WalError as wrong:
+                    durable.set_exception(wrong)
             self._joins.pop(durable, None)
 
     def _merge(self, wanted: Change, durable: asyncio.Future[None] | None = None) -> bool:

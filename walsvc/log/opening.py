@@ -31,6 +31,7 @@ from walsvc.log.overlay import write_images
 from walsvc.log.reader import read_failed
 from walsvc.log.recovery import Examined, Recovered, recover
 from walsvc.log.rekey import after_opening, check_keys
+from walsvc.log.reserve import is_reserve
 from walsvc.log.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.rewrite import REWRITE_SUFFIX
 from walsvc.log.sealing import missing_seal, segment_at, write_seal
@@ -50,6 +51,14 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
         await disk.close()
         if isinstance(error, WalError):
             raise
+        if error.errno in NO_SPACE:
+            raise NoSpace(
+                f"cannot open the log: {error.strerror or error}",
+                errno=error.errno or 0,
+                path=disk.path,
+                hint="free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it "
+                "to a place with room",
+            ) from error
         raise read_failed(disk, error) from error
     except BaseException:
         await disk.close()
@@ -87,7 +96,9 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         writer._set_room()
     else:
         await drop_segments(writer)
-        await writer._write_meta({}, Flag.OPEN)
+        await writer._spares.make_reserve()
+        if not await writer._write_mark(Flag.OPEN):
+            writer._open_due = Flag.OPEN
         await writer._rotation_ended()
         await after_opening(writer, was_plain=not found.active.header.cipher)
     return writer, report_of(found, writer)
@@ -147,6 +158,9 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
         if parse_name(file, REWRITE_SUFFIX) is not None:
             await disk.remove(file)  # compaction was cut short
         if parse_name(file, ".spare") is None or file in (found.adopted, *found.dropped):
+            continue
+        if is_reserve(file):
+            writer._spares.reserve.files[file] = length
             continue
         plain_before = config.keys is not None and segment.cipher is None  # then it may hold plain records
         if length == config.segment_bytes and not writer._spares.recyclable and not plain_before:
@@ -222,4 +236,5 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         sizes={1: length},
         double_write=double_write,
     )
+    await writer._spares.make_reserve()
     return writer, RecoveryReport(clean=True, created=True, first_lsn=1, next_lsn=1, segments=1, bytes_read=0)

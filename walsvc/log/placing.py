@@ -13,7 +13,7 @@ from walsvc.errors import NoSpace
 from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
 from walsvc.format.index import index_bytes_max
 from walsvc.format.meta import encode_map
-from walsvc.format.segment import RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
+from walsvc.format.segment import METADATA_ONLY, RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.filling import Filling
 from walsvc.log.framing import segment_prefix
@@ -24,33 +24,48 @@ from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS, SHORTAGES, Segment, ne
 class Placing(Filling):
     """Gives the filling group its place, and closes it."""
 
-    def _place(self, need: int, *, rows: int = 0, metadata: bool = False, joining: bool = False) -> bool:
+    def _place(
+        self, need: int, *, rows: int = 0, metadata: bool = False, joining: bool = False, mark: bool = False
+    ) -> bool:
         """Make the filling group, which is empty, fit for `need` bytes of records and index, or of `metadata`.
 
-        Metadata may use the room that is kept for it; less of it where it is `joining`, which more may follow. Begins a new segment where the active one is full. False: no room is guaranteed yet; a spare is being prepared
-        and `_spare_ready` will be called.
+        Metadata may use the room that is kept for it; less of it where it is `joining`, which more may follow, or a mere
+        `mark`, which gets nothing of the reserve either. Begins a new segment where the active one is full. False: no room is
+        guaranteed yet; a spare is being prepared and `_spare_ready` will be called.
         """
         group, total = self._filling, GROUP_HEADER_BYTES + need
         assert group.empty, "only an empty group can be placed anew"
-        limit = group.segment.meta_limit if metadata else group.segment.limit_with(rows)
-        fits = group.offset + total <= (group.segment.join_limit if joining else limit)
-        if fits and (not self._new_key or metadata or joining):
+        less, metadata = joining or mark, metadata or joining or mark
+        limit = group.segment.limit_with(rows)
+        if metadata:
+            limit = group.segment.join_limit if less else group.segment.meta_limit
+        if group.offset + total <= limit and (not self._new_key or metadata):
             return True  # what makes room on a full device, or ends the log, still goes under the old key
-        wanted = self._prefix_bytes() + align_up(total + TAG_BYTES, group.segment.block_bytes)
-        wanted += (3 + META_BLOCKS + JOIN_BLOCKS) * group.segment.block_bytes  # as in Segment.limit, with a summary
-        wanted += index_bytes_max(wanted)
-        spare = self._spares.spare
+        block_bytes = group.segment.block_bytes
+        wanted = self._prefix_bytes() + align_up(total + TAG_BYTES, block_bytes)
+        if metadata:
+            wanted += META_BLOCKS * block_bytes  # as in Segment.join_limit
+        else:
+            wanted += (3 + META_BLOCKS + JOIN_BLOCKS) * block_bytes  # as in Segment.limit, with a summary
+            wanted += index_bytes_max(wanted)
         if self._rotation is None and not self._first_pending:
-            if spare is not None and spare.file_bytes >= wanted:
+            last_resort = metadata and not mark
+            if self._spares.fitting(wanted, metadata=last_resort) is not None:
                 self._begin_segment()
                 return True
-            self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes, wanted)
+            self._spares.prepare(group.segment.ordinal + 1, group.segment.file_bytes, wanted, metadata=last_resort)
         return False
 
     def _prefix_bytes(self) -> int:
         block_bytes = self._segment.block_bytes
         snapshot = GROUP_HEADER_BYTES + self._metadata.snapshot_bytes_max + TAG_BYTES
         return max(SEGMENT_HEADER_BYTES, block_bytes) + align_up(snapshot, block_bytes)
+
+    def _reserve_bytes(self) -> int:
+        block_bytes = self._segment.block_bytes
+        change = GROUP_HEADER_BYTES + self._metadata.snapshot_bytes_max + TAG_BYTES
+        least = self._prefix_bytes() + align_up(change, block_bytes) + (1 + META_BLOCKS + JOIN_BLOCKS) * block_bytes
+        return 1 << (least - 1).bit_length()  # so that it seldom grows
 
     def _begin_segment(self) -> None:
         """Place the filling group at the head of the prepared spare.
@@ -76,7 +91,7 @@ class Placing(Filling):
                 created_ns=self._clock(),
                 previous_end=previous_end,
                 align=align,
-                optional=RECYCLED if spare.recycled else 0,
+                optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
             ),
             self._metadata,
             durable_lsn=self.catalog.durable_lsn,
@@ -96,6 +111,7 @@ class Placing(Filling):
             name=spare.name,
             previous_end=previous_end,
             cipher=cipher,
+            metadata_only=spare.metadata_only,
         )
         self.counters.rotations += 1
         self._first_pending = True
@@ -141,17 +157,18 @@ class Placing(Filling):
             for number in set(topics):
                 self.waits.wake_topic(self._metadata.names[number] or "")
 
-    def _cut_meta(self, change: dict[str, Any], flags: int = 0) -> asyncio.Future[int] | None:
-        """Append a group of metadata only; its future gets its end offset. None: no room yet."""
+    def _cut_meta(self, change: dict[str, Any], flags: int = 0, *, mark: bool = False) -> asyncio.Future[int] | None:
+        """Append a group of metadata only, or a `mark` without any; its future gets its end offset. None: no room yet."""
         if self._batch_lsn:
             return None  # it would go with the batch if that is given up
         if not self._filling.empty:
             self._cut_off()
         meta = encode_map(change) if change else b""
-        if not self._place(len(meta), metadata=True):
+        if not self._place(len(meta), metadata=True, mark=mark):
             return None
         self._filling.meta = meta
-        self._filling.flags |= flags
+        self._filling.flags |= flags | self._open_due
+        self._open_due = 0
         self._metadata.apply(change)
         future: asyncio.Future[int] = self._create_future()
         self._filling.barriers.append((future, self._filling.offset))

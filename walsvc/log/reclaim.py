@@ -278,7 +278,7 @@ class Reclaimer:
                 done = writer._cut_meta(change)
                 if done is not None:
                     break
-                await writer._room_change()
+                await writer._room_change(metadata=True)
             await done
             await drop_segments(writer)
         self._tell(why, first, target, before, plan)

@@ -121,7 +121,7 @@ async def begin_under(writer: WalWriter, keys: KeyRing) -> None:
         await writer._spares.drop_recycled()
     need = writer._prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * writer._segment.block_bytes
     while True:
-        await have_spare(writer, need)
+        await have_spare(writer, need, metadata=False)
         if writer._rotation is None and not writer._first_pending:
             break
         if writer._first_pending and not writer._filling.empty:

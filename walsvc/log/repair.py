@@ -11,8 +11,10 @@ segment that is shorter than it was made.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
+from walsvc.log.destination import new_file, told
 from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
 from walsvc.log.looking import settled
@@ -185,11 +188,14 @@ def lost_files(walks: list[Walk]) -> list[int]:
 
 
 async def copy_aside(path: str) -> str:
-    """Copy all files of the log beside it, synced; returns the new directory.
+    """Copy all files of the log beside it, synced; returns the new directory. Where the directory above is another file
+    system's, or not ours to write, the copy is a subdirectory of the log's.
 
     Raises:
-        NoSpace: there is no room for the copy; nothing was changed. OSError: as the system gives it.
+        NoSpace: there is no room for the copy. PathError: it cannot be written. Nothing was changed then.
+        OSError: from reading the log, as the system gives it.
     """
+    path = await asyncio.to_thread(os.path.realpath, path)
     names = [entry.name for entry in os.scandir(path) if entry.is_file() and entry.name != "LOCK"]
     needed = sum(os.stat(os.path.join(path, name)).st_blocks * 512 for name in names)
     place = os.statvfs(path)
@@ -201,19 +207,37 @@ async def copy_aside(path: str) -> str:
             actual=f"{place.f_bavail * place.f_frsize}",
             hint="free some space; nothing was changed",
         )
-    target = make_free(f"{os.path.abspath(path)}.before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")  # noqa: ASYNC240
-    for name in names:
-        async with (
-            aiofiles.open(os.path.join(path, name), "rb") as source,
-            aiofiles.open(os.path.join(target, name), "wb") as copy,
-        ):
-            while piece := await source.read(COPY_BYTES):
-                await copy.write(piece)
-            await copy.flush()
-            os.fsync(copy.fileno())
-    for directory in (target, os.path.dirname(target)):
-        sync_directory(directory)
+    target = await asyncio.to_thread(directory_aside, path)
+    try:
+        for name in names:
+            async with (
+                aiofiles.open(os.path.join(path, name), "rb") as source,
+                new_file(os.path.join(target, name)) as copy,
+            ):
+                while piece := await source.read(COPY_BYTES):
+                    await copy.write(piece)
+        with told(target):
+            for directory in (target, os.path.dirname(target)):
+                sync_directory(directory)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return target
+
+
+def directory_aside(path: str) -> str:
+    """A new directory for the copy of the log at `path`."""
+    name = f"before-repair-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    inside = os.path.join(path, name)
+    with told(inside):
+        if os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev:
+            return make_free(inside)
+        try:
+            return make_free(f"{path}.{name}")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+        return make_free(inside)
 
 
 def make_free(path: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat, WalError
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
-from walsvc.format.segment import RECYCLED, SegmentHeader, segment_name, spare_name
+from walsvc.format.segment import METADATA_ONLY, RECYCLED, SegmentHeader, segment_name, spare_name
 from walsvc.log.absorb import absorb
 from walsvc.log.framing import segment_prefix
 from walsvc.log.group import Group
@@ -182,14 +182,16 @@ def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
     metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
 
 
-async def have_spare(writer: WalWriter, need: int = 0) -> None:
-    """Wait for a prepared spare of at least `need` bytes. Raises NoSpace where there is no room for one."""
-    while (spare := writer._spares.spare) is None or spare.file_bytes < need:
-        writer._spares.prepare(writer._segment.ordinal + 1, writer._segment.file_bytes, need)
-        await writer._spares.settle()
-        if (error := writer._no_space()) is not None:
-            raise error
+async def have_spare(writer: WalWriter, need: int = 0, *, metadata: bool = True) -> None:
+    """Wait for a prepared spare of at least `need` bytes, for `metadata` also one from the reserve. Raises NoSpace where
+    there is no room for one."""
+    spares = writer._spares
+    while spares.fitting(need, metadata=metadata) is None:
+        spares.prepare(writer._segment.ordinal + 1, writer._segment.file_bytes, need, metadata=metadata)
+        await spares.settle()
         writer.health.raise_failure()
+        if (error := writer._no_space()) is not None and spares.fitting(need, metadata=metadata) is None:
+            raise error
 
 
 async def begin_behind(writer: WalWriter, lsn: int) -> None:
@@ -198,13 +200,18 @@ async def begin_behind(writer: WalWriter, lsn: int) -> None:
 
     Raises NoSpace with nothing changed.
     """
-    block_bytes = writer._segment.block_bytes
-    need = writer._prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * block_bytes
+    need = writer._prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * writer._segment.block_bytes
     try:
         await have_spare(writer, max(need, first_segment_bytes(writer._config.segment_bytes)))
-    except NoSpace as error:
-        error.hint = "the log's last segment is full; free some space and open it again. Nothing was changed"
-        raise
+    except NoSpace:
+        try:
+            await have_spare(writer, writer._reserve_bytes())
+        except NoSpace as error:
+            error.hint = (
+                "the log's last segment is full; free some space and open it again, or copy it elsewhere (walsvc backup) and go "
+                "on there. Nothing was changed"
+            )
+            raise
     await finish_cut(writer, lsn)
 
 
@@ -237,7 +244,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
             created_ns=writer._clock(),
             previous_end=0,
             align=align,
-            optional=RECYCLED if spare.recycled else 0,
+            optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
         ),
         writer._metadata,
         durable_lsn=lsn,
@@ -270,6 +277,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         previous_crc=previous_crc,
         name=segment_name(lsn + 1),
         cipher=cipher,
+        metadata_only=spare.metadata_only,
     )
     writer._new_key = False
     writer._segment = segment

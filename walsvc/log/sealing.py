@@ -7,7 +7,7 @@ import time
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
 from walsvc.format.group import BadGroup, Flag, check_group_body, decode_group_header
-from walsvc.format.segment import segment_name
+from walsvc.format.segment import METADATA_ONLY, segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
 from walsvc.log.double_write import DoubleWrite, append_outside
@@ -36,6 +36,7 @@ async def segment_at(disk: Disk, found: Examined) -> Segment:
         summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.tally),
         cipher=found.stream.cipher,
         block_bytes=header.block_bytes,
+        metadata_only=bool(header.optional & METADATA_ONLY),
         tail=await disk.read(segment_name(header.first_lsn), chain.offset - inside, inside),
     )
     segment.index = found.index

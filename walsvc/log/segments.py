@@ -11,7 +11,7 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import MIB, WalConfig
 from walsvc.disk.base import Disk, Write
@@ -22,6 +22,9 @@ from walsvc.format.index import SegmentIndex, index_bytes_max
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.format.summary import Tally
 from walsvc.log.commit.background import Background
+
+if TYPE_CHECKING:
+    from walsvc.log.reserve import Reserve
 
 FIRST_SEGMENT_BYTES = 1 * MIB
 GROWTH = 8
@@ -56,6 +59,9 @@ class Segment:
     cipher: SegmentCipher | None = None  # None: it is not encrypted
     block_bytes: int = 0  # of the device, at least; 0: that is `align`
     replaced: bool = False  # its file has given way to another of its name
+    metadata_only: bool = (
+        False  # it is of the reserve (walsvc.log.reserve): no record begins in it, and it is never sealed
+    )
     tail: bytes = b""  # what its last block holds already, where groups begin inside a block
     index: SegmentIndex = field(init=False)  # of the groups that were submitted
     index_bytes: int = field(init=False)  # what the index takes in the seal at most
@@ -98,6 +104,8 @@ class Segment:
 
     def limit_with(self, summary_bytes: int) -> int:
         """The limit of records once the summary has grown by `summary_bytes`."""
+        if self.metadata_only:
+            return 0
         summary_bytes += self.summary_bytes
         if summary_bytes != self._limit_for:  # asked several times for each group, and mostly the same
             seal = align_up(self._seal_bytes - self.summary_bytes + summary_bytes, self.block_bytes)
@@ -113,6 +121,8 @@ class Segment:
     @property
     def meta_limit(self) -> int:
         """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
+        if self.metadata_only:
+            return self._whole_bytes - self.tag_bytes
         seal = align_up(self._seal_bytes, self.block_bytes)
         return self._whole_bytes - seal - self.tag_bytes
 
@@ -124,6 +134,7 @@ class Spare(NamedTuple):
     file: int
     file_bytes: int
     recycled: bool  # it may hold old bytes instead of zeros
+    metadata_only: bool = False  # it is lent from the reserve
 
 
 def no_space(error: OSError, path: str, lsn: int) -> NoSpace:
@@ -166,11 +177,20 @@ class SparePipeline:
     `ready()` is called on the loop whenever a preparation ended, well or not; `spare` or `error` then say how.
     """
 
-    def __init__(self, disk: Disk, segment_bytes: int, ready: Callable[[], None], background: Background) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        segment_bytes: int,
+        reserve: Reserve,
+        ready: Callable[[], None],
+        background: Background,
+    ) -> None:
         self._background = background
         self._disk = disk
         self._segment_bytes = segment_bytes
         self._ready = ready
+        self._lending = -1  # bytes of metadata that wait for the preparation under way
+        self.reserve = reserve
         self._task: asyncio.Task[None] | None = None
         self.recyclable: dict[str, int] = {}  # file name -> length: old segments and spares of earlier runs
         self.spare: Spare | None = None
@@ -181,34 +201,49 @@ class SparePipeline:
         """Spare files at hand."""
         return len(self.recyclable) + (self.spare is not None)
 
-    def prepare(self, ordinal: int, after_bytes: int, need: int = 0) -> None:
-        """Have a spare for segment `ordinal` made, unless one is there or on its way.
+    def fitting(self, need: int = 0, *, metadata: bool = False) -> Spare | None:
+        """The prepared spare, if it may be taken for `need` bytes of records, or of metadata."""
+        spare = self.spare
+        if spare is None or spare.file_bytes < need:
+            return None
+        return spare if metadata or (self.reserve.complete and not spare.metadata_only) else None
+
+    def prepare(self, ordinal: int, after_bytes: int, need: int = 0, *, metadata: bool = False) -> None:
+        """Have a spare for segment `ordinal` made, unless one is there or on its way. The reserve is made first.
 
         Args:
             ordinal: number of the segment that it is for.
             after_bytes: size of the segment before it.
             need: bytes that it must hold; a spare that is too small is replaced.
+            metadata: on a full device, lend a file of the reserve.
         """
-        if self._task is not None or (self.spare is not None and self.spare.file_bytes >= need):
+        if self.fitting(need, metadata=metadata) is not None:
+            return
+        if metadata:
+            self._lending = max(self._lending, need)
+        if self._task is not None:
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
-        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length))
+        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length, need))
 
-    async def _prepare(self, ordinal: int, length: int) -> None:
+    async def _prepare(self, ordinal: int, length: int, need: int) -> None:
         name = spare_name(ordinal)
         try:
-            if self.spare is not None:
-                old, self.spare = self.spare, None
-                await self._disk.close_file(old.file)
-                self.recyclable[old.name] = old.file_bytes
-            self.spare = await self._make(name, length)
+            if self.spare is not None and (self.spare.metadata_only or self.spare.file_bytes < need):
+                await self._put_back()
+            there = self.spare is not None
+            await self._top_up()
+            if not there:
+                self.spare = await self._make(name, length)
         except OSError as error:
             self.error = error
+            if self._lending >= 0 and error.errno in SHORTAGES and self.spare is None:
+                await self._borrow(name)
         except (RuntimeError, MemoryError) as error:  # no thread, or no memory, can be had
             self.error = OSError(errno.EAGAIN if isinstance(error, RuntimeError) else errno.ENOMEM, str(error))
         finally:
-            self._task = None
+            self._task, self._lending = None, -1
         self._ready()
 
     async def _make(self, name: str, length: int) -> Spare:
@@ -216,11 +251,7 @@ class SparePipeline:
         await self._drop_unfit(name, length)
         recycled = next(iter(self.recyclable), None)
         if recycled is None:
-            try:
-                await self._disk.allocate(name, length)
-            except FileExistsError:
-                await self._disk.remove(name)  # left over from an attempt that ended behind this step
-                await self._disk.allocate(name, length)
+            await allocate_anew(self._disk, name, length)
             return Spare(name, await self._disk.open_file(name), length, False)
         if recycled != name:
             await self._disk.rename(recycled, name)
@@ -228,6 +259,33 @@ class SparePipeline:
         await self._disk.sync_directory()  # also where an earlier attempt renamed it and found no room here
         file = await self._disk.open_file(name)
         return Spare(name, file, self.recyclable.pop(name), True)
+
+    async def make_reserve(self) -> None:
+        """Make the reserve while opening, if the device has room for it."""
+        try:
+            await self._top_up()
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+
+    async def _top_up(self) -> None:
+        """Make the reserve whole, of old segments where there is no other room."""
+        while True:
+            try:
+                await self.reserve.top_up()
+                return
+            except OSError as error:
+                if error.errno not in NO_SPACE or not self.recyclable:
+                    raise
+            name, _ = self.recyclable.popitem()
+            await self._disk.remove(name)
+            await self._disk.sync_directory()
+
+    async def _borrow(self, name: str) -> None:
+        try:
+            self.spare = await self.reserve.lend(name, self._lending)
+        except OSError as error:
+            self.error = error
 
     async def _drop_unfit(self, name: str, length: int) -> None:
         """Remove what cannot be recycled, so that at most one fitting file is left and `name` is free."""
@@ -240,6 +298,7 @@ class SparePipeline:
         """Hand the prepared spare over."""
         assert self.spare is not None, "take() without a prepared spare"
         spare, self.spare = self.spare, None
+        self.error = None  # where it was lent on a full device, the next that asks is told anew
         return spare
 
     async def drop_recycled(self) -> None:
@@ -256,14 +315,29 @@ class SparePipeline:
         """Take the name off the prepared spare: the next preparation gives it the one that is due then."""
         await self.settle()
         if self.spare is not None:
-            spare, self.spare = self.spare, None
-            await self._disk.close_file(spare.file)
-            self.recyclable[spare.name] = spare.file_bytes
+            await self._put_back()
+
+    async def _put_back(self) -> None:
+        spare = self.take()
+        if spare.metadata_only:
+            await self.reserve.take_back(spare)
+            return
+        await self._disk.close_file(spare.file)
+        self.recyclable[spare.name] = spare.file_bytes
 
     async def settle(self) -> None:
         """Wait for a preparation under way."""
         if self._task is not None:
             await asyncio.wait([self._task])
+
+
+async def allocate_anew(disk: Disk, name: str, length: int) -> None:
+    """Allocate a file, in place of one that an attempt has left that ended behind this step."""
+    try:
+        await disk.allocate(name, length)
+    except FileExistsError:
+        await disk.remove(name)
+        await disk.allocate(name, length)
 
 
 async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:

@@ -1,0 +1,120 @@
+"""A full device keeps no log from opening, truncating, acknowledging and closing, however often it is opened again."""
+
+from __future__ import annotations
+
+import pytest
+
+from walsvc.api import Log
+from walsvc.config import WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.errors import NoSpace
+from walsvc.opening import open_on
+
+from .plan import SEGMENT_BYTES
+
+CONFIG = WalConfig(segment_bytes=SEGMENT_BYTES)
+RESTARTS = 50
+AT_ONCE = 8  # records that share a block
+
+
+async def opened(device: SimDevice) -> Log:
+    log: Log = await open_on(SimDisk(device), CONFIG)
+    return log
+
+
+def fill(device: SimDevice) -> None:
+    """Somebody else takes what is left of the device."""
+    device.capacity = sum(device.file(name).visible_size for name in device.directory.names)
+
+
+async def append_some(log: Log) -> int:
+    """Append a block of records; the last LSN."""
+    return (await log.topic("orders").append_batch([bytes(90)] * AT_ONCE))[-1].lsn
+
+
+async def until_full(log: Log) -> int:
+    """Append until there is no room; the last LSN."""
+    last = log.next_lsn - 1
+    with pytest.raises(NoSpace):
+        while True:
+            last = await append_some(log)
+    return last
+
+
+async def made(device: SimDevice, when: str) -> int:
+    """A log on a device that became full: right after the log was made, later, or by the log itself. Its last LSN."""
+    log = await opened(device)
+    if when == "by the log":
+        device.capacity = 5 * SEGMENT_BYTES
+    else:
+        for _ in range(6 if when == "later" else 0):
+            await append_some(log)
+        fill(device)
+    last = await until_full(log)
+    await log.close()
+    return last
+
+
+@pytest.mark.parametrize("when", ["at once", "later", "by the log"])
+def test_log_on_a_full_device_acknowledges_and_holds_through_any_number_of_restarts(when: str) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        last = await made(device, when)
+        for turn in range(1, RESTARTS + 1):
+            log = await opened(device)
+            assert log.next_lsn == last + 1
+            consumer = await log.topic("orders").consumer("billing")
+            assert (await consumer.next()).lsn == turn
+            await consumer.ack(turn)
+            await log.hold("copy", turn)
+            with pytest.raises(NoSpace):
+                await append_some(log)
+            with pytest.raises(NoSpace):
+                await append_some(log)
+            assert log.next_lsn == last + 1
+            await log.close()
+        log = await opened(device)
+        assert [record.lsn async for record in log.read()] == list(range(1, last + 1))
+        assert log.holds() == {"copy": RESTARTS}
+        device.capacity = None
+        assert await append_some(log) == last + AT_ONCE
+        await log.close()
+        log = await opened(device)
+        assert log.report.clean
+        assert log.next_lsn == last + AT_ONCE + 1
+        await log.close()
+
+    run_sim(main, 1)
+
+
+def test_log_on_a_full_device_is_truncated_after_any_number_of_restarts() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        last = await made(device, "by the log")
+        for turn in range(2, RESTARTS + 2):
+            log = await opened(device)
+            await log.truncate_before(turn)
+            assert log.first_lsn == turn
+            await log.close()
+        log = await opened(device)
+        assert [record.lsn async for record in log.read()] == list(range(RESTARTS + 1, last + 1))
+        await log.truncate_before(last)
+        assert await append_some(log) == last + AT_ONCE  # whole segments have gone
+        await log.close()
+
+    run_sim(main, 2)
+
+
+def test_end_of_a_log_on_a_full_device_can_be_dropped() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        last = await made(device, "later")
+        for turn in range(1, RESTARTS + 1):
+            log = await opened(device)
+            await log.truncate_after(last - turn)
+            await log.close()
+        log = await opened(device)
+        assert [record.lsn async for record in log.read()] == list(range(1, last - RESTARTS + 1))
+        await log.close()
+
+    run_sim(main, 3)
