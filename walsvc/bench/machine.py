@@ -7,6 +7,7 @@ import mmap
 import os
 import platform
 import sys
+from contextlib import suppress
 
 PROT_READ = 1
 MAP_SHARED = 1
@@ -86,14 +87,17 @@ def lock_holder(directory: str) -> int | None:
     Looks into /proc/locks instead of trying the lock: a try, however short, could turn a writer away that opens just then.
     """
     try:
-        lock = os.stat(os.path.join(directory, "LOCK"))
+        locks = [os.stat(directory)]  # locked as well, where that can be done
+        with suppress(FileNotFoundError):
+            locks.append(os.stat(os.path.join(directory, "LOCK")))
         with open("/proc/locks", encoding="ascii", errors="replace") as lines:
             for line in lines:
                 # 1: FLOCK ADVISORY WRITE 4711 08:02:1234567 0 EOF (proc_locks(5)); a waiting one has "->" in second place
                 fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{lock.st_ino}"):
-                    major, minor, _ = fields[5].split(":")
-                    if os.makedev(int(major, 16), int(minor, 16)) == lock.st_dev:
+                if len(fields) > 5 and fields[1] == "FLOCK":
+                    major, minor, inode = fields[5].split(":")
+                    place = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+                    if any(place == (lock.st_dev, lock.st_ino) for lock in locks):
                         return int(fields[4])
     except (OSError, ValueError):
         pass

@@ -47,6 +47,11 @@ class TakenOver(OSError):
     """A write was refused because another writer has taken the place over; nothing of it is stored."""
 
 
+class Displaced(OSError):
+    """The directory, LOCK or a file that is being written is no longer the one that was opened: somebody removed or replaced
+    it under the writer."""
+
+
 class Disk(Protocol):
     """The contract that threads, uring and sim share (tests/contract/test_disk.py checks every line of it).
 
@@ -121,6 +126,10 @@ class Disk(Protocol):
 
     async def free_bytes(self) -> int:
         """Bytes that this process may still allocate on the file system."""
+
+    async def check_place(self) -> None:
+        """Raise Displaced unless directory, lock and the files of `open_file` are still those that were opened, under their
+        names."""
 
     async def close(self) -> None:
         """Wait for every submitted write, then release all handles, threads, rings and the directory lock. Idempotent."""

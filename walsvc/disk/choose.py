@@ -112,6 +112,8 @@ def open_blocking(
             lock = DirectoryLock(path, descriptor)
         findings = find(descriptor, config)
         direct, block_bytes, note = settle_direct(findings, config, path)
+        if lock is not None and lock.note:
+            note += f"; {lock.note}"
         mapped = config.reading == "mapped"
         directory = Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes, mapped=mapped)
         return Opened(directory, findings.timings, dsync.doubt(descriptor, direct=direct), note)

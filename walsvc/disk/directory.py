@@ -18,7 +18,8 @@ import stat
 import threading
 from contextlib import suppress
 
-from walsvc.disk.lock import DirectoryLock
+from walsvc.disk.base import Displaced
+from walsvc.disk.lock import DirectoryLock, same_file
 from walsvc.disk.mapped import read_cached, read_mapped, why_not
 
 CHUNK_BYTES = (
@@ -98,7 +99,10 @@ class Directory:
         self.stopping = False
         self._descriptor = descriptor
         self._lock = lock
-        self._files: set[int] = set()
+        self._files: dict[
+            int, str | None
+        ] = {}  # open for writing: its name, None where another file has it by our doing
+        self._naming = threading.Lock()  # what `check_place` sees is not half of a change of names
         self._flags = os.O_DIRECT | _OPEN if direct else _OPEN
         self._local = threading.local()
         self._owner = os.getpid()
@@ -126,16 +130,16 @@ class Directory:
     def open_file(self, name: str, *, cached: bool = False) -> int:
         """A descriptor for durable writes, without O_DIRECT where `cached`. It is remembered, so that `close` releases it
         whoever lost it."""
-        file = self._open(name, os.O_WRONLY | (_OPEN if cached else self._flags))
-        self._files.add(file)
+        with self._naming:
+            file = self._open(name, os.O_WRONLY | (_OPEN if cached else self._flags))
+            self._files[file] = name
         return file
 
     def close_file(self, file: int) -> None:
         """Release a descriptor of `open_file`; EBADF for any other number, which is never closed."""
-        try:
-            self._files.remove(file)
-        except KeyError:
-            raise OSError(errno.EBADF, f"{file} is not an open handle of this disk") from None
+        with self._naming:
+            if self._files.pop(file, self) is self:
+                raise OSError(errno.EBADF, f"{file} is not an open handle of this disk")
         os.close(file)
 
     def allocate(self, name: str, length: int) -> None:
@@ -262,11 +266,39 @@ class Directory:
 
     def rename(self, old: str, new: str) -> None:
         """rename(2) within the directory."""
-        os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        with self._naming:
+            os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+            self._renamed(new, None)
+            self._renamed(old, new)
 
     def remove(self, name: str) -> None:
         """unlink(2)."""
-        os.unlink(name, dir_fd=self._descriptor)
+        with self._naming:
+            os.unlink(name, dir_fd=self._descriptor)
+            self._renamed(name, None)
+
+    def _renamed(self, old: str, new: str | None) -> None:
+        for file, name in list(self._files.items()):
+            if name == old:
+                self._files[file] = new
+
+    def check_place(self) -> None:
+        """See Disk.check_place."""
+        if self._lock is not None:
+            self._lock.check()
+        with self._naming:
+            for file, name in self._files.items():
+                if name is not None:
+                    self._check_name(file, name)
+
+    def _check_name(self, file: int, name: str) -> None:
+        try:
+            named = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            named = None
+        if not same_file(named, os.fstat(file)):
+            what = "was removed" if named is None else "was replaced by another file"
+            raise Displaced(errno.ESTALE, f"{name} {what}")
 
     def sync_directory(self) -> None:
         """fsync the directory."""
@@ -283,7 +315,7 @@ class Directory:
         if descriptor < 0:
             return
         while self._files:
-            os.close(self._files.pop())
+            os.close(self._files.popitem()[0])
         os.close(descriptor)
         if self._lock is not None and self._owner == os.getpid():
             self._lock.release()

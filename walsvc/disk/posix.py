@@ -96,6 +96,9 @@ class PosixDisk:
     async def free_bytes(self) -> int:
         return await self._cold(self._directory.free_bytes)
 
+    async def check_place(self) -> None:
+        await self._cold(self._directory.check_place)
+
     async def close(self) -> None:
         """Every caller waits for the same shutdown; cancelling one of them does not stop it."""
         if self._closing is None:

@@ -241,6 +241,9 @@ class JetStreamDisk:
     async def sync(self, name: str) -> None:
         """Whatever can be read of a stream is stored by a majority."""
 
+    async def check_place(self) -> None:
+        """A stream has its name for ever; another writer is noticed by every publish."""
+
     async def free_bytes(self) -> int:
         """What the stream's limit leaves. Where nobody answers it may be anything: publishing will tell."""
         try:

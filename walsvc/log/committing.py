@@ -164,6 +164,7 @@ class Committer(Placing):
         assert isinstance(group.attached, tuple)
         old, spare = group.attached
         try:
+            await self._disk.check_place()  # before a name is taken that may be somebody else's by now
             group.segment.name = await install(self._disk, spare, group.segment.id)
             replaces = group.segment.id == old.id
             if replaces:

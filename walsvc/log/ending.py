@@ -64,6 +64,10 @@ class Ending(Joiner):
         """Wait until everything appended so far is durable: appends that wait for room, and batches whose source has not ended,
         are waited for, too. Also on a sealed log.
 
+        Sees that the log's directory, LOCK and newest segment are still the files that were opened, as closing, truncating and
+        each change of segments do: DurabilityLost otherwise. An append between two of these may be answered although somebody
+        has removed or replaced the file that it went to.
+
         Returns:
             durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
         """
@@ -72,7 +76,13 @@ class Ending(Joiner):
         appended += self._batches - {asyncio.current_task()}  # whose source may call this
         if appended:
             await asyncio.wait(appended)
-        return await self._durable(self.next_lsn - 1)
+        durable = await self._durable(self.next_lsn - 1)
+        try:
+            await self.check_place()
+        except DurabilityLost:
+            self.health.told += 1
+            raise
+        return durable
 
     async def wait_durable(self, lsn: int) -> int:
         """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn. Also on a sealed log.
@@ -135,6 +145,7 @@ class Ending(Joiner):
         try:
             await turn.granted
             async with self.extent:  # a truncation under way ends first
+                await self.check_place()
                 await self._write_meta({"sealed": True})
             self.health.seal()
         except WalError:
@@ -205,6 +216,7 @@ class Ending(Joiner):
             if self.health.failure is None:
                 await self._durable(self.next_lsn - 1)
                 await self._rotation_ended()
+                await self.check_place()
                 await self._write_mark(Flag.CLOSE)
                 await self._rotation_ended()
                 await self._followers_at_end()

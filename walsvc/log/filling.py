@@ -62,7 +62,7 @@ class Filling(ABC):
         self.waits = Waits(self.health, self.catalog)
         self.health.listen(self._room_freed)  # who waits for room must hear of it, too
         self.background = Background(self._loop, self.health.broken)
-        self.extent = Extent(self.health)
+        self.extent = Extent(self.health, self.check_place)
         self._metadata = metadata
         self._segment = segment
         self._pool = BufferPool(disk.buffer)
@@ -94,6 +94,18 @@ class Filling(ABC):
         self._rotation: asyncio.Task[None] | None = None
         self._replicated: Replicated | None = None
         self._start_filling(Group(segment, segment.end, next_lsn))
+
+    # ---- the log's files
+
+    async def check_place(self) -> None:
+        """DurabilityLost, from now on, where the log's files are not those that were opened."""
+        try:
+            await self._disk.check_place()
+        except OSError as error:
+            if self.health.released:
+                return  # closing has seen to it
+            self.health.fail("the log was changed under its writer", error)
+            raise self.health.again() from error
 
     # ---- placing
 

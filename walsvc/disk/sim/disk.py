@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from walsvc.disk.base import Write
+from walsvc.disk.base import Displaced, Write
 from walsvc.disk.sim.device import SimDevice
 from walsvc.disk.sim.faults import SimCrash, SimPowerOff, system_error
 from walsvc.disk.sim.file import SimFile
@@ -65,6 +65,7 @@ class SimDisk:
         self._handle_last = 2
         self._cached: set[int] = set()  # handles whose writes go through the page cache
         self._writes: dict[int, int] = {}  # handle to the number of its writes in flight
+        self._let_go: set[int] = set()  # inodes that lost their name by this process' doing
         self._closing = False
         device.attach(self)
 
@@ -165,7 +166,10 @@ class SimDisk:
         """See Disk.rename."""
 
         def change() -> None:
-            self.device.directory.change({old: None, new: self.device.inode(old)})
+            inode = self.device.inode(old)
+            self._let_go.add(self.device.directory.names.get(new, inode))
+            self._let_go.discard(inode)
+            self.device.directory.change({old: None, new: inode})
 
         await self._run(self._single("rename", change))
 
@@ -173,10 +177,17 @@ class SimDisk:
         """See Disk.remove."""
 
         def change() -> None:
-            self.device.inode(name)
+            self._let_go.add(self.device.inode(name))
             self.device.directory.change({name: None})
 
         await self._run(self._single("remove", change))
+
+    async def check_place(self) -> None:
+        """See Disk.check_place."""
+
+        named = {*self.device.directory.names.values()} | self._let_go
+        if not named.issuperset(self._handles.values()):
+            raise Displaced(errno.ESTALE, "a file was removed or replaced")
 
     async def sync_directory(self) -> None:
         """See Disk.sync_directory."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from walsvc.errors import WalError
@@ -17,10 +18,12 @@ from walsvc.log.commit.health import Health
 
 class Extent:
     """`async with extent:` keeps everybody else from changing the segments. `async with extent.changing():` is for those that
-    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal."""
+    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal. `check` then
+    sees that the log's files are still its own, since a change may remove some."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, check: Callable[[], Awaitable[None]]) -> None:
         self._health = health
+        self._check = check
         self._lock = asyncio.Lock()
 
     @property
@@ -38,21 +41,26 @@ class Extent:
 
     def changing(self) -> Changing:
         """A turn for a change."""
-        return Changing(self, self._health)
+        return Changing(self, self._health, self._check)
 
 
 class Changing:
     """See Extent. No generator, since the end of a loop may drop it in the middle of anything."""
 
-    def __init__(self, extent: Extent, health: Health) -> None:
+    def __init__(self, extent: Extent, health: Health, check: Callable[[], Awaitable[None]]) -> None:
         self._extent = extent
         self._health = health
+        self._check = check
 
     async def __aenter__(self) -> None:
         await self._extent.__aenter__()
-        if (ended := self._health.ended()) is not None:
+        try:
+            if (ended := self._health.ended()) is not None:
+                raise ended
+            await self._check()
+        except BaseException:
             await self._extent.__aexit__(None, None, None)
-            raise ended
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -23,11 +23,15 @@ import os
 from collections.abc import Callable
 
 from walsvc.config import one_of
-from walsvc.disk.base import TakenOver
+from walsvc.disk.base import Displaced, TakenOver
 from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, again, closed_log
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 
 UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
+DISPLACED_HINT = (
+    "keep others from removing or replacing files of a log that is open. What was acknowledged since the last flush or the "
+    "last change of segments may be in a removed file; close this log and open it again to see what is there"
+)
 TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
 Place = tuple[int, int, int]  # segment, offset in it, LSN
 get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
@@ -84,6 +88,8 @@ class Health:
         kind, hint = DurabilityLost, UNKNOWN_HINT
         if isinstance(error, TakenOver):
             kind, hint = Fenced, TAKEN_OVER_HINT
+        elif isinstance(error, Displaced):
+            hint = DISPLACED_HINT
         failure = kind(
             f"{what}: {error.strerror or error}",
             errno=error.errno or errno.EIO,
