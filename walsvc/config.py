@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from walsvc.errors import BadOption
 from walsvc.keyring import KeyRing
-from walsvc.options import unknown_option
+from walsvc.options import check_type, unknown_option
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -132,6 +132,7 @@ class WalConfig:
     @classmethod
     def of(cls, base: WalConfig | None, overrides: dict[str, object]) -> WalConfig:
         """`base` (or the defaults) with `overrides`; unknown names raise BadOption."""
+        check_type("config", base, cls)
         known = {each.name for each in dataclasses.fields(cls)}
         if not isinstance(overrides.get("keys"), (KeyRing, type(None))):
             overrides["keys"] = type(overrides["keys"])  # it may be a key, and tracebacks may show this map

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from walsvc.visible import visible
+
 
 class WalError(Exception):
     """Base of all walsvc errors.
@@ -71,7 +73,7 @@ class WalError(Exception):
             text += f" ({found})"
         if self.hint:
             text += f". Hint: {self.hint}"
-        return text
+        return visible(text)
 
 
 def again(error: WalError) -> WalError:

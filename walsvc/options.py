@@ -66,6 +66,13 @@ def unknown_option(name: str, known: Iterable[str], where: str = "", what: str =
     return BadOption(f"unknown {what} {name!r}{where}", hint=f"{meant}known: {', '.join(names)}")
 
 
+def check_type(name: str, value: object, *kinds: type) -> None:
+    """BadOption unless `value` is of one of the kinds, or None."""
+    if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise BadOption(f"{name} is {type(value).__name__}", expected=expected)
+
+
 def file_of(name: str, value: object) -> str:
     """The path that an option holds, as text. BadOption for what no file can be called."""
     if not isinstance(value, (str, os.PathLike)):

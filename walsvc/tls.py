@@ -80,6 +80,7 @@ def load_identity(
 ) -> None:
     """Let `context` show a certificate. Raises PathError for a file that cannot be read, `unfit` for one that is not what it
     should be."""
+    cert, key = file_of("cert", cert), None if key is None else file_of("key", key)
     if key is not None:
         with loading("key", key, unfit), open(key, "rb"):
             pass  # OpenSSL does not say which of the two files it could not read

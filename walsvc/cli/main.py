@@ -6,11 +6,14 @@ at the head of a verb's file (a test looks at sys.modules). Help is therefore pl
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from walsvc.cli import exits, interrupt, output, runner
 from walsvc.cli.append import append
@@ -33,9 +36,38 @@ from walsvc.cli.topics import topics
 from walsvc.cli.truncate import truncate
 from walsvc.cli.verify import verify
 from walsvc.cli.version import number, version
+from walsvc.errors import WalError
+from walsvc.visible import visible
+
+
+class Verbs(typer.core.TyperGroup):
+    """Shows what is wrong with the arguments as all else is shown: they may be names from anywhere."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments in front of the verb."""
+        with visible_messages():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, *arguments: Any, **options: Any) -> Any:
+        """Read the verb's, and run it."""
+        with visible_messages():
+            return super().invoke(*arguments, **options)
+
+
+@contextlib.contextmanager
+def visible_messages() -> Iterator[None]:
+    """Makes the message of a usage error fit to be shown."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and isinstance(message := getattr(error, "message", None), str):
+            error.message = visible(message)  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="walsvc",
+    cls=Verbs,
     help="A durable log: append records, read them back, look inside, check, measure.",
     epilog=exits.epilog(),
     no_args_is_help=True,
@@ -105,5 +137,7 @@ def main() -> None:
     except BrokenPipeError:
         output.abandon_stdout()
         sys.exit(exits.BROKEN_PIPE)
-    except OSError as error:
+    except (WalError, OSError) as error:
         sys.exit(runner.report(error))
+    except Exception as error:  # noqa: BLE001  a defect: told in one line, with its place
+        sys.exit(runner.report_unexpected(error))

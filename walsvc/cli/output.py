@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from walsvc.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -64,9 +67,9 @@ class Lines:
 
 
 def echo(line: str = "") -> None:
-    """One line of text to standard output."""
+    """One line of text to standard output, fit for a terminal whatever names are in it."""
     with writing():
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(visible(line) + "\n")
 
 
 def flush() -> None:
@@ -79,14 +82,16 @@ def emit_json(value: object) -> None:
     """`value` as one line of JSON; bytes become {"base64": ...}."""
     import json
 
-    echo(json.dumps(value, default=_json_default, ensure_ascii=False))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    with writing():
+        sys.stdout.write(visible_json(json.dumps(value, default=_json_default, ensure_ascii=not utf8)) + "\n")
 
 
 def json_line(value: object) -> bytes:
     """`value` as UTF-8 JSON without a newline."""
     import json
 
-    return json.dumps(value, default=_json_default, ensure_ascii=False, separators=(",", ":")).encode()
+    return visible_json(json.dumps(value, default=_json_default, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def text_or_base64(data: bytes) -> str | dict[str, str]:
@@ -162,7 +167,7 @@ def _text(cell: object) -> str:
         return "-"
     if isinstance(cell, float):
         return f"{cell:.1f}"
-    return str(cell)
+    return visible(str(cell))
 
 
 def size(count: float) -> str:
@@ -217,7 +222,7 @@ def note(line: str) -> None:
 def complain(line: str) -> None:
     """One line on standard error, whatever is there; a closed standard error is no reason to fail."""
     try:
-        sys.stderr.write(" ".join(line.split("\n")) + "\n")
+        sys.stderr.write(visible(line) + "\n")
         sys.stderr.flush()
     except OSError:
         pass
@@ -237,6 +242,9 @@ def open_closed_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # what their encoding does not have is shown as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def abandon_stdout() -> None:

@@ -32,7 +32,10 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
     """
     import asyncio
 
+    from walsvc.cli import logs
+
     factory = loop_factory(loop)
+    logs.install()
     tidies = not only_reads and interrupt.replace(interrupt.end, signal.default_int_handler)
     try:  # asyncio.Runner takes the default handler's place, and no other's
         with asyncio.Runner(loop_factory=factory) as runner:
@@ -89,6 +92,27 @@ def report(error: WalError | OSError) -> int:
     except OSError:  # perhaps the very error
         output.abandon_stdout()
     return exits.OTHER if isinstance(error, output.OutputLost) else exits.code_of(error)
+
+
+def report_unexpected(error: Exception) -> int:
+    """Say in one line what no verb expects, and where it happened; returns the exit code."""
+    import traceback
+
+    if isinstance(error, RuntimeError) and "new thread" in str(error):
+        output.complain(
+            f"walsvc: {error}. Hint: more threads must be allowed (ulimit -u, or pids.max of the container)"
+        )
+        return exits.OTHER
+    if isinstance(error, MemoryError):
+        output.complain("walsvc: out of memory")
+        return exits.OTHER
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "walsvc" in frame.filename] or frames
+    place = f" [{own[-1].filename}:{own[-1].lineno}]" if own else ""
+    output.complain(
+        f"walsvc: unexpected {type(error).__name__}: {error}{place}. Hint: a defect of walsvc; report this line"
+    )
+    return exits.OTHER
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

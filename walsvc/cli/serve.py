@@ -79,6 +79,7 @@ def serve(
     async def verb() -> int:
         import logging
 
+        from walsvc.cli.logs import LogLines
         from walsvc.service.ops.run import run
         from walsvc.service.ops.settings import from_pairs, load_settings
 
@@ -90,7 +91,9 @@ def serve(
             for line in effective.lines():
                 output.echo(line)
             return exits.OK
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        shown = logging.StreamHandler()
+        shown.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[shown])
         await run(effective, announce)
         return exits.OK
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ENTRIES_AT_ONCE = 16
+LOG_ID = re.compile("[0-9a-f]{1,16}")
 PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
 EXAMPLE = "for example s3://bucket/prefix or file:///directory"
@@ -64,6 +66,8 @@ class Objects:
             raise BadOption("archives need obstore", hint="pip install 'walsvc[archive]'") from None
         place = place_of(url)
         check_endpoint(place)
+        if log_id is not None and not (isinstance(log_id, str) and LOG_ID.fullmatch(log_id)):
+            raise BadOption(f"{log_id!r} is no id of a log", hint="16 hex digits, as `walsvc archive ls` lists them")
         if place.startswith("file:"):
             directory = unquote(place.removeprefix("file://"))
             if os.path.exists(directory) and not os.path.isdir(directory):

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from walsvc.config import MIB, WalConfig, between, one_of
 from walsvc.errors import BadOption
-from walsvc.options import file_of, options_of, unknown_option
+from walsvc.options import check_type, file_of, options_of, unknown_option
 from walsvc.targets import STREAMS as SCHEMES
 from walsvc.targets import host_and_port
 from walsvc.targets import parse_url as parse_url_of
@@ -203,6 +203,7 @@ IN_ADDRESS = {field.name: field for field in dataclasses.fields(JetStreamOptions
 
 def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[WalConfig, JetStreamOptions]:
     """The log's options and the engine's. Raises BadOption for an unknown one, or one that means nothing here."""
+    check_type("config", config, WalConfig)
     options = JetStreamOptions(**{name: value for name, value in overrides.items() if name in OPTION_NAMES})
     others = {name: value for name, value in overrides.items() if name not in OPTION_NAMES}
     if unknown := others.keys() - LOG_OPTIONS:

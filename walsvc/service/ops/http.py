@@ -35,6 +35,7 @@ from walsvc.service.server.entrance import Acceptor, Entrance
 from walsvc.service.server.listeners import Listener, listen_tcp
 from walsvc.service.server.status import StatusSource, Trouble
 from walsvc.targets import is_loopback
+from walsvc.visible import visible
 
 HTTP_PORT = 7421
 CONNECTIONS_MAX = 128  # a monitoring system, a few people; each costs a file descriptor that a client may need
@@ -258,8 +259,8 @@ class FewConnections(web.Server):
 
 
 def plain(status: int, text: str) -> web.Response:
-    """A line of text. A path in it may hold bytes that are no UTF-8, which are shown escaped."""
-    body = f"{text}\n".encode(errors="backslashreplace")
+    """A line of text, fit for a terminal whatever names are in it."""
+    body = f"{visible(text)}\n".encode()
     return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
 

@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from walsvc.visible import visible
+
 
 class Notifier:
     """Says READY, STOPPING, STATUS and WATCHDOG to the service manager; does nothing where there is none."""
@@ -30,7 +32,7 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out:
                 out.connect(self._address)
-                out.sendall("\n".join(lines).encode())
+                out.sendall("\n".join(map(visible, lines)).encode())
         except OSError:
             return False
         return True

@@ -23,6 +23,7 @@ from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import STOP_SECONDS, Server
 from walsvc.targets import directory_of, host_and_port, is_loopback
+from walsvc.visible import visible_json
 
 PREFIX = "WALSVC_"
 NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
@@ -219,7 +220,7 @@ def toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return visible_json(f'"{escaped}"')
     return repr(value)
 
 
@@ -241,6 +242,10 @@ def load_settings(
     if file is not None:
         values.update({name: Value(value, "file") for name, value in from_file(file).items()})
     values.update({name: Value(value, "environment") for name, value in from_environment(environment).items()})
+    for name, value in flags.items():
+        check_name(name, "the flags")
+        if value is not None:
+            check_kind(name, value, "the flags")
     values.update({name: Value(value, "flag") for name, value in flags.items() if value is not None})
     return Settings(values, environment)
 

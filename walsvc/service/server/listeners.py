@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import BadOption, Locked, PathError
+from walsvc.options import file_of
 from walsvc.service.server.entrance import Acceptor
 from walsvc.targets import directory_of, is_loopback
 from walsvc.tls import load_identity, loading
@@ -199,6 +200,6 @@ def tls_context(certificate: str, key: str | None = None, client_ca: str | None 
     load_identity(context, certificate, key, BadOption)
     if client_ca is not None:
         with loading("client CA", client_ca, BadOption):
-            context.load_verify_locations(client_ca)
+            context.load_verify_locations(file_of("client CA", client_ca))
         context.verify_mode = ssl.CERT_REQUIRED
     return context

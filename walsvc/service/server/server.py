@@ -26,7 +26,7 @@ from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.paths import checked_path
 from walsvc.errors import BadOption, Closed, WalError
-from walsvc.options import unknown_option
+from walsvc.options import check_type, unknown_option
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
@@ -41,6 +41,7 @@ from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.streams import ConsumerStream
 from walsvc.service.server.troubles import Troubles, ended
 from walsvc.service.wire.codes import code_of
+from walsvc.targets import PORT_MAX, is_host
 
 logger = logging.getLogger("walsvc.service")
 LOOK_SECONDS = 1.0  # how often connections are looked at
@@ -85,11 +86,22 @@ class Server:
         opener: Opener | None = None,
         archive: str | None = None,
     ) -> None:
+        check_type("config", config, WalConfig)
+        check_type("host", host, str)
+        check_type("port", port, int)
+        check_type("tls", tls, ssl.SSLContext)
+        check_type("tokens", tokens, Tokens)
+        check_type("limits", limits, Limits)
+        check_type("archive", archive, str, os.PathLike)
         if unix is None and host is None:
             raise BadOption(
                 "the server would listen nowhere", hint="give a path for a Unix socket, or a host and a port"
             )
         if host is not None:
+            if (host and not is_host(host)) or not 0 <= port <= PORT_MAX:
+                raise BadOption(
+                    f"{host}:{port} is no address to listen on", hint="127.0.0.1 and 7420, say; port 0: any"
+                )
             refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
         self.version = __version__
         self.limits = limits or Limits()
