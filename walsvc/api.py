@@ -138,7 +138,7 @@ class Log(Live, Scoped):
         """Give up a hold, durably; nothing happens where there is none."""
         check_name("holder", name)
         self.writer.health.check_call()
-        if name in self.writer._metadata.holds:
+        if name in self.writer._metadata.holds or self.writer._joins:  # a hold may be on its way
             await self.writer._join(lambda: {"holds": {name: None}})
             self._reclaimer.wake()
 

@@ -38,11 +38,13 @@ class Place:
         position: LSN behind the last acknowledged record; the metadata may be behind it by what may be repeated.
         following: LSN behind the last record that was delivered.
         turns: changes whenever the consumer was moved, so that what it had read ahead is void.
+        leaving: makes its last position durable; then its name is free.
     """
 
     position: int
     following: int
     turns: int = 0
+    leaving: asyncio.Task[None] | None = None
 
     def rewind(self, end: int) -> None:
         """The log ends before LSN `end` now."""

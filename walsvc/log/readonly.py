@@ -53,6 +53,7 @@ class ReadOnlyLog(Reading, Scoped):
         self._lock = asyncio.Lock()
         self._metadata: Metadata = found.active.metadata
         self._tail: Examined = found.active
+        self._unsynced: Examined | None = None  # the tail, as long as groups of it were taken that are not synced
         self._names = found.names
         self._sizes = found.sizes
         self._epoch = 0
@@ -218,25 +219,26 @@ class ReadOnlyLog(Reading, Scoped):
 
     async def _read_on(self) -> bool:
         """Take the valid groups behind the known end, sync them, and only then show them."""
-        tail, taken = self._tail, 0
+        tail = self._tail
         while True:
             try:
                 raw = await tail.stream.next()
                 absorb(tail.metadata, raw)
                 tail.index.note(raw.header)
-                taken += 1
+                self._unsynced = tail  # and shown by a later look, where this one is given up or fails
             except BadGroup as error:
                 if error.newer:
                     raise unsupported(self._disk, tail.stream, error) from None
                 break
-        if taken:
-            await self._disk.sync(tail.name)
-            self._show(tail)
-        return taken > 0
+        if self._unsynced is not tail:
+            return False
+        await self._disk.sync(tail.name)
+        self._show(tail)
+        return True
 
     def _show(self, tail: Examined) -> None:
         """What stands up to the end of `tail` is durable: let readers have it."""
-        self._tail, self._metadata = tail, tail.metadata
+        self._tail, self._metadata, self._unsynced = tail, tail.metadata, None
         self._batch = tail.unfinished_batch(self._batch)
         end = self._end_of(tail)
         self._note_cut(end)

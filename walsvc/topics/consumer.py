@@ -6,16 +6,17 @@ LSN of the next record to deliver: acknowledging record n makes it n + 1, and wi
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import Truncated
+from walsvc.errors import Truncated, WalError
 from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
 from walsvc.log.joining import Place
 from walsvc.log.reader import Cursor
-from walsvc.model import Record
+from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
@@ -155,8 +156,8 @@ class Consumer(Delivering):
     # ---- acknowledging
 
     async def _ack(self, lsn: int) -> None:
-        if lsn < self.position:
-            return
+        if lsn < self.position and not (self._shown and self._shown[0] <= lsn):
+            return  # what was shown and is done may not be durable yet: its caller may have given up
         self._check_shown(lsn)
         turns, done = self._place.turns, 0
         while done < len(self._shown) and self._shown[done] <= lsn:
@@ -172,11 +173,17 @@ class Consumer(Delivering):
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
         self._unsaved += records
+        cuts, positions = self._log.cuts.count, self._writer._metadata.positions
+
+        def change() -> dict[str, Any]:
+            standing = min(position, self._log.cuts.since(cuts))  # the end may have been cut since
+            return {"positions": {self._key: max(standing, positions.get(self._key, 0))}}
+
         if self._unsaved >= self.delivery.persist_every:
-            await self._writer._join(lambda: {"positions": {self._key: position}})
+            await self._writer._join(change)
             self._unsaved = 0
         else:
-            self._writer._join_lazily(lambda: {"positions": {self._key: position}})
+            self._writer._join_lazily(change)
         self._log._consumed(position)
 
     async def seek(self, to: Start) -> None:
@@ -185,13 +192,19 @@ class Consumer(Delivering):
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
-        before = self.position
+        work = self._seek(to)
+        await asyncio.shield(self._writer.background.start("moving a consumer", work, foreseen=(WalError,)))
 
-        def change() -> dict[str, Any]:
-            forward = isinstance(to, int) and to >= before  # then retention may have gone as far as it could meanwhile
-            return {"positions": {self._key: check_start(self._writer, max(to, self.position) if forward else to)}}
-
+    async def _seek(self, to: Start) -> None:
+        """`seek`, to its end: cancelling the caller ends the wait. Half of it would leave two positions, here and in the log."""
         async with self._saving:
+            self._check()
+            before = self.position
+
+            def change() -> dict[str, Any]:
+                forward = is_lsn(to) and to >= before  # then retention may have gone as far as it could meanwhile
+                return {"positions": {self._key: check_start(self._writer, max(to, self.position) if forward else to)}}
+
             await self._writer._join(change)
             lsn = self._writer._metadata.positions[self._key]
             self._place.move(lsn, lsn)
@@ -209,13 +222,24 @@ class Consumer(Delivering):
         Whoever waits for a record gets Closed; `async for` ends.
         """
         self._writer.health.check_loop()
-        if not self._open:
-            return
-        self._open = False
-        self._wake()
-        try:
+        if self._open:
+            self._open = False
+            self._wake()
             if self._unsaved and self._writer.health.terminal() is None:
-                await self._writer._join(lambda: {"positions": {self._key: self.position}})
+                work = self._save_all()
+                self._place.leaving = self._writer.background.start("closing a consumer", work, foreseen=(WalError,))
+            else:
+                self._leave()
+        if (leaving := self._place.leaving) is not None and not leaving.done():
+            await asyncio.shield(leaving)
+
+    async def _save_all(self) -> None:
+        """Make what was acknowledged durable, then give the name free; to its end, whoever waits for it."""
+        try:
+            await self._writer._join(lambda: {"positions": {self._key: self.position}})
         finally:
-            if self._writer._places.get(self._key) is self._place:
-                del self._writer._places[self._key]
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._writer._places.get(self._key) is self._place:
+            del self._writer._places[self._key]

@@ -134,6 +134,7 @@ class Delivering(Scoped):
         if not is_lsn(lsn) or lsn < 1:
             raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
         async with self._saving:
+            self._check()  # again: it may have been closed meanwhile
             await self._ack(lsn)
 
     @abstractmethod

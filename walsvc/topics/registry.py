@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
@@ -32,31 +34,47 @@ class Registry:
         check_name("consumer", name)
         way = check_delivery(delivery)
         self._writer.health.check_open()
-        if self._number is None or key_of(self._number, name) not in self._writer._metadata.positions:
-            await self._create(name, start)
-        number = self._number
-        assert number is not None, "creating the consumer made its topic"
-        key = key_of(number, name)
-        self._refuse_used(key, name)
-        position = self._writer._metadata.positions[key]
-        place = self._writer._places[key] = Place(position, position)
-        return Consumer(self._log, self._topic, name, number=number, delivery=way, place=place)
+        while (place := self._used(name)) is not None and place.leaving is not None:
+            await asyncio.wait([place.leaving])
+            self._writer.health.check_open()
+        key, place = await self._claim(name, start)
+        return Consumer(self._log, self._topic, name, number=parse_key(key)[0], delivery=way, place=place)
 
-    async def _create(self, name: str, start: Start) -> None:
-        """Make the consumer, and the topic if it is new, in one durable change."""
+    async def _claim(self, name: str, start: Start) -> tuple[str, Place]:
+        """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new. The
+        name is given free again where that fails or is cancelled."""
+        metadata, places = self._writer._metadata, self._writer._places
+        place, key = Place(0, 0), ""
 
         def change() -> dict[str, Any]:
+            nonlocal key
+            if key:
+                del places[key]  # there was no room in an earlier turn
+                key = ""
             number, made = self._number, dict[str, Any]()
             if number is None:
                 assert self._topic is not None
-                number = len(self._writer._metadata.names)
+                number = len(metadata.names)
                 made["topics"] = {self._topic: number}
-            key = key_of(number, name)
-            known = self._writer._metadata.positions.get(key)  # somebody else may have been faster
-            made["positions"] = {key: check_start(self._writer, start) if known is None else known}
+            wanted = key_of(number, name)
+            self._refuse_used(wanted, name)
+            known = metadata.positions.get(wanted)  # somebody else may have been faster
+            position = check_start(self._writer, start) if known is None else known
+            made["positions"] = {wanted: position}
+            place.position = place.following = position
+            key, places[wanted] = wanted, place
             return made
 
-        await self._writer._join(change)
+        if self._number is not None and key_of(self._number, name) in metadata.positions:
+            change()
+            return key, place
+        try:
+            await self._writer._join(change)
+        except BaseException:
+            if key:
+                del places[key]
+            raise
+        return key, place
 
     async def list(self) -> list[ConsumerStatus]:
         """See Topic.consumers."""
@@ -89,24 +107,31 @@ class Registry:
 
     async def move(self, name: str, to: Start) -> None:
         """See Topic.move_consumer."""
-        key = self._existing(name)
-        await self._writer._join(lambda: {"positions": {key: check_start(self._writer, to)}})
+        await self._change(name, lambda: check_start(self._writer, to))
 
     async def delete(self, name: str) -> None:
         """See Topic.delete_consumer."""
-        key = self._existing(name)
-        await self._writer._join(lambda: {"positions": {key: None}})
+        await self._change(name, lambda: None)
         self._log._consumed(self._writer.next_lsn)
 
-    def _existing(self, name: str) -> str:
+    async def _change(self, name: str, position: Callable[[], int | None]) -> None:
+        """Set the position of a consumer that is there and not in use when the change's turn has come."""
         check_name("consumer", name)
         self._writer.health.check_open()
-        key = "" if self._number is None else key_of(self._number, name)
-        if key not in self._writer._metadata.positions:
-            where = "the log" if self._topic is None else f"topic {self._topic!r}"
-            raise BadOption(f"{where} has no consumer {name!r}", path=self._log.path)
-        self._refuse_used(key, name)
-        return key
+
+        def change() -> dict[str, Any]:
+            key = "" if self._number is None else key_of(self._number, name)
+            if key not in self._writer._metadata.positions:
+                where = "the log" if self._topic is None else f"topic {self._topic!r}"
+                raise BadOption(f"{where} has no consumer {name!r}", path=self._log.path)
+            self._refuse_used(key, name)
+            return {"positions": {key: position()}}
+
+        await self._writer._join(change)
+
+    def _used(self, name: str) -> Place | None:
+        """Where a consumer stands that is open, or being closed."""
+        return None if self._number is None else self._writer._places.get(key_of(self._number, name))
 
     def _refuse_used(self, key: str, name: str) -> None:
         if key in self._writer._places:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
 from walsvc.service.wire.codes import error_of
-from walsvc.service.wire.frames import Call, Error, Frame, Open, Result
+from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Open, Result
 from walsvc.service.wire.protocol import encode
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class Calling:
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
-        if self.answer.done():
-            return
+        self._forget()
         if isinstance(frame, Result):
             if self._then is not None:
                 self._then(frame.value)
-            self.answer.set_result(frame.value)
-        elif isinstance(frame, Error):
+            if not self.answer.done():
+                self.answer.set_result(frame.value)
+        elif isinstance(frame, Error) and not self.answer.done():
             self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
 
     def lost(self) -> None:
@@ -62,7 +62,7 @@ class Calling:
         if self._sent and self._frame.method in ONCE and not self.answer.done():
             error = Unreachable("the connection was lost")
             self.answer.set_exception(self._session.unknown(error, self._frame.method))
-            self.forget()
+            self._forget()
 
     def again(self) -> None:
         """Ask again."""
@@ -74,8 +74,13 @@ class Calling:
         if not self.answer.done():
             self.answer.set_exception(self._session.unreachable(error, f"{self._frame.method} could not be called"))
 
-    def forget(self) -> None:
-        """Nobody waits any more."""
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more: the server need not either. An answer that `then` must hear of is still awaited."""
+        if self._then is None and self._frame.id in self._session.requests:
+            self._forget()
+            self._session.send(Cancel(self._frame.id))
+
+    def _forget(self) -> None:
         self._session.requests.pop(self._frame.id, None)
 
 

@@ -39,6 +39,7 @@ class RemoteConsumer(Delivering):
         self._id = self._session.new_id()
         self._window = self._session.config.read_ahead_bytes
         self._turn: int | None = None
+        self._cuts = 0  # of the log, that this consumer has heard of
         self._ahead_cost = 0
         self._owed = 0
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
@@ -102,10 +103,13 @@ class RemoteConsumer(Delivering):
 
     def _fail(self, error: WalError) -> None:
         self._error = error
+        if not self._open:
+            self._gone()  # closing it has failed there
         if not self._opened.done():
             self._open = False
             self._gone()
             self._opened.set_exception(again(error))
+            self._opened.exception()  # perhaps nobody waits for it any more
         self._wake()
 
     def _drop_ahead(self) -> None:
@@ -123,6 +127,7 @@ class RemoteConsumer(Delivering):
 
     def cut(self, lsn: int) -> None:
         """The log was cut behind `lsn`."""
+        self._cuts += 1
         self._position = min(self._position, lsn + 1)
         self._following = min(self._following, lsn + 1)
         while self._shown and self._shown[-1] > lsn:
@@ -191,7 +196,8 @@ class RemoteConsumer(Delivering):
     # ---- acknowledging
 
     async def _ack(self, lsn: int) -> None:
-        while lsn >= self._position:
+        cuts = self._cuts
+        while lsn >= self._position and cuts == self._cuts:
             self._check_shown(lsn)
             connection = self._session.connections
             try:
@@ -201,7 +207,8 @@ class RemoteConsumer(Delivering):
                     raise
                 # the server that was asked in the end had not sent that record: it has opened the consumer anew
             else:
-                self._acknowledged(lsn + 1)
+                if cuts == self._cuts:  # else there is no such record any more, or another one
+                    self._acknowledged(lsn + 1)
 
     async def _save(self, lsn: int) -> None:
         """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""
@@ -251,12 +258,10 @@ class RemoteConsumer(Delivering):
     async def close(self) -> None:
         """See Consumer.close."""
         self._session.check_loop()
-        if not self._open:
-            return
-        self._open = False
-        self._leave()
-        self._wake()
-        await self._closed
+        if self._open:
+            self._leave()
+            self._wake()
+        await asyncio.shield(self._closed)
 
     def _leave(self) -> None:
         """Give it up on the server."""

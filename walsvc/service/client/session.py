@@ -139,8 +139,9 @@ class Session(Connector):
             if not done:
                 raise self.timed_out(method)
             return call.answer.result()
-        finally:
-            call.forget()
+        except (asyncio.CancelledError, WalTimeout):
+            call.give_up()
+            raise
 
     def timed_out(self, what: str) -> WalTimeout:
         """The error of a call that took too long."""

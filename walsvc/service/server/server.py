@@ -348,9 +348,13 @@ class Server:
     def close_consumer(self, stream: ConsumerStream) -> asyncio.Task[None]:
         """Close a consumer whose connection does not wait for it."""
         task = self.loop.create_task(stream.close())
+        self.await_before_opening(task)
+        return task
+
+    def await_before_opening(self, task: asyncio.Task[None]) -> None:
+        """A consumer's name may be in use until `task` has ended: whoever opens one waits for it."""
         self._closing.add(task)
         task.add_done_callback(self._closed_consumer)
-        return task
 
     def _closed_consumer(self, task: asyncio.Task[None]) -> None:
         self._closing.discard(task)

@@ -18,13 +18,19 @@ from walsvc.service.server.streams import (
     range_of,
     source_of,
 )
-from walsvc.service.server.verbs import CONSUMER_VERBS, STREAMS, VERBS, checked
+from walsvc.service.server.verbs import CONSUMER_VERBS, STREAMS, VERBS, Verb, checked
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 
 if TYPE_CHECKING:
     from walsvc.service.server.connection import Connection
 
 CALLS_MAX = 1024  # of one connection that are not answered
+
+# What other connections must hear of, and how they are told.
+TOLD: dict[str, Callable[[Connection, dict[str, Any], Any], None]] = {
+    "purge": lambda connection, args, before: connection.tell_purged(args["topic"], args["labels"], before),
+    "truncate_after": lambda connection, args, _: connection.tell_cut(),
+}
 
 
 class Sessions:
@@ -88,11 +94,7 @@ class Sessions:
                 verb = VERBS[frame.method]
                 self._need(verb.right, f"call {frame.method}")
                 args = checked(frame.method, verb.spec, frame.args)
-                value = await verb.answer(self._log, args)
-                if frame.method == "purge":
-                    connection.tell_purged(args["topic"], args["labels"], value)
-                elif frame.method == "truncate_after":
-                    connection.tell_cut()
+                value = await self._answer(frame.method, verb, args)
             else:
                 hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
                 raise BadOption(f"there is no method {frame.method[:64]!r}", hint=f"known: {hint}")
@@ -100,6 +102,19 @@ class Sessions:
             connection.answer_error(frame.id, error)
         else:
             connection.send(Result(frame.id, value, connection.state))
+
+    async def _answer(self, method: str, verb: Verb, args: dict[str, Any]) -> Any:
+        """What a verb answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
+        tell = TOLD.get(method)
+        if tell is None:
+            return await verb.answer(self._log, args)
+
+        async def change() -> Any:
+            value = await verb.answer(self._log, args)
+            tell(self._connection, args, value)
+            return value
+
+        return await asyncio.shield(self._server.loop.create_task(change()))
 
     async def _consumer_call(self, method: str, args: dict[str, Any]) -> Any:
         full = checked(method, CONSUMER_VERBS[method], args)
@@ -175,7 +190,7 @@ class Sessions:
         if stream is not None:
             self._begin(id, self._close(id, stream))
         elif (task := self._tasks.get(id)) is not None:
-            task.cancel()
+            self._give_up(task)
             self._connection.answer_error(id, WalError("the call was cancelled"))
 
     async def _close(self, id: int, stream: Stream) -> None:
@@ -191,10 +206,15 @@ class Sessions:
 
     # ---- ending
 
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        """Cancel a call, or an opening. The name of a consumer that was being opened is free when the task has ended."""
+        task.cancel()
+        self._server.await_before_opening(task)
+
     def give_up(self) -> None:
         """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
         for task in list(self._tasks.values()):
-            task.cancel()
+            self._give_up(task)
         for stream in self._streams.values():
             if stream.task is not None:
                 stream.task.cancel()

@@ -187,8 +187,8 @@ class ConsumerStream(Stream):
     async def seek(self, to: int | str) -> int:
         """See Consumer.seek; returns the position."""
         async with self._moving:
-            await self.stop()
             try:
+                await self.stop()
                 await self.consumer.seek(to)
             finally:
                 self.begin()
