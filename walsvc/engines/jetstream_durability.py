@@ -57,10 +57,11 @@ async def check_durability(
             raise not_synced(stream, unsynced)
         if not unknown:
             return Durability(f"{words}, each of which syncs always", weak=False)
+        asked = time.monotonic()  # the answer may come late: what it tells is as old as the question, or younger
         leader, info = leader_of(info), await stream.info() or info
         if leader_of(info) != leader:
             led_since = time.monotonic()  # another one has to hear of the others first
-        waited = time.monotonic() - led_since
+        waited = asked - led_since
         up = [name for name in unknown if is_heard_of(name, info, waited)]
         if (
             up and unknown == before and (up == unknown or waited > SILENT_SECONDS)
