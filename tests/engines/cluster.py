@@ -149,6 +149,13 @@ no_auth_user: log
             process.wait()
             self._processes[node] = None
 
+    def freeze(self, node: int) -> None:
+        """Stop one node without ending it, and wait until all its threads stand still."""
+        process = self._processes[node]
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+
     def wait_ready(self) -> None:
         """Wait until every node that runs has JetStream, and all agree on a leader with every replica current."""
         deadline = time.monotonic() + READY_SECONDS

@@ -159,7 +159,7 @@ async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_it
 async def test_closing_beside_a_frozen_replica_keeps_time_for_the_log(tmp_path, mortal):
     log = await opening(tmp_path / "log", alone_url(mortal))
     await log.append(b"x", mode=Quorum)
-    mortal._processes[0].send_signal(signal.SIGSTOP)
+    mortal.freeze(0)
     waiting = log.append(b"waits", mode=Quorum)
     await log.flush()
     assert log.stats().replica_state.startswith("catching up")
