@@ -30,6 +30,7 @@ def test_log_opens_while_any_one_server_is_down(node):
         async with walsvc.open(cluster.url("log"), **options) as log:
             assert "down" not in log.stats().sync_method
         cluster.kill(node)
+        await asyncio.to_thread(cluster.wait_ready)
         async with walsvc.open(cluster.url("log"), **options) as log:
             assert "each of which syncs always" in log.stats().sync_method
             assert f"; n{node + 1} was down at opening, and not asked" in log.stats().sync_method
@@ -52,6 +53,7 @@ def test_log_opens_while_any_one_server_is_down(node):
 def test_new_stream_is_made_while_a_server_is_down_and_a_majority_that_is_down_is_named(tmp_path):
     async def check(cluster):
         cluster.kill(2)
+        await asyncio.to_thread(cluster.wait_ready)
         async with walsvc.open(cluster.url("log"), monitor=cluster.monitor) as log:
             assert (await log.append(b"x")).durable
         async with opening(tmp_path / "log", replica_url(cluster, "replica")) as log:
