@@ -388,9 +388,7 @@ def test_ciphertext_is_bound_to_its_place(field):
     moved = decode_group_header(data)
     moved = moved._replace(**{field: getattr(moved, field) + 64})
     forged = bytearray(data)
-    forged[:GROUP_HEADER_BYTES] = cipher_module.GROUP_FIELDS.pack(
-        cipher_module.GROUP_MAGIC, *moved[:18], bytes(8)
-    ) + bytes(4)
+    forged[:GROUP_HEADER_BYTES] = cipher_module.GROUP_FIELDS.pack(cipher_module.GROUP_MAGIC, *moved[:20]) + bytes(4)
     with pytest.raises(BadGroup, match="authentication failed"):
         opened(cipher_of(RING, header), with_right_crcs(bytes(forged)))
 

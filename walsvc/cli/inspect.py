@@ -63,7 +63,7 @@ async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
     from walsvc.log.verify import verify
 
     newest = found.segments[-1]
-    _, reasons = longest_beginning(found.segments)
+    _, reasons = longest_beginning(found.segments, {})
     first_missing = newest.header is not None and 0 < newest.truncated < first_lsn_of(found.segments[0])
     if reasons or first_missing or newest.sealed:
         return (await verify(path, keys=keys, holder=lambda: machine.lock_holder(path))).errors

@@ -89,6 +89,11 @@ def show(verdict: Verdict) -> None:
             f"{verdict.unopened} encrypted segments were checked from outside: what is damaged would have been found, what "
             "was forged not; --key-file does both"
         )
+    if verdict.unbound:
+        output.echo(
+            f"{verdict.unbound} segments do not say what stands before them, since an older walsvc wrote them: one of another "
+            "history of the log would not be noticed there"
+        )
     if verdict.writer is not None:
         output.echo(f"process {verdict.writer} has it open for writing")
 
@@ -119,6 +124,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "records": verdict.records,
         "bytes_read": verdict.bytes_read,
         "unopened": verdict.unopened,
+        "unbound": verdict.unbound,
         "writer_pid": verdict.writer,
         "findings": [dataclasses.asdict(each) for each in verdict.findings],
     }

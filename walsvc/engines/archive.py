@@ -83,6 +83,8 @@ class Archive(Objects):
         self.log_id = f"{(await segments[0].load()).log_id:016x}"
         wanted = await self._wanted(state, segments)
         await self._keep(state.log, wanted[0].first_lsn if wanted else segments[-1].next_lsn)
+        for segment in segments[max(len(segments) - len(wanted) - 1, 0) :] if wanted else ():
+            await segment.check_following()
         total, done = sum(each.file_bytes for each in wanted), 0
         stored: list[tuple[Sealed, list[tuple[int, str]]]] = []
         for segment in wanted:

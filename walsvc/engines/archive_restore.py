@@ -17,6 +17,7 @@ from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.segment import BadSegment, decode_segment_header, segment_name
 from walsvc.keyring import BLIND
 from walsvc.log.backup import Copied, copied_of, write_zeros
+from walsvc.log.boundary import check_boundaries
 from walsvc.log.destination import destination, new_file
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
@@ -79,7 +80,9 @@ async def restore(
             if on_progress is not None:
                 on_progress(done, total)
         async with reading(place.path) as copy:
-            return copied_of(await find(copy, BLIND), used)
+            found = await find(copy, BLIND)
+            await check_boundaries(copy, found.names)
+            return copied_of(found, used)
 
 
 def nanoseconds(moment: datetime) -> int:

@@ -20,6 +20,7 @@ from walsvc.format.group import BadGroup, Flag
 from walsvc.format.segment import segment_name
 from walsvc.keyring import BLIND
 from walsvc.log.backup import Copied, copied_of, write_zeros
+from walsvc.log.boundary import check_boundaries
 from walsvc.log.destination import Destination, destination, new_file
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
@@ -100,7 +101,9 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
         if on_progress is not None:
             on_progress(done, sum(ends))
     async with reading(path) as copy:
-        return copied_of(await find(copy, BLIND), used)
+        found = await find(copy, BLIND)
+        await check_boundaries(copy, found.names)
+        return copied_of(found, used)
 
 
 async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) -> int:

@@ -20,6 +20,7 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.keyring import BLIND
+from walsvc.log.boundary import check_boundary
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
 from walsvc.log.reader import read_failed
@@ -80,6 +81,17 @@ class Sealed:
             if isinstance(error, WalError):
                 raise
             raise read_failed(self.disk, error, lsn=first_lsn) from error
+
+    async def check_following(self) -> None:
+        """Raise Corruption where the segment after it is of another history of the log; PathError where reading failed."""
+        if self.following:
+            after, _ = await self._load(self.following, self.next_lsn)
+            try:
+                await check_boundary(self.disk, self.name, self.first_lsn, after)
+            except OSError as error:
+                if isinstance(error, WalError):
+                    raise
+                raise read_failed(self.disk, error, lsn=self.first_lsn) from error
 
     async def exchanged(self) -> bool:
         """Whether another file has its name since the header was loaded."""

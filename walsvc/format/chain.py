@@ -17,7 +17,7 @@ from walsvc.format.group import (
     decode_group_header,
 )
 from walsvc.format.index import Row
-from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, ENCRYPTED, SegmentHeader
+from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, ENCRYPTED, REWRITTEN, SegmentHeader
 
 
 class Need(NamedTuple):
@@ -29,19 +29,25 @@ class Need(NamedTuple):
 class Batch(NamedTuple):
     """An atomic batch over several groups that has begun and not ended: where the log ends if it never does.
 
-    `offset`, `previous_crc` and `generation` are the chain's before the batch; offset is 0 when the batch began in an
-    earlier segment.
+    `offset`, `previous_crc`, `generation`, `last_crc` and `last_at` are the chain's before the batch; offset is 0 when the
+    batch began in an earlier segment.
     """
 
     lsn: int
     offset: int
     previous_crc: int
     generation: int
+    last_crc: int = 0
+    last_at: int = 0
 
 
 @dataclass(slots=True)
 class Chain:
-    """What the next group of a segment must be. Start with `Chain.begin`, then `take` group after group."""
+    """What the next group of a segment must be. Start with `Chain.begin`, then `take` group after group.
+
+    `last_crc` and `last_at` tell of the last group with records up to here, in this segment or an earlier one: its header CRC
+    as it was first written, and where it stands; 0: not known.
+    """
 
     log_id: int
     segment: int
@@ -53,6 +59,9 @@ class Chain:
     previous_crc: int
     batch: Batch | None = None
     encrypted: bool = False
+    rewritten: bool = False
+    last_crc: int = 0
+    last_at: int = 0
 
     @classmethod
     def begin(cls, header: SegmentHeader, header_data: bytes, file_bytes: int) -> Chain:
@@ -67,6 +76,9 @@ class Chain:
             next_lsn=header.first_lsn,
             previous_crc=CRC_FIELD.unpack_from(header_data, CRC_OFFSET)[0],
             encrypted=bool(header.required & ENCRYPTED),
+            rewritten=bool(header.optional & REWRITTEN),
+            last_crc=header.before,
+            last_at=header.before_at,
         )
 
     def take(self, data: Bytes, base: int) -> GroupHeader | Need:
@@ -116,11 +128,16 @@ class Chain:
         self.offset = header.end
         self.next_lsn = header.next_lsn
         self.previous_crc = header.header_crc
+        if header.records:  # of one that was written anew only the group behind it tells
+            self.last_crc, self.last_at = 0 if self.rewritten else header.header_crc, header.offset
+        elif header.last_crc:
+            self.last_crc = header.last_crc
 
     def skip_to(self, row: Row) -> None:
         """Stand where a row of the segment's index says, without what comes before."""
         self.offset, self.next_lsn = row.offset, row.lsn
         self.generation, self.previous_crc = row.generation, row.previous_crc
+        self.last_crc = self.last_at = 0
         self.batch = Batch(row.batch, 0, row.previous_crc, row.generation) if row.batch else None
 
     def _batch_after(self, header: GroupHeader) -> Batch | None:
@@ -136,7 +153,8 @@ class Chain:
                 raise BadGroup(
                     f"the group continues a batch of LSN {header.batch_lsn}, of which nothing stands before it"
                 )
-            batch = Batch(header.batch_lsn, self.offset if here else 0, self.previous_crc, self.generation)
+            before = (self.previous_crc, self.generation, self.last_crc, self.last_at)
+            batch = Batch(header.batch_lsn, self.offset if here else 0, *before)
         elif header.batch_lsn != batch.lsn:
             raise BadGroup(f"a batch of LSN {header.batch_lsn} begins inside the unfinished one of LSN {batch.lsn}")
         return None if header.flags & Flag.BATCH_END else batch
@@ -145,8 +163,12 @@ class Chain:
         """Go back to where the unfinished batch begins, which must be in this segment: the log ends there."""
         assert self.batch is not None
         assert self.batch.offset, "the batch began in an earlier segment"
-        self.next_lsn, self.offset, self.previous_crc, self.generation = self.batch
+        self.next_lsn, self.offset, self.previous_crc, self.generation, self.last_crc, self.last_at = self.batch
         self.batch = None
+
+    def refuted_by(self, later: GroupHeader) -> bool:
+        """Whether a later group shows that what is missing here had been on stable storage."""
+        return later.durable_lsn >= self.next_lsn or later.durable_end > self.offset
 
     def _check_place(self, header: GroupHeader) -> None:
         """Rules 2 to 4 of a valid group."""
@@ -170,13 +192,14 @@ class Chain:
 
 
 def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
-    """The group header in `data` that shows most: that the LSN where `chain` ended had been durable, and up to which one.
+    """The group header in `data` that shows most: that the place where `chain` ended had been durable, and what else.
 
     Such a header is of this log, segment and place, and was submitted when durable_lsn had reached the LSN that is
-    missing or damaged. What earlier runs left beyond a torn tail cannot be such evidence: whatever they had submitted
-    there, their durable_lsn was below the LSN at which they were cut, and the log has not lost an LSN since.
+    missing or damaged, or durable_end had passed the place. What earlier runs left beyond a torn tail cannot be such
+    evidence: whatever they had submitted there, their durable_lsn and durable_end were below the LSN and the place at which
+    they were cut, and the log has not gone back behind a durable group since. (A batch counts as durable from its end on.)
     """
-    strongest, durable_lsn = None, chain.next_lsn - 1
+    strongest: GroupHeader | None = None
     at = data.find(GROUP_MAGIC)
     while at >= 0:
         offset = base + at
@@ -190,8 +213,14 @@ def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
                 and header.log_id == chain.log_id
                 and header.segment == chain.segment
                 and header.offset == offset
-                and header.durable_lsn > durable_lsn
+                and chain.refuted_by(header)
+                and (strongest is None or strength(header) > strength(strongest))
             ):
-                strongest, durable_lsn = header, header.durable_lsn
+                strongest = header
         at = data.find(GROUP_MAGIC, at + 1)
     return strongest
+
+
+def strength(evidence: GroupHeader) -> tuple[int, int]:
+    """How much a group shows of what had been durable."""
+    return evidence.durable_lsn, evidence.durable_units

@@ -79,7 +79,7 @@ class SegmentCipher:
     def seal_group(self, view: memoryview, header: GroupHeader, payloads: Sequence[Bytes], rest: bytes) -> int:
         """Like encode_group, encrypted under a fresh nonce; header.group_bytes has room for the tag."""
         header = header._replace(nonce=os.urandom(NONCE_BYTES))
-        fields = GROUP_FIELDS.pack(GROUP_MAGIC, *header[:16], 0, 0, bytes(8))
+        fields = GROUP_FIELDS.pack(GROUP_MAGIC, *header[:16], 0, 0, 0, 0)
         plain = b"".join((*payloads, rest))
         start, middle = GROUP_HEADER_BYTES, GROUP_HEADER_BYTES + header.payload_bytes
         end = start + len(plain) + TAG_BYTES
@@ -89,7 +89,7 @@ class SegmentCipher:
             view[start:end] = self._aead.encrypt(header.nonce, plain, fields[:CRCS_OFFSET])
         view[end:] = bytes(len(view) - end)
         fields = GROUP_FIELDS.pack(
-            GROUP_MAGIC, *header[:16], crc32c(view[start:middle]), crc32c(view[middle:]), bytes(8)
+            GROUP_MAGIC, *header[:16], crc32c(view[start:middle]), crc32c(view[middle:]), *header[18:20]
         )
         header_crc: int = crc32c(fields)
         view[:GROUP_HEADER_BYTES] = fields + HEADER_CRC.pack(header_crc)

@@ -24,7 +24,10 @@ Header:
         96    12  nonce          when encrypted
        108     4  payload_crc    CRC32C of the payload area
        112     4  rest_crc       CRC32C of index, metadata and padding
-       116     8  zeros
+       116     4  durable_units  everything in this segment before offset durable_units * 64 was on stable storage when this
+                                 group was submitted: evidence, also of metadata; 0: says nothing
+       120     4  last_crc       header CRC, as it was first written, of the last group with records before this one, in this
+                                 segment or an earlier one; 0: not known. A rewritten segment keeps it
        124     4  header_crc     CRC32C of bytes 0 to 123; since it covers all other CRCs, the chain covers the content
 
 The payload area is the records' bytes one after the other: each record's attributes (msgpack map, may be absent), then
@@ -59,10 +62,11 @@ from crc32c import crc32c
 from walsvc.format.columns import decode_column
 
 GROUP_MAGIC = b"wGRP"
-GROUP_FIELDS = struct.Struct("<4sIQQQQQQQQIIIIII12sII8s")
+GROUP_FIELDS = struct.Struct("<4sIQQQQQQQQIIIIII12sIIII")
 GROUP_HEADER_BYTES = 128
 CRCS_OFFSET = 108  # of payload_crc: what stands before is authenticated in an encrypted segment
 HEADER_CRC_OFFSET = 124
+DURABLE_UNIT = 64  # every group begins and ends at a multiple of it
 TAG_BYTES = 16  # behind the metadata in an encrypted segment
 HEADER_CRC = struct.Struct("<I")
 LENGTH_BYTES = 4  # index bytes of an ordinary record
@@ -113,6 +117,8 @@ class GroupHeader(NamedTuple):
     nonce: bytes = bytes(12)
     payload_crc: int = 0
     rest_crc: int = 0
+    durable_units: int = 0
+    last_crc: int = 0
     header_crc: int = 0
 
     @property
@@ -124,6 +130,11 @@ class GroupHeader(NamedTuple):
     def body_bytes(self) -> int:
         """Payload area, index and metadata."""
         return self.payload_bytes + self.index_bytes + self.meta_bytes
+
+    @property
+    def durable_end(self) -> int:
+        """Everything in the segment before this offset was on stable storage when the group was submitted."""
+        return self.durable_units * DURABLE_UNIT
 
     @property
     def end(self) -> int:
@@ -160,7 +171,7 @@ def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[Bytes
 
     Args:
         view: exactly header.group_bytes long; every byte is overwritten, so nothing old can leak through the padding.
-        header: all fields but the three CRCs.
+        header: all fields but the three CRCs of this group.
         payloads: the pieces of the payload area in order.
         rest: index and metadata.
     """
@@ -178,7 +189,7 @@ def encode_group(view: memoryview, header: GroupHeader, payloads: Sequence[Bytes
         payload_crc = crc32c(view[start:end])
     padded = rest + bytes(header.group_bytes - end - len(rest))
     view[end:] = padded
-    fields = GROUP_FIELDS.pack(GROUP_MAGIC, *header[:16], payload_crc, crc32c(padded), bytes(8))
+    fields = GROUP_FIELDS.pack(GROUP_MAGIC, *header[:16], payload_crc, crc32c(padded), *header[18:20])
     header_crc: int = crc32c(fields)
     view[:GROUP_HEADER_BYTES] = fields + HEADER_CRC.pack(header_crc)
     return header_crc
@@ -196,7 +207,7 @@ def decode_group_header(data: Bytes, at: int = 0) -> GroupHeader:
     fields = GROUP_FIELDS.unpack_from(data, at)
     if fields[1] & ~FLAGS_KNOWN:
         raise BadGroup(f"group flags {fields[1] & ~FLAGS_KNOWN:#x} are unknown", newer=True)
-    return GroupHeader._make((*fields[1:19], header_crc))
+    return GroupHeader._make((*fields[1:], header_crc))
 
 
 def check_group_body(header: GroupHeader, data: Bytes, at: int = 0, *, encrypted: bool = False) -> None:

@@ -23,7 +23,10 @@
        120    32  salt           for the segment's derived key
        152    16  key_check      tells a wrong key from damage
        168     8  seal_at        where this segment's own seal stands, if the segment was rewritten and has one; else 0
-       176  3916  zeros
+       176     8  before_at      where the group stood that `before` names
+       184     4  before         header CRC, as it was first written, of the group in the segment before that holds LSN
+                                 first_lsn - 1; 0: not bound (written by walsvc 0.1.0, or there is no segment before)
+       188  3904  zeros
       4092     4  crc            CRC32C of bytes 0 to 4091
 
 A segment header is valid if and only if (1) the magic is right, (2) version and version_check are complements, (3) the
@@ -48,7 +51,7 @@ RECYCLED = 1  # bits of `optional`
 REWRITTEN = 2
 METADATA_ONLY = 4
 SALT_OFFSET = 120
-SEGMENT_FIELDS = struct.Struct("<8sHHIIIQQQQQQQIHH32s32s16sQ")
+SEGMENT_FIELDS = struct.Struct("<8sHHIIIQQQQQQQIHH32s32s16sQQI")
 VERSION_FIELDS = struct.Struct("<8sHH")
 CRC_FIELD = struct.Struct("<I")
 CRC_OFFSET = SEGMENT_HEADER_BYTES - CRC_FIELD.size
@@ -73,6 +76,8 @@ class SegmentHeader(NamedTuple):
     salt: bytes = bytes(32)
     key_check: bytes = bytes(16)
     seal_at: int = 0
+    before_at: int = 0
+    before: int = 0
 
     @property
     def data_start(self) -> int:
@@ -136,6 +141,8 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
         header.salt,
         header.key_check,
         header.seal_at,
+        header.before_at,
+        header.before,
     )
     body = fields.ljust(CRC_OFFSET, b"\0")
     return body + CRC_FIELD.pack(crc32c(body))
@@ -158,9 +165,9 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     (_, version, _, required, optional, block_bytes, file_bytes, log_id, generation, ordinal) = (
         SEGMENT_FIELDS.unpack_from(data)[:10]
     )
-    first_lsn, created_ns, previous_end, align, cipher, key_id_bytes, key_id, salt, key_check, seal_at = (
-        SEGMENT_FIELDS.unpack_from(data)[10:]
-    )
+    first_lsn, created_ns, previous_end, align, cipher, key_id_bytes, key_id, *rest = SEGMENT_FIELDS.unpack_from(data)[
+        10:
+    ]
     if version_of(data) != VERSION:
         reason = f"format version {version}, this walsvc writes and reads {VERSION}"
         raise BadSegment(reason, newer=version > VERSION, older=version < VERSION)
@@ -186,7 +193,5 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
         optional,
         cipher,
         key_id[:key_id_bytes],
-        salt,
-        key_check,
-        seal_at,
+        *rest,
     )

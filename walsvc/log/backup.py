@@ -20,10 +20,12 @@ from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import BLIND, Keys
+from walsvc.log.boundary import check_boundary
 from walsvc.log.destination import destination, new_file
+from walsvc.log.examined import Examined
 from walsvc.log.inspect import reading
 from walsvc.log.looking import find
-from walsvc.log.recovery import Examined, Recovered
+from walsvc.log.recovery import Recovered
 from walsvc.log.stream import RawGroup, load_header, open_stream
 
 ATTEMPTS = 20  # a living log may drop a segment while it is copied
@@ -104,6 +106,9 @@ async def copy_segments(
     ids = sorted(found.names)
     for first, following in zip(ids, [*ids[1:], None], strict=True):
         name = found.names[first]
+        if following is not None:
+            after, _ = await load_header(disk, found.names[following], parse_name(found.names[following], ".wal"))
+            await check_boundary(disk, name, first, after)
         path = os.path.join(target, segment_name(first))
         used = await copy_segment(disk, name, path, found, following, keys=keys, sparse=sparse)
         total += used

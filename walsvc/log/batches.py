@@ -202,9 +202,7 @@ async def group_with_room(writer: WalWriter, chunk: list[bytes], labels: Labels 
 async def give_up(writer: WalWriter, start: Start) -> None:
     """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
     try:
-        while (writer._in_flight or writer._ready) and writer.health.failure is None:
-            await writer.waits.room()
-        await writer._rotation_ended()
+        await writer._quiet()
         if writer.health.failure is None:
             await remove_begun(writer, start.segment)
     except OSError as error:
@@ -219,6 +217,7 @@ async def give_up(writer: WalWriter, start: Start) -> None:
     writer._segment = start.segment
     start.segment.index.rewind(start.offset)
     start.segment.end, start.segment.previous_crc = start.offset, writer._batch_crc
+    start.segment.last_crc, start.segment.last_at = writer._batch_last
     start.segment.tail = writer._batch_tail
     writer._batch_groups.clear()
     writer._batch_lsn = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
+from walsvc.log.boundary import check_generations
 from walsvc.log.findings import foreign
 from walsvc.log.stream import load_header
 
@@ -15,6 +16,7 @@ async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> N
     low, high = 0, len(ids) - 1
     if oldest.log_id != newest.log_id:
         raise foreign(disk, ids[0], oldest, newest)
+    check_generations(disk.path, oldest, newest)
     if newest.ordinal - oldest.ordinal == high:
         return
     first = oldest.ordinal
@@ -33,7 +35,8 @@ async def check_complete(disk: Disk, ids: list[int], newest: SegmentHeader) -> N
         segment=ids[high],
         expected=f"segment number {first + high} after {segment_name(ids[low])}",
         actual=f"{segment_name(ids[high])}",
-        hint="restore the missing file from a backup, or move a foreign one elsewhere",
+        hint="restore the missing file from a backup of this log, or move a foreign one elsewhere; `walsvc verify` tells whether "
+        "a file belongs to this history of the log",
     )
 
 

@@ -79,6 +79,9 @@ class Committer(Placing):
 
     def _submit(self, group: Group) -> None:
         segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
+        if group.head is not None:
+            assert isinstance(group.attached, tuple)
+            group.begin_segment(group.attached[0], self.catalog.durable_lsn)
         begin = 0 if group.prefix else len(segment.tail)  # in layout pack it begins inside a block
         end = begin + len(group.prefix) + group.group_bytes
         length = align_up(end, segment.block_bytes)
@@ -86,6 +89,7 @@ class Committer(Placing):
         view = group.buffer[room : room + length]
         if group.batch_lsn == group.first_lsn:
             self._batch_crc = segment.previous_crc  # to go back here if the batch is given up
+            self._batch_last = segment.last_crc, segment.last_at
             self._batch_tail = tail_of(group.prefix, segment.block_bytes) if group.prefix else segment.tail
         group.encode(
             view[begin:end],
@@ -144,6 +148,8 @@ class Committer(Placing):
                 head.passed.set_result(None)
             if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
                 self.catalog.advance(head.next_lsn - 1)
+                for each in self._batch_groups:
+                    each.segment.durable_end = each.offset + each.group_bytes
                 durable += self._batch_groups
                 self._batch_groups.clear()
         self._pump()

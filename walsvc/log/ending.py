@@ -127,6 +127,12 @@ class Ending(Joiner):
         await future
         return True
 
+    async def _quiet(self) -> None:
+        """Wait until every group that was cut is durable, or the log has failed, and no segment is being begun."""
+        while (self._in_flight or self._ready) and self.health.failure is None:
+            await self.waits.room()
+        await self._rotation_ended()
+
     # ---- ending
 
     async def seal(self) -> None:
@@ -215,7 +221,9 @@ class Ending(Joiner):
         async with self.extent:  # a truncation under way ends first
             if self.health.failure is None:
                 await self._durable(self.next_lsn - 1)
-                await self._rotation_ended()
+                if not self._filling.empty:
+                    self._cut_off()
+                await self._quiet()  # metadata too: the mark shows that what stands before it had been durable
                 await self.check_place()
                 await self._write_mark(Flag.CLOSE)
                 await self._rotation_ended()

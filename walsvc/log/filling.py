@@ -85,6 +85,7 @@ class Filling(ABC):
         self._batch_lsn = 0  # of the batch that is being streamed: nothing else gets an LSN meanwhile
         self._newest = 0 if segment.ordinal == 1 else None  # highest timestamp of a record in older segments, if known
         self._batch_crc = 0  # of the group before it
+        self._batch_last = (0, 0)  # last_crc and last_at of its segment before it
         self._batch_tail = b""  # of its segment before it
         self._batch_groups: list[Group] = []  # of it, written but not yet to be acknowledged
         self._batch_mark: tuple[array[int], array[int], dict[int, Tally]] | None = None  # the sums by topic before it

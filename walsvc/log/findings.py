@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, UnsupportedFormat
-from walsvc.format.group import BadGroup
+from walsvc.errors import Corruption
 from walsvc.format.segment import SegmentHeader, segment_name
-from walsvc.log.stream import GroupStream
+from walsvc.log.examined import Examined
 from walsvc.log.verdict import Verdict
 from walsvc.model import Finding
-
-if TYPE_CHECKING:
-    from walsvc.log.recovery import Examined
 
 
 def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | None:
@@ -62,18 +57,6 @@ def corruption(disk: Disk, found: Examined, message: str) -> Corruption:
         offset=found.chain.offset,
         lsn=found.chain.next_lsn,
         hint="acknowledged data is damaged; nothing was changed. See `walsvc verify`, and restore from a backup",
-    )
-
-
-def unsupported(disk: Disk, stream: GroupStream, error: BadGroup) -> UnsupportedFormat:
-    """UnsupportedFormat at the place of a group that a newer walsvc wrote."""
-    return UnsupportedFormat(
-        error.reason,
-        path=disk.path,
-        segment=stream.chain.segment,
-        offset=stream.chain.offset,
-        lsn=stream.chain.next_lsn,
-        hint="upgrade walsvc",
     )
 
 

@@ -28,34 +28,57 @@ class Prefix(NamedTuple):
     cipher: SegmentCipher | None
 
 
+class Head:
+    """A segment's beginning, of known content and length. Its header names the last group with records before it, which
+    may still be on its way to be written: so the head is encoded when that group has been.
+
+    Attributes:
+        cipher: as in Prefix.
+        length: bytes of header block and snapshot group.
+    """
+
+    def __init__(self, header: SegmentHeader, metadata: Metadata, keys: KeyRing | None = None) -> None:
+        """The head is encrypted with the current one of `keys` if there are any."""
+        self.cipher: SegmentCipher | None = None
+        if keys is not None:
+            header, self.cipher = begin_cipher(keys, header)
+        self._header = header
+        segment = Segment(
+            id=header.first_lsn,
+            file=-1,
+            file_bytes=header.file_bytes,
+            align=header.align,
+            log_id=header.log_id,
+            ordinal=header.ordinal,
+            end=header.data_start,
+            previous_crc=0,
+            name="",
+            cipher=self.cipher,
+        )
+        self._snapshot = group = Group(segment, header.data_start, header.first_lsn)
+        group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
+        group.close()
+        self.length = header.data_start + group.group_bytes
+
+    def encode(self, before: int, before_at: int, durable_lsn: int) -> Prefix:
+        """The bytes; `before` and `before_at` as in the segment header."""
+        header, group = self._header._replace(before=before, before_at=before_at), self._snapshot
+        encoded = encode_segment_header(header)
+        segment = group.segment
+        segment.previous_crc, segment.last_crc = int.from_bytes(encoded[-4:], "little"), before
+        group.prefix = encoded.ljust(header.data_start, b"\0")
+        data = bytearray(self.length)
+        group.encode(
+            memoryview(data), generation=header.generation, durable_lsn=durable_lsn, timestamp_ns=header.created_ns
+        )
+        return Prefix(bytes(data), segment.previous_crc, self.cipher)
+
+
 def segment_prefix(
     header: SegmentHeader, metadata: Metadata, *, durable_lsn: int, keys: KeyRing | None = None
 ) -> Prefix:
-    """The beginning of a new segment, encrypted with the current one of `keys` if there are any."""
-    cipher = None
-    if keys is not None:
-        header, cipher = begin_cipher(keys, header)
-    encoded = encode_segment_header(header)
-    segment = Segment(
-        id=header.first_lsn,
-        file=-1,
-        file_bytes=header.file_bytes,
-        align=header.align,
-        log_id=header.log_id,
-        ordinal=header.ordinal,
-        end=header.data_start,
-        previous_crc=int.from_bytes(encoded[-4:], "little"),
-        name="",
-        cipher=cipher,
-    )
-    group = Group(segment, header.data_start, header.first_lsn, encoded.ljust(header.data_start, b"\0"))
-    group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
-    group.close()
-    prefix = bytearray(header.data_start + group.group_bytes)
-    group.encode(
-        memoryview(prefix), generation=header.generation, durable_lsn=durable_lsn, timestamp_ns=header.created_ns
-    )
-    return Prefix(bytes(prefix), segment.previous_crc, cipher)
+    """The beginning of a new segment when the group that its header names is known."""
+    return Head(header, metadata, keys).encode(header.before, header.before_at, durable_lsn)
 
 
 def seal_bytes(

@@ -8,15 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, repeat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.format.columns import encode_column
-from walsvc.format.group import GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, encode_group
+from walsvc.format.group import DURABLE_UNIT, GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, encode_group
 from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
 from walsvc.log.results import BatchResult, Part
 from walsvc.log.segments import Segment
 from walsvc.model import AppendResult
+
+if TYPE_CHECKING:
+    from walsvc.log.framing import Head
 
 make_result: partial[AppendResult] = partial(tuple.__new__, AppendResult)  # a third of the time of AppendResult(...)
 
@@ -38,16 +41,17 @@ class Group:
     """
 
     __slots__ = (
-        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "joined",
-        "labels", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
+        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "gaps", "group_bytes", "head",
+        "joined", "labels", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
         "segment", "submitted_at", "topics", "waiters",
     )  # fmt: skip
 
-    def __init__(self, segment: Segment, offset: int, first_lsn: int, prefix: bytes = b"") -> None:
+    def __init__(self, segment: Segment, offset: int, first_lsn: int) -> None:
         self.segment = segment
         self.offset = offset
         self.first_lsn = first_lsn
-        self.prefix = prefix  # segment header and snapshot, when this group is the first of its segment
+        self.head: Head | None = None  # segment header and snapshot, when this group is the first of its segment
+        self.prefix = b""  # their bytes
         self.payloads: list[bytes] = []
         self.waiters: list[asyncio.Future[AppendResult] | None] = []
         self.batches: list[tuple[Part, asyncio.Future[Sequence[AppendResult]]]] = []
@@ -131,6 +135,13 @@ class Group:
             self.topics = array("I", topics)
         return flags, rows
 
+    def begin_segment(self, before: Segment, durable_lsn: int) -> None:
+        """Encode what stands in front of the first group of a segment; all groups of the segment before were submitted."""
+        assert self.head is not None
+        segment = self.segment
+        segment.last_crc, segment.last_at = before.last_crc, before.last_at
+        self.prefix, segment.previous_crc, _ = self.head.encode(before.last_crc, before.last_at, durable_lsn)
+
     def encode(self, view: memoryview, *, generation: int, durable_lsn: int, timestamp_ns: int) -> None:
         """Write prefix and group into `view` and hook the group into its segment's chain."""
         begin = len(self.prefix)
@@ -151,11 +162,15 @@ class Group:
             meta_bytes=len(self.meta),
             group_bytes=self.group_bytes,
             previous_crc=self.segment.previous_crc,
+            durable_units=self.segment.durable_end // DURABLE_UNIT,
+            last_crc=self.segment.last_crc,
         )
         self.segment.index.note(header)
         cipher = self.segment.cipher
         encode = encode_group if cipher is None else cipher.seal_group
         self.segment.previous_crc = encode(view[begin:], header, self.payloads, self.rest)
+        if self.payloads:
+            self.segment.last_crc, self.segment.last_at = self.segment.previous_crc, self.offset
 
     def resolve(self, sync_us: int) -> None:
         """Wake everybody who waits for this group, all in one pass: the futures are most of the cost of an append."""

@@ -23,10 +23,9 @@ from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
 from walsvc.log.census import refuse_lost_segments
-from walsvc.log.findings import unsupported
 from walsvc.log.overlay import read_slots
 from walsvc.log.reader import read_failed
-from walsvc.log.stream import GroupStream, load_header, too_short
+from walsvc.log.stream import GroupStream, load_header, too_short, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -186,7 +185,7 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
                     continue  # what it says was durable has been written meanwhile, unless it is damaged
             reason = bad.reason
             if bad.newer:
-                error = unsupported(stream.disk, stream, bad)
+                error = unsupported(stream, bad)
             break
         last = raw.header
         groups, records = groups + 1, records + last.records
@@ -194,7 +193,7 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
         if on_group is not None:
             on_group(last)
     chain = stream.chain
-    if evidence is not None and evidence.durable_lsn >= chain.next_lsn:
+    if evidence is not None and chain.refuted_by(evidence):
         proof = "a later group shows that it was durable"
     return walked._replace(
         groups=groups,

@@ -1,8 +1,9 @@
 """Judging where the valid groups end: observations for the table in verdict.py. Reads only.
 
 The question at the first invalid group is always the same: had the LSN that is missing there been durable? It had, if
-any later group says so by its durable_lsn, in the same segment or in a later one; then it is Corruption. If nothing says
-so, nobody was ever told that the record is safe, and it is a torn tail.
+any later group says so by its durable_lsn, in the same segment or in a later one; then it is Corruption. The same holds for
+metadata, which has no LSN: a later group in the segment says by its durable_end that this place had been durable. If nothing
+says so, nobody was ever told that the record is safe, and it is a torn tail.
 
 Another process may be writing the log meanwhile. So no two looks are taken for one: what proves that a record had been
 durable is looked for first, and then the place where that record was missing is read once more. Before it could be said to
@@ -12,19 +13,15 @@ once: what is claimed meanwhile is for the next look.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from walsvc.disk.base import Disk
 from walsvc.format.chain import Batch
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import RECYCLED, segment_name
+from walsvc.log.examined import Examined
 from walsvc.log.findings import corruption, finding_of, lost_successor
 from walsvc.log.stream import load_header
 from walsvc.log.verdict import After, End, Last, Verdict, decide
 from walsvc.model import Finding
-
-if TYPE_CHECKING:
-    from walsvc.log.recovery import Examined
 
 
 async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examined], Finding | None]:
@@ -44,7 +41,7 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
             active, later = end_of(tail)
     end, length = await observe_end(disk, active)
     missing = active.chain.next_lsn
-    damaged = evidence is not None and evidence.durable_lsn >= missing
+    damaged = evidence is not None and active.chain.refuted_by(evidence)
     verdict = decide(end, last_of(active), what_follows(active, later), evidence=damaged)
     if verdict is Verdict.LOST_SUCCESSOR:
         if not await goes_on(disk, active):
@@ -53,7 +50,10 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
         verdict = Verdict.UNCLEAN
     if verdict is Verdict.CORRUPTION:
         witness = "a later group" if damaged else "a later segment"
-        raise corruption(disk, active, f"{active.end_reason}, and {witness} shows that LSN {missing} was durable")
+        what = f"LSN {missing}"
+        if evidence is not None and damaged and evidence.durable_lsn < missing:
+            what = f"what stood here up to offset {evidence.durable_end}"
+        raise corruption(disk, active, f"{active.end_reason}, and {witness} shows that {what} was durable")
     return active, later, finding_of(verdict, active, length)
 
 

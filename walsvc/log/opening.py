@@ -26,10 +26,11 @@ from walsvc.log.double_write import (
     install_double_write,
     prepare_double_write,
 )
+from walsvc.log.examined import Examined
 from walsvc.log.framing import segment_prefix
 from walsvc.log.overlay import write_images
 from walsvc.log.reader import read_failed
-from walsvc.log.recovery import Examined, Recovered, recover
+from walsvc.log.recovery import Recovered, recover
 from walsvc.log.rekey import after_opening, check_keys
 from walsvc.log.reserve import is_reserve
 from walsvc.log.retention import begin_behind, drop_segments, finish_cut
@@ -225,6 +226,7 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         cipher=cipher,
         block_bytes=block_bytes,
         tail=tail_of(prefix, block_bytes),
+        durable_end=len(prefix),
     )
     writer = WalWriter(
         disk,

@@ -16,7 +16,7 @@ from walsvc.format.meta import encode_map
 from walsvc.format.segment import METADATA_ONLY, RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.filling import Filling
-from walsvc.log.framing import segment_prefix
+from walsvc.log.framing import Head
 from walsvc.log.group import Group
 from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS, SHORTAGES, Segment, next_align, no_space
 
@@ -80,7 +80,7 @@ class Placing(Filling):
         previous_end = old.previous_end if replaces else old.end
         old.tally = self._metadata.fold()
         align = next_align(self._config, old.block_bytes)
-        prefix, previous_crc, cipher = segment_prefix(
+        head = Head(
             SegmentHeader(
                 block_bytes=old.block_bytes,
                 file_bytes=spare.file_bytes,
@@ -94,8 +94,7 @@ class Placing(Filling):
                 optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
             ),
             self._metadata,
-            durable_lsn=self.catalog.durable_lsn,
-            keys=self._keys,
+            self._keys,
         )
         self._new_key = False
         self._segment = Segment(
@@ -106,17 +105,17 @@ class Placing(Filling):
             block_bytes=old.block_bytes,
             log_id=old.log_id,
             ordinal=ordinal,
-            end=len(prefix),
-            previous_crc=previous_crc,
+            end=head.length,
+            previous_crc=0,  # known with the head
             name=spare.name,
             previous_end=previous_end,
-            cipher=cipher,
+            cipher=head.cipher,
             metadata_only=spare.metadata_only,
         )
         self.counters.rotations += 1
         self._first_pending = True
-        group = Group(self._segment, len(prefix), first_lsn, prefix)
-        group.attached = (old, spare)
+        group = Group(self._segment, head.length, first_lsn)
+        group.head, group.attached = head, (old, spare)
         self._start_filling(group)
 
     def _cut_off(self) -> None:

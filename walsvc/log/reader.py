@@ -18,14 +18,14 @@ from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, PathError, Truncated, UnsupportedFormat, closed_log
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
-from walsvc.format.segment import SEGMENT_HEADER_BYTES
+from walsvc.format.segment import SEGMENT_HEADER_BYTES, SegmentHeader
+from walsvc.log.boundary import check_boundary
 from walsvc.log.filter import REQUIRED, Filter
 from walsvc.log.filtered import FilteredStream, Outline
-from walsvc.log.findings import unsupported
 from walsvc.log.guide import Guide
 from walsvc.log.hiding import visible
 from walsvc.log.records import Segments, decode_records
-from walsvc.log.stream import GroupStream, RawGroup, open_stream
+from walsvc.log.stream import GroupStream, RawGroup, open_stream, unsupported
 from walsvc.model import ReadStats, Record
 
 
@@ -192,12 +192,22 @@ class Position(ABC, Generic[RecordT]):
         header, stream = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
         if header.generation > self._segments.generation and await self._segments.look_again():
             raise LookAgain  # it has taken the place of what was known
+        if place and segment == self.next_lsn:
+            await self._cross(ids[place - 1], header)
         self.stats.bytes_read += SEGMENT_HEADER_BYTES
         if self._wanted is not None:
             stream = FilteredStream(self._disk, name, stream.chain, cipher=stream.cipher)
         if self._index is not None and (row := self._index.at(self.next_lsn)):
             stream.start_at(self._index[row])
         return stream
+
+    async def _cross(self, before: int, header: SegmentHeader) -> None:
+        """Check that the segment that the reader goes on to, or begins with, belongs behind the one before it."""
+        try:
+            await check_boundary(self._disk, self._segments.segment_file(before)[0], before, header)
+        except (FileNotFoundError, KeyError):
+            if self._segments.first_lsn < header.first_lsn:
+                raise  # else it was dropped meanwhile
 
     async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T:
         """Run one step of reading; tell closing, truncation, damage and a failing device apart."""
@@ -224,7 +234,7 @@ class Position(ABC, Generic[RecordT]):
         if isinstance(error, BadGroup):
             assert self._stream is not None
             if error.newer:
-                raise unsupported(self._disk, self._stream, error) from None
+                raise unsupported(self._stream, error) from None
             chain = self._stream.chain
             known = (chain.segment, chain.offset, chain.previous_crc, error.reason)
         if not self._first_sight(known):

@@ -24,16 +24,16 @@ from walsvc.keyring import KeyRing
 from walsvc.log.absorb import absorb
 from walsvc.log.counting import count_before
 from walsvc.log.cuts import FAR, Cuts
+from walsvc.log.examined import Examined
 from walsvc.log.filter import Filter
-from walsvc.log.findings import unsupported
 from walsvc.log.looking import find
 from walsvc.log.overlay import Overlay
 from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.reader import Cursor, read_failed
 from walsvc.log.reading import Reading
-from walsvc.log.recovery import Examined, Recovered, examine
+from walsvc.log.recovery import Recovered, examine
 from walsvc.log.scope import Scoped
-from walsvc.log.stream import load_header
+from walsvc.log.stream import load_header, unsupported
 from walsvc.log.summaries import Summaries
 from walsvc.model import RecoveryReport, Stats
 
@@ -228,7 +228,7 @@ class ReadOnlyLog(Reading, Scoped):
                 self._unsynced = tail  # and shown by a later look, where this one is given up or fails
             except BadGroup as error:
                 if error.newer:
-                    raise unsupported(self._disk, tail.stream, error) from None
+                    raise unsupported(tail.stream, error) from None
                 break
         if self._unsynced is not tail:
             return False

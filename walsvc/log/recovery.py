@@ -10,101 +10,21 @@ the name was durable, the file is found under the spare's name and adopted.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
-from walsvc.format.chain import Batch, Chain
-from walsvc.format.group import BadGroup, Flag, GroupHeader
-from walsvc.format.index import SegmentIndex
-from walsvc.format.meta import Metadata
-from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.format.segment import parse_name, segment_name, spare_name
 from walsvc.keyring import Keys
-from walsvc.log.absorb import absorb
+from walsvc.log.boundary import check_boundary
 from walsvc.log.census import check_complete, refuse_lost_segments
-from walsvc.log.findings import corruption, successor_dropped, unsupported
+from walsvc.log.examined import Examined
+from walsvc.log.findings import corruption, successor_dropped
 from walsvc.log.judging import judge
 from walsvc.log.overlay import Image, find_images, laid_over
-from walsvc.log.stream import GroupStream, load_header, open_stream
+from walsvc.log.stream import load_header, open_stream
 from walsvc.model import Finding
-
-
-@dataclass(slots=True)
-class Examined:
-    """A segment read to its end."""
-
-    name: str
-    header: SegmentHeader
-    stream: GroupStream
-    groups: int = 0
-    last_flags: int = 0
-    durable_lsn: int = 0  # the highest that any of its groups says
-    metadata: Metadata = field(default_factory=Metadata)
-    before_batch: tuple[Metadata, int] | None = None  # metadata and last flags before the batch that is unfinished
-    seal: GroupHeader | None = None  # that ends it
-    end_reason: str = ""
-    index: SegmentIndex = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.index = SegmentIndex(self.header.file_bytes)
-
-    @property
-    def chain(self) -> Chain:
-        """Where its groups end."""
-        return self.stream.chain
-
-    async def read_on(self, *, up_to_forgery: bool = False) -> None:
-        """Take the valid groups that stand where it ended. Raises as `examine` does."""
-        while True:
-            try:
-                raw = await self.stream.next()
-                if raw.header.flags & Flag.BATCH and raw.header.batch_lsn == raw.header.first_lsn:
-                    self.before_batch = (self.metadata.copy(), self.last_flags)
-                if self.stream.readable:
-                    absorb(self.metadata, raw)
-            except BadGroup as error:
-                if error.newer:
-                    raise unsupported(self.stream.disk, self.stream, error) from None
-                self.end_reason = error.reason
-                return
-            except Corruption as error:
-                if not up_to_forgery:
-                    raise
-                self.end_reason = error.message
-                return
-            self.index.note(raw.header)
-            self.groups += 1
-            self.last_flags = raw.header.flags
-            self.seal = raw.header if raw.header.flags & Flag.SEAL else None
-            self.durable_lsn = max(self.durable_lsn, raw.header.durable_lsn)
-
-    def rewind(self) -> None:
-        """Make the log end where the unfinished batch begins, which must be in this segment."""
-        assert self.before_batch is not None
-        self.stream.chain.rewind()
-        self.stream.forget()
-        self.index.rewind(self.chain.offset)
-        self.metadata, self.last_flags = self.before_batch
-        self.end_reason = "a batch begins here that was never finished"
-
-    def unseal(self) -> None:
-        """Make the log end before the seal, as it was a moment ago: segments that come later need not be read then."""
-        assert self.seal is not None
-        self.chain.offset, self.chain.previous_crc = self.seal.offset, self.seal.previous_crc
-        self.stream.forget()
-        self.index.rewind(self.chain.offset)
-        self.metadata.successor, self.last_flags, self.seal = None, 0, None
-
-    def unfinished_batch(self, before: Batch | None) -> Batch | None:
-        """The batch that is unfinished at this segment's end, when `before` was at its beginning."""
-        if self.chain.batch is not None or self.chain.next_lsn > self.header.first_lsn:
-            return self.chain.batch
-        return before  # no record stands here that could have ended it
-
-    @property
-    def proves_predecessor(self) -> bool:
-        """One of its groups says that everything before the segment is durable."""
-        return self.durable_lsn >= self.header.first_lsn - 1
 
 
 @dataclass(slots=True)
@@ -173,6 +93,10 @@ async def find_end(disk: Disk, sizes: dict[str, int], keys: Keys) -> Recovered |
     findings += [end] if end is not None else []
     names = {first: segment_name(first) for first in ids if first <= active.header.first_lsn}
     names[active.header.first_lsn] = active.name
+    ids = sorted(names)
+    for each in tail:
+        if 0 < (place := bisect_left(ids, each.header.first_lsn)) < len(ids):
+            await check_boundary(disk, names[ids[place - 1]], ids[place - 1], each.header)
     if active.metadata.truncated < ids[0] and active.stream.readable:
         raise Corruption(
             "the log's first segments are missing",

@@ -29,6 +29,7 @@ from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
+from walsvc.log.boundary import check_boundary
 from walsvc.log.destination import new_file, told
 from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
@@ -113,7 +114,7 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
     for each in walks:
         if isinstance(each.error, UnsupportedFormat):
             raise each.error
-    good, reasons = longest_beginning(walks)
+    good, reasons = longest_beginning(walks, await other_histories(disk, walks))
     if reasons and walks[-1].cut is not None and walks[-1].error is None:
         good, reasons = walks, []  # a truncate_after was interrupted: segments may be missing, and opening finishes it
     lowest = min(files)
@@ -143,8 +144,21 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
     )
 
 
-def longest_beginning(walks: list[Walk]) -> tuple[list[Walk], list[str]]:
-    """The segments from the first on that follow each other, up to the one where something is missing, and what is wrong."""
+async def other_histories(disk: Disk, walks: list[Walk]) -> dict[str, str]:
+    """The files that do not belong behind the ones before them, and why."""
+    found: dict[str, str] = {}
+    for before, after in itertools.pairwise(walks):
+        if before.header is not None and after.header is not None and before.next_lsn >= after.header.first_lsn:
+            try:
+                await check_boundary(disk, before.name, before.header.first_lsn, after.header)
+            except Corruption as error:
+                found[after.name] = error.message
+    return found
+
+
+def longest_beginning(walks: list[Walk], others: dict[str, str]) -> tuple[list[Walk], list[str]]:
+    """The segments from the first on that follow each other, up to the one where something is missing, and what is wrong.
+    `others`: files of another history."""
     good: list[Walk] = []
     cut: list[str] = []
     for position, each in enumerate(walks):
@@ -153,7 +167,7 @@ def longest_beginning(walks: list[Walk]) -> tuple[list[Walk], list[str]]:
             return good, [*cut, f"{each.name}: {said(each.error) if each.error else 'no header'}"]
         if not each.groups:
             return good, [*cut, f"{place}; it was durable before the file's name"]
-        if good and (stranger := why_not_behind(good[-1], each)):
+        if good and (stranger := why_not_behind(good[-1], each) or others.get(each.name, "")):
             return good, [*cut, f"{each.name} is not the segment after {good[-1].name}: {stranger}"]
         good.append(each)
         if each.error is not None:
@@ -274,6 +288,8 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing
         created_ns=time.time_ns(),
         previous_end=0,
         align=holder.header.block_bytes,  # not the holder's own: a packed or compacted segment has another one
+        before_at=holder.chain.last_at,
+        before=holder.chain.last_crc,
     )
     prefix = segment_prefix(header, metadata, durable_lsn=plan.keep_to, keys=keys).data
     if REPAIR_NAME in sizes:

@@ -15,7 +15,8 @@ import asyncio
 from array import array
 from bisect import bisect_right
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat, WalError
 from walsvc.format.group import BadGroup
@@ -111,7 +112,7 @@ async def _truncate_after(writer: WalWriter, lsn: int) -> None:
             await writer._durable(writer.next_lsn - 1)
             await writer._rotation_ended()
             if lsn < writer.next_lsn - 1:
-                await sums_at(writer, lsn)  # damage and a full device are found out before the intent is written
+                await end_at(writer, lsn)  # damage and a full device are found out before the intent is written
                 await have_spare(writer)
                 await writer._write_meta({"cut": lsn})
                 await writer._rotation_ended()
@@ -143,14 +144,25 @@ async def revoke_cut(writer: WalWriter, error: NoSpace) -> None:
         raise OSError(error.errno, error.message) from error
 
 
-async def sums_at(writer: WalWriter, lsn: int) -> Metadata:
-    """The sums by topic as they were when the log ended with record `lsn`, counted in the segment that holds it.
+class EndAt(NamedTuple):
+    """What a log knows that ends with some record.
+
+    Attributes:
+        sums: by topic.
+        last_crc, last_at: of the group that holds the record, as in walsvc.format.chain.
+    """
+
+    sums: Metadata
+    last_crc: int
+    last_at: int
+
+
+async def end_at(writer: WalWriter, lsn: int) -> EndAt:
+    """What the log knew when it ended with record `lsn`, found in the segment that holds it.
 
     Raises Corruption where that cannot be read; nothing was changed then.
     """
     metadata = Metadata()
-    if not writer._metadata.topics:
-        return metadata
     ids = writer.catalog.view.ids
     first = ids[max(bisect_right(ids, lsn) - 1, 0)]
     _, stream = await open_stream(
@@ -166,7 +178,11 @@ async def sums_at(writer: WalWriter, lsn: int) -> Metadata:
             ) from None
         absorb(metadata, raw, lsn + 1)
     metadata.fold()
-    return metadata
+    last_crc, last_at = stream.chain.last_crc, stream.chain.last_at
+    if not last_crc:  # the segment was rewritten: the group behind tells what the last one was before
+        with suppress(BadGroup):
+            last_crc = (await stream.next()).header.last_crc
+    return EndAt(metadata, last_crc, last_at)
 
 
 def rewind_metadata(writer: WalWriter, lsn: int, sums: Metadata) -> None:
@@ -218,7 +234,7 @@ async def begin_behind(writer: WalWriter, lsn: int) -> None:
 async def finish_cut(writer: WalWriter, lsn: int) -> None:
     """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
     disk, newest = writer._disk, writer._segment
-    sums = await sums_at(writer, lsn)
+    end = await end_at(writer, lsn)
     await have_spare(writer)
     spare = writer._spares.take()
     ids = writer.catalog.view.ids
@@ -232,7 +248,7 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
     align = next_align(writer._config, newest.block_bytes)
     writer.catalog.generation += 1
-    rewind_metadata(writer, lsn, sums)
+    rewind_metadata(writer, lsn, end.sums)
     prefix, previous_crc, cipher = segment_prefix(
         SegmentHeader(
             block_bytes=newest.block_bytes,
@@ -245,6 +261,8 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
             previous_end=0,
             align=align,
             optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
+            before_at=end.last_at,
+            before=end.last_crc,
         ),
         writer._metadata,
         durable_lsn=lsn,
@@ -278,6 +296,9 @@ async def finish_cut(writer: WalWriter, lsn: int) -> None:
         name=segment_name(lsn + 1),
         cipher=cipher,
         metadata_only=spare.metadata_only,
+        durable_end=len(prefix),
+        last_crc=end.last_crc,
+        last_at=end.last_at,
     )
     writer._new_key = False
     writer._segment = segment

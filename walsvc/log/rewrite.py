@@ -22,7 +22,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, NoSpace
 from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.content import PLACES, Content, encoded_bytes, encoded_index
-from walsvc.format.group import TAG_BYTES, BadGroup, Columns, Flag, align_up, encode_group
+from walsvc.format.group import DURABLE_UNIT, TAG_BYTES, BadGroup, Columns, Flag, align_up, encode_group
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import decode_map, encode_map
 from walsvc.format.segment import (
@@ -35,9 +35,8 @@ from walsvc.format.segment import (
     parse_name,
 )
 from walsvc.keyring import KeyRing
-from walsvc.log.findings import unsupported
 from walsvc.log.segments import NO_SPACE
-from walsvc.log.stream import GroupStream, RawGroup, open_stream
+from walsvc.log.stream import GroupStream, RawGroup, open_stream, unsupported
 
 REWRITE_SUFFIX = ".rewrite"
 WRITE_BYTES = 1 * MIB  # written and synced at a time: a commit beside it does not wait for long
@@ -167,12 +166,16 @@ def block_bytes_of(job: Rewriting) -> int:
 async def contents(job: Rewriting) -> AsyncIterator[Content]:
     """What the groups of the new segment hold, in order; each is to be used before the next one is asked for."""
     stream, last = await job.source(), None
+    last_crc = stream.chain.last_crc
     while (raw := await next_group(stream, job.until)) is not None:
         content = job.change(raw)
-        last = content.header
-        yield content
+        last = content.header._replace(last_crc=raw.header.last_crc or last_crc)
+        last_crc = stream.chain.last_crc
+        yield content._replace(header=last)
     if job.sealed and last is not None and not last.flags & Flag.SEAL:
-        seal = last._replace(flags=Flag.SEAL, first_lsn=stream.chain.next_lsn, batch_lsn=0, records=0)
+        seal = last._replace(
+            flags=Flag.SEAL, first_lsn=stream.chain.next_lsn, batch_lsn=0, records=0, last_crc=last_crc
+        )
         yield Content(seal, [], Columns(array("I"), None, None, None, None), encode_map({"successor": job.until}))
 
 
@@ -222,6 +225,7 @@ async def write_groups(job: Rewriting, cipher: SegmentCipher | None, spacing_of:
             group_bytes=size,
             previous_crc=previous_crc,
             nonce=bytes(12),
+            durable_units=offset // DURABLE_UNIT,  # the file has its name only when all of it is on stable storage
         )
         index.note(header)
         group = bytearray(size)
@@ -265,7 +269,7 @@ async def next_group(stream: GroupStream, until: int) -> RawGroup | None:
             error = bad
     chain = stream.chain
     if error.newer:
-        raise unsupported(stream.disk, stream, error)
+        raise unsupported(stream, error)
     if chain.next_lsn < until:
         raise Corruption(
             error.reason,

@@ -11,8 +11,9 @@ from walsvc.format.segment import METADATA_ONLY, segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
 from walsvc.log.double_write import DoubleWrite, append_outside
+from walsvc.log.examined import Examined
 from walsvc.log.framing import seal_bytes
-from walsvc.log.recovery import Examined, Recovered, examine
+from walsvc.log.recovery import Recovered, examine
 from walsvc.log.segments import Segment
 from walsvc.log.stream import load_header
 from walsvc.log.summaries import Summaries
@@ -38,6 +39,9 @@ async def segment_at(disk: Disk, found: Examined) -> Segment:
         block_bytes=header.block_bytes,
         metadata_only=bool(header.optional & METADATA_ONLY),
         tail=await disk.read(segment_name(header.first_lsn), chain.offset - inside, inside),
+        durable_end=chain.offset,  # opening has synced it
+        last_crc=chain.last_crc,
+        last_at=chain.last_at,
     )
     segment.index = found.index
     return segment

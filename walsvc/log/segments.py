@@ -63,6 +63,9 @@ class Segment:
         False  # it is of the reserve (walsvc.log.reserve): no record begins in it, and it is never sealed
     )
     tail: bytes = b""  # what its last block holds already, where groups begin inside a block
+    durable_end: int = 0  # everything before it is on stable storage, and no batch that is unfinished is in it
+    last_crc: int = 0  # of the last group with records that was submitted, here or in an earlier segment, and
+    last_at: int = 0  # where it stands; both as in walsvc.format.chain
     index: SegmentIndex = field(init=False)  # of the groups that were submitted
     index_bytes: int = field(init=False)  # what the index takes in the seal at most
     tag_bytes: int = field(init=False)  # what encryption adds to every group: the limits leave room for it

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from walsvc.config import KIB, MIB
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
-from walsvc.format.chain import Chain, later_evidence
+from walsvc.format.chain import Chain, later_evidence, strength
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader, align_up
 from walsvc.format.index import Row
@@ -178,7 +178,7 @@ class GroupStream:
             data = await self.disk.read(self.name, position, self._chunk_bytes + GROUP_HEADER_BYTES)
             self.bytes_read += len(data)
             found = later_evidence(self.chain, data, position)
-            if found is not None and (strongest is None or found.durable_lsn > strongest.durable_lsn):
+            if found is not None and (strongest is None or strength(found) > strength(strongest)):
                 strongest = found
             position += self._chunk_bytes
         return strongest
@@ -253,4 +253,16 @@ def too_short(disk: Disk, name: str, header: SegmentHeader, file_bytes: int) -> 
         expected=f"{header.file_bytes} bytes",
         actual=f"{file_bytes}",
         hint="its end is missing; restore it from a backup",
+    )
+
+
+def unsupported(stream: GroupStream, error: BadGroup) -> UnsupportedFormat:
+    """UnsupportedFormat at the place of a group that a newer walsvc wrote."""
+    return UnsupportedFormat(
+        error.reason,
+        path=stream.disk.path,
+        segment=stream.chain.segment,
+        offset=stream.chain.offset,
+        lsn=stream.chain.next_lsn,
+        hint="upgrade walsvc",
     )

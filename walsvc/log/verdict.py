@@ -6,7 +6,8 @@ have begun with.
 * `End`: what stands where the next group should.
 * `last`: what the last valid group was.
 * `After`: what the next segment, if there is one, says about the missing LSN.
-* `evidence`: whether a later group of the same segment says that the missing LSN had been durable.
+* `evidence`: whether a later group of the same segment says that the missing LSN, or the place of the missing group, had been
+  durable.
 
 | rule | end      | last  | after     | evidence | verdict        | why                                                   |
 |------|----------|-------|-----------|----------|----------------|-------------------------------------------------------|

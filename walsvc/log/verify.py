@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat, WalError
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
+from walsvc.log.boundary import check_boundary
 from walsvc.log.inspect import Walk, reading, walk
 from walsvc.log.looking import find, settled
 from walsvc.log.recovery import Recovered
@@ -28,6 +30,8 @@ class Verdict:
         first_lsn, next_lsn: the range of visible records as far as it could be told.
         segments, groups, records, bytes_read: what was read and found valid.
         unopened: encrypted segments that were checked from outside only, for want of keys.
+        unbound: segments that do not say what stands before them, as an older walsvc wrote or rewrote them: one of another
+            history of the log would not be noticed there.
         writer: process that had the log open for writing; what it was just writing is no finding.
     """
 
@@ -41,6 +45,7 @@ class Verdict:
     records: int = 0
     bytes_read: int = 0
     unopened: int = 0
+    unbound: int = 0
     writer: int | None = None
 
     def add(self, error: WalError) -> None:
@@ -108,6 +113,8 @@ async def read_through(
             walks.append(walked)
             if on_segment is not None:
                 on_segment(walked)
+            if found is None or found.cut is None:
+                await check_behind(seen, walks, verdict)
         if len(walks) < len(names):  # files went meanwhile, perhaps more of them than were missed
             sizes = await disk.list()
             walks = [each for each in walks if each.name in sizes]
@@ -127,6 +134,22 @@ async def read_through(
         if verdict.unopened and not verdict.first_lsn:  # it stands inside
             verdict.first_lsn = next(each.header.first_lsn for each in walks if each.header is not None)
     return verdict
+
+
+async def check_behind(disk: Disk, walks: list[Walk], verdict: Verdict) -> None:
+    """Check that the last segment so far belongs behind the one before it, where no record between them is missing."""
+    before, after = walks[-2:] if len(walks) > 1 else (None, None)
+    if before is None or before.header is None or after is None or after.header is None:
+        return
+    if before.next_lsn < after.header.first_lsn or before.header.log_id != after.header.log_id:
+        return  # that is told anyway
+    try:
+        if not await check_boundary(disk, before.name, before.header.first_lsn, after.header):
+            verdict.unbound += 1
+    except (Corruption, UnsupportedFormat) as error:
+        verdict.add(error)
+    except FileNotFoundError:
+        pass  # the log's writer has dropped it meanwhile
 
 
 def judge_walks(
