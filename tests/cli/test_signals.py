@@ -207,6 +207,36 @@ def test_ctrl_c_during_the_imports_is_quiet(start: str) -> None:
     assert (finished.returncode, finished.stdout, finished.stderr) == (exits.INTERRUPTED, b"", b"")
 
 
+# The signal comes to a thread beside the main one, which sleeps in the loop: as if it had come right before it fell asleep
+IN_ANOTHER_THREAD = """
+import asyncio, signal, sys, threading
+from walsvc.cli import interrupt, runner
+
+interrupt.replace(signal.default_int_handler, interrupt.end)
+asleep, arrived = threading.Event(), threading.Event()
+
+def beside():
+    asleep.wait()
+    signal.raise_signal(signal.SIGINT)
+
+async def verb():
+    threading.Thread(target=beside, daemon=True).start()
+    asyncio.get_running_loop().call_soon(asleep.set)
+    await asyncio.get_running_loop().create_future()
+
+runner.run(verb, loop=sys.argv[1], only_reads=sys.argv[2] == "reads")
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("kind", ["reads", "writes"])
+def test_ctrl_c_wakes_a_loop_that_sleeps(loop: str, kind: str) -> None:
+    command = [sys.executable, "-c", f"import sys\ntry:\n exec({IN_ANOTHER_THREAD!r})\nexcept BaseException as end:\n"
+               " sys.exit(end.exit_code)", loop, kind]  # fmt: skip
+    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (exits.INTERRUPTED, b"", b"")
+
+
 def test_ctrl_c_stays_ignored_where_it_was(walsvc: Cli, tmp_path: Path) -> None:
     command = [*walsvc.command, "append", str(tmp_path / "log")]
     tail = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *walsvc.command, "tail", "-f", str(tmp_path / "log")]

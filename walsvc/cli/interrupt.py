@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
-def end(_number: int, _frame: object) -> NoReturn:
+def end(_number: int = 0, _frame: object = None) -> NoReturn:
     """Leave with 130. There is nothing to tidy but the cursor, which a progress display may have hidden."""
     if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")

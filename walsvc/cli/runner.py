@@ -39,7 +39,7 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
     tidies = not only_reads and interrupt.replace(interrupt.end, signal.default_int_handler)
     try:  # asyncio.Runner takes the default handler's place, and no other's
         with asyncio.Runner(loop_factory=factory) as runner:
-            code = runner.run(verb() if only_reads else until_terminated(verb()))
+            code = runner.run(until_interrupted(verb()) if only_reads else until_terminated(verb()))
         output.flush()
     except KeyboardInterrupt:
         output.abandon_stdout()
@@ -52,6 +52,26 @@ def run(verb: Callable[[], Coroutine[Any, Any, int]], *, loop: str = "auto", onl
     if tidies:
         interrupt.replace(signal.default_int_handler, interrupt.end)
     raise typer.Exit(code)
+
+
+async def until_interrupted(verb: Coroutine[Any, Any, int]) -> int:
+    """Run `verb`, which Ctrl-C ends at once, also while the loop waits.
+
+    A handler of Python runs between two bytecodes of the main thread. A signal that comes just before the loop goes to sleep,
+    or to another thread, would wait there until something else wakes the loop. A loop that knows the signal is woken.
+    """
+    import asyncio
+
+    if signal.getsignal(signal.SIGINT) is not interrupt.end:
+        return await verb
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, interrupt.end)
+    signal.signal(signal.SIGINT, interrupt.end)  # as before: it must also end a write to a pipe that nobody empties
+    try:
+        return await verb
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, interrupt.end)
 
 
 async def until_terminated(verb: Coroutine[Any, Any, int]) -> int:
