@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import errno
 import json
 import random
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import walsvc
 from tests.engines.command import run_archive
 from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
-from walsvc import BadOption, Corruption, PathError
+from walsvc import BadOption, Corruption, NoSpace, PathError, UnsupportedFormat
 from walsvc.engines.archive import Archive
 from walsvc.engines.archive_restore import restore, verify
+from walsvc.engines.manifest import Entry, chain_of, decode_entry, encode_entry
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
@@ -175,3 +180,91 @@ async def test_directory_without_a_scheme_and_times_without_a_zone(tmp_path, pla
     with pytest.raises(BadOption) as wrong:
         Archive.at("s4://bucket/x")
     assert "\n" not in str(wrong.value)
+
+
+async def test_folders_of_somebody_else_are_no_logs(tmp_path, place):
+    archive = tmp_path / "archive"
+    for name in ("lost+found", "photos", "0123456789abcdef", "DEADBEEFDEADBEEF", ".snapshot"):
+        (archive / name / "below").mkdir(parents=True)
+        (archive / name / "below" / "file").write_bytes(b"x")
+    assert await Archive.at(place).logs() == []
+    with pytest.raises(BadOption, match="nothing is archived at this URL"):
+        await restore(Archive.at(place), tmp_path / "copy")
+    (tmp_path / "link").symlink_to(archive)
+    entries, _ = await archived(tmp_path, str(tmp_path / "link"))
+    assert await Archive.at(place).logs() == [entries[0].log_id]
+    assert await verify(Archive.at(place)) == []
+    await restore(Archive.at(place), tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "number"),
+    [
+        ("Unable to copy data to file: No space left on device (os error 28)", NoSpace, errno.ENOSPC),
+        ("Unable to open file: Disk quota exceeded (os error 122)", NoSpace, errno.EDQUOT),
+        ("Unable to create dir: Permission denied (os error 13)", PathError, errno.EACCES),
+        ("Unable to create dir: Read-only file system (os error 30)", PathError, errno.EROFS),
+        ("something else", PathError, None),
+    ],
+)
+async def test_error_of_the_directory_keeps_its_number(tmp_path, monkeypatch, said, kind, number):
+    import obstore
+    from obstore.exceptions import GenericError
+
+    async def failing(*_args, **_options):
+        raise GenericError(f"Generic LocalFileSystem error: {said}")
+
+    async with opening(tmp_path) as log:
+        await fill(log, 30, random.Random(1))
+        await rotate(log)
+        monkeypatch.setattr(obstore, "put_async", failing)
+        with pytest.raises(kind) as caught:
+            await Archive.at((tmp_path / "archive").as_uri()).push(log)
+        assert caught.value.errno == number
+        assert "reading the log" not in str(caught.value)
+
+
+def test_archive_at_a_link_to_nothing_is_a_path_error(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(PathError, match="cannot be used"):
+        Archive.at(str(tmp_path / "link"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+GOOD, WRITTEN = encode_entry(
+    Entry(
+        sequence=1, log_id="0" * 16, first_lsn=1, next_lsn=2, ordinal=0, generation=0, bytes=5, file_bytes=10,
+        first_ns=0, last_ns=0, parts=((5, "a" * 64),), end_crc=0,
+    )
+)  # fmt: skip
+
+
+@given(name=st.sampled_from([*json.loads(WRITTEN), "unknown"]), value=JSON)
+@example(name="parts", value=[[float("inf"), "x"]])
+@example(name="sequence", value=1e300)
+@example(name="first_lsn", value=True)
+@example(name="bytes", value=1 << 64)
+@example(name="parts", value=[{"a": 1}])
+@settings(max_examples=200, deadline=None)
+def test_whatever_stands_in_a_field_of_an_entry_is_corruption(name, value):
+    fields = {**json.loads(WRITTEN), name: value}
+    with contextlib.suppress(Corruption, UnsupportedFormat):
+        assert decode_entry(json.dumps(fields).encode(), GOOD.name) == GOOD
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 200_000, b'{"a":' * 100_000, b"9" * 5000, b"\xff\xfe", b"", b"null", b"[]", b"Infinity"]
+)
+def test_entry_that_is_no_entry_is_corruption(data):
+    with pytest.raises(Corruption, match="it is no manifest entry"):
+        decode_entry(data, GOOD.name)
+
+
+def test_gap_of_any_size_in_a_manifest_is_told_in_few_words():
+    later = dataclasses.replace(GOOD, sequence=1 << 60)
+    found = chain_of([GOOD, later])
+    assert (found.whole, len(found.wrong)) == (1, 100)

@@ -6,6 +6,7 @@ Storage is whatever obstore reaches: S3 and what speaks like it, Google Cloud St
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 from collections.abc import AsyncIterator
@@ -15,15 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
+from walsvc.disk.paths import hint_for
 from walsvc.engines.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
-from walsvc.errors import BadOption, Corruption, PathError
+from walsvc.errors import BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ENTRIES_AT_ONCE = 16
+OF_A_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS)  # say the same of an archive's directory as of a log's
 LOG_ID = re.compile("[0-9a-f]{1,16}")
+FOLDER = re.compile("[0-9a-f]{16}")
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust says which error the operating system gave
 PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
 EXAMPLE = "for example s3://bucket/prefix or file:///directory"
@@ -75,16 +80,22 @@ class Objects:
             options = {"automatic_cleanup": False, "mkdir": True, **options}
         try:
             return cls(from_url(place, **options), place, log_id)
+        except OSError as error:
+            raise of_the_store(error, place) from None
         except (BaseError, ValueError, TypeError) as error:
             raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=EXAMPLE) from None
 
     async def logs(self) -> list[str]:
-        """Ids of the logs in the archive."""
+        """Ids of the logs in the archive. Other folders below its prefix are somebody else's, lost+found for one."""
         import obstore
 
         async with self._reaching():
             found = await obstore.list_with_delimiter_async(self._store)
-        return sorted(str(prefix).rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"])
+            names = [str(prefix).rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
+            ids = sorted(name for name in names if FOLDER.fullmatch(name))
+            inside = [await obstore.list_with_delimiter_async(self._store, name) for name in ids]
+        kinds = [{str(each).rstrip("/").rpartition("/")[2] for each in found["common_prefixes"]} for found in inside]
+        return [name for name, kind in zip(ids, kinds, strict=True) if kind & {"manifest", "parts"}]
 
     async def entries(self) -> list[Entry]:
         """All entries of the log's manifest, checked one by one and as a chain; empty where nothing was archived yet.
@@ -185,11 +196,7 @@ class Objects:
         except (NotFoundError, FileNotFoundError):
             raise damaged(path, "it is missing") from None
         except (BaseError, OSError) as error:
-            raise PathError(
-                f"the archive cannot be reached: {first_line(error)}",
-                path=path,
-                hint="look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here",
-            ) from error
+            raise of_the_store(error, path) from error
         except BaseException as error:
             if type(error).__name__ not in PANICS:
                 raise
@@ -198,6 +205,24 @@ class Objects:
                 path=path,
                 hint="is the endpoint (AWS_ENDPOINT_URL) a URL with a scheme and a host, such as https://host:9000?",
             ) from error
+
+
+def of_the_store(error: BaseException, path: str) -> WalError:
+    """The typed error for what the store's client says: by the number where the operating system has said no."""
+    found = OS_ERROR.search(str(error))
+    number = (error.errno or 0) if isinstance(error, OSError) else 0
+    number = number or (int(found[1]) if found else 0)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space there; pushing again goes on from here"
+        return NoSpace(f"the archive is full: {first_line(error)}", errno=number, path=path, hint=hint)
+    if number and path.startswith("file:"):
+        hint = (number in OF_A_PLACE and hint_for(number)) or "look at the directory; pushing again goes on from here"
+        return PathError(f"the archive cannot be used: {first_line(error)}", errno=number, path=path, hint=hint)
+    return PathError(
+        f"the archive cannot be reached: {first_line(error)}",
+        path=path,
+        hint="look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here",
+    )
 
 
 def check_endpoint(url: str) -> None:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as fields_of
 from hashlib import sha256
 from typing import Any
 
 from walsvc.errors import Corruption, UnsupportedFormat
 
+LOST_TOLD = 100  # entries that are missing in a row, of which each is told
 VERSION = 2  # 1 had neither end_crc nor since_ns
 
 
@@ -101,10 +103,13 @@ def decode_entry(data: bytes, name: str) -> Entry:
             raise UnsupportedFormat(
                 "the manifest entry was written by a newer walsvc", path=name, hint="upgrade walsvc"
             )
-        fields["parts"] = tuple((int(length), str(digest)) for length, digest in fields["parts"])
+        fields["parts"] = tuple((length, digest) for length, digest in fields["parts"])
         entry = Entry(**fields)
+        check_types(entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(name, f"it is no manifest entry: {error}") from None
+    except RecursionError:
+        raise damaged(name, "it is no manifest entry: it nests too deeply") from None
     if entry.name != name:
         raise damaged(name, f"it belongs at {entry.name}")
     if entry.check != sha256(canonical(entry)).hexdigest():
@@ -112,6 +117,25 @@ def decode_entry(data: bytes, name: str) -> Entry:
     if sum(length for length, _ in entry.parts) != entry.bytes or not entry.first_lsn <= entry.next_lsn:
         raise damaged(name, "its lengths contradict each other")
     return entry
+
+
+def check_types(entry: Entry) -> None:
+    """TypeError where a field is not of its type: numbers from 0 to 2^64 - 1, and text."""
+    for field in fields_of(entry):
+        value = getattr(entry, field.name)
+        if field.name == "parts":
+            good = all(is_number(length) and type(digest) is str for length, digest in value)
+        elif field.type == "str":
+            good = type(value) is str
+        else:
+            good = is_number(value) or (value is None and field.name == "end_crc")
+        if not good:
+            raise TypeError(f"{field.name} cannot be what it is")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an integer of 64 bits."""
+    return type(value) is int and 0 <= value < 1 << 64
 
 
 def damaged(name: str, reason: str) -> Corruption:
@@ -150,8 +174,9 @@ def chain_of(found: list[Entry | Corruption]) -> Manifest:
             wrong.append(each)
             number, previous = number + 1, None
             continue
-        for missing in range(number, each.sequence):
+        for missing in range(number, min(each.sequence, number + LOST_TOLD)):
             wrong.append(lost(each.log_id, missing, each.sequence))
+        if number < each.sequence:
             previous = None
         if previous is not None and each.previous != previous:
             wrong.append(damaged(each.name, "it does not follow the one before it"))
