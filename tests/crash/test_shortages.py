@@ -1,0 +1,136 @@
+"""Descriptors, memory, threads and the like run out at the nth call: on the simulated disk, and on the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import mmap
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import walsvc
+from tests.disks import REAL_DISKS
+from walsvc.api import Log
+from walsvc.config import KIB
+from walsvc.errors import DurabilityLost
+
+from .faults import FaultRun, Planted
+from .grid import Ledger, Program
+from .test_faults import plan_of, usual_counts
+
+EMFILE, ENFILE, ENOMEM, EAGAIN, EFBIG = errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG
+HANGS_SECONDS = 60.0  # far beyond what a program of this size takes on a busy machine
+HARMLESS = {
+    "allocate": (EMFILE, ENFILE, ENOMEM, EAGAIN, EFBIG),
+    "allocate.write": (ENOMEM, EAGAIN, EFBIG),
+    "open_file": (EMFILE, ENFILE, ENOMEM),
+    "list": (EMFILE, ENFILE, ENOMEM),
+}
+"""Operations of the disk before data is given to them, and what may be short there."""
+CALLS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "open": (os, (EMFILE, ENFILE, ENOMEM)),
+    "scandir": (os, (EMFILE, ENOMEM)),
+    "posix_fallocate": (os, (ENOMEM, EFBIG)),
+    "pwrite": (os, (ENOMEM, EAGAIN, EFBIG)),
+    "preadv": (os, (ENOMEM, EAGAIN)),
+}
+"""Likewise, what the real disks call in a thread of theirs."""
+
+
+@pytest.mark.parametrize("operation", HARMLESS)
+def test_shortage_that_endangers_no_data_ends_no_log(operation: str) -> None:
+    plan = plan_of(7)
+    count = usual_counts(plan)[operation]
+    assert count > 0, "the scenario does not meet this operation"
+    told: Counter[str] = Counter()
+    for index, number in enumerate(HARMLESS[operation]):
+        for nth in range(1 + index, count + 1, len(HARMLESS[operation])):
+            run = FaultRun(plan, Planted(operation, nth, number))
+            try:
+                run.run()
+                assert "DurabilityLost" not in run.failures
+            except BaseException as error:
+                error.add_note(f"the {nth}th {operation} failed with {errno.errorcode[number]}, told: {run.failures}")
+                raise
+            told.update(run.failures or ["nobody"])
+    print(f"{operation}: {count} calls; told: {dict(told)}")
+
+
+class Shortage:
+    """Replaces a function by one whose nth call, counted while `armed`, raises."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, nth: int, error: Exception) -> None:
+        self.calls = 0
+        self.armed = False
+        original = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if self.armed:
+                self.calls += 1
+                if self.calls == nth:
+                    raise error
+            return original(*arguments, **named)
+
+        patch.setattr(owner, name, call)
+
+    def arm(self, armed: bool) -> None:
+        """For Program.during."""
+        self.armed = armed
+
+
+def run(path: Path, disk: str, shortage: Shortage) -> Program:
+    """The whole program on a real disk. Fails when it waits for ever."""
+
+    async def opening() -> Log:
+        return await walsvc.open(
+            path, disk=disk, segment_bytes=64 * KIB, max_group_bytes=16 * KIB, max_pending_bytes=64 * KIB
+        )
+
+    async def main() -> Program:
+        program = Program(opening, Ledger(), during=shortage.arm)
+        async with asyncio.timeout(HANGS_SECONDS):
+            await program.run()
+        return program
+
+    return asyncio.run(main())
+
+
+def every(count: int, phase: int) -> Iterator[int]:
+    """Some of the calls from 1 to `count`: at most six, others for each phase."""
+    step = max(1, count // 5)
+    yield from range(1 + phase % step, count + 1, step)
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+@pytest.mark.parametrize("name", CALLS)
+def test_shortage_in_a_call_of_a_real_disk_ends_no_log(name: str, disk: str, tmp_path: Path) -> None:
+    owner, numbers = CALLS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        usual = Shortage(patch, owner, name, 0, OSError())
+        assert run(tmp_path / "usual", disk, usual).told == []
+    for phase, number in enumerate(numbers):
+        for nth in every(usual.calls, phase):
+            with pytest.MonkeyPatch.context() as patch:
+                short = Shortage(patch, owner, name, nth, OSError(number, os.strerror(number)))
+                told = run(tmp_path / f"{number}-{nth}", disk, short).told
+            lost = [error for error in told if isinstance(error, DurabilityLost)]
+            assert lost == [], f"the {nth}th {name} failed with {errno.errorcode[number]}"
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+def test_no_memory_for_a_group_is_told_as_that(disk: str, tmp_path: Path) -> None:
+    """Its records have LSNs by then, so the log ends; nothing acknowledged is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        usual = Shortage(patch, mmap, "mmap", 0, OSError())
+        assert run(tmp_path / "usual", disk, usual).told == []
+    assert usual.calls > 0
+    for nth in range(1, usual.calls + 1):
+        with pytest.MonkeyPatch.context() as patch:
+            short = Shortage(patch, mmap, "mmap", nth, OSError(ENOMEM, os.strerror(ENOMEM)))
+            told = run(tmp_path / f"{nth}", disk, short).told
+        assert {error.errno for error in told if isinstance(error, DurabilityLost)} <= {ENOMEM}, f"the {nth}th"
