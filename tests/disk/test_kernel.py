@@ -8,10 +8,13 @@ import gc
 import os
 import platform
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from tests import tracer
 from tests.conftest import LOOPS
 from walsvc.config import WalConfig
 from walsvc.disk import ring
@@ -341,3 +344,58 @@ disk = asyncio.run(main())
 """
     run_script(source, tmp_path)
     assert (tmp_path / "a.wal").read_bytes() == b"z" * 100 * BLOCK + bytes(300 * BLOCK)
+
+
+HALVED = """
+import asyncio, sys
+import walsvc, walsvc.disk.choose
+from walsvc.errors import DurabilityLost
+
+walsvc.disk.choose.dsync_wins = lambda timings, way="", doubt="": False
+
+async def main():
+    wal = await walsvc.open(sys.argv[1], disk="uring")
+    assert wal.stats().sync_method == "fdatasync"
+    print("ready", flush=True)
+    sys.stdin.readline()
+    answered = 0
+    try:
+        while True:
+            await wal.append(b"x" * 3000)
+            answered += 1
+    except DurabilityLost as error:
+        print(answered, error.errno, flush=True)
+    await wal.close()
+    print("closed", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@needs_uring
+@pytest.mark.skipif(bool(tracer.WHY_NOT), reason=tracer.WHY_NOT or "it can be done")
+def test_kernel_that_takes_half_a_link_ends_the_log(tmp_path):
+    """The kernel may take fewer submissions than it is offered, when it has no memory: a tracer makes it so."""
+    command = [sys.executable, "-W", "error", "-c", HALVED, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        offered: list[int] = []
+
+        def submitting(count: int) -> int:
+            offered.append(count)
+            return 1 if len(offered) == 20 else count
+
+        try:
+            tracer.attach(child.pid)
+        except PermissionError as error:
+            child.kill()
+            pytest.skip(f"tracing is not allowed here: {error}")
+        print(file=child.stdin, flush=True)
+        tracer.trace(child.pid, submitting)
+        assert offered == [2] * 20, "nothing is submitted after half a pair"
+        answered, number = map(int, child.stdout.readline().split())
+        assert number in {errno.ENOLINK, errno.ECANCELED}
+        assert answered == 19
+        assert child.stdout.read() == "closed\n"

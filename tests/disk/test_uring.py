@@ -285,6 +285,47 @@ async def test_lost_ring_that_took_a_write_without_its_sync(make_disk, write_fir
     assert outcomes.number(0) == errno.ECANCELED
 
 
+@pytest.mark.parametrize("write_first", [True, False])
+async def test_link_that_the_kernel_took_by_halves_is_never_acknowledged(make_disk, write_first):
+    ring, outcomes = FakeRing(), Outcomes()
+    disk = make_disk(ring, dsync=False)
+    submit(disk, outcomes, 0)
+    ring.outcomes.append(-errno.ENOLINK)
+    ring.backlog = 1
+    submit(disk, outcomes, 1)
+    submit(disk, outcomes, 2)
+    if write_first:
+        ring.complete(1)
+    await turn()
+    assert outcomes.number(2) == errno.ENOLINK
+    assert "without its sync" in str(outcomes[2])
+    if not write_first:
+        assert 1 not in outcomes, "the kernel still reads that memory"
+        ring.complete(1)
+        await turn()
+    assert outcomes.number(1) == errno.ECANCELED
+    ring.complete_pair(0)
+    await turn()
+    assert outcomes[0] is None
+    assert (ring.flushes, len(ring.submissions)) == (0, 2), "the sync must not go alone"
+
+
+async def test_links_taken_by_halves_when_the_kernel_is_asked_again(make_disk):
+    ring, outcomes = FakeRing(), Outcomes()
+    disk = make_disk(ring, dsync=False)
+    ring.outcomes.extend([-errno.EAGAIN, -errno.EAGAIN, -errno.ENOLINK])
+    submit(disk, outcomes, 0)
+    submit(disk, outcomes, 1)
+    ring.backlog = 3
+    await turn()
+    assert outcomes.number(1) == errno.ENOLINK, "none of it was taken"
+    assert 0 not in outcomes
+    ring.complete(0)
+    await turn()
+    assert outcomes.number(0) == errno.ECANCELED
+    assert ring.flushes == 1
+
+
 async def test_waiting_writes_fail_with_a_lost_ring(make_disk):
     ring, outcomes = FakeRing(slots=1), Outcomes()
     disk = make_disk(ring)

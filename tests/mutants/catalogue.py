@@ -55,6 +55,13 @@ class Mutant(NamedTuple):
 
 ORDER = [
     Mutant(
+        "half a link that the kernel took is submitted in a second call",
+        "walsvc/disk/uring.py",
+        "(QUEUE_FULL, -errno.EAGAIN, -errno.EBUSY)",
+        "(QUEUE_FULL, -errno.EAGAIN, -errno.EBUSY, -errno.ENOLINK)",
+        (URING + "test_link_that_the_kernel_took_by_halves_is_never_acknowledged",),
+    ),
+    Mutant(
         "RWF_DSYNC believed on FUSE",
         "walsvc/disk/dsync.py",
         "KEPT = (\n",

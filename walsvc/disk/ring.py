@@ -40,7 +40,8 @@ class Ring(Protocol):
 
     def write(self, file: int, pinned: object, length: int, offset: int, token: int, linked: bool) -> int:  # noqa: PLR0917 - hot
         """Queue a durable write and submit. 0: the kernel has it. QUEUE_FULL: nothing was queued. -EAGAIN, -EBUSY: queued,
-        `flush` must be called again. Any other negative errno: queued, and the ring takes nothing any more."""
+        `flush` must be called again. Any other negative errno: queued, and the ring takes nothing any more; -ENOLINK is such a one:
+        the kernel took the write and not the sync that is linked to it."""
 
     def flush(self) -> int:
         """Submit what is queued; answers like `write`."""
@@ -135,6 +136,8 @@ def explain(error: OSError) -> str:
             return "io_uring_setup: EPERM (forbidden by a seccomp profile, as Docker's default, or by kernel.io_uring_disabled)"
         case errno.ENOSYS:
             return "io_uring_setup: ENOSYS (the kernel has no io_uring, or a sandbox hides it)"
+        case errno.EAGAIN:
+            return "io_uring gets no worker thread (EAGAIN: a limit on processes and threads, ulimit -u or pids.max)"
         case errno.ENOMEM:
             return "io_uring_setup: ENOMEM (the locked-memory limit, ulimit -l, is too small)"
         case _:

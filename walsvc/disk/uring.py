@@ -158,7 +158,8 @@ class UringDisk(PosixDisk):
     def _lose(self, number: int) -> None:
         """The ring takes nothing any more. What the kernel has will still answer; the rest fails now, and is never
         submitted: the slots left in the queue are the newest ones."""
-        self._lost = OSError(number, f"io_uring takes no submissions any more: {os.strerror(number)}")
+        why = "the kernel took a write without its sync" if number == errno.ENOLINK else os.strerror(number)
+        self._lost = OSError(number, f"io_uring takes no submissions any more: {why}")
         left = self._ring.unsubmitted()
         for token in reversed(list(self._flights)):
             if left < self._slots_each:

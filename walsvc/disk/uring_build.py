@@ -11,6 +11,11 @@ What is decided here and nowhere else:
 * A durable write is either one WRITE with RWF_DSYNC, or a WRITE linked to an FSYNC(DATASYNC). The link orders them: a
   short or failed write breaks it and the fsync ends with -ECANCELED (io_uring_enter(2), IOSQE_IO_LINK). Bit 0 of
   user_data tells the two completions apart.
+* A link does not span two calls of io_uring_enter: a write that the kernel took alone has lost its sync, which would go
+  alone next and may overtake it. So after such a call nothing is submitted any more.
+* Every submission has IOSQE_ASYNC: a worker thread of the kernel issues it. Issued by the caller, a write blocks in
+  io_uring_enter where the file system waits (for its journal, for a page of the page cache), and with it the event loop.
+  The first worker is started when the ring is made, since later there may be no thread to be had.
 * No error is judged here. Numbers go up to Python as the kernel gave them.
 """
 
@@ -54,7 +59,30 @@ SOURCE = r"""
 struct walsvc_ring {
     struct io_uring ring;
     int event;
+    int linked; /* what is queued are pairs */
+    int halved; /* the kernel took half a pair */
 };
+
+/* Lets the kernel start a worker thread for this thread's submissions. 0, or -EAGAIN where it cannot. */
+static int walsvc_ring_start_worker(struct walsvc_ring *self) {
+    struct io_uring_cqe *cqe;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
+    io_uring_prep_nop(sqe);
+    sqe->flags |= IOSQE_ASYNC;
+    int result;
+    do
+        result = io_uring_submit_and_wait(&self->ring, 1);
+    while (result == -EINTR);
+    if (result < 0)
+        return result;
+    while ((result = io_uring_wait_cqe(&self->ring, &cqe)) == -EINTR)
+        ;
+    if (result < 0)
+        return result;
+    result = cqe->res < 0 ? -EAGAIN : 0; /* -ECANCELED: no worker */
+    io_uring_cqe_seen(&self->ring, cqe);
+    return result;
+}
 
 static struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error) {
     struct walsvc_ring *self = calloc(1, sizeof *self);
@@ -71,7 +99,9 @@ static struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error) {
         return NULL;
     }
     self->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    result = self->event < 0 ? -errno : io_uring_register_eventfd(&self->ring, self->event);
+    result = self->event < 0 ? -errno : walsvc_ring_start_worker(self);
+    if (result == 0)
+        result = io_uring_register_eventfd(&self->ring, self->event);
     if (result < 0) {
         *error = -result;
         if (self->event >= 0)
@@ -94,11 +124,15 @@ static int walsvc_ring_event(struct walsvc_ring *self) { return self->event; }
 
 static unsigned walsvc_ring_unsubmitted(struct walsvc_ring *self) { return io_uring_sq_ready(&self->ring); }
 
-/* Hands what is queued to the kernel. 0 when it took all; -EAGAIN, -EBUSY: later; anything else: the ring is lost. */
+/* Hands what is queued to the kernel. 0 when it took all; -EAGAIN, -EBUSY: later; anything else: the ring is lost, with
+ * -ENOLINK because the kernel took a write without its sync. */
 static int walsvc_ring_flush(struct walsvc_ring *self) {
     while (io_uring_sq_ready(&self->ring) > 0) {
+        if (self->halved)
+            return -ENOLINK;
         int taken = io_uring_submit(&self->ring);
-        if (taken == -EINTR)
+        self->halved = self->linked && io_uring_sq_ready(&self->ring) % 2 != 0;
+        if (taken == -EINTR || self->halved)
             continue;
         if (taken <= 0)
             return taken < 0 ? taken : -EAGAIN;
@@ -114,11 +148,14 @@ static int walsvc_ring_write(struct walsvc_ring *self, int file, const char *byt
     struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
     io_uring_prep_write(sqe, file, bytes, length, offset);
     sqe->user_data = token << 1;
+    sqe->flags |= IOSQE_ASYNC;
+    self->linked = linked;
     if (linked) {
         sqe->flags |= IOSQE_IO_LINK;
         sqe = io_uring_get_sqe(&self->ring);
         io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
         sqe->user_data = token << 1 | 1;
+        sqe->flags |= IOSQE_ASYNC;
     } else {
         sqe->rw_flags = RWF_DSYNC;
     }
