@@ -62,6 +62,10 @@ if [ -c /dev/fuse ] && ! ldconfig -p 2>/dev/null | grep -q libfuse3; then
     if apt_works; then install_packages fuse3; fi
     ldconfig -p 2>/dev/null | grep -q libfuse3 || say "no libfuse3, so the tests on a FUSE file system are skipped"
 fi
+if [ -c /dev/fuse ] && [ -c /dev/loop-control ] && ! { command -v mkfs.ext4 && command -v mkfs.xfs; } >/dev/null; then
+    if apt_works; then install_packages e2fsprogs xfsprogs; fi
+    { command -v mkfs.ext4 && command -v mkfs.xfs; } >/dev/null || say "no mkfs.ext4 or mkfs.xfs, so the tests of stalled devices are skipped"
+fi
 
 python=$(find_python 'venv, ensurepip')
 if [ -z "$python" ]; then

@@ -92,15 +92,17 @@ class Fuse:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """No request is answered meanwhile, and no order either."""
-        self._daemon.send_signal(signal.SIGSTOP)
+        self.stop()
         try:
             yield
         finally:
-            self._daemon.send_signal(signal.SIGCONT)
+            self.go_on()
 
     def stop(self) -> None:
         """From now on no request is answered."""
         self._daemon.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(self._daemon.pid, os.WUNTRACED)  # its threads are told one after the other
+        assert os.WIFSTOPPED(status)
 
     def go_on(self) -> None:
         """The opposite of `stop`."""
