@@ -1,6 +1,7 @@
-"""Only what pyproject.toml cannot say: the io_uring extension, which is optional.
+"""Only what pyproject.toml cannot say: two extensions, which are optional.
 
-Without a C compiler or liburing.h the package installs without it and uses its `threads` disk.
+Without a C compiler or the headers the package installs without them: it uses its `threads` disk for io_uring's, and its
+commit path in Python for the one in C.
 """
 
 from __future__ import annotations
@@ -13,42 +14,45 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 HERE = Path(__file__).resolve().parent
+PACKAGES = {"liburing.h": "liburing-dev", "Python.h": "python3-dev"}
 
 
-def obstacle() -> str | None:
-    """Why the extension cannot be built, by trying to compile its headers; None when it can."""
-    if not sys.platform.startswith("linux"):
-        return "io_uring is Linux's"
+def obstacle(*headers: str) -> str | None:
+    """Why an extension cannot be built that includes these headers, by trying to compile them; None when it can."""
     if sys.implementation.name != "cpython":
-        return "the limited API is CPython's"
+        return "it is written for CPython"
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
     if shutil.which(compiler[0]) is None:
         return f"no C compiler ({compiler[0]})"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "try.c")
         include = sysconfig.get_paths()["include"]
-        for header, what in (("liburing.h", "no liburing.h (liburing-dev)"), ("Python.h", "no Python.h (python3-dev)")):
+        for header in headers:
             source.write_text(f"#include <{header}>\n")
             command = [*compiler, f"-I{include}", "-fsyntax-only", str(source)]
             if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-                return what
+                return f"no {header} ({PACKAGES[header]})"
     return None
 
 
 def main() -> None:
-    """Build with the extension where that is possible, else say in one line that it is left out."""
-    reason = obstacle()
-    if reason is not None:
-        print(f"walsvc: io_uring extension not built: {reason}; the threads disk will be used", file=sys.stderr)
-        setup()
-        return
-    setup(
-        cffi_modules=[str(Path("walsvc", "disk", "uring_build.py")) + ":ffibuilder"],
-        options={"bdist_wheel": {"py_limited_api": "cp311"}},
-    )
+    """Build with the extensions that can be built; say in one line each what is left out and what that means."""
+    extras: dict[str, object] = {}
+    linux = sys.platform.startswith("linux")
+    if (missing := obstacle("Python.h", "liburing.h") if linux else "io_uring is Linux's") is None:
+        extras["cffi_modules"] = [str(Path("walsvc", "disk", "uring_build.py")) + ":ffibuilder"]
+    else:
+        print(f"walsvc: io_uring extension not built: {missing}; the threads disk will be used", file=sys.stderr)
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    if (reason := "free-threaded Python" if free_threaded else obstacle("Python.h")) is None:
+        source = str(Path("walsvc", "log", "commit", "_ack.c"))
+        extras["ext_modules"] = [Extension("walsvc.log.commit._ack", [source], optional=True)]
+    elif reason != missing:  # one line for one obstacle
+        print(f"walsvc: commit path in C not built: {reason}; the one in Python will be used", file=sys.stderr)
+    setup(**extras)
 
 
 os.chdir(HERE)  # cffi_modules are relative to the project

@@ -27,6 +27,7 @@ from walsvc import (
     Truncated,
     UnsupportedFormat,
 )
+from walsvc.log.commit.ack import all_done
 from walsvc.log.stream import open_stream
 
 
@@ -203,7 +204,7 @@ async def test_batch_cancelled_again_and_again_is_given_up_to_the_end(open_log):
             for _ in range(30):
                 await asyncio.sleep(0)
                 batch.cancel()
-            await asyncio.wait([batch])
+            await all_done([batch])
             await other
         payloads = [record.payload for record in await read_all(log)]
         assert payloads.count(b"other") == 5

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
+from walsvc.log.commit.ack import all_done
 from walsvc.log.segments import SHORTAGES
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.opening import open_on
@@ -113,7 +114,7 @@ class FaultRun:
                 self.told(error)
                 await self.terminal()
                 return
-            await asyncio.wait([future for future, _ in calls])
+            await all_done([future for future, _ in calls])
             errors = [future.exception() for future, _ in calls]
             for error in filter(None, errors):
                 self.told(error)

@@ -21,6 +21,7 @@ from walsvc.errors import Corruption, MissingKey, WalError, WrongKey
 from walsvc.format.group import CRCS_OFFSET, GROUP_HEADER_BYTES, HEADER_CRC, BadGroup, Flag, GroupHeader
 from walsvc.format.segment import decode_segment_header, encode_segment_header, parse_name
 from walsvc.keyring import KeyRing
+from walsvc.log.commit.ack import all_done
 from walsvc.log.stream import GroupStream, open_stream
 from walsvc.opening import open_on
 
@@ -334,7 +335,7 @@ def test_no_nonce_twice_over_restarts_torn_tails_truncation_and_retried_batches(
         batch = log.append_batch([b"batch"] * 2000)
         await asyncio.sleep(0)
         batch.cancel()
-        await asyncio.wait([batch])
+        await all_done([batch])
         await log.append_batch([b"batch"] * 2000)
         torn = log.append(b"y" * 3000)
         await asyncio.sleep(0)

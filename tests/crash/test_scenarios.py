@@ -15,6 +15,7 @@ from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace
 from walsvc.format.group import Flag
 from walsvc.format.segment import parse_name
+from walsvc.log.commit.ack import all_done
 from walsvc.model import Relaxed
 from walsvc.opening import open_on
 
@@ -216,9 +217,8 @@ def test_failed_write_fails_appends_that_wait_for_room() -> None:
         waiting = [log.append(bytes(4000)) for _ in range(10)]
         assert log.stats().waiting == len(waiting)
         truncating = asyncio.ensure_future(log.truncate_before(1))
-        done, pending = await asyncio.wait([*first, *waiting], timeout=60)
-        assert not pending
-        for future in done:
+        await asyncio.wait_for(all_done([*first, *waiting]), 60)
+        for future in [*first, *waiting]:
             error = future.exception()
             assert isinstance(error, DurabilityLost)
             assert error.errno == errno.EIO

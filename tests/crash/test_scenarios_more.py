@@ -30,6 +30,7 @@ from walsvc.format.group import (
 )
 from walsvc.format.segment import decode_segment_header, encode_segment_header, segment_name
 from walsvc.log import opening
+from walsvc.log.commit.ack import all_done
 from walsvc.model import Relaxed
 from walsvc.opening import open_on
 
@@ -196,7 +197,7 @@ def test_append_after_a_torn_tail_cut_again_keeps_every_answer() -> None:
             assert held[: len(kept)] == kept
             new = [b"%d %d" % (life, number) * 700 for number in range(8)]
             futures = [log.append(payload) for payload in new]
-            await asyncio.wait(futures[: 2 + seed % 4], return_when=asyncio.ALL_COMPLETED)
+            await all_done(futures[: 2 + seed % 4])
             kept = (held + new)[: log.durable_lsn]
             image = device.fork().crash()
             await log.close()
@@ -592,7 +593,7 @@ def test_memory_error_during_commit_is_told_and_loses_nothing_answered(what: str
         }[what]
         with mock.patch(target, side_effect=MemoryError("no memory")):
             first = log.append(b"unlucky")
-            await asyncio.wait([first], timeout=5)
+            await asyncio.wait_for(all_done([first]), 5)
         assert first.done(), "its waiter was never told"
         assert isinstance(first.exception(), WalError), repr(first.exception())
         for number in range(5):

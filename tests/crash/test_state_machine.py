@@ -17,6 +17,7 @@ from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Closed
+from walsvc.log.commit.ack import all_done
 from walsvc.model import Relaxed, Strict
 from walsvc.opening import open_on
 
@@ -93,7 +94,7 @@ class LogMachine(RuleBasedStateMachine):
     async def settling(self) -> None:
         """Wait for every answer and compare it."""
         if self.pending:
-            await asyncio.wait([future for future, _ in self.pending])
+            await all_done([future for future, _ in self.pending])
         for future, call in self.pending:
             if future.cancelled():
                 continue

@@ -12,6 +12,7 @@ from typing import Any
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice
 from walsvc.errors import Closed
+from walsvc.log.commit.ack import all_done
 from walsvc.model import Mode, Record, Relaxed, Strict
 from walsvc.opening import open_on
 
@@ -107,7 +108,7 @@ class Workload:
 
     async def answered(self, future: asyncio.Future[Any], call: Call, mode: Mode) -> None:
         """Wait for an append's answer and compare it."""
-        await asyncio.wait([future])
+        await all_done([future])
         if future.cancelled():
             return
         if (error := future.exception()) is not None:
@@ -138,7 +139,7 @@ class Workload:
     async def settle_all(self) -> None:
         """Wait for every append so far."""
         if self.appends:
-            await asyncio.wait([future for future, _ in self.appends])
+            await all_done([future for future, _ in self.appends])
         self.appends.clear()
 
     async def flush(self) -> None:

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +191,7 @@ class Run:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self) -> None:
-        append: Callable[..., asyncio.Future[Any]]
+        append: Callable[..., Awaitable[Any]]
         payload: Any = os.urandom(self.workload.payload_bytes)
         append = self.log.append
         if self.workload.batch > 1:

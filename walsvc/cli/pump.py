@@ -108,7 +108,7 @@ class Pump:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
         size = sum(map(len, lines))
-        future: asyncio.Future[Any]
+        future: Any
         future = self._append(lines[0]) if self._batch == 1 else self._log.append_batch(lines, mode=self._mode)
         self._records += len(lines)
         self._bytes += size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -75,7 +74,7 @@ class Majority(Replicated):
     def lsn(self, _: int) -> None:
         """It follows the log."""
 
-    def after(self, stored: asyncio.Future[Answer]) -> asyncio.Future[Answer]:
+    def after(self, stored: Answer) -> Answer:
         """The append's own answer."""
         return stored
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
@@ -17,6 +17,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTE
 from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
 from walsvc.format.summary import SUMMARY_ROW_BYTES
+from walsvc.log.commit.ack import Ack
 from walsvc.log.committing import Committer
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.group import Group, Labels
@@ -39,7 +40,7 @@ class Entry:
         labels: Labels | None,
         *,
         batch: bool,
-        future: asyncio.Future[Any],
+        future: Any,
         topic: str | None = None,
         request: Request | None = None,
     ) -> None:
@@ -47,7 +48,7 @@ class Entry:
         self.mode = mode
         self.labels = labels
         self.batch = batch
-        self.future = future
+        self.future: Any = future  # an Ack, or an asyncio.Future for append_nowait and turns
         self.topic = topic  # by name: it gets its number when its first record is accepted
         self.request = request  # of an idempotent producer: remembered with the records, in their group
         self.size = sum(map(len, payloads))
@@ -105,10 +106,10 @@ class Acceptor(Committer):
 
     # ---- accepting
 
-    def _enter(self, entry: Entry, *, wait: bool) -> asyncio.Future[Any]:
+    def _enter(self, entry: Entry, *, wait: bool) -> Ack[Any]:
         no_space = self._no_space()  # accepting starts another attempt, and forgets the last one
         if not self._held() and self._accept(entry):
-            return entry.future
+            return cast("Ack[Any]", entry.future)
         if not wait:
             raise no_space or Backpressure(
                 f"no room: {self._pending_bytes + self._filled_bytes} bytes are pending, {len(self._waiting)} appends wait",
@@ -119,7 +120,7 @@ class Acceptor(Committer):
             )
         self._queue(entry)
         self._want_commit()
-        return entry.future
+        return cast("Ack[Any]", entry.future)
 
     def _queue(self, entry: Entry) -> None:
         """Let an entry wait for room, behind all others. Cancelled while it waits it leaves the queue at once."""
@@ -131,6 +132,11 @@ class Acceptor(Committer):
         if future.cancelled() and entry in self._waiting:
             del self._waiting[entry]
             self._room_freed()  # it may have been the one that the others waited for
+
+    def _enter_now(self, entry: Entry) -> asyncio.Future[Any]:
+        """Enter an entry that cannot wait for room. Its answer is an asyncio.Future, which asyncio.wait takes."""
+        entry.future = self._create_future()
+        return cast("asyncio.Future[Any]", self._enter(entry, wait=False))
 
     def _take_turn(self) -> Turn:
         """Queue for having the log alone: every append called before comes first, every later one waits."""
@@ -256,7 +262,6 @@ class Acceptor(Committer):
             row = Row(group.first_lsn + index, group.segment.id, offset, len(entry.payloads), 1)
             self._note_request(group, entry.request, row)
         if entry.batch:
-            group.gaps = True
             group.waiters.extend([None] * len(entry.payloads))
             lengths = array("I", map(len, entry.payloads))
             part = Part(group.first_lsn + index, group.segment.id, offset, lengths)
@@ -266,7 +271,6 @@ class Acceptor(Committer):
                 entry.future.set_result(BatchResult([part], durable=False, sync_us=0))
         else:
             group.waiters.append(entry.future if strict else None)
-            group.gaps = group.gaps or not strict
             if not strict:
                 result = AppendResult(group.first_lsn + index, group.segment.id, offset, entry.size, False, 0)
                 entry.future.set_result(result)

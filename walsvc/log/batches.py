@@ -178,7 +178,6 @@ def fill(group: Group, chunk: list[bytes], labels: Labels | None) -> None:
     """Put a chunk into an empty group."""
     group.payloads.extend(chunk)
     group.waiters.extend([None] * len(chunk))
-    group.gaps = True
     if labels is not None:
         group.labels = dict.fromkeys(range(len(chunk)), labels)
 

@@ -119,6 +119,8 @@ class Committer(Placing):
             for each in self._resolving:
                 each.fail(self.health.again)
             raise
+        finally:
+            self._waker.wake()  # last: a woken task may do anything at once
 
     def _take_answer(self, group: Group, error: OSError | None) -> None:
         assert group.buffer is not None
@@ -154,7 +156,7 @@ class Committer(Placing):
                 self._batch_groups.clear()
         self._pump()
         for head in durable:
-            head.resolve(self.counters.sync_us_last)
+            head.resolve(self._waker, self.counters.sync_us_last)
         self._resolving = []
         if durable:
             last = durable[-1]
@@ -182,6 +184,7 @@ class Committer(Placing):
             group.passed = self._create_future()
             if self.health.failure is None:
                 self._complete(group)
+                self._waker.wake()
                 await self._disk.sync_directory()
                 await group.passed  # like all groups before it, so that a seal never says more than is true
             if self.health.failure is None:

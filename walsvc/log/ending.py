@@ -20,6 +20,7 @@ from walsvc.errors import (
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Turn
+from walsvc.log.commit.ack import all_done
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.joining import Joiner
 from walsvc.log.segments import Segment
@@ -74,8 +75,7 @@ class Ending(Joiner):
         self.health.check_running()
         appended: list[asyncio.Future[Any]] = [entry.future for entry in self._waiting]
         appended += self._batches - {asyncio.current_task()}  # whose source may call this
-        if appended:
-            await asyncio.wait(appended)
+        await all_done(appended)
         durable = await self._durable(self.next_lsn - 1)
         try:
             await self.check_place()

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
@@ -18,6 +19,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.format.summary import Tally
 from walsvc.log.buffer import BufferPool
+from walsvc.log.commit.ack import Waker
 from walsvc.log.commit.background import Background
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
@@ -54,6 +56,8 @@ class Filling(ABC):
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._create_future = self._loop.create_future
+        self._waker = Waker(self._loop)
+        self._new_ack: Callable[[], Any] = self._waker.ack
         self.catalog = Catalog(sizes, durable_lsn=next_lsn - 1, place=(segment.id, segment.end), generation=generation)
         self.counters = Counters(next_lsn, double_write)
         self.health = Health(disk.path, self._loop, self._end)

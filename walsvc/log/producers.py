@@ -6,9 +6,8 @@ cancelled the first attempt before: cancelled while it waits it is never accepte
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
@@ -41,7 +40,7 @@ def append_request(
     labels: Labels | None = None,
     topic: str | None = None,
     request: Request | None = None,
-) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
+) -> Any:
     """Append payloads to one group, atomically, unless `request` did it before.
 
     Args:
@@ -51,6 +50,9 @@ def append_request(
         labels: type and length of the attributes of every record.
         topic: by name.
         request: whose; None: nobody's, nothing is remembered.
+
+    Returns:
+        An Ack of a BatchResult, or a task whose result is Repeated.
 
     Raises:
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
@@ -66,16 +68,14 @@ def append_request(
     writer._check_length(max(map(len, payloads), default=0) - attributes)
     if request is not None and (row := writer._metadata.producers.find(request)) is not None:
         return writer.health.loop.create_task(repeated(writer, row, mode))
-    entry = Entry(payloads, mode, labels, batch=True, future=writer._create_future(), topic=topic, request=request)
+    entry = Entry(payloads, mode, labels, batch=True, future=writer._new_ack(), topic=topic, request=request)
     if not payloads:
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
         return entry.future
     return writer._enter(entry, wait=True)
 
 
-def stream_request(
-    writer: WalWriter, source: AsyncIterable[bytes], topic: str | None, request: Request | None
-) -> asyncio.Future[BatchResult] | asyncio.Future[Repeated]:
+def stream_request(writer: WalWriter, source: AsyncIterable[bytes], topic: str | None, request: Request | None) -> Any:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
     not read. Raises as append_request."""
     writer.health.check_call(Strict)

@@ -7,14 +7,15 @@ import heapq
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again, closed_log
+from walsvc.log.commit.ack import Waker
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
 
-Answer = TypeVar("Answer")
+Answer = TypeVar("Answer")  # an Ack or an asyncio.Future
 HINT = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
 
 
@@ -73,13 +74,14 @@ class Replicated:
         self._wait(lsn, future, lsn)
         return future
 
-    def after(self, stored: asyncio.Future[Answer]) -> asyncio.Future[Answer]:
-        """A future that gets the answer of an append once the replica has its records, too. Cancelling it cancels the
-        append, which takes back what was not accepted yet."""
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        stored.add_done_callback(partial(self._stored, answer))
-        answer.add_done_callback(lambda done: stored.cancel() if done.cancelled() else None)
-        return answer
+    def after(self, stored: Answer) -> Answer:
+        """What gets the answer of the append `stored` once the replica has its records, too: an Ack for an Ack, a future for a
+        future. Cancelling it cancels the append, which takes back what was not accepted yet."""
+        waiting: Any = stored
+        answer: Any = self._loop.create_future() if isinstance(stored, asyncio.Future) else Waker(self._loop).ack()
+        waiting.add_done_callback(partial(self._stored, answer))
+        answer.add_done_callback(lambda done: waiting.cancel() if done.cancelled() else None)
+        return cast("Answer", answer)
 
     def _stored(self, answer: asyncio.Future[Any], stored: asyncio.Future[Any]) -> None:
         if stored.cancelled():

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 from walsvc.config import WalConfig, between
 from walsvc.disk.base import Disk
@@ -23,6 +23,7 @@ from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
+from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
@@ -99,7 +100,7 @@ class WalWriter(Ending, Scoped):
         mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Ack[AppendResult]:
         """Append one record; await the result.
 
         Args:
@@ -111,7 +112,7 @@ class WalWriter(Ending, Scoped):
             attributes: labels, a msgpack-able map of at most 64 KiB encoded.
 
         Returns:
-            A future. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
+            An Ack. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
             before the record is accepted, nothing is written; later, the record stays and only the wait ends.
 
         Raises:
@@ -133,11 +134,11 @@ class WalWriter(Ending, Scoped):
                     self.health.check_loop()  # costs a system call in CPython 3.11, so once for each group
                 self._room = room
                 self._payloads.append(payload)
-                future: asyncio.Future[AppendResult] = self._create_future()
-                self._waiters.append(future)
+                ack: Ack[AppendResult] = self._new_ack()
+                self._waiters.append(ack)
                 if first:
                     self._want_commit()
-                return future
+                return ack
         if mode is Quorum:
             return of_writer(self).after(self.append(payload, Strict, type, attributes))
         return self._enter(self._single(payload, mode, type, attributes), wait=True)
@@ -152,10 +153,11 @@ class WalWriter(Ending, Scoped):
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         if mode is Quorum:
             replicated = of_writer(self)
-            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
-        return self._enter(self._single(payload, mode, type, attributes), wait=False)
+            stored = self.append_nowait(payload, type=type, attributes=attributes)
+            return replicated.after(stored)
+        return self._enter_now(self._single(payload, mode, type, attributes))
 
-    def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> asyncio.Future[AppendResult]:
+    def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> Ack[AppendResult]:
         """The way of Topic.append for a Strict record without type and attributes; `labels` once its number is known."""
         if labels is not None and payload.__class__ is bytes:
             length = len(payload)
@@ -174,18 +176,18 @@ class WalWriter(Ending, Scoped):
                 self._room = room
                 self._filling.labels[len(self._payloads)] = labels
                 self._payloads.append(payload)
-                future: asyncio.Future[AppendResult] = self._create_future()
-                self._waiters.append(future)
+                ack: Ack[AppendResult] = self._new_ack()
+                self._waiters.append(ack)
                 if first:
                     self._want_commit()
-                return future
+                return ack
         return self._enter(self._single(payload, Strict, 0, None, topic), wait=True)
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
-    ) -> asyncio.Future[BatchResult]:
+    ) -> Ack[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
 
         Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
@@ -197,7 +199,7 @@ class WalWriter(Ending, Scoped):
             mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
 
         Returns:
-            A future of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
+            An Ack of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
 
         Raises:
             As append; RecordTooLarge also for the batch as a whole.
@@ -206,23 +208,23 @@ class WalWriter(Ending, Scoped):
 
     def _append_batch(
         self, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode, topic: str | None
-    ) -> asyncio.Future[BatchResult]:
+    ) -> Ack[BatchResult]:
         """append_batch, to a topic or to none."""
         if mode is Quorum:
             return of_writer(self).after(self._append_batch(payloads, Strict, topic))
         self.health.check_call(mode)
         if isinstance(payloads, AsyncIterable):
-            return start_batch(self, [], payloads, topic)
+            return ack_of(start_batch(self, [], payloads, topic))
         if isinstance(payloads, (list, tuple)):
             pieces, rest = self._whole_batch(payloads)
         else:
             pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
-            return start_batch(self, pieces, rest, topic)
-        entry = Entry(pieces, mode, None, batch=True, future=self._create_future(), topic=topic)
+            return ack_of(start_batch(self, pieces, rest, topic))
+        entry = Entry(pieces, mode, None, batch=True, future=self._new_ack(), topic=topic)
         if not pieces:
             entry.future.set_result(BatchResult([], durable=True, sync_us=0))
-            return entry.future
+            return cast("Ack[BatchResult]", entry.future)
         return self._enter(entry, wait=True)
 
     def _whole_batch(self, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
@@ -275,7 +277,7 @@ class WalWriter(Ending, Scoped):
         if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
-        return Entry([piece], mode, labels, batch=False, future=self._create_future(), topic=topic)
+        return Entry([piece], mode, labels, batch=False, future=self._new_ack(), topic=topic)
 
     def _check_length(self, length: int) -> None:
         if length > self._config.max_record_bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
 from walsvc.keyring import KeyRing
+from walsvc.log.commit.ack import Ack
 from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
 from walsvc.log.group import Labels
@@ -147,7 +148,7 @@ class Topic(TopicReader):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
         if mode is Strict and type is NO_TYPE and attributes is None:
             labels = self._labels
@@ -170,14 +171,13 @@ class Topic(TopicReader):
         if mode is Quorum:
             replicated = of_writer(self._writer)
             return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
-        entry = self._writer._single(payload, mode, type, attributes, self.name)
-        return self._writer._enter(entry, wait=False)
+        return self._writer._enter_now(self._writer._single(payload, mode, type, attributes, self.name))
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
-    ) -> asyncio.Future[BatchResult]:
+    ) -> Ack[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
         return self._writer._append_batch(payloads, mode, self.name)
 

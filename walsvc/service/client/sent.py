@@ -7,7 +7,7 @@ from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, again
-from walsvc.log.group import make_result, set_results
+from walsvc.log.commit.ack import make_result, set_results
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame

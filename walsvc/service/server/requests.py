@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Denied, ProtocolError, WalError
 from walsvc.format.producers import Request
+from walsvc.log.commit.ack import all_done
 from walsvc.log.group import Labels
 from walsvc.log.payload import check_packed
 from walsvc.log.producers import append_request, stream_request
@@ -234,7 +235,7 @@ class Requests:
             self._waiting[id] = answer
         self._release(size)
 
-    def _streamed(self, first: Batch, parts: Parts) -> asyncio.Future[Any]:
+    def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
         source = parts.source(self._limits, lambda credit: self._consumed(first.id, parts, credit))
         return stream_request(self._writer, source, first.topic, self._request(first))
@@ -335,4 +336,4 @@ class Requests:
         waiting = [*self._futures.values(), *self._waiting.values()]
         waiting += [parts.future for parts in self._batches.values() if parts.future is not None]
         if waiting:
-            await asyncio.wait(waiting)
+            await all_done(waiting)
