@@ -11,6 +11,7 @@ import pytest
 import walsvc
 from walsvc import DurabilityLost, WalConfig, WalError
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.commit.ack import all_done
 from walsvc.log.commit.background import Background
 from walsvc.opening import open_on
 
@@ -81,7 +82,7 @@ def test_cancelling_all_tasks_during_truncations_and_batches_hangs_nothing():
         for _ in range(seed):
             await asyncio.sleep(0)
         cancel_all_others()
-        await asyncio.wait(tasks)
+        await all_done(tasks)
         assert (await log.append(b"after")).durable
         await log.close()
         async with await open_on(SimDisk(device), SMALL) as again:
