@@ -22,7 +22,7 @@ help: ## list the targets
 setup: $(READY) ## create .venv with walsvc and all tools (done by the others where needed)
 
 # Set up again when the dependencies, the set-up itself or the C part change.
-$(READY): pyproject.toml $(wildcard setup.py walsvc/disk/*_build.py walsvc/disk/*.c walsvc/disk/*.h) scripts/setup.sh
+$(READY): pyproject.toml $(wildcard setup.py walsvc/disk/*_build.py walsvc/disk/*.c walsvc/disk/*.h walsvc/log/commit/*.c) scripts/setup.sh
 	@sh scripts/setup.sh
 	@touch $@
 
@@ -64,5 +64,5 @@ matrix: ## the suite on each CPython from 3.11 on that is installed, an environm
 
 clean: ## remove everything that was built or measured here
 	rm -rf .venv .matrix build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -f walsvc/disk/*.so walsvc/disk/_uring.c
+	rm -f walsvc/disk/*.so walsvc/log/commit/*.so walsvc/disk/_uring.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
