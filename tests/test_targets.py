@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import walsvc
 from tests.forked import run_walsvc
 from walsvc import BadOption, PathError, WalError
-from walsvc.engines.archive_objects import place_of
-from walsvc.engines.archive_restore import restore as restore_archive
+from walsvc.engines.archive.objects import place_of
+from walsvc.engines.archive.restore import restore as restore_archive
 from walsvc.log.backup import copy_log
 from walsvc.log.verify import verify
 from walsvc.service.ops.settings import load_settings

@@ -50,7 +50,7 @@ class Log(Live, Scoped):
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
         self._reclaimer = Reclaimer(writer, self)
-        self._replication: Any = None  # walsvc.engines.replication.Replication, where there is one
+        self._replication: Any = None  # walsvc.engines.replication.shipping.Replication, where there is one
 
     # ---- state
 

@@ -25,12 +25,12 @@ SCHEMES = {
     "unix": "walsvc.service.client.opening",
     "wal": "walsvc.service.client.opening",
     "wals": "walsvc.service.client.opening",
-    "nats": "walsvc.engines.jetstream",
-    "tls": "walsvc.engines.jetstream",
+    "nats": "walsvc.engines.jetstream.opening",
+    "tls": "walsvc.engines.jetstream.opening",
 }
 """Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks
 both at once and returns what opens the log."""
-REPLICATION = "walsvc.engines.replication"  # imported when a log is replicated
+REPLICATION = "walsvc.engines.replication.shipping"  # imported when a log is replicated
 
 
 def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening:

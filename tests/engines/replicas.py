@@ -9,10 +9,10 @@ import walsvc
 from tests.engines.cluster import Cluster
 from walsvc import Log, Quorum, Record
 from walsvc.config import WalConfig
-from walsvc.engines.jetstream_message import BadMessage, Kind
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.replication_restore import reach
-from walsvc.engines.replication_stream import parse_replica
+from walsvc.engines.jetstream.message import BadMessage, Kind
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.replication.replica import parse_replica
+from walsvc.engines.replication.restore import reach
 from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, decode_group_header
 from walsvc.format.segment import decode_segment_header

@@ -15,10 +15,9 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, Corruption, Log, PathError, Record
-from walsvc.engines.archive import Archive
-from walsvc.engines.archive_restore import restore, verify
-from walsvc.engines.archiver import Archiver
-from walsvc.engines.manifest import entry_name
+from walsvc.engines.archive import Archive, Archiver
+from walsvc.engines.archive.manifest import entry_name
+from walsvc.engines.archive.restore import restore, verify
 from walsvc.log.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
@@ -158,7 +157,7 @@ class Cut(Archive):
 
 
 async def test_upload_cut_at_random_points_goes_on_and_the_restored_log_is_equal(tmp_path, place, monkeypatch):
-    monkeypatch.setattr("walsvc.engines.archive.PART_BYTES", 8192)
+    monkeypatch.setattr("walsvc.engines.archive.push.PART_BYTES", 8192)
     rng = random.Random(4)
     cuts = 0
     async with opening(tmp_path) as log:

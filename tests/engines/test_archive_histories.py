@@ -15,11 +15,9 @@ import pytest
 import walsvc
 from tests.engines.test_archive import SEGMENT, names_in, opening, records, restored, rotate
 from walsvc import Corruption, Log
-from walsvc.engines import sealed
-from walsvc.engines.archive import Archive
-from walsvc.engines.archive_restore import restore, verify
-from walsvc.engines.archiver import Archiver
-from walsvc.engines.manifest import Entry, encode_entry
+from walsvc.engines.archive import Archive, Archiver, sealed
+from walsvc.engines.archive.manifest import Entry, encode_entry
+from walsvc.engines.archive.restore import restore, verify
 from walsvc.log.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")

@@ -19,8 +19,8 @@ from tests.engines.command import run_archive
 from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
 from walsvc import BadOption, Corruption, NoSpace, PathError, UnsupportedFormat
 from walsvc.engines.archive import Archive
-from walsvc.engines.archive_restore import restore, verify
-from walsvc.engines.manifest import Entry, chain_of, decode_entry, encode_entry
+from walsvc.engines.archive.manifest import Entry, chain_of, decode_entry, encode_entry
+from walsvc.engines.archive.restore import restore, verify
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 

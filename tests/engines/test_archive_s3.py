@@ -19,7 +19,7 @@ from tests.engines.command import run_archive
 from tests.engines.s3 import BUCKET, WHY_NO_S3, S3Server, shared_s3
 from walsvc import PathError
 from walsvc.engines.archive import Archive
-from walsvc.engines.archive_restore import restore, verify
+from walsvc.engines.archive.restore import restore, verify
 from walsvc.log.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
@@ -61,7 +61,7 @@ class Lost(Archive):
 
 
 async def test_upload_cut_fifty_times_on_s3_is_restored_as_the_log(s3, url, tmp_path, monkeypatch):
-    monkeypatch.setattr("walsvc.engines.archive.PART_BYTES", 16384)
+    monkeypatch.setattr("walsvc.engines.archive.push.PART_BYTES", 16384)
     rng = random.Random(11)
     cut = 0
     async with walsvc.open(tmp_path / "log", segment_bytes=SEGMENT, disk="threads") as log:

@@ -10,9 +10,9 @@ import walsvc
 from tests.engines.replicas import held, opening, records, records_in, replica_url, replicated
 from walsvc import Quorum
 from walsvc.engines.archive import Archive
-from walsvc.engines.archive_restore import restore
-from walsvc.engines.replication_restore import restore_replica
-from walsvc.engines.replication_session import Session
+from walsvc.engines.archive.restore import restore
+from walsvc.engines.replication.restore import restore_replica
+from walsvc.engines.replication.session import Session
 from walsvc.log.pins import ARCHIVE_HOLD
 
 

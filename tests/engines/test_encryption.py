@@ -10,7 +10,7 @@ import pytest
 from tests.engines.replicas import assert_beginning, opening, replica_url, replicated
 from tests.engines.streams import api
 from walsvc import BadOption, KeyRing, MissingKey, Quorum, WrongKey
-from walsvc.engines.replication_restore import restore_replica
+from walsvc.engines.replication.restore import restore_replica
 
 OLD, NEW = ("old", bytes(range(32))), ("new", bytes(range(32, 64)))
 SECRET = b"nobody but us may read this"

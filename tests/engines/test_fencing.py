@@ -9,11 +9,11 @@ import pytest
 
 from walsvc import Fenced, Relaxed
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_connect import connect
-from walsvc.engines.jetstream_message import WINDOW
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import announce, claim, look, publisher_behind
+from walsvc.engines.jetstream.connect import connect
+from walsvc.engines.jetstream.message import WINDOW
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.takeover import announce, claim, look, publisher_behind
 
 
 async def test_former_writer_is_fenced_at_its_next_append(open_stream):

@@ -11,8 +11,8 @@ from nats.errors import NoRespondersError
 import walsvc
 from tests.engines.streams import api, configuration
 from walsvc import BadOption, Corruption, DurabilityLost, NoSpace, PathError
-from walsvc.engines.jetstream_checks import leader_of
-from walsvc.engines.jetstream_connect import server_name
+from walsvc.engines.jetstream.checks import leader_of
+from walsvc.engines.jetstream.connect import server_name
 
 
 async def payloads(log, *args):

@@ -15,12 +15,13 @@ import pytest
 import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from walsvc import DurabilityLost, PathError
-from walsvc.engines import jetstream, jetstream_connect
-from walsvc.engines.jetstream_connect import UNACKNOWLEDGED_MS, close_client, transport_of
-from walsvc.engines.jetstream_message import Kind, Message
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
-from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import Stream
+from walsvc.engines.jetstream import connect as connecting
+from walsvc.engines.jetstream import opening as jetstream
+from walsvc.engines.jetstream.connect import UNACKNOWLEDGED_MS, close_client, transport_of
+from walsvc.engines.jetstream.message import Kind, Message
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream.publish import Publisher
+from walsvc.engines.jetstream.stream import Stream
 
 pytestmark = pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there")
 REMOVE = Message(Kind.REMOVE, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, b"")
@@ -74,7 +75,7 @@ async def test_opening_cancelled_between_two_connections_leaves_neither(open_str
     """It has connected to the leader, and ends its connection to the server that it asked first."""
     async with open_stream() as log:
         await log.append(b"x")
-    monkeypatch.setattr(jetstream, "connect", partial(jetstream_connect.connect, in_order=True))
+    monkeypatch.setattr(jetstream, "connect", partial(connecting.connect, in_order=True))
     monkeypatch.setattr(jetstream, "leader_of", lambda _: "n2")
     closed = []
 
@@ -94,7 +95,7 @@ async def test_opening_cancelled_between_two_connections_leaves_neither(open_str
 
 
 async def test_client_that_does_not_close_is_left_in_time(monkeypatch):
-    monkeypatch.setattr(jetstream_connect, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(connecting, "CLOSE_SECONDS", 0.05)
     cut = []
     client = SimpleNamespace(
         close=asyncio.Event().wait,

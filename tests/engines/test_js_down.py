@@ -12,9 +12,9 @@ import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, running
 from tests.engines.replicas import opening, replica_url
 from walsvc import PathError, Quorum
-from walsvc.engines import jetstream_durability
-from walsvc.engines.jetstream_durability import is_heard_of
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream import durability
+from walsvc.engines.jetstream.durability import is_heard_of
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url
 
 pytestmark = pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there")
 
@@ -137,10 +137,10 @@ async def test_late_answer_of_a_busy_leader_makes_no_server_up_that_is_down(monk
     async def sleep(seconds):
         clock.now += seconds
 
-    monkeypatch.setattr(jetstream_durability, "ask_servers", asked)
-    monkeypatch.setattr(jetstream_durability, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(jetstream_durability, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(durability, "ask_servers", asked)
+    monkeypatch.setattr(durability, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(durability, "asyncio", SimpleNamespace(sleep=sleep))
     options = JetStreamOptions()
     info = cluster_of({"name": "n3", "active": 1})
-    found = await jetstream_durability.check_durability(Slow(), info, parse_url("nats://h/log"), options)
+    found = await durability.check_durability(Slow(), info, parse_url("nats://h/log"), options)
     assert found.down == ("n3",)

@@ -14,7 +14,7 @@ import walsvc
 from tests.engines.replicas import replica_url
 from tests.engines.streams import api
 from walsvc import BadOption, DurabilityLost, PathError, Quorum
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_target, parse_url, split_options
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_target, parse_url, split_options
 
 ROOT = Path(__file__).resolve().parents[2]
 

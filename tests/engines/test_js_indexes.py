@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from walsvc.engines import jetstream_files
+from walsvc.engines.jetstream import stream_files
 from walsvc.format.segment import segment_name
 
 
 @pytest.fixture
 def forgetful(monkeypatch):
     """No index stays that may go."""
-    monkeypatch.setattr(jetstream_files, "INDEX_PIECES", 0)
-    monkeypatch.setattr(jetstream_files, "INDEXES_MIN", 1)
+    monkeypatch.setattr(stream_files, "INDEX_PIECES", 0)
+    monkeypatch.setattr(stream_files, "INDEXES_MIN", 1)
 
 
 def indexed(log):

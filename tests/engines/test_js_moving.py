@@ -9,13 +9,13 @@ import pytest
 from tests.engines.streams import api, configuration
 from walsvc import Corruption
 from walsvc.disk.base import TakenOver
-from walsvc.engines import jetstream_takeover
-from walsvc.engines.jetstream_connect import connect
-from walsvc.engines.jetstream_directory import Directory
-from walsvc.engines.jetstream_message import WINDOW, BadMessage
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import announce, claim, look, publisher_behind
+from walsvc.engines.jetstream import takeover
+from walsvc.engines.jetstream.connect import connect
+from walsvc.engines.jetstream.message import WINDOW, BadMessage
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url
+from walsvc.engines.jetstream.segment_table import SegmentTable
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.takeover import announce, claim, look, publisher_behind
 from walsvc.format.segment import segment_name
 
 
@@ -113,7 +113,7 @@ async def test_damage_in_what_a_reader_takes_up_is_corruption(open_stream, monke
         async with open_stream(read_only=True) as reader:
             await log.append(b"second")
             with monkeypatch.context() as patch:
-                patch.setattr(Directory, "apply", damaged)
+                patch.setattr(SegmentTable, "apply", damaged)
                 with pytest.raises(Corruption, match="the directory is cut"):
                     await reader.refresh()
 
@@ -144,7 +144,7 @@ async def test_looking_at_a_damaged_stream_ends_though_its_writer_goes_on(monkey
         looks.append(first)
         raise Corruption("damaged")
 
-    monkeypatch.setattr(jetstream_takeover, "look_once", damaged)
+    monkeypatch.setattr(takeover, "look_once", damaged)
     with pytest.raises(Corruption, match="damaged"):
         await asyncio.wait_for(look(Moving(first_step)), 5)
     assert (len(looks) > 1) == bool(first_step)
@@ -159,7 +159,7 @@ async def test_second_part_of_a_refused_directory_is_not_stored(cluster, stream,
     await claim(streams[0], WINDOW)
     sights = [await look(each) for each in streams]
     publishers = [publisher_behind(each, sight) for each, sight in zip(streams, sights, strict=True)]
-    monkeypatch.setattr(jetstream_takeover, "ENVELOPE_BYTES", streams[0].client.max_payload - 16)
+    monkeypatch.setattr(takeover, "ENVELOPE_BYTES", streams[0].client.max_payload - 16)
     for publisher in publishers:
         await publisher.start()
     # the first opening has got no further than its first part

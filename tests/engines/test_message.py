@@ -7,8 +7,7 @@ import random
 import pytest
 
 from tests.contract.openers import on_simulated_disk
-from walsvc.engines.jetstream_directory import Directory, Index, Piece
-from walsvc.engines.jetstream_message import (
+from walsvc.engines.jetstream.message import (
     MESSAGE_HEADER_BYTES,
     BadMessage,
     Kind,
@@ -21,6 +20,7 @@ from walsvc.engines.jetstream_message import (
     encode_rows,
     span_of,
 )
+from walsvc.engines.jetstream.segment_table import Index, Piece, SegmentTable
 
 MESSAGE = Message(
     kind=Kind.WRITE,
@@ -108,7 +108,7 @@ def listing(*rows: Row, sequence: int = 1) -> Message:
 
 
 def test_directory_follows_writes_and_removals():
-    directory = Directory()
+    directory = SegmentTable()
     for message in (
         listing(Row(1, 65536, 1, 5), Row(50, 65536, 6, 8)),
         write(50, 8192, 11),
@@ -120,7 +120,7 @@ def test_directory_follows_writes_and_removals():
 
 
 def test_write_of_several_messages_counts_only_when_all_are_there():
-    directory = Directory()
+    directory = SegmentTable()
     directory.apply(listing(Row(1, 65536, 1, 5)))
     directory.apply(write(1, 4096, 6, part=0, parts=3))
     directory.apply(write(1, 4196, 7, part=1, parts=3))

@@ -51,7 +51,7 @@ async def test_log_moves_from_files_to_a_service_to_jetstream_and_back(cluster: 
         await grow(log, "engine")
         before = await records(log)
 
-    from walsvc.engines.replication_restore import restore_replica
+    from walsvc.engines.replication.restore import restore_replica
 
     await restore_replica(address, str(tmp_path / "back"))
     async with walsvc.open(tmp_path / "back", **options) as log:

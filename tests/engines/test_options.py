@@ -6,9 +6,9 @@ import pytest
 
 import walsvc
 from walsvc import BadOption, WalConfig
-from walsvc.engines.jetstream_checks import DEMANDS, check_config, new_stream, sync_of
-from walsvc.engines.jetstream_options import JetStreamOptions, parse_url, split_options
-from walsvc.engines.jetstream_stream import Stream
+from walsvc.engines.jetstream.checks import DEMANDS, check_config, new_stream, sync_of
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url, split_options
+from walsvc.engines.jetstream.stream import Stream
 from walsvc.errors import PathError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from walsvc import DurabilityLost
-from walsvc.engines.jetstream_publish import Publisher
+from walsvc.engines.jetstream.publish import Publisher
 
 
 def suspect(publisher: Publisher) -> None:

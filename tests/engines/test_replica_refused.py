@@ -12,7 +12,7 @@ from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from tests.engines.replicas import opening, replica_url
 from tests.engines.streams import api, configuration
 from walsvc import BadOption, Quorum, ReplicaLost
-from walsvc.engines import replication
+from walsvc.engines.replication import shipping
 
 WRONG = {
     "replicas": ({"num_replicas": 1}, "--replicas=3"),
@@ -38,7 +38,7 @@ async def test_quorum_names_what_is_wrong_with_the_stream(tmp_path, cluster, str
 
 
 async def test_stream_that_was_mended_is_taken(tmp_path, cluster, stream, monkeypatch, caplog):
-    monkeypatch.setattr(replication, "RETRY_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(shipping, "RETRY_SECONDS_MAX", 0.1)
     caplog.set_level(logging.WARNING, "walsvc.replication")
     async with api(cluster) as ask:
         await ask(f"STREAM.CREATE.{stream}", configuration(stream, discard="old"))
@@ -71,7 +71,7 @@ def test_server_that_does_not_sync_always_is_named(tmp_path):
 
 
 async def test_unreachable_servers_are_told_once_for_each_reason(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(replication, "RETRY_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(shipping, "RETRY_SECONDS_MAX", 0.05)
     caplog.set_level(logging.WARNING, "walsvc.replication")
     log = await opening(tmp_path / "log", "nats://127.0.0.1:1/log?timeout=1")
     async with asyncio.timeout(20):

@@ -21,7 +21,7 @@ from tests.engines.replicas import (
     replicated,
 )
 from walsvc import BadOption, Closed, PathError, Quorum, Relaxed, ReplicaLost, Truncated
-from walsvc.engines.replication_restore import restore_replica
+from walsvc.engines.replication.restore import restore_replica
 
 
 @pytest.fixture

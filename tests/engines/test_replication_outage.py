@@ -25,7 +25,7 @@ from tests.engines.replicas import (
     replicated,
 )
 from walsvc import Closed, DurabilityLost, Quorum
-from walsvc.engines.replication_restore import restore_replica
+from walsvc.engines.replication.restore import restore_replica
 
 APPENDER = """
 import asyncio, sys

@@ -6,7 +6,7 @@ import asyncio
 
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.engines.replication_source import Source
+from walsvc.engines.replication.source import Source
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536, max_group_bytes=16384)

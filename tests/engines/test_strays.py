@@ -8,8 +8,8 @@ import pytest
 
 from tests.engines.streams import api
 from walsvc import Fenced
-from walsvc.engines.jetstream_message import WINDOW, Kind, Message, claim_message, directory_messages, encode_message
-from walsvc.engines.jetstream_takeover import counts
+from walsvc.engines.jetstream.message import WINDOW, Kind, Message, claim_message, directory_messages, encode_message
+from walsvc.engines.jetstream.takeover import counts
 
 
 async def publish(ask, stream: str, data: bytes, last: int | None = None) -> int:

@@ -19,9 +19,9 @@ from tests.service.watching import parsed
 from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.engines.archive import Archive
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
-from walsvc.engines.replication import Replication
-from walsvc.engines.replication_session import Session
+from walsvc.engines.jetstream.options import Address, JetStreamOptions
+from walsvc.engines.replication.session import Session
+from walsvc.engines.replication.shipping import Replication
 from walsvc.errors import BadOption, PathError, ReplicaLost, WalError
 from walsvc.log.reclaim import Reclaimer
 from walsvc.service.ops.http import HttpSide

@@ -12,7 +12,7 @@ import typer
 from walsvc.cli import exits, options, output, runner, wanted
 
 if TYPE_CHECKING:
-    from walsvc.engines.archive import OnProgress
+    from walsvc.engines.archive.push import OnProgress
 
 archive = typer.Typer(
     help="Store sealed segments in S3-compatible storage or a directory, and restore the log as it was at any moment.",
@@ -123,7 +123,7 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
         import dataclasses
 
         from walsvc.engines.archive import Archive
-        from walsvc.engines.archive_restore import verify
+        from walsvc.engines.archive.restore import verify
 
         place = Archive.at(url, log_id=log_id)
         with progress("verifying") as step:
@@ -167,7 +167,7 @@ def restore(  # noqa: PLR0917 - typer calls it by name
 
     async def verb() -> int:
         from walsvc.engines.archive import Archive
-        from walsvc.engines.archive_restore import restore
+        from walsvc.engines.archive.restore import restore
 
         with progress("restoring") as step:
             copied = await restore(Archive.at(url, log_id=log_id), path, lsn=lsn, until=moment, on_progress=step)
@@ -182,7 +182,7 @@ async def to_archive(path: str, key_file: str | None) -> AsyncIterator[Any]:
     """The log, open for writing so that it takes the hold; for reading where another process writes it, and from outside
     where its keys were not given."""
     import walsvc
-    from walsvc.engines.sealed import from_outside
+    from walsvc.engines.archive.sealed import from_outside
     from walsvc.errors import Locked, MissingKey
 
     try:

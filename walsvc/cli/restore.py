@@ -39,7 +39,7 @@ def restore(
         from walsvc.log.backup import copy_log
 
         if replica:
-            from walsvc.engines.replication_restore import restore_replica
+            from walsvc.engines.replication.restore import restore_replica
 
             with progress("restoring") as step:
                 copied = await restore_replica(src, path, on_progress=step)

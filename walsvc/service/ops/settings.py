@@ -201,8 +201,8 @@ def load_keys(path: str | None) -> KeyRing | None:
 
 def check_replica(url: str) -> None:
     """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
-    from walsvc.engines.replication import check_url
-    from walsvc.engines.replication_stream import parse_replica
+    from walsvc.engines.replication.replica import parse_replica
+    from walsvc.engines.replication.shipping import check_url
 
     check_url(url)
     address, options = parse_replica(url)

@@ -9,7 +9,7 @@ from walsvc.api import Log
 from walsvc.service.server.status import Copy, Trouble
 
 if TYPE_CHECKING:
-    from walsvc.engines.archiver import Archiver
+    from walsvc.engines.archive import Archiver
 
 
 class Copying:
@@ -27,8 +27,7 @@ class Copying:
         """Begin with an open log. Raises BadOption where obstore is missing or does not know the URL."""
         if self._url is None:
             return
-        from walsvc.engines.archive import Archive
-        from walsvc.engines.archiver import Archiver
+        from walsvc.engines.archive import Archive, Archiver
 
         archiver = Archiver(log, Archive.at(self._url))
         await archiver.__aenter__()

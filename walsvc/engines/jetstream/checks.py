@@ -14,9 +14,9 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from walsvc.engines.jetstream_connect import Refused, close_client, connect
-from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import ApiError, Stream
+from walsvc.engines.jetstream.connect import Refused, close_client, connect
+from walsvc.engines.jetstream.options import MONITOR_PORT, Address, JetStreamOptions
+from walsvc.engines.jetstream.stream import ApiError, Stream
 from walsvc.errors import PathError
 
 VERSION_MIN = (2, 11)  # direct reads in batches, sync_always in what a server says of itself
@@ -188,7 +188,7 @@ async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, 
     urls = options.monitors
     if urls is None:
         urls = [f"http://{host}:{MONITOR_PORT}" for host in address.hosts]
-    from walsvc.engines.jetstream_tls import encryption_of
+    from walsvc.engines.jetstream.encryption import encryption_of
 
     context = (await asyncio.to_thread(encryption_of, address, options)).context
     answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url, context) for url in urls))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from walsvc.disk.paths import checked_path
-from walsvc.engines.archive import Archive, OnProgress
-from walsvc.engines.manifest import Entry, Manifest, Piece, damaged, history, last_run
+from walsvc.engines.archive.manifest import Entry, Manifest, Piece, damaged, history, last_run
+from walsvc.engines.archive.push import Archive, OnProgress
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, GroupHeader

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from walsvc.engines.jetstream_checks import SYNC_LINE, ask_servers, leader_of, peers_of
-from walsvc.engines.jetstream_connect import Refused
-from walsvc.engines.jetstream_options import MONITOR_PORT, Address, JetStreamOptions
-from walsvc.engines.jetstream_stream import Stream
+from walsvc.engines.jetstream.checks import SYNC_LINE, ask_servers, leader_of, peers_of
+from walsvc.engines.jetstream.connect import Refused
+from walsvc.engines.jetstream.options import MONITOR_PORT, Address, JetStreamOptions
+from walsvc.engines.jetstream.stream import Stream
 from walsvc.errors import PathError
 
 REPLICAS_MIN = 3  # a quorum survives the loss of any one server

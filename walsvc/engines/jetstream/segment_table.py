@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from walsvc.engines.jetstream_message import BadMessage, Kind, Message, Row, decode_rows, segment_of
+from walsvc.engines.jetstream.message import BadMessage, Kind, Message, Row, decode_rows, segment_of
 
 
 class Piece(NamedTuple):
@@ -100,7 +100,7 @@ class SegmentFile:
     used: int = 0
 
 
-class Directory:
+class SegmentTable:
     """The segments, by their first LSN. Give it every message from a directory on, in order."""
 
     def __init__(self) -> None:

@@ -21,17 +21,17 @@ from dataclasses import dataclass, replace
 
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.base import Write
-from walsvc.engines.jetstream_directory import Directory, SegmentFile, piece_of
-from walsvc.engines.jetstream_files import Files
-from walsvc.engines.jetstream_message import (
+from walsvc.engines.jetstream.message import (
     Kind,
     Message,
     directory_messages,
     segment_of,
     span_of,
 )
-from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import ENVELOPE_BYTES, Stream
+from walsvc.engines.jetstream.publish import Publisher
+from walsvc.engines.jetstream.segment_table import SegmentFile, SegmentTable, piece_of
+from walsvc.engines.jetstream.stream import ENVELOPE_BYTES, Stream
+from walsvc.engines.jetstream.stream_files import StreamFiles
 from walsvc.errors import WalError
 from walsvc.format.segment import parse_name, segment_name
 
@@ -59,7 +59,7 @@ class JetStreamDisk:
     block_bytes = BLOCK_BYTES
 
     def __init__(
-        self, stream: Stream, directory: Directory, publisher: Publisher | None, *, words: str, last: int, first: int
+        self, stream: Stream, directory: SegmentTable, publisher: Publisher | None, *, words: str, last: int, first: int
     ) -> None:
         self.path = stream.path
         self.reason = (
@@ -67,7 +67,7 @@ class JetStreamDisk:
         )
         self.sync_method = words
         self._stream = stream
-        self._files = Files(stream, directory, last, follows=publisher is None, busy=self._busy)
+        self._files = StreamFiles(stream, directory, last, follows=publisher is None, busy=self._busy)
         self._publisher = publisher
         self._body_bytes = stream.client.max_payload - ENVELOPE_BYTES
         self._handles: dict[int, Place] = {}

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 
 from walsvc.disk.paths import checked_path
-from walsvc.engines.jetstream_connect import connect
-from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_files import Files
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import survey
-from walsvc.engines.replication_stream import Kept, history, parse_replica, tail_of
+from walsvc.engines.jetstream.connect import connect
+from walsvc.engines.jetstream.disk import JetStreamDisk
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.stream_files import StreamFiles
+from walsvc.engines.jetstream.takeover import survey
+from walsvc.engines.replication.replica import Kept, history, parse_replica, tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag
@@ -92,7 +92,7 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
     if not kept:
         raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
     disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0)
-    disk._files = Files(stream, directory, last, follows=False)  # as it is now, whatever is written meanwhile
+    disk._files = StreamFiles(stream, directory, last, follows=False)  # as it is now, whatever is written meanwhile
     ends = [(await tail_of(stream, each.file)).end for each in kept]
     done = used = 0
     for each, end in zip(kept, ends, strict=True):

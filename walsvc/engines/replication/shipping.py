@@ -2,7 +2,7 @@
 
 The log never waits for it. What is not shipped yet stays in the log, by the hold "replica"; after an outage, a restart or a
 kill the task looks at what the stream ends with, finds that group in the log, and goes on behind it. The stream takes each
-message at one place or not at all (jetstream_publish.py), so there is no gap in it, and nothing twice.
+message at one place or not at all (jetstream/publish.py), so there is no gap in it, and nothing twice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_connect import Refused
-from walsvc.engines.jetstream_durability import Durability
-from walsvc.engines.jetstream_options import PAUSE_SECONDS, Address, JetStreamOptions
-from walsvc.engines.replication_session import LEAVE_SECONDS, Session
-from walsvc.engines.replication_stream import parse_replica
+from walsvc.engines.jetstream.connect import Refused
+from walsvc.engines.jetstream.durability import Durability
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOptions
+from walsvc.engines.replication.replica import parse_replica
+from walsvc.engines.replication.session import LEAVE_SECONDS, Session
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
 from walsvc.log.pins import REPLICA_HOLD
 from walsvc.log.replicated import Replicated

@@ -27,10 +27,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
-from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS
-from walsvc.engines.jetstream_sent import Done, Sent, sequence_acknowledged
-from walsvc.engines.jetstream_stream import ApiError, Stream
+from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
+from walsvc.engines.jetstream.sent import Done, Sent, sequence_acknowledged
+from walsvc.engines.jetstream.stream import ApiError, Stream
 from walsvc.errors import WalError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_checks import ensure_stream, leader_of
-from walsvc.engines.jetstream_connect import close_client, connect, connect_to
-from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_durability import check_durability
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of, parse_target, split_options
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import survey, take_over
+from walsvc.engines.jetstream.checks import ensure_stream, leader_of
+from walsvc.engines.jetstream.connect import close_client, connect, connect_to
+from walsvc.engines.jetstream.disk import JetStreamDisk
+from walsvc.engines.jetstream.durability import check_durability
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_target, split_options
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
 from walsvc.log.replicated import Answer, Replicated
 

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from walsvc.config import MIB
-from walsvc.engines.jetstream_directory import Directory, Hole, Index, Piece, SegmentFile, piece_of
-from walsvc.engines.jetstream_message import BadMessage, Kind, Message
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import survey
+from walsvc.engines.jetstream.message import BadMessage, Kind, Message
+from walsvc.engines.jetstream.segment_table import Hole, Index, Piece, SegmentFile, SegmentTable, piece_of
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.takeover import survey
 from walsvc.format.segment import parse_name
 
 CACHE_BYTES = 16 * MIB  # of bodies read or written lately: recovery reads what opening has read
@@ -43,7 +43,7 @@ class Cache:
             self._used -= len(dropped)
 
 
-class Files:
+class StreamFiles:
     """The segments' files in a stream.
 
     Attributes:
@@ -54,7 +54,7 @@ class Files:
     def __init__(
         self,
         stream: Stream,
-        directory: Directory,
+        directory: SegmentTable,
         last: int,
         *,
         follows: bool,

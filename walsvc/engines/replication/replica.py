@@ -1,6 +1,6 @@
 """A replica stream: what it holds of a log, and where this log goes on in it, or why it does not.
 
-The stream is one in which a log could live (jetstream_message.py): segments as the writes that made them. So the same checks
+The stream is one in which a log could live (jetstream/message.py): segments as the writes that made them. So the same checks
 hold for it, its epochs fence a process that was thought dead, and it can be opened as a log where it is.
 
 A segment that was begun later, at the LSN of an earlier one or below, takes its place: truncate_after came in between.
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from walsvc.engines.jetstream_directory import Directory, SegmentFile
-from walsvc.engines.jetstream_message import Message
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, parse_target
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.replication_source import read_header
+from walsvc.engines.jetstream.message import Message
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, parse_target
+from walsvc.engines.jetstream.segment_table import SegmentFile, SegmentTable
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.replication.source import read_header
 from walsvc.errors import Corruption, ReplicaLost
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_group_header
@@ -114,7 +114,7 @@ class Plan(NamedTuple):
     missing: int = 0
 
 
-async def plan_for(log: Log, stream: Stream, directory: Directory) -> Plan:
+async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> Plan:
     """Where `log` goes on in the stream. Reads only.
 
     Raises:

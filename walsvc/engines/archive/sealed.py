@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.config import WalConfig
-from walsvc.engines.manifest import Entry
+from walsvc.engines.archive.manifest import Entry
 from walsvc.errors import Corruption, WalError
 from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header

@@ -16,9 +16,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from walsvc.config import MIB
-from walsvc.engines.archive_objects import Objects
-from walsvc.engines.manifest import Entry, encode_entry, history, last_run, part_name
-from walsvc.engines.sealed import Sealed, State, is_sealed, moved_since, sealed_segments, state_of
+from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_run, part_name
+from walsvc.engines.archive.objects import Objects
+from walsvc.engines.archive.sealed import Sealed, State, is_sealed, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
 from walsvc.log.pins import ARCHIVE_HOLD
 

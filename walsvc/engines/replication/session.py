@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
 from walsvc.disk.base import Write
-from walsvc.engines.jetstream_checks import ensure_stream
-from walsvc.engines.jetstream_connect import CLOSE_SECONDS, close_client, connect
-from walsvc.engines.jetstream_directory import Directory
-from walsvc.engines.jetstream_disk import JetStreamDisk
-from walsvc.engines.jetstream_durability import check_durability
-from walsvc.engines.jetstream_options import Address, JetStreamOptions, login_of
-from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import Stream
-from walsvc.engines.jetstream_takeover import take_over
-from walsvc.engines.replication_source import Moved, Piece, Source
-from walsvc.engines.replication_stream import Plan, plan_for
+from walsvc.engines.jetstream.checks import ensure_stream
+from walsvc.engines.jetstream.connect import CLOSE_SECONDS, close_client, connect
+from walsvc.engines.jetstream.disk import JetStreamDisk
+from walsvc.engines.jetstream.durability import check_durability
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
+from walsvc.engines.jetstream.publish import Publisher
+from walsvc.engines.jetstream.segment_table import SegmentTable
+from walsvc.engines.jetstream.stream import Stream
+from walsvc.engines.jetstream.takeover import take_over
+from walsvc.engines.replication.replica import Plan, plan_for
+from walsvc.engines.replication.source import Moved, Piece, Source
 from walsvc.errors import Corruption, ReplicaLost, WalError
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.pins import REPLICA_HOLD
 
 if TYPE_CHECKING:
     from walsvc.api import Log
-    from walsvc.engines.replication import Replication
+    from walsvc.engines.replication.shipping import Replication
 
 WINDOW_BYTES = 4 * MIB  # on their way at most
 WINDOW_MESSAGES = 256
@@ -170,7 +170,7 @@ class Session:
             return None
         return piece if self._replicated.rewinds == self._rewinds else None
 
-    async def _plan(self, directory: Directory) -> Plan:
+    async def _plan(self, directory: SegmentTable) -> Plan:
         """Where the log goes on, whatever is truncated while that is looked up."""
         while True:
             extent = self._extent()

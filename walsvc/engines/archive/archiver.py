@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from walsvc.config import between
-from walsvc.engines.archive import Archive, hold
-from walsvc.engines.sealed import is_sealed
+from walsvc.engines.archive.push import Archive, hold
+from walsvc.engines.archive.sealed import is_sealed
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
 from walsvc.log.pins import ARCHIVE_HOLD
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 from walsvc.disk.paths import hint_for
-from walsvc.engines.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
+from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
 

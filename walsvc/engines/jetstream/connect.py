@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
     try:
         from nats.errors import Error
 
-        from walsvc.engines.jetstream_tls import client_for, encryption_of
+        from walsvc.engines.jetstream.encryption import client_for, encryption_of
     except ImportError as error:
         raise BadOption(
             "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
@@ -112,7 +112,7 @@ def is_unauthorized(error: BaseException) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether no waiting helps: a refused login, a certificate that is not to be trusted, a server without TLS."""
-    from walsvc.engines.jetstream_tls import Unencrypted
+    from walsvc.engines.jetstream.encryption import Unencrypted
 
     return is_unauthorized(error) or isinstance(error, (ssl.SSLCertVerificationError, Unencrypted))
 

@@ -16,17 +16,17 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream_directory import Directory
-from walsvc.engines.jetstream_message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
-from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS
-from walsvc.engines.jetstream_publish import Publisher
-from walsvc.engines.jetstream_stream import ENVELOPE_BYTES, Stream
+from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
+from walsvc.engines.jetstream.publish import Publisher
+from walsvc.engines.jetstream.segment_table import SegmentTable
+from walsvc.engines.jetstream.stream import ENVELOPE_BYTES, Stream
 from walsvc.errors import Corruption, PathError, WalTimeout
 
-Found = tuple[Directory, Publisher | None, int]
+Found = tuple[SegmentTable, Publisher | None, int]
 
 
-async def take_over(stream: Stream, approve: Callable[[Directory], Awaitable[object]] | None = None) -> Found:
+async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[object]] | None = None) -> Found:
     """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it.
     `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
     try:
@@ -87,7 +87,7 @@ class Sight(NamedTuple):
         claims: how many there are behind `newest`.
     """
 
-    directory: Directory
+    directory: SegmentTable
     newest: Message | None
     last: int
     last_crc: int
@@ -109,7 +109,7 @@ async def look(stream: Stream) -> Sight:
 
 async def look_once(stream: Stream, first: int, last: int) -> Sight:
     """Read the newest directory of the messages `first` to `last`, and what follows it."""
-    stream.stream_id, directory = None, Directory()  # what an attempt before has assumed may be wrong
+    stream.stream_id, directory = None, SegmentTable()  # what an attempt before has assumed may be wrong
     if last == 0:
         return Sight(directory, None, 0, 0, 0)
     if first > last:
@@ -191,7 +191,7 @@ def publisher_behind(stream: Stream, found: Sight) -> Publisher:
     )
 
 
-async def announce(stream: Stream, publisher: Publisher, directory: Directory) -> OSError | None:
+async def announce(stream: Stream, publisher: Publisher, directory: SegmentTable) -> OSError | None:
     """Publish the directory that opens the epoch; the error if it did not get its place. Of several parts each is sent when
     the one before is stored: behind another opening's first part the second would find its place."""
     messages = directory_messages(directory.rows(), stream.client.max_payload - ENVELOPE_BYTES)

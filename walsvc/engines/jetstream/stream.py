@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.engines.jetstream_connect import close_client
-from walsvc.engines.jetstream_message import BadMessage, Kind, Message, decode_message
-from walsvc.engines.jetstream_options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
+from walsvc.engines.jetstream.connect import close_client
+from walsvc.engines.jetstream.message import BadMessage, Kind, Message, decode_message
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import Corruption, PathError, UnsupportedFormat
 
 if TYPE_CHECKING:

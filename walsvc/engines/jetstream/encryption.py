@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nats.aio.client import Client
 from nats.errors import Error
 
-from walsvc.engines.jetstream_options import Address, JetStreamOptions
+from walsvc.engines.jetstream.options import Address, JetStreamOptions
 from walsvc.tls import Tls
 
 
