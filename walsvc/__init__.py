@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from walsvc.errors import WrongKey as WrongKey
     from walsvc.errors import WrongLoop as WrongLoop
     from walsvc.keyring import KeyRing as KeyRing
+    from walsvc.log.commit.ack import Ack as Ack
     from walsvc.log.lazy import LazyRecord as LazyRecord
     from walsvc.log.migration import Migration as Migration
     from walsvc.log.migration import migrate as migrate
@@ -79,6 +80,7 @@ HOMES = {
     "walsvc.model": VALUES,
     "walsvc.api": "Log",
     "walsvc.opening": "open",
+    "walsvc.log.commit.ack": "Ack",
     "walsvc.log.migration": "Migration migrate",
     "walsvc.log.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",

@@ -196,6 +196,7 @@ class Stats:
 
     Attributes:
         disk, disk_reason: backend and why it was chosen.
+        core, core_reason: "c" or "python", which of the two commit paths answers appends, and why; "" where nothing is appended.
         direct, block_bytes, sync_method: how it writes.
         first_lsn, next_lsn, durable_lsn: the log's range, and how far it is on stable storage.
         records, payload_bytes: accepted by append.
@@ -266,3 +267,5 @@ class Stats:
     replica_records: int = 0
     replica_bytes: int = 0
     replica_state: str | None = None
+    core: str = ""
+    core_reason: str = ""

@@ -81,6 +81,11 @@ def test_each_shortcoming_has_its_advice(filesystem, findings, refused, free_byt
     assert word in advice[0]
 
 
+def test_advice_is_about_the_way_that_would_be_chosen():
+    timings = {"dsync": 200.0, "fdatasync": 90.0, "uring dsync": 80.0, "uring fdatasync": 90.0}
+    assert advise("ext4", Findings(True, 512, timings), None, 1 << 40) == []
+
+
 def test_a_good_place_needs_no_advice():
     assert advise("xfs", Findings(True, 512, {"dsync": 80.0, "fdatasync": 90.0}), None, 1 << 40) == []
 

@@ -50,7 +50,14 @@ def as_dict(found: Probe) -> dict[str, Any]:
     """The probe for JSON."""
     import dataclasses
 
-    told = {"environment": os.environ.get(DISK_ENVIRONMENT), "double_write_bytes": double_write_bytes(found.path)}
+    from walsvc.log.commit.ack import CORE, reason
+
+    told = {
+        "core": CORE,
+        "core_reason": reason,
+        "environment": os.environ.get(DISK_ENVIRONMENT),
+        "double_write_bytes": double_write_bytes(found.path),
+    }
     return {**dataclasses.asdict(found), **told}
 
 
@@ -82,6 +89,9 @@ def show(found: Probe) -> None:
     rows.append(("backend", f"{found.chosen}: {found.reason}"))
     if (length := double_write_bytes(found.path)) is not None:
         rows.append(("double-write", f"{output.size(length)}: the log here writes its groups there first"))
+    from walsvc.log.commit.ack import CORE, reason
+
+    rows.append(("commit path", f"{CORE}: {reason}"))
     wished = os.environ.get(DISK_ENVIRONMENT)
     if wished:
         rows.append(("environment", f"{DISK_ENVIRONMENT}={wished} overrides the choice"))

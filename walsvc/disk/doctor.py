@@ -126,7 +126,8 @@ def advise(filesystem: str, findings: Findings, refused: str | None, free_bytes:
                       "power-loss protection does thousands")  # fmt: skip
     if 0 < fastest < 5 and filesystem not in MEMORY_FILE_SYSTEMS:
         advice.append(f"a sync takes {fastest:.1f} us, less than any device needs: check that the disk does not lie")
-    if not doubt and not dsync_wins(findings.timings):
+    way = "uring " if any(name.startswith("uring ") for name in findings.timings) else ""
+    if not doubt and not dsync_wins(findings.timings, way):
         advice.append("fdatasync after the write is faster here than RWF_DSYNC, and is used")
     if free_bytes < FREE_BYTES_ADVISED:
         advice.append(f"only {free_bytes >> 20} MiB are free; a log with segments of 64 MiB wants 1 GiB")

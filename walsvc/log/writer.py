@@ -23,7 +23,7 @@ from walsvc.format.group import LENGTH_BYTES
 from walsvc.format.meta import Metadata
 from walsvc.log.accept import Entry
 from walsvc.log.batches import batch_too_large, start_batch
-from walsvc.log.commit.ack import Ack, ack_of
+from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
 from walsvc.log.double_write import DoubleWrite
 from walsvc.log.ending import Ending
 from walsvc.log.group import Labels
@@ -295,6 +295,8 @@ class WalWriter(Ending, Scoped):
         return Stats(
             disk=self._disk.kind,
             disk_reason=self._disk.reason,
+            core=CORE,
+            core_reason=reason,
             direct=self._disk.direct,
             block_bytes=self._disk.block_bytes,
             sync_method=self._disk.sync_method,

@@ -256,6 +256,7 @@ def load() -> tuple[Any, str]:
 
 
 compiled, reason = load()
+CORE = "python" if compiled is None else "c"
 Waker: Any = PythonWaker if compiled is None else compiled.Waker
 Ack.register(PythonAck)
 if compiled is not None:
