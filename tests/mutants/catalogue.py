@@ -62,6 +62,13 @@ ORDER = [
         (URING + "test_link_that_the_kernel_took_by_halves_is_never_acknowledged",),
     ),
     Mutant(
+        "pages that never reached a read-only device are shown",
+        "walsvc/disk/directory.py",
+        "if (self.mapped or not self.direct) and cached_pages(file):",
+        "if False:",
+        ("tests/disk/test_shortages.py::test_pages_that_never_reached_a_read_only_device_are_not_shown",),
+    ),
+    Mutant(
         "RWF_DSYNC believed on FUSE",
         "walsvc/disk/dsync.py",
         "KEPT = (\n",

@@ -83,6 +83,10 @@ class Disk(Protocol):
     def buffer(self, length: int) -> memoryview:
         """Zeroed memory of `length` bytes, aligned for `submit`."""
 
+    def suit(self, block_bytes: int) -> bool:
+        """Take a log whose groups are aligned to so many bytes: from now on `block_bytes` is no more than that. False where
+        the device cannot. Before the first submit."""
+
     # ---- cold: coroutines, never block the loop; they raise OSError with the errno as the kernel gave it
     async def list(self) -> dict[str, int]:
         """Names of the regular files in the directory with their sizes in bytes."""

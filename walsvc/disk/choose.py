@@ -23,6 +23,7 @@ from walsvc.disk.doctor import Probe, probe
 from walsvc.disk.lock import DirectoryLock
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, Timings, dsync_wins, say_timings, try_directory
 from walsvc.disk.paths import checked_path, open_directory, path_error
+from walsvc.disk.pool import Pool
 from walsvc.disk.posix import cold_executor
 from walsvc.disk.threads import ThreadsDisk
 from walsvc.disk.uring import UringDisk
@@ -57,7 +58,10 @@ async def open_disk(
     permission, ...), NoSpace, and BadOption where `config` insists on what the place cannot do.
     """
     text = checked_path(path, config.namespace)
-    executor = cold_executor()
+    try:
+        executor = cold_executor()
+    except OSError as error:
+        raise path_error(error, text) from error
     opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only, check)
     try:
         opened = await asyncio.wrap_future(opening, loop=loop)
@@ -67,22 +71,34 @@ async def open_disk(
         if isinstance(error, OSError) and not isinstance(error, WalError):
             raise path_error(error, text) from error
         raise
+    try:
+        return disk_of(opened, config, loop, executor)
+    except BaseException as error:
+        opened.directory.close()
+        executor.shutdown(wait=False)
+        if isinstance(error, OSError) and not isinstance(error, WalError):
+            raise path_error(error, text) from error
+        raise
+
+
+def disk_of(opened: Opened, config: WalConfig, loop: asyncio.AbstractEventLoop, executor: Pool) -> Disk:
+    """The disk that is wished and can be had. BadOption where that is io_uring, OSError where no thread is to be had."""
     directory, timings, doubt = opened.directory, opened.timings, opened.doubt
     why_not = ""
     if config.disk != "threads" and not config.read_only:
+        reason = say_timings(timings, "io_uring", "uring ", doubt) + opened.note
+        dsync_wanted = dsync_wins(timings, "uring ", doubt)
         try:
-            reason = say_timings(timings, "io_uring", "uring ", doubt) + opened.note
-            return UringDisk(
-                directory, loop=loop, dsync=dsync_wins(timings, "uring ", doubt), reason=reason, executor=executor
-            )
+            return UringDisk(directory, loop=loop, dsync=dsync_wanted, reason=reason, executor=executor)
         except OSError as error:
             if config.disk == "uring":
-                directory.close()
-                executor.shutdown(wait=False)
-                raise ring.unavailable(error, text) from error
+                raise ring.unavailable(error, directory.path) from error
             why_not = f"; no io_uring: {ring.explain(error)}"
     reason = "reading only" if config.read_only else say_timings(timings, "a thread", "", doubt) + why_not + opened.note
-    return ThreadsDisk(directory, loop=loop, dsync=dsync_wins(timings, "", doubt), reason=reason, executor=executor)
+    disk = ThreadsDisk(directory, loop=loop, dsync=dsync_wins(timings, "", doubt), reason=reason, executor=executor)
+    if not config.read_only:
+        disk.start()
+    return disk
 
 
 def close_unclaimed(opening: Future[Opened]) -> None:
@@ -116,6 +132,8 @@ def open_blocking(
             note += f"; {lock.note}"
         mapped = config.reading == "mapped"
         directory = Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes, mapped=mapped)
+        directory.device_block_bytes = findings.device_block_bytes
+        directory.read_only = config.read_only
         return Opened(directory, findings.timings, dsync.doubt(descriptor, direct=direct), note)
     except BaseException:
         if lock is not None:

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from walsvc.disk.base import Displaced
 from walsvc.disk.lock import DirectoryLock, same_file
-from walsvc.disk.mapped import read_cached, read_mapped, why_not
+from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
 
 CHUNK_BYTES = (
     256 << 10
@@ -74,6 +74,8 @@ class Directory:
         path: for messages only.
         direct: writes and reads bypass the page cache (O_DIRECT).
         block_bytes: alignment of offsets and lengths where `direct`.
+        device_block_bytes: the smallest that the device takes.
+        read_only: nothing is changed here.
         mapped: reads go through memory maps.
         reading: how it reads, in words for a user.
         stopping: set by whoever closes; `allocate` ends early with ECANCELED once it is True.
@@ -95,7 +97,8 @@ class Directory:
         self.reading = "mapped" if self.mapped else "direct" if direct else "through the page cache"
         if mapped and not self.mapped:
             self.reading += f"; not mapped, because of {why_not()}"
-        self.block_bytes = block_bytes
+        self.block_bytes = self.device_block_bytes = block_bytes
+        self.read_only = False
         self.stopping = False
         self._descriptor = descriptor
         self._lock = lock
@@ -106,6 +109,14 @@ class Directory:
         self._flags = os.O_DIRECT | _OPEN if direct else _OPEN
         self._local = threading.local()
         self._owner = os.getpid()
+
+    def suit(self, block_bytes: int) -> bool:
+        """See Disk.suit."""
+        if self.direct and block_bytes % self.block_bytes:
+            if block_bytes % self.device_block_bytes:
+                return False
+            self.block_bytes = block_bytes
+        return True
 
     def _open(self, name: str, flags: int) -> int:
         return os.open(name, flags, 0o644, dir_fd=self._descriptor)
@@ -256,10 +267,23 @@ class Directory:
             os.close(file)
 
     def sync(self, name: str) -> None:
-        """fdatasync by name, then forget the clean pages; see Disk.sync."""
+        """fdatasync by name, then forget the clean pages; see Disk.sync.
+
+        A file system that turned read-only after an error answers EROFS. Whoever only reads may go on: nothing is written there
+        any more, so what the device has is what will be there after the next start, and the CRCs judge it. Pages that never
+        reached the device are the danger, since they would be shown and then be lost. O_DIRECT does not see them; through the
+        page cache they must not be there: they are what is left when the clean ones were dropped.
+        """
         file = self._open(name, os.O_RDONLY | _OPEN)
         try:
-            os.fdatasync(file)
+            try:
+                os.fdatasync(file)
+            except OSError as error:
+                if not self.read_only or error.errno != errno.EROFS:
+                    raise
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                if (self.mapped or not self.direct) and cached_pages(file):
+                    raise
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(file)

@@ -86,6 +86,15 @@ def residence(address: int, length: int) -> bytes:
     return pages.raw.translate(LOWEST_BIT)
 
 
+def cached_pages(file: int) -> int:
+    """How many pages of a file are in the page cache; all where the kernel does not tell whoever may not write it."""
+    length = os.fstat(file).st_size
+    if length == 0:
+        return 0
+    with window(file, 0, length) as (mapped, address):
+        return residence(address, len(mapped)).count(1)
+
+
 def drop_new(file: int, start: int, before: bytes) -> None:
     """Let those pages of a file go from the page cache that were not there `before`."""
     for run in NOT_RESIDENT.finditer(before):

@@ -19,6 +19,8 @@ _HINTS = {
     errno.EROFS: "the file system is mounted read-only; read_only=True still reads a log on it",
     errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n) or close some",
     errno.ENFILE: "the system has too many files open (fs.file-max)",
+    errno.EAGAIN: "no thread can be had: raise the limit on processes and threads (ulimit -u, pids.max of a container)",
+    errno.ENOMEM: "the system gives no memory: see the limits of the process (ulimit -v) and of its container",
     errno.ENAMETOOLONG: "use a shorter path",
     errno.ELOOP: "a symbolic link points to itself, or LOCK is a symbolic link",
     errno.EISDIR: "LOCK is a directory: move it elsewhere",

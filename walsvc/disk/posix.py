@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory, aligned_buffer
+from walsvc.disk.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class PosixDisk:
         loop: asyncio.AbstractEventLoop,
         dsync: bool,
         reason: str,
-        executor: ThreadPoolExecutor | None = None,
+        executor: Pool | None = None,
     ) -> None:
         self.path = directory.path
         self.reason = reason
@@ -58,7 +59,15 @@ class PosixDisk:
         self._closing: asyncio.Task[None] | None = None
 
     def buffer(self, length: int) -> memoryview:
-        return aligned_buffer(length)
+        try:
+            return aligned_buffer(length)
+        except OSError as error:  # what mmap answers
+            raise MemoryError(f"no memory for a buffer of {length} bytes: {error.strerror}") from error
+
+    def suit(self, block_bytes: int) -> bool:
+        suits = self._directory.suit(block_bytes)
+        self.block_bytes = self._directory.block_bytes
+        return suits
 
     async def list(self) -> dict[str, int]:
         return await self._cold(self._directory.list)
@@ -168,9 +177,9 @@ class PosixDisk:
         self._loop.call_soon(self._finish, write, error)
 
 
-def cold_executor() -> ThreadPoolExecutor:
-    """The pool for cold calls; its threads start as they are needed."""
-    return ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="walsvc-disk")
+def cold_executor() -> Pool:
+    """The pool for cold calls. OSError(EAGAIN) where no thread is to be had."""
+    return Pool(COLD_THREADS, "walsvc-disk")
 
 
 def closed() -> OSError:

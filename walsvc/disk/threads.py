@@ -13,12 +13,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from walsvc.disk import posix
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
+from walsvc.disk.pool import Pool, start_thread
 from walsvc.disk.posix import PosixDisk, closed, short_write
 
 RETRY_SECONDS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
@@ -39,7 +39,7 @@ class ThreadsDisk(PosixDisk):
         loop: asyncio.AbstractEventLoop,
         dsync: bool,
         reason: str,
-        executor: ThreadPoolExecutor | None = None,
+        executor: Pool | None = None,
     ) -> None:
         super().__init__(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
         self._dsync = dsync
@@ -53,17 +53,23 @@ class ThreadsDisk(PosixDisk):
         if self._closing is not None:
             self._refuse(write, closed())
             return
-        if self._thread is None:
-            self._start_thread()
+        try:
+            self.start()
+        except OSError as error:
+            self._refuse(write, error)
+            return
         self._in_flight += 1
         self._commits.put((self, write))
 
-    def _start_thread(self) -> None:
-        """A daemon, because the interpreter would wait for any other before it lets the finalizer stop it; the finalizer
-        then waits for the writes on their way, so none is cut off."""
-        self._thread = threading.Thread(target=commit_all, args=(self._commits,), name="walsvc-commit", daemon=True)
-        self._thread.start()
-        self._stop_thread = weakref.finalize(self, stop_thread, os.getpid(), self._commits, self._thread)
+    def start(self) -> None:
+        """Start the commit thread, unless it runs. OSError(EAGAIN) where none is to be had.
+
+        A daemon, because the interpreter would wait for any other before it lets the finalizer stop it; the finalizer then
+        waits for the writes on their way, so none is cut off.
+        """
+        if self._thread is None:
+            self._thread = start_thread(commit_all, "walsvc-commit", self._commits)
+            self._stop_thread = weakref.finalize(self, stop_thread, os.getpid(), self._commits, self._thread)
 
     def _stop(self) -> None:
         if self._stop_thread is not None:
@@ -75,7 +81,8 @@ class ThreadsDisk(PosixDisk):
         try:
             error = write_durably(write, dsync=self._dsync)
         except Exception as unforeseen:  # noqa: BLE001 - the thread must live on, and the waiter must hear of it
-            error = OSError(errno.EIO, f"{type(unforeseen).__name__}: {unforeseen}")
+            number = errno.ENOMEM if isinstance(unforeseen, MemoryError) else errno.EIO
+            error = OSError(number, f"{type(unforeseen).__name__}: {unforeseen}")
             error.__cause__ = unforeseen
         self._finished.append((write, error))
         # Order matters on both sides: here append, then look at the flag; in _complete clear the flag, then take.

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from walsvc.disk import posix
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
+from walsvc.disk.pool import Pool
 from walsvc.disk.posix import PosixDisk, closed, short_write
 from walsvc.disk.ring import QUEUE_FULL, SYNC_BIT, KernelRing, Ring
 from walsvc.disk.threads import RETRY_SECONDS
@@ -83,7 +84,7 @@ class UringDisk(PosixDisk):
         loop: asyncio.AbstractEventLoop,
         dsync: bool,
         reason: str,
-        executor: ThreadPoolExecutor | None = None,
+        executor: Pool | None = None,
         make_ring: Callable[[], Ring] = KernelRing,
     ) -> None:
         ring = make_ring()
@@ -100,14 +101,17 @@ class UringDisk(PosixDisk):
         self._flush_attempts = 0  # since the kernel last took everything
         self._flush_timer: asyncio.TimerHandle | None = None
         self._lost: OSError | None = None
-        self._drain = weakref.finalize(self, drain, os.getpid(), ring, self._pins, self._slots_each)
-        loop.add_reader(ring.event, self._ready)
+        self._watch = Watch(self)
+        watched = (weakref.ref(loop), threading.get_ident())
+        self._drain = weakref.finalize(self, drain, os.getpid(), ring, self._pins, self._slots_each, watched)
+        loop.add_reader(ring.event, self._watch)
 
     def submit(self, write: Write) -> None:
         if self._closing is not None or self._lost is not None:
             self._refuse(write, self._lost or closed())
             return
         self._in_flight += 1
+        self._watch.busy = self
         flight = Flight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
         if self._waiting or len(self._flights) >= self._flights_max:
             self._waiting.append(flight)
@@ -244,14 +248,37 @@ class UringDisk(PosixDisk):
             if answers:  # a callback raised; the others still get their answer
                 self._loop.call_soon(self._answer_all)
 
+    def _finish(self, write: Write, error: OSError | None) -> None:
+        if self._in_flight == 1:
+            self._watch.busy = None  # before the answer, which may submit again
+        super()._finish(write, error)
+
     def _stop(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        self._loop.remove_reader(self._ring.event)
         self._drain()
 
 
-def drain(owner: int, ring: Ring, pins: dict[int, object], slots_each: int) -> None:
+class Watch:
+    """Hears from the loop that completions are at hand. The loop holds this and not the disk, so that a disk that its owner drops
+    can be collected; `busy` is the disk while a write is on its way, so that it is answered first."""
+
+    __slots__ = ("busy", "disk")
+
+    def __init__(self, disk: UringDisk) -> None:
+        self.disk = weakref.ref(disk)
+        self.busy: UringDisk | None = None
+
+    def __call__(self) -> None:
+        if (disk := self.disk()) is not None:
+            disk._ready()
+
+
+Watched = tuple[weakref.ref[asyncio.AbstractEventLoop], int]
+"""The loop that watches a ring's event, and its thread."""
+
+
+def drain(owner: int, ring: Ring, pins: dict[int, object], slots_each: int, watched: Watched | None = None) -> None:
     """Wait until the kernel has let go of all memory, then give the ring back. Runs once: at close, or when the disk is
     collected or the interpreter ends without close. What was queued but never taken (the newest) is not waited for, nor
     a sync whose write is through. A forked child must not touch its parent's ring."""
@@ -265,4 +292,19 @@ def drain(owner: int, ring: Ring, pins: dict[int, object], slots_each: int) -> N
                 pins.pop(token >> 1, None)
         if pins:
             ring.wait()
+    loop = None if watched is None else watched[0]()
+    if watched is None or loop is None or loop.is_closed():
+        ring.close()
+    elif threading.get_ident() == watched[1]:
+        close_unwatched(loop, ring)
+    else:  # the garbage collector ran in another thread
+        try:
+            loop.call_soon_threadsafe(close_unwatched, loop, ring)
+        except RuntimeError:  # it was closed meanwhile
+            ring.close()
+
+
+def close_unwatched(loop: asyncio.AbstractEventLoop, ring: Ring) -> None:
+    """Give a ring back whose event the loop watches."""
+    loop.remove_reader(ring.event)
     ring.close()

@@ -108,7 +108,7 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
 def check_writable(disk: Disk, config: WalConfig, found: Recovered, unsealed: Examined | None) -> None:
     """BadOption where the log cannot be written with these options; nothing was changed yet."""
     block_bytes = found.active.header.block_bytes
-    if disk.direct and block_bytes % disk.block_bytes:
+    if not disk.suit(block_bytes):
         raise BadOption(
             f"the log's groups are aligned to {block_bytes} bytes, this device needs {disk.block_bytes}",
             path=disk.path,

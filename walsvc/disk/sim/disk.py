@@ -102,6 +102,10 @@ class SimDisk:
         start = -address % self.block_bytes
         return memoryview(memory)[start : start + length]
 
+    def suit(self, block_bytes: int) -> bool:
+        """See Disk.suit; the simulated device takes no less than `block_bytes`."""
+        return not self.direct or block_bytes % self.block_bytes == 0
+
     # ---- cold
     async def list(self) -> dict[str, int]:
         """See Disk.list."""

@@ -1,0 +1,152 @@
+"""A thread that cannot be had: opening says so, and a log that is open goes on with those it has."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import walsvc
+from tests.disk.conftest import Script
+from tests.disks import REAL_DISKS
+from walsvc.disk.pool import Pool
+from walsvc.errors import PathError
+
+Refuse = Callable[[int], None]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """From now on no thread can be started, but for the first few."""
+
+    def begin(allowed: int) -> None:
+        left = iter(range(allowed))
+        start = threading.Thread.start
+
+        def refused(thread: threading.Thread) -> None:
+            if next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refused)
+
+    return begin
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+async def test_opening_without_a_thread_says_so_and_leaves_nothing_open(
+    tmp_path: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    needed = 2 if disk == "threads" else 1
+    for allowed in range(needed):
+        refuse(allowed)
+        with pytest.raises(PathError) as caught:
+            await walsvc.open(tmp_path / "log", disk=disk)
+        monkeypatch.undo()
+        assert caught.value.errno == errno.EAGAIN
+        assert caught.value.path == str(tmp_path / "log")
+        assert "ulimit -u" in str(caught.value.hint)
+        await (await walsvc.open(tmp_path / "log", disk=disk)).close()  # the lock was released
+
+
+async def test_reading_needs_one_thread(tmp_path: Path, refuse: Refuse) -> None:
+    async with walsvc.open(tmp_path) as wal:
+        await wal.append(b"x")
+    refuse(1)
+    async with walsvc.open(tmp_path, read_only=True) as log:
+        assert [record.payload async for record in log.read()] == [b"x"]
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+async def test_log_goes_on_through_rotations_when_no_further_thread_can_be_had(
+    tmp_path: Path, refuse: Refuse, disk: str
+) -> None:
+    refuse(2 if disk == "threads" else 1)
+    async with walsvc.open(tmp_path, disk=disk, segment_bytes=1 << 16) as wal:
+        for _ in range(60):
+            await wal.append(b"x" * 3000)
+        assert wal.stats().rotations > 1
+        assert len([record async for record in wal.read()]) == 60
+
+
+MAIN_THREAD_ENDS = """
+import asyncio, sys, threading
+import walsvc
+
+async def main():
+    async with walsvc.open(sys.argv[1], disk=sys.argv[2], segment_bytes=1 << 16) as wal:
+        await wal.append(b"first")
+        opened.set()
+        while threading.main_thread().is_alive():
+            await asyncio.sleep(0.01)
+        for _ in range(60):
+            await wal.append(b"x" * 3000)
+        assert wal.stats().rotations > 1
+    print("closed", flush=True)
+
+opened = threading.Event()
+threading.Thread(target=asyncio.run, args=(main(),)).start()
+opened.wait()
+"""
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+def test_log_in_another_thread_outlives_the_main_thread(tmp_path: Path, run_script: Script, disk: str) -> None:
+    assert run_script(MAIN_THREAD_ENDS, tmp_path, disk) == "closed\n"
+
+
+def test_call_that_was_taken_runs_once_though_no_thread_could_be_added(refuse: Refuse) -> None:
+    pool = Pool(4, "test")
+    going = threading.Event()
+    ran: list[int] = []
+    waiting = pool.submit(going.wait)
+    refuse(0)
+    answers = [pool.submit(ran.append, number) for number in range(3)]
+    going.set()
+    assert waiting.result() is True
+    assert [answer.result() for answer in answers] == [None] * 3
+    assert ran == [0, 1, 2]
+    pool.shutdown()
+    with pytest.raises(OSError, match="closed"):
+        pool.submit(int)
+
+
+def test_pool_adds_threads_for_calls_at_the_same_time_and_gives_errors_on() -> None:
+    pool = Pool(3, "test")
+    together = threading.Barrier(3)
+    assert sorted(answer.result() for answer in [pool.submit(together.wait) for _ in range(3)]) == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+    assert len(pool._threads) == 3
+    pool.shutdown()
+    pool.shutdown()
+    assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_dropped_pool_lets_its_threads_go() -> None:
+    pool = Pool(2, "test")
+    assert pool.submit(int, "7").result() == 7
+    threads, alive = pool._threads, weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert alive() is None
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_cancelled_call_that_had_not_begun_never_runs() -> None:
+    pool = Pool(1, "test")
+    going = threading.Event()
+    ran: list[int] = []
+    pool.submit(going.wait)
+    assert pool.submit(ran.append, 1).cancel()
+    going.set()
+    pool.submit(int).result()
+    assert ran == []
+    pool.shutdown()

@@ -1,0 +1,108 @@
+"""Threads for calls that block. One is there from the start; more come when there is work for them and the system gives them.
+
+Not concurrent.futures' ThreadPoolExecutor: it starts a thread when a call comes, and where there is none to be had (a limit on
+processes, the end of the main thread) it raises RuntimeError and keeps the call, to run it at some later time, when its caller has
+gone. And once the main thread has ended it takes no calls, though a loop in another thread goes on. Here, a call that was taken
+runs once, and a pool that exists can run it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Call = tuple[Future[Any], Callable[[], Any]]
+Calls = SimpleQueue[Call | None]
+
+
+class Load:
+    """How many calls are queued or running. Threads share it, and hold no reference to their pool, which may be dropped."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.calls = 0
+
+    def add(self, change: int) -> int:
+        """Count; returns the new number."""
+        with self.lock:
+            self.calls += change
+            return self.calls
+
+
+class Pool:
+    """Runs calls in at most `threads_max` daemon threads. Dropped without `shutdown`, it lets them go.
+
+    Raises OSError(EAGAIN) where not even one thread can be had.
+    """
+
+    def __init__(self, threads_max: int, name: str) -> None:
+        self._threads_max = threads_max
+        self._name = name
+        self._calls: Calls = SimpleQueue()
+        self._load = Load()
+        self._threads: list[threading.Thread] = []
+        self._threads.append(start_thread(work, self._name, self._calls, self._load))
+        self._end = weakref.finalize(self, end, os.getpid(), self._calls, self._threads)
+
+    def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a call in a thread. OSError(EBADF) after `shutdown`."""
+        if not self._end.alive:
+            raise OSError(errno.EBADF, "the disk is closed")
+        answer: Future[T] = Future()
+        if len(self._threads) < min(self._load.add(1), self._threads_max):
+            with suppress(OSError):  # then those that are there do it
+                self._threads.append(start_thread(work, self._name, self._calls, self._load))
+        self._calls.put((answer, lambda: call(*args, **kwargs)))
+        return answer
+
+    def shutdown(self, *, wait: bool = True) -> None:
+        """Let the threads end when they have done what was submitted. Idempotent."""
+        self._end()
+        for thread in self._threads if wait else ():
+            thread.join()
+
+
+def start_thread(target: Callable[..., None], name: str, *args: object) -> threading.Thread:
+    """Start a daemon thread. OSError(EAGAIN) where the system, or an interpreter that ends, gives none."""
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"no thread can be started: {error}") from error
+    return thread
+
+
+def work(calls: Calls, load: Load) -> None:
+    """A thread of a pool."""
+    while (item := calls.get()) is not None:
+        answer, call = item
+        if answer.set_running_or_notify_cancel():
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - whoever waits is told
+                load.add(-1)
+                answer.set_exception(error)
+            else:
+                load.add(-1)
+                answer.set_result(result)
+                del result
+        else:
+            load.add(-1)
+        del item, answer, call
+
+
+def end(owner: int, calls: Calls, threads: list[threading.Thread]) -> None:
+    """One end for each thread, behind what is queued. A forked child has none of them."""
+    if os.getpid() == owner:
+        for _ in threads:
+            calls.put(None)
