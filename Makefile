@@ -11,8 +11,8 @@ READY := .venv/.ready
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
-# One test process more than there are processors: many tests wait for disks, elections and child processes
-WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+# More test processes than processors: many tests wait for disks, elections and child processes
+WORKERS ?= $(shell echo $$((2 * $$(nproc) + 2)))
 # How long `make soak` explores
 SECONDS ?= 600
 

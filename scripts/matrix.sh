@@ -3,7 +3,7 @@
 # Each has an environment of its own in .matrix/3.N. Arguments go to pytest. Fails when one of them fails, after all have run.
 set -eu
 cd "$(dirname "$0")/.."
-workers=${WORKERS:-$(($(nproc) + 1))}
+workers=${WORKERS:-$((2 * $(nproc) + 2))}
 summary=$(mktemp)
 trap 'rm -f "$summary"' EXIT
 

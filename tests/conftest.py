@@ -2,11 +2,14 @@
 
 What talks to the loop's transports, and the contract of a log, is tested on both. Of the other tests each runs on one of
 them, by its name: half on either, and the same in every run.
+
+The slowest tests begin first, spread over the test processes, so that none of them is the last that a run waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +26,32 @@ if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
 TESTS = Path(__file__).parent
 BOTH_LOOPS = {TESTS / name for name in ("contract", "disk", "service")}
+SLOWEST = (
+    "test_power_cut_at_every_operation_keeps_what_was_acknowledged",
+    "test_noise_in_every_write_of_a_power_cut_takes_no_acknowledged_record",
+    "test_every_bit_of_every_group_header_and_index_is_detected",
+    "test_acknowledgements_holds_and_counts_survive_power_cuts",
+    "test_every_byte_in_use_with_a_flipped_bit_is_detected_and_nothing_else_is_returned",
+    "test_killers_pass_in_the_copy_without_a_mutant",
+    "test_nth_operation_fails_with_each_errno_and_nothing_acknowledged_is_lost",
+    "test_every_byte_with_a_flipped_bit_is_an_error_and_never_another_payload",
+    "test_power_cut_keeps_what_was_acknowledged_in_encrypted_logs_that_change_keys",
+    "test_exception_from_a_signal_handler_at_any_line_shifts_no_answer_and_hangs_nothing",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test process begins with a part of its own of all tests (xdist's worksteal): put some of the slowest first in each."""
+    slow = [item for name in SLOWEST for item in items if getattr(item, "originalname", None) == name]
+    rest = [item for item in items if getattr(item, "originalname", None) not in SLOWEST]
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    size = -(-len(items) // processes)
+    items.clear()
+    for number in range(processes):
+        first = slow[number::processes]
+        room = max(0, size - len(first)) if number < processes - 1 else len(rest)
+        items += first + rest[:room]
+        rest = rest[room:]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

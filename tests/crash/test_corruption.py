@@ -65,20 +65,23 @@ def flip_and_look(explorer: Explorer, log: ClosedLog, name: str, offset: int, bi
     return told
 
 
-def test_every_byte_in_use_with_a_flipped_bit_is_detected_and_nothing_else_is_returned(explorer: Explorer) -> None:
+@pytest.mark.parametrize("which", [0, 2, -1])
+def test_every_byte_in_use_with_a_flipped_bit_is_detected_and_nothing_else_is_returned(
+    explorer: Explorer, which: int
+) -> None:
     log = explorer.run(small())
     assert len(log.segments) >= 3
     assert explorer.run(told_by_reading(log.device.fork(), log.entries)) == "clean"
     assert explorer.run(told_by_verify(log.device.fork()))
-    rng = random.Random(1)
+    rng = random.Random(which)
     told: Counter[str] = Counter()
-    for name in (log.segments[0], log.segments[2], log.segments[-1]):
-        for offset in range(groups(log.device, name)[-1].end):
-            result = flip_and_look(explorer, log, name, offset, rng.randrange(8))
-            assert result != "clean", f"{name}, offset {offset}: not detected"
-            told[result] += 1
+    name = log.segments[which]
+    for offset in range(groups(log.device, name)[-1].end):
+        result = flip_and_look(explorer, log, name, offset, rng.randrange(8))
+        assert result != "clean", f"{name}, offset {offset}: not detected"
+        told[result] += 1
     print(dict(told))
-    assert told["Corruption"] > 15_000
+    assert told["Corruption"] > 3 * told.total() // 4
 
 
 def test_every_bit_of_every_group_header_and_index_is_detected(explorer: Explorer, log: ClosedLog) -> None:

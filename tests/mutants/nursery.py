@@ -15,11 +15,12 @@ from typing import NamedTuple
 from .catalogue import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60
+TIMEOUT_S = 60  # for a test that a mutant may hang
+PATIENCE_S = 600  # for a test without a mutant: only against hangs
 REASON = re.compile(r"^E +(?![-+?\s])(.*(?:Error|Failed|Corruption|Deadlock|assert)\b.*)", re.MULTILINE)
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 COPIED = ("walsvc", "tests", "pyproject.toml")
-PYTEST = f"-m pytest -x -q --timeout={TIMEOUT_S} -p no:cacheprovider -p pytest_asyncio.plugin -p pytest_timeout".split()
+PYTEST = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout"]
 
 
 class Outcome(NamedTuple):
@@ -49,7 +50,7 @@ class Nursery:
         if not where.startswith(str(self.root)):
             return f"the copy would not be tested: walsvc is {where}"
         killers = sorted({killer for mutant in mutants for killer in mutant.killers})
-        done = self._python(*PYTEST, *killers)
+        done = self._python(*PYTEST, f"--timeout={PATIENCE_S}", *killers)
         return "" if done.returncode == 0 else done.stdout + done.stderr
 
     def run(self, mutant: Mutant) -> Outcome:
@@ -65,7 +66,7 @@ class Nursery:
         try:
             for file, text in texts.items():
                 self._write(file, text)
-            done = self._python(*PYTEST, *mutant.killers, PYTHONDONTWRITEBYTECODE="1")
+            done = self._python(*PYTEST, f"--timeout={TIMEOUT_S}", *mutant.killers, PYTHONDONTWRITEBYTECODE="1")
         finally:
             for file, text in originals.items():
                 self._write(file, text)
@@ -93,7 +94,7 @@ class Nursery:
             env=values,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S * 5,
+            timeout=PATIENCE_S * 3,
             check=False,
         )
 

@@ -16,10 +16,13 @@ PLANTED = MUTANTS[::3]  # `make mutants` plants all
 
 @pytest.fixture(name="nursery", scope="module")
 def fixture_nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
-    """One copy for all, in which every killer passes."""
-    nursery = Nursery(Path(tmp_path_factory.mktemp("mutants")))
+    """One copy for all tests of a process."""
+    return Nursery(Path(tmp_path_factory.mktemp("mutants")))
+
+
+def test_killers_pass_in_the_copy_without_a_mutant(nursery: Nursery) -> None:
+    """Else a kill would show nothing."""
     assert nursery.check(PLANTED) == ""
-    return nursery
 
 
 def test_mutants_are_many_and_have_names_of_their_own() -> None:
