@@ -19,6 +19,7 @@ from walsvc.engines.archive import Archive, Archiver, sealed
 from walsvc.engines.archive.manifest import Entry, encode_entry
 from walsvc.engines.archive.restore import restore, verify
 from walsvc.log.pins import ARCHIVE_HOLD
+from walsvc.log.verify import verify as verify_log
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 
@@ -346,3 +347,40 @@ async def test_log_of_one_segment_is_held_from_the_first_push_on(tmp_path, place
         await log.append(b"one")
         assert await Archive.at(place).push(log) == []
         assert log.holds() == {ARCHIVE_HOLD: 1}
+
+
+async def test_a_cut_inside_a_compacted_segment_fits_the_archive_that_has_it_whole(tmp_path: Path, place: str) -> None:
+    path, archive = tmp_path / "log", Archive.at(place)
+    async with going_on(path) as log:
+        await fill(log, b"old", 400)
+        await archive.push(log)
+        await log.purge({"key": 1})
+        await log.compact()
+        cut = log.segment_ids()[2] - 10
+        await log.truncate_after(cut)
+        await fill(log, b"new", 300)
+        await archive.push(log)
+        expected = await archived(log, archive)
+    back = await restored(archive, tmp_path / "back")
+    assert [each for each in back if each.lsn > cut] == [each for each in expected if each.lsn > cut]
+    verdict = await verify_log(tmp_path / "back")
+    assert not verdict.errors
+    assert verdict.unbound == 0
+
+
+async def test_a_segment_of_another_history_is_not_archived(tmp_path: Path, place: str) -> None:
+    path, other = tmp_path / "log", tmp_path / "other"
+    async with going_on(path) as log:
+        await fill(log, b"both", 100)
+    shutil.copytree(path, other)
+    for each, word in ((path, b"one"), (other, b"two")):
+        async with going_on(each) as log:
+            await fill(log, word, 300)
+    names = sorted(each.name for each in path.glob("*.wal"))
+    assert names == sorted(each.name for each in other.glob("*.wal"))
+    archive = Archive.at(place)
+    shutil.copy(other / names[-3], path / names[-3])
+    async with walsvc.open(path, read_only=True) as log:
+        with pytest.raises(Corruption, match="histories"):
+            await archive.push(log)
+    assert not names_in(place, "*/manifest/*")

@@ -11,6 +11,8 @@ import pytest
 
 import walsvc
 from tests.golden.make import payload_of
+from walsvc.format.segment import REWRITTEN, decode_segment_header
+from walsvc.log.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*") if path.is_dir())
@@ -55,3 +57,24 @@ def digests(path: Path) -> dict[str, str]:
 
 def test_there_is_a_golden_log_of_every_version():
     assert VERSIONS == ["v1", "v1-topics"]
+
+
+async def test_golden_log_whose_segments_are_bound_decodes_and_goes_on(tmp_path):
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "bound-v1", path)
+    expected = json.loads((path / "expected.json").read_text())
+    headers = [decode_segment_header((path / name).read_bytes()[:4096]) for name in expected["files"]]
+    assert [header.before != 0 for header in headers] == [False] + [True] * (len(headers) - 1)
+    assert {header.optional & REWRITTEN for header in headers} == {0, REWRITTEN}
+    verdict = await verify(path)
+    assert verdict.clean
+    assert verdict.unbound == 0
+    async with walsvc.open(path, read_only=True) as log:
+        records = [record async for record in log.read()]
+        gone = {lsn for lsn in range(1, 121) if lsn % 5 == 3}
+        assert [record.lsn for record in records] == [lsn for lsn in range(1, 311) if lsn not in gone]
+        assert all(record.payload == payload_of(record.lsn) for record in records)
+        assert log.holds() == {"archive": 7}
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        assert (await log.append(b"and on")).lsn == expected["next_lsn"]
+    assert (await verify(path)).unbound == 0

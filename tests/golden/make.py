@@ -98,6 +98,25 @@ async def write_encrypted(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_bound(device: SimDevice) -> SimDevice:
+    """Segments that name the groups before them, some of them compacted, one cut inside, a crash, metadata and a clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+    for lsn in range(1, 201, 5):
+        rows = range(lsn, lsn + 5)
+        await asyncio.gather(*(log.append(payload_of(each), attributes={"key": each % 5}) for each in rows))
+    await log.purge({"key": 3}, before=160)
+    await log.compact()
+    await log.truncate_after(120)
+    for lsn in range(121, 301, 5):
+        await asyncio.gather(*(log.append(payload_of(each)) for each in range(lsn, lsn + 5)))
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await asyncio.gather(*(log.append(payload_of(lsn)) for lsn in range(301, 311)))
+    await log.hold("archive", 7)
+    await log.close()
+    return device
+
+
 TOPICS_EXPECTED = {
     "labelled": {},
     "consumers": [["all", None, 310], ["billing", "orders", 214]],
@@ -106,10 +125,12 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound]"""
     target = Path(sys.argv[1])
-    topics, encrypted = sys.argv[2:] == ["topics"], sys.argv[2:] == ["encrypted"]
-    device = asyncio.run((write_topics if topics else write_encrypted if encrypted else write)(SimDevice(1)))
+    kind = sys.argv[2] if sys.argv[2:] else ""
+    topics, encrypted = kind == "topics", kind == "encrypted"
+    writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound}
+    device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
     for spare in target.glob("*.spare"):
@@ -127,6 +148,8 @@ def main() -> None:
         expected |= {"first_lsn": first, "next_lsn": 421, "topics": names, **TOPICS_EXPECTED}
     if encrypted:
         expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
+    if kind == "bound":
+        expected = {"next_lsn": 311, "files": expected["files"]}
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

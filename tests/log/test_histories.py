@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 import walsvc
 from walsvc.disk.choose import open_disk
 from walsvc.errors import Corruption
-from walsvc.format.segment import SEGMENT_HEADER_BYTES, decode_segment_header, segment_name
+from walsvc.format.chain import Chain
+from walsvc.format.group import BadGroup, GroupHeader, crc32c
+from walsvc.format.segment import SEGMENT_HEADER_BYTES, decode_segment_header, encode_segment_header, segment_name
 from walsvc.log.backup import copy_log
 from walsvc.log.repair import apply_repair, plan_repair
 from walsvc.log.verify import verify
@@ -227,3 +230,81 @@ async def test_the_log_of_an_older_walsvc_is_readable_and_verify_says_what_it_do
     verdict = await verify(tmp_path / "log")
     assert not verdict.errors
     assert verdict.unbound == verdict.segments - 1 > 0
+
+
+def as_older(data: bytes) -> bytes:
+    """A segment's file as walsvc 0.1.0 would have written it: it names nothing, and its chain of CRCs is right."""
+    header = decode_segment_header(data[:SEGMENT_HEADER_BYTES])
+    out = bytearray(data)
+    chain = Chain.begin(header, data[:SEGMENT_HEADER_BYTES], len(data))
+    out[:SEGMENT_HEADER_BYTES] = encode_segment_header(header._replace(before=0, before_at=0))
+    crc = int.from_bytes(out[SEGMENT_HEADER_BYTES - 4 : SEGMENT_HEADER_BYTES], "little")
+    while True:
+        try:
+            group = chain.take(data, 0)
+        except BadGroup:
+            return bytes(out)
+        assert isinstance(group, GroupHeader)
+        fields = bytearray(data[group.offset : group.offset + 124])
+        fields[92:96], fields[116:124] = crc.to_bytes(4, "little"), bytes(8)
+        crc = crc32c(bytes(fields))
+        out[group.offset : group.offset + 128] = bytes(fields) + crc.to_bytes(4, "little")
+
+
+async def test_segments_of_an_older_walsvc_whose_generation_falls_are_refused(tmp_path: Path) -> None:
+    path, backup = await cut_and_went_on(tmp_path)
+    for each in (*files(path), *files(backup)):
+        each.write_bytes(as_older(each.read_bytes()))
+    verdict = await verify(path)
+    assert not verdict.errors
+    assert verdict.unbound == verdict.segments - 1
+    right = await read_all(path)
+    place = 4
+    kept = files(path)[place].read_bytes()
+    assert files(path)[place].name == files(backup)[place].name
+    shutil.copy(files(backup)[place], files(path)[place])
+    await refused(path, files(path)[place].name)
+    files(path)[place].write_bytes(kept)
+    assert await read_all(path) == right
+    last = min(len(files(path)), len(files(backup))) - 1
+    for each in files(path)[last + 1 :]:
+        each.unlink()
+    shutil.copy(files(backup)[last], files(path)[last])
+    await refused(path, files(path)[last].name)
+
+
+def names_what_is_before(data: bytes) -> int:
+    """Check that each group of a segment names the last one with records before it; returns how many there are."""
+    chain, groups = Chain.begin(decode_segment_header(data[:SEGMENT_HEADER_BYTES]), data[:4096], len(data)), 0
+    while True:
+        last_crc = chain.last_crc
+        try:
+            group = chain.take(data, 0)
+        except BadGroup:
+            return groups
+        assert isinstance(group, GroupHeader)
+        assert group.last_crc == last_crc, f"group {groups}"
+        groups += 1
+
+
+async def test_a_batch_that_is_given_up_is_not_what_the_next_segment_follows(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(400):
+            yield bytes(500)
+        raise EOFError
+
+    async with walsvc.open(path, max_group_bytes=4096, **OPTIONS) as log:
+        await fill(log, 25, "a")
+        with pytest.raises(EOFError):
+            await log.append_batch(endless())  # over some segments, which go again
+        assert len(files(path)) == 1
+        await log.use_keys(KEYS)  # a new segment right behind it
+        await fill(log, 25, "b")
+    assert len(files(path)) == 2
+    verdict = await verify(path, keys=KEYS)
+    assert not verdict.errors
+    assert verdict.unbound == 0
+    for each in files(path):
+        assert names_what_is_before(each.read_bytes()) > 3

@@ -13,6 +13,8 @@ CIPHER = "tests/format/test_cipher.py::"
 ENCRYPTED = "tests/crash/test_encryption.py::"
 FILTERS = "tests/log/test_filters.py::"
 GROUP = "tests/format/test_group.py::"
+HISTORIES = "tests/log/test_histories.py::"
+METADATA = "tests/crash/test_metadata_damage.py::"
 MORE = "tests/crash/test_scenarios_more.py::"
 PURGE = "tests/topics/test_purge.py::"
 READERS = "tests/log/test_readers.py::"
@@ -645,4 +647,56 @@ READING = [
     ),
 ]
 
-MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING, *SECRECY, *PURGING, *REWRITING, *READING]
+HISTORY = [
+    Mutant(
+        "a segment of another history passes at opening",
+        RECOVERED,
+        "            await check_boundary(disk, names[ids[place - 1]], ids[place - 1], each.header)\n",
+        "            pass\n",
+        (HISTORIES + "test_a_segment_of_another_copy_of_the_log_is_refused",),
+    ),
+    Mutant(
+        "a reader goes on to a segment of another history",
+        "walsvc/log/reader.py",
+        "            await self._cross(ids[place - 1], header)\n",
+        "            pass\n",
+        (HISTORIES + "test_a_segment_of_another_copy_of_the_log_is_refused",),
+    ),
+    Mutant(
+        "a generation that falls from segment to segment passes",
+        "walsvc/log/boundary.py",
+        "    if before.generation > after.generation:\n",
+        "    if before.generation > after.generation + 9:\n",
+        (HISTORIES + "test_segments_of_an_older_walsvc_whose_generation_falls_are_refused",),
+    ),
+    Mutant(
+        "a rewritten segment forgets what its groups were at first",
+        "walsvc/log/rewrite.py",
+        "content.header._replace(last_crc=raw.header.last_crc or last_crc)",
+        "content.header._replace(last_crc=0)",
+        (HISTORIES + "test_compacted_segments_keep_what_their_successors_name",),
+    ),
+    Mutant(
+        "a batch that was given up leaves its last group as what the next segment follows",
+        "walsvc/log/batches.py",
+        "    start.segment.last_crc, start.segment.last_at = writer._batch_last\n",
+        "",
+        (HISTORIES + "test_a_batch_that_is_given_up_is_not_what_the_next_segment_follows",),
+    ),
+    Mutant(
+        "what was durable before damaged metadata is no evidence",
+        "walsvc/format/chain.py",
+        " or later.durable_end > self.offset\n",
+        "\n",
+        (METADATA + "test_verify_finds_damaged_metadata_of_a_closed_log",),
+    ),
+    Mutant(
+        "the mark of an orderly close overtakes metadata",
+        "walsvc/log/ending.py",
+        "                await self._quiet()  # metadata too",
+        "                await self._rotation_ended()  # metadata too",
+        (METADATA + "test_close_waits_for_metadata_that_is_still_on_its_way",),
+    ),
+]
+
+MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING, *SECRECY, *PURGING, *REWRITING, *READING, *HISTORY]

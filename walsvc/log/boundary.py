@@ -14,6 +14,7 @@ read up to the LSN.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
@@ -23,7 +24,19 @@ from walsvc.format.segment import SegmentHeader
 from walsvc.log.stream import GroupStream, load_header
 
 
-async def check_boundary(disk: Disk, name: str, first_lsn: int, after: SegmentHeader) -> bool:
+class Boundary(NamedTuple):
+    """A boundary that was checked.
+
+    Attributes:
+        bound: its segments name each other; not so where walsvc 0.1.0 has written or rewritten one of them.
+        bytes_read: from the disk.
+    """
+
+    bound: bool
+    bytes_read: int
+
+
+async def check_boundary(disk: Disk, name: str, first_lsn: int, after: SegmentHeader) -> Boundary:
     """Check that the segment in file `name` is what the segment `after` was begun behind.
 
     Args:
@@ -31,27 +44,28 @@ async def check_boundary(disk: Disk, name: str, first_lsn: int, after: SegmentHe
         name, first_lsn: of the segment before.
         after: header of the next one.
 
-    Returns:
-        Whether the two are bound to each other; not so where walsvc 0.1.0 has written or rewritten one of them.
-
     Raises:
         Corruption: they are of different histories. FileNotFoundError: the segment before has gone.
     """
     header, data = await load_header(disk, name, first_lsn)
     check_generations(disk.path, header, after)
+    bytes_read = len(data)
     if not after.before:
-        return False
+        return Boundary(bound=False, bytes_read=bytes_read)
     for offset in (after.previous_end, header.seal_at) if after.previous_end else ():  # 0: the log was cut between them
         seal = await group_at(disk, name, header, offset)
+        bytes_read += GROUP_HEADER_BYTES if offset else 0
         if seal is not None and seal.flags & Flag.SEAL and seal.last_crc == after.before:
-            return True
+            return Boundary(bound=True, bytes_read=bytes_read)
     last = await group_at(disk, name, header, after.before_at)
+    bytes_read += GROUP_HEADER_BYTES if after.before_at else 0
     if last is not None and holds(last, after.first_lsn - 1) and last.header_crc == after.before:
-        return True
-    found = await crc_of(GroupStream(disk, name, Chain.begin(header, data, header.file_bytes)), after.first_lsn - 1)
+        return Boundary(bound=True, bytes_read=bytes_read)
+    stream = GroupStream(disk, name, Chain.begin(header, data, header.file_bytes))
+    found = await crc_of(stream, after.first_lsn - 1)
     if found not in {0, after.before}:
         raise other_history(disk.path, header, after, found)
-    return found != 0
+    return Boundary(bound=found != 0, bytes_read=bytes_read + stream.bytes_read)
 
 
 async def check_boundaries(disk: Disk, names: dict[int, str]) -> None:

@@ -204,7 +204,8 @@ class Position(ABC, Generic[RecordT]):
     async def _cross(self, before: int, header: SegmentHeader) -> None:
         """Check that the segment that the reader goes on to, or begins with, belongs behind the one before it."""
         try:
-            await check_boundary(self._disk, self._segments.segment_file(before)[0], before, header)
+            boundary = await check_boundary(self._disk, self._segments.segment_file(before)[0], before, header)
+            self.stats.bytes_read += boundary.bytes_read
         except (FileNotFoundError, KeyError):
             if self._segments.first_lsn < header.first_lsn:
                 raise  # else it was dropped meanwhile

@@ -144,8 +144,8 @@ async def check_behind(disk: Disk, walks: list[Walk], verdict: Verdict) -> None:
     if before.next_lsn < after.header.first_lsn or before.header.log_id != after.header.log_id:
         return  # that is told anyway
     try:
-        if not await check_boundary(disk, before.name, before.header.first_lsn, after.header):
-            verdict.unbound += 1
+        boundary = await check_boundary(disk, before.name, before.header.first_lsn, after.header)
+        verdict.unbound += not boundary.bound
     except (Corruption, UnsupportedFormat) as error:
         verdict.add(error)
     except FileNotFoundError:
