@@ -16,7 +16,7 @@ from walsvc.log.live import Live
 from walsvc.log.purging import purge
 from walsvc.log.reclaim import Reclaimer
 from walsvc.log.rekey import use_keys
-from walsvc.log.replicated import of_writer
+from walsvc.log.replicated import replica_of
 from walsvc.log.retention import truncate_after
 from walsvc.log.scope import Scoped
 from walsvc.log.writer import WalWriter
@@ -49,7 +49,7 @@ class Log(Live, Scoped):
         self.append_batch = writer.append_batch
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
-        self._reclaimer = Reclaimer(writer, self)
+        self._reclaimer = Reclaimer(writer.core, self)
         self._replication: Any = None  # walsvc.engines.replication.shipping.Replication, where there is one
 
     # ---- state
@@ -57,7 +57,7 @@ class Log(Live, Scoped):
     @property
     def replicated_lsn(self) -> int | None:
         """Every record up to this LSN is stored by the replica; None: the log is not replicated (`replicate=`)."""
-        return None if self.writer._replicated is None else self.writer._replicated.lsn
+        return None if self.writer.core.replicated is None else self.writer.core.replicated.lsn
 
     async def wait_replicated(self, lsn: int) -> int:
         """Wait until the replica has record `lsn`, starting its commit if nobody did; returns replicated_lsn.
@@ -66,7 +66,7 @@ class Log(Live, Scoped):
             BadOption: `lsn` was not given out yet, or the log is not replicated. ReplicaLost: the replica follows no more.
             Truncated: truncate_after dropped the record meanwhile. Closed, DurabilityLost.
         """
-        replicated = of_writer(self.writer)
+        replicated = replica_of(self.writer.core)
         await self.writer.wait_durable(lsn)
         await replicated.wait(lsn)
         return replicated.lsn
@@ -83,11 +83,11 @@ class Log(Live, Scoped):
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
-        return list(self.writer._metadata.topics)
+        return list(self.writer.core.metadata.topics)
 
     def topic_number(self, name: str) -> int | None:
         """Number of a topic in the log; None: there is none of that name."""
-        return self.writer._metadata.topics.get(name)
+        return self.writer.core.metadata.topics.get(name)
 
     async def consumer(
         self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
@@ -112,14 +112,14 @@ class Log(Live, Scoped):
 
     async def _settled(self) -> int:
         """For topics: make durable what was accepted; returns the LSN behind it."""
-        self.writer.health.check_open()
+        self.writer.core.health.check_open()
         limit = self.next_lsn
-        await self.writer._durable(limit - 1)
+        await self.writer.core.durable(limit - 1)
         return limit
 
     async def _sums(self, number: int) -> tuple[int, int]:
         """For topics: records of one ever, and the LSN of its last one."""
-        return self.writer._topic_sums(number)
+        return self.writer.core.topic_sums(number)
 
     # ---- retention
 
@@ -130,21 +130,21 @@ class Log(Live, Scoped):
         to next_lsn.
         """
         check_name("holder", name)
-        self.writer.health.check_call()
-        await self.writer._join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
+        self.writer.core.health.check_call()
+        await self.writer.core.changes.join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
         self._consumed(lsn)
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""
         check_name("holder", name)
-        self.writer.health.check_call()
-        if name in self.writer._metadata.holds or self.writer._joins:  # a hold may be on its way
-            await self.writer._join(lambda: {"holds": {name: None}})
+        self.writer.core.health.check_call()
+        if name in self.writer.core.metadata.holds or self.writer.core.changes.length:  # a hold may be on its way
+            await self.writer.core.changes.join(lambda: {"holds": {name: None}})
             self._reclaimer.wake()
 
     def holds(self) -> dict[str, int]:
         """The holders and the lowest LSN that each of them needs."""
-        return dict(self.writer._metadata.holds)
+        return dict(self.writer.core.metadata.holds)
 
     async def reclaim(self) -> int:
         """Drop the segments that every consumer and every holder has passed, and what limits say; returns how many records.
@@ -180,7 +180,7 @@ class Log(Live, Scoped):
         Raises:
             BadOption: an argument is out of its bounds, or there are 65,536 marks already; what `append` raises.
         """
-        await purge(self.writer, key_or_labels, before, None)
+        await purge(self.writer.core, key_or_labels, before, None)
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
         """Rewrite the sealed segments without what was purged; returns the bytes by which the log's files have shrunk.
@@ -198,7 +198,7 @@ class Log(Live, Scoped):
             NoSpace: no room for the rewritten segment. Corruption: a segment is damaged and stays as it is. PathError:
             reading or writing failed. And what `append` raises.
         """
-        return await compact(self.writer, on_segment)
+        return await compact(self.writer.core, on_segment)
 
     # ---- extent and end
 
@@ -221,7 +221,7 @@ class Log(Live, Scoped):
 
         Appends that arrive meanwhile wait. Raises BadOption where `lsn` is not in first_lsn - 1 to next_lsn - 1.
         """
-        await truncate_after(self.writer, lsn)
+        await truncate_after(self.writer.core, lsn)
 
     async def use_keys(self, keys: KeyRing) -> None:
         """Go on with another current key, or with other older ones, without stopping appends.
@@ -236,7 +236,7 @@ class Log(Live, Scoped):
             MissingKey, WrongKey: a segment could not be read any more; nothing was changed. NoSpace: nor here.
             BadOption, Closed, DurabilityLost, WrongLoop.
         """
-        await use_keys(self.writer, keys)
+        await use_keys(self.writer.core, keys)
 
     async def seal(self) -> None:
         """Make everything durable and take no more appends, ever; reading goes on. Idempotent; see WalWriter.seal."""
@@ -248,15 +248,15 @@ class Log(Live, Scoped):
         The replica gets a few seconds, and no more, for what it does not have yet; the rest follows when the log is opened
         again. Who waits for it gets Closed.
         """
-        started = self.writer.health.loop.time()
+        started = self.writer.core.health.loop.time()
 
         def left() -> float | None:
-            return None if timeout is None else max(started + timeout - self.writer.health.loop.time(), 0.0)
+            return None if timeout is None else max(started + timeout - self.writer.core.health.loop.time(), 0.0)
 
         if self._replication is not None:
             with contextlib.suppress(WalError, TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self.writer._drain()
+                    await self.writer.ending.drain()
             await self._replication.close(left())
         try:
             await self.writer.close(left())

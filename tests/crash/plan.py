@@ -18,7 +18,7 @@ from walsvc.format import cipher
 from walsvc.format.group import GROUP_MAGIC
 from walsvc.keyring import KeyRing
 from walsvc.log import opening, sealing
-from walsvc.log.filling import Filling
+from walsvc.log.commit.tail import Tail
 
 from .model import Entry
 
@@ -151,6 +151,6 @@ def reproducible(seed: int) -> Iterator[None]:
         mock.patch.object(opening, "time", clock),
         mock.patch.object(sealing, "time", clock),
         mock.patch.object(cipher, "os", SimpleNamespace(urandom=rng.randbytes)),
-        mock.patch.dict(Filling.__init__.__kwdefaults__, clock=clock.time_ns),
+        mock.patch.dict(Tail.__init__.__kwdefaults__, clock=clock.time_ns),
     ):
         yield

@@ -46,14 +46,14 @@ def segments(device: SimDevice) -> list[str]:
 async def fill_segment(log: Log, leave: int) -> None:
     """Append until the active segment has room for groups of `leave` bytes (a multiple of 4096), and a spare is ready."""
     while True:
-        segment = log.writer._segment
+        segment = log.writer.core.tail.segment
         room = segment.limit - segment.end
         if room <= leave:
             break
         await log.append(bytes(min(room - leave, 3 * 4096) - 200))
     assert room == leave, "the segment was too full already"
     await asyncio.sleep(1)  # simulated
-    assert log.writer._spares.spare is not None
+    assert log.writer.core.tail.spares.spare is not None
 
 
 class Moment(NamedTuple):

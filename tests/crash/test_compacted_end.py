@@ -182,7 +182,7 @@ async def test_large_snapshot_finds_room_behind_a_small_compacted_segment() -> N
     log = await open_on(disk_on(device), PLAIN)
     assert await rows(log) == expected
     assert log.topics() == topics
-    assert log.writer.catalog.replacements == 0, "the new segment's file is large enough at once"
+    assert log.writer.core.catalog.replacements == 0, "the new segment's file is large enough at once"
     await log.close()
     log = await open_on(disk_on(device), PLAIN)
     assert (await log.append(b"on")).lsn == log.next_lsn - 1

@@ -103,7 +103,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told, *, compac
         log = await open_on(plan.disk(device, calm=True), plan.config)
         require(await check(log, told) == seen, "reopening changed what is visible")
     await log.close()
-    return f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.catalog.view.sizes.values())}"
+    return f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.core.catalog.view.sizes.values())}"
 
 
 async def check(log: Log, told: Told) -> dict[int, bytes]:
@@ -217,7 +217,7 @@ async def test_marks_go_only_when_the_compacted_files_are_durable() -> None:
         await log.append(bytes(3000), attributes={"key": "a"})
     await log.purge("a", before=log.segment_ids()[1])
     await log.compact()
-    assert log.writer._metadata.purges == {}
+    assert log.writer.core.metadata.purges == {}
     images = [image.fork() for image in device.crash_states(20)]
     first = log.segment_ids()[1]
     await log.close()

@@ -162,7 +162,7 @@ def test_recovery_cut_while_it_restores_restores_again() -> None:
         acked = [b"%d" % number * 50 for number in range(12)]
         for payload in acked:
             await log.append(payload)
-        end = log.writer._segment.end
+        end = log.writer.core.tail.segment.end
         image = device.fork().crash()
         await log.close()
         damage(image, segments(image)[0], end - end % 4096, end % 4096)
@@ -209,7 +209,7 @@ def test_stale_slots_never_bring_back_or_overwrite_anything() -> None:
             del expected[-2:]
             expected.append(b"behind the cut, %d" % life)
             await log.append(expected[-1])
-            end = log.writer._segment.end
+            end = log.writer.core.tail.segment.end
             await log.close()
         last = device.fork()
         for old in earlier:
@@ -373,11 +373,11 @@ def test_seal_cut_while_it_shares_a_block_with_acknowledged_records_takes_none()
 
 async def fill_to_the_last_block(log: Any) -> None:
     """Append until the next record of 3,000 bytes begins a new segment, which is ready."""
-    while log.writer._segment.limit - log.writer._segment.end > 3000:
+    while log.writer.core.tail.segment.limit - log.writer.core.tail.segment.end > 3000:
         await log.append(b"x" * 500)
     await asyncio.sleep(1)
-    assert log.writer._spares.spare is not None
-    assert log.writer._segment.tail
+    assert log.writer.core.tail.spares.spare is not None
+    assert log.writer.core.tail.segment.tail
 
 
 def test_record_too_large_for_a_slot_is_told_and_harms_nothing_before_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -415,7 +415,7 @@ def test_slots_are_wiped_only_while_nothing_is_on_its_way() -> None:
     async def scenario(seed: int) -> None:
         device = SimDevice(seed, garbage_each=True)
         log = await opened(device, PACK)
-        double_write = log.writer._double_write
+        double_write = log.writer.core.counters.double_write
         assert double_write is not None
         acked: list[bytes] = []
 
@@ -446,7 +446,7 @@ def test_wiped_slots_hold_nothing() -> None:
         device = SimDevice(seed)
         log = await opened(device, PACK)
         await log.append(b"secret" * 100)
-        double_write = log.writer._double_write
+        double_write = log.writer.core.counters.double_write
         assert double_write is not None
         assert any(any(slot(device, number)[1]) for number in range(SLOTS))
         await double_write.wipe()

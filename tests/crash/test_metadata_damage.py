@@ -151,7 +151,7 @@ def test_close_waits_for_metadata_that_is_still_on_its_way(explorer: Explorer) -
         device = SimDevice(5)
         with reproducible(5):
             writer, _ = await open_writer(disk_of(device), CONFIG)
-            durable = [writer._cut_meta({"holds": {str(number): 1}}) for number in range(5)]
+            durable = [writer.core.changes.try_write({"holds": {str(number): 1}}) for number in range(5)]
             await writer.close()
             assert all(each is not None and each.done() for each in durable)
         return device

@@ -218,7 +218,7 @@ def test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record() -
 
         async def life(device: SimDevice) -> Any:
             log = await open_on(SimDisk(device), config)
-            log.writer._clock = lambda: 1_700_000_000_000_000_000
+            log.writer.core.tail.clock = lambda: 1_700_000_000_000_000_000
             return log
 
         log = await life(device)
@@ -627,7 +627,7 @@ def test_wall_clock_moved_by_a_year_between_openings_changes_nothing(jump_s: int
             clock = SimpleNamespace(time_ns=lambda life=life: now + life % 2 * jump_s * 10**9)
             with mock.patch.object(opening, "time", clock):
                 log = await opened(device)
-            log.writer._clock = clock.time_ns
+            log.writer.core.tail.clock = clock.time_ns
             assert await payloads(log) == held
             held += [b"%d" % life * 9000] * 4
             await asyncio.gather(*(log.append(payload) for payload in held[-4:]))

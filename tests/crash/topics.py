@@ -138,7 +138,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
     if held is not None:
         require(log.holds().get("holder") in (held, coming), f"the hold is {log.holds()}")
         require(log.first_lsn <= max(held, coming or 0), "records were dropped that somebody holds")
-    seen_as = f"{log.first_lsn} {log.next_lsn} {sorted(log.writer._metadata.positions.items())}"
+    seen_as = f"{log.first_lsn} {log.next_lsn} {sorted(log.writer.core.metadata.positions.items())}"
     await log.close()
     return seen_as
 
@@ -149,7 +149,7 @@ def check_positions(log: Log, told: Told) -> None:
     for topic, name in told.consumers:
         number = log.topic_number(topic)
         require(number is not None, f"topic {topic} had a consumer and is gone")
-        position = log.writer._metadata.positions.get(f"{number}/{name}")
+        position = log.writer.core.metadata.positions.get(f"{number}/{name}")
         require(position is not None, f"consumer {name} of {topic} is gone")
         assert position is not None
         key = (topic, name)

@@ -131,7 +131,10 @@ class Workload:
     async def changing_key(self, current: int) -> None:
         with contextlib.suppress(Closed):
             await self.log.use_keys(ring(current))
-            require(self.log.writer._segment.cipher.key_id == f"key {current}" or self.busy, "the key did not change")
+            require(
+                self.log.writer.core.tail.segment.cipher.key_id == f"key {current}" or self.busy,
+                "the key did not change",
+            )
 
     async def pause(self) -> None:
         await asyncio.sleep(self.rng.choice((0, 0, 50e-6, 1e-3, 0.3)))
@@ -230,7 +233,7 @@ class Workload:
         """A truncation is under way."""
         if self.maintenance is None:
             return False
-        return not self.maintenance.done() or self.log.writer.extent.busy  # a cancelled one goes on
+        return not self.maintenance.done() or self.log.writer.core.extent.busy  # a cancelled one goes on
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -117,7 +117,7 @@ async def test_no_memory_for_a_buffer_is_told_as_that(
     with monkeypatch.context() as patched:
         patched.setattr(posix, "aligned_buffer", none)
         with pytest.raises(MemoryError, match="no memory for a buffer"):
-            wal.writer._disk.buffer(1 << 20)
+            wal.writer.core.disk.buffer(1 << 20)
         with pytest.raises(DurabilityLost) as caught:
             await wal.append(b"x" * (3 << 20))
         assert caught.value.errno == errno.ENOMEM

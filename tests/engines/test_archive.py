@@ -124,7 +124,9 @@ async def test_restore_to_a_time_is_exact_to_the_group(tmp_path, place):
     start = datetime(2100, 1, 1, tzinfo=UTC)  # after the log was made, whose first segment has the real time
     async with opening(tmp_path) as log:
         for minute in range(60):
-            log.writer._clock = lambda minute=minute: int((start + timedelta(minutes=minute)).timestamp()) * 10**9
+            log.writer.core.tail.clock = lambda minute=minute: (
+                int((start + timedelta(minutes=minute)).timestamp()) * 10**9
+            )
             await asyncio.gather(*(log.append(bytes(300)) for _ in range(20)))
         await rotate(log)
         end = (await Archive.at(place).push(log))[-1].next_lsn
@@ -263,7 +265,7 @@ async def test_two_that_archive_the_same_log_overwrite_nothing(tmp_path, place):
         await two.push(log)
         await rotate(log)
         two_entries = await two.push(log)
-        log.writer._clock = lambda: 1  # whatever differs between the two
+        log.writer.core.tail.clock = lambda: 1  # whatever differs between the two
         await rotate(log)
         stale = await one.push(log)
         assert [entry.sequence for entry in await Archive.at(place).entries()] == [1, 2, 3]

@@ -102,7 +102,7 @@ async def test_log_restored_to_a_moment_is_archived_anew_from_where_it_differs(t
 async def test_contents_are_told_apart_where_all_times_are_the_same(tmp_path, place):
     async def push(path: Path) -> list[Entry]:
         async with going_on(path) as log:
-            log.writer._clock = lambda: 10**18
+            log.writer.core.tail.clock = lambda: 10**18
             await log.append(b"%a" % path.name)
             await asyncio.gather(*(log.append(bytes(1000)) for _ in range(200)))
             return await Archive.at(place).push(log)

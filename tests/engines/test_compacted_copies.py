@@ -51,7 +51,7 @@ async def test_marks_stay_as_long_as_the_replica_has_what_they_hide(tmp_path, ur
         await held(log)
         assert await log.compact() > 0
         assert await log.compact() == 0
-        assert log.writer._metadata.purges
+        assert log.writer.core.metadata.purges
         await rotate(log)
         await replicated(log)
         expected = await records(log)
@@ -67,10 +67,10 @@ async def test_marks_go_with_what_the_replica_drops(tmp_path, url):
         await rotate(log)
         await held(log)
         await log.compact()
-        assert log.writer._metadata.purges
+        assert log.writer.core.metadata.purges
         await log.truncate_before(5)
         await log.compact()
-        assert not log.writer._metadata.purges
+        assert not log.writer.core.metadata.purges
         await replicated(log)
         expected = await records(log)
         await restore_replica(url, str(tmp_path / "back"))
@@ -95,7 +95,7 @@ async def test_marks_stay_as_long_as_an_archive_holds(tmp_path):
         assert await records_in(tmp_path / "back") == expected
         await log.release(ARCHIVE_HOLD)
         await log.compact()
-        assert not log.writer._metadata.purges, "no copy is known of any more"
+        assert not log.writer.core.metadata.purges, "no copy is known of any more"
 
 
 async def test_log_compacted_while_it_was_not_replicated_is_replicated_again(tmp_path, url):

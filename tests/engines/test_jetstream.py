@@ -286,7 +286,7 @@ async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_
     async with asyncio.timeout(10):
         await log.append(bytes(30_000))
         await asked.wait()
-        assert log.writer._spares._task is not None
+        assert log.writer.core.tail.spares._task is not None
         await log.close()
     async with open_stream() as log:
         assert log.report.clean

@@ -28,7 +28,7 @@ async def test_segment_that_gave_way_to_another_within_a_batch_is_no_damage():
 
     batch = log.append_batch(payloads())
     await shown.wait()
-    while log.writer.catalog.replacements == 0:
+    while log.writer.core.catalog.replacements == 0:
         await asyncio.sleep(0.001)
     source = Source(log)
     source.begin(1, 0)

@@ -74,7 +74,7 @@ def damage(file: Path, offset: int) -> None:
 
 async def fill(log: Log, clock: Clock, groups: list[tuple[int, list[One]]]) -> None:
     """Append each group at its time, all records of it at once."""
-    log.writer._clock = clock
+    log.writer.core.tail.clock = clock
     for step, ones in groups:
         clock.now += step * SECOND
         await asyncio.gather(

@@ -193,7 +193,7 @@ def test_internal_task_that_dies_fails_the_log_and_wakes_everybody():
             raise SystemError("planted")
 
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        log.writer._disk.rename = dies
+        log.writer.core.disk.rename = dies
         futures = [log.append(bytes(4000)) for _ in range(40)]
         answers = await asyncio.gather(*futures, return_exceptions=True)
         assert isinstance(answers[-1], DurabilityLost)

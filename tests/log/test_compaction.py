@@ -115,14 +115,14 @@ async def test_marks_go_when_nothing_is_left_that_they_could_hide(open_log):
         await log.purge("k0", before=20)
         await log.purge("k1")
         await log.compact()
-        assert list(log.writer._metadata.purges.values()) == [61], "the active segment still holds some of k1"
+        assert list(log.writer.core.metadata.purges.values()) == [61], "the active segment still holds some of k1"
         before = await everything(log)
         await write(log, 60, group=5)
         await log.compact()
-        assert log.writer._metadata.purges == {}
+        assert log.writer.core.metadata.purges == {}
         assert (await everything(log))[0][: len(before[0])] == before[0]
     async with open_log() as log:
-        assert log.writer._metadata.purges == {}
+        assert log.writer.core.metadata.purges == {}
         assert (await everything(log))[0][: len(before[0])] == before[0]
 
 

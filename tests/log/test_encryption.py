@@ -178,13 +178,13 @@ async def test_after_use_keys_the_old_segment_gets_nothing_but_its_seal(tmp_path
     async with walsvc.open(tmp_path / "log", segment_bytes=65536, keys=FIRST) as log:
         await log.append(b"a", mode=Relaxed)
         before = await log.append(b"b", mode=Relaxed)
-        old = log.writer._segment
+        old = log.writer.core.tail.segment
         await log.use_keys(BOTH)
         assert log.durable_lsn == before.lsn
-        assert log.writer._segment.id == before.lsn + 1
+        assert log.writer.core.tail.segment.id == before.lsn + 1
         end = old.end
         after = await log.append(b"c")
-        assert (after.segment_id, old.end) == (log.writer._segment.id, end)
+        assert (after.segment_id, old.end) == (log.writer.core.tail.segment.id, end)
         await log.use_keys(KeyRing(TWO, [ONE]))
         assert log.segment_ids() == [1, before.lsn + 1], "the same current key begins no segment"
         assert await payloads(log) == [b"a", b"b", b"c"]
@@ -399,7 +399,7 @@ def test_log_opens_with_a_new_key_on_a_full_device_and_can_be_truncated() -> Non
         device.capacity = None
         result = await log.append(b"under the new key")
         assert result.lsn == 151
-        assert log.writer._segment.cipher.key_id == "two"
+        assert log.writer.core.tail.segment.cipher.key_id == "two"
         assert len(await payloads(log)) == 52
         await log.close()
 

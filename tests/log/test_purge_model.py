@@ -70,9 +70,9 @@ class Modelled:
                 self.rows[lsn] = row._replace(hidden=True)
 
     async def compact(self) -> None:
-        before = dict(self.log.writer.catalog.view.sizes)
+        before = dict(self.log.writer.core.catalog.view.sizes)
         freed = await self.log.compact()
-        after = self.log.writer.catalog.view.sizes  # perhaps with one more: compaction writes a group
+        after = self.log.writer.core.catalog.view.sizes  # perhaps with one more: compaction writes a group
         assert sum(after[first] for first in before) == sum(before.values()) - freed
 
     async def before(self, at: float) -> None:

@@ -93,8 +93,8 @@ def test_seeking_equals_a_linear_scan(groups, cut, times, crash):
         log = await open_sim(device)
         await fill(log, clock, groups[: len(groups) // 2])
         if crash:
-            await log.writer._rotation_ended()
-            await log.writer._spares.settle()
+            await log.writer.core.pipeline.rotation.ended()
+            await log.writer.core.tail.spares.settle()
             device = device.crash()
         else:
             await log.close()
@@ -211,14 +211,14 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
             await asyncio.Event().wait()
 
         giving_up = asyncio.ensure_future(log.append_batch(endless()))
-        while len(log.writer.catalog.view.ids) < 2:
+        while len(log.writer.core.catalog.view.ids) < 2:
             await asyncio.sleep(0)
         giving_up.cancel()
         await asyncio.wait([giving_up])
         await log.append(b"x" * 20_000)
         rows = list(log.index_of(log.segment_ids()[-1]))
         assert [row.lsn for row in rows] == [1, 2, 3, 4, 5, 6]
-        await log.writer._spares.settle()
+        await log.writer.core.tail.spares.settle()
         device = device.crash()
         log = await open_sim(device)
         assert list(log.index_of(log.segment_ids()[-1])) == rows

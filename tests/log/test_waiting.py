@@ -152,7 +152,7 @@ def test_error_of_a_block_is_not_hidden_by_one_of_closing():
                 await log.append(b"promised", mode=Relaxed)
                 device.fail("submit.sync", errno=errno.ENODEV)
                 raise LookupError
-        assert log.writer.health.terminal() is not None
+        assert log.writer.core.health.terminal() is not None
         with pytest.raises(Closed):
             await consumer.next()
 
@@ -256,8 +256,8 @@ def test_wall_clock_moved_by_a_year_changes_timestamps_only(jump_s):
     async def main(seed: int) -> None:
         log = await open_on(SimDisk(SimDevice(seed)), CONFIG)
         await log.append(b"a")
-        clock = log.writer._clock
-        log.writer._clock = lambda: clock() + jump_s * 10**9
+        clock = log.writer.core.tail.clock
+        log.writer.core.tail.clock = lambda: clock() + jump_s * 10**9
         await asyncio.wait_for(log.append(b"b"), 5)
         records = [record async for record in log.read()]
         assert [record.lsn for record in records] == [1, 2]
@@ -354,10 +354,10 @@ def test_cancelled_waits_of_every_kind_remove_themselves():
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
             await asyncio.sleep(0)
-        assert len(writer.waits) < 5, "cancelled waits for an LSN, a topic or room are still there"
-        assert writer.waits.kept < 200
+        assert len(writer.core.waits) < 5, "cancelled waits for an LSN, a topic or room are still there"
+        assert writer.core.waits.kept < 200
         assert log.stats().waiting <= 25
-        assert len(writer._joins) == 0
+        assert writer.core.changes.length == 0
         await asyncio.gather(*pending)
         await log.close()
 
@@ -464,17 +464,17 @@ def test_shortage_while_a_segment_is_prepared_ends_nothing(number):
 async def test_refused_thread_while_a_segment_is_prepared_ends_nothing(tmp_path, monkeypatch):
     """RuntimeError is what CPython says where no thread can be had."""
     async with walsvc.open(tmp_path / "log", segment_bytes=65536, disk="threads") as log:
-        allocate, refused = log.writer._disk.allocate, []
+        allocate, refused = log.writer.core.disk.allocate, []
 
         async def refuse(*_):
             refused.append(1)
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(log.writer._disk, "allocate", refuse)
+        monkeypatch.setattr(log.writer.core.disk, "allocate", refuse)
         with pytest.raises(NoSpace) as caught:
             for _ in range(30):
                 await log.append(bytes(4000))
         assert caught.value.errno == errno.EAGAIN
         assert refused
-        monkeypatch.setattr(log.writer._disk, "allocate", allocate)
+        monkeypatch.setattr(log.writer.core.disk, "allocate", allocate)
         assert (await log.append(bytes(4000))).durable

@@ -79,10 +79,10 @@ ORDER = [
     ),
     Mutant(
         "ack before the sync completed",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/writing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
-        "            self._loop.call_soon(self._complete, group)\n",
+        "            self._answered(group, None)\n",
         (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
     ),
     Mutant(
@@ -101,14 +101,14 @@ ORDER = [
     ),
     Mutant(
         "no directory sync after a segment's rename",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/rotation.py",
         "                self._complete(group)\n                await self._disk.sync_directory()\n",
         "                self._complete(group)\n",
         (SCENARIOS + "test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_before",),
     ),
     Mutant(
         "error of the directory sync dropped",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/rotation.py",
         "                self._complete(group)\n                await self._disk.sync_directory()\n",
         "                self._complete(group)\n"
         "                try:\n                    await self._disk.sync_directory()\n"
@@ -117,32 +117,32 @@ ORDER = [
     ),
     Mutant(
         "acknowledgements out of LSN order",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/pipeline.py",
         "while self._in_flight and self._in_flight[0].done:",
         "while group in self._in_flight:",
         (MORE + "test_completions_out_of_order_are_answered_in_order",),
     ),
     Mutant(
         "seal written before the successor is durable",
-        "walsvc/log/committing.py",
-        "        group.submitted_at = time.perf_counter()\n",
+        "walsvc/log/commit/pipeline.py",
+        "        write = self._writing.encode(group)\n",
+        "        write = self._writing.encode(group)\n"
         "        if group.attached is not None:\n"
-        "            self._loop.create_task(self._seal(group.attached[0], group.segment.id))\n"
-        "        group.submitted_at = time.perf_counter()\n",
+        "            self._health.loop.create_task(self.rotation.seal(group.attached[0], group.segment.id))\n",
         (MORE + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
     ),
     Mutant(
         "truncation: files go before the checkpoint is written",
         "walsvc/log/reclaim.py",
-        "                done = writer._cut_meta(change)\n",
-        "                writer._metadata.truncated = target\n                await drop_segments(writer)\n"
-        "                done = writer._cut_meta(change)\n",
+        "                done = core.changes.try_write(change)\n",
+        "                core.metadata.truncated = target\n                await drop_segments(core)\n"
+        "                done = core.changes.try_write(change)\n",
         (MORE + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
     ),
     Mutant(
         "truncate_after without its intent",
         "walsvc/log/retention.py",
-        '                await writer._write_meta({"cut": lsn})\n',
+        '                await core.changes.write({"cut": lsn})\n',
         "",
         (MORE + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
     ),
@@ -299,7 +299,7 @@ RECOVERY = [
     Mutant(
         "OPEN group left out",
         "walsvc/log/opening.py",
-        "        await writer._write_meta({}, Flag.OPEN)\n",
+        "        await writer.core.changes.open()\n",
         "",
         (MORE + "test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record",),
     ),
@@ -322,15 +322,15 @@ FAILING = [
     ),
     Mutant(
         "failure flag cleared by a later success",
-        "walsvc/log/committing.py",
-        "        elif self.health.failure is None:\n            self._complete(group)\n",
-        "        else:\n            self.health.failure = None\n            self._complete(group)\n",
+        "walsvc/log/commit/pipeline.py",
+        "            elif self._health.failure is None:\n",
+        "            else:\n                self._health.failure = None\n",
         (DEFECTS + "test_one_failure_flag_for_all_groups",),
     ),
     Mutant(
         "waiters of a failed group not told",
-        "walsvc/log/filling.py",
-        "            self.health.told += group.fail(self.health.again)\n",
+        "walsvc/log/commit/pipeline.py",
+        "            self._health.told += group.fail(self._health.again)\n",
         "            pass\n",
         (WAITING + "test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal",),
     ),
@@ -357,9 +357,9 @@ FAILING = [
     ),
     Mutant(
         "LSN burnt by NoSpace",
-        "walsvc/log/accept.py",
-        "                return False\n        self._add(",
-        "                self._filling.first_lsn += 1\n                return False\n        self._add(",
+        "walsvc/log/commit/queue.py",
+        "                return False\n        try:\n            self._put(",
+        "                self._placement.group.first_lsn += 1\n                return False\n        try:\n            self._put(",
         (WAITING + "test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed",),
     ),
 ]
@@ -367,7 +367,7 @@ FAILING = [
 SHARING = [
     Mutant(
         "buffer given back before the write's completion",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/writing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
         "            self._pool.give_back(group.buffer)\n",
@@ -375,49 +375,49 @@ SHARING = [
     ),
     Mutant(
         "durable_lsn advanced inside an unfinished batch",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/pipeline.py",
         "            if not head.batch_lsn or head.flags & Flag.BATCH_END:",
         "            if True:",
         (DEFECTS + "test_batch_visible_before_written",),
     ),
     Mutant(
         "batch given up without a new generation",
-        "walsvc/log/batches.py",
-        "    writer.catalog.generation += 1\n    writer.catalog.rewind()\n",
-        "    writer.catalog.rewind()\n",
+        "walsvc/log/commit/catalog.py",
+        "        self.next_generation()\n        self.rewind()\n",
+        "        self.rewind()\n",
         (MORE + "test_no_two_answered_groups_share_generation_segment_and_offset",),
     ),
     Mutant(
         "reader sees Relaxed records",
-        "walsvc/log/reading.py",
-        "records = await cursor.take(self.durable_lsn + 1)",
-        "records = await cursor.take(self.next_lsn)",
+        "walsvc/log/sources.py",
+        "records = await self._cursor.take(log.durable_lsn + 1)",
+        "records = await self._cursor.take(log.next_lsn)",
         (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (
-                "walsvc/log/reading.py",
-                "if cursor.next_lsn <= self.durable_lsn:",
-                "if cursor.next_lsn < self.next_lsn:",
+                "walsvc/log/sources.py",
+                "if self._cursor.next_lsn <= log.durable_lsn:",
+                "if self._cursor.next_lsn < log.next_lsn:",
             ),
         ),
     ),
     Mutant(
         "Relaxed records wait for the next append",
-        "walsvc/log/accept.py",
-        "            self._arm_relaxed_timer()\n",
+        "walsvc/log/commit/queue.py",
+        "            self.arm_relaxed_timer()\n",
         "            pass\n",
         (DEFECTS + "test_timer_that_only_fires_on_the_next_append",),
     ),
     Mutant(
         "cap on pending bytes ignored",
-        "walsvc/log/filling.py",
-        "pending = self._config.max_pending_bytes - self._pending_bytes",
-        "pending = 1 << 60",
+        "walsvc/log/commit/placement.py",
+        "pending = self.intake.group, self._config.max_pending_bytes - self.pending_bytes",
+        "pending = self.intake.group, 1 << 60",
         (WAITING + "test_stall_of_thirty_seconds_bounds_memory_and_acknowledges_nothing",),
     ),
     Mutant(
         "cancelled append written although it was still waiting",
-        "walsvc/log/accept.py",
+        "walsvc/log/commit/queue.py",
         "            if not entry.future.done():\n                try:\n",
         "            if True:\n                try:\n",
         ("tests/contract/test_log.py::test_append_cancelled_while_it_waits_for_room_writes_nothing",),
@@ -491,14 +491,14 @@ SECRECY = [
     Mutant(
         "files with plain records recycled in an encrypted log",
         "walsvc/log/retention.py",
-        "    if writer._keys is None:\n        return True\n",
+        "    if core.tail.keys is None:\n        return True\n",
         "    return True\n",
         ("tests/log/test_encryption.py::test_dropped_plain_segments_are_removed_and_not_recycled_by_an_encrypted_log",),
     ),
     Mutant(
         "old key goes on after use_keys",
         "walsvc/log/rekey.py",
-        "        if changes_key(writer, keys):\n            await begin_under(writer, keys)\n",
+        "        if changes_key(core, keys):\n            await begin_under(core, keys)\n",
         "",
         ("tests/log/test_encryption.py::test_after_use_keys_the_old_segment_gets_nothing_but_its_seal",),
     ),
@@ -515,8 +515,8 @@ PURGING = [
     Mutant(
         "a purge mark falls",
         "walsvc/log/purging.py",
-        "max(min(limit, writer.next_lsn), purges.get(name, 0))",
-        "min(limit, writer.next_lsn)",
+        "max(min(limit, core.next_lsn), purges.get(name, 0))",
+        "min(limit, core.next_lsn)",
         (PURGE + "test_mark_never_falls",),
     ),
     Mutant(
@@ -588,15 +588,15 @@ REWRITING = [
     ),
     Mutant(
         "two groups that share a block in flight",
-        "walsvc/log/committing.py",
+        "walsvc/log/commit/pipeline.py",
         "(len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)",
         "len(in_flight) < PIPELINE",
         (DOUBLE_WRITE + "test_slots_are_wiped_only_while_nothing_is_on_its_way",),
     ),
     Mutant(
         "the last block's bytes forgotten when a batch is given up",
-        "walsvc/log/batches.py",
-        "    start.segment.tail = writer._batch_tail\n",
+        "walsvc/log/commit/tail.py",
+        "        segment.tail = self.before.block\n",
         "",
         (DOUBLE_WRITE + "test_batch_that_began_a_packed_segment_is_given_up_to_behind_its_snapshot",),
     ),
@@ -626,8 +626,8 @@ READING = [
     ),
     Mutant(
         "rows of a batch that was given up stay in the index",
-        "walsvc/log/batches.py",
-        "    start.segment.index.rewind(start.offset)\n",
+        "walsvc/log/commit/tail.py",
+        "        segment.index.rewind(offset)\n",
         "",
         (SEEK + "test_index_survives_a_crash_and_a_batch_that_is_given_up",),
     ),

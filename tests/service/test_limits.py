@@ -131,7 +131,7 @@ async def test_connection_that_does_not_begin_with_a_good_hello_is_refused(tmp_p
         raw = await Raw.to(server)
         raw.send(frame, Call(1, "seal", {}))
         await refused(raw, code, says)
-        assert server.logs[""].writer.health.closed is None, "nothing behind it had an effect"
+        assert server.logs[""].writer.core.health.closed is None, "nothing behind it had an effect"
 
 
 async def test_second_hello_is_refused(tmp_path) -> None:
@@ -265,7 +265,7 @@ async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path
     async with serving(tmp_path, config=config, limits=limits) as server, await Raw.welcomed(server) as neighbour:
         raw = await Raw.welcomed(server)
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
-        while not server.logs[""].writer._batch_lsn:
+        while not server.logs[""].writer.core.placement.batch_lsn:
             await asyncio.sleep(0)
         neighbour.append(5, b"waits")
         error = await raw.expect(Error, 1)
@@ -310,7 +310,7 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
     config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
     async with serving(tmp_path, limits=limits, config=config) as server, await Raw.welcomed(server) as raw:
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
-        while not server.logs[""].writer._batch_lsn:
+        while not server.logs[""].writer.core.placement.batch_lsn:
             await asyncio.sleep(0)
         others = [await Raw.welcomed(server) for _ in range(4)]
         for other in others:

@@ -17,7 +17,7 @@ import walsvc
 from tests.service.watching import COPIES, FULL, Stub, parsed
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.log import commit
+from walsvc.log.commit import writing
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 from walsvc.opening import open_on
 from walsvc.service.ops.http import HttpSide
@@ -58,7 +58,7 @@ async def test_histograms_count_every_group_once(tmp_path):
 def test_a_long_stall_is_counted_where_it_belongs(monkeypatch):
     async def main(seed: int) -> None:
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(commit, "time", SimpleNamespace(perf_counter=loop.time))
+        monkeypatch.setattr(writing, "time", SimpleNamespace(perf_counter=loop.time))
         device = SimDevice(seed)
         log = await open_on(SimDisk(device), WalConfig(segment_bytes=1 << 20))
         for seconds in (0.3, 30, 5):

@@ -130,7 +130,7 @@ async def test_replication_that_is_cancelled_tells_who_waits_and_the_server(tmp_
         replication = Replication(log, Address(servers=("h",), stream="s"), JetStreamOptions())
         await replication.start()
         result = await log.append(b"x")
-        waiting = log.writer._replicated.wait(result.lsn)
+        waiting = log.writer.core.replicated.wait(result.lsn)
         assert of_server(server) == set()
         replication._task.cancel()
         with pytest.raises(ReplicaLost, match="cancelled from outside"):

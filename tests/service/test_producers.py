@@ -17,7 +17,7 @@ from walsvc.format import producers as rules
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.producers import ROW, Producers, Request, Row
-from walsvc.log.group import Labels
+from walsvc.log.group import Group, Labels
 from walsvc.log.producers import append_request, stream_request
 from walsvc.model import Relaxed, Strict
 from walsvc.opening import open_on
@@ -43,13 +43,13 @@ def test_repeated_request_gives_the_same_lsns_also_after_reopening() -> None:
     async def main(seed: int) -> None:
         device = SimDevice(seed)
         log = await opened(device)
-        first = await append_request(log.writer, [b"a", b"b"], Strict, request=Request(7, 1))
+        first = await append_request(log.writer.core, [b"a", b"b"], Strict, request=Request(7, 1))
         assert [place.first_lsn for place in first.places] == [1]
-        again = await append_request(log.writer, [b"a", b"b"], Strict, request=Request(7, 1, since=1))
+        again = await append_request(log.writer.core, [b"a", b"b"], Strict, request=Request(7, 1, since=1))
         assert again.places == first.places
         await log.close()
         log = await opened(device)
-        after = await append_request(log.writer, [b"a", b"b"], Strict, request=Request(7, 1, since=1))
+        after = await append_request(log.writer.core, [b"a", b"b"], Strict, request=Request(7, 1, since=1))
         assert after.places == first.places
         assert after.durable
         assert await contents(log) == [(1, b"a"), (2, b"b")]
@@ -64,9 +64,9 @@ def test_repeated_request_waits_until_its_records_are_durable() -> None:
         log = await opened(device)
         await log.append(b"before")
         device.stall_sync(30)
-        first = append_request(log.writer, [b"a"], Strict, request=Request(7, 1))
-        again = append_request(log.writer, [b"a"], Strict, request=Request(7, 1, since=1))
-        relaxed = append_request(log.writer, [b"a"], Relaxed, request=Request(7, 1, since=1))
+        first = append_request(log.writer.core, [b"a"], Strict, request=Request(7, 1))
+        again = append_request(log.writer.core, [b"a"], Strict, request=Request(7, 1, since=1))
+        relaxed = append_request(log.writer.core, [b"a"], Relaxed, request=Request(7, 1, since=1))
         assert not (await relaxed).durable
         await asyncio.sleep(20)
         assert not first.done()
@@ -84,7 +84,7 @@ def test_topic_type_and_attributes_go_with_a_request() -> None:
         packed = b"\x81\xa1k\x07"
         request = Request(7, 1)
         result = await append_request(
-            log.writer, [packed + b"a", packed + b"bb"], Strict, labels=labels, topic="t", request=request
+            log.writer.core, [packed + b"a", packed + b"bb"], Strict, labels=labels, topic="t", request=request
         )
         records = [record async for record in log.read()]
         assert [(each.payload, each.type, each.topic, each.attributes) for each in records] == [
@@ -103,17 +103,17 @@ def test_streamed_batch_is_remembered_with_its_last_group_and_found_again_part_b
         log = await opened(device)
         payloads = [bytes([n]) * 9000 for n in range(20)]
         await log.append(b"before")
-        first = await stream_request(log.writer, pieces(*payloads), "t", Request(9, 5))
+        first = await stream_request(log.writer.core, pieces(*payloads), "t", Request(9, 5))
         assert len(first.places) > 10
         assert len({place.segment_id for place in first.places}) > 1
         for _ in range(2):
-            again = await stream_request(log.writer, pieces(b"never read"), "t", Request(9, 5, since=1))
+            again = await stream_request(log.writer.core, pieces(b"never read"), "t", Request(9, 5, since=1))
             assert again.places == first.places
             await log.close()
             log = await opened(device)
         assert [payload for _, payload in await contents(log)] == [b"before", *payloads]
         await log.truncate_before(log.next_lsn)
-        gone = await stream_request(log.writer, pieces(), "t", Request(9, 5, since=1))
+        gone = await stream_request(log.writer.core, pieces(), "t", Request(9, 5, since=1))
         assert (gone.places[0].first_lsn, gone.places[0].records) == (2, 20)
         await log.close()
 
@@ -129,8 +129,8 @@ def test_batch_given_up_is_not_remembered() -> None:
     async def main(seed: int) -> None:
         log = await opened(SimDevice(seed))
         with pytest.raises(ValueError, match="the source"):
-            await stream_request(log.writer, source(), None, Request(9, 1))
-        result = await stream_request(log.writer, pieces(b"now"), None, Request(9, 1, since=1))
+            await stream_request(log.writer.core, source(), None, Request(9, 1))
+        result = await stream_request(log.writer.core, pieces(b"now"), None, Request(9, 1, since=1))
         assert await contents(log) == [(result.places[0].first_lsn, b"now")]
         await log.close()
 
@@ -143,9 +143,9 @@ def test_request_cancelled_while_it_waits_for_room_is_accepted_when_repeated_and
         log = await opened(device, WalConfig(segment_bytes=65536, max_group_bytes=8192, max_pending_bytes=8192))
         device.stall_sync(10)
         running = [log.append(bytes(4000)) for _ in range(4)]
-        waiting = append_request(log.writer, [b"w" * 4000], Strict, request=Request(7, 1))
+        waiting = append_request(log.writer.core, [b"w" * 4000], Strict, request=Request(7, 1))
         waiting.cancel()
-        again = append_request(log.writer, [b"w" * 4000], Strict, request=Request(7, 1, since=1))
+        again = append_request(log.writer.core, [b"w" * 4000], Strict, request=Request(7, 1, since=1))
         await asyncio.gather(*running, again)
         assert [payload[:1] for _, payload in await contents(log)] == [b"\0"] * 4 + [b"w"]
         await log.close()
@@ -158,14 +158,14 @@ def test_truncate_after_forgets_what_it_cut_and_keeps_the_rest() -> None:
         device = SimDevice(seed)
         log = await opened(device)
         for seq in (1, 2, 3):
-            await append_request(log.writer, [b"%d" % seq], Strict, request=Request(7, seq, done=1))
+            await append_request(log.writer.core, [b"%d" % seq], Strict, request=Request(7, seq, done=1))
         await log.truncate_after(2)
         for _ in range(2):
-            kept = await append_request(log.writer, [b"2"], Strict, request=Request(7, 2, 1, since=1))
+            kept = await append_request(log.writer.core, [b"2"], Strict, request=Request(7, 2, 1, since=1))
             assert kept.places[0].first_lsn == 2
             await log.close()
             log = await opened(device)
-        again = await append_request(log.writer, [b"3"], Strict, request=Request(7, 3, 1, since=1))
+        again = await append_request(log.writer.core, [b"3"], Strict, request=Request(7, 3, 1, since=1))
         assert again.places[0].first_lsn == 3
         assert await contents(log) == [(1, b"1"), (2, b"2"), (3, b"3")]
         await log.close()
@@ -177,16 +177,16 @@ def test_rows_go_through_snapshots_of_new_segments() -> None:
     async def main(seed: int) -> None:
         device = SimDevice(seed)
         log = await opened(device)
-        await append_request(log.writer, [b"early"], Strict, request=Request(7, 1))
+        await append_request(log.writer.core, [b"early"], Strict, request=Request(7, 1))
         for seq in range(1, 60):
-            await append_request(log.writer, [bytes(9000)], Strict, request=Request(8, seq, done=seq))
+            await append_request(log.writer.core, [bytes(9000)], Strict, request=Request(8, seq, done=seq))
         assert len(log.segment_ids()) > 3
-        windows = log.writer._metadata.producers
+        windows = log.writer.core.metadata.producers
         assert windows.count == 2
         await log.close()
         log = await opened(device)
-        assert log.writer._metadata.producers == windows
-        again = await append_request(log.writer, [b"early"], Strict, request=Request(7, 1, since=1))
+        assert log.writer.core.metadata.producers == windows
+        again = await append_request(log.writer.core, [b"early"], Strict, request=Request(7, 1, since=1))
         assert again.places[0].first_lsn == 1
         await log.close()
 
@@ -197,13 +197,13 @@ def test_many_requests_share_a_group_with_their_rows() -> None:
     async def main(seed: int) -> None:
         device = SimDevice(seed)
         log = await opened(device, WalConfig(segment_bytes=1 << 20))
-        futures = [append_request(log.writer, [b"x"], Strict, request=Request(n, 1)) for n in range(1, 1501)]
+        futures = [append_request(log.writer.core, [b"x"], Strict, request=Request(n, 1)) for n in range(1, 1501)]
         results = await asyncio.gather(*futures)
         assert [result.places[0].first_lsn for result in results] == list(range(1, 1501))
         assert log.stats().groups < 10
         await log.close()
         log = await opened(device)
-        assert log.writer._metadata.producers.count == 1500
+        assert log.writer.core.metadata.producers.count == 1500
         await log.close()
 
     run_sim(main, 9)
@@ -216,26 +216,26 @@ def test_rows_take_their_room_in_groups_and_snapshots() -> None:
         log = await opened(SimDevice(seed))
         writer, choices = log.writer, random.Random(seed)
         ends: list[tuple[int, int]] = []
-        cut = writer._cut
+        cut = writer.core.placement.cut
 
-        def cutting() -> None:
-            group = writer._filling
-            cut()
+        def cutting() -> Group:
+            group = cut()
             ends.append(
                 (group.offset + GROUP_HEADER_BYTES + group.payload_bytes + len(group.rest), group.segment.limit)
             )
+            return group
 
-        writer._cut = cutting  # type: ignore[method-assign]
+        writer.core.placement.cut = cutting  # type: ignore[method-assign]
         for _ in range(40):
             sizes = [choices.randrange(60) for _ in range(choices.randrange(1, 700))]
             requests = [Request(choices.randrange(1, 50), writer.next_lsn + n) for n in range(len(sizes))]
             await asyncio.gather(
                 *(
-                    append_request(writer, [bytes(size)], Strict, request=request)
+                    append_request(writer.core, [bytes(size)], Strict, request=request)
                     for size, request in zip(sizes, requests, strict=True)
                 )
             )
-            state = writer._metadata.copy()
+            state = writer.core.metadata.copy()
             state.fold()
             assert len(state.snapshot()) <= state.snapshot_bytes_max
         assert len(log.segment_ids()) > 10
@@ -249,10 +249,10 @@ def test_payloads_over_a_group_are_refused_and_nothing_is_written() -> None:
     async def main(seed: int) -> None:
         log = await opened(SimDevice(seed))
         with pytest.raises(BadOption, match="more than a group holds"):
-            append_request(log.writer, [bytes(9000)] * 2, Strict, request=Request(7, 1))
+            append_request(log.writer.core, [bytes(9000)] * 2, Strict, request=Request(7, 1))
         assert log.next_lsn == 1
-        assert (await append_request(log.writer, [], Strict, request=Request(7, 1))).places == []
-        alone = await append_request(log.writer, [bytes(40_000)], Strict, request=Request(7, 1))
+        assert (await append_request(log.writer.core, [], Strict, request=Request(7, 1))).places == []
+        alone = await append_request(log.writer.core, [bytes(40_000)], Strict, request=Request(7, 1))
         assert alone.places[0].first_lsn == 1
         await log.close()
 
@@ -338,9 +338,9 @@ class Client:
         request = Request(self.number, seq, min(self.open), since if again else 0)
         future: Any
         if kind == "stream":
-            future = stream_request(log.writer, pieces(*payloads), None, request)
+            future = stream_request(log.writer.core, pieces(*payloads), None, request)
         else:
-            future = append_request(log.writer, payloads, Strict, request=request)
+            future = append_request(log.writer.core, payloads, Strict, request=request)
         future.add_done_callback(lambda done: self.answered(seq, done))
         self.futures.append(future)
 

@@ -298,7 +298,7 @@ async def test_seal_is_repeated_since_a_second_one_changes_nothing():
         await log.append(b"x")
         place.wire.deaf = True
         sealing = asyncio.create_task(log.seal())
-        await until(lambda: place.log.writer._metadata.sealed)
+        await until(lambda: place.log.writer.core.metadata.sealed)
         place.wire.deaf = False
         place.wire.cut()
         await sealing

@@ -43,7 +43,7 @@ async def test_failed_write_is_terminal_for_every_client():
         assert one.durable_lsn == 1
         await one.refresh()
         assert one.stats().failed is not None
-        place.log.writer.health.told = 1
+        place.log.writer.core.health.told = 1
 
 
 async def test_stalled_disk_delays_appends_and_nothing_else():

@@ -138,7 +138,7 @@ async def test_wait_for_next_can_be_given_up_again_and_again(open_sim):
         for _ in range(20):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(consumer.next(), 0.001)
-        assert log.writer.waits._topics == {}
+        assert log.writer.core.waits._topics == {}
         await log.topic("orders").append(b"x")
         assert (await consumer.next()).payload == b"x"
 
@@ -445,9 +445,9 @@ async def test_ack_after_a_failed_write_is_durability_lost(open_sim):
         await fill(log, 3)
         consumer = await log.topic("orders").consumer("c")
         record = await consumer.next()
-        log.writer.health.fail("a test", OSError(5, "Input/output error"), (1, 0, 1))
+        log.writer.core.health.fail("a test", OSError(5, "Input/output error"), (1, 0, 1))
         with pytest.raises(walsvc.DurabilityLost):
             await consumer.ack(record.lsn)
         with pytest.raises(walsvc.DurabilityLost):
             await asyncio.wait_for(log.topic("orders").append(b"x"), 5)
-        log.writer.health.told = 1
+        log.writer.core.health.told = 1

@@ -161,12 +161,12 @@ async def test_marks_live_in_snapshots_and_go_with_truncation(open_sim):
         assert {2, 5, 17, 3, 30} <= hidden
         assert 20 not in hidden
         await log.truncate_before(20)
-        assert list(log.writer._metadata.purges.values()) == [31]
+        assert list(log.writer.core.metadata.purges.values()) == [31]
         await log.truncate_before(31)
-        assert log.writer._metadata.purges == {}
+        assert log.writer.core.metadata.purges == {}
     async with open_sim() as log:
-        assert log.writer._metadata.purges == {}
-        assert log.writer._metadata.snapshot_bytes_max < 200, "the room that marks took is free again"
+        assert log.writer.core.metadata.purges == {}
+        assert log.writer.core.metadata.snapshot_bytes_max < 200, "the room that marks took is free again"
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -202,7 +202,7 @@ async def test_purge_says_what_is_wrong(open_sim):
         with pytest.raises(BadOption, match="Unicode"):
             await log.purge("\ud800")
         assert await lsns(log.read()) == [1, 2, 3]
-        assert log.writer._metadata.purges == {}
+        assert log.writer.core.metadata.purges == {}
 
 
 async def test_number_of_marks_is_bounded(open_sim, monkeypatch):
@@ -222,9 +222,9 @@ async def test_room_for_marks_in_a_snapshot_is_never_underestimated(open_sim):
         await log.topic("t").consumer("c")
         for number in range(40):
             await log.topic("t").purge({"label": "ä" * number, "n": number})
-            metadata = log.writer._metadata.copy()
+            metadata = log.writer.core.metadata.copy()
             metadata.fold()
-            assert len(metadata.snapshot()) <= log.writer._metadata.snapshot_bytes_max
+            assert len(metadata.snapshot()) <= log.writer.core.metadata.snapshot_bytes_max
         await log.topic("t").purge({"label": "", "n": 0}, before=1)
         assert len(metadata.purges) == 40
 

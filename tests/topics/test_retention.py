@@ -26,7 +26,7 @@ def held_bytes(log) -> int:
 async def settled(log) -> None:
     """Wait until retention has done what there is to do."""
     embedded = behind(log)
-    while embedded._reclaimer._task is not None or embedded.writer._rotation is not None:
+    while embedded._reclaimer._task is not None or embedded.writer.core.pipeline.rotation.busy:
         await asyncio.sleep(0.001)
     if embedded is not log:
         await log.refresh()  # what the server has done by itself it does not tell

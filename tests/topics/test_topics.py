@@ -215,7 +215,7 @@ async def test_follow_ends_when_the_log_is_closed(open_log):
         stream = log.topic("t").follow()
         assert (await anext(stream)).lsn == 1
         following = asyncio.create_task(lsns(stream))
-        while not behind(log).writer.waits._topics:
+        while not behind(log).writer.core.waits._topics:
             await asyncio.sleep(0)
     assert await asyncio.wait_for(following, 10) == []
 
@@ -273,12 +273,13 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
 
 
 async def test_segments_without_a_summary_are_looked_through(open_sim, monkeypatch):
-    from walsvc.log import committing, framing
+    from walsvc.log import framing
+    from walsvc.log.commit import rotation
 
     def without(*args, **options):
         return framing.seal_bytes(*args, **{**options, "tally": None})
 
-    monkeypatch.setattr(committing, "seal_bytes", without)
+    monkeypatch.setattr(rotation, "seal_bytes", without)
     async with open_sim() as log:
         for number in range(300):
             await log.topic(f"t{number % 5}").append(bytes(1000))

@@ -33,7 +33,7 @@ def simulated(scenario):
 @asynccontextmanager
 async def nothing_joins(log):
     """Changes of metadata wait for their turn until the block's end, as behind a truncation."""
-    turn = log.writer._take_turn()
+    turn = log.writer.core.queue.take_turn()
     await turn.granted
     try:
         yield
@@ -104,7 +104,7 @@ async def test_name_is_free_again_when_opening_was_given_up_at_any_point(log):
     await asyncio.gather(opening, return_exceptions=True)
     with pytest.raises(BadOption, match="no consumer"):
         await log.delete_consumer("queued")
-    assert log.writer._places == {}
+    assert log.writer.core.changes.places == {}
 
 
 @simulated
@@ -127,7 +127,7 @@ async def test_ack_that_was_given_up_is_durable_when_it_is_made_again(log):
     await asyncio.gather(*(log.append(b"%d" % number) for number in range(10)))
     consumer = await log.consumer("c")
     await consumer.read_batch()
-    device = log.writer._disk.device
+    device = log.writer.core.disk.device
     device.stall_sync(5)
     _, outcome = await interrupted(consumer.ack(7), 1, late=False)
     assert isinstance(outcome, asyncio.CancelledError)
@@ -145,7 +145,7 @@ async def test_seek_that_was_given_up_is_done_or_not_begun(log):
             await interrupted(consumer.seek(to), 1, late=late)
             await log.flush()
             async with consumer._saving:
-                written = log.writer._metadata.positions["0/c"]
+                written = log.writer.core.metadata.positions["0/c"]
             assert consumer.position == written
             assert (await consumer.peek()).lsn == written
 

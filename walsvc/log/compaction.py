@@ -31,69 +31,69 @@ from walsvc.log.rewrite import Rewriting, next_group, rewrite, rewrite_name
 from walsvc.log.stream import GroupStream, RawGroup, load_header, open_stream
 
 if TYPE_CHECKING:
-    from walsvc.log.writer import WalWriter
+    from walsvc.log.commit.core import Core
 
 OnSegment = Callable[[int, int, int], None]
 NOWHERE = 1 << 64  # above every LSN
 LABELS = "labels"  # key of a group's metadata that holds values of its records' labels
 
 
-async def compact(writer: WalWriter, on_segment: OnSegment | None = None) -> int:
+async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
     """Rewrite the sealed segments that hold purged records, without those; returns the bytes that the log is smaller by.
 
     Args:
-        writer: of the log.
+        core: of the log.
         on_segment: called after each segment as on_segment(segments done, segments to do, bytes freed so far).
 
     Raises:
         BadOption: the records are in no files (a log in JetStream).
         NoSpace, Corruption, PathError: nothing is lost; segments that were done before are done. What append raises.
     """
-    writer.health.check_call()
-    if not writer._disk.rewrites:
+    core.health.check_call()
+    if not core.disk.rewrites:
         raise BadOption(
             "this log cannot be compacted: its records are stored as messages, which cannot be written anew",
-            path=writer._disk.path,
+            path=core.disk.path,
             hint="what was purged stays hidden; truncate_before gives space back",
         )
-    purges = dict(writer._metadata.purges)
+    purges = dict(core.metadata.purges)
     marks = Marks(purges)
     if not purges:
         return 0
-    await writer._write_meta({})  # a mark counts at once, but nothing may go before it is durable
-    active = writer._segment.id
-    ids = [first for first in writer.catalog.view.ids if first < min(active, marks.highest)]
+    await core.changes.write({})  # a mark counts at once, but nothing may go before it is durable
+    active = core.tail.segment.id
+    ids = [first for first in core.catalog.view.ids if first < min(active, marks.highest)]
     freed, left = 0, active  # no segment below `left` holds anything that the marks hide
     for done, first in enumerate(ids, 1):
         results: list[int | None] = []
-        await to_the_end(writer, "compaction", _compact_segment(writer, first, marks, results))
+        await to_the_end(core, "compaction", _compact_segment(core, first, marks, results))
         if results == [None]:
             left = min(left, first)
         freed += sum(filter(None, results))
         if on_segment is not None:
             on_segment(done, len(ids), freed)
-    await _drop_marks(writer, purges, left)
+    await _drop_marks(core, purges, left)
     return freed
 
 
-async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results: list[int | None]) -> None:
+async def _compact_segment(core: Core, first: int, marks: Marks, results: list[int | None]) -> None:
     """Rewrite one segment if marks hide anything in it. Puts the bytes that this frees into `results`, or None where the
     segment is not to be touched yet."""
-    disk, name = writer._disk, segment_name(first)
-    async with writer.extent.changing():
-        await writer._rotation_ended()  # which seals the segment
-        writer.health.raise_failure()
-        following = following_of(writer.catalog.view.ids, first)
-        if first not in writer.catalog.view.sizes:
+    disk, name = core.disk, segment_name(first)
+    async with core.extent.changing():
+        await core.pipeline.rotation.ended()  # which seals the segment
+        core.health.raise_failure()
+        following = following_of(core.catalog.view.ids, first)
+        if first not in core.catalog.view.sizes:
             results.append(0)  # dropped meanwhile
             return
-        if following is None or following > writer.catalog.durable_lsn + 1 or following >= replica_at(writer):
+        if following is None or following > core.catalog.durable_lsn + 1 or following >= replica_at(core):
             results.append(None)  # the next segment is on its way, or the replica is not past this one
             return
-        before = writer.catalog.view.sizes[first]
+        before = core.catalog.view.sizes[first]
 
         async def source() -> GroupStream:
-            return (await open_stream(disk, name, first, before, writer._keys))[1]
+            return (await open_stream(disk, name, first, before, core.tail.keys))[1]
 
         def change(raw: RawGroup) -> Content:
             return without_purged(raw, marks)
@@ -103,40 +103,40 @@ async def _compact_segment(writer: WalWriter, first: int, marks: Marks, results:
                 results.append(0)
                 return
             header, _ = await load_header(disk, name, first)
-            after = await rewrite(Rewriting(disk, header, source, change, writer._keys, until=following, sealed=True))
+            after = await rewrite(Rewriting(disk, header, source, change, core.tail.keys, until=following, sealed=True))
         except OSError as error:
             if isinstance(error, WalError):
                 raise
             raise read_failed(disk, error, lsn=first) from error
         await disk.rename(rewrite_name(first), name)
         await disk.sync_directory()
-        writer.catalog.resize(first, after.file_bytes)
-        writer._summaries.forget()
-        writer.catalog.rewind()  # readers open the file anew
+        core.catalog.resize(first, after.file_bytes)
+        core.tail.summaries.forget()
+        core.catalog.rewind()  # readers open the file anew
         results.append(before - after.file_bytes)
 
 
-async def _drop_marks(writer: WalWriter, purges: dict[str, int], left: int) -> None:
+async def _drop_marks(core: Core, purges: dict[str, int], left: int) -> None:
     """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now.
     Not in the copies: there they hide it still, until it is truncated, which takes marks away by itself."""
 
     def change() -> dict[str, Any]:
-        now = writer._metadata.purges
-        end = 0 if has_copies(writer) else left
+        now = core.metadata.purges
+        end = 0 if has_copies(core) else left
         return {"purges": {name: None for name, before in purges.items() if before <= end and now.get(name) == before}}
 
     if change()["purges"]:
-        await writer._join(change)
+        await core.changes.join(change)
 
 
-def has_copies(writer: WalWriter) -> bool:
+def has_copies(core: Core) -> bool:
     """Whether a replica or an archive has segments of this log, as they were before they were compacted."""
-    return writer._replicated is not None or not {REPLICA_HOLD, ARCHIVE_HOLD}.isdisjoint(writer._metadata.holds)
+    return core.replicated is not None or not {REPLICA_HOLD, ARCHIVE_HOLD}.isdisjoint(core.metadata.holds)
 
 
-def replica_at(writer: WalWriter) -> int:
+def replica_at(core: Core) -> int:
     """The replica has everything below this LSN, and may end with the last group before it."""
-    replicated, hold = writer._replicated, writer._metadata.holds.get(REPLICA_HOLD)
+    replicated, hold = core.replicated, core.metadata.holds.get(REPLICA_HOLD)
     if replicated is None or replicated.lost is not None:
         return NOWHERE if hold is None else hold
     after = replicated.lsn + 1  # below the hold where it was not reached yet, or is another stream than before

@@ -30,7 +30,7 @@ class Live(Reading):
     @property
     def first_lsn(self) -> int:
         """LSN of the first visible record; next_lsn when there is none."""
-        return self.writer._metadata.truncated
+        return self.writer.core.metadata.truncated
 
     @property
     def next_lsn(self) -> int:
@@ -45,88 +45,88 @@ class Live(Reading):
     @property
     def keys(self) -> KeyRing | None:
         """The keys that are in use; None: the log is not encrypted."""
-        return self.writer._keys
+        return self.writer.core.tail.keys
 
     @property
     def epoch(self) -> int:
         """For readers: changes when a batch was given up, or truncate_after came, and its place is written anew."""
-        return self.writer.catalog.rewinds
+        return self.writer.core.catalog.rewinds
 
     @property
     def cuts(self) -> Cuts:
         """For readers: where truncate_after has taken the log's end back."""
-        return self.writer.catalog.cuts
+        return self.writer.core.catalog.cuts
 
     @property
     def generation(self) -> int:
         """For readers: the highest of any segment."""
-        return self.writer.catalog.generation
+        return self.writer.core.catalog.generation
 
     @property
     def released(self) -> bool:
         """For readers: the log is closed, and its files cannot be read any more."""
-        return self.writer.health.released
+        return self.writer.core.health.released
 
     async def look_again(self) -> bool:
         """For readers: the writer knows all its files, but tells of a truncate_after only at its end."""
-        cutting = self.writer.catalog.cutting
+        cutting = self.writer.core.catalog.cutting
         if cutting is None:
             return False
         await asyncio.wait([cutting])
-        self.writer.health.raise_failure()
+        self.writer.core.health.raise_failure()
         return True
 
     @property
     def topic_names(self) -> Sequence[str | None]:
         """Names of the topics by their numbers; number 0 is none."""
-        return self.writer._metadata.names
+        return self.writer.core.metadata.names
 
     @property
     def marks(self) -> Marks:
         """For readers: which records are purged."""
-        return self.writer._metadata.marks
+        return self.writer.core.metadata.marks
 
     @property
     def summaries(self) -> Summaries:
         """For readers: which topics sealed segments hold."""
-        return self.writer._summaries
+        return self.writer.core.tail.summaries
 
     def segment_ids(self) -> list[int]:
         """First LSNs of the segments, ascending."""
-        return list(self.writer.catalog.view.ids)
+        return list(self.writer.core.catalog.view.ids)
 
     def index_of(self, segment: int) -> SegmentIndex | None:
         """For readers: the index of the active segment; None for any other."""
-        active = self.writer._segment
+        active = self.writer.core.tail.segment
         return active.index if active.id == segment else None
 
     def segment_file(self, first_lsn: int) -> tuple[str, int]:
         """File name and length of a segment."""
-        return f"{first_lsn:016x}.wal", self.writer.catalog.view.sizes[first_lsn]
+        return f"{first_lsn:016x}.wal", self.writer.core.catalog.view.sizes[first_lsn]
 
     # ---- reading
 
     def _check_open(self) -> None:
-        self.writer.health.check_open()
+        self.writer.core.health.check_open()
 
     async def _reach(self, stop: int | None) -> int:
         self._check_open()
         limit, cuts = self.next_lsn if stop is None else min(stop, self.next_lsn), self.cuts.count
         if limit > self.first_lsn:
-            await self.writer._durable(limit - 1)
+            await self.writer.core.durable(limit - 1)
         return min(limit, self.cuts.since(cuts))
 
     def _follower_reads(self, change: int) -> None:
-        self.writer._follower_reads += change
+        self.writer.ending.follower_reads += change
 
     async def _more(self, topic: str | None) -> bool:
         writer = self.writer
-        if writer.health.over and writer.health.failure is None:  # what was accepted is all that ever comes
+        if writer.core.health.over and writer.core.health.failure is None:  # what was accepted is all that ever comes
             if self.durable_lsn + 1 == self.next_lsn:
                 return False
-            await writer._durable(self.next_lsn - 1)
+            await writer.core.durable(self.next_lsn - 1)
         elif topic is None:
-            await writer._durable_above(self.durable_lsn)
+            await writer.core.durable_above(self.durable_lsn)
         else:
-            await writer._topic_record(topic, self.durable_lsn + 1)
+            await writer.core.topic_record(topic, self.durable_lsn + 1)
         return True

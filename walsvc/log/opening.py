@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import BadOption, NoSpace, WalError
-from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
+from walsvc.log.commit.core import Start
 from walsvc.log.double_write import (
     DoubleWrite,
     install_double_write,
@@ -88,20 +88,19 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
     if seal is not None:
         await write_seal(disk, double_write, found, seal, config.keys)
     writer = await writer_at(disk, config, found, double_write)
-    if found.active.header.seal_at and not writer._metadata.sealed:
-        await begin_behind(writer, writer.next_lsn - 1 if found.cut is None else found.cut)
+    if found.active.header.seal_at and not writer.core.metadata.sealed:
+        await begin_behind(writer.core, writer.next_lsn - 1 if found.cut is None else found.cut)
     elif found.cut is not None:
-        await finish_cut(writer, found.cut)
-    if writer._metadata.sealed:
-        writer.health.seal()
-        writer._set_room()
+        await finish_cut(writer.core, found.cut)
+    if writer.core.metadata.sealed:
+        writer.core.health.seal()
+        writer.core.placement.set_room()
     else:
-        await drop_segments(writer)
-        await writer._spares.make_reserve()
-        if not await writer._write_mark(Flag.OPEN):
-            writer._open_due = Flag.OPEN
-        await writer._rotation_ended()
-        await after_opening(writer, was_plain=not found.active.header.cipher)
+        await drop_segments(writer.core)
+        await writer.core.tail.spares.make_reserve()
+        await writer.core.changes.open()
+        await writer.core.pipeline.rotation.ended()
+        await after_opening(writer.core, was_plain=not found.active.header.cipher)
     return writer, report_of(found, writer)
 
 
@@ -132,9 +131,9 @@ def report_of(found: Recovered, writer: WalWriter) -> RecoveryReport:
     return RecoveryReport(
         clean=found.clean,
         created=False,
-        first_lsn=writer._metadata.truncated,
+        first_lsn=writer.core.metadata.truncated,
         next_lsn=writer.next_lsn,
-        segments=len(writer.catalog.view.ids),
+        segments=len(writer.core.catalog.view.ids),
         bytes_read=found.bytes_read,
         findings=tuple(found.findings),
     )
@@ -145,9 +144,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
     chain = found.active.chain
     segment = await segment_at(disk, found.active)
     segment.file = await disk.open_file(segment.name)
-    writer = WalWriter(
-        disk,
-        config,
+    start = Start(
         segment,
         next_lsn=chain.next_lsn,
         generation=chain.generation + 1,
@@ -155,18 +152,19 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
         sizes={first: found.sizes[file] for first, file in found.names.items()},
         double_write=double_write,
     )
+    writer = WalWriter(disk, config, start)
     for file, length in found.sizes.items():
         if parse_name(file, REWRITE_SUFFIX) is not None:
             await disk.remove(file)  # compaction was cut short
         if parse_name(file, ".spare") is None or file in (found.adopted, *found.dropped):
             continue
         if is_reserve(file):
-            writer._spares.reserve.files[file] = length
+            writer.core.tail.spares.reserve.files[file] = length
             continue
         plain_before = config.keys is not None and segment.cipher is None  # then it may hold plain records
-        if length == config.segment_bytes and not writer._spares.recyclable and not plain_before:
+        if length == config.segment_bytes and not writer.core.tail.spares.recyclable and not plain_before:
             await disk.sync(file)  # a process that was killed may have left it with nothing of it on the device
-            writer._spares.recyclable[file] = length
+            writer.core.tail.spares.recyclable[file] = length
         else:
             await disk.remove(file)
     return writer
@@ -228,15 +226,7 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         tail=tail_of(prefix, block_bytes),
         durable_end=len(prefix),
     )
-    writer = WalWriter(
-        disk,
-        config,
-        segment,
-        next_lsn=1,
-        generation=1,
-        metadata=Metadata(),
-        sizes={1: length},
-        double_write=double_write,
-    )
-    await writer._spares.make_reserve()
+    start = Start(segment, next_lsn=1, generation=1, metadata=Metadata(), sizes={1: length}, double_write=double_write)
+    writer = WalWriter(disk, config, start)
+    await writer.core.tail.spares.make_reserve()
     return writer, RecoveryReport(clean=True, created=True, first_lsn=1, next_lsn=1, segments=1, bytes_read=0)

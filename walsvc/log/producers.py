@@ -13,15 +13,14 @@ from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, Row
 from walsvc.format.segment import segment_name
-from walsvc.log.accept import Entry
-from walsvc.log.batches import start_batch
+from walsvc.log.commit.queue import Entry
 from walsvc.log.results import BatchResult, Place
 from walsvc.log.stream import open_stream
 from walsvc.model import Mode, Strict
 
 if TYPE_CHECKING:
+    from walsvc.log.commit.core import Core
     from walsvc.log.group import Labels
-    from walsvc.log.writer import WalWriter
 
 
 class Repeated(NamedTuple):
@@ -33,7 +32,7 @@ class Repeated(NamedTuple):
 
 
 def append_request(
-    writer: WalWriter,
+    core: Core,
     payloads: list[bytes],
     mode: Mode,
     *,
@@ -44,7 +43,7 @@ def append_request(
     """Append payloads to one group, atomically, unless `request` did it before.
 
     Args:
-        writer: to which log.
+        core: of which log.
         payloads: one, or several that fit into one group together, with packed attributes in front where `labels` has some.
         mode: as of append.
         labels: type and length of the attributes of every record.
@@ -57,54 +56,54 @@ def append_request(
     Raises:
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
-    writer.health.check_call(mode)
-    if len(payloads) > 1 and sum(map(len, payloads)) > writer._config.max_group_bytes:
+    core.health.check_call(mode)
+    if len(payloads) > 1 and sum(map(len, payloads)) > core.config.max_group_bytes:
         raise BadOption(
             "the payloads of one request are more than a group holds",
-            expected=f"at most {writer._config.max_group_bytes} bytes, or one payload",
+            expected=f"at most {core.config.max_group_bytes} bytes, or one payload",
             hint="send several requests, or a batch",
         )
     attributes = 0 if labels is None else labels.attributes_bytes
-    writer._check_length(max(map(len, payloads), default=0) - attributes)
-    if request is not None and (row := writer._metadata.producers.find(request)) is not None:
-        return writer.health.loop.create_task(repeated(writer, row, mode))
-    entry = Entry(payloads, mode, labels, batch=True, future=writer._new_ack(), topic=topic, request=request)
+    core.queue.check_length(max(map(len, payloads), default=0) - attributes)
+    if request is not None and (row := core.metadata.producers.find(request)) is not None:
+        return core.health.loop.create_task(repeated(core, row, mode))
+    entry = Entry(payloads, mode, labels, batch=True, future=core.queue.new_ack(), topic=topic, request=request)
     if not payloads:
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
         return entry.future
-    return writer._enter(entry, wait=True)
+    return core.queue.enter(entry, wait=True)
 
 
-def stream_request(writer: WalWriter, source: AsyncIterable[bytes], topic: str | None, request: Request | None) -> Any:
+def stream_request(core: Core, source: AsyncIterable[bytes], topic: str | None, request: Request | None) -> Any:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
     not read. Raises as append_request."""
-    writer.health.check_call(Strict)
-    if request is not None and (row := writer._metadata.producers.find(request)) is not None:
-        return writer.health.loop.create_task(repeated(writer, row, Strict))
-    return start_batch(writer, [], source, topic, request)
+    core.health.check_call(Strict)
+    if request is not None and (row := core.metadata.producers.find(request)) is not None:
+        return core.health.loop.create_task(repeated(core, row, Strict))
+    return core.batches.start(core, [], source, topic, request)
 
 
-async def repeated(writer: WalWriter, row: Row, mode: Mode) -> Repeated:
+async def repeated(core: Core, row: Row, mode: Mode) -> Repeated:
     """Where the records of a request are, durable where the mode asks for it."""
     last = row.lsn + row.records - 1
-    if mode is Strict and last > writer.catalog.durable_lsn:
-        await writer._durable(last)
+    if mode is Strict and last > core.catalog.durable_lsn:
+        await core.durable(last)
     places = [Place(row.lsn, row.records, row.segment, row.offset)]
     if row.parts > 1:
         try:
-            places = await find_parts(writer, row)
+            places = await find_parts(core, row)
         except (WalError, OSError, BadGroup):
             pass  # dropped or damaged since; what remains true is that they were appended, and under which LSNs
-    return Repeated(places, last <= writer.catalog.durable_lsn, 0)
+    return Repeated(places, last <= core.catalog.durable_lsn, 0)
 
 
-async def find_parts(writer: WalWriter, row: Row) -> list[Place]:
+async def find_parts(core: Core, row: Row) -> list[Place]:
     """The groups of a streamed batch, from the headers of the segments that hold it."""
     places: list[Place] = []
     following = row.lsn
-    for first in [each for each in writer.catalog.view.ids if each >= row.segment]:
+    for first in [each for each in core.catalog.view.ids if each >= row.segment]:
         _, stream = await open_stream(
-            writer._disk, segment_name(first), first, writer.catalog.view.sizes[first], writer._keys
+            core.disk, segment_name(first), first, core.catalog.view.sizes[first], core.tail.keys
         )
         while following < row.lsn + row.records:
             try:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.core import Core
 from walsvc.log.filter import Filter
 from walsvc.log.pins import REPLICA_HOLD, pins_of
 from walsvc.log.reader import Cursor
 from walsvc.log.records import Segments
 from walsvc.log.retention import check_before, drop_segments, to_the_end
 from walsvc.log.stream import load_header
-from walsvc.log.writer import WalWriter
 from walsvc.model import Retention
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Plan:
 class Reclaimer:
     """Drops segments of one log, on request and, where the options ask for it, by itself."""
 
-    def __init__(self, writer: WalWriter, segments: Segments) -> None:
-        self._writer = writer
+    def __init__(self, core: Core, segments: Segments) -> None:
+        self._core = core
         self._segments = segments
-        self._config = writer._config
+        self._config = core.config
         self._limited = self._config.retain_bytes is not None or self._config.retain_seconds is not None
         self._task: asyncio.Task[None] | None = None
         self._again = False
@@ -74,7 +74,7 @@ class Reclaimer:
         self._overtaken = 0
         self._last_drop: str | None = None
         self._failed: str | None = None
-        writer.catalog.on_segment = self.wake
+        core.catalog.on_segment = self.wake
         self.wake()
 
     # ---- by itself
@@ -82,15 +82,15 @@ class Reclaimer:
     def wake(self) -> None:
         """There may be something to drop: look, in the background."""
         automatic = self._limited or self._config.reclaim == "consumed"
-        if not automatic or len(self._writer.catalog.view.ids) < 2 or self._writer.health.closing:
+        if not automatic or len(self._core.catalog.view.ids) < 2 or self._core.health.closing:
             return
         self._again = True
         if self._task is None:
-            self._task = self._writer.background.start("retention", self._run())
+            self._task = self._core.background.start("retention", self._run())
 
     def consumed(self, lsn: int) -> None:
         """A consumer or holder has passed everything below `lsn`."""
-        ids = self._writer.catalog.view.ids
+        ids = self._core.catalog.view.ids
         if len(ids) > 1 and lsn >= ids[1]:
             self.wake()
 
@@ -101,19 +101,19 @@ class Reclaimer:
                 await self._pass(consumed=self._config.reclaim == "consumed")
                 self._failed = None
         except (WalError, OSError) as error:  # whoever uses the log is told by the log itself
-            if self._writer.health.failure is None and self._writer.health.closed is None:
+            if self._core.health.failure is None and self._core.health.closed is None:
                 self._failed = str(error)
-                logger.warning("nothing was reclaimed in %s: %s", self._writer._disk.path, error)
+                logger.warning("nothing was reclaimed in %s: %s", self._core.disk.path, error)
         except Exception as error:  # the next rotation looks again
             self._failed = repr(error)
-            logger.exception("nothing was reclaimed in %s", self._writer._disk.path)
+            logger.exception("nothing was reclaimed in %s", self._core.disk.path)
         finally:
             self._task = None
 
     def _look_again(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._writer.health.loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
+        self._timer = self._core.health.loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
 
     def stop(self) -> None:
         """Look no more."""
@@ -129,25 +129,25 @@ class Reclaimer:
 
     async def reclaim(self) -> int:
         """Drop what everybody has passed, and what the limits say. Returns the number of records dropped."""
-        self._writer.health.check_call()
-        before = self._writer._metadata.truncated
+        self._core.health.check_call()
+        before = self._core.metadata.truncated
         await self._pass(consumed=True)
-        return self._writer._metadata.truncated - before
+        return self._core.metadata.truncated - before
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`, durably."""
-        self._writer.health.check_call()
-        check_before(self._writer, lsn)
-        if lsn <= self._writer._metadata.truncated:
+        self._core.health.check_call()
+        check_before(self._core, lsn)
+        if lsn <= self._core.metadata.truncated:
             return
         if not force:
             self._refuse_held(lsn)
 
         async def target() -> int:
-            check_before(self._writer, lsn)  # again: another truncation may have come first
+            check_before(self._core, lsn)  # again: another truncation may have come first
             if not force:
                 self._refuse_held(lsn)
-            await self._writer._durable(lsn - 1)
+            await self._core.durable(lsn - 1)
             return lsn
 
         await self._to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
@@ -157,18 +157,18 @@ class Reclaimer:
         if at < lsn:
             raise BadOption(
                 f"truncate_before({lsn}) would drop what {name!r} holds from LSN {at} on",
-                path=self._writer._disk.path,
+                path=self._core.disk.path,
                 lsn=at,
                 hint=f"release({name!r}), or pass force=True",
             )
 
     def _lowest_hold(self) -> tuple[str, int]:
-        holds = self._writer._metadata.holds
+        holds = self._core.metadata.holds
         name = min(holds, key=holds.__getitem__, default="")
         return name, holds.get(name, NOBODY)
 
     async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
-        await to_the_end(self._writer, "truncate_before", change)
+        await to_the_end(self._core, "truncate_before", change)
 
     # ---- deciding
 
@@ -180,12 +180,12 @@ class Reclaimer:
 
     def _boundary(self, lsn: int) -> int:
         """The highest segment's first LSN up to `lsn` below which everything is durable; 0 if there is none."""
-        ids = self._writer.catalog.view.ids
-        place = bisect_right(ids, min(lsn, self._writer.catalog.durable_lsn + 1))
+        ids = self._core.catalog.view.ids
+        place = bisect_right(ids, min(lsn, self._core.catalog.durable_lsn + 1))
         return ids[place - 1] if place > 1 else 0
 
     async def _consumed_by_all(self) -> int:
-        metadata = self._writer._metadata
+        metadata = self._core.metadata
         if not metadata.positions and not metadata.holds.keys() - {REPLICA_HOLD}:
             return 0  # nobody has consumed anything; a replica holds what the log holds, so it goes with the log
         _, lowest = self._lowest_hold()
@@ -198,32 +198,32 @@ class Reclaimer:
         return 0
 
     async def _over_limit(self) -> int:
-        writer, config = self._writer, self._config
-        ids, target = list(writer.catalog.view.ids), 0
-        total = sum(writer.catalog.view.sizes.values())
+        core, config = self._core, self._config
+        ids, target = list(core.catalog.view.ids), 0
+        total = sum(core.catalog.view.sizes.values())
         for first, following in pairwise(ids):
-            ended = writer._clock() - await self._ended_ns(following)
+            ended = core.tail.clock() - await self._ended_ns(following)
             old = config.retain_seconds is not None and ended > config.retain_seconds * 1e9
             if not old and (config.retain_bytes is None or total <= config.retain_bytes):
                 if config.retain_seconds is not None:
                     self._look_again(config.retain_seconds - ended / 1e9)
                 break
-            target, total = following, total - writer.catalog.view.sizes.get(first, 0)
+            target, total = following, total - core.catalog.view.sizes.get(first, 0)
         return self._boundary(min(target, self._lowest_hold()[1]))
 
     async def _ended_ns(self, following: int) -> int:
         """When the segment before `following` got its last record, at the latest."""
         if following not in self._created_ns:
-            header, _ = await load_header(self._writer._disk, segment_name(following), following)
+            header, _ = await load_header(self._core.disk, segment_name(following), following)
             self._created_ns = {
-                each: at for each, at in self._created_ns.items() if each in self._writer.catalog.view.sizes
+                each: at for each, at in self._created_ns.items() if each in self._core.catalog.view.sizes
             }
             self._created_ns[following] = header.created_ns
         return self._created_ns[following]
 
     async def _plan(self, target: int) -> Plan:
         """Who is below `target`, and who would lose something."""
-        plan, metadata = Plan(target), self._writer._metadata
+        plan, metadata = Plan(target), self._core.metadata
         for key, position in list(metadata.positions.items()):
             if position >= target:
                 continue
@@ -245,7 +245,7 @@ class Reclaimer:
         position, found = self._pending.get(key, (0, 0))
         if position == lsn and found >= lsn:
             return found
-        cursor = Cursor(self._writer._disk, self._segments, lsn, Filter(number=number))
+        cursor = Cursor(self._core.disk, self._segments, lsn, Filter(number=number))
         records = await cursor.take(target)
         found = records[0].lsn if records else NOBODY
         if records:
@@ -255,7 +255,7 @@ class Reclaimer:
     def _still_true(self, plan: Plan, *, overtake: bool, keep_holds: bool) -> bool:
         if keep_holds and self._lowest_hold()[1] < plan.target:
             return False
-        below = {key: at for key, at in self._writer._metadata.positions.items() if at < plan.target}
+        below = {key: at for key, at in self._core.metadata.positions.items() if at < plan.target}
         return below == plan.positions and (overtake or not plan.overtaken)
 
     # ---- dropping
@@ -264,54 +264,54 @@ class Reclaimer:
         self, decide: Callable[[], Awaitable[int]], why: str, *, overtake: bool = True, keep_holds: bool = True
     ) -> None:
         """Drop everything below the LSN that `decide` gives, if that is more than was dropped before."""
-        writer = self._writer
-        async with writer.extent.changing():
+        core = self._core
+        async with core.extent.changing():
             while True:
                 target = await decide()
-                if target <= writer._metadata.truncated:
+                if target <= core.metadata.truncated:
                     return
                 plan = await self._plan(target)
                 if not self._still_true(plan, overtake=overtake, keep_holds=keep_holds):
                     continue
-                change = {"truncated": target, "positions": plan.moves(writer._metadata.truncated)}
-                first, before = writer._metadata.truncated, dict(writer.catalog.view.sizes)
-                done = writer._cut_meta(change)
+                change = {"truncated": target, "positions": plan.moves(core.metadata.truncated)}
+                first, before = core.metadata.truncated, dict(core.catalog.view.sizes)
+                done = core.changes.try_write(change)
                 if done is not None:
                     break
-                await writer._room_change(metadata=True)
+                await core.queue.room_change(metadata=True)
             await done
-            await drop_segments(writer)
+            await drop_segments(core)
         self._tell(why, first, target, before, plan)
 
     def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: Plan) -> None:
-        gone = [each for each in before if each not in self._writer.catalog.view.sizes]
+        gone = [each for each in before if each not in self._core.catalog.view.sizes]
         size = sum(before[each] for each in gone)
         self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
-        self._pending = {key: found for key, found in self._pending.items() if key in self._writer._metadata.positions}
+        self._pending = {key: found for key, found in self._pending.items() if key in self._core.metadata.positions}
         text = f"LSN {first} to {target - 1} dropped ({why}): {len(gone)} segments, {size} bytes"
         if plan.overtaken:
             self._overtaken += len(plan.overtaken)
             text += "; overtook consumers " + ", ".join(sorted(map(self._say, plan.overtaken))[:10])
-            logger.warning("%s: %s", self._writer._disk.path, text)
+            logger.warning("%s: %s", self._core.disk.path, text)
         else:
-            logger.info("%s: %s", self._writer._disk.path, text)
+            logger.info("%s: %s", self._core.disk.path, text)
         self._last_drop = text
 
     def _say(self, key: str) -> str:
         number, _, name = key.partition("/")
-        topic = self._writer._metadata.names[int(number)]
+        topic = self._core.metadata.names[int(number)]
         return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
     def status(self, pins_max: int | None = None) -> Retention:
         """What is kept, who needs it, and what was dropped."""
-        writer = self._writer
+        core = self._core
         segments, size, records = self._dropped
         return Retention(
-            first_lsn=writer._metadata.truncated,
-            next_lsn=writer.next_lsn,
-            segments=len(writer.catalog.view.ids),
-            bytes=sum(writer.catalog.view.sizes.values()),
-            pins=pins_of(writer._metadata, writer.next_lsn, writer.catalog.view.sizes, pins_max),
+            first_lsn=core.metadata.truncated,
+            next_lsn=core.next_lsn,
+            segments=len(core.catalog.view.ids),
+            bytes=sum(core.catalog.view.sizes.values()),
+            pins=pins_of(core.metadata, core.next_lsn, core.catalog.view.sizes, pins_max),
             dropped_segments=segments,
             dropped_bytes=size,
             dropped_records=records,

@@ -25,8 +25,8 @@ from walsvc.log.stream import load_header
 
 if TYPE_CHECKING:
     from walsvc.disk.base import Disk
+    from walsvc.log.commit.core import Core
     from walsvc.log.recovery import Recovered
-    from walsvc.log.writer import WalWriter
 
 
 def check_newest(keys: KeyRing | None, path: str, directory: int) -> None:
@@ -59,79 +59,73 @@ async def check_keys(disk: Disk, found: Recovered, keys: KeyRing | None) -> None
     cipher_of(keys, header, disk.path)
 
 
-async def use_keys(writer: WalWriter, keys: KeyRing) -> None:
+async def use_keys(core: Core, keys: KeyRing) -> None:
     """Go on with other keys; see Log.use_keys."""
-    writer.health.check_call()
+    core.health.check_call()
     if not isinstance(keys, KeyRing):
         raise BadOption(
             f"keys must be a KeyRing, not {type(keys).__name__}",
-            path=writer._disk.path,
+            path=core.disk.path,
             hint="an encrypted log stays encrypted; copy its records to a new log to have them plain",
         )
-    await to_the_end(writer, "use_keys", _use_keys(writer, keys))
+    await to_the_end(core, "use_keys", _use_keys(core, keys))
 
 
-async def _use_keys(writer: WalWriter, keys: KeyRing) -> None:
-    async with writer.extent.changing():
-        for first in list(writer.catalog.view.ids):
-            header, _ = await load_header(writer._disk, segment_name(first), first)
-            cipher_of(keys, header, writer._disk.path)
-        was_plain = writer._segment.cipher is None
-        if changes_key(writer, keys):
-            await begin_under(writer, keys)
-        if was_plain and writer._double_write is not None:
-            await writer._double_write.wipe()  # its slots hold the last plain groups
-        take_over(writer, keys)
+async def _use_keys(core: Core, keys: KeyRing) -> None:
+    async with core.extent.changing():
+        for first in list(core.catalog.view.ids):
+            header, _ = await load_header(core.disk, segment_name(first), first)
+            cipher_of(keys, header, core.disk.path)
+        was_plain = core.tail.segment.cipher is None
+        if changes_key(core, keys):
+            await begin_under(core, keys)
+        if was_plain and core.counters.double_write is not None:
+            await core.counters.double_write.wipe()  # its slots hold the last plain groups
+        core.tail.use_keys(keys)
 
 
-def take_over(writer: WalWriter, keys: KeyRing) -> None:
-    """Everything in the writer's process reads and writes with these keys from now on."""
-    writer._keys = writer._summaries.keys = keys
-
-
-def changes_key(writer: WalWriter, keys: KeyRing | None) -> bool:
+def changes_key(core: Core, keys: KeyRing | None) -> bool:
     """Whether the next segment's key is another one than the active segment's."""
-    cipher = writer._segment.cipher
+    cipher = core.tail.segment.cipher
     return keys is not None and (cipher is None or cipher.key_id != keys.current_id)
 
 
-async def after_opening(writer: WalWriter, *, was_plain: bool) -> None:
+async def after_opening(core: Core, *, was_plain: bool) -> None:
     """Begin a segment under the key that the log was opened with; `was_plain`: its last segment was not encrypted.
 
     On a full device that waits for the next append: a log must open, so that it can be truncated.
     """
-    if writer._keys is None:
+    if core.tail.keys is None:
         return
     try:
-        if changes_key(writer, writer._keys):
-            await begin_under(writer, writer._keys)
+        if changes_key(core, core.tail.keys):
+            await begin_under(core, core.tail.keys)
     except NoSpace:
-        writer._new_key = True
-        writer._set_room()
-    if was_plain and writer._double_write is not None:
-        await writer._double_write.wipe()  # its slots hold the last plain groups
+        core.tail.begin_anew()
+        core.placement.set_room()
+    if was_plain and core.counters.double_write is not None:
+        await core.counters.double_write.wipe()  # its slots hold the last plain groups
 
 
-async def begin_under(writer: WalWriter, keys: KeyRing) -> None:
+async def begin_under(core: Core, keys: KeyRing) -> None:
     """Begin a segment under the current one of `keys`; what was appended before goes to the old one.
 
     Raises NoSpace, with nothing changed, and DurabilityLost. Nobody else changes the log's extent meanwhile.
     """
-    if writer._segment.cipher is None:
-        await writer._spares.drop_recycled()
-    need = writer._prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * writer._segment.block_bytes
+    if core.tail.segment.cipher is None:
+        await core.tail.spares.drop_recycled()
+    need = core.tail.prefix_bytes() + (4 + META_BLOCKS + JOIN_BLOCKS) * core.tail.segment.block_bytes
     while True:
-        await have_spare(writer, need, metadata=False)
-        if writer._rotation is None and not writer._first_pending:
+        await have_spare(core, need, metadata=False)
+        if not core.pipeline.rotation.busy:
             break
-        if writer._first_pending and not writer._filling.empty:
-            writer._want_commit()
-        await writer._room_change()
-    if not writer._filling.empty:
-        writer._cut()
-    take_over(writer, keys)
-    writer._begin_segment()
-    durable = writer._cut_meta({})
+        if core.pipeline.rotation.head_in_flight and not core.placement.group.empty:
+            core.placement.intake.want()
+        await core.queue.room_change()
+    core.pipeline.cut_off()
+    core.tail.use_keys(keys)
+    core.placement.begin_segment()
+    durable = core.changes.try_write({})
     assert durable is not None, "the new segment has room, and no batch is under way"
     await durable
-    await writer._rotation_ended()
+    await core.pipeline.rotation.ended()

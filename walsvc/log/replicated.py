@@ -13,7 +13,7 @@ from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, a
 from walsvc.log.commit.ack import Waker
 
 if TYPE_CHECKING:
-    from walsvc.log.writer import WalWriter
+    from walsvc.log.commit.core import Core
 
 Answer = TypeVar("Answer")  # an Ack or an asyncio.Future
 HINT = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
@@ -166,10 +166,10 @@ def last_lsn(result: Any) -> int:
     return max((place.first_lsn + place.records - 1 for place in result.places), default=0)
 
 
-def of_writer(writer: WalWriter) -> Replicated:
+def replica_of(core: Core) -> Replicated:
     """The replica that Quorum waits for. Raises BadOption where the log has none, ReplicaLost where it is lost."""
-    if writer._replicated is None:
-        raise BadOption("the log is not replicated", path=writer._disk.path, hint=HINT)
-    writer.health.check_loop()
-    writer._replicated.check()
-    return writer._replicated
+    if core.replicated is None:
+        raise BadOption("the log is not replicated", path=core.disk.path, hint=HINT)
+    core.health.check_loop()
+    core.replicated.check()
+    return core.replicated

@@ -1,4 +1,4 @@
-"""WalWriter: the append side of a log.
+"""WalWriter: the append side of a log, a face on the parts in walsvc.log.commit.
 
 Group commit reads as a three-way choice (okaywal): a record is already durable, or somebody is committing and takes it
 along, or this append starts the commit. `append` is a plain function that returns a future, not a coroutine: gather and
@@ -13,61 +13,46 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from threading import get_ident
 from typing import Any, cast
 
-from walsvc.config import WalConfig, between
+from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, RecordTooLarge
+from walsvc.errors import BadOption
 from walsvc.format.group import LENGTH_BYTES
-from walsvc.format.meta import Metadata
-from walsvc.log.accept import Entry
-from walsvc.log.batches import batch_too_large, start_batch
 from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
-from walsvc.log.double_write import DoubleWrite
-from walsvc.log.ending import Ending
-from walsvc.log.group import Labels
-from walsvc.log.payload import NO_TYPE, pack_attributes, to_bytes
+from walsvc.log.commit.batch import batch_too_large
+from walsvc.log.commit.catalog import View
+from walsvc.log.commit.core import Start, put_together
+from walsvc.log.commit.ending import Ending
+from walsvc.log.commit.intake import Intake
+from walsvc.log.commit.queue import Entry
+from walsvc.log.payload import NO_TYPE, to_bytes
 from walsvc.log.pins import PINS_SHOWN, pins_of
-from walsvc.log.replicated import of_writer
+from walsvc.log.replicated import replica_of
 from walsvc.log.results import BatchResult
 from walsvc.log.scope import Opening, Scoped
-from walsvc.log.segments import Segment
-from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict
+from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
+
+Payloads = Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview]
 
 
-class WalWriter(Ending, Scoped):
+class WalWriter(Scoped):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
     after close or seal, and DurabilityLost after the first failed write or sync.
+
+    Attributes:
+        core: its parts, for the modules of walsvc that extend the log.
+        ending: seals and closes it.
     """
 
-    def __init__(
-        self,
-        disk: Disk,
-        config: WalConfig,
-        segment: Segment,
-        *,
-        next_lsn: int,
-        generation: int,
-        metadata: Metadata,
-        sizes: Mapping[int, int],
-        double_write: DoubleWrite | None = None,
-    ) -> None:
-        self._record_bytes_max = config.max_record_bytes
-        self._thread = get_ident()
-        super().__init__(
-            disk,
-            config,
-            segment,
-            next_lsn=next_lsn,
-            generation=generation,
-            metadata=metadata,
-            sizes=sizes,
-            double_write=double_write,
-        )
-        WRITERS.add(self)
+    def __init__(self, disk: Disk, config: WalConfig, start: Start) -> None:
+        self.core = put_together(disk, config, start, self._append_slowly)
+        self.ending = Ending(self.core)
+        intake = self.core.placement.intake
+        self.append = intake.append  # type: ignore[method-assign]  # the way from the caller to the buffer is one call long
+        INTAKES.add(intake)
 
     @classmethod
     def open(
@@ -97,8 +82,8 @@ class WalWriter(Ending, Scoped):
     def append(
         self,
         payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
-        type: int = 0,
+        mode: Mode = Strict,
+        type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; await the result.
@@ -120,74 +105,53 @@ class WalWriter(Ending, Scoped):
             and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
             future otherwise.
         """
-        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
-            length = len(payload)
-            room = self._room - length - self._record_cost
-            if (
-                room >= 0
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                first = not self._commit_wanted
-                if first:
-                    self.health.check_loop()  # costs a system call in CPython 3.11, so once for each group
-                self._room = room
-                self._payloads.append(payload)
-                ack: Ack[AppendResult] = self._new_ack()
-                self._waiters.append(ack)
-                if first:
-                    self._want_commit()
-                return ack
-        if mode is Quorum:
-            return of_writer(self).after(self.append(payload, Strict, type, attributes))
-        return self._enter(self._single(payload, mode, type, attributes), wait=True)
+        return self.core.placement.intake.append(payload, mode, type, attributes)
 
     def append_nowait(
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
-        type: int = 0,
+        type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        if mode is Quorum:
-            replicated = of_writer(self)
-            stored = self.append_nowait(payload, type=type, attributes=attributes)
-            return replicated.after(stored)
-        return self._enter_now(self._single(payload, mode, type, attributes))
+        return self.append_nowait_to(None, payload, mode, type, attributes)
 
-    def _append_topic(self, topic: str, labels: Labels | None, payload: Any) -> Ack[AppendResult]:
-        """The way of Topic.append for a Strict record without type and attributes; `labels` once its number is known."""
-        if labels is not None and payload.__class__ is bytes:
-            length = len(payload)
-            room = self._room - length - self._record_cost
-            if (
-                room >= 0
-                and self._record_cost > LENGTH_BYTES  # the group has labels
-                and labels.topic in self._metadata.tally  # the segment's summary has its row
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                first = not self._commit_wanted
-                if first:
-                    self.health.check_loop()
-                self._room = room
-                self._filling.labels[len(self._payloads)] = labels
-                self._payloads.append(payload)
-                ack: Ack[AppendResult] = self._new_ack()
-                self._waiters.append(ack)
-                if first:
-                    self._want_commit()
-                return ack
-        return self._enter(self._single(payload, Strict, 0, None, topic), wait=True)
-
-    def append_batch(
+    def append_to(
         self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
+        topic: str | None,
+        payload: Any,
         mode: Mode = Strict,
-    ) -> Ack[BatchResult]:
+        type: int = NO_TYPE,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Ack[AppendResult]:
+        """Append one record to a topic, or to none."""
+        core = self.core
+        if mode is Quorum:
+            return replica_of(core).after(self.append_to(topic, payload, Strict, type, attributes))
+        return core.queue.append(payload, mode, type, attributes, topic)
+
+    def append_nowait_to(
+        self,
+        topic: str | None,
+        payload: Any,
+        mode: Mode = Strict,
+        type: int = NO_TYPE,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """append_nowait, to a topic or to none."""
+        core = self.core
+        if mode is Quorum:
+            return replica_of(core).after(self.append_nowait_to(topic, payload, Strict, type, attributes))
+        return core.queue.append_nowait(payload, mode, type, attributes, topic)
+
+    def _append_slowly(
+        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+    ) -> Ack[AppendResult]:
+        """What the intake does not take."""
+        return self.append_to(topic, payload, mode, type, attributes)
+
+    def append_batch(self, payloads: Payloads, mode: Mode = Strict) -> Ack[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
 
         Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
@@ -204,126 +168,161 @@ class WalWriter(Ending, Scoped):
         Raises:
             As append; RecordTooLarge also for the batch as a whole.
         """
-        return self._append_batch(payloads, mode, None)
+        return self.append_batch_to(None, payloads, mode)
 
-    def _append_batch(
-        self, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode, topic: str | None
-    ) -> Ack[BatchResult]:
+    def append_batch_to(self, topic: str | None, payloads: Payloads, mode: Mode = Strict) -> Ack[BatchResult]:
         """append_batch, to a topic or to none."""
+        core = self.core
         if mode is Quorum:
-            return of_writer(self).after(self._append_batch(payloads, Strict, topic))
-        self.health.check_call(mode)
+            return replica_of(core).after(self.append_batch_to(topic, payloads))
+        core.health.check_call(mode)
         if isinstance(payloads, AsyncIterable):
-            return ack_of(start_batch(self, [], payloads, topic))
+            return ack_of(core.batches.start(core, [], payloads, topic))
         if isinstance(payloads, (list, tuple)):
             pieces, rest = self._whole_batch(payloads)
         else:
             pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
-            return ack_of(start_batch(self, pieces, rest, topic))
-        entry = Entry(pieces, mode, None, batch=True, future=self._new_ack(), topic=topic)
+            return ack_of(core.batches.start(core, pieces, rest, topic))
+        entry = Entry(pieces, mode, None, batch=True, future=core.queue.new_ack(), topic=topic)
         if not pieces:
             entry.future.set_result(BatchResult([], durable=True, sync_us=0))
             return cast("Ack[BatchResult]", entry.future)
-        return self._enter(entry, wait=True)
+        return core.queue.enter(entry, wait=True)
 
     def _whole_batch(self, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
         """Like _head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
-        pieces = list(payloads)
+        config, pieces = self.core.config, list(payloads)
         if set(map(type, pieces)) - {bytes}:
             pieces = list(map(to_bytes, pieces))
         lengths = list(map(len, pieces))
-        self._check_length(max(lengths, default=0))
+        self.core.queue.check_length(max(lengths, default=0))
         size = sum(lengths)
-        if size > self._config.max_batch_bytes:
-            raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
-        if size + LENGTH_BYTES * len(pieces) > self._config.max_group_bytes and len(pieces) > 1:
+        if size > config.max_batch_bytes:
+            raise batch_too_large(config.max_batch_bytes, self.core.disk.path)
+        if size + LENGTH_BYTES * len(pieces) > config.max_group_bytes and len(pieces) > 1:
             return [], iter(pieces)
         return pieces, None
 
     def _head_of_batch(self, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
         """As many payloads as fit a group, and the iterator over the others, if there are others."""
+        config = self.core.config
         pieces: list[bytes] = []
-        room = self._config.max_group_bytes
+        room = config.max_group_bytes
         for payload in payloads:
-            piece = self._checked(payload)
+            piece = self.core.queue.checked(payload)
             room -= len(piece) + LENGTH_BYTES
             if room < 0 and pieces:
                 return pieces, itertools.chain([piece], payloads)
             pieces.append(piece)
-        if sum(map(len, pieces)) > self._config.max_batch_bytes:
-            raise batch_too_large(self._config.max_batch_bytes, self._disk.path)
+        if sum(map(len, pieces)) > config.max_batch_bytes:
+            raise batch_too_large(config.max_batch_bytes, self.core.disk.path)
         return pieces, None
 
-    def _checked(self, payload: Any) -> bytes:
-        piece = to_bytes(payload)
-        self._check_length(len(piece))
-        return piece
+    # ---- waiting and ending
 
-    def _single(
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode,
-        type: int,
-        attributes: Mapping[str, Any] | None,
-        topic: str | None = None,
-    ) -> Entry:
-        """Check one append's arguments and make them an entry."""
-        piece = self._checked(payload)
-        self.health.check_call(mode)
-        between("type", type, 0, 0xFFFF)
-        labels = None
-        packed = pack_attributes(attributes)
-        if type or packed:
-            labels = Labels(type, 0, len(packed))
-            piece = packed + piece
-        return Entry([piece], mode, labels, batch=False, future=self._new_ack(), topic=topic)
+    async def flush(self) -> int:
+        """Wait until everything appended so far is durable: appends that wait for room, and batches whose source has not ended,
+        are waited for, too. Also on a sealed log.
 
-    def _check_length(self, length: int) -> None:
-        if length > self._config.max_record_bytes:
-            raise RecordTooLarge(
-                f"the payload has {length} bytes, the limit is {self._config.max_record_bytes}",
-                path=self._disk.path,
-                hint="split it, or open the log with a larger max_record_bytes",
-            )
+        Sees that the log's directory, LOCK and newest segment are still the files that were opened, as closing, truncating and
+        each change of segments do: DurabilityLost otherwise. An append between two of these may be answered although somebody
+        has removed or replaced the file that it went to.
+
+        Returns:
+            durable_lsn, in bytes-on-disk terms the last LSN that a crash cannot take back.
+        """
+        return await self.ending.flush()
+
+    async def wait_durable(self, lsn: int) -> int:
+        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn. Also on a sealed log.
+
+        Raises:
+            BadOption: `lsn` was not given out yet.
+        """
+        core = self.core
+        core.health.check_running()
+        if not is_lsn(lsn) or not 0 <= lsn < core.next_lsn:
+            hint = f"next_lsn is {core.next_lsn}"
+            raise BadOption(f"LSN {lsn!r} was not given out yet", path=core.disk.path, hint=hint)
+        return await core.durable(lsn)
+
+    async def seal(self) -> None:
+        """Make everything durable and take no more appends, in this opening or any later one; reading goes on. Idempotent.
+
+        Appends called meanwhile wait, and get Closed when it is done.
+        """
+        await self.ending.seal()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Make everything durable that was called before, mark the log as closed in order, and release it. Idempotent.
+
+        Appends that wait for room get it first, as do truncations that wait their turn. A streamed batch whose asynchronous
+        source has not ended is given up: its caller gets Closed, as does every later call.
+
+        Args:
+            timeout: seconds for all of it; None: as long as it takes.
+
+        Raises:
+            WalTimeout: not done in time. Appends that still wait for room get Closed. Closing goes on in the background: the
+                lock is held until the last write has ended, so that it can never reach a log that somebody else has opened.
+            DurabilityLost: a write failed, Relaxed records were lost, and nobody had been told yet.
+        """
+        await self.ending.close(timeout)
 
     # ---- looking
 
+    @property
+    def next_lsn(self) -> int:
+        """The LSN that the next accepted record gets."""
+        return self.core.next_lsn
+
+    @property
+    def durable_lsn(self) -> int:
+        """Every record up to this LSN is on stable storage; 0 or the LSN before the first when there is none."""
+        return self.core.catalog.durable_lsn
+
+    @property
+    def view(self) -> View:
+        """Segments and durable end, as they are at this moment."""
+        return self.core.catalog.view
+
     def stats(self) -> Stats:
         """A frozen picture of the writer's state and counters."""
-        view, counters = self.catalog.view, self.counters
+        core, view, counters = self.core, self.view, self.core.counters
+        disk, segment = core.disk, core.tail.segment
         return Stats(
-            disk=self._disk.kind,
-            disk_reason=self._disk.reason,
+            disk=disk.kind,
+            disk_reason=disk.reason,
             core=CORE,
             core_reason=reason,
-            direct=self._disk.direct,
-            block_bytes=self._disk.block_bytes,
-            sync_method=self._disk.sync_method,
-            reading=self._disk.reading,
-            first_lsn=self._metadata.truncated,
+            direct=disk.direct,
+            block_bytes=disk.block_bytes,
+            sync_method=disk.sync_method,
+            reading=disk.reading,
+            first_lsn=core.metadata.truncated,
             next_lsn=self.next_lsn,
             durable_lsn=view.durable_lsn,
             records=self.next_lsn - counters.lsn_at_open,
-            payload_bytes=counters.payload_bytes + sum(map(len, self._payloads)),
+            payload_bytes=counters.payload_bytes + sum(map(len, core.placement.group.payloads)),
             groups=counters.groups,
             syncs=counters.syncs,
             written_bytes=counters.written_bytes,
-            pending_bytes=self._pending_bytes + self._filled_bytes,
-            waiting=len(self._waiting),
+            pending_bytes=core.placement.unwritten_bytes,
+            waiting=core.queue.length,
             rotations=counters.rotations,
             segments=len(view.ids),
-            spares=self._spares.count,
-            segment_id=self._segment.id,
+            spares=core.tail.spares.count,
+            segment_id=segment.id,
             group_records_max=counters.group_records_max,
             sync_us_last=counters.sync_us_last,
             sync_us_total=counters.sync_us_total,
-            failed=None if self.health.failure is None else self.health.failure.message,
-            topics=len(self._metadata.topics),
-            pins=pins_of(self._metadata, self.next_lsn, view.sizes, PINS_SHOWN),
-            layout="pack" if self._segment.packed else "pad",
-            double_write=self._config.double_write,
-            key_id=None if self._segment.cipher is None else self._segment.cipher.key_id,
+            failed=None if core.health.failure is None else core.health.failure.message,
+            topics=len(core.metadata.topics),
+            pins=pins_of(core.metadata, self.next_lsn, view.sizes, PINS_SHOWN),
+            layout="pack" if segment.packed else "pad",
+            double_write=core.config.double_write,
+            key_id=None if segment.cipher is None else segment.cipher.key_id,
             double_write_uncovered=counters.uncovered,
             log_bytes=counters.log_bytes,
             sync_us_counts=tuple(counters.sync_us_counts),
@@ -333,24 +332,24 @@ class WalWriter(Ending, Scoped):
         )
 
     def _replica_stats(self) -> dict[str, Any]:
-        replicated = self._replicated
+        replicated = self.core.replicated
         if replicated is None:
             return {}
         return {
             "replicated_lsn": replicated.lsn,
-            "replica_records": max(self.catalog.durable_lsn - replicated.lsn, 0),
+            "replica_records": max(self.durable_lsn - replicated.lsn, 0),
             "replica_bytes": replicated.behind_bytes(),
             "replica_state": replicated.state,
         }
 
 
-WRITERS: weakref.WeakSet[WalWriter] = weakref.WeakSet()
+INTAKES: weakref.WeakSet[Intake] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
     """A forked child shares the file descriptors but not the loop: shut the fast path, so that every call raises."""
-    for writer in WRITERS:
-        writer._room = -1
+    for intake in INTAKES:
+        intake.shut()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated, WalError
+from walsvc.log.commit.changes import Place
 from walsvc.log.counting import count_before
 from walsvc.log.filter import Filter
-from walsvc.log.joining import Place
 from walsvc.log.reader import Cursor
 from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
@@ -58,7 +58,7 @@ class Consumer(Delivering):
     @property
     def position(self) -> int:
         """LSN of the next record to be acknowledged, or below that: everything before it is done."""
-        return max(self._place.position, self._writer._metadata.positions.get(self._key, 0))
+        return max(self._place.position, self._writer.core.metadata.positions.get(self._key, 0))
 
     @property
     def _following(self) -> int:
@@ -77,7 +77,7 @@ class Consumer(Delivering):
         position = self.position
         if self._number == WHOLE_LOG:
             return max(limit - position, 0)
-        total, _ = self._writer._topic_sums(self._number)
+        total, _ = self._writer.core.topic_sums(self._number)
         return total - await count_before(self._log._disk, self._log, position, self._number)
 
     # ---- reading
@@ -93,12 +93,12 @@ class Consumer(Delivering):
             following = self._cursor.next_lsn
             if following <= self._writer.durable_lsn:
                 continue
-            if (terminal := self._writer.health.terminal()) is not None:
+            if (terminal := self._writer.core.health.terminal()) is not None:
                 raise terminal
             if self.topic is None:
-                self._waiter = self._writer._durable_above(following - 1)
+                self._waiter = self._writer.core.durable_above(following - 1)
             else:
-                self._waiter = self._writer._topic_record(self.topic, following)
+                self._waiter = self._writer.core.topic_record(self.topic, following)
             await self._waiter
 
     async def _read_on(self) -> Sequence[Record]:
@@ -130,7 +130,7 @@ class Consumer(Delivering):
 
     def _drop_purged(self) -> None:
         """Records were purged since these were read ahead."""
-        self._marks, numbers = self._log.marks, self._writer._metadata.topics
+        self._marks, numbers = self._log.marks, self._writer.core.metadata.topics
         self._ahead = deque(
             record
             for record in self._ahead
@@ -173,17 +173,17 @@ class Consumer(Delivering):
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
         self._unsaved += records
-        cuts, positions = self._log.cuts.count, self._writer._metadata.positions
+        cuts, positions = self._log.cuts.count, self._writer.core.metadata.positions
 
         def change() -> dict[str, Any]:
             standing = min(position, self._log.cuts.since(cuts))  # the end may have been cut since
             return {"positions": {self._key: max(standing, positions.get(self._key, 0))}}
 
         if self._unsaved >= self.delivery.persist_every:
-            await self._writer._join(change)
+            await self._writer.core.changes.join(change)
             self._unsaved = 0
         else:
-            self._writer._join_lazily(change)
+            self._writer.core.changes.join_lazily(change)
         self._log._consumed(position)
 
     async def seek(self, to: Start) -> None:
@@ -193,7 +193,7 @@ class Consumer(Delivering):
         """
         self._check()
         work = self._seek(to)
-        await asyncio.shield(self._writer.background.start("moving a consumer", work, foreseen=(WalError,)))
+        await asyncio.shield(self._writer.core.background.start("moving a consumer", work, foreseen=(WalError,)))
 
     async def _seek(self, to: Start) -> None:
         """`seek`, to its end: cancelling the caller ends the wait. Half of it would leave two positions, here and in the log."""
@@ -205,15 +205,15 @@ class Consumer(Delivering):
                 forward = is_lsn(to) and to >= before  # then retention may have gone as far as it could meanwhile
                 return {"positions": {self._key: check_start(self._writer, max(to, self.position) if forward else to)}}
 
-            await self._writer._join(change)
-            lsn = self._writer._metadata.positions[self._key]
+            await self._writer.core.changes.join(change)
+            lsn = self._writer.core.metadata.positions[self._key]
             self._place.move(lsn, lsn)
         self._log._consumed(lsn)
 
     # ---- ending
 
     def _check(self) -> None:
-        self._writer.health.check_open()
+        self._writer.core.health.check_open()
         self._check_open()
 
     async def close(self) -> None:
@@ -221,13 +221,15 @@ class Consumer(Delivering):
 
         Whoever waits for a record gets Closed; `async for` ends.
         """
-        self._writer.health.check_loop()
+        self._writer.core.health.check_loop()
         if self._open:
             self._open = False
             self._wake()
-            if self._unsaved and self._writer.health.terminal() is None:
+            if self._unsaved and self._writer.core.health.terminal() is None:
                 work = self._save_all()
-                self._place.leaving = self._writer.background.start("closing a consumer", work, foreseen=(WalError,))
+                self._place.leaving = self._writer.core.background.start(
+                    "closing a consumer", work, foreseen=(WalError,)
+                )
             else:
                 self._leave()
         if (leaving := self._place.leaving) is not None and not leaving.done():
@@ -236,10 +238,10 @@ class Consumer(Delivering):
     async def _save_all(self) -> None:
         """Make what was acknowledged durable, then give the name free; to its end, whoever waits for it."""
         try:
-            await self._writer._join(lambda: {"positions": {self._key: self.position}})
+            await self._writer.core.changes.join(lambda: {"positions": {self._key: self.position}})
         finally:
             self._leave()
 
     def _leave(self) -> None:
-        if self._writer._places.get(self._key) is self._place:
-            del self._writer._places[self._key]
+        if self._writer.core.changes.places.get(self._key) is self._place:
+            del self._writer.core.changes.places[self._key]

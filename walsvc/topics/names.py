@@ -42,7 +42,7 @@ def parse_key(key: str) -> tuple[int, str]:
 
 def check_start(writer: WalWriter, start: Start) -> int:
     """The LSN that `start` means now. BadOption unless it is "first", "next", or an LSN from first_lsn to next_lsn."""
-    first, following = writer._metadata.truncated, writer.next_lsn
+    first, following = writer.core.metadata.truncated, writer.next_lsn
     if start == "first":
         return first
     if start == "next":
@@ -50,7 +50,7 @@ def check_start(writer: WalWriter, start: Start) -> int:
     if not is_lsn(start) or not first <= start <= following:
         raise BadOption(
             f"{start!r} is no position in this log",
-            path=writer._disk.path,
+            path=writer.core.disk.path,
             hint=f'"first", "next", or an LSN from {first} to {following}',
         )
     return start

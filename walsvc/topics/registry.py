@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
+from walsvc.log.commit.changes import Place
 from walsvc.log.counting import count_before
-from walsvc.log.joining import Place
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start, check_name, check_start, key_of, parse_key
@@ -27,23 +27,23 @@ class Registry:
 
     @property
     def _number(self) -> int | None:
-        return WHOLE_LOG if self._topic is None else self._writer._metadata.topics.get(self._topic)
+        return WHOLE_LOG if self._topic is None else self._writer.core.metadata.topics.get(self._topic)
 
     async def open(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
         """See Topic.consumer."""
         check_name("consumer", name)
         way = check_delivery(delivery)
-        self._writer.health.check_open()
+        self._writer.core.health.check_open()
         while (place := self._used(name)) is not None and place.leaving is not None:
             await asyncio.wait([place.leaving])
-            self._writer.health.check_open()
+            self._writer.core.health.check_open()
         key, place = await self._claim(name, start)
         return Consumer(self._log, self._topic, name, number=parse_key(key)[0], delivery=way, place=place)
 
     async def _claim(self, name: str, start: Start) -> tuple[str, Place]:
         """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new. The
         name is given free again where that fails or is cancelled."""
-        metadata, places = self._writer._metadata, self._writer._places
+        metadata, places = self._writer.core.metadata, self._writer.core.changes.places
         place, key = Place(0, 0), ""
 
         def change() -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Registry:
             change()
             return key, place
         try:
-            await self._writer._join(change)
+            await self._writer.core.changes.join(change)
         except BaseException:
             if key:
                 del places[key]
@@ -78,9 +78,9 @@ class Registry:
 
     async def list(self) -> list[ConsumerStatus]:
         """See Topic.consumers."""
-        self._writer.health.check_open()
+        self._writer.core.health.check_open()
         found = []
-        for key in sorted(self._writer._metadata.positions):
+        for key in sorted(self._writer.core.metadata.positions):
             number, name = parse_key(key)
             if number == self._number:
                 found.append(await self._status(number, name, key, await self._log._settled()))
@@ -89,21 +89,21 @@ class Registry:
     async def status(self, name: str) -> ConsumerStatus | None:
         """One consumer, None where there is none. For onlookers: unlike list() it makes nothing durable, and what is still to be
         written is not counted in the lag."""
-        self._writer.health.check_open()
+        self._writer.core.health.check_open()
         number = self._number
-        if number is None or key_of(number, name) not in self._writer._metadata.positions:
+        if number is None or key_of(number, name) not in self._writer.core.metadata.positions:
             return None
         return await self._status(number, name, key_of(number, name), self._writer.durable_lsn + 1)
 
     async def _status(self, number: int, name: str, key: str, limit: int) -> ConsumerStatus:
-        position = self._writer._metadata.positions.get(key, limit)
+        position = self._writer.core.metadata.positions.get(key, limit)
         lag: int | None = None
         if position >= self._log.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
         elif position >= self._log.first_lsn:
-            total, _ = self._writer._topic_sums(number)
+            total, _ = self._writer.core.topic_sums(number)
             lag = total - await count_before(self._log._disk, self._log, position, number)
-        return ConsumerStatus(name, self._topic, position, lag, key in self._writer._places)
+        return ConsumerStatus(name, self._topic, position, lag, key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:
         """See Topic.move_consumer."""
@@ -117,24 +117,24 @@ class Registry:
     async def _change(self, name: str, position: Callable[[], int | None]) -> None:
         """Set the position of a consumer that is there and not in use when the change's turn has come."""
         check_name("consumer", name)
-        self._writer.health.check_open()
+        self._writer.core.health.check_open()
 
         def change() -> dict[str, Any]:
             key = "" if self._number is None else key_of(self._number, name)
-            if key not in self._writer._metadata.positions:
+            if key not in self._writer.core.metadata.positions:
                 where = "the log" if self._topic is None else f"topic {self._topic!r}"
                 raise BadOption(f"{where} has no consumer {name!r}", path=self._log.path)
             self._refuse_used(key, name)
             return {"positions": {key: position()}}
 
-        await self._writer._join(change)
+        await self._writer.core.changes.join(change)
 
     def _used(self, name: str) -> Place | None:
         """Where a consumer stands that is open, or being closed."""
-        return None if self._number is None else self._writer._places.get(key_of(self._number, name))
+        return None if self._number is None else self._writer.core.changes.places.get(key_of(self._number, name))
 
     def _refuse_used(self, key: str, name: str) -> None:
-        if key in self._writer._places:
+        if key in self._writer.core.changes.places:
             raise InUse(
                 f"consumer {name!r} is open already", path=self._log.path, hint="close it first, or use another name"
             )

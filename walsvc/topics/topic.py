@@ -15,8 +15,7 @@ from walsvc.log.group import Labels
 from walsvc.log.payload import NO_TYPE
 from walsvc.log.purging import purge
 from walsvc.log.reader import Cursor
-from walsvc.log.replicated import of_writer
-from walsvc.model import AppendResult, Mode, Quorum, Strict
+from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
@@ -138,6 +137,7 @@ class Topic(TopicReader):
         super().__init__(log, name)
         self._log = log
         self._writer = log.writer
+        self._intake = log.writer.core.placement.intake
         self._labels: Labels | None = None
 
     # ---- appending
@@ -152,13 +152,10 @@ class Topic(TopicReader):
         """Append one record to the topic; see WalWriter.append."""
         if mode is Strict and type is NO_TYPE and attributes is None:
             labels = self._labels
-            if labels is None and (number := self._writer._metadata.topics.get(self.name)) is not None:
+            if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
-            return self._writer._append_topic(self.name, labels, payload)
-        if mode is Quorum:
-            return of_writer(self._writer).after(self.append(payload, Strict, type, attributes))
-        entry = self._writer._single(payload, mode, type, attributes, self.name)
-        return self._writer._enter(entry, wait=True)
+            return self._intake.append_labelled(payload, labels, self.name)
+        return self._writer.append_to(self.name, payload, mode, type, attributes)
 
     def append_nowait(
         self,
@@ -168,10 +165,7 @@ class Topic(TopicReader):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        if mode is Quorum:
-            replicated = of_writer(self._writer)
-            return replicated.after(self.append_nowait(payload, type=type, attributes=attributes))
-        return self._writer._enter_now(self._writer._single(payload, mode, type, attributes, self.name))
+        return self._writer.append_nowait_to(self.name, payload, mode, type, attributes)
 
     def append_batch(
         self,
@@ -179,11 +173,11 @@ class Topic(TopicReader):
         mode: Mode = Strict,
     ) -> Ack[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
-        return self._writer._append_batch(payloads, mode, self.name)
+        return self._writer.append_batch_to(self.name, payloads, mode)
 
     async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
         """Hide the topic's records below LSN `before` that have a key, or labels; see Log.purge. Other topics' stay."""
-        await purge(self._writer, key_or_labels, before, self.name)
+        await purge(self._writer.core, key_or_labels, before, self.name)
 
     # ---- consumers
 

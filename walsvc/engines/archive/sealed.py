@@ -228,9 +228,9 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     if isinstance(log, Log):
         writer = log.writer
         if is_sealed(log):
-            async with writer.extent:  # its seal is durable then
-                last = writer.catalog.place if writer.health.failure is None else None
-        await writer._rotation_ended()  # only then has the last one its seal
+            async with writer.core.extent:  # its seal is durable then
+                last = writer.core.catalog.place if writer.core.health.failure is None else None
+        await writer.core.pipeline.rotation.ended()  # only then has the last one its seal
     elif is_sealed(log):
         last = log._tail.header.first_lsn, log._tail.chain.offset
     ids = list(log.segment_ids())
@@ -245,7 +245,7 @@ def is_sealed(log: Log | ReadOnlyLog) -> bool:
     """Whether the log was sealed for good: it takes nothing more, no hold either."""
     from walsvc.api import Log
 
-    return (log.writer._metadata if isinstance(log, Log) else log._metadata).sealed
+    return (log.writer.core.metadata if isinstance(log, Log) else log._metadata).sealed
 
 
 class State(NamedTuple):
@@ -266,7 +266,9 @@ def state_of(log: Log | ReadOnlyLog) -> State:
     """The log's state now."""
     from walsvc.api import Log
 
-    return State(log, log.epoch, log.writer.catalog.generation if isinstance(log, Log) else 0, list(log.segment_ids()))
+    return State(
+        log, log.epoch, log.writer.core.catalog.generation if isinstance(log, Log) else 0, list(log.segment_ids())
+    )
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:
@@ -276,8 +278,8 @@ async def moved_since(state: State, segments: list[Sealed]) -> bool:
 
     log = state.log
     if isinstance(log, Log):
-        async with log.writer.extent:
-            await log.writer._rotation_ended()
+        async with log.writer.core.extent:
+            await log.writer.core.pipeline.rotation.ended()
         moved = not state.lasts()
     else:
         moved = await log.look_again()

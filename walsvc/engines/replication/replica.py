@@ -127,7 +127,7 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> Plan:
     if not kept:
         return Plan(None, ids[0], remove=tuple(removed))
     newest = kept[-1].file
-    head, ours = await head_of(stream, newest), log.writer._segment.log_id
+    head, ours = await head_of(stream, newest), log.writer.core.tail.segment.log_id
     if head.log_id != ours:
         raise ReplicaLost(
             "the stream is the replica of another log, or a log itself",
@@ -185,7 +185,7 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
 
 async def is_ours(log: Log, group: GroupHeader) -> bool:
     """Whether this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
-    active, end = log.writer.catalog.place
+    active, end = log.writer.core.catalog.place
     if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
         return False
     try:

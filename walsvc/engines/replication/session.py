@@ -183,13 +183,13 @@ class Session:
     def _extent(self) -> tuple[int, int, dict[int, int]]:
         """What changes with the files."""
         writer = self._log.writer
-        return self._replicated.rewinds, writer.catalog.replacements, dict(writer.catalog.view.sizes)
+        return self._replicated.rewinds, writer.core.catalog.replacements, dict(writer.core.catalog.view.sizes)
 
     async def _moved_since(self, extent: tuple[int, int, dict[int, int]]) -> bool:
         """Whether files were exchanged or removed, and so were not what the log's state said. A truncation or a rotation that
         is under way tells of itself at its end."""
-        async with self._log.writer.extent:
-            await self._log.writer._rotation_ended()
+        async with self._log.writer.core.extent:
+            await self._log.writer.core.pipeline.rotation.ended()
             return extent != self._extent()
 
     async def _send(self, piece: Piece) -> None:
@@ -283,7 +283,7 @@ class Session:
         """Remove the segments that the log has dropped, once its own word of that, in its metadata, is shipped."""
         first = self._log.segment_ids()[0]
         if first != self._first and self._dropping is None:
-            self._dropping = first, self._log.writer.catalog.place
+            self._dropping = first, self._log.writer.core.catalog.place
         if self._dropping is None or self._source.place < self._dropping[1]:
             return
         (self._first, _), self._dropping = self._dropping, None

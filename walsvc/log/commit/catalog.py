@@ -127,9 +127,27 @@ class Catalog:
 
     # ---- taking back
 
+    def begin_cutting(self, cutting: asyncio.Future[None]) -> None:
+        """A truncate_after begins to change files."""
+        self.cutting = cutting
+
+    def end_cutting(self) -> None:
+        """It has ended, and not in the middle."""
+        self.cutting = None
+
     def rewind(self) -> None:
         """What readers have read ahead is void."""
         self.rewinds += 1
+
+    def next_generation(self) -> int:
+        """What is written from now on is told from what stood there before."""
+        self.generation += 1
+        return self.generation
+
+    def give_up(self) -> None:
+        """A batch was given up: its place is written anew."""
+        self.next_generation()
+        self.rewind()
 
     def cut(self, lsn: int, file_bytes: int, place: tuple[int, int]) -> None:
         """The log ends with record `lsn`; behind it stands one new segment, durable up to `place`."""

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable
 from types import TracebackType
 
+from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.log.commit.health import Health
 
 
 class Extent:
     """`async with extent:` keeps everybody else from changing the segments. `async with extent.changing():` is for those that
-    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal. `check` then
-    sees that the log's files are still its own, since a change may remove some."""
+    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal."""
 
-    def __init__(self, health: Health, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, disk: Disk, health: Health) -> None:
+        self._disk = disk
         self._health = health
-        self._check = check
         self._lock = asyncio.Lock()
 
     @property
@@ -41,23 +40,32 @@ class Extent:
 
     def changing(self) -> Changing:
         """A turn for a change."""
-        return Changing(self, self._health, self._check)
+        return Changing(self, self._health)
+
+    async def check(self) -> None:
+        """DurabilityLost, from now on, where the log's files are not those that were opened."""
+        try:
+            await self._disk.check_place()
+        except OSError as error:
+            if self._health.released:
+                return  # closing has seen to it
+            self._health.fail("the log was changed under its writer", error)
+            raise self._health.again() from error
 
 
 class Changing:
     """See Extent. No generator, since the end of a loop may drop it in the middle of anything."""
 
-    def __init__(self, extent: Extent, health: Health, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, extent: Extent, health: Health) -> None:
         self._extent = extent
         self._health = health
-        self._check = check
 
     async def __aenter__(self) -> None:
         await self._extent.__aenter__()
         try:
             if (ended := self._health.ended()) is not None:
                 raise ended
-            await self._check()
+            await self._extent.check()  # since a change may remove files
         except BaseException:
             await self._extent.__aexit__(None, None, None)
             raise

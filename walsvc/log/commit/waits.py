@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import Iterable
 from functools import partial
 
 from walsvc.errors import WalError
@@ -108,9 +109,10 @@ class Waits:
             elif future.cancelled():
                 self._cancelled = max(self._cancelled - 1, 0)
 
-    def wake_topic(self, name: str) -> None:
-        """The topic has a new record."""
-        wake(self._topics.pop(name, {}))
+    def wake_topics_of(self, names: Iterable[str]) -> None:
+        """The topics have new records."""
+        for name in names:
+            wake(self._topics.pop(name, {}))
 
     @property
     def wants_topics(self) -> bool:

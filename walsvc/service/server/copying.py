@@ -43,7 +43,7 @@ class Copying:
         """By namespace, what there is of "archive" and "replication"; see walsvc.service.ops.status."""
         found: dict[str, dict[str, Copy]] = {}
         for name, log in logs.items():
-            if log.writer._replicated is not None:
+            if log.writer.core.replicated is not None:
                 found.setdefault(name, {})["replication"] = replica_copy(log)
             if self._archiver is not None:
                 found.setdefault(name, {})["archive"] = archive_copy(log, self._archiver)
@@ -56,7 +56,7 @@ class Copying:
         if archiver is not None and archiver.state == "stopped" and archiver.error is not None:
             yield Trouble("archive", "", "archiving has stopped", archiver.error)
         for name, log in logs.items():
-            replicated = log.writer._replicated
+            replicated = log.writer.core.replicated
             if replicated is not None and replicated.ended is not None:
                 words = f"replication of namespace {name!r} has ended" if name else "replication has ended"
                 yield Trouble("replication", name, words, replicated.ended)
@@ -64,14 +64,14 @@ class Copying:
 
 def end_waiting(log: Log, *, only_down: bool) -> None:
     """The server stops: who waits for the replica is told that nobody waits any more; `only_down`: if it is down."""
-    replicated = log.writer._replicated
+    replicated = log.writer.core.replicated
     if replicated is not None and (replicated.down or not only_down):
         replicated.dismiss()
 
 
 def replica_copy(log: Log) -> Copy:
     """How far the replica is."""
-    replicated = log.writer._replicated
+    replicated = log.writer.core.replicated
     assert replicated is not None, "asked only where there is one"
     behind = max(log.durable_lsn - replicated.lsn, 0)
     return Copy(replicated.lsn, behind, replicated.behind_bytes(), replicated.state)
@@ -79,6 +79,6 @@ def replica_copy(log: Log) -> Copy:
 
 def archive_copy(log: Log, archiver: Archiver) -> Copy:
     """How far the archive is. The active segment is archived once it is sealed, so something is always behind."""
-    size = sum(bytes for first, bytes in log.writer.catalog.view.sizes.items() if first >= archiver.archived_lsn)
+    size = sum(bytes for first, bytes in log.writer.core.catalog.view.sizes.items() if first >= archiver.archived_lsn)
     state = archiver.state if archiver.error is None else f"{archiver.state}: {archiver.error.message}"
     return Copy(archiver.archived_lsn - 1, archiver.behind, size, state)

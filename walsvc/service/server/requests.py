@@ -13,7 +13,7 @@ from walsvc.log.commit.ack import all_done
 from walsvc.log.group import Labels
 from walsvc.log.payload import check_packed
 from walsvc.log.producers import append_request, stream_request
-from walsvc.log.replicated import Replicated, of_writer
+from walsvc.log.replicated import Replicated, replica_of
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.server.auth import APPEND, Grant
 from walsvc.service.server.parts import Parts
@@ -74,7 +74,7 @@ class Requests:
                 payloads, labels = self._labelled(frame)
             replicated = self._replicated(frame.mode)
             future = append_request(
-                self._writer,
+                self._writer.core,
                 payloads,
                 MODES[frame.mode],
                 labels=labels,
@@ -145,7 +145,7 @@ class Requests:
                 expected=f"at most {WAITING_MAX * self._limits.requests}",
                 hint="wait for answers, or append with mode=Strict",
             )
-        return of_writer(self._writer)
+        return replica_of(self._writer.core)
 
     # ---- batches
 
@@ -164,7 +164,7 @@ class Requests:
                 if frame.topic is not None:
                     check_name("topic", frame.topic)
                 request = self._request(frame)
-                known = request is not None and self._writer._metadata.producers.find(request) is not None
+                known = request is not None and self._writer.core.metadata.producers.find(request) is not None
             except WalError as error:
                 self._connection.answer_error(frame.id, error)
                 return
@@ -203,7 +203,7 @@ class Requests:
                 self._start(
                     id,
                     parts,
-                    append_request(self._writer, payloads, MODES[first.mode], topic=first.topic, request=request),
+                    append_request(self._writer.core, payloads, MODES[first.mode], topic=first.topic, request=request),
                 )
             else:
                 self._start(id, parts, self._streamed(first, parts))
@@ -238,7 +238,7 @@ class Requests:
     def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
         source = parts.source(self._limits, lambda credit: self._consumed(first.id, parts, credit))
-        return stream_request(self._writer, source, first.topic, self._request(first))
+        return stream_request(self._writer.core, source, first.topic, self._request(first))
 
     def _consumed(self, id: int, parts: Parts, credit: int) -> None:
         if self._batches.get(id) is not parts:

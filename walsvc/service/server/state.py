@@ -9,29 +9,29 @@ from walsvc.service.wire.frames import State
 
 def state_of(log: Log) -> State:
     """The values of STATE_FIELDS now. Called for every answer, so it neither counts nor sorts anything."""
-    writer, counters = log.writer, log.writer.counters
+    writer, counters = log.writer, log.writer.core.counters
     return [
-        writer._metadata.truncated,
+        writer.core.metadata.truncated,
         writer.next_lsn,
         writer.durable_lsn,
-        writer._pending_bytes + writer._filled_bytes,
-        len(writer._waiting),
+        writer.core.placement.unwritten_bytes,
+        writer.core.queue.length,
         writer.next_lsn - counters.lsn_at_open,
         counters.payload_bytes,
         counters.groups,
         counters.syncs,
         counters.written_bytes,
         counters.rotations,
-        writer.catalog.count,
-        writer._spares.count,
-        writer._segment.id,
+        writer.core.catalog.count,
+        writer.core.tail.spares.count,
+        writer.core.tail.segment.id,
         counters.group_records_max,
         counters.sync_us_last,
         counters.sync_us_total,
-        len(writer._metadata.topics),
+        len(writer.core.metadata.topics),
     ]
 
 
 def failure_of(log: Log) -> WalError | None:
     """Why the log takes and answers nothing any more; None while it works."""
-    return log.writer.health.failure
+    return log.writer.core.health.failure

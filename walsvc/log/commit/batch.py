@@ -1,0 +1,261 @@
+"""Batch: an atomic batch over several groups and segments, streamed in bounded memory.
+
+Every group of such a batch names the batch's first LSN, and only the last one ends it. Until the end is written, nothing
+of the batch is durable in the sense of durable_lsn, so no reader sees a part, no later group is evidence of it, and after
+a crash the log ends where the batch begins. Neither io_uring nor a file system makes a batch atomic; this does.
+
+Giving a batch up, because the caller was cancelled or the source failed, is what recovery does after a crash, done by the
+running writer: segments that were begun for it are removed, newest first, and a new generation goes on where it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from walsvc.errors import RecordTooLarge, WalError, again
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
+from walsvc.format.producers import REQUEST_BYTES, Request, Row
+from walsvc.format.segment import segment_name
+from walsvc.format.summary import SUMMARY_ROW_BYTES
+from walsvc.log.commit.background import keep
+from walsvc.log.commit.queue import Turn
+from walsvc.log.group import Group, Labels
+from walsvc.log.results import BatchResult, Part
+from walsvc.log.segments import Segment
+
+if TYPE_CHECKING:
+    from walsvc.log.commit.core import Core
+
+READY_MAX = 2  # groups of a batch that wait to be written: enough to keep the device busy, few enough for memory
+Source = AsyncIterable[Any] | Iterator[Any]
+
+
+class Batches:
+    """The batches that are being streamed.
+
+    Attributes:
+        under_way: their tasks; one has the log, the others wait for their turns.
+        drawing: those of them whose asynchronous source has not ended, and may never: close does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: set[asyncio.Task[BatchResult]] = set()
+        self.drawing: set[asyncio.Task[BatchResult]] = set()
+
+    def start(
+        self,
+        core: Core,
+        head: list[bytes],
+        rest: Source,
+        topic: str | None = None,
+        request: Request | None = None,
+    ) -> asyncio.Task[BatchResult]:
+        """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
+
+        Args:
+            core: of the log, whose later appends wait until the batch is through or given up.
+            head: payloads already taken from the source.
+            rest: the others.
+            topic: of every record.
+            request: of an idempotent producer, remembered with the batch's last group.
+        """
+        batch = Batch(core, core.queue.take_turn(), topic, request)  # now, so that LSNs follow the order of the calls
+        work = batch.run(chunks(core, head, rest))
+        task = asyncio.Task(
+            work, loop=core.health.loop, name="walsvc batch"
+        )  # by no factory, which might run it at once
+        task.add_done_callback(batch.turn.end)  # also when it is cancelled before it ran at all
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+        if isinstance(rest, AsyncIterable):
+            self.drawing.add(task)
+            task.add_done_callback(self.drawing.discard)
+        return task
+
+    def of_others(self) -> list[asyncio.Task[BatchResult]]:
+        """The tasks but the one that asks, which may be the source of its own batch."""
+        return list(self.under_way - {asyncio.current_task()})
+
+    def give_up_drawing(self) -> None:
+        """The log is being closed: nobody waits for a source that has not ended."""
+        for batch in list(self.drawing):
+            batch.cancel()
+
+
+async def chunks(core: Core, head: list[bytes], rest: Source) -> AsyncGenerator[list[bytes], None]:
+    """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, and whatever
+    the source raises."""
+    config = core.config
+    chunk, size, total = list(head), sum(map(len, head)), sum(map(len, head))
+    async for payload in as_async_iterator(core, rest):
+        piece = core.queue.checked(payload)
+        total += len(piece)
+        if total > config.max_batch_bytes:
+            raise batch_too_large(config.max_batch_bytes, core.disk.path)
+        full = size + len(piece) + LENGTH_BYTES * (len(chunk) + 1) > config.max_group_bytes
+        if chunk and (full or len(chunk) >= config.max_group_records):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(piece)
+        size += len(piece)
+    if chunk:
+        yield chunk
+
+
+def batch_too_large(limit: int, path: str) -> RecordTooLarge:
+    """The error of a batch over max_batch_bytes."""
+    return RecordTooLarge(
+        f"the batch has more than {limit} bytes",
+        path=path,
+        hint="nothing of it was kept; split it, or open the log with a larger max_batch_bytes",
+    )
+
+
+async def as_async_iterator(core: Core, source: Source) -> AsyncIterator[Any]:
+    """A plain or an asynchronous iterable as an asynchronous one."""
+    if isinstance(source, AsyncIterable):
+        async for each in source:
+            yield each
+        core.batches.drawing.discard(asyncio.current_task())
+    else:
+        for each in source:
+            yield each
+
+
+class Start(NamedTuple):
+    """Where a batch begins."""
+
+    segment: Segment
+    offset: int
+    lsn: int
+
+
+class Batch:
+    """One batch on its way. Once all of it has its LSNs it is accepted: cancelling ends only the wait."""
+
+    def __init__(self, core: Core, turn: Turn, topic: str | None, request: Request | None) -> None:
+        self.turn = turn
+        self._core = core
+        self._topic = topic
+        self._request = request
+        self._labels: Labels | None = None
+        self._start: Start | None = None
+        self._parts: list[Part] = []
+        self._durable: asyncio.Future[None] | None = None  # for its end
+
+    async def run(self, pieces: AsyncGenerator[list[bytes], None]) -> BatchResult:
+        """See Batches.start."""
+        core = self._core
+        try:
+            await self.turn.granted
+            async with core.extent, aclosing(pieces) as source:
+                core.tail.spares.error = None  # a new attempt: what the last one met may be over
+                if self._topic is not None:
+                    self._labels = Labels(topic=await core.changes.topic_number(self._topic))
+                await self._place(source)
+        except asyncio.CancelledError:
+            if core.health.closed is not None and asyncio.current_task() in core.batches.drawing:
+                raise again(core.health.closed) from None  # by close
+            raise
+        self.turn.end()
+        if self._durable is not None:
+            await self._durable
+        return BatchResult(self._parts, durable=True, sync_us=core.counters.sync_us_last)
+
+    async def _place(self, source: AsyncIterator[list[bytes]]) -> None:
+        """Give every chunk its group, one behind the source, because the last group must be known as the last."""
+        try:
+            chunk = await anext(source, None)
+            while chunk is not None:
+                following = await anext(source, None)
+                group = await self._group_with_room(chunk)
+                self._fill(group, chunk, last=following is None)
+                self._core.pipeline.send()
+                self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.lengths))
+                chunk = following
+        except BaseException:
+            if self._start is not None:
+                giving_up = self._core.background.start(
+                    "giving up a batch", self._give_up(self._start), foreseen=(WalError,)
+                )
+                await keep(giving_up)  # nobody may be let in before it is done, however often the caller is cancelled
+                giving_up.result()
+            raise
+
+    def _fill(self, group: Group, chunk: list[bytes], *, last: bool) -> None:
+        """Put a chunk into an empty group, and say which part of the batch it is."""
+        placement = self._core.placement
+        if self._start is None:
+            self._start = Start(group.segment, group.offset, group.first_lsn)
+            if not last:
+                placement.begin_batch(group.first_lsn)
+        group.batch_lsn = placement.batch_lsn
+        if group.batch_lsn:
+            group.flags |= Flag.BATCH | Flag.BATCH_END if last else Flag.BATCH
+        group.payloads.extend(chunk)
+        group.waiters.extend([None] * len(chunk))
+        if self._labels is not None:
+            group.labels = dict.fromkeys(range(len(chunk)), self._labels)
+        if last:
+            self._durable = self._core.health.loop.create_future()
+            group.barriers.append((self._durable, None))
+            if self._request is not None:
+                count = group.first_lsn + len(chunk) - self._start.lsn
+                at = self._parts[0].offset if self._parts else self._offset(group)
+                row = Row(self._start.lsn, self._start.segment.id, at, count, len(self._parts) + 1)
+                self._core.queue.note_request(group, self._request, row)
+            placement.end_batch()  # from here on the batch counts, and its end may be on disk any moment
+
+    @staticmethod
+    def _offset(group: Group) -> int:
+        return group.offset + GROUP_HEADER_BYTES
+
+    async def _group_with_room(self, chunk: list[bytes]) -> Group:
+        """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
+        core, size = self._core, sum(map(len, chunk))
+        need = size + len(chunk) * (LENGTH_BYTES if self._labels is None else INDEX_BYTES_MAX) + REQUEST_BYTES
+        while True:
+            if (ended := core.health.ended()) is not None:
+                raise ended
+            core.pipeline.cut_off()
+            pending = core.placement.pending_bytes
+            fits = core.pipeline.ready < READY_MAX
+            fits = fits and (pending == 0 or pending + size <= core.config.max_pending_bytes)
+            if fits and core.placement.place(need, rows=0 if self._labels is None else SUMMARY_ROW_BYTES):
+                return core.placement.group
+            await core.queue.room_change()
+
+    async def _give_up(self, start: Start) -> None:
+        """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
+        core = self._core
+        try:
+            await core.pipeline.quiet()
+            if core.health.failure is None:
+                await self._remove_begun(start.segment)
+        except OSError as error:
+            place = (start.segment.id, start.offset, start.lsn)
+            core.health.fail("giving up a batch failed", error, place)
+        if core.health.failure is not None:
+            return
+        core.catalog.give_up()
+        core.tail.rollback(start.segment, start.offset)
+        core.pipeline.forget_batch()
+        core.placement.end_batch()
+        core.placement.start(Group(start.segment, start.offset, start.lsn))
+        await core.changes.write({}, Flag.OPEN)
+
+    async def _remove_begun(self, first: Segment) -> None:
+        """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""
+        core, disk = self._core, self._core.disk
+        await core.tail.spares.put_back()  # its name is for a number that comes later now
+        begun = [each for each in core.catalog.view.ids if each > first.id]
+        for each in reversed(begun):
+            await disk.remove(segment_name(each))
+            await disk.sync_directory()
+            core.catalog.drop(each)
+        if begun:
+            await disk.close_file(core.tail.segment.file)
+            first.file = await disk.open_file(segment_name(first.id))

@@ -1,0 +1,216 @@
+"""Changes of metadata: those that join a group commit, and those that are a group of their own.
+
+An acknowledgement of a consumer joins the filling group, so it shares its sync with whatever else is appended, and costs none of
+its own. It is true in memory at once, and durable with the group. Nothing joins while a batch is streamed, which may be given
+up with all its groups, or while the log's end is being cut.
+
+Owns the changes that wait for room, and where each open consumer stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from walsvc.errors import NoSpace, WalError
+from walsvc.format.group import GROUP_HEADER_BYTES, Flag
+from walsvc.format.meta import Metadata, change_bytes_max, encode_map, merge
+from walsvc.log.commit.health import Health
+from walsvc.log.commit.pipeline import Pipeline
+from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.queue import Queue
+
+Change = Callable[[], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Place:
+    """Where an open consumer stands.
+
+    Attributes:
+        position: LSN behind the last acknowledged record; the metadata may be behind it by what may be repeated.
+        following: LSN behind the last record that was delivered.
+        turns: changes whenever the consumer was moved, so that what it had read ahead is void.
+        leaving: makes its last position durable; then its name is free.
+    """
+
+    position: int
+    following: int
+    turns: int = 0
+    leaving: asyncio.Task[None] | None = None
+
+    def rewind(self, end: int) -> None:
+        """The log ends before LSN `end` now."""
+        self.move(min(self.position, end), min(self.following, end))
+
+    def move(self, position: int, following: int) -> None:
+        """Go on elsewhere."""
+        self.position, self.following = position, following
+        self.turns += 1
+
+
+class Changes:
+    """Changes the metadata of one log. Loop thread only.
+
+    Attributes:
+        places: of the consumers in use, by their keys in `positions`.
+    """
+
+    def __init__(
+        self, metadata: Metadata, placement: Placement, pipeline: Pipeline, queue: Queue, health: Health
+    ) -> None:
+        self.places: dict[str, Place] = {}
+        self._metadata = metadata
+        self._placement = placement
+        self._pipeline = pipeline
+        self._queue = queue
+        self._health = health
+        self._open_due = 0  # Flag.OPEN where opening found no room for it: the next group of metadata only has it
+        self._waiting: OrderedDict[asyncio.Future[None], Change] = OrderedDict()  # those that are cancelled leave it
+
+    @property
+    def length(self) -> int:
+        """How many changes wait for room."""
+        return len(self._waiting)
+
+    # ---- joining
+
+    def join_lazily(self, change: Change) -> bool:
+        """Let a change become durable with the next commit, whoever causes it, within relaxed_interval. False: not now."""
+        if self._waiting or not self._merge(change):
+            return False
+        self._queue.arm_relaxed_timer()
+        return True
+
+    async def join(self, change: Change) -> None:
+        """Make a change durable. It is accepted in the order of the calls; cancelling ends only the wait.
+
+        Args:
+            change: makes the change when its turn has come, from the state at that moment; may raise a WalError.
+
+        Raises:
+            Closed, DurabilityLost, NoSpace, and what `change` raises.
+        """
+        if (terminal := self._health.terminal()) is not None:
+            raise terminal
+        durable: asyncio.Future[None] = self._health.loop.create_future()
+        if self._waiting or not self._merge(change, durable):
+            self._waiting[durable] = change
+            durable.add_done_callback(self._leave)
+        await durable
+
+    def _leave(self, durable: asyncio.Future[None]) -> None:
+        if durable.cancelled() and self._waiting.pop(durable, None) is not None:
+            self._queue.move_up()  # close may wait until nothing is queued
+
+    def serve(self) -> None:
+        """Let waiting changes move up, in order."""
+        while self._waiting:
+            durable, change = next(iter(self._waiting.items()))
+            if not durable.done():
+                try:
+                    if (error := self._health.ended()) is not None:
+                        raise error
+                    if not self._merge(change, durable):
+                        if (error := self._queue.no_space()) is None:
+                            break
+                        raise error
+                except WalError as wrong:
+                    if not durable.done():
+                        durable.set_exception(wrong)
+            self._waiting.pop(durable, None)
+
+    def _merge(self, wanted: Change, durable: asyncio.Future[None] | None = None) -> bool:
+        """Let a change join the filling group, or a new one behind it; False if there is no room now."""
+        if self._queue.held or self._placement.batch_lsn or self._health.over:
+            return False
+        group, change = self._placement.group, wanted()
+        size = change_bytes_max(change, group.joined)
+        if size > self._room():
+            self._pipeline.cut_off()
+            if not self._placement.place(size, joining=True):
+                return False
+            group = self._placement.group
+        try:
+            self._metadata.apply(change)
+            merge(group.joined, change)
+            group.reserved += size
+            if durable is not None:
+                group.barriers.append((durable, None))
+        except BaseException as error:
+            self._health.broken("a change of metadata was cut short", error)
+            raise
+        self._placement.set_room()
+        if durable is not None:
+            self._placement.intake.want()
+        return True
+
+    def _room(self) -> int:
+        """Bytes that the filling group may still take besides its records."""
+        group = self._placement.group
+        limit = group.segment.limit if group.payloads else group.segment.join_limit
+        filled = self._placement.intake.filled_bytes
+        return limit - group.offset - filled - group.reserved - GROUP_HEADER_BYTES
+
+    # ---- groups of their own
+
+    def try_write(self, change: dict[str, Any], flags: int = 0, *, mark: bool = False) -> asyncio.Future[int] | None:
+        """Append a group of metadata only, or a `mark` without any; its future gets its offset in its segment. None: no room
+        yet."""
+        if self._placement.batch_lsn:
+            return None  # it would go with the batch if that is given up
+        self._pipeline.cut_off()
+        meta = encode_map(change) if change else b""
+        if not self._placement.place(len(meta), metadata=True, mark=mark):
+            return None
+        group = self._placement.group
+        group.meta = meta
+        group.flags |= flags | self._open_due
+        self._open_due = 0
+        self._metadata.apply(change)
+        future: asyncio.Future[int] = self._health.loop.create_future()
+        group.barriers.append((future, group.offset))
+        self._pipeline.send()
+        return future
+
+    async def write(self, change: dict[str, Any], flags: int = 0) -> int:
+        """Append a metadata group and wait until it is durable; returns its offset in its segment."""
+        self._health.raise_failure()  # a group that is cut now would never be submitted
+        while (future := self.try_write(change, flags)) is None:
+            await self._queue.room_change(metadata=True)
+        return await future
+
+    async def write_mark(self, flag: int) -> bool:
+        """Append an empty group, and wait until it is durable. False: it is left out, since what room there is on the device
+        is kept for what makes more."""
+        self._health.raise_failure()
+        try:
+            while (future := self.try_write({}, flag, mark=True)) is None:
+                await self._queue.room_change()
+        except NoSpace:
+            return False
+        await future
+        return True
+
+    async def open(self) -> None:
+        """Mark that the log was opened; where there is no room, with the next group of metadata."""
+        if not await self.write_mark(Flag.OPEN):
+            self._open_due = Flag.OPEN
+
+    # ---- topics
+
+    async def topic_number(self, name: str) -> int:
+        """A topic's number; it is made, durably, if it is not there. For callers that hold off all appends."""
+        number = self._metadata.topics.get(name)
+        if number is None:
+            number = len(self._metadata.names)
+            await self.write({"topics": {name: number}})
+        return number
+
+    def rewind(self, end: int) -> None:
+        """The log ends before LSN `end` now: no consumer stands beyond it."""
+        for place in self.places.values():
+            place.rewind(end)

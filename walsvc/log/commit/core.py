@@ -1,0 +1,260 @@
+"""Core: the parts of one writer, put together. Composition only: each part owns its state, and nobody else assigns it.
+
+    Intake -> Placement -> Pipeline -> Writing -> disk      the way of a record
+                 |            |
+               Tail        Rotation                         segments
+    Queue, Changes, Batches                                 what waits for its turn, before the way begins
+    Catalog, Waits, Health, Counters, Background, Extent    what everybody may ask
+
+Truncation, retention, rekeying and compaction (walsvc.log.retention and its peers) get the core and call its parts' methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from walsvc.config import WalConfig
+from walsvc.disk.base import Disk
+from walsvc.errors import closed_log
+from walsvc.format.meta import Metadata
+from walsvc.log.commit.ack import Waker
+from walsvc.log.commit.background import Background
+from walsvc.log.commit.batch import Batches
+from walsvc.log.commit.catalog import Catalog
+from walsvc.log.commit.changes import Changes
+from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.extent import Extent
+from walsvc.log.commit.health import Health, Place
+from walsvc.log.commit.intake import Intake, Slow
+from walsvc.log.commit.pipeline import Pipeline
+from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.queue import Queue
+from walsvc.log.commit.rotation import Rotation
+from walsvc.log.commit.tail import Tail
+from walsvc.log.commit.waits import Waits
+from walsvc.log.commit.writing import Writing
+from walsvc.log.double_write import DoubleWrite
+from walsvc.log.group import Group
+from walsvc.log.reserve import Reserve
+from walsvc.log.segments import Segment, SparePipeline
+
+if TYPE_CHECKING:
+    from walsvc.log.replicated import Replicated
+
+
+@dataclass(slots=True)
+class Start:
+    """Where a writer begins.
+
+    Attributes:
+        segment: the active one.
+        next_lsn, generation, metadata: of the log.
+        sizes: of all segments' files, by first LSN.
+        double_write: where there is one.
+    """
+
+    segment: Segment
+    next_lsn: int
+    generation: int
+    metadata: Metadata
+    sizes: Mapping[int, int]
+    double_write: DoubleWrite | None = None
+
+
+@dataclass(slots=True)
+class Core:
+    """The parts of one writer, and what it was opened with."""
+
+    disk: Disk
+    config: WalConfig
+    metadata: Metadata
+    health: Health
+    waits: Waits
+    background: Background
+    extent: Extent
+    counters: Counters
+    catalog: Catalog
+    tail: Tail
+    placement: Placement
+    pipeline: Pipeline
+    queue: Queue
+    changes: Changes
+    batches: Batches
+    replicated: Replicated | None = None  # the replica that Quorum waits for; an engine attaches it
+
+    @property
+    def next_lsn(self) -> int:
+        """The LSN that the next accepted record gets."""
+        return self.placement.next_lsn
+
+    def attach(self, replicated: Replicated) -> None:
+        """The log has a replica from now on."""
+        self.replicated = replicated
+
+    def durable_above(self, lsn: int) -> asyncio.Future[int]:
+        """A future for when durable_lsn is above `lsn`; whoever waits for it may end it. Closed once no more can come."""
+        if self.health.released:
+            raise closed_log(self.disk.path)
+        return self.waits.durable(lsn + 1)
+
+    def topic_record(self, name: str, lsn: int) -> asyncio.Future[Any]:
+        """A future for when there may be a durable record of a topic at or behind `lsn`, which is not durable yet. Whoever
+        waits for it may end it.
+
+        Raises Closed once no more can come, and DurabilityLost.
+        """
+        number = self.metadata.topics.get(name)
+        if number is not None and self.metadata.last_of(number) >= lsn:
+            return self.waits.durable(lsn)
+        if (ended := self.health.ended()) is not None:
+            raise ended
+        return self.waits.topic(name)
+
+    def topic_sums(self, number: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one, without a batch that is not complete."""
+        return self.tail.sums(number, self.placement.batch_lsn)
+
+    def durable(self, lsn: int) -> asyncio.Future[int]:
+        """A future for when record `lsn` is durable; starts its commit if nobody did."""
+        group = self.placement.group
+        if lsn >= group.first_lsn and not group.empty:
+            self.placement.intake.want()
+        return self.waits.durable(lsn)
+
+
+def put_together(disk: Disk, config: WalConfig, start: Start, slow: Slow) -> Core:
+    """Make the parts of a writer. Those that call upwards get a function that finds the part when it is called.
+
+    Args:
+        disk, config: of the log.
+        start: where it begins.
+        slow: takes what the intake does not.
+
+    The order of the listeners of Health matters: the way in is shut first, then groups and waits are told, and the queue comes
+    last, which lets those hear of it that wait for room.
+    """
+    loop, segment = asyncio.get_running_loop(), start.segment
+    waker = Waker(loop)
+
+    def end() -> Place:
+        group = intake.group
+        return tail.segment.id, group.offset, group.first_lsn
+
+    # the calls upwards: each finds its part when it is made
+    def wake() -> None:
+        pipeline.wake()
+
+    def answered(group: Group, error: OSError | None) -> None:
+        pipeline.answered(group, error)
+
+    def complete(group: Group) -> None:
+        try:
+            pipeline.complete(group)
+        finally:
+            waker.wake()
+
+    def fail() -> None:
+        pipeline.fail()
+
+    def freed() -> None:
+        queue.move_up()
+
+    def spare_ready() -> None:
+        queue.spare_ready()
+
+    def reserve_bytes() -> int:
+        return tail.reserve_bytes()
+
+    def first() -> None:
+        changes.serve()
+
+    health = Health(disk.path, loop, end)
+    catalog = Catalog(
+        start.sizes,
+        durable_lsn=start.next_lsn - 1,
+        place=(segment.id, segment.end),
+        generation=start.generation,
+    )
+    counters = Counters(start.next_lsn, start.double_write)
+    background = Background(loop, health.broken)
+    spares = SparePipeline(disk, config.segment_bytes, Reserve(disk, reserve_bytes), spare_ready, background)
+    tail = Tail(disk, config, segment, spares, metadata=start.metadata, catalog=catalog, counters=counters)
+    intake = Intake(
+        config,
+        Group(segment, segment.end, start.next_lsn),
+        new_ack=waker.ack,
+        check=health.check_loop,
+        wake=wake,
+        slow=slow,
+    )
+    health.listen(intake.shut)
+    health.listen(fail)
+    waits = Waits(health, catalog)
+    health.listen(freed)
+    rotation = Rotation(
+        disk=disk,
+        tail=tail,
+        catalog=catalog,
+        health=health,
+        background=background,
+        double_write=start.double_write,
+        complete=complete,
+        freed=freed,
+    )
+    placement = Placement(config, intake, tail=tail, rotation=rotation, health=health, waits=waits, counters=counters)
+    writing = Writing(
+        disk,
+        start.double_write,
+        tail=tail,
+        catalog=catalog,
+        counters=counters,
+        health=health,
+        wake=waker.wake,
+        answered=answered,
+    )
+    pipeline = Pipeline(
+        config,
+        placement,
+        writing,
+        rotation,
+        catalog=catalog,
+        waits=waits,
+        health=health,
+        counters=counters,
+        waker=waker,
+        freed=freed,
+    )
+    queue = Queue(
+        config,
+        placement,
+        pipeline,
+        path=disk.path,
+        metadata=start.metadata,
+        tail=tail,
+        waits=waits,
+        health=health,
+        first=first,
+        new_ack=waker.ack,
+    )
+    changes = Changes(start.metadata, placement, pipeline, queue, health)
+    placement.set_room()
+    return Core(
+        disk=disk,
+        config=config,
+        metadata=start.metadata,
+        health=health,
+        waits=waits,
+        background=background,
+        extent=Extent(disk, health),
+        counters=counters,
+        catalog=catalog,
+        tail=tail,
+        placement=placement,
+        pipeline=pipeline,
+        queue=queue,
+        changes=changes,
+        batches=Batches(),
+    )

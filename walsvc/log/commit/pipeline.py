@@ -1,0 +1,234 @@
+"""Pipeline: the commit coordinator. It writes groups and says when they are durable.
+
+    filling --cut--> ready --submit--> in flight --complete, in LSN order--> durable
+
+Rules that everything here keeps:
+
+* A group's place (segment, offset, first LSN) is decided when it is opened, so an LSN is only given out where room is
+  guaranteed: in the active segment, or in one prepared spare.
+* At most PIPELINE groups are in flight; completions come in any order, acknowledgements go out in LSN order.
+* The first failed write or sync ends it: everybody who waits and every later call gets DurabilityLost with its errno.
+* A step that is cut short by an exception fails the log: no group is ever in no queue, so everybody who waits is told.
+
+All of it runs on the loop's thread, and no function here awaits between reading and changing the state it decides on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from walsvc.config import WalConfig
+from walsvc.errors import WalError
+from walsvc.format.group import Flag
+from walsvc.log.commit.catalog import Catalog
+from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.health import Health
+from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.rotation import Rotation
+from walsvc.log.commit.waits import Waits
+from walsvc.log.commit.writing import Writing
+from walsvc.log.group import Group
+
+PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
+
+
+class Pipeline:
+    """Groups on their way. Loop thread only.
+
+    Args:
+        waker: answers and wakes many at once, see walsvc.log.commit.ack.
+        freed: called when room may have come.
+    """
+
+    def __init__(
+        self,
+        config: WalConfig,
+        placement: Placement,
+        writing: Writing,
+        rotation: Rotation,
+        *,
+        catalog: Catalog,
+        waits: Waits,
+        health: Health,
+        counters: Counters,
+        waker: Any,
+        freed: Callable[[], None],
+    ) -> None:
+        self.rotation = rotation
+        self._delay = config.commit_delay
+        self._placement = placement
+        self._writing = writing
+        self._catalog = catalog
+        self._waits = waits
+        self._health = health
+        self._counters = counters
+        self._waker = waker
+        self._freed = freed
+        self._ready: deque[Group] = deque()
+        self._in_flight: deque[Group] = deque()
+        self._unended: list[Group] = []  # written, and part of a batch whose end is not
+        self._resolving: list[Group] = []  # durable, and just being told so
+        self._scheduled = False
+
+    # ---- looking
+
+    @property
+    def ready(self) -> int:
+        """Groups that are closed and wait to be submitted."""
+        return len(self._ready)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way."""
+        return not self._in_flight and not self._ready
+
+    # ---- starting
+
+    def wake(self) -> None:
+        """Somebody waits for the filling group. Three cases: its commit is on its way, a completion will take it along, or
+        an idle device takes it in this very turn of the loop."""
+        if self._scheduled or not self._free():
+            return
+        if self._delay > 0:
+            self._health.loop.call_later(self._delay, self.pump)
+        elif self._counters.group_records_last > 1 or self._in_flight:
+            self._health.loop.call_soon(self.pump)
+        else:
+            self.pump()  # a lone appender has nobody to wait for, and saves a turn of the loop
+            return
+        self._scheduled = True  # behind the call: cut short between the two, it is called twice
+
+    def _free(self) -> bool:
+        """Whether one more group may be written. Packed layout: one in flight, because the next one rewrites its last block."""
+        in_flight = self._in_flight
+        return not in_flight or (len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)
+
+    def pump(self) -> None:
+        """Submit what is ready or wanted, as far as the pipeline has room."""
+        self._scheduled = False
+        intake = self._placement.intake
+        try:
+            while self._free() and self._health.failure is None:
+                if self._ready:
+                    self._submit(self._ready[0])
+                elif intake.wanted and not intake.group.empty:
+                    self._ready.append(intake.group)  # first, as in _cut
+                    self._placement.cut()
+                else:
+                    break
+            if intake.group.empty:
+                intake.want_no_more()  # who waits for room asks again once accepted; else nobody would wake the pump
+        except Exception as error:  # noqa: BLE001  # a defect of ours, or no memory: whoever waits is told, and it is shown
+            self._health.broken("a group cannot be written", error)
+            if not isinstance(error, MemoryError):
+                self._health.loop.call_exception_handler(
+                    {"message": "walsvc: a group cannot be written", "exception": error}
+                )
+        except BaseException as error:  # a signal handler's: half a group is on its way
+            self._health.broken("writing a group was cut short", error)
+            raise
+
+    def cut_off(self) -> None:
+        """Close the filling group, if there is something in it, because something must go behind it.
+
+        Raises the terminal failure, also that of doing this: nothing must be put into the groups of a log that has failed,
+        because nobody would be told of it.
+        """
+        if not self._placement.group.empty:
+            self._cut()
+
+    def send(self) -> None:
+        """Close the filling group, in which somebody waits, be it empty: the futures in it tell what goes wrong."""
+        with suppress(WalError):
+            self._cut()
+
+    def _cut(self) -> None:
+        try:
+            self._ready.append(self._placement.group)  # first: whatever cuts this short, it is in one of the queues
+            self._placement.cut()
+        except BaseException as error:
+            self._health.broken("a group cannot be closed", error)
+            if isinstance(error, Exception):
+                raise self._health.again() from error
+            raise
+        self.pump()
+        self._health.raise_failure()
+
+    def _submit(self, group: Group) -> None:
+        write = self._writing.encode(group)
+        self._in_flight.append(group)
+        self._ready.popleft()
+        self._writing.submit(write)
+
+    # ---- ending
+
+    def answered(self, group: Group, error: OSError | None) -> None:
+        """The disk has answered for a group."""
+        try:
+            if error is not None:
+                place = (group.segment.id, group.offset, group.first_lsn)
+                self._health.fail("a write or its sync failed", error, place)
+            elif self._health.failure is None:
+                if group.attached is not None:
+                    self.rotation.written(group)
+                else:
+                    self.complete(group)
+        except BaseException as broken:
+            self._health.broken("answering a group was cut short", broken)
+            for each in self._resolving:
+                each.fail(self._health.again)
+            raise
+
+    def complete(self, group: Group) -> None:
+        """Acknowledge all groups that are durable without a gap before them; first keep the device busy."""
+        group.done = True
+        durable: list[Group] = []
+        self._resolving = durable
+        while self._in_flight and self._in_flight[0].done:
+            head = self._in_flight[0]
+            self._unended.append(head)  # first, as in _cut
+            self._in_flight.popleft()
+            self._placement.written(head)
+            if head.prefix:
+                self.rotation.head_durable()
+            if head.passed is not None and not head.passed.done():
+                head.passed.set_result(None)
+            if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
+                self._catalog.advance(head.next_lsn - 1)
+                for each in self._unended:
+                    each.segment.durable_end = each.offset + each.group_bytes
+                durable += self._unended
+                self._unended.clear()
+        self.pump()
+        for head in durable:
+            head.resolve(self._waker, self._counters.sync_us_last)
+        self._resolving = []
+        if durable:
+            last = durable[-1]
+            at = self._catalog.place if last.segment.replaced else (last.segment.id, last.offset + last.group_bytes)
+            self._catalog.arrive(*at)
+        self._waits.reached()
+        self._freed()
+
+    async def quiet(self) -> None:
+        """Wait until every group that was cut is written, or the log has failed, and no segment is being begun."""
+        while not self.idle and self._health.failure is None:
+            await self._waits.room()
+        await self.rotation.ended()
+
+    def forget_batch(self) -> None:
+        """The groups of a batch that is given up are never acknowledged."""
+        self._unended.clear()
+
+    def fail(self) -> None:
+        """The log has failed: tell whoever waits for a group."""
+        for group in [*self._unended, *self._in_flight, *self._ready, self._placement.group]:
+            self._health.told += group.fail(self._health.again)
+            if group.passed is not None and not group.passed.done():
+                group.passed.set_exception(self._health.again())
+        self._in_flight.clear()
+        self._unended.clear()
+        self._ready.clear()

@@ -1,0 +1,411 @@
+"""Queue: appends that are not the plain case, or find no room, and turns at having the log alone.
+
+Owns the order in which calls are accepted. From the decision to accept a record to its LSN nothing awaits: an accepted entry is
+in a group whose place is guaranteed. Called by the Intake for what it does not take, and by everybody who frees room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+from walsvc.config import WalConfig, between
+from walsvc.errors import Backpressure, NoSpace, RecordTooLarge, WalError
+from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
+from walsvc.format.meta import Metadata, change_bytes_max, merge
+from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
+from walsvc.format.summary import SUMMARY_ROW_BYTES
+from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.health import Health
+from walsvc.log.commit.pipeline import Pipeline
+from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.tail import Tail
+from walsvc.log.commit.waits import Waits
+from walsvc.log.group import Group, Labels
+from walsvc.log.payload import pack_attributes, to_bytes
+from walsvc.log.results import BatchResult, Part
+from walsvc.model import AppendResult, Mode, Strict
+
+NO_LABELS = Labels()
+
+
+class Entry:
+    """An append that is being accepted, or waits in the queue for room."""
+
+    __slots__ = ("batch", "future", "labels", "mode", "payloads", "request", "size", "topic")
+
+    def __init__(
+        self,
+        payloads: list[bytes],
+        mode: Mode,
+        labels: Labels | None,
+        *,
+        batch: bool,
+        future: Any,
+        topic: str | None = None,
+        request: Request | None = None,
+    ) -> None:
+        self.payloads = payloads
+        self.mode = mode
+        self.labels = labels
+        self.batch = batch
+        self.future: Any = future  # an Ack, or an asyncio.Future for append_nowait and turns
+        self.topic = topic  # by name: it gets its number when its first record is accepted
+        self.request = request  # of an idempotent producer: remembered with the records, in their group
+        self.size = sum(map(len, payloads))
+
+
+class Turn:
+    """A turn at having the log alone. `end` must be called, once or more, whatever became of it."""
+
+    __slots__ = ("_ended", "_queue", "granted")
+
+    def __init__(self, queue: Queue, granted: asyncio.Future[None]) -> None:
+        self._queue = queue
+        self._ended = False
+        self.granted = granted
+
+    def end(self, _: object = None) -> None:
+        """Leave the queue, or let the appends go on that waited for this turn."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.granted.done() and not self.granted.cancelled() and self.granted.exception() is None:
+            self._queue.hold(-1)
+        else:
+            self.granted.cancel()
+
+
+class Queue:
+    """The queue in front of the filling group. Loop thread only.
+
+    Args:
+        first: called before the queue moves up: changes of metadata do not starve behind appends.
+        new_ack: makes the answer of an append.
+    """
+
+    def __init__(
+        self,
+        config: WalConfig,
+        placement: Placement,
+        pipeline: Pipeline,
+        *,
+        path: str,
+        metadata: Metadata,
+        tail: Tail,
+        waits: Waits,
+        health: Health,
+        first: Callable[[], None],
+        new_ack: Callable[[], Any],
+    ) -> None:
+        self.new_ack = new_ack
+        self._path = path
+        self._config = config
+        self._metadata = metadata
+        self._placement = placement
+        self._intake = placement.intake
+        self._pipeline = pipeline
+        self._tail = tail
+        self._waits = waits
+        self._health = health
+        self._first = first
+        self._waiting: OrderedDict[Entry, None] = OrderedDict()  # those that are cancelled leave it
+        self._holds = 0
+        self._relaxed_timer: asyncio.TimerHandle | None = None
+
+    # ---- looking
+
+    @property
+    def waiting(self) -> list[asyncio.Future[Any]]:
+        """Who waits for room or for a turn, in order."""
+        return [entry.future for entry in self._waiting]
+
+    @property
+    def length(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody has the log alone: appends wait until it is through."""
+        return self._holds > 0
+
+    def no_space(self) -> NoSpace | None:
+        """The error for those who wait, when the last preparation of a segment met a shortage."""
+        return self._tail.no_space(self._placement.next_lsn)
+
+    # ---- entering
+
+    def append(
+        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+    ) -> Ack[AppendResult]:
+        """Any append of one record: check it, accept it or let it wait."""
+        return self.enter(self._entry(payload, mode, type, attributes, topic))
+
+    def append_nowait(
+        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+    ) -> asyncio.Future[AppendResult]:
+        """The same, or Backpressure, NoSpace where it would wait. The answer is an asyncio.Future, which asyncio.wait takes."""
+        entry = self._entry(payload, mode, type, attributes, topic)
+        entry.future = self._health.loop.create_future()
+        return cast("asyncio.Future[AppendResult]", self.enter(entry, wait=False))
+
+    def _entry(
+        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+    ) -> Entry:
+        piece = self.checked(payload)
+        self._health.check_call(mode)
+        between("type", type, 0, 0xFFFF)
+        labels = None
+        packed = pack_attributes(attributes)
+        if type or packed:
+            labels = Labels(type, 0, len(packed))
+            piece = packed + piece
+        return Entry([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic)
+
+    def checked(self, payload: Any) -> bytes:
+        """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
+        piece = to_bytes(payload)
+        self.check_length(len(piece))
+        return piece
+
+    def check_length(self, length: int) -> None:
+        """RecordTooLarge for a payload over max_record_bytes."""
+        if length > self._config.max_record_bytes:
+            raise RecordTooLarge(
+                f"the payload has {length} bytes, the limit is {self._config.max_record_bytes}",
+                path=self._path,
+                hint="split it, or open the log with a larger max_record_bytes",
+            )
+
+    def enter(self, entry: Entry, *, wait: bool = True) -> Ack[Any]:
+        """Accept an entry, or let it wait for room."""
+        no_space = self.no_space()  # accepting starts another attempt, and forgets the last one
+        if not self._holds and not self._waiting and self._accept(entry):
+            return cast("Ack[Any]", entry.future)
+        if not wait:
+            raise no_space or Backpressure(
+                f"no room: {self._placement.unwritten_bytes} bytes are pending, {len(self._waiting)} appends wait",
+                path=self._path,
+                lsn=self._placement.next_lsn,
+                expected=f"at most {self._config.max_pending_bytes} pending bytes and a prepared segment",
+                hint="await append instead, or try again later",
+            )
+        self._add(entry)
+        self._intake.want()
+        return cast("Ack[Any]", entry.future)
+
+    def _add(self, entry: Entry) -> None:
+        """Let an entry wait, behind all others. Cancelled while it waits it leaves the queue at once."""
+        self._waiting[entry] = None
+        entry.future.add_done_callback(partial(self._leave, entry))
+        self._placement.hold(True)
+
+    def _leave(self, entry: Entry, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() and entry in self._waiting:
+            del self._waiting[entry]
+            self.move_up()  # it may have been the one that the others waited for
+
+    # ---- having the log alone
+
+    def take_turn(self) -> Turn:
+        """Queue for having the log alone: every append called before comes first, every later one waits."""
+        entry = Entry([], Strict, None, batch=False, future=self._health.loop.create_future())
+        if self._holds or self._waiting:
+            self._add(entry)
+        else:
+            self.hold(1)
+            entry.future.set_result(None)
+        return Turn(self, entry.future)
+
+    def hold(self, change: int) -> None:
+        """Let new appends wait (1), or no longer (-1)."""
+        try:
+            self._holds += change
+            if self._holds:
+                self._placement.hold(True)
+                return
+        except BaseException as error:
+            self._health.broken("holding appends was cut short", error)
+            raise
+        self.move_up()
+
+    async def room_change(self, *, metadata: bool = False) -> None:
+        """Wait for a change of what room there is, for records or for `metadata`. Raises what ends all waiting: NoSpace,
+        DurabilityLost."""
+        await self._waits.room()
+        self._health.raise_failure()
+        lent = metadata and self._tail.spares.fitting(metadata=True) is not None
+        if not lent and (no_space := self.no_space()) is not None:
+            raise no_space
+
+    # ---- accepting
+
+    def _accept(self, entry: Entry) -> bool:
+        """Put an entry into the filling group, or a new one behind it; False if there is no room yet."""
+        intake, count, cost = self._intake, len(entry.payloads), LENGTH_BYTES
+        if entry.labels is not None or entry.topic is not None:
+            cost = INDEX_BYTES_MAX
+        need = entry.size + max(cost, intake.cost) * count
+        relabel = (cost - intake.cost) * len(intake.group.payloads) if cost > intake.cost else 0
+        if not self._fits(entry, need + relabel):
+            pending = self._placement.unwritten_bytes
+            if pending and pending + entry.size > self._config.max_pending_bytes:
+                return False
+            self._pipeline.cut_off()
+            need, relabel = entry.size + cost * count, 0
+            more = self._topic_bytes(entry)[0] + (REQUEST_BYTES if entry.request is not None else 0)
+            if not self._placement.place(need + more, rows=SUMMARY_ROW_BYTES if entry.topic else 0):
+                return False
+        try:
+            self._put(entry, need + relabel, max(intake.cost, cost))
+        except (
+            BaseException
+        ) as error:  # an exception of a signal handler, or no memory: the record may be there by halves
+            self._health.broken("accepting a record was cut short", error)
+            raise
+        self._placement.set_room()
+        if entry.mode is not Strict:
+            self.arm_relaxed_timer()
+        elif not intake.wanted:
+            intake.want()
+        return True
+
+    def _fits(self, entry: Entry, need: int) -> bool:
+        """Whether the entry can join the filling group as it is."""
+        group = self._placement.group
+        if self._tail.new_key:
+            return False
+        name_bytes, rows = self._topic_bytes(entry)
+        if entry.request is not None:
+            name_bytes += REQUEST_BYTES
+        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - name_bytes
+        if self._intake.filled_bytes + need > min(in_segment, self._config.max_group_bytes):
+            return False
+        if self._placement.unwritten_bytes + entry.size > self._config.max_pending_bytes:
+            return False
+        return not group.payloads or len(group.payloads) + len(entry.payloads) <= self._config.max_group_records
+
+    def _topic_bytes(self, entry: Entry) -> tuple[int, int]:
+        """What an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
+        if entry.topic is None:
+            return 0, 0
+        number = self._metadata.topics.get(entry.topic)
+        if number is None:
+            return change_bytes_max({"topics": {entry.topic: 0}}, {}), SUMMARY_ROW_BYTES
+        known = number in self._metadata.tally or number in self._placement.group.new_topics
+        return 0, 0 if known else SUMMARY_ROW_BYTES
+
+    def _labels_of(self, entry: Entry, group: Group) -> Labels | None:
+        """An entry's labels; a new topic gets its number here, and its name goes with the group."""
+        if entry.topic is None:
+            return entry.labels
+        name_bytes, rows = self._topic_bytes(entry)
+        group.reserved += name_bytes
+        group.segment.summary_bytes += rows
+        number = self._metadata.topics.get(entry.topic)
+        if number is None:
+            number = len(self._metadata.names)
+            change = {"topics": {entry.topic: number}}
+            self._metadata.apply(change)
+            merge(group.joined, change)
+        if number not in self._metadata.tally:
+            group.new_topics.add(number)
+        return (entry.labels or NO_LABELS)._replace(topic=number)
+
+    def _put(self, entry: Entry, need: int, cost: int) -> None:
+        group, strict = self._placement.group, entry.mode is Strict
+        single = entry.future if strict and not entry.batch else None
+        labels = self._labels_of(entry, group)
+        index, offset = self._intake.add(entry.payloads, single, need=need, cost=cost, labels=labels)
+        lsn = group.first_lsn + index
+        if entry.request is not None:
+            self.note_request(group, entry.request, Row(lsn, group.segment.id, offset, len(entry.payloads), 1))
+        if entry.batch:
+            part = Part(lsn, group.segment.id, offset, array("I", map(len, entry.payloads)))
+            if strict:
+                group.batches.append((part, entry.future))
+            else:
+                entry.future.set_result(BatchResult([part], durable=False, sync_us=0))
+        elif not strict:
+            entry.future.set_result(AppendResult(lsn, group.segment.id, offset, entry.size, False, 0))
+
+    def note_request(self, group: Group, request: Request, row: Row) -> None:
+        """Remember an accepted request, in memory and with its group."""
+        self._metadata.producers.note(request.producer, request.seq, request.done, row)
+        merge(group.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
+        group.reserved += REQUEST_BYTES
+
+    # ---- the relaxed timer
+
+    def arm_relaxed_timer(self) -> None:
+        """Relaxed records wait for at most half the interval, which leaves the other half for the write itself."""
+        interval = self._config.relaxed_interval
+        if interval is not None and self._relaxed_timer is None and not self._intake.wanted:
+            self._relaxed_timer = self._health.loop.call_later(interval / 2, self._relaxed_due)
+
+    def _relaxed_due(self) -> None:
+        self._relaxed_timer = None
+        if not self._placement.group.empty and self._health.failure is None:
+            self._intake.want()
+
+    def stop_timer(self) -> None:
+        """The log is closed."""
+        if self._relaxed_timer is not None:
+            self._relaxed_timer.cancel()
+
+    # ---- moving up
+
+    def spare_ready(self) -> None:
+        """A preparation of a segment has ended. A shortage is the callers' matter; any other error is terminal."""
+        error = self._tail.spares.error
+        if self._health.released:
+            return
+        if error is not None and self.no_space() is None:
+            place = (self._tail.segment.id, 0, self._placement.next_lsn)
+            self._health.fail("preparing the next segment failed", error, place)
+        self.move_up()
+
+    def move_up(self) -> None:
+        """Room may have become available, or never will: let the queue move up, in order; tell it of a shortage."""
+        try:
+            self._move_up()
+        except BaseException as error:  # one may have been accepted and still be in the queue
+            self._health.broken("accepting what waited was cut short", error)
+            raise
+
+    def _move_up(self) -> None:
+        self._first()
+        while self._waiting:
+            entry = next(iter(self._waiting))
+            if not entry.future.done():
+                try:
+                    if not self._admit(entry):
+                        if not self._placement.group.empty:
+                            self._intake.want()
+                        break
+                except WalError as error:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
+            self._waiting.pop(entry, None)
+        self._placement.hold(self._holds > 0 or bool(self._waiting))
+        self._waits.wake_room()
+        if self._health.over:
+            self._waits.wake_beyond(self._placement.next_lsn)
+            self._waits.wake_topics()
+
+    def _admit(self, entry: Entry) -> bool:
+        """Give the first entry of the queue what it waits for; False if it must go on waiting. Raises what ends its wait."""
+        if (error := self._health.ended() or self.no_space()) is not None:
+            raise error
+        if self._holds:
+            return False
+        if entry.payloads:
+            return self._accept(entry)
+        self._holds += 1  # the turn of one that wants the log for itself
+        entry.future.set_result(None)
+        return True

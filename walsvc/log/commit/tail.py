@@ -1,0 +1,253 @@
+"""Tail: the active segment and what begins the next one.
+
+Owns the end of the log on disk: which segment takes groups, under which key, from which spare the next one is made, and where a
+streamed batch began, to go back there. Called by Placement for groups, by truncation and rekeying for new segments.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from walsvc.errors import NoSpace
+from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
+from walsvc.format.segment import METADATA_ONLY, RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
+from walsvc.format.summary import SUMMARY_ROW_BYTES, Tally
+from walsvc.log.commit.catalog import Catalog
+from walsvc.log.commit.counters import Counters
+from walsvc.log.framing import Head
+from walsvc.log.group import Group
+from walsvc.log.segments import (
+    JOIN_BLOCKS,
+    META_BLOCKS,
+    SHORTAGES,
+    Segment,
+    SparePipeline,
+    next_align,
+    no_space,
+    tail_of,
+)
+from walsvc.log.summaries import Summaries
+
+if TYPE_CHECKING:
+    from walsvc.config import WalConfig
+    from walsvc.disk.base import Disk
+    from walsvc.format.meta import Metadata
+    from walsvc.keyring import KeyRing
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """The tail in front of a streamed batch, to go back to.
+
+    Attributes:
+        chain: CRC of the group before the batch.
+        last: last_crc and last_at of its segment.
+        block: what its segment's last block held.
+        sums: counts, lasts and tally of the topics.
+    """
+
+    chain: int = 0
+    last: tuple[int, int] = (0, 0)
+    block: bytes = b""
+    sums: tuple[array[int], array[int], dict[int, Tally]] | None = None
+
+
+class Tail:
+    """The end of one log. Loop thread only.
+
+    Attributes:
+        segment: the active one.
+        spares: prepares the next one.
+        keys: of the log; None: it is not encrypted.
+        new_key: the next record begins a new segment, under another key (walsvc.log.rekey).
+        summaries: of the sealed segments.
+        clock: nanoseconds; tests have their own.
+        before: the tail before the batch that is being streamed.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        config: WalConfig,
+        segment: Segment,
+        spares: SparePipeline,
+        *,
+        metadata: Metadata,
+        catalog: Catalog,
+        counters: Counters,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.segment = segment
+        self.spares = spares
+        self.keys = config.keys
+        self.new_key = False
+        self.summaries = Summaries(disk, config.keys)
+        self.clock = clock
+        self.before = Checkpoint()
+        self._path = disk.path
+        self._config = config
+        self._metadata = metadata
+        self._catalog = catalog
+        self._counters = counters
+
+    # ---- room
+
+    def has_room(self, group: Group, need: int, *, rows: int, metadata: bool, less: bool) -> bool:
+        """Whether an empty group may stand where it is with `need` bytes of records and index, or of metadata, for which room
+        is kept, or `less` of that."""
+        limit = group.segment.limit_with(rows)
+        if metadata:
+            limit = group.segment.join_limit if less else group.segment.meta_limit
+        fits = group.offset + GROUP_HEADER_BYTES + need <= limit
+        return fits and (not self.new_key or metadata)  # what makes room still goes under the old key
+
+    def prefix_bytes(self) -> int:
+        """Bytes that the next segment's header and snapshot take at most."""
+        block_bytes = self.segment.block_bytes
+        snapshot = GROUP_HEADER_BYTES + self._metadata.snapshot_bytes_max + TAG_BYTES
+        return max(SEGMENT_HEADER_BYTES, block_bytes) + align_up(snapshot, block_bytes)
+
+    def reserve_bytes(self) -> int:
+        """Length of a file of the reserve: it holds the metadata, a change of all of it, and some more."""
+        block_bytes = self.segment.block_bytes
+        change = GROUP_HEADER_BYTES + self._metadata.snapshot_bytes_max + TAG_BYTES
+        least = self.prefix_bytes() + align_up(change, block_bytes) + (1 + META_BLOCKS + JOIN_BLOCKS) * block_bytes
+        return 1 << (least - 1).bit_length()  # so that it seldom grows
+
+    def no_space(self, lsn: int) -> NoSpace | None:
+        """The error for callers, when the last preparation met a shortage."""
+        error = self.spares.error
+        if error is None or error.errno not in SHORTAGES:
+            return None
+        return no_space(error, self._path, lsn)
+
+    def prepare_next(self) -> None:
+        """Have the next segment prepared as soon as the active one is a quarter full."""
+        segment = self.segment
+        if segment.end > segment.file_bytes // 4 and self.spares.error is None:
+            self.spares.prepare(segment.ordinal + 1, segment.file_bytes)
+
+    # ---- segments
+
+    def begin_segment(self, first_lsn: int) -> Group:
+        """Make the prepared spare the active segment; returns its first group, which carries header and snapshot.
+
+        A segment without records has the LSN, and so the name, that its successor needs: the new one takes its place,
+        with its number and its predecessor. What it held was metadata, and the snapshot carries that on.
+        """
+        old, spare = self.segment, self.spares.take()
+        replaces = old.id == first_lsn
+        ordinal = old.ordinal if replaces else old.ordinal + 1
+        previous_end = old.previous_end if replaces else old.end
+        old.tally = self._metadata.fold()
+        align = next_align(self._config, old.block_bytes)
+        head = Head(
+            SegmentHeader(
+                block_bytes=old.block_bytes,
+                file_bytes=spare.file_bytes,
+                log_id=old.log_id,
+                generation=self._catalog.generation,
+                ordinal=ordinal,
+                first_lsn=first_lsn,
+                created_ns=self.clock(),
+                previous_end=previous_end,
+                align=align,
+                optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
+            ),
+            self._metadata,
+            self.keys,
+        )
+        self.new_key = False
+        self.segment = Segment(
+            id=first_lsn,
+            file=spare.file,
+            file_bytes=spare.file_bytes,
+            align=align,
+            block_bytes=old.block_bytes,
+            log_id=old.log_id,
+            ordinal=ordinal,
+            end=head.length,
+            previous_crc=0,  # known with the head
+            name=spare.name,
+            previous_end=previous_end,
+            cipher=head.cipher,
+            metadata_only=spare.metadata_only,
+        )
+        self._counters.rotations += 1
+        group = Group(self.segment, head.length, first_lsn)
+        group.head, group.attached = head, (old, spare)
+        return group
+
+    def use_keys(self, keys: KeyRing) -> None:
+        """Read and write with these keys from now on; the active segment goes on under its own."""
+        self.keys = self.summaries.keys = keys
+
+    def begin_anew(self) -> None:
+        """The next record begins a new segment, under the current key. `Placement.set_room` must follow."""
+        self.new_key = True
+
+    def go_on_with(self, segment: Segment) -> None:
+        """A truncation has made another segment the active one."""
+        self.new_key = False
+        self.segment = segment
+
+    # ---- topics
+
+    @property
+    def topics(self) -> Container[int]:
+        """Numbers of those that the active segment's summary has a row for."""
+        return self._metadata.tally
+
+    def names_of(self, numbers: Iterable[int]) -> list[str]:
+        """Of topics."""
+        return [self._metadata.names[each] or "" for each in numbers]
+
+    # ---- batches
+
+    def count(self, group: Group) -> None:
+        """Add a closed group to the sums by topic."""
+        if group.batch_lsn == group.first_lsn:  # never so without a batch: LSNs begin with 1
+            self.before.sums = self._metadata.mark()
+        if group.topics is not None:
+            self._metadata.count(group.first_lsn, group.topics)
+            group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.tally)
+
+    def checkpoint(self, group: Group) -> None:
+        """Remember where the chain stands, if a batch begins with this group, which is about to be encoded."""
+        if group.batch_lsn == group.first_lsn:
+            segment = group.segment
+            self.before.chain = segment.previous_crc
+            self.before.last = segment.last_crc, segment.last_at
+            self.before.block = tail_of(group.prefix, segment.block_bytes) if group.prefix else segment.tail
+
+    def rollback(self, segment: Segment, offset: int) -> None:
+        """Go back to where the batch began. Files and catalog are as they were by now."""
+        if self.before.sums is not None:
+            self._metadata.restore(self.before.sums)
+        self.summaries.forget()
+        self.segment = segment
+        segment.index.rewind(offset)
+        segment.end, segment.previous_crc = offset, self.before.chain
+        segment.last_crc, segment.last_at = self.before.last
+        segment.tail = self.before.block
+
+    def sums(self, number: int, batch_lsn: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one, without the batch from `batch_lsn` on, if there is one."""
+        if not batch_lsn or self.before.sums is None:
+            return self._metadata.count_of(number), self._metadata.last_of(number)
+        counts, lasts, tally = self.before.sums
+        row = tally.get(number)
+        return (counts[number - 1] + row.records, row.last_lsn) if row else (counts[number - 1], lasts[number - 1])
+
+    async def newest_before(self, segment: int) -> int | None:
+        """The highest timestamp of any record before a segment, as the seal before it says; None where nothing does."""
+        ids = self._catalog.view.ids
+        place = ids.index(segment)
+        if place == 0:
+            return None
+        seal = await self.summaries.seal(ids[place - 1], segment)
+        return None if seal is None else seal.newest

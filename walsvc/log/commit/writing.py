@@ -1,0 +1,101 @@
+"""Writing: one group into an aligned buffer and to the disk, by way of the double-write file where there is one.
+
+Owns the buffers: a group has one from its submission until the disk has answered, and nobody else touches it meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from walsvc.disk.base import Disk, Write
+from walsvc.format.group import align_up
+from walsvc.log.buffer import BufferPool
+from walsvc.log.commit.catalog import Catalog
+from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.health import Health
+from walsvc.log.commit.tail import Tail
+from walsvc.log.double_write import DoubleWrite
+from walsvc.log.group import Group
+
+
+class Writing:
+    """Writes the groups of one log. Loop thread only.
+
+    Args:
+        wake: wakes those who were answered; called last.
+        answered: called as answered(group, error) from the loop, once for each group that was submitted.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        double_write: DoubleWrite | None,
+        *,
+        tail: Tail,
+        catalog: Catalog,
+        counters: Counters,
+        health: Health,
+        wake: Callable[[], None],
+        answered: Callable[[Group, OSError | None], None],
+    ) -> None:
+        self._disk = disk
+        self._double_write = double_write
+        self._pool = BufferPool(disk.buffer)
+        self._tail = tail
+        self._catalog = catalog
+        self._counters = counters
+        self._health = health
+        self._wake = wake
+        self._answered = answered
+
+    def encode(self, group: Group) -> Write:
+        """Take a buffer and put the group into it; from here on its place in the chain is fixed."""
+        segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
+        if group.head is not None:
+            assert isinstance(group.attached, tuple)
+            group.begin_segment(group.attached[0], self._catalog.durable_lsn)
+        begin = 0 if group.prefix else len(segment.tail)  # in layout pack it begins inside a block
+        end = begin + len(group.prefix) + group.group_bytes
+        length = align_up(end, segment.block_bytes)
+        group.buffer = self._pool.take(room + length)
+        view = group.buffer[room : room + length]
+        self._tail.checkpoint(group)
+        group.encode(
+            view[begin:end],
+            generation=self._catalog.generation,
+            durable_lsn=self._catalog.durable_lsn,
+            timestamp_ns=self._tail.clock(),
+        )
+        if segment.packed:
+            segment.pack(view, begin, end)
+        self._counters.submitted(len(group.payloads), length, end - begin)
+        return Write(segment.file, group.offset - len(group.prefix) - begin, view, self._written, group)
+
+    def submit(self, write: Write) -> None:
+        """Let the disk have it."""
+        group = write.tag
+        assert isinstance(group, Group)
+        assert group.buffer is not None
+        group.submitted_at = time.perf_counter()
+        if self._double_write is None:
+            self._disk.submit(write)
+        else:
+            at = group.offset - write.offset
+            self._double_write.submit(write, group.buffer, group.segment, at)
+
+    def _written(self, write: Write, error: OSError | None) -> None:
+        """The disk's answer: every byte written and synced, or an error."""
+        try:
+            group = write.tag
+            assert isinstance(group, Group)
+            assert group.buffer is not None
+            self._pool.give_back(group.buffer)
+            group.buffer = None
+            self._counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
+            self._answered(group, error)
+        except BaseException as broken:  # a defect of ours, or a signal handler's: the others must not wait for ever
+            self._health.broken("answering a group was cut short", broken)
+            raise
+        finally:
+            self._wake()  # last: a woken task may do anything at once
