@@ -371,6 +371,35 @@ def test_seal_cut_while_it_shares_a_block_with_acknowledged_records_takes_none()
     run(scenario, 3)
 
 
+def test_seal_that_a_killed_process_left_unsynced_is_synced_before_its_slot_is_used_again() -> None:
+    """Its block holds acknowledged records, too; the slot is all that is whole of them until the log is synced."""
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed, garbage_each=True)
+        log = await opened(device, PACK)
+        await fill_to_the_last_block(log)
+        with Film(device, log) as film:
+            await log.append(bytes(3000))
+            await asyncio.sleep(1)
+        await log.close()
+        sealed_again = 0
+        for moment in film.moments:
+            killed = moment.device.fork()
+            killed.kill()
+            log = await opened(killed, PACK)
+            await fill_to_the_last_block(log)
+            await log.append(bytes(3000))
+            await asyncio.sleep(1)
+            sealed_again += len(log.segment_ids()) == 3
+            for image in killed.crash_states(6):
+                found, _ = await look(image)
+                assert len(found) >= log.durable_lsn
+            await log.close()
+        assert sealed_again
+
+    run(scenario, 2)
+
+
 async def fill_to_the_last_block(log: Any) -> None:
     """Append until the next record of 3,000 bytes begins a new segment, which is ready."""
     while log.writer.core.tail.segment.limit - log.writer.core.tail.segment.end > 3000:

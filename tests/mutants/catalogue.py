@@ -684,6 +684,13 @@ HISTORY = [
         (HISTORIES + "test_a_batch_that_is_given_up_is_not_what_the_next_segment_follows",),
     ),
     Mutant(
+        "the segment before the newest one is not synced at opening",
+        RECOVERED,
+        "bisect_left(ids, tail[0].header.first_lsn) - 1, 0) :]],\n",
+        "bisect_left(ids, tail[0].header.first_lsn), 0) :]],\n",
+        (DOUBLE_WRITE + "test_seal_that_a_killed_process_left_unsynced_is_synced_before_its_slot_is_used_again",),
+    ),
+    Mutant(
         "what was durable before damaged metadata is no evidence",
         "walsvc/format/chain.py",
         " or later.durable_end > self.offset\n",

@@ -116,7 +116,8 @@ async def find_end(disk: Disk, sizes: dict[str, int], keys: Keys) -> Recovered |
         bytes_read=sum(each.stream.bytes_read for each in tail),
         dropped=[each.name for each in dropped],
         adopted=active.name if parse_name(active.name, ".wal") is None else None,
-        unsynced=[each.name for each in tail if each not in dropped],
+        # a process that was killed while it sealed the segment before has perhaps left its last block to the page cache
+        unsynced=[names[first] for first in ids[max(bisect_left(ids, tail[0].header.first_lsn) - 1, 0) :]],
         cut=active.metadata.cut,
     )
 
@@ -158,4 +159,13 @@ def finish_cut(newest: Examined, cut: int, ids: list[int], sizes: dict[str, int]
     """The view of a log whose truncate_after was interrupted."""
     names = {first: segment_name(first) for first in ids}
     finding = Finding("truncation_resumed", f"truncate_after({cut}) had been interrupted", newest.header.first_lsn)
-    return Recovered(newest, names, sizes, False, [finding], newest.stream.bytes_read, unsynced=[newest.name], cut=cut)
+    return Recovered(
+        newest,
+        names,
+        sizes,
+        False,
+        [finding],
+        newest.stream.bytes_read,
+        unsynced=[names[first] for first in ids[-2:]],
+        cut=cut,
+    )
