@@ -326,19 +326,19 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
 
 
 async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other_for_good(tmp_path) -> None:
-    """Each has announced or sent a part, all parts together are over the limit, and the log owes nobody an answer."""
+    """Each has sent a part, all parts together are over the limit, and the log owes nobody an answer."""
     limits = Limits(pending_total_bytes=128 * KIB, frame_bytes=256 * KIB)
     async with serving(tmp_path, limits=limits) as server:
         clients = [await Raw.welcomed(server) for _ in range(8)]
         frame = encode(Append(1, 0, 0, 0, 0, None, 0, b"", [bytes(60 * KIB)]))
         for client in clients[:4]:
-            client.writer.write(frame[:1000])
+            client.writer.write(frame[: 8 * KIB])
         for client in clients[4:]:
             client.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(30 * KIB)]))
         while not server.pressure.held:
             await asyncio.sleep(0)
         for client in clients[:4]:
-            client.writer.write(frame[1000:])
+            client.writer.write(frame[8 * KIB :])
         for client in clients[4:]:
             client.send(Batch(1, 0, 0, 0, 0, None, 1, True, [bytes(30 * KIB)]))
         for client in clients:
@@ -346,7 +346,7 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
         assert server.logs[""].next_lsn == 13
         assert (server.pressure.bytes, server.pressure.asked, server.pressure.held) == (0, 0, 0)
         silent, other = clients[0], clients[1]
-        silent.writer.write(encode(Append(2, 0, 0, 0, 0, None, 0, b"", [bytes(200 * KIB)]))[:5])
+        silent.writer.write(encode(Append(2, 0, 0, 0, 0, None, 0, b"", [bytes(200 * KIB)]))[: 180 * KIB])
         while not server.pressure.held:
             await asyncio.sleep(0)
         other.append(2, b"waits until the silent one is gone")

@@ -22,9 +22,9 @@ from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
 from walsvc.service.client.sent import MODES, PLAIN, Entry, Labels, Sent
 from walsvc.service.client.session import Session
+from walsvc.service.wire.frames import APPEND_COST
 
 FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
-RECORD_COST = 8  # of the room for unanswered payloads: so that empty payloads cannot grow without bound either
 PENDING = 3  # place of pending_bytes in the state
 
 
@@ -70,7 +70,7 @@ class Appends(Account):
         """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
         if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
             length = len(payload)
-            room = self._room - length - RECORD_COST
+            room = self._room - length - APPEND_COST
             if (
                 room >= 0
                 and length <= self._record_bytes_max
@@ -82,7 +82,7 @@ class Appends(Account):
                 if first:
                     self.session.check()  # costs a system call in CPython 3.11, so once for each turn
                 self._room = room
-                self._filling_bytes += length + RECORD_COST
+                self._filling_bytes += length + APPEND_COST
                 self._payloads.append(payload)
                 future: asyncio.Future[AppendResult] = self._create_future()
                 self._waiters.append(future)
@@ -118,7 +118,7 @@ class Appends(Account):
         packed = pack_attributes(attributes)
         if mode is not Strict or topic is not None or type or packed:
             labels = Labels(MODES[mode], topic, type, packed)
-        entry = Entry(piece, labels, len(piece) + RECORD_COST, self._create_future())
+        entry = Entry(piece, labels, len(piece) + APPEND_COST, self._create_future())
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
             self._accept(entry)
         elif wait:

@@ -12,8 +12,9 @@ from typing import Any
 from walsvc.errors import RecordTooLarge, WalError, again
 from walsvc.log.results import BatchResult
 from walsvc.model import Mode, Strict
-from walsvc.service.client.appends import RECORD_COST, Appends
+from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up
+from walsvc.service.wire.frames import APPEND_COST
 
 PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to interleave with other frames
 
@@ -38,7 +39,7 @@ def append_batch(
                 empty: asyncio.Future[BatchResult] = session.loop.create_future()
                 empty.set_result(BatchResult([], durable=True, sync_us=0))
                 return empty
-            size = sum(map(len, pieces)) + RECORD_COST * len(pieces)
+            size = sum(map(len, pieces)) + APPEND_COST * len(pieces)
             turn = appends.take_turn()
             if turn.done() and appends.fits(size):
                 batch = WholeBatch(appends, mode, topic, pieces)
@@ -60,7 +61,7 @@ def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Ite
     limits, pieces, size, total = appends.session.limits, list[bytes](), 0, 0
     for payload in payloads:
         piece = appends.checked(payload)
-        size += len(piece) + RECORD_COST
+        size += len(piece) + APPEND_COST
         total += len(piece)
         if pieces and (size > limits["append_bytes"] or len(pieces) >= limits["items"]):
             return pieces, itertools.chain([piece], payloads)

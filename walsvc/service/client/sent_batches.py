@@ -18,7 +18,7 @@ from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent import MODES
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
-from walsvc.service.wire.frames import Ack, Batch, Cancel, Credit, Error, Frame
+from walsvc.service.wire.frames import APPEND_COST, Ack, Batch, Cancel, Credit, Error, Frame
 from walsvc.service.wire.protocol import encode
 
 
@@ -58,7 +58,7 @@ class SentBatch:
 
     def send(self, payloads: list[bytes], *, last: bool) -> None:
         """Send the next part."""
-        size = sum(map(len, payloads))  # as the server counts what it gives credit for
+        size = sum(map(len, payloads)) + APPEND_COST * len(payloads)  # as the server counts what it gives credit for
         self._appends.resize(self, size)
         self._lengths.extend(map(len, payloads))
         self._sent_since = self._sent_since or self._session.state[1]

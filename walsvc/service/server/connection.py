@@ -26,6 +26,7 @@ from walsvc.errors import (
 from walsvc.service.server.auth import READ, Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.limits import Limits
+from walsvc.service.server.progress import Progress
 from walsvc.service.server.requests import Requests
 from walsvc.service.server.sessions import Sessions
 from walsvc.service.server.state import state_of
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("walsvc.service")
 LINGER_SECONDS = 2.0  # how long the peer has to read why the connection ends; what it still sends is thrown away
+FRAMES_A_TURN = 256  # of one connection, and
+RECORDS_A_TURN = 8192  # so many records in them: then others have their turn
 HTTP_REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis is a walsvc log, not HTTP.\n"
 
 
@@ -78,7 +81,10 @@ class Connection(Duplex):
         self.requests: Requests | None = None
         self.sessions: Sessions | None = None
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
-        self._expected_bytes = 0  # of a frame that is on its way, as charged to the server
+        self._incoming_bytes = 0  # that have come of a frame on its way, as charged to the server
+        self._progress = Progress(server.limits.idle_seconds)
+        self._holding = False  # something of a frame or a batch that is not complete
+        self._sliced = False  # more frames are here than one turn of the loop takes
         self._heard = True  # since the server looked last
         self._silent_since = self.opened_at = server.loop.time()
         self._welcoming: asyncio.Task[None] | None = None
@@ -111,24 +117,29 @@ class Connection(Duplex):
             self._reader.receive(data)
             self._take_frames()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._sliced:
+            self.loop.call_soon(self._go_on)
+
+    def pause_reading(self, why: str) -> None:
+        if self.reading:
+            self._progress.paused(self.loop.time())
+        super().pause_reading(why)
+
     def resume_reading(self, *why: str) -> None:
         self._heard = True  # it could not be, before
+        before = self.reading
         super().resume_reading(*why)
+        if self.reading and not before:
+            self._progress.resumed(self.loop.time())
 
     # ---- frames in
 
     def _take_frames(self) -> None:
-        """Do what the complete frames say; the first that is wrong ends the connection."""
+        """Do what the complete frames say, a slice in each turn of the loop; the first that is wrong ends the connection."""
         try:
-            while not self._leaving and self._welcoming is None:
-                frame = self._reader.next_frame()
-                if frame is None:
-                    break
-                if type(frame) is Append:
-                    assert self.requests is not None, "the reader lets nothing through before HELLO"
-                    self.requests.append(frame)
-                else:
-                    self._dispatch(frame)
+            more = self._take_slice()
         except WalError as error:
             reason = "protocol"
             if isinstance(error, Backpressure):
@@ -137,20 +148,55 @@ class Connection(Duplex):
                 reason = "frame"
             self.leave(error, reason)
             return
-        if (expected := self._reader.expected_bytes) or self._expected_bytes:
-            self._expect(expected)
+        if more != self._sliced:
+            self._sliced = more
+            if more:
+                self.pause_reading("slice")
+            else:
+                self.resume_reading("slice")
+        if more and not self.stuck:
+            self.loop.call_soon(self._go_on)
+        if (incoming := self._reader.incomplete_bytes) or self._incoming_bytes:
+            self._charge(incoming)
+        gathered = 0 if self.requests is None else self.requests.gathered
+        if incoming or gathered or self._holding:
+            self._holding = bool(incoming or gathered)
+            self._progress.holds(incoming, gathered, self._reader.expected_bytes, self.loop.time())
 
-    def _expect(self, length: int) -> None:
-        """Charge a frame that is on its way."""
+    def _take_slice(self) -> bool:
+        """Do what the next frames say; True: there may be more of them."""
+        frames = records = 0
+        while not self._leaving and self._welcoming is None:
+            if frames >= FRAMES_A_TURN or records >= RECORDS_A_TURN or self.stuck:
+                return True
+            frame = self._reader.next_frame()
+            if frame is None:
+                break
+            frames += 1
+            if type(frame) is Append:
+                assert self.requests is not None, "the reader lets nothing through before HELLO"
+                records += len(frame.payloads)
+                self.requests.append(frame)
+            else:
+                records += len(frame.payloads) if type(frame) is Batch else 0
+                self._dispatch(frame)
+        return False
+
+    def _go_on(self) -> None:
+        if self._sliced and self._transport is not None and not self._leaving:
+            self._take_frames()
+
+    def _charge(self, length: int) -> None:
+        """Charge what has come of a frame on its way: nothing is held for what is only announced."""
         pressure = self.server.pressure
-        pressure.charge(length - self._expected_bytes)
-        self._expected_bytes = length
+        pressure.charge(length - self._incoming_bytes)
+        self._incoming_bytes = length
         self.server.relieve(self)
 
     @property
     def incomplete(self) -> bool:
         """Whether it has sent a part of something that cannot be done before the rest is there."""
-        return self._expected_bytes > 0 or (self.requests is not None and self.requests.gathering)
+        return self._incoming_bytes > 0 or (self.requests is not None and self.requests.gathering)
 
     @property
     def streaming(self) -> bool:
@@ -305,9 +351,9 @@ class Connection(Duplex):
             self.sessions.give_up()
         if self._welcoming is not None:
             self._welcoming.cancel()
-        if self._expected_bytes:
-            self.server.pressure.charge(-self._expected_bytes)
-            self._expected_bytes = 0
+        if self._incoming_bytes:
+            self.server.pressure.charge(-self._incoming_bytes)
+            self._incoming_bytes = 0
         self.server.release(self)
 
     def leave(self, error: WalError, reason: str) -> None:
@@ -343,6 +389,8 @@ class Connection(Duplex):
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""
+        while self._sliced and not self._leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
+            await asyncio.sleep(0)
         if self.requests is not None:
             await self.requests.settled()
         if self.sessions is not None:
@@ -361,6 +409,8 @@ class Connection(Duplex):
         elif self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
             self.server.reject(self.name, WalTimeout("the client does not read what is sent to it"), "timeout")
             self.abort()  # it would not read last words either
+        elif (fault := self._progress.fault(now, self.server.pressure.tight_since)) is not None:
+            self.leave(WalTimeout(fault), "timeout")
         elif now - self._silent_since > limits.idle_seconds:
             words = f"nothing was heard of the client for {limits.idle_seconds:g} s, not even PING"
             self.leave(WalTimeout(words), "timeout")

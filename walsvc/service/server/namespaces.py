@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from walsvc.api import Log
@@ -27,6 +28,14 @@ class Opened:
     unused_since: float = 0.0
 
 
+@dataclasses.dataclass(slots=True)
+class Turn:
+    """A lock, and how many hold it or wait for it."""
+
+    lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
 class Logs:
     """The open logs by namespace; "" is the log of the directory itself.
 
@@ -45,7 +54,10 @@ class Logs:
         self._several = several
         self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
         self._opened: dict[str, Opened] = {}
-        self._turns: dict[str, asyncio.Lock] = {}  # one opening or closing of a namespace at a time
+        self._turns: dict[
+            str, Turn
+        ] = {}  # one opening or closing of a namespace at a time; only of those that want one
+        self._opening = 0
         self._owned = True
         self._closed = False
 
@@ -89,7 +101,7 @@ class Logs:
         """The log of a namespace for one more user, if it is open and well."""
         each = self._opened.get(name)
         turn = self._turns.get(name)
-        if each is None or self._closed or (turn is not None and turn.locked()):
+        if each is None or self._closed or (turn is not None and turn.lock.locked()):
             return None
         if failure_of(each.log) is not None and self._owned and self._several and not each.users:
             return None  # nobody has it any more: open it again
@@ -98,7 +110,7 @@ class Logs:
 
     async def take(self, name: str) -> Log:
         """The log of a namespace, opened if need be. `leave` must follow. Raises what opening raises, Backpressure, Closed."""
-        async with self._turns.setdefault(name, asyncio.Lock()):
+        async with self._turn(name):
             if self._closed:
                 raise Closed("the server is stopping", hint="connect again later")
             each = self._opened.get(name)
@@ -106,14 +118,20 @@ class Logs:
                 await self._close(name, None)
                 each = None
             if each is None:
-                if len(self._opened) >= self._limits.open_namespaces and not await self._close_unused():
-                    raise Backpressure(
-                        f"{len(self._opened)} namespaces are in use",
-                        expected=f"at most {self._limits.open_namespaces}",
-                        hint="close some, or start the server with a higher limit of open_namespaces",
-                    )
-                log = await self._opener(dataclasses.replace(self._config, namespace=name or self._config.namespace))
-                each = self._opened[name] = Opened(log)
+                most = self._limits.open_namespaces
+                while len(self._opened) + self._opening >= most:
+                    if not await self._close_unused():
+                        raise Backpressure(
+                            f"{most} namespaces are in use",
+                            expected=f"at most {most}",
+                            hint="close some, or start the server with a higher limit of open_namespaces",
+                        )
+                self._opening += 1  # counts from here on: others ask while it opens
+                try:
+                    config = dataclasses.replace(self._config, namespace=name or self._config.namespace)
+                    each = self._opened[name] = Opened(await self._opener(config))
+                finally:
+                    self._opening -= 1
             each.users += 1
             return each.log
 
@@ -128,15 +146,28 @@ class Logs:
         due = asyncio.get_running_loop().time() - self._limits.namespace_seconds
         for name, each in list(self._opened.items()):
             if self._several and name and not each.users and each.unused_since <= due:
-                async with self._turns[name]:
+                async with self._turn(name):
                     if name in self._opened and not self._opened[name].users:
                         await self._close(name, None)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """Wait for the turn of a namespace."""
+        turn = self._turns.setdefault(name, Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[name]
 
     async def _close_unused(self) -> bool:
         """Close the one that has been unused longest; False where all are in use."""
         unused = [(each.unused_since, name) for name, each in self._opened.items() if not each.users and name]
         for _, name in sorted(unused):
-            async with self._turns[name]:  # it is open, so who has its turn never waits for another one's
+            async with self._turn(name):  # it is open, so who has its turn never waits for another one's
                 if name in self._opened and not self._opened[name].users:
                     await self._close(name, None)
                     return True
@@ -155,7 +186,7 @@ class Logs:
         for turn in list(self._turns.values()):  # what is being opened is closed, too
             try:
                 async with asyncio.timeout_at(end):
-                    await turn.acquire()
+                    await turn.lock.acquire()
             except TimeoutError:
                 continue
         if self._owned:

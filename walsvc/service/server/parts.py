@@ -10,7 +10,7 @@ from typing import Any
 from walsvc.errors import WalTimeout
 from walsvc.log.replicated import Replicated
 from walsvc.service.server.limits import Limits
-from walsvc.service.wire.frames import Batch
+from walsvc.service.wire.frames import APPEND_COST, Batch
 
 
 class Parts:
@@ -19,7 +19,7 @@ class Parts:
     Attributes:
         first: its first part, which says whose and where it is.
         following: number of the next part.
-        payloads, bytes: what is here.
+        payloads, bytes, records: what is here.
         last: nothing more comes.
         replicated: the replica that it waits for after the log; None: none.
         future: the log's answer, once the batch was given to it.
@@ -30,7 +30,7 @@ class Parts:
         self.replicated = replicated
         self.following = 0
         self.payloads: deque[bytes] = deque()
-        self.bytes = 0
+        self.bytes = self.records = 0
         self.last = False
         self.future: asyncio.Future[Any] | None = None
         self._arrived: asyncio.Future[None] | None = None
@@ -41,23 +41,25 @@ class Parts:
         self.last = frame.last
         self.payloads.extend(frame.payloads)
         self.bytes += size
+        self.records += len(frame.payloads)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def source(self, limits: Limits, consumed: Callable[[int], None]) -> AsyncIterator[bytes]:
-        """The payloads as they arrive. `consumed` hears how many bytes were taken, often enough for the client to go on.
+    async def source(self, limits: Limits, consumed: Callable[[int, int], None]) -> AsyncIterator[bytes]:
+        """The payloads as they arrive. `consumed` hears how many bytes and records were taken, often enough for the client to go on.
 
         Raises WalTimeout where the next part does not come: everybody waits for it.
         """
         while True:
-            taken = 0
+            taken = records = 0
             while self.payloads:
                 payload = self.payloads.popleft()
                 taken += len(payload)
+                records += 1
                 yield payload
-                if not self.payloads or taken >= limits.pending_bytes // 4:
-                    consumed(taken)
-                    taken = 0
+                if not self.payloads or taken + APPEND_COST * records >= limits.pending_bytes // 4:
+                    consumed(taken, records)
+                    taken = records = 0
             if self.last:
                 return
             self._arrived = asyncio.get_running_loop().create_future()

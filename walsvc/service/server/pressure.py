@@ -20,13 +20,15 @@ class Pressure:
     """What is unanswered, of all connections.
 
     Attributes:
-        bytes: payloads that are not answered, and frames that are on their way, by their announced lengths.
+        bytes: records that are not answered, each with RECORD_COST, and what has come of frames that are not complete.
+        tight_since: since when connections are not read from, in the loop's time; None: all are.
         asked: requests that the log has, and will answer.
     """
 
     def __init__(self, limit: int) -> None:
         self.bytes = 0
         self.asked = 0
+        self.tight_since: float | None = None
         self._limit = limit
         self._held: dict[Connection, None] = {}  # not read from, in the order in which they were stopped
         self._favoured: Connection | None = None
@@ -46,6 +48,7 @@ class Pressure:
         self.bytes += length
         if self._held and self.bytes <= self._limit // 2:
             held, self._held = self._held, {}
+            self.tight_since = None
             for connection in held:
                 connection.resume_reading(WHY)
 
@@ -62,6 +65,8 @@ class Pressure:
             for each in (connection,) if self._held else tuple(everybody):
                 if each not in self._held and not each.streaming and each is not self._favoured:
                     self._held[each] = None
+                    if self.tight_since is None:
+                        self.tight_since = each.loop.time()
                     each.pause_reading(WHY)
         self._go_on()
 

@@ -17,7 +17,7 @@ from walsvc.log.replicated import Replicated, replica_of
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.server.auth import APPEND, Grant
 from walsvc.service.server.parts import Parts
-from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Batch, Credit
+from walsvc.service.wire.frames import APPEND_COST, QUORUM, RECORD_COST, RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.topics.names import check_name
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Requests:
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._batches: dict[int, Parts] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # the log has their records, and the replica not yet
-        self._pending_bytes = 0
+        self._pending_bytes = self._pending_records = 0  # payloads and records that are not answered
         self._seq = 0  # the highest that came on this connection
         self._attributes = b""  # that were found good last
 
@@ -59,9 +59,9 @@ class Requests:
 
     def append(self, frame: Append) -> None:
         """APPEND."""
-        size = sum(map(len, frame.payloads))
+        size, count = sum(map(len, frame.payloads)), len(frame.payloads)
         id = frame.id
-        self._admit(id, size, frame.seq)
+        self._admit(frame, size)
         try:
             payloads, labels = frame.payloads, None
             if not self._may:
@@ -85,14 +85,13 @@ class Requests:
             self._connection.answer_error(id, error)
             return
         self._server.requests["append"] += 1
-        self._pending_bytes += size
-        self._pressure.charge(size)
+        self._hold(size, count)
         self._pressure.asked += 1
         if replicated is None:
             self._futures[id] = future
-            future.add_done_callback(partial(self._answer, id, size))
+            future.add_done_callback(partial(self._answer, id, size, count))
         else:
-            self._futures[id] = self._after(id, future, replicated, size)
+            self._futures[id] = self._after(id, future, replicated, size, count)
         if self._pressure.over:
             self._server.relieve(self._connection)
 
@@ -107,16 +106,13 @@ class Requests:
         payloads = [packed + payload for payload in frame.payloads] if packed else frame.payloads
         return payloads, Labels(frame.type, 0, len(packed))
 
-    def _admit(self, id: int, size: int, seq: int) -> None:
+    def _admit(self, frame: Append | Batch, size: int) -> None:
         """Raise what ends a connection that does not keep to its credit or to the order of its requests."""
+        id, seq = frame.id, frame.seq
         if id in self or self._connection.has_session(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
-        if self._pending_bytes and self._pending_bytes + size > self._limits.pending_bytes:
-            raise Backpressure(
-                f"{self._pending_bytes + size} payload bytes are unanswered on this connection",
-                expected=f"at most {self._limits.pending_bytes}",
-                hint="wait for answers before sending more",
-            )
+        if self._credit_left(frame, size) < 0 and self._pending_records:
+            raise self._over_credit(size, frame, "wait for answers before sending more")
         if self.unanswered >= self._limits.requests:
             raise Backpressure(
                 f"{self.unanswered} requests are unanswered on this connection",
@@ -127,6 +123,19 @@ class Requests:
             if seq <= self._seq:
                 raise ProtocolError(f"request number {seq} came after {self._seq}", hint="they ascend on a connection")
             self._seq = seq
+
+    def _over_credit(self, size: int, frame: Append | Batch, hint: str) -> Backpressure:
+        records = self._pending_records + len(frame.payloads)
+        return Backpressure(
+            f"{self._pending_bytes + size} payload bytes are unanswered on this connection, of {records} records",
+            expected=f"at most {self._limits.pending_bytes} with {APPEND_COST} for each record",
+            hint=hint,
+        )
+
+    def _credit_left(self, frame: Append | Batch, size: int) -> int:
+        """What of the client's credit would be left with this frame, whose payloads have `size` bytes."""
+        records = self._pending_records + len(frame.payloads)
+        return self._limits.pending_bytes - self._pending_bytes - size - APPEND_COST * records
 
     def _request(self, frame: Append | Batch) -> Request | None:
         if not self._producer or not frame.seq:
@@ -156,7 +165,7 @@ class Requests:
         if parts is None:
             if frame.part > 0:
                 return  # of a batch that is answered already: repeated, refused or cancelled
-            self._admit(frame.id, size, frame.seq)
+            self._admit(frame, size)
             try:
                 if not self._may:
                     raise Denied("this token may not append", hint='it needs the right "append"')
@@ -176,15 +185,10 @@ class Requests:
                 self._connection.send(Credit(frame.id, 0))  # a client that cannot send all of it again must know
         elif frame.part != parts.following:
             raise ProtocolError(f"part {frame.part} of batch {frame.id} came", expected=f"part {parts.following}")
-        elif self._pending_bytes + size > max(self._limits.pending_bytes, size):
-            raise Backpressure(
-                f"{self._pending_bytes + size} payload bytes are unanswered on this connection",
-                expected=f"at most {self._limits.pending_bytes}",
-                hint="a batch in parts waits for CREDIT",
-            )
+        elif self._credit_left(frame, size) < 0 and self._pending_records:
+            raise self._over_credit(size, frame, "a batch in parts waits for CREDIT")
         parts.add(frame, size)
-        self._pending_bytes += size
-        self._pressure.charge(size)
+        self._hold(size, len(frame.payloads))
         if parts.future is None:
             self._begin_batch(frame.id, parts)
         self._server.relieve(self._connection)
@@ -193,7 +197,7 @@ class Requests:
         """Give a batch to the log: whole where it is small, else as soon as there is a group of it, since the log is held up
         from then on until its end."""
         first, config = parts.first, self._log.config
-        small = parts.bytes <= min(config.max_group_bytes, config.max_batch_bytes)
+        small = parts.bytes + RECORD_COST * parts.records <= min(config.max_group_bytes, config.max_batch_bytes)
         if small and not parts.last:
             return
         try:
@@ -217,50 +221,60 @@ class Requests:
             parts.future = future
             future.add_done_callback(partial(self._answer_batch, id))
         else:
-            parts.future = self._after(id, future, parts.replicated, 0)
+            parts.future = self._after(id, future, parts.replicated, 0, 0)
 
-    def _after(self, id: int, future: asyncio.Future[Any], replicated: Replicated, size: int) -> asyncio.Future[Any]:
+    def _after(
+        self, id: int, future: asyncio.Future[Any], replicated: Replicated, size: int, count: int
+    ) -> asyncio.Future[Any]:
         """The future of a request that waits for the replica, too. What it holds of the server is given free as soon as the
         log has answered, so that no outage of the replica stops anybody who does not wait for it."""
         answer = replicated.after(future)
-        future.add_done_callback(partial(self._stored, id, size, answer))
+        future.add_done_callback(partial(self._stored, id, size, count, answer))
         answer.add_done_callback(partial(self._tell, id))
         return answer
 
-    def _stored(self, id: int, size: int, answer: asyncio.Future[Any], _: asyncio.Future[Any]) -> None:
+    def _stored(self, id: int, size: int, count: int, answer: asyncio.Future[Any], _: asyncio.Future[Any]) -> None:
         if id in self._batches:
             self._drop(id)
         self._futures.pop(id, None)
         if not answer.done():
             self._waiting[id] = answer
-        self._release(size)
+        self._release(size, count)
 
     def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
-        source = parts.source(self._limits, lambda credit: self._consumed(first.id, parts, credit))
+        source = parts.source(self._limits, partial(self._consumed, first.id, parts))
         return stream_request(self._writer.core, source, first.topic, self._request(first))
 
-    def _consumed(self, id: int, parts: Parts, credit: int) -> None:
+    def _consumed(self, id: int, parts: Parts, taken: int, records: int) -> None:
         if self._batches.get(id) is not parts:
             return
-        parts.bytes -= credit
-        self._pending_bytes -= credit
-        self._pressure.charge(-credit)
-        if credit and not parts.last:
-            self._connection.send(Credit(id, credit))
+        parts.bytes -= taken
+        parts.records -= records
+        self._hold(-taken, -records)
+        if records and not parts.last:
+            self._connection.send(Credit(id, taken + APPEND_COST * records))
 
     def _drop(self, id: int) -> None:
         """A batch is over."""
         parts = self._batches.pop(id)
         parts.payloads.clear()
-        self._pending_bytes -= parts.bytes
-        self._pressure.charge(-parts.bytes)
-        parts.bytes = 0
+        self._hold(-parts.bytes, -parts.records)
+        parts.bytes = parts.records = 0
 
     @property
     def streaming(self) -> bool:
         """Whether the log waits for more of a batch of this connection, which must be read then."""
         return any(parts.future is not None and not parts.last for parts in self._batches.values())
+
+    @property
+    def gathered(self) -> int:
+        """How much is held of batches that have not gone to the log yet, bytes and records together."""
+        return (
+            sum(parts.bytes + parts.records for parts in self._batches.values() if parts.future is None)
+            if self._batches
+            else 0
+        )
 
     @property
     def gathering(self) -> bool:
@@ -272,18 +286,23 @@ class Requests:
     def _answer_batch(self, id: int, future: asyncio.Future[Any]) -> None:
         if id in self._batches:
             self._drop(id)
-        self._answer(id, 0, future)
+        self._answer(id, 0, 0, future)
 
-    def _answer(self, id: int, size: int, future: asyncio.Future[Any]) -> None:
+    def _answer(self, id: int, size: int, count: int, future: asyncio.Future[Any]) -> None:
         """The log has answered: ACK or ERROR."""
         self._futures.pop(id, None)
-        self._release(size)
+        self._release(size, count)
         self._tell(id, future)
 
-    def _release(self, size: int) -> None:
-        """The log has answered a request of so many bytes."""
-        self._pending_bytes -= size
-        self._pressure.charge(-size)
+    def _hold(self, size: int, count: int) -> None:
+        """So many more payload bytes and records are held, or fewer: a record without payload is an object, too."""
+        self._pending_bytes += size
+        self._pending_records += count
+        self._pressure.charge(size + RECORD_COST * count)
+
+    def _release(self, size: int, count: int) -> None:
+        """The log has answered a request of so many bytes and records."""
+        self._hold(-size, -count)
         self._pressure.answered()
 
     def _tell(self, id: int, future: asyncio.Future[Any]) -> None:

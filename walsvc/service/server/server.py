@@ -130,6 +130,7 @@ class Server:
         self._started_ns = 0
         self._listeners: list[Listener] = []
         self._looking: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None  # closes unused namespaces
         self._why_not = "starting"
         self._stopping: asyncio.Task[None] | None = None
         self.failures: tuple[WalError, ...] = ()
@@ -253,10 +254,14 @@ class Server:
             for connection in self.roster:
                 connection.look(now)
             self.troubles.look()
-            try:
-                await self.logs_by_name.close_idle()
-            except (WalError, OSError) as error:
-                logger.error("closing an unused namespace failed: %s", error)
+            if self._tidying is None or self._tidying.done():
+                self._tidying = self.loop.create_task(self._close_idle())  # a slow disk must not hold up any timeout
+
+    async def _close_idle(self) -> None:
+        try:
+            await self.logs_by_name.close_idle()
+        except (WalError, OSError) as error:
+            logger.error("closing an unused namespace failed: %s", error)
 
     def _own_troubles(self) -> Iterator[Trouble]:
         """What of the server itself has ended."""

@@ -43,6 +43,9 @@ class Sessions:
         self._rights = grant.rights
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
+        self._opening: set[int] = set()  # streams that are being opened: they count already
+        self._large = asyncio.Lock()  # one large answer at a time
+        self._reading = asyncio.Lock()  # and one read of the log
 
     def __contains__(self, id: int) -> bool:
         return id in self._tasks or id in self._streams
@@ -60,6 +63,7 @@ class Sessions:
     def _ended(self, id: int, task: asyncio.Task[None]) -> None:
         if self._tasks.get(id) is task:
             del self._tasks[id]
+            self._opening.discard(id)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._connection.fail(error)
 
@@ -94,6 +98,9 @@ class Sessions:
                 verb = VERBS[frame.method]
                 self._need(verb.right, f"call {frame.method}")
                 args = checked(frame.method, verb.spec, frame.args)
+                if verb.large:
+                    await self._answer_large(frame, verb, args)
+                    return
                 value = await self._answer(frame.method, verb, args)
             else:
                 hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
@@ -116,6 +123,14 @@ class Sessions:
 
         return await asyncio.shield(self._server.loop.create_task(change()))
 
+    async def _answer_large(self, frame: Call, verb: Verb, args: dict[str, Any]) -> None:
+        """Answer what may be long once the client has taken the answers before it: it is made only then."""
+        async with self._large:
+            await self._connection.writable()
+            value = await verb.answer(self._log, args)
+            self._connection.send(Result(frame.id, value, self._connection.state))
+            self._connection.flush()
+
     async def _consumer_call(self, method: str, args: dict[str, Any]) -> Any:
         full = checked(method, CONSUMER_VERBS[method], args)
         stream = self._streams.get(full["stream"])
@@ -131,22 +146,24 @@ class Sessions:
     # ---- streams
 
     def open(self, frame: Open) -> None:
-        """OPEN."""
+        """OPEN. The limit is checked here, where the place is taken: opening a consumer waits, and others come meanwhile."""
         self._check_id(frame.id)
         self._server.requests["open"] += 1
-        self._begin(frame.id, self._open(frame))
+        full = len(self._streams) + len(self._opening) >= self._connection.limits.streams
+        if not full:
+            self._opening.add(frame.id)
+        self._begin(frame.id, self._open(frame, full=full))
 
-    async def _open(self, frame: Open) -> None:
+    async def _open(self, frame: Open, *, full: bool) -> None:
         connection, id = self._connection, frame.id
         try:
             self._need(READ, f"open {frame.what[:64]}")
             if frame.what not in STREAMS:
                 raise BadOption(f"there is no stream {frame.what[:64]!r}", hint="known: " + ", ".join(STREAMS))
-            if len(self._streams) >= connection.limits.streams:
+            if full:
+                most = connection.limits.streams
                 raise Backpressure(
-                    f"{len(self._streams)} streams are open on this connection",
-                    expected=f"at most {connection.limits.streams}",
-                    hint="close some first",
+                    f"{most} streams are open on this connection", expected=f"at most {most}", hint="close some first"
                 )
             args = checked(frame.what, STREAMS[frame.what], frame.args)
             stream: Stream
@@ -157,7 +174,8 @@ class Sessions:
                 opened = {"position": consumer.position, "topic": consumer.topic}
                 stream.begin()
             else:
-                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.cuts)
+                turn = self._reading if frame.what == "read" else None
+                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.cuts, turn)
                 opened = range_of(self._log, args)
                 begin = source_of(self._log, frame.what, {**args, **opened})
                 stream.start(self._pump(id, stream, begin))

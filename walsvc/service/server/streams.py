@@ -112,10 +112,17 @@ class Stream:
 
 
 class RecordStream(Stream):
-    """A "read" or "follow". Where the log is cut, the client is told first: what it was sent from there on is void."""
+    """A "read" or "follow". Where the log is cut, the client is told first: what it was sent from there on is void.
 
-    def __init__(self, line: Line, id: int, credit: int, what: str, cuts: Cuts) -> None:
+    The reads of a connection take turns (`turn`): each begins when the client has taken what the one before has read, or the
+    first records of all of them would be held at once. A follower waits for records, and takes no turn.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self, line: Line, id: int, credit: int, what: str, cuts: Cuts, turn: asyncio.Lock | None = None
+    ) -> None:
         super().__init__(line, id, credit)
+        self._turn = turn
         self._bounds = ("start",) if what == "follow" else ("start", "stop")
         self._cuts = cuts
         self._opened = self._told = cuts.count
@@ -142,7 +149,7 @@ class RecordStream(Stream):
         try:
             await self.ready()
             async with aclosing(begin(self._cuts.since(self._opened))) as records:
-                async for item in records:
+                while (item := await self._next(records)) is not None:
                     for record in self._cuts.standing(item) if isinstance(item, list) else (item,):
                         self.gather(record)
                         if self.full or self._line.stuck:
@@ -153,6 +160,14 @@ class RecordStream(Stream):
         except WalError as error:
             self.flush()
             self._line.answer_error(self.id, error)
+
+    async def _next(self, records: Source) -> list[Record] | Record | None:
+        """What the source gives next; None at its end."""
+        if self._turn is None:
+            return await anext(records, None)
+        async with self._turn:
+            await self._line.writable()
+            return await anext(records, None)
 
 
 class ConsumerStream(Stream):

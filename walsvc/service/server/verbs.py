@@ -21,11 +21,12 @@ Spec = Mapping[str, tuple[tuple[type, ...], Any]]  # name -> types, and the defa
 
 
 class Verb(NamedTuple):
-    """A method: the right it needs, its arguments, and what answers it."""
+    """A method: the right it needs, its arguments, what answers it, and whether the answer may be `large`."""
 
     right: str
     spec: Spec
     answer: Callable[[Log, dict[str, Any]], Awaitable[Any]]
+    large: bool = False
 
 
 def checked(method: str, spec: Spec, args: dict[str, Any]) -> dict[str, Any]:
@@ -156,11 +157,11 @@ VERBS: dict[str, Verb] = {
     "reclaim": Verb(ADMIN, {}, reclaim),
     "hold": Verb(READ, required(name=TEXT, lsn=INT), hold),
     "release": Verb(READ, required(name=TEXT), release),
-    "holds": Verb(READ, {}, holds),
-    "retention": Verb(READ, {}, retention),
-    "stats": Verb(READ, {}, stats),
-    "topics": Verb(READ, {}, topics),
-    "consumers": Verb(READ, ANY_TOPIC, consumers),
+    "holds": Verb(READ, {}, holds, large=True),
+    "retention": Verb(READ, {}, retention, large=True),
+    "stats": Verb(READ, {}, stats, large=True),
+    "topics": Verb(READ, {}, topics, large=True),
+    "consumers": Verb(READ, ANY_TOPIC, consumers, large=True),
     "move_consumer": Verb(ADMIN, {**required(name=TEXT, to=POSITION), **ANY_TOPIC}, move_consumer),
     "delete_consumer": Verb(ADMIN, {**required(name=TEXT), **ANY_TOPIC}, delete_consumer),
     "seek_time": Verb(READ, required(moment=INT), seek_time),

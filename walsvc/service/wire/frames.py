@@ -28,6 +28,7 @@ ITEMS_MAX = 8192  # payloads in one frame, and elements of any array or map from
 RESULT_ITEMS_MAX = 1 << 24  # of one from the server: a log may have 100,000 topics
 TOKEN_BYTES_MAX = 1024
 RECORD_COST = 64  # what a record costs of a stream's credit besides its payload
+APPEND_COST = 8  # and of the credit for appends, so that empty payloads cannot grow without bound either
 STRICT, RELAXED, QUORUM = 0, 1, 2  # `mode` of APPEND and BATCH
 
 STATE_FIELDS = (

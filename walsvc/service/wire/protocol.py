@@ -93,6 +93,11 @@ class FrameReader:
         rest = len(self._data) - self._at
         return 0 if rest < LENGTH.size else LENGTH.size + int(LENGTH.unpack_from(self._data, self._at)[0])
 
+    @property
+    def incomplete_bytes(self) -> int:
+        """How much has come of the frame that is not complete yet."""
+        return len(self._data) - self._at
+
     def receive(self, data: bytes) -> None:
         """Take what the transport gave. Call `next_frame` until it gives None before the next `receive`."""
         if self._at == len(self._data):
