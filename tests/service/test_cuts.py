@@ -66,3 +66,30 @@ async def test_nothing_that_was_cut_is_shown_once_the_client_that_cuts_is_answer
     await client.append(b"new")
     assert (await anext(ways[0])).payload == b"new"
     await ways[0].aclose()
+
+
+async def test_purge_and_cut_whose_callers_have_gone_are_told_to_all_readers(served):
+    log, client = served
+    await asyncio.gather(*(log.append(b"old", attributes={"key": n % 2}) for n in range(100)))
+    reader, follower = client.read(), client.follow()
+    assert (await anext(reader)).lsn == (await anext(follower)).lsn == 1
+    turn = log.writer.core.queue.take_turn()
+    await turn.granted
+    async with walsvc.open(client.path) as other:
+        purging = asyncio.ensure_future(other.purge(1))
+        while not log.writer.core.changes.length:
+            await asyncio.sleep(0)
+        purging.cancel()
+        await asyncio.gather(purging, return_exceptions=True)
+    turn.end()
+    async with walsvc.open(client.path) as other:
+        cutting = asyncio.ensure_future(other.truncate_after(10))
+        while not log.writer.core.queue.held:
+            await asyncio.sleep(0)
+        cutting.cancel()
+        await asyncio.gather(cutting, return_exceptions=True)
+    await log.append(b"new")
+    await client.flush()
+    assert [record.lsn async for record in reader] == [3, 5, 7, 9]
+    assert [(await anext(follower)).lsn for _ in range(5)] == [3, 5, 7, 9, 11]
+    await follower.aclose()

@@ -7,7 +7,7 @@ ends there, and `follow` goes on anew from there.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 FAR = 1 << 64  # behind every LSN
@@ -28,10 +28,12 @@ class Cuts:
 
     Attributes:
         count: how many there were.
+        listeners: what is called for each, once the log has its new end and before anything is written there.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.listeners: set[Callable[[], None]] = set()
         self._numbers: list[int] = []  # of the cuts that no later one went behind, ascending as their ends are
         self._ends: list[int] = []
 
@@ -43,6 +45,11 @@ class Cuts:
             self._numbers.pop()
         self._numbers.append(self.count)
         self._ends.append(end)
+
+    def tell(self) -> None:
+        """The log has its new end."""
+        for listener in list(self.listeners):
+            listener()
 
     def since(self, count: int) -> int:
         """Below this LSN all is as it was when there had been `count` cuts; FAR: there was none since."""

@@ -311,3 +311,4 @@ def rewind_readers(core: Core, end: int) -> None:
     core.tail.summaries.forget()
     core.changes.rewind(end)
     core.waits.wake_beyond(core.next_lsn)
+    core.catalog.cuts.tell()

@@ -289,6 +289,7 @@ class Connection(Duplex):
         self.namespace, self.log = namespace, log
         self.requests = Requests(self, log, self.grant, self.producer)
         self.sessions = Sessions(self, log, self.grant)
+        log.cuts.listeners.add(self._tell_cut)
         self._reader.table = FROM_CLIENT
         self._reader.body_bytes_max = self.limits.frame_bytes
         info = {
@@ -330,11 +331,11 @@ class Connection(Duplex):
             if each.log is self.log and each.grant is not None and READ in each.grant.rights:
                 each.send(Purged(0, topic, labels, before, each.state))
 
-    def tell_cut(self) -> None:
-        """The log's end was taken back: whoever reads it may have been sent what is gone."""
-        for each in self.server.roster:
-            if each.log is self.log and each.sessions is not None:
-                each.sessions.tell_cut()
+    def _tell_cut(self) -> None:
+        """The log's end was taken back: the client may have been sent what is gone, also by streams that have ended."""
+        assert self.sessions is not None
+        self.sessions.tell_cut()
+        self.send(StateFrame(0, self.state))
 
     def fail(self, error: BaseException) -> None:
         """Something went wrong that is nobody's request: say so, and end the connection."""
@@ -347,7 +348,8 @@ class Connection(Duplex):
         """Give up what is not accepted, close streams and consumers, and let the namespace go."""
         if self.requests is not None:
             self.requests.give_up()
-        if self.sessions is not None:
+        if self.sessions is not None and self.log is not None:
+            self.log.cuts.listeners.discard(self._tell_cut)
             self.sessions.give_up()
         if self._welcoming is not None:
             self._welcoming.cancel()

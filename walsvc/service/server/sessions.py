@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 CALLS_MAX = 1024  # of one connection that are not answered
 
-# What other connections must hear of, and how they are told.
-TOLD: dict[str, Callable[[Connection, dict[str, Any], Any], None]] = {
-    "purge": lambda connection, args, before: connection.tell_purged(args["topic"], args["labels"], before),
-    "truncate_after": lambda connection, args, _: connection.tell_cut(),
-}
-
 
 class Sessions:
     """The calls and streams of one connection."""
@@ -112,16 +106,15 @@ class Sessions:
 
     async def _answer(self, method: str, verb: Verb, args: dict[str, Any]) -> Any:
         """What a verb answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
-        tell = TOLD.get(method)
-        if tell is None:
+        if method != "purge":
             return await verb.answer(self._log, args)
 
-        async def change() -> Any:
-            value = await verb.answer(self._log, args)
-            tell(self._connection, args, value)
-            return value
+        async def purge() -> Any:
+            before = await verb.answer(self._log, args)
+            self._connection.tell_purged(args["topic"], args["labels"], before)
+            return before
 
-        return await asyncio.shield(self._server.loop.create_task(change()))
+        return await asyncio.shield(self._server.loop.create_task(purge()))
 
     async def _answer_large(self, frame: Call, verb: Verb, args: dict[str, Any]) -> None:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""
