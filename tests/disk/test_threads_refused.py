@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -150,3 +151,43 @@ def test_cancelled_call_that_had_not_begun_never_runs() -> None:
     pool.submit(int).result()
     assert ran == []
     pool.shutdown()
+
+
+LIMITED = """
+import asyncio, os, resource, shutil, sys, tempfile
+import walsvc, walsvc.disk.choose, walsvc.log.opening, walsvc.opening
+from walsvc.errors import BadOption, PathError
+
+async def outcome(path, disk, processes):
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    try:
+        wal = await walsvc.open(path, disk=disk, segment_bytes=1 << 16)
+    except (PathError, BadOption) as error:
+        return "ulimit -u" in f"{error} {error.hint}" and "refused"
+    for _ in range(40):
+        await wal.append(b"x" * 3000)
+    rotations = wal.stats().rotations
+    await wal.close()
+    return rotations > 1 and "written"
+
+for processes in (1, 2, 3, 4, 8):
+    place = tempfile.mkdtemp()
+    os.chmod(place, 0o777)
+    if (child := os.fork()) == 0:
+        os.setgid(54321)
+        os.setuid(54321)  # root has no such limit
+        print(asyncio.run(outcome(place + "/log", sys.argv[1], processes)), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    shutil.rmtree(place)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who has a limit on processes and none yet")
+@pytest.mark.parametrize("disk", REAL_DISKS)
+def test_under_a_limit_on_processes_opening_is_refused_or_the_log_goes_on(run_script: Script, disk: str) -> None:
+    """io_uring counts too: the kernel has threads that issue writes and syncs."""
+    outcomes = run_script(LIMITED, disk).split()
+    refused = outcomes.count("refused")
+    assert 2 <= refused < 5
+    assert outcomes == ["refused"] * refused + ["written"] * (5 - refused)

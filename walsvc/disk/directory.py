@@ -170,7 +170,7 @@ class Directory:
                 os.close(file)
             self.sync_directory()
         except BaseException:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # what is left is no news; the first error is
                 os.unlink(name, dir_fd=self._descriptor)
             raise
 

@@ -15,7 +15,7 @@ What is decided here and nowhere else:
   alone next and may overtake it. So after such a call nothing is submitted any more.
 * Every submission has IOSQE_ASYNC: a worker thread of the kernel issues it. Issued by the caller, a write blocks in
   io_uring_enter where the file system waits (for its journal, for a page of the page cache), and with it the event loop.
-  The first worker is started when the ring is made, since later there may be no thread to be had.
+  The first workers are started when the ring is made, since later there may be no thread to be had.
 * No error is judged here. Numbers go up to Python as the kernel gave them.
 """
 
@@ -47,6 +47,7 @@ SOURCE = r"""
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #ifndef IORING_SETUP_COOP_TASKRUN
@@ -63,25 +64,51 @@ struct walsvc_ring {
     int halved; /* the kernel took half a pair */
 };
 
-/* Lets the kernel start a worker thread for this thread's submissions. 0, or -EAGAIN where it cannot. */
-static int walsvc_ring_start_worker(struct walsvc_ring *self) {
-    struct io_uring_cqe *cqe;
+/* Hands what is queued to the kernel. 0 when it took all; -EAGAIN, -EBUSY: later; anything else: the ring is lost, with
+ * -ENOLINK because the kernel took a write without its sync. */
+static int walsvc_ring_flush(struct walsvc_ring *self) {
+    while (io_uring_sq_ready(&self->ring) > 0) {
+        if (self->halved)
+            return -ENOLINK;
+        int taken = io_uring_submit(&self->ring);
+        self->halved = self->linked && io_uring_sq_ready(&self->ring) % 2 != 0;
+        if (taken == -EINTR || self->halved)
+            continue;
+        if (taken <= 0)
+            return taken < 0 ? taken : -EAGAIN;
+    }
+    return 0;
+}
+
+/* Lets the kernel start worker threads for this thread's submissions, by a write and a sync of a file in memory: it has different
+ * workers for the two. 0, or -EAGAIN where it cannot. */
+static int walsvc_ring_start_workers(struct walsvc_ring *self) {
+    int file = memfd_create("walsvc", MFD_CLOEXEC);
+    if (file < 0) /* where a sandbox forbids it, they start with the first write */
+        return errno == EPERM || errno == EACCES || errno == ENOSYS ? 0 : -errno;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
-    io_uring_prep_nop(sqe);
+    io_uring_prep_write(sqe, file, "", 1, 0);
     sqe->flags |= IOSQE_ASYNC;
-    int result;
-    do
-        result = io_uring_submit_and_wait(&self->ring, 1);
-    while (result == -EINTR);
-    if (result < 0)
-        return result;
-    while ((result = io_uring_wait_cqe(&self->ring, &cqe)) == -EINTR)
-        ;
-    if (result < 0)
-        return result;
-    result = cqe->res < 0 ? -EAGAIN : 0; /* -ECANCELED: no worker */
-    io_uring_cqe_seen(&self->ring, cqe);
-    return result;
+    sqe = io_uring_get_sqe(&self->ring);
+    io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
+    sqe->flags |= IOSQE_ASYNC;
+    int error = walsvc_ring_flush(self);
+    for (int left = 2; left > 0 && error == 0;) {
+        struct io_uring_cqe *cqe;
+        int result = io_uring_wait_cqe(&self->ring, &cqe);
+        if (result == -EINTR)
+            continue;
+        if (result < 0) {
+            error = result;
+            break;
+        }
+        if (cqe->res < 0)
+            error = cqe->res == -ECANCELED ? -EAGAIN : cqe->res; /* -ECANCELED: no worker */
+        io_uring_cqe_seen(&self->ring, cqe);
+        left--;
+    }
+    close(file);
+    return error;
 }
 
 static struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error) {
@@ -99,7 +126,7 @@ static struct walsvc_ring *walsvc_ring_open(unsigned entries, int *error) {
         return NULL;
     }
     self->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    result = self->event < 0 ? -errno : walsvc_ring_start_worker(self);
+    result = self->event < 0 ? -errno : walsvc_ring_start_workers(self);
     if (result == 0)
         result = io_uring_register_eventfd(&self->ring, self->event);
     if (result < 0) {
@@ -123,22 +150,6 @@ static void walsvc_ring_close(struct walsvc_ring *self) {
 static int walsvc_ring_event(struct walsvc_ring *self) { return self->event; }
 
 static unsigned walsvc_ring_unsubmitted(struct walsvc_ring *self) { return io_uring_sq_ready(&self->ring); }
-
-/* Hands what is queued to the kernel. 0 when it took all; -EAGAIN, -EBUSY: later; anything else: the ring is lost, with
- * -ENOLINK because the kernel took a write without its sync. */
-static int walsvc_ring_flush(struct walsvc_ring *self) {
-    while (io_uring_sq_ready(&self->ring) > 0) {
-        if (self->halved)
-            return -ENOLINK;
-        int taken = io_uring_submit(&self->ring);
-        self->halved = self->linked && io_uring_sq_ready(&self->ring) % 2 != 0;
-        if (taken == -EINTR || self->halved)
-            continue;
-        if (taken <= 0)
-            return taken < 0 ? taken : -EAGAIN;
-    }
-    return 0;
-}
 
 /* Queues one durable write and submits. 1: no room in the submission queue, nothing was queued. Else as flush. */
 static int walsvc_ring_write(struct walsvc_ring *self, int file, const char *bytes, unsigned length, uint64_t offset,
