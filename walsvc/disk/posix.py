@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from walsvc.disk.base import Write
@@ -136,18 +138,12 @@ class PosixDisk:
         waiter: asyncio.Future[T] = self._loop.create_future()
         answer = self._executor.submit(call, *args, **kwargs)
         self._cold_running += 1
-        answer.add_done_callback(lambda done: self._deliver_from_thread(waiter, done))
+        answer.add_done_callback(partial(tell, weakref.ref(self), self._loop, waiter))
         try:
             return await waiter
         except asyncio.CancelledError:
             answer.cancel()
             raise
-
-    def _deliver_from_thread(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._deliver, waiter, done)
-        except RuntimeError:
-            pass  # the loop is closed, so nobody waits any more
 
     def _deliver(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
         self._cold_running -= 1
@@ -175,6 +171,23 @@ class PosixDisk:
         """Answer a write that was never started, from the loop and not from inside `submit`."""
         self._in_flight += 1
         self._loop.call_soon(self._finish, write, error)
+
+
+def tell(
+    disk: weakref.ref[PosixDisk], loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[T], done: Future[T]
+) -> None:
+    """In a thread of the pool: let the loop hear of a call's end. The thread holds no reference to the disk, which it might be the
+    last to drop at some later time."""
+    try:
+        loop.call_soon_threadsafe(deliver, disk, waiter, done)
+    except RuntimeError:
+        pass  # the loop is closed, so nobody waits any more
+
+
+def deliver(disk: weakref.ref[PosixDisk], waiter: asyncio.Future[T], done: Future[T]) -> None:
+    """On the loop. Whoever waits holds the disk, so without one nobody does."""
+    if (owner := disk()) is not None:
+        owner._deliver(waiter, done)
 
 
 def cold_executor() -> Pool:
