@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from walsvc.errors import BadOption, PathError
 from walsvc.options import encodable
+from walsvc.visible import visible
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 SERVED = ("unix", "wal", "wals")
@@ -120,9 +121,9 @@ def parse_url(text: str, example: str) -> Url:
     found = SCHEME.match(text)
     if found is None:
         raise BadOption(f"{shown(text)!r} is no URL", hint=example)
-    if any(each.isspace() or not (each.isprintable() or each >= "\ud800") for each in text):
+    if visible(text) != text or any(map(str.isspace, text)):
         raise BadOption(
-            "a URL holds no white space and no control characters", path=shown(text), hint="write a space as %20"
+            "a URL holds no white space and no bytes that are no text", path=shown(text), hint="write a space as %20"
         )
     rest = text[found.end() :]
     if "#" in rest:
@@ -165,11 +166,12 @@ def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
 def is_host(name: str) -> bool:
     """Whether `name` can be the name or the address of a host."""
     if ":" in name:
+        address, percent, zone = name.partition("%")
         try:
-            ipaddress.IPv6Address(name)
+            ipaddress.IPv6Address(address)
         except ValueError:
             return False
-        return True
+        return not percent or LABEL.fullmatch(zone) is not None
     try:
         ascii_name = name.encode("idna").decode("ascii")
     except UnicodeError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,8 +16,11 @@ from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from tests.forked import run_walsvc
 from tests.service.certificates import certificates
 from walsvc import BadOption, PathError
+from walsvc.engines.jetstream.connect import connect
+from walsvc.engines.jetstream.options import JetStreamOptions, parse_url
 from walsvc.targets import option_text
 
+ADDRESS = parse_url("nats://127.0.0.1:1/stream")
 ALONE = {"allow_unsynced": True, "replicas": 1}
 
 
@@ -160,3 +165,17 @@ async def test_wrong_options_are_told_with_the_file(url, options, error):
 def test_wrong_options_of_the_engine_are_refused_at_once(options):
     with pytest.raises(BadOption):
         walsvc.open("nats://127.0.0.1:1/stream", **options)
+
+
+@pytest.mark.parametrize("option", ["credentials", "system_credentials"])
+async def test_credentials_that_cannot_be_used_are_told_at_once(tmp_path, monkeypatch, option):
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    (tmp_path / "junk").write_bytes(bytes(range(256)))
+    with pytest.raises(BadOption, match="nkeys"):
+        await connect(ADDRESS, JetStreamOptions(**{option: "none"}), user_credentials="none")
+    monkeypatch.setitem(sys.modules, "nkeys", ModuleType("nkeys"))
+    for name in ("none", "junk", "."):
+        path = str(tmp_path / name)
+        with pytest.raises(PathError, match="credentials") as caught:
+            await connect(ADDRESS, JetStreamOptions(**{option: path}), user_credentials=path)
+        assert caught.value.path == path

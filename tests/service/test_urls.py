@@ -67,7 +67,8 @@ def test_bad_urls_are_refused_at_once_and_show_no_secret(url):
     [
         *({"segment_bytes": 1 << 20}, {"disk": "threads"}, {"direct": True}, {"nothing": 1}, {"token": "hunter2"}),
         *({"namespace": "../x"}, {"timeout": "1"}, {"read_only": 1}, {"token_file": 7}, {"reconnect_seconds": -1.0}),
-        {"config": walsvc.WalConfig()},
+        *({"config": walsvc.WalConfig()}, {"config": 7}, {"name": "\udcff"}, {"name": "x" * 1025}, {"name": 7}),
+        *({"token_file": "a\0b"}, {"token_file": "\ud800"}, {"token_file": ""}),
     ],
 )
 def test_options_that_are_not_a_clients_are_refused_at_once(options):
@@ -78,6 +79,7 @@ def test_options_that_are_not_a_clients_are_refused_at_once(options):
         or "integer" in str(caught.value)
         or "number" in str(caught.value)
         or "path" in str(caught.value)
+        or caught.value.expected
     )
     assert "hunter2" not in str(caught.value)
 
@@ -116,6 +118,13 @@ def test_token_is_read_from_file_or_environment_and_shows_nowhere(tmp_path, monk
     assert "hunter2" not in repr(config) + repr(ClientConfig())
     monkeypatch.delenv("WALSVC_TOKEN")
     assert ClientConfig().token(address) is None
+
+
+async def test_token_that_no_server_takes_is_told_before_it_is_sent(monkeypatch):
+    for token in ("x" * 5000, "a\udcff"):
+        monkeypatch.setenv("WALSVC_TOKEN", token)
+        with pytest.raises(BadOption, match="token"):
+            await walsvc.open("unix:///none")
 
 
 async def test_token_is_not_sent_to_another_machine_unencrypted(monkeypatch):

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
@@ -24,6 +25,8 @@ CONNECT_SECONDS = 2
 PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
 CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut
 UNACKNOWLEDGED_MS = 5000  # that sent bytes may stay unanswered by a server's machine, before the kernel gives it up
+CREDENTIALS_BYTES_MAX = 64 << 10
+CREDENTIALS_MARKS = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 UNAUTHORIZED = "authorization violation"
 USER_INFO = "$SYS.REQ.USER.INFO"  # answered by the very server that a client is connected to
 
@@ -46,6 +49,8 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
             "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
         ) from error
     encryption = await asyncio.to_thread(encryption_of, address, options)
+    if (credentials := login.get("user_credentials")) is not None:
+        await asyncio.to_thread(check_credentials, credentials)
     client, last = client_for(encryption), [Exception("no server answered")]
     refusals = 0  # while it connects
 
@@ -103,6 +108,23 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
     limit_silence(client)
     say_encrypted(client)
     return client
+
+
+def check_credentials(path: str) -> None:
+    """PathError for a credentials file that cannot be used: no waiting makes it another one. BadOption without nkeys."""
+    try:
+        import_module("nkeys")  # what nats-py signs with
+    except ImportError:
+        raise BadOption("credentials need nkeys", hint="pip install 'nats-py[nkeys]'") from None
+    try:
+        with open(path, "rb") as file:
+            content = file.read(CREDENTIALS_BYTES_MAX)
+    except OSError as error:
+        raise PathError(
+            f"the credentials cannot be read: {error.strerror or error}", errno=error.errno, path=path
+        ) from None
+    if any(mark not in content for mark in CREDENTIALS_MARKS):
+        raise PathError("there are no credentials in the file", path=path, hint="`nsc generate creds` makes one")
 
 
 def is_unauthorized(error: BaseException) -> bool:

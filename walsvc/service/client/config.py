@@ -12,11 +12,13 @@ from urllib.parse import unquote, unquote_to_bytes
 from walsvc import tls
 from walsvc.config import GIB, KIB, MIB, between, check_namespace, one_of
 from walsvc.errors import BadOption, PathError
-from walsvc.options import file_of, is_utf8, options_of, unknown_option
+from walsvc.options import check_type, file_of, is_utf8, options_of, unknown_option
+from walsvc.service.wire.frames import TOKEN_BYTES_MAX
 from walsvc.targets import Url, host_and_port, is_loopback, parse_url, shown
 from walsvc.tls import Tls
 
 PORT = 7420
+NAME_BYTES_MAX = 1024  # it travels in the first frame, whose size is limited
 TOKEN_ENVIRONMENT = "WALSVC_TOKEN"
 SECRETS = ("token", "password")
 NUMBERS = {
@@ -86,8 +88,9 @@ class ClientConfig:
         Tls.of(self)
         if self.token_file is not None:
             file_of("token_file", self.token_file)
-        if self.name is not None and not isinstance(self.name, str):
-            raise BadOption(f"name must be text, not {type(self.name).__name__}")
+        check_type("name", self.name, str)
+        if self.name is not None and (not is_utf8(self.name) or len(self.name.encode()) > NAME_BYTES_MAX):
+            raise BadOption("name is not UTF-8, or too long", expected=f"at most {NAME_BYTES_MAX} bytes")
 
     def token(self, address: Address) -> str | None:
         """The token for a new connection to `address`.
@@ -96,6 +99,8 @@ class ClientConfig:
             PathError: its file cannot be read. BadOption: it would travel to another machine unencrypted.
         """
         token = self._token()
+        if token and len(token.encode()) > TOKEN_BYTES_MAX:
+            raise BadOption(f"the token has {len(token.encode())} bytes", expected=f"at most {TOKEN_BYTES_MAX}")
         if token and not (address.tls or address.path is not None or self.insecure or is_loopback(address.host)):
             raise BadOption(
                 "the token would be sent to another machine unencrypted",
