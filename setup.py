@@ -48,8 +48,11 @@ def main() -> None:
         print(f"walsvc: io_uring extension not built: {missing}; the threads disk will be used", file=sys.stderr)
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
     if (reason := "free-threaded Python" if free_threaded else obstacle("Python.h")) is None:
-        source = str(Path("walsvc", "log", "commit", "_ack.c"))
-        extras["ext_modules"] = [Extension("walsvc.log.commit._ack", [source], optional=True)]
+        folder = Path("walsvc", "log", "commit")
+        extras["ext_modules"] = [
+            Extension(f"walsvc.log.commit.{name}", [str(folder / f"{name}.c")], optional=True)
+            for name in ("_ack", "_intake")
+        ]
     elif reason != missing:  # one line for one obstacle
         print(f"walsvc: commit path in C not built: {reason}; the one in Python will be used", file=sys.stderr)
     setup(**extras)

@@ -242,20 +242,32 @@ async def all_done(waiting: Iterable[Any]) -> None:
             each.remove_done_callback(count)
 
 
-def load() -> tuple[Any, str]:
-    """The compiled twin and why it is taken, or None and why not."""
+def extension(name: str) -> Any:
+    """A part of the commit path in C, or None where it was not built or WALSVC_CORE=python rules it out."""
     if os.environ.get("WALSVC_CORE") == "python":
-        return None, "WALSVC_CORE=python"
+        return None
     try:
-        module = import_module("walsvc.log.commit._ack")
+        return import_module(f"walsvc.log.commit.{name}")
     except ImportError:
-        return None, "the extension was not built (no C compiler or no Python.h when walsvc was installed)"
-    if not module.learn(wakeup_of_a_task()):
-        return module, "compiled; tasks are woken through the loop, since this asyncio's are written in Python"
-    return module, "compiled"
+        return None
 
 
-compiled, reason = load()
+def why() -> str:
+    """The reason for the commit path that runs."""
+    if os.environ.get("WALSVC_CORE") == "python":
+        return "WALSVC_CORE=python"
+    if compiled is None:
+        return "the extensions were not built (no C compiler or no Python.h when walsvc was installed)"
+    return (
+        "compiled"
+        if learned
+        else "compiled; tasks are woken through the loop, since this asyncio's are written in Python"
+    )
+
+
+compiled = extension("_ack")
+learned = compiled is not None and compiled.learn(wakeup_of_a_task())
+reason = why()
 CORE = "python" if compiled is None else "c"
 Waker: Any = PythonWaker if compiled is None else compiled.Waker
 Ack.register(PythonAck)

@@ -28,7 +28,8 @@ from walsvc.log.commit.changes import Changes
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.extent import Extent
 from walsvc.log.commit.health import Health, Place
-from walsvc.log.commit.intake import Intake, Slow
+from walsvc.log.commit.intake import Intake
+from walsvc.log.commit.lane import Slow
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queue import Queue

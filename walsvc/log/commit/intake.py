@@ -5,29 +5,24 @@ calls `wake()`, since somebody waits for it, and whatever does not fit, or is no
 
 Invariants, which hold whenever another line of Python may run, that of a signal handler included:
 
-* `payloads` and `waiters` of the group are equally long; what an exception left behind in the middle is taken back.
+* `payloads` and `waiters` of the group are equally long; `mend` takes back what an exception left behind in the middle.
 * `limit - room` is what the group's records and their index take.
 * Where `wanted` is True, a wake-up is on its way or a completion will take the group along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import repeat
-from threading import get_ident
 from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
-from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.lane import Lane, Slow
 from walsvc.log.group import Group, Labels
-from walsvc.log.payload import NO_TYPE
-from walsvc.model import AppendResult, Mode, Strict
-
-Slow = Callable[..., Ack[AppendResult]]
 
 
-class Intake:
+class Intake(Lane):
     """The filling group of one writer.
 
     Args:
@@ -39,11 +34,7 @@ class Intake:
         slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic).
 
     Attributes:
-        group: it takes records now.
-        wanted: somebody waits for it.
-        room: bytes that it may still take; negative: nothing is taken without a closer look.
-        limit: bytes that its records and their index may take.
-        cost: bytes of index that each of its records takes.
+        group: it takes records now. The others are those of the Lane.
     """
 
     def __init__(
@@ -56,98 +47,29 @@ class Intake:
         wake: Callable[[], None],
         slow: Slow,
     ) -> None:
-        self._new_ack = new_ack
-        self._thread = get_ident()
-        self._record_bytes_max = config.max_record_bytes
-        self._records_max = config.max_group_records
-        self._check = check
-        self._wake = wake
-        self._slow = slow
-        self.group = group
-        self.wanted = False
-        self.room = self.limit = -1
-        self.cost = LENGTH_BYTES
-        self._payloads: list[bytes] = group.payloads
-        self._waiters: list[Any] = group.waiters
-        self._topics: Container[int] = ()
+        super().__init__(
+            new_ack=new_ack,
+            check=check,
+            wake=wake,
+            slow=slow,
+            record_bytes_max=config.max_record_bytes,
+            records_max=config.max_group_records,
+            length_bytes=LENGTH_BYTES,
+        )
+        self._tell = wake
+        self.start(group, ())
 
-    # ---- appending
-
-    def append(
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-    ) -> Ack[AppendResult]:
-        """See WalWriter.append."""
-        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
-            length = len(payload)
-            room = self.room - length - self.cost
-            if (
-                room >= 0
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                first = not self.wanted
-                if first:
-                    self._check()  # costs a system call in CPython 3.11, so once for each group
-                ack: Ack[AppendResult] = self._new_ack()
-                try:
-                    self._payloads.append(payload)
-                    self._waiters.append(ack)
-                    self.room = room
-                    if first:
-                        self.wanted = True
-                        self._wake()
-                except BaseException:  # of a signal handler
-                    self._mend()
-                    raise
-                return ack
-        return self._slow(payload, mode, type, attributes, None)
-
-    def append_labelled(self, payload: Any, labels: Labels | None, topic: str) -> Ack[AppendResult]:
-        """Append a plain record to a topic; `labels` once its number is known."""
-        if labels is not None and payload.__class__ is bytes:
-            length = len(payload)
-            room = self.room - length - self.cost
-            if (
-                room >= 0
-                and self.cost > LENGTH_BYTES  # the group has labels
-                and labels.topic in self._topics  # the segment's summary has its row
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                first = not self.wanted
-                if first:
-                    self._check()
-                ack: Ack[AppendResult] = self._new_ack()
-                try:
-                    self.group.labels[len(self._payloads)] = labels
-                    self._payloads.append(payload)
-                    self._waiters.append(ack)
-                    self.room = room
-                    if first:
-                        self.wanted = True
-                        self._wake()
-                except BaseException:
-                    self._mend()
-                    raise
-                return ack
-        return self._slow(payload, Strict, NO_TYPE, None, topic)
-
-    def _mend(self) -> None:
-        """Take back what is there by halves; what is whole stays, and is woken for."""
-        count = min(len(self._payloads), len(self._waiters))
-        del self._payloads[count:], self._waiters[count:]
-        for index in [each for each in self.group.labels if each >= count]:
-            del self.group.labels[index]
+    def mend(self) -> None:
+        """Take back what an exception left behind by halves; what is whole stays, and is woken for."""
+        payloads, waiters, labels = self.group.payloads, self.group.waiters, self.group.labels
+        count = min(len(payloads), len(waiters))
+        del payloads[count:], waiters[count:]
+        for index in [each for each in labels if each >= count]:
+            del labels[index]
         if self.room >= 0:  # else it was shut meanwhile
-            self.room = self.limit - sum(map(len, self._payloads)) - self.cost * count
+            self.room = self.limit - sum(map(len, payloads)) - self.cost * count
         if self.wanted:
-            self._wake()
+            self._tell()
 
     # ---- for the queue
 
@@ -172,17 +94,17 @@ class Intake:
         Returns:
             The index of the first one in the group, and its offset in the segment.
         """
-        group, index = self.group, len(self._payloads)
+        group, index = self.group, len(self.group.payloads)
         offset = group.offset + GROUP_HEADER_BYTES + self.filled_bytes - self.cost * index
         self.room -= need
         self.cost = cost
         if labels is not None:
             group.labels.update(zip(range(index, index + len(payloads)), repeat(labels)))
-        self._payloads.extend(payloads)
+        group.payloads.extend(payloads)
         if waiter is None:
-            self._waiters.extend([None] * len(payloads))
+            group.waiters.extend([None] * len(payloads))
         else:
-            self._waiters.append(waiter)
+            group.waiters.append(waiter)
         return index, offset
 
     @property
@@ -203,9 +125,7 @@ class Intake:
             topics: numbers of those that its segment's summary has a row for.
         """
         self.group = group
-        self._payloads = group.payloads
-        self._waiters = group.waiters
-        self._topics = topics
+        self.fill(group.payloads, group.waiters, group.labels, topics)
         self.cost = LENGTH_BYTES
         self.wanted = False
         self.limit = self.room = -1
@@ -214,9 +134,9 @@ class Intake:
         """Somebody waits for the group."""
         try:
             self.wanted = True
-            self._wake()
+            self._tell()
         except BaseException:  # of a signal handler, perhaps between the two
-            self._wake()
+            self._tell()
             raise
 
     def want_no_more(self) -> None:

@@ -1,0 +1,313 @@
+/* Lane: the short way of an append, in C. Twin and specification: class PythonLane in lane.py, which says what each step means.
+
+   A Lane owns nothing of its own: the subclass Intake gives it the lists of the filling group and says how much room there is.
+   An append of plain bytes that fits takes this way: check the arguments, make an Ack, put payload and Ack into the lists, and
+   tell the coordinator once a group. Everything else is handed to `slow`, in one call.
+
+   Whatever may run other Python code (the check of the loop, making an Ack, looking a topic up) comes before the room is read.
+   From there to the end of the two lists nothing of Python runs, so both lists are always equally long. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pythread.h>
+#include <stddef.h>
+#include <structmember.h>
+
+enum { PAYLOAD, MODE, TYPE, ATTRIBUTES, ARGUMENTS };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *new_ack, *check, *wake, *slow;        /* callables; never NULL after __init__ */
+    PyObject *payloads, *waiters, *labels, *topics; /* of the filling group: two lists, a dict, a container */
+    Py_ssize_t room, limit, cost, record_bytes_max, records_max, length_bytes;
+    unsigned long thread;
+    char wanted;
+} Lane;
+
+static PyObject *strict, *no_type, *names[ARGUMENTS], *s_mend;
+
+/* ---- making and freeing */
+
+static int lane_init(Lane *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"new_ack", "check", "wake", "slow", "record_bytes_max", "records_max", "length_bytes", NULL};
+    PyObject *new_ack, *check, *wake, *slow;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOnnn:Lane", keywords, &new_ack, &check, &wake, &slow,
+                                     &self->record_bytes_max, &self->records_max, &self->length_bytes))
+        return -1;
+    Py_XSETREF(self->new_ack, Py_NewRef(new_ack));
+    Py_XSETREF(self->check, Py_NewRef(check));
+    Py_XSETREF(self->wake, Py_NewRef(wake));
+    Py_XSETREF(self->slow, Py_NewRef(slow));
+    self->thread = PyThread_get_thread_ident();
+    self->room = self->limit = -1;
+    self->cost = self->length_bytes;
+    return 0;
+}
+
+static int lane_traverse(Lane *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->new_ack);
+    Py_VISIT(self->check);
+    Py_VISIT(self->wake);
+    Py_VISIT(self->slow);
+    Py_VISIT(self->payloads);
+    Py_VISIT(self->waiters);
+    Py_VISIT(self->labels);
+    Py_VISIT(self->topics);
+    return 0;
+}
+
+static int lane_clear(Lane *self)
+{
+    Py_CLEAR(self->new_ack);
+    Py_CLEAR(self->check);
+    Py_CLEAR(self->wake);
+    Py_CLEAR(self->slow);
+    Py_CLEAR(self->payloads);
+    Py_CLEAR(self->waiters);
+    Py_CLEAR(self->labels);
+    Py_CLEAR(self->topics);
+    return 0;
+}
+
+static void lane_dealloc(Lane *self)
+{
+    PyObject_GC_UnTrack(self);
+    lane_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* ---- appending */
+
+/* fill(payloads, waiters, labels, topics): what the filling group is made of. */
+static PyObject *lane_fill(Lane *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4 || !PyList_CheckExact(args[0]) || !PyList_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "fill(payloads, waiters, labels, topics)");
+        return NULL;
+    }
+    Py_XSETREF(self->payloads, Py_NewRef(args[0]));
+    Py_XSETREF(self->waiters, Py_NewRef(args[1]));
+    Py_XSETREF(self->labels, Py_NewRef(args[2]));
+    Py_XSETREF(self->topics, Py_NewRef(args[3]));
+    Py_RETURN_NONE;
+}
+
+/* Whether these bytes may go into the group as it is. Calls nothing. */
+static int fits(Lane *self, PyObject *payload)
+{
+    Py_ssize_t length = PyBytes_GET_SIZE(payload);
+    return self->payloads != NULL && self->room - length - self->cost >= 0 && length <= self->record_bytes_max &&
+           PyList_GET_SIZE(self->payloads) < self->records_max;
+}
+
+/* Returns a new Ack once the loop has been checked, which costs a system call in CPython 3.11, so it is done once a group. */
+static PyObject *checked_ack(Lane *self)
+{
+    if (!self->wanted) {
+        PyObject *checked = PyObject_CallNoArgs(self->check);
+        if (checked == NULL)
+            return NULL;
+        Py_DECREF(checked);
+    }
+    return PyObject_CallNoArgs(self->new_ack);
+}
+
+/* Put payload and Ack into the group: both or neither. -1: no memory. */
+static int put(Lane *self, PyObject *payload, PyObject *ack)
+{
+    Py_ssize_t index = PyList_GET_SIZE(self->payloads);
+    if (PyList_Append(self->payloads, payload) < 0)
+        return -1;
+    if (PyList_Append(self->waiters, ack) < 0) {
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyList_SetSlice(self->payloads, index, index + 1, NULL);
+        PyErr_Restore(type, value, trace);
+        return -1;
+    }
+    self->room -= PyBytes_GET_SIZE(payload) + self->cost;
+    return 0;
+}
+
+/* Tell the coordinator, if nobody has. The record is in the group whatever comes of it. -1: an exception, of a signal
+   handler perhaps; the subclass has put things right. */
+static int want(Lane *self)
+{
+    if (self->wanted)
+        return 0;
+    self->wanted = 1;
+    PyObject *told = PyObject_CallNoArgs(self->wake);
+    Py_XDECREF(told);
+    if (told != NULL)
+        return 0;
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *mended = PyObject_CallMethodNoArgs((PyObject *)self, s_mend);
+    Py_XDECREF(mended);
+    if (mended == NULL)
+        PyErr_WriteUnraisable((PyObject *)self);
+    PyErr_Restore(type, value, trace);
+    return -1;
+}
+
+/* Sort positional and keyword arguments into `found`, borrowed. -1: TypeError. */
+static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject *found[ARGUMENTS])
+{
+    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
+    found[PAYLOAD] = NULL;
+    found[MODE] = strict;
+    found[TYPE] = no_type;
+    found[ATTRIBUTES] = Py_None;
+    if (count > ARGUMENTS) {
+        PyErr_Format(PyExc_TypeError, "append() takes at most %d arguments, %zd were given", ARGUMENTS, count + named);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        found[i] = args[i];
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        Py_ssize_t at = 0;
+        while (at < ARGUMENTS && name != names[at] && PyUnicode_Compare(name, names[at]) != 0)
+            at++;
+        if (at == ARGUMENTS || at < count) {
+            PyErr_Format(PyExc_TypeError, at < count ? "append() got multiple values for argument '%U'"
+                                                     : "append() got an unexpected keyword argument '%U'", name);
+            return -1;
+        }
+        found[at] = args[count + i];
+    }
+    if (found[PAYLOAD] == NULL) {
+        PyErr_SetString(PyExc_TypeError, "append() missing 1 required argument: 'payload'");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *lane_append(Lane *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
+{
+    PyObject *found[ARGUMENTS];
+    if (parse(args, count, keywords, found) < 0)
+        return NULL;
+    PyObject *payload = found[PAYLOAD];
+    if (PyBytes_CheckExact(payload) && found[MODE] == strict && found[TYPE] == no_type && found[ATTRIBUTES] == Py_None &&
+        fits(self, payload) && PyThread_get_thread_ident() == self->thread) {
+        PyObject *ack = checked_ack(self);
+        if (ack == NULL)
+            return NULL;
+        if (fits(self, payload)) {  /* still: the check may have run anything */
+            if (put(self, payload, ack) < 0 || want(self) < 0)
+                Py_CLEAR(ack);
+            return ack;
+        }
+        Py_DECREF(ack);
+    }
+    return PyObject_CallFunctionObjArgs(self->slow, payload, found[MODE], found[TYPE], found[ATTRIBUTES], Py_None, NULL);
+}
+
+/* 1: the group has labels already, and its segment's summary has a row for the topic of these. */
+static int known_topic(Lane *self, PyObject *labels)
+{
+    if (labels == Py_None || self->topics == NULL || self->cost <= self->length_bytes)
+        return 0;
+    PyObject *number = PyTuple_Check(labels) && PyTuple_GET_SIZE(labels) > 1 ? PyTuple_GET_ITEM(labels, 1) : NULL;
+    return number == NULL ? 0 : PySequence_Contains(self->topics, number);
+}
+
+/* append_labelled(payload, labels, topic): a plain record of a topic; labels is None until its number is known. */
+static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "append_labelled(payload, labels, topic)");
+        return NULL;
+    }
+    PyObject *payload = args[0], *labels = args[1];
+    int known = PyBytes_CheckExact(payload) && PyThread_get_thread_ident() == self->thread ? known_topic(self, labels) : 0;
+    if (known < 0)
+        return NULL;
+    if (known && fits(self, payload)) {
+        PyObject *ack = checked_ack(self), *index = NULL;
+        if (ack == NULL)
+            return NULL;
+        if (self->cost > self->length_bytes && fits(self, payload) &&
+            (index = PyLong_FromSsize_t(PyList_GET_SIZE(self->payloads))) != NULL) {
+            int outcome = PyDict_SetItem(self->labels, index, labels);
+            if (outcome == 0 && (outcome = put(self, payload, ack)) < 0) {
+                PyObject *type, *value, *trace;
+                PyErr_Fetch(&type, &value, &trace);
+                PyDict_DelItem(self->labels, index);
+                PyErr_Restore(type, value, trace);
+            }
+            Py_DECREF(index);
+            if (outcome < 0 || want(self) < 0)
+                Py_CLEAR(ack);
+            return ack;
+        }
+        Py_DECREF(ack);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    return PyObject_CallFunctionObjArgs(self->slow, payload, strict, no_type, Py_None, args[2], NULL);
+}
+
+static PyMethodDef lane_methods[] = {
+    {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
+     "append($self, payload, mode=Strict, type=0, attributes=None)\n--\n\nSee WalWriter.append."},
+    {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a plain record to a topic."},
+    {"fill", (PyCFunction)lane_fill, METH_FASTCALL, "Say what the filling group is made of."},
+    {NULL},
+};
+
+static PyMemberDef lane_members[] = {
+    {"room", T_PYSSIZET, offsetof(Lane, room), 0, NULL},
+    {"limit", T_PYSSIZET, offsetof(Lane, limit), 0, NULL},
+    {"cost", T_PYSSIZET, offsetof(Lane, cost), 0, NULL},
+    {"wanted", T_BOOL, offsetof(Lane, wanted), 0, NULL},
+    {NULL},
+};
+
+static PyTypeObject LaneType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "walsvc.log.commit._intake.Lane",
+    .tp_doc = PyDoc_STR("The short way of an append into the filling group; see lane.py."),
+    .tp_basicsize = sizeof(Lane),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)lane_init,
+    .tp_dealloc = (destructor)lane_dealloc,
+    .tp_traverse = (traverseproc)lane_traverse,
+    .tp_clear = (inquiry)lane_clear,
+    .tp_methods = lane_methods,
+    .tp_members = lane_members,
+};
+
+/* ---- the module */
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_intake", .m_doc = "The short way of an append in C; see lane.py.", .m_size = -1};
+
+static int import_names(void)
+{
+    static const char *const texts[ARGUMENTS] = {"payload", "mode", "type", "attributes"};
+    for (int i = 0; i < ARGUMENTS; i++)
+        names[i] = PyUnicode_InternFromString(texts[i]);
+    s_mend = PyUnicode_InternFromString("mend");
+    PyObject *model = PyImport_ImportModule("walsvc.model"), *payload = PyImport_ImportModule("walsvc.log.payload");
+    if (model != NULL && payload != NULL) {
+        strict = PyObject_GetAttrString(model, "Strict");
+        no_type = PyObject_GetAttrString(payload, "NO_TYPE");
+    }
+    Py_XDECREF(model);
+    Py_XDECREF(payload);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+PyMODINIT_FUNC PyInit__intake(void)
+{
+    if (import_names() < 0 || PyType_Ready(&LaneType) < 0)
+        return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddObjectRef(module, "Lane", (PyObject *)&LaneType) < 0)
+        Py_CLEAR(module);
+    return module;
+}
