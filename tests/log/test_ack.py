@@ -549,3 +549,42 @@ async def test_closed_loop_and_pending_acks(make):
     with pytest.raises(RuntimeError, match="closed"):
         answer(waker, [ack])
     assert ack.done()
+
+
+@compiled_only
+def test_no_memory_at_any_allocation_forgets_nobody():
+    """Each allocation of answering and waking fails once. Whoever waits is told at the next attempt, once, and rightly."""
+    test_api = pytest.importorskip("_testcapi", reason="this Python was installed without its test modules")
+
+    class Loop:
+        def __init__(self) -> None:
+            self.handles: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+        def call_soon(self, callback: Callable[..., Any], *arguments: Any, context: Any = None) -> None:
+            self.handles.append((callback, arguments))
+
+    failed = 0
+    for nth in range(1, 40):
+        loop, seen = Loop(), []
+        waker = TWINS["c"](loop)
+        acks = [waker.ack() for _ in range(5)]
+        for ack in acks:
+            ack.add_done_callback(seen.append)
+        acks[2].add_done_callback(seen.append)
+        lengths = array("I", [SIZE]) * len(acks)
+        test_api.set_nomemory(nth, nth + 1)
+        try:
+            waker.settle(acks, 1, 1, 4096, lengths, 7)
+            waker.wake()
+        except MemoryError:
+            failed += 1
+        finally:
+            test_api.remove_mem_hooks()
+        settle(waker, acks)
+        waker.wake()
+        while loop.handles:
+            callback, arguments = loop.handles.pop(0)
+            callback(*arguments)
+        assert [ack.result() for ack in acks] == [result_of(lsn) for lsn in range(1, 6)], nth
+        assert sorted(seen, key=acks.index) == sorted([*acks, acks[2]], key=acks.index), nth
+    assert failed

@@ -652,12 +652,24 @@ static int reserve(Waker *self, Py_ssize_t count)
 static int take_by_queue(void *taker, Ack *ack, PyObject *callback, PyObject *context)
 {
     Waker *self = taker;
-    if (reserve(self, 1) < 0) {  /* only for a second callback: the first ones have room */
+    if (reserve(self, 1) < 0) {  /* room was made before; this is for a callback that came since */
         PyErr_Clear();
         return take_by_loop(NULL, ack, callback, context);
     }
     self->queue[self->tail++] = (Wake){(Ack *)Py_NewRef((PyObject *)ack), callback, context};
     return 0;
+}
+
+/* How many callbacks wait for these Acks. */
+static Py_ssize_t callbacks_of(PyObject *acks)
+{
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(acks); i++) {
+        Ack *ack = (Ack *)PyList_GET_ITEM(acks, i);
+        if (Py_TYPE(ack) == &AckType)
+            count += (ack->callback != NULL) + (ack->more == NULL ? 0 : PyList_GET_SIZE(ack->more));
+    }
+    return count;
 }
 
 /* Give an asyncio.Future its AppendResult, unless it is done. */
@@ -691,7 +703,7 @@ static PyObject *waker_settle(Waker *self, PyObject *args)
     if (lengths.len != count * (Py_ssize_t)sizeof(uint32_t)) {
         PyErr_SetString(PyExc_ValueError, "settle() needs one length for each record");
         outcome = -1;
-    } else if (reserve(self, count) < 0) {
+    } else if (reserve(self, callbacks_of(acks)) < 0) {
         outcome = -1;
     }
     const uint32_t *length = lengths.buf;
@@ -726,7 +738,7 @@ static PyObject *waker_give(Waker *self, PyObject *const *args, Py_ssize_t count
     }
     Ack *ack = (Ack *)args[0];
     if (ack->state == PENDING) {
-        if (reserve(self, 1) < 0)
+        if (reserve(self, 1 + (ack->more == NULL ? 0 : PyList_GET_SIZE(ack->more))) < 0)
             return NULL;
         ack->result = Py_NewRef(args[1]);
         ack->state = DONE;
@@ -822,23 +834,26 @@ static int wake_later(Waker *self)
     return outcome;
 }
 
-/* Take entries off the queue in order, at most SLICE of them. -1: an error is set; the rest stays in the queue. */
+/* Take entries off the queue in order, at most SLICE of them. An entry stays at the head until it was called or scheduled, so
+   without memory nobody is forgotten. -1: an error is set. */
 static int wake_slice(Waker *self)
 {
     int way = way_to_wake(self), outcome = way < 0 ? -1 : 0;
     for (int woken = 0; outcome == 0 && self->head < self->tail && woken < SLICE; woken++) {
-        int known = way != EACH_BY_LOOP && is_wakeup(self->queue[self->head].callback);
+        Wake wake = self->queue[self->head];
+        int known = way != EACH_BY_LOOP && is_wakeup(wake.callback);
         if (known && way == LATER)
             break;
-        Wake wake = self->queue[self->head++];
         int by_loop = known ? wake_directly(self, &wake) : 1;
-        if (by_loop <= 0) {
-            outcome = by_loop;
-        } else {
-            outcome = call_soon(self->loop, wake.callback, (PyObject *)wake.ack, wake.context);
+        if (by_loop > 0) {
+            if (call_soon(self->loop, wake.callback, (PyObject *)wake.ack, wake.context) < 0)
+                return -1;
             if (known)
                 woken = SLICE;  /* this task waits in the loop, so whoever is behind it waits behind it there */
+        } else {
+            outcome = by_loop;
         }
+        self->head++;
         drop(&wake);
     }
     return outcome;
