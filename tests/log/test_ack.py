@@ -181,7 +181,7 @@ async def test_wrong_use_raises_as_futures_do(make):
     with pytest.raises(TypeError):
         ack.add_done_callback()
     with pytest.raises(TypeError):
-        ack.set_exception(StopIteration())
+        ack.set_exception("no exception")
     ack.set_result(1)
     with pytest.raises(asyncio.InvalidStateError):
         ack.set_result(2)
