@@ -18,6 +18,7 @@ from .plan import SEGMENT_BYTES
 from .workload import observe
 
 CONFIG = WalConfig(segment_bytes=SEGMENT_BYTES, relaxed_interval=None)
+USUAL = WalConfig(segment_bytes=SEGMENT_BYTES)  # Relaxed records are written after a while, too
 ONE_EACH = WalConfig(segment_bytes=SEGMENT_BYTES, relaxed_interval=None, max_group_records=1)
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+COMMIT_SCENES = "tests/crash/test_commit.py::"
+BATCHES_SCENES = "tests/crash/test_batches.py::"
+ROTATION_SCENES = "tests/crash/test_rotation.py::"
+RECOVERY_SCENES = "tests/crash/test_recovery.py::"
+TRUNCATION_SCENES = "tests/crash/test_truncation.py::"
+READING_SCENES = "tests/crash/test_reading.py::"
 COMPACTION = "tests/log/test_compaction.py::"
 CORRUPTION = "tests/crash/test_corruption.py::"
-DEFECTS = "tests/crash/test_defects.py::"
 DSYNC = "tests/disk/test_dsync.py::"
 DOUBLE_WRITE = "tests/crash/test_double_write.py::"
 CIPHER = "tests/format/test_cipher.py::"
@@ -15,10 +20,8 @@ FILTERS = "tests/log/test_filters.py::"
 GROUP = "tests/format/test_group.py::"
 HISTORIES = "tests/log/test_histories.py::"
 METADATA = "tests/crash/test_metadata_damage.py::"
-MORE = "tests/crash/test_scenarios_more.py::"
 PURGE = "tests/topics/test_purge.py::"
 READERS = "tests/log/test_readers.py::"
-SCENARIOS = "tests/crash/test_scenarios.py::"
 SEEK = "tests/log/test_seek.py::"
 THREADS = "tests/disk/test_threads.py::"
 URING = "tests/disk/test_uring.py::"
@@ -83,7 +86,7 @@ ORDER = [
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
         "            self._answered(group, None)\n",
-        (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
+        (COMMIT_SCENES + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
     ),
     Mutant(
         "no sync after the write in the commit thread",
@@ -97,14 +100,14 @@ ORDER = [
         "walsvc/log/opening.py",
         "    await disk.rename(name, header.file_name)\n    await disk.sync_directory()\n",
         "    await disk.rename(name, header.file_name)\n",
-        (MORE + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
+        (COMMIT_SCENES + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
     ),
     Mutant(
         "no directory sync after a segment's rename",
         "walsvc/log/commit/rotation.py",
         "                self._complete(group)\n                await self._disk.sync_directory()\n",
         "                self._complete(group)\n",
-        (SCENARIOS + "test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_before",),
+        (ROTATION_SCENES + "test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_before",),
     ),
     Mutant(
         "error of the directory sync dropped",
@@ -113,14 +116,14 @@ ORDER = [
         "                self._complete(group)\n"
         "                try:\n                    await self._disk.sync_directory()\n"
         "                except OSError:\n                    pass\n",
-        (DEFECTS + "test_directory_fsync_result_dropped",),
+        (ROTATION_SCENES + "test_directory_fsync_result_dropped",),
     ),
     Mutant(
         "acknowledgements out of LSN order",
         "walsvc/log/commit/pipeline.py",
         "while self._in_flight and self._in_flight[0].done:",
         "while group in self._in_flight:",
-        (MORE + "test_completions_out_of_order_are_answered_in_order",),
+        (COMMIT_SCENES + "test_completions_out_of_order_are_answered_in_order",),
     ),
     Mutant(
         "seal written before the successor is durable",
@@ -129,7 +132,7 @@ ORDER = [
         "        write = self._writing.encode(group)\n"
         "        if group.attached is not None:\n"
         "            self._health.loop.create_task(self.rotation.seal(group.attached[0], group.segment.id))\n",
-        (MORE + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
+        (ROTATION_SCENES + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
     ),
     Mutant(
         "truncation: files go before the checkpoint is written",
@@ -137,14 +140,14 @@ ORDER = [
         "                done = core.changes.try_write(change)\n",
         "                core.metadata.truncated = target\n                await drop_segments(core)\n"
         "                done = core.changes.try_write(change)\n",
-        (MORE + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
+        (TRUNCATION_SCENES + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
     ),
     Mutant(
         "truncate_after without its intent",
         "walsvc/log/retention.py",
         '                await core.changes.write({"cut": lsn})\n',
         "",
-        (MORE + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
+        (TRUNCATION_SCENES + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
     ),
 ]
 
@@ -177,7 +180,7 @@ CHECKS = [
         '        claimed = int.from_bytes(data[at + 88 : at + 92], "little")\n'
         "        if len(data) - at < claimed:\n            return Need(claimed)\n"
         "        header = decode_group_header(data, at)\n        self._check_place(header)\n",
-        (MORE + "test_header_crc_is_checked_before_any_length_is_believed",),
+        (RECOVERY_SCENES + "test_header_crc_is_checked_before_any_length_is_believed",),
     ),
     Mutant(
         "chain (previous_crc) not checked",
@@ -219,7 +222,7 @@ CHECKS = [
         "walsvc/format/group.py",
         "    padded = rest + bytes(header.group_bytes - end - len(rest))\n    view[end:] = padded\n",
         "    view[end : end + len(rest)] = rest\n    padded = bytes(view[end:])\n",
-        (DEFECTS + "test_padding_that_leaks_old_bytes",),
+        (COMMIT_SCENES + "test_padding_that_leaks_old_bytes",),
     ),
 ]
 
@@ -250,14 +253,14 @@ RECOVERY = [
         "walsvc/log/verdict.py",
         "return Verdict.LOST_SUCCESSOR if after is After.NONE else",
         "return Verdict.UNCLEAN if after is After.NONE else",
-        (SCENARIOS + "test_sealed_log_without_its_last_segment_is_not_taken_for_complete",),
+        (ROTATION_SCENES + "test_sealed_log_without_its_last_segment_is_not_taken_for_complete",),
     ),
     Mutant(
         "read error taken for the end",
         "walsvc/log/stream.py",
         "        got = await piece.reading\n",
         "        try:\n            got = await piece.reading\n        except OSError:\n            got = 0\n",
-        (MORE + "test_read_error_in_recovery_is_an_error_and_never_the_end_of_the_log",),
+        (RECOVERY_SCENES + "test_read_error_in_recovery_is_an_error_and_never_the_end_of_the_log",),
     ),
     Mutant(
         "file that was cut short taken as it is",
@@ -271,7 +274,10 @@ RECOVERY = [
         "walsvc/log/opening.py",
         "    for name in found.unsynced:\n        await disk.sync(name)\n",
         "",
-        (SCENARIOS + "test_kill_between_write_and_sync_then_restart_then_power_cut_keeps_what_the_restart_showed",),
+        (
+            RECOVERY_SCENES
+            + "test_kill_between_write_and_sync_then_restart_then_power_cut_keeps_what_the_restart_showed",
+        ),
         also=((RECOVERED, EXAMINE + "    await disk.sync(name)\n", EXAMINE),),
     ),
     Mutant(
@@ -279,7 +285,7 @@ RECOVERY = [
         "walsvc/log/opening.py",
         "            await disk.sync(file)  # a process",
         "            pass  # a process",
-        (MORE + "test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer",),
+        (ROTATION_SCENES + "test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer",),
         also=((RECOVERED, "        await disk.sync(name)\n" + SUCCESSOR, SUCCESSOR),),
     ),
     Mutant(
@@ -287,28 +293,28 @@ RECOVERY = [
         RECOVERED,
         "    return successor if successor.groups else None\n",
         "    return None\n",
-        (MORE + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
+        (ROTATION_SCENES + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
     ),
     Mutant(
         "dropped successor not removed",
         "walsvc/log/opening.py",
         "        await disk.remove(name)\n        await disk.sync_directory()\n    double_write",
         "        pass\n    double_write",
-        (MORE + "test_successor_dropped_after_a_power_cut_never_comes_back",),
+        (ROTATION_SCENES + "test_successor_dropped_after_a_power_cut_never_comes_back",),
     ),
     Mutant(
         "OPEN group left out",
         "walsvc/log/opening.py",
         "        await writer.core.changes.open()\n",
         "",
-        (MORE + "test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record",),
+        (RECOVERY_SCENES + "test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record",),
     ),
     Mutant(
         "unfinished batch counted",
         "walsvc/format/chain.py",
         "        return None if header.flags & Flag.BATCH_END else batch\n",
         "        return None\n",
-        (DEFECTS + "test_kernel_atomicity_of_io_uring_batches_taken_for_granted",),
+        (COMMIT_SCENES + "test_kernel_atomicity_of_io_uring_batches_taken_for_granted",),
     ),
 ]
 
@@ -325,7 +331,7 @@ FAILING = [
         "walsvc/log/commit/pipeline.py",
         "            elif self._health.failure is None:\n",
         "            else:\n                self._health.failure = None\n",
-        (DEFECTS + "test_one_failure_flag_for_all_groups",),
+        (COMMIT_SCENES + "test_one_failure_flag_for_all_groups",),
     ),
     Mutant(
         "waiters of a failed group not told",
@@ -371,28 +377,28 @@ SHARING = [
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
         "            self._pool.give_back(group.buffer)\n",
-        (DEFECTS + "test_buffer_cleared_before_the_fsync",),
+        (COMMIT_SCENES + "test_buffer_cleared_before_the_fsync",),
     ),
     Mutant(
         "durable_lsn advanced inside an unfinished batch",
         "walsvc/log/commit/pipeline.py",
         "            if not head.batch_lsn or head.flags & Flag.BATCH_END:",
         "            if True:",
-        (DEFECTS + "test_batch_visible_before_written",),
+        (BATCHES_SCENES + "test_batch_visible_before_written",),
     ),
     Mutant(
         "batch given up without a new generation",
         "walsvc/log/commit/catalog.py",
         "        self.next_generation()\n        self.rewind()\n",
         "        self.rewind()\n",
-        (MORE + "test_no_two_answered_groups_share_generation_segment_and_offset",),
+        (COMMIT_SCENES + "test_no_two_answered_groups_share_generation_segment_and_offset",),
     ),
     Mutant(
         "reader sees Relaxed records",
         "walsvc/log/sources.py",
         "records = await self._cursor.take(log.durable_lsn + 1)",
         "records = await self._cursor.take(log.next_lsn)",
-        (MORE + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
+        (READING_SCENES + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (
                 "walsvc/log/sources.py",
@@ -406,7 +412,7 @@ SHARING = [
         "walsvc/log/commit/queue.py",
         "            self.arm_relaxed_timer()\n",
         "            pass\n",
-        (DEFECTS + "test_timer_that_only_fires_on_the_next_append",),
+        (COMMIT_SCENES + "test_timer_that_only_fires_on_the_next_append",),
     ),
     Mutant(
         "cap on pending bytes ignored",
@@ -678,8 +684,8 @@ HISTORY = [
     ),
     Mutant(
         "a batch that was given up leaves its last group as what the next segment follows",
-        "walsvc/log/batches.py",
-        "    start.segment.last_crc, start.segment.last_at = writer._batch_last\n",
+        "walsvc/log/commit/tail.py",
+        "        segment.last_crc, segment.last_at = self.before.last\n",
         "",
         (HISTORIES + "test_a_batch_that_is_given_up_is_not_what_the_next_segment_follows",),
     ),
@@ -699,9 +705,9 @@ HISTORY = [
     ),
     Mutant(
         "the mark of an orderly close overtakes metadata",
-        "walsvc/log/ending.py",
-        "                await self._quiet()  # metadata too",
-        "                await self._rotation_ended()  # metadata too",
+        "walsvc/log/commit/ending.py",
+        "                await core.pipeline.quiet()  # metadata too",
+        "                await core.pipeline.rotation.ended()  # metadata too",
         (METADATA + "test_close_waits_for_metadata_that_is_still_on_its_way",),
     ),
 ]

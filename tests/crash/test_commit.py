@@ -1,7 +1,4 @@
-"""One test, by name, for each defect that was found in other write-ahead logs for asyncio: it must not be here.
-
-The names are those of the list in which the defects were recorded, so that each can be found.
-"""
+"""Group commit: what is written and synced before which answer, and what a failure tells whom."""
 
 from __future__ import annotations
 
@@ -9,27 +6,235 @@ import asyncio
 import dataclasses
 import errno
 import hashlib
-import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import walsvc
 from tests.disks import REAL_DISKS
+from walsvc.config import WalConfig
 from walsvc.disk.base import Write
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.errors import Corruption, DurabilityLost, NoSpace, UnsupportedFormat
-from walsvc.format.segment import decode_segment_header, encode_segment_header
-from walsvc.keyring import KeyRing
+from walsvc.errors import DurabilityLost, NoSpace, WalError
+from walsvc.format.group import (
+    GROUP_MAGIC,
+    decode_group_header,
+)
+from walsvc.log.commit.ack import all_done
 from walsvc.model import Relaxed
+from walsvc.opening import open_on
 
-from .damage import content, groups, overwrite
+from .damage import content, groups
 from .plan import SEGMENT_BYTES
-from .scenes import CONFIG, ONE_EACH, Film, fill_segment, opened, payloads, run, segments
+from .scenes import CONFIG, ONE_EACH, Film, WatchedDisk, opened, payloads, run, segments
 
 SMALL_GROUPS = dataclasses.replace(CONFIG, max_group_bytes=4096)
+
+
+def test_failed_write_fails_appends_that_wait_for_room() -> None:
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device, WalConfig(segment_bytes=SEGMENT_BYTES, max_pending_bytes=8192))
+        device.fail("submit.write", errno=errno.EIO)
+        first = [log.append(bytes(4000)) for _ in range(2)]
+        waiting = [log.append(bytes(4000)) for _ in range(10)]
+        assert log.stats().waiting == len(waiting)
+        truncating = asyncio.ensure_future(log.truncate_before(1))
+        await asyncio.wait_for(all_done([*first, *waiting]), 60)
+        for future in [*first, *waiting]:
+            error = future.exception()
+            assert isinstance(error, DurabilityLost)
+            assert error.errno == errno.EIO
+        await asyncio.wait([truncating])
+        await log.close()
+
+    run(scenario, 5)
+
+
+def test_cancelled_head_of_the_queue_does_not_leave_the_next_append_waiting() -> None:
+    """The head needs a new segment; what follows it fits the old one, and must be committed."""
+
+    async def scenario(seed: int) -> None:
+        log = await opened(SimDevice(seed), WalConfig(segment_bytes=SEGMENT_BYTES, relaxed_interval=None))
+        await log.append(bytes(10_000))
+        await asyncio.sleep(1)
+        large = log.append(bytes(2 * SEGMENT_BYTES))
+        small = log.append(b"small")
+        await asyncio.sleep(seed * 20e-6)
+        large.cancel()
+        result = await asyncio.wait_for(small, 10)
+        assert result.lsn in {2, 3}
+        await log.close()
+
+    run(scenario, 20)
+
+
+@pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
+def test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write(sync_method: str) -> None:
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device, ONE_EACH, sync_method=sync_method)
+        futures: list[asyncio.Future[Any]] = []
+        moments: list[tuple[SimDevice, list[int]]] = []
+
+        def look(*_: object) -> None:
+            answered = [lsn for lsn, future in enumerate(futures, start=1) if future.done()]
+            moments.append((device.fork(), answered))
+
+        device.on_operation = look
+        futures += [log.append(b"%d" % lsn * 3000) for lsn in range(1, 7)]
+        await asyncio.gather(*futures)
+        look()
+        device.on_operation = None
+        await log.close()
+        assert moments[-1][1] == [1, 2, 3, 4, 5, 6]
+        for moment, answered in moments:
+            for image in moment.crash_states(3):
+                again = await opened(image)
+                assert again.next_lsn > max(answered, default=0), "an answered record is gone"
+                await again.close()
+
+    run(scenario, 2)
+
+
+def test_completions_out_of_order_are_answered_in_order() -> None:
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device, ONE_EACH)
+        order: list[int] = []
+        futures = [log.append(b"%d" % lsn * 900) for lsn in range(1, 13)]
+        for lsn, future in enumerate(futures, start=1):
+            future.add_done_callback(lambda _, lsn=lsn: order.append(lsn))
+        with Film(device, log) as film:
+            await asyncio.gather(*futures)
+        assert order == list(range(1, 13))
+        for moment, image in film.crashes(3):
+            again = await opened(image)
+            assert again.durable_lsn >= moment.durable_lsn
+            await again.close()
+        await log.close()
+
+    run(scenario, 3)
+
+
+def test_blocks_with_acknowledged_records_are_never_written_again() -> None:
+    """Why layout pad needs no double-write file: over torn tails, reopening, truncation and recycling, no write touches them."""
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        written: dict[int, list[tuple[int, int]]] = {}
+        killed: list[Any] = []  # kept, since what a dead process held does not complain either
+
+        def before(inode: int, offset: int, data: bytes) -> None:
+            names = {name for name, each in device.directory.names.items() if each == inode}
+            if offset == 0:
+                assert all(name.endswith(".spare") for name in names), "a segment's head was written again"
+                written[inode] = []
+            for start, end in written.get(inode, []):
+                assert offset + len(data) <= start or end <= offset, f"{names}: {offset} was written before"
+
+        def after(inode: int, offset: int, data: bytes) -> None:
+            written.setdefault(inode, []).append((offset, offset + len(data)))
+
+        for life in range(5):
+            log = await open_on(WatchedDisk(device, before, after), ONE_EACH)
+            for number in range(12):
+                await asyncio.gather(*(log.append(b"%d" % number * size) for size in (100, 4000, 5000)))
+            await log.truncate_before(log.next_lsn - 10)
+            await log.truncate_after(log.next_lsn - 3)
+            await log.append(b"after the cut")
+            if life % 2:
+                log.append(bytes(8000))  # one alone: answered by the device is then answered to the caller
+                await asyncio.sleep(60e-6)
+                device.kill()
+                killed.append(log)
+                continue
+            await log.close()
+
+    run(scenario, 3)
+
+
+def test_no_two_answered_groups_share_generation_segment_and_offset() -> None:
+    """What a nonce would be made of: over restart, truncation and rewriting, and a batch that is tried again."""
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        seen: dict[tuple[int, int, int], bytes] = {}
+
+        def after(_: int, offset: int, data: bytes) -> None:
+            for at in range(0, len(data), 4096):
+                if data[at : at + 4] != GROUP_MAGIC:
+                    continue
+                header = decode_group_header(data, at)
+                assert header.offset == offset + at
+                group = data[at : at + header.group_bytes]
+                place = header.generation, header.segment, header.offset
+                assert seen.setdefault(place, group) == group, f"{place} was written twice"
+
+        async def failing() -> Any:
+            for _ in range(30):
+                yield bytes(4000)
+            raise RuntimeError("the source failed")
+
+        config = dataclasses.replace(CONFIG, max_group_bytes=8192)
+        for _ in range(4):
+            log = await open_on(WatchedDisk(device, lambda *_: None, after), config)
+            await asyncio.gather(*(log.append(bytes(7000)) for _ in range(4)))
+            await log.truncate_after(log.next_lsn - 3)
+            await log.append(b"rewritten")
+            with pytest.raises(RuntimeError):
+                await log.append_batch(failing())
+            await log.append_batch([b"tried again" * 300] * 6)
+            image = device.fork().crash()
+            await log.close()
+            device = image
+        assert len(seen) > 30
+
+    run(scenario, 3)
+
+
+@pytest.mark.parametrize("what", ["buffer", "encode", "close"])
+def test_memory_error_during_commit_is_told_and_loses_nothing_answered(what: str) -> None:
+    """No memory for a group's buffer, or while it is filled: its waiters hear of it, and nothing is answered behind it."""
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device, ONE_EACH)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        acked = [bytes(10)]
+        await log.append(acked[0])
+        target = {
+            "buffer": "walsvc.log.buffer.BufferPool.take",
+            "encode": "walsvc.log.group.encode_group",
+            "close": "walsvc.log.group.Group.close",
+        }[what]
+        with mock.patch(target, side_effect=MemoryError("no memory")):
+            first = log.append(b"unlucky")
+            await asyncio.wait_for(all_done([first]), 5)
+        assert first.done(), "its waiter was never told"
+        assert isinstance(first.exception(), WalError), repr(first.exception())
+        for number in range(5):
+            try:
+                payload = b"later %d" % number
+                await asyncio.wait_for(log.append(payload), 5)
+                acked.append(payload)
+            except WalError:
+                pass
+        image = device.fork().crash()
+        try:
+            await asyncio.wait_for(log.close(), 5)
+        except DurabilityLost:
+            pass
+        again = await opened(image)
+        held = await payloads(again)
+        assert [payload for payload in held if payload != b"unlucky"] == acked
+        await again.close()
+        loop.set_exception_handler(None)
+
+    run(scenario)
 
 
 def test_kernel_atomicity_of_io_uring_batches_taken_for_granted() -> None:
@@ -55,70 +260,6 @@ def test_kernel_atomicity_of_io_uring_batches_taken_for_granted() -> None:
         assert whole > 0
 
     run(scenario)
-
-
-def test_batch_visible_before_written() -> None:
-    """Neither a reader nor a follower nor durable_lsn shows a batch before the last of its groups is durable."""
-
-    async def scenario(seed: int) -> None:
-        device = SimDevice(seed)
-        log = await opened(device, SMALL_GROUPS)
-        await log.append(b"before")
-        seen: list[int] = []
-
-        async def watch() -> None:
-            async for record in log.follow():
-                seen.append(record.lsn)
-
-        watching = asyncio.ensure_future(watch())
-
-        async def source() -> AsyncIterator[bytes]:
-            for number in range(12):
-                yield b"%d" % number * 1500
-                await asyncio.sleep(0.01)  # what was given so far has been written meanwhile
-                assert log.durable_lsn == 1
-                assert [record.lsn async for record in log.read()] == [1]
-                assert seen == [1]
-
-        await log.append_batch(source())
-        await asyncio.sleep(0.01)
-        assert seen == list(range(1, 14))
-        await log.close()
-        await watching
-
-    run(scenario)
-
-
-def test_rollback_that_leaves_a_hole() -> None:
-    """A batch is given up after many of its groups were written: what follows stands where it began, in LSN and on disk."""
-
-    async def scenario(seed: int) -> None:
-        device = SimDevice(seed)
-        log = await opened(device, SMALL_GROUPS)
-        first = await log.append(b"before")
-
-        async def source() -> AsyncIterator[bytes]:
-            for _ in range(40):
-                yield bytes(3500)
-            raise RuntimeError("the source failed")
-
-        with pytest.raises(RuntimeError, match="source"):
-            await log.append_batch(source())
-        after = await log.append(b"after")
-        assert (first.lsn, after.lsn) == (1, 2)
-        assert after.segment_id == first.segment_id
-        await log.append(bytes(30_000))
-        await log.append(bytes(30_000))
-        image = device.fork().crash()
-        await log.close()
-        for name in segments(image):
-            found = groups(image, name)
-            assert all(each.offset == before.end for before, each in itertools.pairwise(found))
-        again = await opened(image)
-        assert await payloads(again) == [b"before", b"after", bytes(30_000), bytes(30_000)]
-        await again.close()
-
-    run(scenario, 3)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -157,50 +298,6 @@ def test_background_fsync_errors_only_printed(capfd: pytest.CaptureFixture[str])
 
     run(scenario)
     assert capfd.readouterr().out == ""
-
-
-async def test_recovered_files_never_reclaimed(tmp_path: Path) -> None:
-    """Segments of earlier runs are removed or recycled by truncation like those of this one."""
-    for life in range(6):
-        async with walsvc.open(tmp_path / "log", segment_bytes=SEGMENT_BYTES) as log:
-            for _ in range(20):
-                await log.append(bytes(12_000))
-            if life < 2:
-                assert log.stats().segments > 3
-                continue
-            await log.truncate_before(log.next_lsn)
-            files = [file.stat().st_size for file in (tmp_path / "log").iterdir() if file.name != "LOCK"]
-            assert sum(files) <= 4 * SEGMENT_BYTES
-            assert log.stats().segments == 1
-
-
-def test_corruption_answered_as_no_more_data() -> None:
-    """Each group of a closed log in turn loses one bit: reading raises, and never just ends."""
-
-    async def scenario(seed: int) -> None:
-        device = SimDevice(seed)
-        log = await opened(device, ONE_EACH)
-        for number in range(12):
-            await log.append(b"%d" % number * 9000)
-        await log.close()
-        damaged = 0
-        for name in segments(device):
-            for group in groups(device, name):
-                if not group.records:
-                    continue
-                image = device.fork()
-                image.flip(name, group.offset + 200, 3)
-                damaged += 1
-                with pytest.raises(Corruption) as caught:
-                    again = await opened(image)
-                    try:
-                        await payloads(again)
-                    finally:
-                        await again.close()
-                assert (caught.value.segment, caught.value.offset) == (group.segment, group.offset)
-        assert damaged == 12
-
-    run(scenario)
 
 
 @pytest.mark.parametrize("disk", REAL_DISKS)
@@ -301,35 +398,6 @@ def test_lsn_burnt_by_a_failed_append() -> None:
     run(scenario)
 
 
-def test_encrypted_log_that_cannot_resume() -> None:
-    """nodedb-wal refuses to reopen an encrypted log. Here each opening resumes in the middle of a segment, under the same
-    key; and a log with a feature that this version does not have is refused whole, not cut to its known part."""
-    config = dataclasses.replace(CONFIG, keys=KeyRing(("key", bytes(range(32)))))
-
-    async def scenario(seed: int) -> None:
-        device = SimDevice(seed)
-        for life in range(5):
-            log = await opened(device, config)
-            await log.append(b"%d" % life)
-            image = device.fork().crash()
-            await log.close()
-            device = image
-        log = await opened(device, config)
-        assert await payloads(log) == [b"%d" % life for life in range(5)]
-        await log.close()
-        (name,) = segments(device)
-        assert len({group.generation for group in groups(device, name) if group.records}) == 5
-        header = decode_segment_header(content(device, name))
-        foreign = header._replace(required=header.required | 1 << 31)
-        overwrite(device, name, 0, encode_segment_header(foreign))
-        before = device.fingerprint()
-        with pytest.raises(UnsupportedFormat):
-            await opened(device, config)
-        assert device.fingerprint() == before
-
-    run(scenario)
-
-
 def test_one_failure_flag_for_all_groups() -> None:
     """Of two groups in flight one fails: each waiter gets the outcome of its own group, and no success hides the failure."""
 
@@ -356,38 +424,6 @@ def test_one_failure_flag_for_all_groups() -> None:
             await again.close()
 
     run(scenario, 4)
-
-
-def test_directory_fsync_result_dropped() -> None:
-    """Each directory sync of a life fails in turn, and every time somebody is told."""
-
-    async def life(device: SimDevice) -> None:
-        log = await opened(device)
-        try:
-            for _ in range(8):
-                await log.append(bytes(15_000))
-            await asyncio.sleep(1)
-            await log.truncate_before(5)
-            await log.truncate_after(6)
-        except DurabilityLost:
-            await log.close()
-            raise
-        await log.close()
-
-    async def scenario(seed: int) -> None:
-        syncs: list[str] = []
-        counting = SimDevice(seed)
-        counting.on_operation = lambda _, name: syncs.append(name) if name.endswith("sync_directory") else None
-        await life(counting)
-        assert len(syncs) >= 5
-        for nth in range(1, len(syncs) + 1):
-            device = SimDevice(seed)
-            device.fail("sync_directory", nth=nth, errno=errno.EIO)
-            with pytest.raises((DurabilityLost, walsvc.PathError)) as caught:
-                await life(device)
-            assert caught.value.errno == errno.EIO
-
-    run(scenario)
 
 
 def test_timer_that_only_fires_on_the_next_append() -> None:
@@ -426,30 +462,6 @@ def test_fsync_failure_that_reuses_an_lsn() -> None:
         await again.close()
 
     run(scenario, 3)
-
-
-def test_appending_into_a_segment_that_recovery_ignored() -> None:
-    """After a torn tail, and after a successor that recovery dropped, what is appended next is found by the next opening."""
-
-    async def scenario(seed: int) -> None:
-        device = SimDevice(seed)
-        log = await opened(device, ONE_EACH)
-        await fill_segment(log, 4096)
-        with Film(device, log) as film:
-            await asyncio.gather(log.append(bytes(3000)), log.append(bytes(15_000)), log.append(b"x"))
-        await log.close()
-        for _, image in film.crashes(5):
-            again = await opened(image)
-            held = await payloads(again)
-            result = await again.append(b"appended after recovery")
-            assert result.lsn == len(held) + 1
-            later = image.fork().crash()
-            await again.close()
-            last = await opened(later)
-            assert await payloads(last) == [*held, b"appended after recovery"]
-            await last.close()
-
-    run(scenario, 2)
 
 
 def test_memory_in_flight_is_watched_by_the_simulated_disk() -> None:
