@@ -57,7 +57,8 @@ class WalConfig:
         reclaim: "manual": segments are dropped only by `reclaim()` and the truncations. "consumed": also as soon as all
             consumers and holders have passed them.
         retain_bytes: drop the oldest segments while all together are larger, whether consumed or not, 64 KiB or more.
-        retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9.
+        retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9. Older by the wall clock
+            and by the monotonic clock of this process, so that setting a clock ahead drops nothing.
         reading: "direct": read with O_DIRECT, or through the page cache where the file system does not take that. "mapped":
             through memory maps, so that several readers of the same records share the page cache while they read; a file that
             is cut under a reader is an error like any other, not SIGBUS. Pages that were not in the page cache before are

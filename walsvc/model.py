@@ -149,6 +149,7 @@ class Retention:
         overtaken: consumers that lost records to a limit.
         last_drop: the last one in words, or None.
         failed: why the last look in the background dropped nothing, in words; None when it went well.
+        clocks: how wall clock and monotonic clock have disagreed since the log was opened, in words; None: they agree.
     """
 
     first_lsn: int
@@ -162,6 +163,7 @@ class Retention:
     overtaken: int = 0
     last_drop: str | None = None
     failed: str | None = None
+    clocks: str | None = None
 
 
 @dataclass(slots=True)

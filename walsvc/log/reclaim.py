@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
+from walsvc.log.aging import Ages
 from walsvc.log.commit.core import Core
 from walsvc.log.filter import Filter
 from walsvc.log.pins import REPLICA_HOLD, pins_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 logger = logging.getLogger("walsvc.retention")
+clocks = logging.getLogger("walsvc.log")
 NOBODY = 1 << 64  # above every LSN
 LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 
@@ -70,6 +72,8 @@ class Reclaimer:
         self._timer: asyncio.TimerHandle | None = None
         self._pending: dict[str, tuple[int, int]] = {}  # of consumers: position, next record of the topic from there on
         self._created_ns: dict[int, int] = {}
+        self._ages = Ages(self._wall, core.health.loop.time, self._begun_ns)
+        self._ages.note(core.catalog.view.ids)
         self._dropped = [0, 0, 0]  # segments, bytes, records
         self._overtaken = 0
         self._last_drop: str | None = None
@@ -77,10 +81,14 @@ class Reclaimer:
         core.catalog.on_segment = self.wake
         self.wake()
 
+    def _wall(self) -> int:
+        return self._core.tail.clock()
+
     # ---- by itself
 
     def wake(self) -> None:
         """There may be something to drop: look, in the background."""
+        self._ages.note(self._core.catalog.view.ids)
         automatic = self._limited or self._config.reclaim == "consumed"
         if not automatic or len(self._core.catalog.view.ids) < 2 or self._core.health.closing:
             return
@@ -201,25 +209,29 @@ class Reclaimer:
         core, config = self._core, self._config
         ids, target = list(core.catalog.view.ids), 0
         total = sum(core.catalog.view.sizes.values())
-        for first, following in pairwise(ids):
-            ended = core.tail.clock() - await self._ended_ns(following)
-            old = config.retain_seconds is not None and ended > config.retain_seconds * 1e9
-            if not old and (config.retain_bytes is None or total <= config.retain_bytes):
+        if config.retain_seconds is not None and (news := self._ages.news()) is not None:
+            clocks.warning("%s: %s", core.disk.path, news)
+        for position, (first, following) in enumerate(pairwise(ids), 1):
+            left = 0.0
+            if config.retain_seconds is not None:
+                left = config.retain_seconds - await self._ages.seconds(following, ids[position + 1 :])
+            if (config.retain_seconds is None or left >= 0) and (
+                config.retain_bytes is None or total <= config.retain_bytes
+            ):
                 if config.retain_seconds is not None:
-                    self._look_again(config.retain_seconds - ended / 1e9)
+                    self._look_again(left)
                 break
             target, total = following, total - core.catalog.view.sizes.get(first, 0)
         return self._boundary(min(target, self._lowest_hold()[1]))
 
-    async def _ended_ns(self, following: int) -> int:
-        """When the segment before `following` got its last record, at the latest."""
-        if following not in self._created_ns:
-            header, _ = await load_header(self._core.disk, segment_name(following), following)
-            self._created_ns = {
-                each: at for each, at in self._created_ns.items() if each in self._core.catalog.view.sizes
-            }
-            self._created_ns[following] = header.created_ns
-        return self._created_ns[following]
+    async def _begun_ns(self, first: int) -> int:
+        """When a segment began, as its header says."""
+        if first not in self._created_ns:
+            header, _ = await load_header(self._core.disk, segment_name(first), first)
+            sizes = self._core.catalog.view.sizes
+            self._created_ns = {each: at for each, at in self._created_ns.items() if each in sizes}
+            self._created_ns[first] = header.created_ns
+        return self._created_ns[first]
 
     async def _plan(self, target: int) -> Plan:
         """Who is below `target`, and who would lose something."""
@@ -318,4 +330,5 @@ class Reclaimer:
             overtaken=self._overtaken,
             last_drop=self._last_drop,
             failed=self._failed,
+            clocks=self._ages.disagreement(),
         )

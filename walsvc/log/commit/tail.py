@@ -79,14 +79,14 @@ class Tail:
         metadata: Metadata,
         catalog: Catalog,
         counters: Counters,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self.segment = segment
         self.spares = spares
         self.keys = config.keys
         self.new_key = False
         self.summaries = Summaries(disk, config.keys)
-        self.clock = clock
+        self.clock = clock or time.time_ns
         self.before = Checkpoint()
         self._path = disk.path
         self._config = config
