@@ -66,9 +66,9 @@ def test_log_on_a_full_device_acknowledges_and_holds_through_any_number_of_resta
             consumer = await log.topic("orders").consumer("billing")
             assert (await consumer.next()).lsn == turn
             await consumer.ack(turn)
-            await log.hold("copy", turn)
             with pytest.raises(NoSpace):
                 await append_some(log)
+            await log.hold("copy", turn)
             with pytest.raises(NoSpace):
                 await append_some(log)
             assert log.next_lsn == last + 1

@@ -712,4 +712,61 @@ HISTORY = [
     ),
 ]
 
-MUTANTS = [*ORDER, *CHECKS, *RECOVERY, *FAILING, *SHARING, *SECRECY, *PURGING, *REWRITING, *READING, *HISTORY]
+PLACES = [
+    Mutant(
+        "a file that has another name recycled",
+        "walsvc/log/segments.py",
+        " or await self._disk.shared(old)",
+        "",
+        ("tests/log/test_foreign_files.py::test_recycling_leaves_a_file_that_has_another_name",),
+    ),
+    Mutant(
+        "the directory not locked",
+        "walsvc/disk/lock.py",
+        "            self._lock_directory(path)\n",
+        "",
+        ("tests/log/test_displaced.py::test_second_writer_stays_out_without_the_lock_file",),
+    ),
+    Mutant(
+        "LOCK not looked at again",
+        "walsvc/disk/directory.py",
+        "            self._lock.check()\n",
+        "            pass\n",
+        ("tests/log/test_displaced.py::test_writer_notices_at_the_next_flush",),
+    ),
+    Mutant(
+        "age by the wall clock alone",
+        "walsvc/log/aging.py",
+        "min(by_process, (wall - ended) / 1e9)",
+        "(wall - ended) / 1e9",
+        ("tests/log/test_aging.py::test_clock_set_ahead_drops_nothing_that_is_young",),
+    ),
+    Mutant(
+        "records take the reserve",
+        "walsvc/log/segments.py",
+        "        if self.metadata_only:\n            return 0\n",
+        "",
+        ("tests/crash/test_full_device.py",),
+    ),
+    Mutant(
+        "half a copy taken for a log",
+        "walsvc/disk/paths.py",
+        "        os.stat(UNFINISHED, dir_fd=descriptor, follow_symlinks=False)\n",
+        "        return descriptor\n",
+        ("tests/log/test_destination.py::test_half_a_copy_is_no_log_until_it_is_made_again",),
+    ),
+]
+
+MUTANTS = [
+    *ORDER,
+    *CHECKS,
+    *RECOVERY,
+    *FAILING,
+    *SHARING,
+    *SECRECY,
+    *PURGING,
+    *REWRITING,
+    *READING,
+    *HISTORY,
+    *PLACES,
+]

@@ -35,11 +35,11 @@ def repair(
 
         from walsvc.bench import machine
         from walsvc.log.inspect import reading
-        from walsvc.log.repair import look_at, refuse_strangers
+        from walsvc.log.repair import look_at, segment_files
 
         keys = options.keys_of(key_file)
         async with reading(path) as disk:
-            await refuse_strangers(disk)
+            await segment_files(disk)
             if not apply:
                 plan, copy = await look_at(disk, keys), None
         if apply:

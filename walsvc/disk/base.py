@@ -91,6 +91,16 @@ class Disk(Protocol):
     async def list(self) -> dict[str, int]:
         """Names of the regular files in the directory with their sizes in bytes."""
 
+    async def others(self) -> dict[str, str]:
+        """Names of what is in the directory and no regular file, with what it is, in words."""
+
+    async def shared(self, name: str) -> bool:
+        """Whether the file has another name, here or elsewhere (a hard link): what is written into it is seen there, too."""
+
+    async def fill_holes(self, name: str, offset: int) -> bool:
+        """Allocate what is not allocated of a file from `offset` on, as in a sparse copy: a write there needs room then. What
+        is read stays the same. False: there was no hole. ENOSPC where there is no room."""
+
     async def open_file(self, name: str, *, cached: bool = False) -> int:
         """Open an existing file for `submit`; the handle stays valid across `rename`. `cached`: its writes go through the
         page cache although the disk is `direct`."""

@@ -189,7 +189,9 @@ def try_reading(descriptor: int) -> Findings:
         names = sorted(entry.name for entry in entries if entry.name.endswith(".wal"))
     for name in names[:1]:
         with suppress(OSError):
-            file = os.open(name, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=descriptor)
+            file = os.open(
+                name, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor
+            )
             try:
                 os.preadv(file, [aligned_buffer(BLOCK_BYTES_DEFAULT)], 0)
             finally:

@@ -16,6 +16,7 @@ import mmap
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 
 from walsvc.disk.base import Displaced
@@ -28,6 +29,12 @@ CHUNK_BYTES = (
 READ_BYTES_MAX = 4 << 20  # one read call at most; also what each reading thread keeps as its aligned buffer at most
 HUGE_PAGE_BYTES = 2 << 20
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def aligned_buffer(length: int) -> memoryview:
@@ -123,7 +130,14 @@ class Directory:
 
     def list(self) -> dict[str, int]:
         """Regular files and their sizes; one that vanishes meanwhile is left out."""
-        found: dict[str, int] = {}
+        return {name: status.st_size for name, status in self._entries() if stat.S_ISREG(status.st_mode)}
+
+    def others(self) -> dict[str, str]:
+        """What is no regular file, and what it is."""
+        found = ((name, stat.S_IFMT(status.st_mode)) for name, status in self._entries())
+        return {name: _KINDS.get(kind, "a device") for name, kind in found if kind != stat.S_IFREG}
+
+    def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
         descriptor = self._open(
             ".", os.O_RDONLY | os.O_DIRECTORY
         )  # its own: two listings at once would share a position
@@ -131,12 +145,29 @@ class Directory:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     with suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISREG(status.st_mode):
-                            found[entry.name] = status.st_size
+                        yield entry.name, entry.stat(follow_symlinks=False)
         finally:
             os.close(descriptor)
-        return found
+
+    def shared(self, name: str) -> bool:
+        """Whether a file has another name."""
+        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_nlink > 1
+
+    def fill_holes(self, name: str, offset: int) -> bool:
+        """Allocate the holes of a file from `offset` on; False: there are none."""
+        file = self._open(name, os.O_RDWR | _OPEN)
+        try:
+            status = os.fstat(file)
+            if status.st_blocks * 512 >= status.st_size or offset >= status.st_size:
+                return False
+            hole = os.lseek(file, offset, os.SEEK_HOLE)
+            if hole >= status.st_size:
+                return False
+            os.posix_fallocate(file, hole, status.st_size - hole)
+            os.fsync(file)
+            return True
+        finally:
+            os.close(file)
 
     def open_file(self, name: str, *, cached: bool = False) -> int:
         """A descriptor for durable writes, without O_DIRECT where `cached`. It is remembered, so that `close` releases it

@@ -24,6 +24,7 @@ _HINTS = {
     errno.ENAMETOOLONG: "use a shorter path",
     errno.ELOOP: "a symbolic link points to itself, or LOCK is a symbolic link",
     errno.EISDIR: "LOCK is a directory: move it elsewhere",
+    errno.ENXIO: "LOCK is no regular file: move it elsewhere",
     errno.ENOLCK: "the file system has no flock: use a local one",
     errno.EOPNOTSUPP: "the file system has no flock: use a local one",
 }

@@ -74,6 +74,15 @@ class PosixDisk:
     async def list(self) -> dict[str, int]:
         return await self._cold(self._directory.list)
 
+    async def others(self) -> dict[str, str]:
+        return await self._cold(self._directory.others)
+
+    async def shared(self, name: str) -> bool:
+        return await self._cold(self._directory.shared, name)
+
+    async def fill_holes(self, name: str, offset: int) -> bool:
+        return await self._cold(self._directory.fill_holes, name, offset)
+
     async def open_file(self, name: str, *, cached: bool = False) -> int:
         return await self._cold(self._directory.open_file, name, cached=cached)
 

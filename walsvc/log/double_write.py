@@ -187,7 +187,8 @@ async def prepare_double_write(disk: Disk, config: WalConfig, block_bytes: int, 
         )
     slot_bytes = slot_bytes_for(disk, config, block_bytes)
     length = sizes.get(DOUBLE_WRITE_NAME, 0)
-    if config.double_write == "off" or (length >= SLOTS * slot_bytes and length % (SLOTS * room_of(disk)) == 0):
+    fits = length >= SLOTS * slot_bytes and length % (SLOTS * room_of(disk)) == 0
+    if config.double_write == "off" or (fits and not await disk.shared(DOUBLE_WRITE_NAME)):
         return False
     if DOUBLE_WRITE_NEW in sizes:
         await disk.remove(DOUBLE_WRITE_NEW)

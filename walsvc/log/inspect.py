@@ -23,6 +23,7 @@ from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
 from walsvc.log.census import refuse_lost_segments
+from walsvc.log.foreign import refuse_strangers
 from walsvc.log.overlay import read_slots
 from walsvc.log.reader import read_failed
 from walsvc.log.stream import GroupStream, load_header, too_short, unsupported
@@ -226,6 +227,7 @@ async def survey(path: str | os.PathLike[str], on_group: OnGroup | None = None, 
     """
     async with reading(path) as disk:
         sizes = await disk.list()
+        await refuse_strangers(disk, sizes)
         segments, spares = [], []
         for name in sorted(sizes):
             first = parse_name(name, ".wal")

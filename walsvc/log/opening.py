@@ -27,6 +27,7 @@ from walsvc.log.double_write import (
     prepare_double_write,
 )
 from walsvc.log.examined import Examined
+from walsvc.log.foreign import REWRITE_SUFFIX, make_own
 from walsvc.log.framing import segment_prefix
 from walsvc.log.overlay import write_images
 from walsvc.log.reader import read_failed
@@ -34,11 +35,10 @@ from walsvc.log.recovery import Recovered, recover
 from walsvc.log.rekey import after_opening, check_keys
 from walsvc.log.reserve import is_reserve
 from walsvc.log.retention import begin_behind, drop_segments, finish_cut
-from walsvc.log.rewrite import REWRITE_SUFFIX
 from walsvc.log.sealing import missing_seal, segment_at, write_seal
 from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes, next_align, tail_of, whole_blocks
 from walsvc.log.writer import WalWriter
-from walsvc.model import RecoveryReport
+from walsvc.model import Finding, RecoveryReport
 
 DEFAULT_ALIGN = 4096
 
@@ -74,6 +74,9 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
     await check_keys(disk, found, config.keys)
     seal = await missing_seal(found.through(disk), found, config.keys)
     check_writable(disk, config, found, seal)
+    for each in (found.active, seal):
+        if each is not None and not each.header.seal_at and not found.active.metadata.sealed:
+            await make_own(disk, each.name, each.header.first_lsn, found.sizes[each.name])
     new = await prepare_double_write(disk, config, found.active.header.block_bytes, found.sizes)
     await write_images(disk, found.images)
     for name in found.unsynced:
@@ -143,6 +146,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
     """A writer that stands at the end of what was found."""
     chain = found.active.chain
     segment = await segment_at(disk, found.active)
+    await fill_holes(disk, segment, found)
     segment.file = await disk.open_file(segment.name)
     start = Start(
         segment,
@@ -168,6 +172,17 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
         else:
             await disk.remove(file)
     return writer
+
+
+async def fill_holes(disk: Disk, segment: Segment, found: Recovered) -> None:
+    """Allocate what a sparse copy has left out of the active segment. Where there is no room for that, the report says so."""
+    try:
+        await disk.fill_holes(segment.name, segment.end)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        text = "the file has holes, as a sparse copy has, and there is no room to fill them: a write may fail for want of it"
+        found.findings.append(Finding("sparse_segment", text, segment.id, segment.end))
 
 
 async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:

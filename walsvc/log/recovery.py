@@ -21,6 +21,7 @@ from walsvc.log.boundary import check_boundary
 from walsvc.log.census import check_complete, refuse_lost_segments
 from walsvc.log.examined import Examined
 from walsvc.log.findings import corruption, successor_dropped
+from walsvc.log.foreign import refuse_strangers
 from walsvc.log.judging import judge
 from walsvc.log.overlay import Image, find_images, laid_over
 from walsvc.log.stream import load_header, open_stream
@@ -57,9 +58,11 @@ async def recover(disk: Disk, keys: Keys = None) -> Recovered | None:
 
     Raises:
         Corruption, UnsupportedFormat: nothing was changed on disk. MissingKey, WrongKey: nor here.
+        PathError: something that is no file of the log has the name of one.
         OSError: from listing or reading; a read error is never taken for the end.
     """
     sizes = await disk.list()
+    await refuse_strangers(disk, sizes)
     images, sequence = await find_images(disk, sizes)
     found = await find_end(laid_over(disk, images), sizes, keys)
     if found is not None:

@@ -40,7 +40,9 @@ def check_newest(keys: KeyRing | None, path: str, directory: int) -> None:
     if not newest:
         return
     with suppress(OSError, BadSegment):
-        file = os.open(segment_name(newest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+        file = os.open(
+            segment_name(newest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory
+        )
         try:
             header = decode_segment_header(os.pread(file, SEGMENT_HEADER_BYTES, 0))
         finally:

@@ -31,6 +31,7 @@ from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.boundary import check_boundary
 from walsvc.log.destination import new_file, told
+from walsvc.log.foreign import refuse_strangers
 from walsvc.log.framing import segment_prefix
 from walsvc.log.inspect import Walk, walk
 from walsvc.log.looking import settled
@@ -68,29 +69,14 @@ class Plan:
 
 
 async def segment_files(disk: Disk) -> dict[int, str]:
-    """The segments' files by their first LSNs, ascending. PathError: there is no log."""
-    found = {first: name for name in await disk.list() if (first := parse_name(name, ".wal")) is not None}
+    """The segments' files by their first LSNs, ascending. PathError: there is no log, or something that is no file has the name
+    of one of its files, so that no repair could end."""
+    sizes = await disk.list()
+    await refuse_strangers(disk, sizes)
+    found = {first: name for name in sizes if (first := parse_name(name, ".wal")) is not None}
     if not found:
         raise PathError("there is no log here", path=disk.path, hint="check the path")
     return dict(sorted(found.items()))
-
-
-async def refuse_strangers(disk: Disk) -> None:
-    """PathError where there is no log, or where something that is no file has the name of one: no repair could end."""
-    await segment_files(disk)
-    for name in await asyncio.to_thread(no_files, disk.path):
-        if parse_name(name, ".wal") is not None or parse_name(name, ".spare") is not None:
-            raise PathError(
-                f"{name} has the name of a file of the log, but is no regular file",
-                path=disk.path,
-                hint="move it elsewhere; nothing was changed",
-            )
-
-
-def no_files(path: str) -> list[str]:
-    """Names in a directory that are not those of regular files; one look at each, since a writer may be at work."""
-    with os.scandir(path) as entries:
-        return [entry.name for entry in entries if not entry.is_file(follow_symlinks=False)]
 
 
 async def look_at(disk: Disk, keys: KeyRing | None = None) -> Plan:

@@ -53,14 +53,21 @@ class Reserve:
 
     async def lend(self, name: str, need: int) -> Spare | None:
         """One of the files as the spare `name`; None if none holds `need` bytes."""
-        own = next((each for each, length in self.files.items() if length >= need), None)
+        own = await self._fitting(need)
         if own is None:
             return None
+        await self._disk.fill_holes(own, 0)  # a sparse copy of the log may have it
         await self._disk.sync(own)  # a process that was killed may have left it with nothing of it on the device
         await self._disk.rename(own, name)
         length = self.files.pop(own)
         await self._disk.sync_directory()
         return Spare(name, await self._disk.open_file(name), length, recycled=False, metadata_only=True)
+
+    async def _fitting(self, need: int) -> str | None:
+        for each, length in list(self.files.items()):
+            if length >= need and not await self._disk.shared(each):  # a second name keeps what is in it
+                return each
+        return None
 
     async def take_back(self, spare: Spare) -> None:
         """Undo `lend`."""

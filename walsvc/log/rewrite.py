@@ -35,10 +35,10 @@ from walsvc.format.segment import (
     parse_name,
 )
 from walsvc.keyring import KeyRing
+from walsvc.log.foreign import REWRITE_SUFFIX
 from walsvc.log.segments import NO_SPACE
 from walsvc.log.stream import GroupStream, RawGroup, open_stream, unsupported
 
-REWRITE_SUFFIX = ".rewrite"
 WRITE_BYTES = 1 * MIB  # written and synced at a time: a commit beside it does not wait for long
 SEALED_ALIGN = 64  # nobody writes behind the last group of a rewritten sealed segment, so none needs a block of its own
 BLOCK_BYTES = 4096

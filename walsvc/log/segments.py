@@ -256,6 +256,7 @@ class SparePipeline:
         if recycled is None:
             await allocate_anew(self._disk, name, length)
             return Spare(name, await self._disk.open_file(name), length, False)
+        await self._disk.fill_holes(recycled, 0)  # a sparse copy of the log may have it
         if recycled != name:
             await self._disk.rename(recycled, name)
             self.recyclable[name] = self.recyclable.pop(recycled)
@@ -293,7 +294,8 @@ class SparePipeline:
     async def _drop_unfit(self, name: str, length: int) -> None:
         """Remove what cannot be recycled, so that at most one fitting file is left and `name` is free."""
         for old, old_bytes in list(self.recyclable.items()):
-            if old_bytes < length or (old != name and name in self.recyclable):
+            taken = old != name and name in self.recyclable
+            if old_bytes < length or taken or await self._disk.shared(old):  # a second name keeps what is in it
                 await self._disk.remove(old)
                 del self.recyclable[old]
 

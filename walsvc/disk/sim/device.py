@@ -74,6 +74,7 @@ class SimDevice(Operations):
         self.directory = SimDirectory()
         self.files: dict[int, SimFile] = {}
         self.stall = 0.0
+        self.linked: set[int] = set()  # inodes that have a name in another directory, too
         self._attached: list[Attached] = []
         self._numbers = 0
 

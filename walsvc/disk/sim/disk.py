@@ -115,6 +115,18 @@ class SimDisk:
 
         return await self._run(self._single("list", sizes))
 
+    async def others(self) -> dict[str, str]:
+        """See Disk.others: there is nothing but files."""
+        return {}
+
+    async def shared(self, name: str) -> bool:
+        """See Disk.shared."""
+        return self.device.inode(name) in self.device.linked
+
+    async def fill_holes(self, name: str, offset: int) -> bool:
+        """See Disk.fill_holes: no file has holes."""
+        return False
+
     async def open_file(self, name: str, *, cached: bool = False) -> int:
         """See Disk.open_file."""
 

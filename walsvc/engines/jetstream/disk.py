@@ -245,6 +245,18 @@ class JetStreamDisk:
     async def sync(self, name: str) -> None:
         """Whatever can be read of a stream is stored by a majority."""
 
+    async def others(self) -> dict[str, str]:
+        """There is nothing but files."""
+        return {}
+
+    async def shared(self, name: str) -> bool:
+        """A message has one place."""
+        return False
+
+    async def fill_holes(self, name: str, offset: int) -> bool:
+        """Room is taken by each message."""
+        return False
+
     async def check_place(self) -> None:
         """A stream has its name for ever; another writer is noticed by every publish."""
 
