@@ -13,6 +13,7 @@ import pytest
 
 import walsvc
 from walsvc.disk import lock as lock_module
+from walsvc.disk.doctor import probe
 from walsvc.errors import DurabilityLost, Locked
 from walsvc.log.backup import copy_log
 
@@ -202,6 +203,8 @@ async def test_where_directories_cannot_be_locked_it_is_said(tmp_path: Path, mon
         real(file, operation)
 
     monkeypatch.setattr(lock_module.fcntl, "flock", flock)
+    assert any("the directory itself cannot be locked here" in each for each in probe(os.fspath(tmp_path)).advice)
+    assert os.listdir(tmp_path) == []
     async with walsvc.open(tmp_path / "log") as log:
         assert "the directory itself cannot be locked here" in log.stats().disk_reason
         with pytest.raises(Locked, match="in this process"):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from walsvc.disk import dsync, ring
+from walsvc.disk.lock import why_no_directory_lock
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, dsync_wins, say_timings, try_directory
 from walsvc.disk.paths import checked_path, path_error
 
@@ -73,6 +74,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
     try:
         make_ring = ring.KernelRing if refused is None else None
         findings = try_directory(descriptor, direct=None, make_ring=make_ring, fresh=True)
+        advice += filter(None, [why_no_directory_lock(descriptor)])
     except OSError as error:
         findings = Findings(direct=False, device_block_bytes=1)
         advice.append(f"nothing can be written here ({error.strerror}), so nothing was measured")

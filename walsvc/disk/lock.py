@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import weakref
 from contextlib import suppress
@@ -53,10 +54,7 @@ class DirectoryLock:
         except OSError as error:
             if error.errno in _TAKEN:
                 raise self._taken(path) from None
-            self.note = (
-                f"the directory itself cannot be locked here ({os.strerror(error.errno or 0)}), so whoever removes LOCK lets a "
-                "second writer in"
-            )
+            self.note = unlocked(error)
 
     def _lock_file(self, path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -117,6 +115,31 @@ class DirectoryLock:
         for file in files:
             if file >= 0:
                 os.close(file)
+
+
+def unlocked(error: OSError) -> str:
+    """What it means that the directory could not be locked, in words."""
+    return (
+        f"the directory itself cannot be locked here ({os.strerror(error.errno or 0)}), so whoever removes LOCK lets a second "
+        "writer in"
+    )
+
+
+def why_no_directory_lock(directory: int) -> str:
+    """Why no directory on this file system can be locked; empty where one can. Tried with a new one, which is removed."""
+    name = f".walsvc-lock-{secrets.token_hex(4)}"
+    os.mkdir(name, 0o700, dir_fd=directory)
+    try:
+        tried = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            fcntl.flock(tried, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return unlocked(error)
+        finally:
+            os.close(tried)
+    finally:
+        os.rmdir(name, dir_fd=directory)
+    return ""
 
 
 def same_file(one: os.stat_result | None, other: os.stat_result) -> bool:
