@@ -11,6 +11,7 @@ import walsvc
 from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import Closed, OutcomeUnknown, Relaxed, Unreachable, WalTimeout
 from walsvc.format import producers
+from walsvc.service.server.connection import Connection
 from walsvc.service.server.limits import Limits
 
 
@@ -458,3 +459,24 @@ async def test_kills_in_the_middle_of_everything_lose_and_repeat_nothing():
         await log.close()
         await following
         assert followed == list(range(1, len(records) + 1))
+
+
+async def test_peer_that_welcomes_and_hangs_up_is_met_after_pauses_and_not_for_ever(monkeypatch):
+    """Such as a server that came back with limits that what is sent again is over."""
+    welcome = Connection._welcome
+
+    def hang_up(connection, *args):
+        welcome(connection, *args)
+        connection.flush()
+        connection._transport.close()
+
+    options = {"backoff_seconds": 0.01, "backoff_max_seconds": 0.05, "reconnect_seconds": 0.5}
+    async with placed() as place, walsvc.open(place.wire.url, **options) as log:
+        assert (await log.append(b"x")).lsn == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "_welcome", hang_up)
+            place.wire.cut()
+            with pytest.raises((Unreachable, OutcomeUnknown)):
+                await log.append(b"never answered")
+            assert 3 < place.wire.connections < 100, "a pause of 25 ms in the mean, for half a second"
+        assert (await log.append(b"y")).lsn in (2, 3)

@@ -49,6 +49,7 @@ class Connector(ABC):
         requests: what waits for answers, in the order of its first sending.
         limits, info: of the last WELCOME.
         connections: how many there were.
+        useful: the present one, or the last one, has answered a request.
     """
 
     def __init__(self, address: Address, config: ClientConfig) -> None:
@@ -58,6 +59,8 @@ class Connector(ABC):
         self.limits: dict[str, int] = {}
         self.info: dict[str, Any] = {}
         self.connections = 0
+        self.useful = False
+        self._welcomed_at = 0.0
         self.producer = secrets.randbits(63) + 1
         self.requests: dict[int, Request] = {}
         self._context, self._server_name = address.context(config), address.server_name(config)
@@ -148,27 +151,31 @@ class Connector(ABC):
         self._lost = self.loop.create_future()
         self._connection = connection
         self.connections += 1
+        self.useful, self._welcomed_at = False, self.loop.time()
         self.limits, self.info = welcome.limits, welcome.info
         self._connected(welcome)
 
     async def _run(self) -> None:
-        """Make another connection whenever one is lost."""
+        """Make another connection whenever one is lost. One that was of no use does not count: a peer that welcomes and hangs up
+        is met after ever longer pauses, and for `reconnect_seconds` in all."""
+        since, attempt = self.loop.time(), 0
         while self._lost is not None:
             error = await self._lost
-            since, attempt = self.loop.time(), 0
+            if self.useful or self.loop.time() - self._welcomed_at > self.config.backoff_max_seconds:
+                since, attempt = self.loop.time(), 0
             while not isinstance(error, FINAL):
                 left = since + self.config.reconnect_seconds - self.loop.time()
                 if left <= 0 and self.requests:
                     self._give_up(error)
                 try:
                     await self._pause(attempt, left)
+                    attempt += 1
                     await self._connect()
                     break
                 except (WalError, OSError) as failure:
                     error = (
                         failure if isinstance(failure, WalError) else Unreachable(str(failure), path=self.address.url)
                     )
-                attempt += 1
             else:
                 self._finish(error)
                 return

@@ -165,6 +165,7 @@ class Session(Connector):
         if isinstance(frame, Purged):
             self.purged(frame)
         elif (request := self.requests.get(frame.id)) is not None:
+            self.useful = True
             request.received(frame)
 
     def _new_state(self, state: list[int]) -> None:
