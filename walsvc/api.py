@@ -62,6 +62,9 @@ class Log(Live, Scoped):
     async def wait_replicated(self, lsn: int) -> int:
         """Wait until the replica has record `lsn`, starting its commit if nobody did; returns replicated_lsn.
 
+        The replica gets everything in the log's order. A change without an LSN (a truncation, a hold, an acknowledgement) is
+        there for certain once a record that was appended behind it is.
+
         Raises:
             BadOption: `lsn` was not given out yet, or the log is not replicated. ReplicaLost: the replica follows no more.
             Truncated: truncate_after dropped the record meanwhile. Closed, DurabilityLost.
