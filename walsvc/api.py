@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.config import WalConfig
+from walsvc.config import WalConfig, check_timeout
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
@@ -251,6 +251,7 @@ class Log(Live, Scoped):
         The replica gets a few seconds, and no more, for what it does not have yet; the rest follows when the log is opened
         again. Who waits for it gets Closed.
         """
+        check_timeout(timeout)
         started = self.writer.core.health.loop.time()
 
         def left() -> float | None:

@@ -182,3 +182,9 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise BadOption(f"{name}={value!r} is not {'a number' if float in kinds else 'an integer'}")
     if not low <= value <= high:
         raise BadOption(f"{name}={value} is out of bounds", hint=f"allowed: {low} to {high}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """BadOption unless `timeout` is None or a number of seconds, which no negative one, infinity or NaN is."""
+    if timeout is not None:
+        between("timeout", timeout, 0.0, 1e9)

@@ -977,3 +977,38 @@ async def test_iteration_has_one_reader_at_a_time(open_log):
             await anext(records)
         await log.append(b"x")
         assert (await first).lsn == 1
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, float("nan"), "1", -1, b"1"])
+async def test_lsns_limits_and_timeouts_are_numbers_of_their_kind(open_log, wrong):
+    async with open_log() as log:
+        await log.append(b"x")
+        consumer = await log.consumer("c")
+        await consumer.peek()
+        calls = [
+            lambda: anext(log.read(wrong)),
+            lambda: anext(log.read_lazy(wrong)),
+            lambda: anext(log.follow(wrong)),
+            lambda: consumer.ack(wrong),
+            lambda: consumer.seek(wrong),
+            lambda: consumer.read_batch(wrong),
+            lambda: consumer.read_batch(max_records=wrong),
+            lambda: log.move_consumer("other", wrong),
+            lambda: log.consumer("new", start=wrong),
+            lambda: log.hold("h", wrong),
+            lambda: log.truncate_before(wrong),
+            lambda: log.truncate_after(wrong),
+            lambda: log.wait_durable(wrong),
+            lambda: log.purge("key", before=wrong),
+        ]
+        if wrong != 1.5:
+            calls.append(lambda: log.close(timeout=wrong))
+        if wrong != -1:
+            calls.append(lambda: anext(log.read(stop=wrong)))
+        for number, call in enumerate(calls):
+            with pytest.raises(BadOption):
+                await call()
+                pytest.fail(f"call {number} took {wrong!r}")
+        assert consumer.position == 1
+        assert log.first_lsn == 1
+        assert log.next_lsn == 2

@@ -16,6 +16,7 @@ DSYNC = "tests/disk/test_dsync.py::"
 DOUBLE_WRITE = "tests/crash/test_double_write.py::"
 CIPHER = "tests/format/test_cipher.py::"
 ENCRYPTED = "tests/crash/test_encryption.py::"
+GIVING_UP = "tests/log/test_giving_up.py::"
 FILTERS = "tests/log/test_filters.py::"
 GROUP = "tests/format/test_group.py::"
 HISTORIES = "tests/log/test_histories.py::"
@@ -25,6 +26,7 @@ READERS = "tests/log/test_readers.py::"
 SEEK = "tests/log/test_seek.py::"
 THREADS = "tests/disk/test_threads.py::"
 URING = "tests/disk/test_uring.py::"
+TURNS = "tests/topics/test_turns.py::"
 WAITING = "tests/log/test_waiting.py::"
 
 
@@ -650,6 +652,49 @@ READING = [
         "    return pages.raw.translate(LOWEST_BIT)\n",
         "    return bytes(len(pages.raw))\n",
         (READERS + "test_replay_leaves_the_page_cache_as_it_was",),
+    ),
+    Mutant(
+        "records counted as delivered before the batch is complete",
+        "walsvc/topics/delivering.py",
+        "            return [self._deliver() for _ in range(self._fitting(max_bytes, max_records))]\n",
+        "            batch = [self._deliver() for _ in range(self._fitting(max_bytes, max_records))]\n"
+        "            await asyncio.sleep(0)\n            return batch\n",
+        ("tests/topics/test_consumers.py::test_batch_that_its_caller_gives_up_is_delivered_again",),
+    ),
+    Mutant(
+        "acknowledgement goes beyond a cut that came first",
+        "walsvc/topics/consumer.py",
+        "            standing = min(position, self._log.cuts.since(cuts))",
+        "            standing = position",
+        (TURNS + "test_ack_that_waited_for_a_cut_does_not_go_beyond_it",),
+    ),
+    Mutant(
+        "name of a consumer checked before its turn",
+        "walsvc/topics/registry.py",
+        "            self._refuse_used(key, name)\n            return {",
+        "            return {",
+        (TURNS + "test_consumer_that_is_opened_meanwhile_is_neither_deleted_nor_moved",),
+    ),
+    Mutant(
+        "iteration ends with the first timeout",
+        "walsvc/log/iteration.py",
+        "        try:\n            items = await self._source.take()\n        finally:\n            self._taking = False\n",
+        "        items = await self._source.take()\n        self._taking = False\n",
+        (GIVING_UP + "test_call_that_is_given_up_at_any_point_loses_nothing_and_keeps_nothing",),
+    ),
+    Mutant(
+        "groups taken by a look that was given up are not shown by the next one",
+        "walsvc/log/readonly.py",
+        "                self._unsynced = tail  # and",
+        "                pass  # and",
+        (GIVING_UP + "test_look_of_a_read_only_log_that_is_given_up_hides_nothing_from_the_next_one",),
+    ),
+    Mutant(
+        "server goes on with calls whose callers have given up",
+        "walsvc/service/client/call.py",
+        "            self._session.send(Cancel(self._frame.id))\n",
+        "",
+        (GIVING_UP + "test_calls_that_a_stalled_server_does_not_answer_are_given_up_there_too",),
     ),
 ]
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, cast
 
-from walsvc.config import WalConfig
+from walsvc.config import WalConfig, check_timeout
 from walsvc.disk.base import Disk
 from walsvc.errors import Closed, Corruption, WalError, closed_log
 from walsvc.format.chain import Batch
@@ -366,6 +366,7 @@ class ReadOnlyLog(Reading, Scoped):
 
     async def close(self, timeout: float | None = None) -> None:
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""
+        check_timeout(timeout)
         self._closed = True
         await self._disk.close()
 

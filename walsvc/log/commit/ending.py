@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from walsvc.config import check_timeout
 from walsvc.errors import DurabilityLost, NoSpace, WalError, WalTimeout, closed_log
 from walsvc.format.group import Flag
 from walsvc.log.commit.ack import all_done
@@ -78,6 +79,7 @@ class Ending:
         """See WalWriter.close."""
         core = self._core
         core.health.check_loop()
+        check_timeout(timeout)
         if self._closing is None:
             self._begin_draining()
             core.health.closing = True

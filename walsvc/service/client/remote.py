@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
 from walsvc.format.purge import labels_of
 from walsvc.log.results import BatchResult
@@ -311,6 +312,7 @@ class RemoteLog(RemoteReading, Scoped):
                 whoever waits for an answer OutcomeUnknown.
         """
         self._session.check_loop()
+        check_timeout(timeout)
         if self._closing is None:
             self._session.closed = self._session.closed or closed_log(self.path)
             self._closing = self._session.loop.create_task(self._close())
