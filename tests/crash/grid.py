@@ -22,6 +22,7 @@ from walsvc.opening import open_on
 from .model import require
 from .plan import SEGMENT_BYTES
 
+TURNS_MAX = 20_000  # the program needs some hundreds
 Opening = Callable[[], Awaitable[Log]]
 
 
@@ -176,6 +177,23 @@ class Program:
 
 class CtrlC(KeyboardInterrupt):
     """What the default handler of SIGINT raises: it ends the run of the loop, and the program may run it again."""
+
+
+class PatientLoop(SimLoop):
+    """A loop on which nothing may go round and round for ever either.
+
+    Attributes:
+        turns: how often it looked for what is ready.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        require(self.turns < TURNS_MAX, "the loop turns, and nothing comes of it")
+        super()._run_once()  # type: ignore[misc]
 
 
 def on_device(device: SimDevice) -> Opening:

@@ -7,21 +7,21 @@ import sys
 
 import pytest
 
-from walsvc.disk.sim import SimDevice, SimLoop
+from walsvc.disk.sim import SimDevice
 from walsvc.errors import Closed, DurabilityLost
 
-from .grid import Ledger, Program, drive, on_device
+from .grid import Ledger, PatientLoop, Program, drive, on_device
 
 STEP = 2
 CANCELLED_MIN = 20
 
 
-class CancellingLoop(SimLoop):
+class CancellingLoop(PatientLoop):
     """A loop that at its nth turn, counted while `armed`, cancels every task that is not the program's."""
 
     def __init__(self, nth: int) -> None:
         super().__init__()
-        self.turns = 0
+        self.armed_turns = 0
         self.cancelled: list[str] = []
         self.armed = False
         self._nth = nth
@@ -31,11 +31,11 @@ class CancellingLoop(SimLoop):
         self.armed = armed
 
     def _run_once(self) -> None:
-        super()._run_once()  # type: ignore[misc]
+        super()._run_once()
         if not self.armed:
             return
-        self.turns += 1
-        if self.turns == self._nth:
+        self.armed_turns += 1
+        if self.armed_turns == self._nth:
             for task in asyncio.all_tasks(self):
                 code = task.get_coro()
                 if not getattr(code, "__qualname__", "").startswith("Program."):
@@ -61,12 +61,12 @@ def test_all_tasks_cancelled_from_outside_at_any_turn_hang_nothing_and_take_noth
     usual, program = cancelled_at(0)
     assert program.told == []
     met = 0
-    for nth in range(1, usual.turns + 1, STEP):
+    for nth in range(1, usual.armed_turns + 1, STEP):
         loop = None
         try:
             loop, program = cancelled_at(nth)
         except BaseException as broken:
-            broken.add_note(f"cancelled at turn {nth} of {usual.turns}")
+            broken.add_note(f"cancelled at turn {nth} of {usual.armed_turns}")
             raise
         met += bool(loop.cancelled)
         foreseen = (DurabilityLost, Closed, asyncio.CancelledError)
@@ -76,7 +76,7 @@ def test_all_tasks_cancelled_from_outside_at_any_turn_hang_nothing_and_take_noth
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with CPython 3.12")
 def test_eager_tasks_change_nothing() -> None:
-    loop = SimLoop()
+    loop = PatientLoop()
     loop.set_task_factory(asyncio.eager_task_factory)
     program = Program(on_device(SimDevice(1)), Ledger())
     try:
