@@ -214,7 +214,7 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
         while len(log.writer.core.catalog.view.ids) < 2:
             await asyncio.sleep(0)
         giving_up.cancel()
-        await asyncio.wait([giving_up])
+        await asyncio.gather(giving_up, return_exceptions=True)
         await log.append(b"x" * 20_000)
         rows = list(log.index_of(log.segment_ids()[-1]))
         assert [row.lsn for row in rows] == [1, 2, 3, 4, 5, 6]

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory, aligned_buffer
@@ -56,7 +56,9 @@ class PosixDisk:
         self._directory = directory
         self._executor = executor or cold_executor()
         self._in_flight = 0  # submitted and not yet answered; loop thread only
-        self._cold_running = 0  # likewise for cold calls, cancelled ones included until their thread is through
+        self._cold_calls: set[asyncio.Future[Any]] = (
+            set()
+        )  # under way, cancelled ones included until their thread is through
         self._quiet: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -127,7 +129,7 @@ class PosixDisk:
 
     async def _close(self) -> None:
         self._directory.stopping = True
-        while self._in_flight or self._cold_running:
+        while self._in_flight or self._cold_calls:
             self._quiet = self._loop.create_future()
             await self._quiet
         self._stop()
@@ -146,8 +148,13 @@ class PosixDisk:
         """Run in the pool. A cancelled caller leaves the call to its end, and `close` waits for that end."""
         waiter: asyncio.Future[T] = self._loop.create_future()
         answer = self._executor.submit(call, *args, **kwargs)
-        self._cold_running += 1
-        answer.add_done_callback(partial(tell, weakref.ref(self), self._loop, waiter))
+        told = partial(tell, weakref.ref(self), self._loop, waiter)
+        try:
+            self._cold_calls.add(waiter)
+            answer.add_done_callback(told)
+        except BaseException:  # of a signal handler: perhaps it is there already; telling twice is telling once
+            answer.add_done_callback(told)
+            raise
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -155,7 +162,7 @@ class PosixDisk:
             raise
 
     def _deliver(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
-        self._cold_running -= 1
+        self._cold_calls.discard(waiter)
         self._check_quiet()
         if waiter.done():
             return
@@ -173,7 +180,7 @@ class PosixDisk:
         write.done(write, error)
 
     def _check_quiet(self) -> None:
-        if self._quiet is not None and not (self._in_flight or self._cold_running) and not self._quiet.done():
+        if self._quiet is not None and not (self._in_flight or self._cold_calls) and not self._quiet.done():
             self._quiet.set_result(None)
 
     def _refuse(self, write: Write, error: OSError) -> None:
@@ -188,7 +195,8 @@ def tell(
     """In a thread of the pool: let the loop hear of a call's end. The thread holds no reference to the disk, which it might be the
     last to drop at some later time."""
     try:
-        loop.call_soon_threadsafe(deliver, disk, waiter, done)
+        for _ in range(2):  # a signal that wakes the loop has its handler run at the first line of what the loop calls
+            loop.call_soon_threadsafe(deliver, disk, waiter, done)
     except RuntimeError:
         pass  # the loop is closed, so nobody waits any more
 

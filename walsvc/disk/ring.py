@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -75,15 +76,12 @@ class KernelRing:
         self._ring: Any = ring
         self._tokens: Any = ffi.new("uint64_t[]", REAP_MAX)
         self._results: Any = ffi.new("int32_t[]", REAP_MAX)
+        self._raw: Any = ffi.buffer(self._tokens)
         self._lib: Any = lib
-        self._write: Any = lib.walsvc_ring_write
+        self.write: Any = partial(lib.walsvc_ring_write, ring)
         self._reap: Any = lib.walsvc_ring_reap
         self._unpack: Any = ffi.unpack
         self.pin: Any = ffi.from_buffer
-
-    def write(self, file: int, pinned: object, length: int, offset: int, token: int, linked: bool) -> int:  # noqa: PLR0917 - hot
-        result: int = self._write(self._ring, file, pinned, length, offset, token, linked)
-        return result
 
     def flush(self) -> int:
         result: int = self._lib.walsvc_ring_flush(self._ring)
@@ -94,10 +92,19 @@ class KernelRing:
         return result
 
     def reap(self) -> list[tuple[int, int]]:
-        taken = self._reap(self._ring, self._tokens, self._results, REAP_MAX)
+        """See Ring. A signal handler's exception may cut this short after the kernel's completions were copied: then they are
+        still in `_tokens`, which holds zeros otherwise, and come with the next call."""
+        tokens = self._tokens
+        if tokens[0]:
+            taken = next((n for n in range(REAP_MAX) if not tokens[n]), REAP_MAX)
+        else:
+            taken = self._reap(self._ring, tokens, self._results, REAP_MAX)
         if taken == 1:  # by far the most frequent
-            return [(self._tokens[0], self._results[0])]
-        completions = list(zip(self._unpack(self._tokens, taken), self._unpack(self._results, taken), strict=True))
+            alone = [(tokens[0], self._results[0])]
+            tokens[0] = 0
+            return alone
+        completions = list(zip(self._unpack(tokens, taken), self._unpack(self._results, taken), strict=True))
+        self._raw[: 8 * taken] = bytes(8 * taken)
         if taken == REAP_MAX:  # the eventfd is read already, so nobody would call again for the rest
             completions += self.reap()
         return completions

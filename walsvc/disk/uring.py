@@ -97,6 +97,7 @@ class UringDisk(PosixDisk):
         self._flights: dict[int, Flight] = {}
         self._pins: dict[int, object] = {}
         self._waiting: deque[Flight] = deque()  # no room in the ring yet
+        self._reaped: deque[tuple[int, int]] = deque()  # completions that are not taken yet
         self._answers: deque[tuple[Write, OSError | None]] = deque()
         self._token = 0
         self._flush_attempts = 0  # since the kernel last took everything
@@ -123,23 +124,34 @@ class UringDisk(PosixDisk):
         write, start, length = flight.write, flight.start, flight.length
         view = write.view if length == len(write.view) else write.view[start : start + length]
         self._token = token = self._token + 1
+        flight.written = None
+        flight.synced = None if self._linked else 0
         try:
             pinned = self._pins[token] = self._ring.pin(view)
+            self._flights[token] = flight  # before the call: cut short when it returns, the kernel has the write
             result = self._ring.write(write.file, pinned, length, write.offset + start, token, self._linked)
         except (BufferError, ValueError, TypeError, OverflowError, MemoryError) as error:  # nothing was queued
-            self._pins.pop(token, None)
+            self._forget(token)
             number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
             self._answer_later(write, OSError(number, f"{os.strerror(number)}: {error}"))
             return
+        except BaseException:  # of a signal handler, which runs when a call has returned
+            if token in self._flights:
+                self._loop.call_soon(self._flush_again)  # the kernel may have asked for that
+            else:
+                self._forget(token)
+                self._answer_later(write, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+            raise
         if result == QUEUE_FULL:
-            del self._pins[token]
+            self._forget(token)
             self._waiting.appendleft(flight)
-        else:
-            flight.written = None
-            flight.synced = None if self._linked else 0
-            self._flights[token] = flight
         if result != 0:
             self._flush_outcome(result)
+
+    def _forget(self, token: int) -> None:
+        """Nothing was queued."""
+        self._flights.pop(token, None)
+        self._pins.pop(token, None)
 
     def _flush_outcome(self, result: int) -> None:
         """After `write` or `flush`: all taken, ask again later, or lost."""
@@ -154,7 +166,7 @@ class UringDisk(PosixDisk):
 
     def _flush_again(self) -> None:
         self._flush_timer = None
-        if self._lost is None:
+        if self._lost is None and self._drain.alive:
             result = self._ring.flush()
             self._flush_outcome(result)
             if result == 0:
@@ -180,11 +192,19 @@ class UringDisk(PosixDisk):
 
     def _ready(self) -> None:
         """The eventfd is readable."""
-        for token, result in self._ring.reap():
-            self._take(token, result)
-        if self._waiting:
-            self._launch_waiting()
-        self._answer_all()
+        try:
+            if self._drain.alive:
+                self._reaped += self._ring.reap()
+            while self._reaped:
+                self._take(*self._reaped[0])
+                del self._reaped[0]
+            if self._waiting:
+                self._launch_waiting()
+        except BaseException:  # a completion comes only once: go on with those that are left
+            self._loop.call_soon(self._ready)
+            raise
+        finally:
+            self._answer_all()
 
     def _launch_waiting(self) -> None:
         while (
@@ -198,20 +218,24 @@ class UringDisk(PosixDisk):
     def _take(self, token: int, result: int) -> None:
         """One completion. A flight is over when its last one came; its memory is free once the write's came."""
         number = token >> 1
-        flight = self._flights[number]
+        flight = self._flights.get(number)
+        if flight is None:
+            return  # it was taken before, and that was cut short
         if token & SYNC_BIT:
             flight.synced = result
         else:
             flight.written = result
-            del self._pins[number]
+            self._pins.pop(number, None)
         written, synced = flight.written, flight.synced
         if written is None or synced is None:
             return
-        del self._flights[number]
         verdict = judge(flight.length, written, synced)
         if verdict == 0 and flight.start + flight.length == len(flight.write.view):
-            self._answers.append((flight.write, None))
+            answers = self._answers
+            answers += ((flight.write, None),)  # no call between this and the next line, so no handler runs there
+            del self._flights[number]
         else:
+            del self._flights[number]
             self._take_unusual(flight, verdict, written)
 
     def _take_unusual(self, flight: Flight, verdict: int, written: int) -> None:
@@ -244,7 +268,9 @@ class UringDisk(PosixDisk):
         answers = self._answers
         try:
             while answers:
-                self._finish(*answers.popleft())
+                write, error = answers[0]
+                del answers[0]
+                self._finish(write, error)
         finally:
             if answers:  # a callback raised; the others still get their answer
                 self._loop.call_soon(self._answer_all)
