@@ -1012,3 +1012,24 @@ async def test_lsns_limits_and_timeouts_are_numbers_of_their_kind(open_log, wron
         assert consumer.position == 1
         assert log.first_lsn == 1
         assert log.next_lsn == 2
+
+
+async def test_append_is_a_coroutine_for_task_groups_and_a_future_for_gather(open_log):
+    async with open_log() as log:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(log.append(b"%d" % number)) for number in range(5)]
+            batch = group.create_task(log.append_batch([b"5", b"6"]))
+        assert [task.result().lsn for task in tasks] == [1, 2, 3, 4, 5]
+        assert [result.lsn for result in batch.result()] == [6, 7]
+        ack = log.append(b"7")
+        assert isinstance(ack, walsvc.Ack)
+        (first, again) = await asyncio.gather(ack, asyncio.shield(ack))
+        assert first == again == await asyncio.wait_for(ack, 10)
+        topic = log.topic("orders")
+        assert (await asyncio.create_task(topic.append(b"8"))).lsn == 9
+        assert (await asyncio.create_task(topic.append(b"9", mode=walsvc.Relaxed))).lsn == 10
+        streamed = await asyncio.create_task(log.append_batch(bytes(1000) for _ in range(300)))
+        assert len(streamed) == 300
+        now = log.append_nowait(b"now")
+        assert isinstance(now, asyncio.Future)
+        assert (await asyncio.wait([now]))[0] == {now}

@@ -1,6 +1,6 @@
 """The append side of a client: what is appended in one turn of the loop, with the same labels, leaves in one frame.
 
-`append` is a plain function that returns a future, as WalWriter's is; nothing is created for a record but that future. An
+`append` is a plain function that returns an Ack, as WalWriter's is; nothing is created for a record but that Ack. An
 append is accepted when there is room for it, and is then sent whatever becomes of its future; until then it waits in a
 queue, in order, and can be cancelled.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
+from walsvc.log.commit.ack import Ack, Waker
 from walsvc.log.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
@@ -32,6 +33,7 @@ class Appends(Account):
     """Accepts appends, gathers them into frames, and keeps account of what is not answered yet.
 
     Attributes:
+        waker: makes and answers Acks.
         drawing: tasks of batches whose asynchronous source has not ended.
         relaxed_lsn: highest LSN of this client that was accepted, and not durable when that was said.
     """
@@ -41,10 +43,12 @@ class Appends(Account):
         self.relaxed_lsn = 0
         self.drawing: set[asyncio.Task[Any]] = set()
         self._create_future = session.loop.create_future
+        self.waker = Waker(session.loop)
+        self._new_ack = self.waker.ack
         self._thread = get_ident()
         self._filling_bytes = 0
         self._payloads: list[bytes] = []
-        self._waiters: list[asyncio.Future[AppendResult]] = []
+        self._waiters: list[Any] = []
         self._labels = PLAIN
         self._waiting: deque[Entry] = deque()
         self._holds = 0  # batches that are being streamed
@@ -66,7 +70,7 @@ class Appends(Account):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Ack[AppendResult]:
         """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
         if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
             length = len(payload)
@@ -84,12 +88,13 @@ class Appends(Account):
                 self._room = room
                 self._filling_bytes += length + APPEND_COST
                 self._payloads.append(payload)
-                future: asyncio.Future[AppendResult] = self._create_future()
-                self._waiters.append(future)
+                ack: Ack[AppendResult] = self._new_ack()
+                self._waiters.append(ack)
                 if first:
                     self._begin_turn()
-                return future
-        return self.enter(payload, mode, type, attributes, None, wait=True)
+                return ack
+        waiting: Ack[AppendResult] = self.enter(payload, mode, type, attributes, None, wait=True)
+        return waiting
 
     def _begin_turn(self) -> None:
         """Let the filling frame leave at the end of this turn; a lone appender's at once, who has nobody to wait for."""
@@ -109,7 +114,7 @@ class Appends(Account):
         topic: str | None,
         *,
         wait: bool,
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Any:
         """Any append: check it, accept it or let it wait; Backpressure where it must not wait."""
         self.check(mode)
         piece = self.checked(payload)
@@ -118,14 +123,15 @@ class Appends(Account):
         packed = pack_attributes(attributes)
         if mode is not Strict or topic is not None or type or packed:
             labels = Labels(MODES[mode], topic, type, packed)
-        entry = Entry(piece, labels, len(piece) + APPEND_COST, self._create_future())
+        answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
+        entry = Entry(piece, labels, len(piece) + APPEND_COST, answer)
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
             self._accept(entry)
         elif wait:
             self.queue(entry)
         else:
             raise self._no_room()
-        return entry.future
+        return answer
 
     def check(self, mode: Mode = Strict) -> None:
         """Raise whatever makes any append wrong or vain."""

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from walsvc.errors import RecordTooLarge, WalError, again
+from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.results import BatchResult
 from walsvc.model import Mode, Strict
 from walsvc.service.client.appends import Appends
@@ -21,7 +22,7 @@ PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to inte
 
 def append_batch(
     appends: Appends, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode = Strict, topic: str | None = None
-) -> asyncio.Future[BatchResult]:
+) -> Ack[BatchResult]:
     """Append a batch; see WalWriter.append_batch."""
     appends.check(mode)
     session, whole = appends.session, None
@@ -36,24 +37,25 @@ def append_batch(
         pieces, more = head_of(appends, iter(payloads if whole is None else whole))
         if more is None:
             if not pieces:
-                empty: asyncio.Future[BatchResult] = session.loop.create_future()
+                empty: Any = appends.waker.ack()
                 empty.set_result(BatchResult([], durable=True, sync_us=0))
-                return empty
+                return cast("Ack[BatchResult]", empty)
             size = sum(map(len, pieces)) + APPEND_COST * len(pieces)
             turn = appends.take_turn()
             if turn.done() and appends.fits(size):
                 batch = WholeBatch(appends, mode, topic, pieces)
                 appends.hold(-1)
-                return batch.answer
+                return cast("Ack[BatchResult]", batch.answer)
             rest, whole = iter(pieces), pieces
-            return session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+            sending = stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole))
+            return ack_of(session.loop.create_task(sending))
         rest = itertools.chain(pieces, more) if whole is None else iter(whole)
     turn = appends.take_turn()
     task = session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
     if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
         appends.drawing.add(task)
         task.add_done_callback(appends.drawing.discard)
-    return task
+    return ack_of(task)
 
 
 def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
@@ -159,7 +161,8 @@ class Sending:
             if self._whole is None and not batch.complete and not batch.answer.done():
                 raise given_up(self._session)
             sent_on = on
-        return batch.answer.result()
+        result: BatchResult = batch.answer.result()
+        return result
 
     async def _send(self, source: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Send all parts, as there is room for them; ends early when the connection is lost or the batch answered."""

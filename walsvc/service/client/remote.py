@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
 from walsvc.format.purge import labels_of
+from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.results import BatchResult
 from walsvc.log.scope import Scoped
 from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
@@ -68,28 +69,29 @@ class RemoteLog(RemoteReading, Scoped):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room, here or in the server's log."""
-        return self._appends.enter(payload, mode, type, attributes, None, wait=False)
+        future: asyncio.Future[AppendResult] = self._appends.enter(payload, mode, type, attributes, None, wait=False)
+        return future
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
-    ) -> asyncio.Future[BatchResult]:
+    ) -> Ack[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
         return append_batch(self._appends, payloads, mode)
 
     def _append_topic(
         self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Any:
         future = self._appends.enter(payload, mode, type, attributes, topic, wait=wait)
         self._notice_topic(topic, future)
         return future
 
-    def _notice_topic(self, topic: str, future: asyncio.Future[Any]) -> None:
+    def _notice_topic(self, topic: str, future: Any) -> None:
         """A topic exists from its first record on."""
         if topic not in self._topics:
 
-            def made(done: asyncio.Future[Any]) -> None:
+            def made(done: Any) -> None:
                 if not done.cancelled() and done.exception() is None:
                     self._topics.setdefault(topic)
 
@@ -105,7 +107,7 @@ class RemoteLog(RemoteReading, Scoped):
         """Wait until nothing that was appended so far waits for room."""
         self._appends.check()
         if (last := self._appends.last_waiting()) is not None:
-            await asyncio.wait([last])
+            await all_done([last])
 
     async def wait_durable(self, lsn: int) -> int:
         """Wait until record `lsn` is durable; returns durable_lsn. BadOption: `lsn` was not given out yet."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import accumulate, repeat
+from array import array
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, again
-from walsvc.log.commit.ack import make_result, set_results
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
@@ -68,7 +68,7 @@ class Sent:
         appends: Appends,
         labels: Labels,
         payloads: list[bytes],
-        waiters: list[asyncio.Future[AppendResult]],
+        waiters: list[Any],
         size: int,
     ) -> None:
         session = appends.session
@@ -138,7 +138,8 @@ class Sent:
         self._appends.answered(self)
 
     def _resolve(self, ack: Ack) -> None:
-        """Wake everybody, all in one pass."""
+        """Answer everybody, then wake them."""
+        waker = self._appends.waker
         begin, extra = 0, len(self._labels.attributes)
         if ack.durable is False and ack.parts:
             self._appends.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1
@@ -147,17 +148,18 @@ class Sent:
             lengths = list(map(len, self._payloads[begin:end]))
             if extra:
                 lengths = [length + extra for length in lengths]
-            rows = zip(
-                range(first, first + count),
-                repeat(segment),
-                accumulate(lengths, initial=offset),
-                lengths,
-                repeat(ack.durable),
-                repeat(ack.sync_us),
-            )
             waiters = self._waiters if count == len(self._waiters) else self._waiters[begin:end]
-            set_results(waiters, map(make_result, rows))
+            if ack.durable:
+                waker.settle(waiters, first, segment, offset, array("I", lengths), ack.sync_us)
+            else:
+                rows = zip(
+                    range(first, first + count), waiters, accumulate(lengths, initial=offset), lengths, strict=False
+                )
+                for lsn, waiter, at, length in rows:
+                    if not waiter.done():
+                        waiter.set_result(AppendResult(lsn, segment, at, length, False, ack.sync_us))
             begin = end
+        waker.wake()
 
     def _fail(self, error: WalError) -> None:
         for waiter in self._waiters:

@@ -7,9 +7,9 @@ One from an iterable cannot be: it was given up by the server with the connectio
 
 from __future__ import annotations
 
-import asyncio
 from array import array
 from collections.abc import Callable
+from typing import Any
 
 from walsvc.errors import Unreachable, WalError, again
 from walsvc.log.results import BatchResult, Part
@@ -47,7 +47,7 @@ class SentBatch:
         self.can_repeat = True  # whoever sends the parts can send all of them once more
         self.deadline: float | None = None
         self.interrupt: Callable[[WalError], None] = lambda _error: None
-        self.answer: asyncio.Future[BatchResult] = self._session.loop.create_future()
+        self.answer: Any = appends.waker.ack()
         self.seq = appends.new_seq(self)
         self._session.note(self._id, self)
 
@@ -167,7 +167,7 @@ class WholeBatch(SentBatch):
         self._begin_again()
         self.send(self._payloads, last=True)
 
-    def _left(self, answer: asyncio.Future[BatchResult]) -> None:
+    def _left(self, answer: Any) -> None:
         if answer.cancelled():
             self.cancel()
 

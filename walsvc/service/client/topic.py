@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from walsvc.log.commit.ack import Ack
 from walsvc.log.results import BatchResult
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.service.client.batches import append_batch
@@ -37,9 +38,10 @@ class RemoteTopic(TopicReading):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-    ) -> asyncio.Future[AppendResult]:
+    ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
-        return self._log._append_topic(self.name, payload, mode, type, attributes, wait=True)
+        ack: Ack[AppendResult] = self._log._append_topic(self.name, payload, mode, type, attributes, wait=True)
+        return ack
 
     def append_nowait(
         self,
@@ -49,13 +51,15 @@ class RemoteTopic(TopicReading):
         attributes: Mapping[str, Any] | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room."""
-        return self._log._append_topic(self.name, payload, mode, type, attributes, wait=False)
+        future: asyncio.Future[AppendResult]
+        future = self._log._append_topic(self.name, payload, mode, type, attributes, wait=False)
+        return future
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
-    ) -> asyncio.Future[BatchResult]:
+    ) -> Ack[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
         future = append_batch(self._log._appends, payloads, mode, self.name)
         self._log._notice_topic(self.name, future)
