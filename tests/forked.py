@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "200"}
-SECONDS = 60  # that a command may take
+SECONDS = 300  # that a command may take: only against hangs
 MESSAGE_BYTES = 1 << 20
 # What the verbs import when they run; they are found there already imported
 COMMON = (

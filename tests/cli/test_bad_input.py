@@ -80,7 +80,7 @@ def test_a_locked_log(walsvc: Cli, log: Path, verb: list[str]) -> None:
     line = call(walsvc, 4, verb, log)
     assert "Hint: " in line
     holder.stdin.close()
-    assert holder.wait(timeout=30) == 0
+    assert holder.wait(timeout=120) == 0
     assert walsvc.good("cat", log).splitlines()[-1] == b"held"
 
 

@@ -47,7 +47,7 @@ def test_beside_a_live_writer(walsvc: Cli, log: Path) -> None:
     writer.stdin.write(b"y\n")
     writer.stdin.close()
     assert writer.stdout.readline() == b"102\n"
-    assert writer.wait(timeout=30) == 0
+    assert writer.wait(timeout=120) == 0
 
 
 def test_memory_is_called_memory(walsvc: Cli) -> None:

@@ -78,7 +78,7 @@ def test_a_live_writer_is_named(walsvc: Cli, log: Path) -> None:
     assert (told["writer_pid"], told["closed"], told["next_lsn"]) == (writer.pid, False, 102)
     assert f"process {writer.pid} has it open" in walsvc.good("inspect", log).decode()
     writer.stdin.close()
-    assert writer.wait(timeout=30) == 0
+    assert writer.wait(timeout=120) == 0
     assert machine.lock_holder(str(log)) is None
 
 

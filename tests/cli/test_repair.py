@@ -79,7 +79,7 @@ def test_dry_run_beside_a_writer_says_that_there_is_one(walsvc: Cli, log: Path, 
     writer = walsvc.writer(log)
     assert f"process {writer.pid} has it open for writing".encode() in walsvc.good(verb, log)
     writer.stdin.close()
-    assert writer.wait(timeout=30) == 0
+    assert writer.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize("verb", ["repair", "migrate"])

@@ -184,7 +184,7 @@ def test_a_kill_leaves_an_unclean_close_and_no_damage(walsvc: Cli, tmp_path: Pat
     live = verdict(walsvc, tmp_path / "log", 0)
     assert (live["writer_pid"], live["findings"]) == (writer.pid, [])
     writer.kill()
-    writer.wait(timeout=30)
+    writer.wait(timeout=120)
     told = verdict(walsvc, tmp_path / "log", 0)
     assert (told["clean"], told["writer_pid"], told["next_lsn"]) == (False, None, 2)
     assert [(each["kind"], each["fatal"]) for each in told["findings"]] == [("unclean_close", False)]
@@ -200,7 +200,7 @@ def test_a_torn_tail_is_told_and_no_damage(walsvc: Cli, tmp_path: Path) -> None:
         writer.stdin.flush()
         assert writer.stdout.readline() == number
     writer.kill()
-    writer.wait(timeout=30)
+    writer.wait(timeout=120)
     # The kill came after the acknowledgement, but a bit of the last group stands for a write that did not get through:
     # nothing in the log says that it had been durable.
     last = groups(walsvc, path)[-1]

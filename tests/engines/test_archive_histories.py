@@ -331,7 +331,7 @@ async def test_archiver_of_a_log_that_is_sealed_stores_its_end(tmp_path, place):
         async with Archiver(log, Archive.at(place), interval=0.005) as archiver:
             await log.append(b"one")
             await log.seal()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while archiver.archived_lsn < log.next_lsn:
                     await asyncio.sleep(0.001)
             assert archiver.state == "running"

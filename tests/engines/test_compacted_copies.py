@@ -108,7 +108,7 @@ async def test_log_compacted_while_it_was_not_replicated_is_replicated_again(tmp
         await log.purge(1)
         await rotate(log)
         assert await log.compact() == 0
-    async with opening(tmp_path / "log", url) as log, asyncio.timeout(20):
+    async with opening(tmp_path / "log", url) as log, asyncio.timeout(60):
         await log.append(b"on", mode=Quorum)
         await held(log)
         assert await log.compact() > 0, "it was only put off"
@@ -138,7 +138,7 @@ async def test_compaction_while_a_segment_is_being_shipped(tmp_path, cluster, ur
             await send(session, piece)
 
         monkeypatch.setattr(Session, "_send", compacting)
-    async with walsvc.open(tmp_path / "log", replicate=url, **options) as log, asyncio.timeout(20):
+    async with walsvc.open(tmp_path / "log", replicate=url, **options) as log, asyncio.timeout(60):
         await log.append(b"on", mode=Quorum)
         assert freed == [0]
         expected = await records(log)
@@ -161,7 +161,7 @@ async def test_truncate_after_into_segments_that_were_replicated_and_compacted(t
     if not online:
         await log.close()
         log = await opening(tmp_path / "log", url)
-    async with log, asyncio.timeout(20):
+    async with log, asyncio.timeout(60):
         assert (await log.append(b"on", mode=Quorum)).lsn == at + 1
         expected = await records(log)
     await restore_replica(url, str(tmp_path / "back"))
@@ -183,7 +183,7 @@ async def test_other_log_that_was_compacted_after_the_two_parted_is_not_followed
         await other.purge(1)
         await other.compact()
         await other.truncate_after(other.segment_ids()[1] + 1)
-    async with opening(tmp_path / "other", url) as other, asyncio.timeout(20):
+    async with opening(tmp_path / "other", url) as other, asyncio.timeout(60):
         with pytest.raises(walsvc.ReplicaLost, match="does not have"):
             await other.append(b"on", mode=Quorum)
 

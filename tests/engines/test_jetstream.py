@@ -283,7 +283,7 @@ async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_
         await asyncio.Event().wait()
 
     monkeypatch.setattr(log._disk._stream.client, "request", unanswered)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await log.append(bytes(30_000))
         await asked.wait()
         assert log.writer.core.tail.spares._task is not None

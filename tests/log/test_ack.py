@@ -94,7 +94,7 @@ async def test_timeout_and_task_group_take_it(make):
     waker = waker_here(make)
     acks = [waker.ack() for _ in range(3)]
     soon(waker, acks)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         tasks = [group.create_task(ack) for ack in acks]
     assert [task.result() for task in tasks] == [result_of(lsn) for lsn in (1, 2, 3)]
 

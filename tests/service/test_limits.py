@@ -108,7 +108,7 @@ async def test_foreign_protocol_is_turned_away_in_words_it_can_read(tmp_path, wo
         raw = await Raw.to(server)
         raw.writer.write(words)
         if spoken == "HTTP":
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 answer = await raw._reader.read()
             assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             await raw.close()

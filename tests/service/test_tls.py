@@ -21,7 +21,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Cli, str, str]]:
     address = server.stdout.readline().split()[-1].decode()
     yield cli, address, address.rpartition(":")[2]
     server.terminate()
-    assert server.wait(timeout=30) == 0
+    assert server.wait(timeout=120) == 0
     cli.end()
 
 

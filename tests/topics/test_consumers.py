@@ -23,7 +23,7 @@ async def test_batch_that_its_caller_gives_up_is_delivered_again(open_log):
     async with open_log(max_group_records=10) as log:
         await asyncio.gather(*(log.append(b"%d" % number) for number in range(300)))
         consumer, seen, given_up = await log.consumer("c"), [], 0
-        async with asyncio.timeout(10):  # what was lost would be waited for
+        async with asyncio.timeout(60):  # what was lost would be waited for
             while len(seen) < 300:
                 batch = (
                     await interrupted(consumer.read_batch(max_records=35), given_up % 9 + 1, late=given_up % 2 == 0)
