@@ -78,7 +78,7 @@ class Reclaimer:
         self._overtaken = 0
         self._last_drop: str | None = None
         self._failed: str | None = None
-        core.catalog.on_segment = self.wake
+        core.catalog.when_begun(self.wake)
         self.wake()
 
     def _wall(self) -> int:

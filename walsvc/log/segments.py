@@ -299,6 +299,10 @@ class SparePipeline:
                 await self._disk.remove(old)
                 del self.recyclable[old]
 
+    def forget_shortage(self) -> None:
+        """What the last preparation met may be over: the next one that asks is told anew."""
+        self.error = None
+
     def take(self) -> Spare:
         """Hand the prepared spare over."""
         assert self.spare is not None, "take() without a prepared spare"

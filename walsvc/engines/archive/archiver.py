@@ -70,7 +70,7 @@ class Archiver:
         pause, seen = self._interval, None
         while True:
             try:
-                newest = self._log.segment_ids()[-1], self._log.writer.core.catalog.generation, is_sealed(self._log)
+                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, is_sealed(self._log)
                 if newest != seen or self.error is not None:
                     await self._archive.push(self._log)
                     seen, self.error, pause = newest, None, self._interval

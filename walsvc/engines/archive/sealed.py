@@ -229,7 +229,7 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
         writer = log.writer
         if is_sealed(log):
             async with writer.core.extent:  # its seal is durable then
-                last = writer.core.catalog.place if writer.core.health.failure is None else None
+                last = writer.view.place if writer.core.health.failure is None else None
         await writer.core.pipeline.rotation.ended()  # only then has the last one its seal
     elif is_sealed(log):
         last = log._tail.header.first_lsn, log._tail.chain.offset
@@ -266,9 +266,7 @@ def state_of(log: Log | ReadOnlyLog) -> State:
     """The log's state now."""
     from walsvc.api import Log
 
-    return State(
-        log, log.epoch, log.writer.core.catalog.generation if isinstance(log, Log) else 0, list(log.segment_ids())
-    )
+    return State(log, log.epoch, log.writer.view.generation if isinstance(log, Log) else 0, list(log.segment_ids()))
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:

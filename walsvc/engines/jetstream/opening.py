@@ -53,7 +53,7 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
             ) from error
         raise
     if not config.read_only:
-        log.writer.core.replicated = Majority(log)
+        log.writer.core.attach(Majority(log))
     return log
 
 

@@ -185,7 +185,7 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
 
 async def is_ours(log: Log, group: GroupHeader) -> bool:
     """Whether this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
-    active, end = log.writer.core.catalog.place
+    active, end = log.writer.view.place
     if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
         return False
     try:

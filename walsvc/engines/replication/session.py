@@ -183,7 +183,7 @@ class Session:
     def _extent(self) -> tuple[int, int, dict[int, int]]:
         """What changes with the files."""
         writer = self._log.writer
-        return self._replicated.rewinds, writer.core.catalog.replacements, dict(writer.core.catalog.view.sizes)
+        return self._replicated.rewinds, writer.view.replacements, dict(writer.view.sizes)
 
     async def _moved_since(self, extent: tuple[int, int, dict[int, int]]) -> bool:
         """Whether files were exchanged or removed, and so were not what the log's state said. A truncation or a rotation that
@@ -283,7 +283,7 @@ class Session:
         """Remove the segments that the log has dropped, once its own word of that, in its metadata, is shipped."""
         first = self._log.segment_ids()[0]
         if first != self._first and self._dropping is None:
-            self._dropping = first, self._log.writer.core.catalog.place
+            self._dropping = first, self._log.writer.view.place
         if self._dropping is None or self._source.place < self._dropping[1]:
             return
         (self._first, _), self._dropping = self._dropping, None

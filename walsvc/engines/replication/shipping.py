@@ -72,8 +72,8 @@ class Replication:
         log, replicated = self._log, self.replicated
         replicated.behind_bytes = self._behind_bytes
         replicated.on_rewind = self._wake.set
-        log.writer.core.replicated = replicated
-        log.writer.core.catalog.on_durable = self._wake.set
+        log.writer.core.attach(replicated)
+        log.writer.core.catalog.when_durable(self._wake.set)
         if REPLICA_HOLD not in log.holds():
             with contextlib.suppress(Closed, NoSpace):  # a sealed log takes no hold; without room it is made later
                 await log.hold(REPLICA_HOLD, log.first_lsn)
@@ -84,7 +84,7 @@ class Replication:
         """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then
         end. Who still waits gets Closed. Idempotent."""
         assert self._task is not None, "close() before start()"
-        target = self._log.writer.core.catalog.place
+        target = self._log.writer.view.place
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS if timeout is None else min(timeout * CLOSE_SHARE, CLOSE_SECONDS)):
                 while self.acknowledged < target and not self._task.done() and not self.replicated.down:
@@ -95,18 +95,18 @@ class Replication:
             # once more after a while: up to CPython 3.11 wait_for loses a cancellation that meets its result
             self._task.cancel()
             await asyncio.wait([self._task], timeout=LEAVE_SECONDS)
-        self._log.writer.core.catalog.on_durable = None
+        self._log.writer.core.catalog.when_durable(None)
         self.replicated.close()
 
     def _behind_bytes(self) -> int:
         """Bytes that are durable and not shipped, at most: of full segments it counts the whole file."""
         writer = self._log.writer
-        active, end = writer.core.catalog.place
+        active, end = writer.view.place
         segment, offset = self.acknowledged
         if segment == active:
             return end - offset
-        between = sum(size for each, size in writer.core.catalog.view.sizes.items() if segment < each < active)
-        return max(writer.core.catalog.view.sizes.get(segment, 0) - offset, 0) + between + end
+        between = sum(size for each, size in writer.view.sizes.items() if segment < each < active)
+        return max(writer.view.sizes.get(segment, 0) - offset, 0) + between + end
 
     # ---- life
 

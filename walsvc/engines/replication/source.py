@@ -82,14 +82,14 @@ class Source:
             await self._stand_behind(unsealed)
             assert self._chain is not None, "it stands behind a group"
             await self._read(self._chain, self._chain.file_bytes, last.segment)
-        behind = [each for each in self._writer.core.catalog.view.ids if each > last.segment]
+        behind = [each for each in self._writer.view.ids if each > last.segment]
         self.lsn = min(
             [whole_lsn(last, last.first_lsn - 1), *(each - 1 for each in behind[:1])]
         )  # a cut may be between
         await self._stand_behind(last)
 
     async def _stand_behind(self, last: GroupHeader) -> None:
-        self._replacements = self._writer.core.catalog.replacements
+        self._replacements = self._writer.view.replacements
         header, _ = await load_header(self._disk, segment_name(last.segment), last.segment)
         self._head, self._ordinal = b"", header.ordinal
         unfinished = last.batch_lsn and not last.flags & Flag.BATCH_END
@@ -112,11 +112,11 @@ class Source:
             Moved: the log was truncated; see where it goes on. Corruption: what was durable is damaged. OSError: reading.
         """
         while True:
-            segment, end = self._writer.core.catalog.place
+            segment, end = self._writer.view.place
             chain = self._chain or await self._begin_segment(self._following)
-            if chain.segment not in self._writer.core.catalog.view.sizes:
+            if chain.segment not in self._writer.view.sizes:
                 raise Moved
-            if self._replacements != self._writer.core.catalog.replacements and chain.next_lsn == chain.segment:
+            if self._replacements != self._writer.view.replacements and chain.next_lsn == chain.segment:
                 chain = await self._begin_segment(chain.segment)  # it had no records, and may be another file now
             following = None
             if chain.segment != segment:
@@ -133,16 +133,16 @@ class Source:
 
     def _next_segment(self, segment: int) -> int:
         """The segment behind one that is not the active one."""
-        ids = self._writer.core.catalog.view.ids
+        ids = self._writer.view.ids
         place = bisect_right(ids, segment)
         if place == 0 or ids[place - 1] != segment or place == len(ids):
             raise Moved
         return ids[place]
 
     async def _begin_segment(self, first: int) -> Chain:
-        if first not in self._writer.core.catalog.view.sizes:
+        if first not in self._writer.view.sizes:
             raise Moved
-        self._replacements = self._writer.core.catalog.replacements
+        self._replacements = self._writer.view.replacements
         header, head = await load_header(self._disk, segment_name(first), first)
         self._head, self._ordinal = head.ljust(header.data_start, b"\0"), header.ordinal
         if header.previous_end == 0:

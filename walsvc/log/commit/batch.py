@@ -152,7 +152,7 @@ class Batch:
         try:
             await self.turn.granted
             async with core.extent, aclosing(pieces) as source:
-                core.tail.spares.error = None  # a new attempt: what the last one met may be over
+                core.tail.spares.forget_shortage()  # a new attempt: what the last one met may be over
                 if self._topic is not None:
                     self._labels = Labels(topic=await core.changes.topic_number(self._topic))
                 await self._place(source)

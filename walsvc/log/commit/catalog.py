@@ -56,8 +56,6 @@ class Catalog:
         cuts: where truncate_after has taken the log's end back.
         cutting: resolved when a truncate_after that is changing files has ended; None: there is none. It stays after one that
             failed in the middle.
-        on_durable: called when the durable end has moved.
-        on_segment: called when a new segment has begun.
     """
 
     def __init__(self, sizes: Mapping[int, int], *, durable_lsn: int, place: tuple[int, int], generation: int) -> None:
@@ -71,8 +69,8 @@ class Catalog:
         self.replacements = 0
         self.cuts = Cuts()
         self.cutting: asyncio.Future[None] | None = None
-        self.on_durable: Callable[[], None] | None = None
-        self.on_segment: Callable[[], None] | None = None
+        self._moved: Callable[[], None] | None = None
+        self._begun: Callable[[], None] | None = None
 
     @property
     def view(self) -> View:
@@ -92,6 +90,21 @@ class Catalog:
         """How many segments there are."""
         return len(self._ids)
 
+    # ---- telling
+
+    def when_durable(self, moved: Callable[[], None] | None) -> None:
+        """Call `moved()` whenever the durable end has moved; None: not any more."""
+        self._moved = moved
+
+    def when_begun(self, begun: Callable[[], None]) -> None:
+        """Call `begun()` whenever a new segment has begun and its predecessor is sealed."""
+        self._begun = begun
+
+    def sealed(self) -> None:
+        """A rotation is through."""
+        if self._begun is not None:
+            self._begun()
+
     # ---- the durable end
 
     def advance(self, durable_lsn: int) -> None:
@@ -101,8 +114,8 @@ class Catalog:
     def arrive(self, segment: int, offset: int) -> None:
         """Groups are durable up to `offset` of `segment`."""
         self.place = segment, offset
-        if self.on_durable is not None:
-            self.on_durable()
+        if self._moved is not None:
+            self._moved()
 
     # ---- segments
 

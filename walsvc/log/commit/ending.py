@@ -82,7 +82,7 @@ class Ending:
         check_timeout(timeout)
         if self._closing is None:
             self._begin_draining()
-            core.health.closing = True
+            core.health.begin_closing()
             self._closing = core.background.start("close", self._close(), foreseen=(WalError, OSError))
         elif self._closing.done():
             return
@@ -106,7 +106,7 @@ class Ending:
             told_by_waiting = 1  # this very wait
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # raised below
             unforeseen = error
-        core.health.released = True
+        core.health.release()
         core.queue.stop_timer()
         try:
             await core.disk.close()  # first, since it also stops a preparation under way

@@ -162,6 +162,14 @@ class Health:
         """No queued call gets its turn any more."""
         self.draining = False
 
+    def begin_closing(self) -> None:
+        """`close` was called: nothing is read any more."""
+        self.closing = True
+
+    def release(self) -> None:
+        """Files and lock are being let go."""
+        self.released = True
+
     # ---- what makes a call wrong
 
     def check_call(self, mode: Mode = Strict) -> None:

@@ -114,8 +114,7 @@ class Rotation:
         finally:
             self._task = None
         self._freed()
-        if self._catalog.on_segment is not None:
-            self._catalog.on_segment()
+        self._catalog.sealed()
 
     async def seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""

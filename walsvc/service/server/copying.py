@@ -79,6 +79,6 @@ def replica_copy(log: Log) -> Copy:
 
 def archive_copy(log: Log, archiver: Archiver) -> Copy:
     """How far the archive is. The active segment is archived once it is sealed, so something is always behind."""
-    size = sum(bytes for first, bytes in log.writer.core.catalog.view.sizes.items() if first >= archiver.archived_lsn)
+    size = sum(bytes for first, bytes in log.writer.view.sizes.items() if first >= archiver.archived_lsn)
     state = archiver.state if archiver.error is None else f"{archiver.state}: {archiver.error.message}"
     return Copy(archiver.archived_lsn - 1, archiver.behind, size, state)

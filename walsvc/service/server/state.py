@@ -22,7 +22,7 @@ def state_of(log: Log) -> State:
         counters.syncs,
         counters.written_bytes,
         counters.rotations,
-        writer.core.catalog.count,
+        len(writer.view.ids),
         writer.core.tail.spares.count,
         writer.core.tail.segment.id,
         counters.group_records_max,
