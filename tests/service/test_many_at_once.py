@@ -12,10 +12,25 @@ from tests.service.simulated import SMALL, Devices, serving
 from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
+from walsvc.service.server.auth import ADMIN, APPEND, CONSUME, READ, Grant, Tokens
 from walsvc.service.server.connection import FRAMES_A_TURN, RECORDS_A_TURN
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import TIGHT_SECONDS, Progress
-from walsvc.service.wire.frames import Ack, Append, Batch, Call, Error, Goodbye, Open, Ping, Pong, Result, Welcome
+from walsvc.service.wire.frames import (
+    Ack,
+    Append,
+    Batch,
+    Call,
+    Cancel,
+    Error,
+    Goodbye,
+    Open,
+    Ping,
+    Pong,
+    Records,
+    Result,
+    Welcome,
+)
 from walsvc.service.wire.protocol import encode
 
 KIB = 1 << 10
@@ -230,3 +245,70 @@ async def test_slow_close_of_a_namespace_delays_no_timeout(tmp_path, monkeypatch
         server._tidying.cancel()
         await asyncio.wait([server._tidying])
         await close()
+
+
+NAMES = {"a": APPEND, "r": READ, "c": CONSUME, "m": ADMIN}
+TOKENS = Tokens([(name * 16, Grant(name, frozenset({right}))) for name, right in NAMES.items()])
+
+
+async def test_what_changes_the_log_needs_a_right_for_it(tmp_path) -> None:
+    async with serving(tmp_path, tokens=TOKENS) as server:
+        log = server.logs[""]
+        await log.append(b"x")
+        await log.hold("archive", 1)
+        written = log.stats().written_bytes
+        async with await Raw.welcomed(server, "r" * 16) as raw:
+            raw.send(Call(1, "release", {"name": "archive"}), Call(2, "hold", {"name": "h", "lsn": 1}))
+            raw.send(Open(3, "consumer", {"name": "c"}, 1), Call(4, "flush", {}))
+            assert {(await raw.expect(Error, id)).code for id in (1, 2, 3, 4)} == {"Denied"}
+        assert (log.holds(), log.stats().written_bytes) == ({"archive": 1}, written)
+        async with await Raw.welcomed(server, "c" * 16) as raw:
+            raw.send(Open(1, "consumer", {"name": "c"}, 1), Open(2, "read", {}, 1))
+            assert (await raw.expect(Error, 2)).code == "Denied"
+            await raw.expect(Records, 1)
+            raw.send(Call(3, "consumer.ack", {"stream": 1, "lsn": 1}))
+            assert (await raw.expect(Result, 3)).value == 2
+        async with await Raw.welcomed(server, "m" * 16) as raw:
+            raw.send(Call(1, "release", {"name": "archive"}))
+            await raw.expect(Result, 1)
+
+
+async def test_only_who_may_append_makes_a_namespace(tmp_path) -> None:
+    devices = Devices()
+    async with serving(tmp_path, devices, tokens=TOKENS, namespaces=True) as server:
+        for name in "rc":
+            async with await Raw.to(server) as raw:
+                raw.hello(name * 16, "new")
+                assert (await raw.expect(Goodbye)).code == "Denied"
+        assert devices.opened == []
+        async with await Raw.welcomed(server, "a" * 16, "new"):
+            pass
+        async with await Raw.welcomed(server, "r" * 16, "new"):
+            assert devices.opened == ["new"]
+    (tmp_path / "there").mkdir()
+    async with (
+        serving(tmp_path, tokens=TOKENS, namespaces=True) as server,
+        await Raw.welcomed(server, "r" * 16, "there"),
+    ):
+        pass
+
+
+async def test_holds_and_consumers_have_limits_also_many_at_once(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(holds=3, consumers=2)) as server, await Raw.welcomed(server) as raw:
+        log = server.logs[""]
+        await log.append(b"x")
+        raw.send(*(Call(id, "hold", {"name": f"h{id}", "lsn": 1}) for id in range(1, 51)))
+        raw.send(*(Open(id, "consumer", {"name": f"c{id}"}, 1) for id in range(51, 101)))
+        answers: dict[int, object] = {}
+        while len(answers) < 100:
+            frame = await raw.next()
+            if isinstance(frame, Result | Error):
+                answers[frame.id] = frame
+        assert {frame.code for frame in answers.values() if isinstance(frame, Error)} == {"Backpressure"}
+        assert sum(isinstance(answers[id], Result) for id in range(1, 51)) == len(log.holds()) == 3
+        assert sum(isinstance(answers[id], Result) for id in range(51, 101)) == 2
+        raw.send(Call(200, "hold", {"name": min(log.holds()), "lsn": 2}))
+        await raw.expect(Result, 200)  # one that is there may move
+        open_one = next(id for id in range(51, 101) if isinstance(answers[id], Result))
+        raw.send(Cancel(open_one), Open(201, "consumer", {"name": f"c{open_one}"}, 1))
+        await raw.expect(Result, 201)

@@ -173,7 +173,7 @@ def test_check_prints_what_is_in_effect_and_where_it_comes_from_and_no_secret(tm
     assert lines["segment_bytes"] == "segment_bytes = 65536 # flag"
     assert lines["idle_seconds"] == "idle_seconds = 60.0 # default"
     assert "# token 'jobs': append; 'a'" in done.stdout
-    assert "# token 'environment': admin, append, read; all namespaces" in done.stdout
+    assert "# token 'environment': admin, append, consume, read; all namespaces" in done.stdout
     assert "SECRET" not in done.stdout
     again = tmp_path / "again.toml"
     again.write_text(done.stdout)

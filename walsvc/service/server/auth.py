@@ -15,8 +15,9 @@ from walsvc.errors import BadOption, PathError
 from walsvc.options import is_utf8
 from walsvc.service.wire.frames import TOKEN_BYTES_MAX
 
-APPEND, READ, ADMIN = "append", "read", "admin"
-RIGHTS = frozenset({APPEND, READ, ADMIN})
+APPEND, READ, CONSUME, ADMIN = "append", "read", "consume", "admin"
+RIGHTS = frozenset({APPEND, READ, CONSUME, ADMIN})
+MAKES = frozenset({APPEND, ADMIN})  # either of them makes a namespace that is not there
 ENVIRONMENT = "WALSVC_TOKEN"
 TOKEN_BYTES_MIN = 16  # nobody guesses 128 bits
 
@@ -26,7 +27,7 @@ class Grant(NamedTuple):
 
     Attributes:
         name: whose it is; said in logs, where a token never is.
-        rights: of "append", "read" and "admin".
+        rights: of "append", "read", "consume" and "admin".
         namespaces: the only ones that it opens, "" for the log of the directory itself; None: all.
     """
 

@@ -23,7 +23,7 @@ from walsvc.errors import (
     WalError,
     WalTimeout,
 )
-from walsvc.service.server.auth import READ, Grant
+from walsvc.service.server.auth import CONSUME, MAKES, READ, Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import Progress
@@ -270,7 +270,8 @@ class Connection(Duplex):
 
     async def _open_log(self, namespace: str) -> None:
         try:
-            log = await self.server.logs_by_name.take(namespace)
+            assert self.grant is not None, "HELLO was good"
+            log = await self.server.logs_by_name.take(namespace, make=not MAKES.isdisjoint(self.grant.rights))
         except (WalError, OSError) as error:
             trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
             self._welcoming = None
@@ -328,7 +329,7 @@ class Connection(Duplex):
     def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
         """Records of the log were purged: whoever reads it may have been sent some of them ahead."""
         for each in self.server.roster:
-            if each.log is self.log and each.grant is not None and READ in each.grant.rights:
+            if each.log is self.log and each.grant is not None and not each.grant.rights.isdisjoint((READ, CONSUME)):
                 each.send(Purged(0, topic, labels, before, each.state))
 
     def _tell_cut(self) -> None:

@@ -27,6 +27,8 @@ class Limits:
             answered, which delays clients and tells them nothing.
         requests: APPEND and BATCH frames of one connection that are not answered, 1 to 1024 (as many are remembered).
         streams: open read, follow and consumer streams of one connection, 1 to 1e5.
+        holds: of a log, 1 to 1e6; and
+        consumers: of a log and its topics, 1 to 1e6. Each stands in every new segment.
         handshake_seconds: for TLS and HELLO, and to take the last words of a connection, 0.01 to 3600.
         idle_seconds: a client that says nothing for so long, not even PING, or does not read what was sent to it, is
             gone; also the longest pause within a streamed batch, which holds up all others. 0.01 to 86,400.
@@ -40,6 +42,8 @@ class Limits:
     pending_total_bytes: int = 256 * MIB
     requests: int = REQUESTS_MAX
     streams: int = 256
+    holds: int = 1024
+    consumers: int = 10_000
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
     open_namespaces: int = 256
@@ -52,6 +56,8 @@ class Limits:
         between("pending_total_bytes", self.pending_total_bytes, 64 * KIB, 64 * GIB)
         between("requests", self.requests, 1, REQUESTS_MAX)
         between("streams", self.streams, 1, 100_000)
+        between("holds", self.holds, 1, 1_000_000)
+        between("consumers", self.consumers, 1, 1_000_000)
         between("handshake_seconds", self.handshake_seconds, 0.01, 3600.0)
         between("idle_seconds", self.idle_seconds, 0.01, 86_400.0)
         between("open_namespaces", self.open_namespaces, 1, 10_000)

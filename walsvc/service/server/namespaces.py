@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from walsvc.api import Log
 from walsvc.config import WalConfig, check_namespace
-from walsvc.errors import Backpressure, BadOption, Closed, WalError
+from walsvc.errors import Backpressure, BadOption, Closed, Denied, WalError
 from walsvc.opening import open_log
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.state import failure_of
@@ -52,12 +53,15 @@ class Logs:
         self._config = config
         self._limits = limits
         self._several = several
+        self._own_opener = opener is not None
         self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
         self._opened: dict[str, Opened] = {}
         self._turns: dict[
             str, Turn
         ] = {}  # one opening or closing of a namespace at a time; only of those that want one
         self._opening = 0
+        self._directory = directory
+        self._seen: set[str] = set()  # that an opener of the caller's has opened, whose directories nobody knows
         self._owned = True
         self._closed = False
 
@@ -108,8 +112,12 @@ class Logs:
         each.users += 1
         return each.log
 
-    async def take(self, name: str) -> Log:
-        """The log of a namespace, opened if need be. `leave` must follow. Raises what opening raises, Backpressure, Closed."""
+    async def take(self, name: str, *, make: bool = True) -> Log:
+        """The log of a namespace, opened if need be; with `make`, made if it is not there. `leave` must follow.
+
+        Raises:
+            What opening raises; Backpressure, Closed. Denied: there is none, and it is not to be made.
+        """
         async with self._turn(name):
             if self._closed:
                 raise Closed("the server is stopping", hint="connect again later")
@@ -118,6 +126,11 @@ class Logs:
                 await self._close(name, None)
                 each = None
             if each is None:
+                if not make and name and not await self._exists(name):
+                    raise Denied(
+                        f"there is no namespace {name!r}, and this token may not make it",
+                        hint='who has the right "append" makes it by connecting',
+                    )
                 most = self._limits.open_namespaces
                 while len(self._opened) + self._opening >= most:
                     if not await self._close_unused():
@@ -132,6 +145,8 @@ class Logs:
                     each = self._opened[name] = Opened(await self._opener(config))
                 finally:
                     self._opening -= 1
+                if self._own_opener:
+                    self._seen.add(name)
             each.users += 1
             return each.log
 
@@ -149,6 +164,11 @@ class Logs:
                 async with self._turn(name):
                     if name in self._opened and not self._opened[name].users:
                         await self._close(name, None)
+
+    async def _exists(self, name: str) -> bool:
+        if name in self._seen:
+            return True
+        return await asyncio.to_thread(os.path.isdir, os.path.join(self._directory, name))
 
     @contextlib.asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:

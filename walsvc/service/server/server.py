@@ -36,7 +36,9 @@ from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
 from walsvc.service.server.namespaces import Logs, Opener, troubles_of
 from walsvc.service.server.pressure import Pressure
+from walsvc.service.server.quota import Quota
 from walsvc.service.server.roster import Roster
+from walsvc.service.server.state import consumer_count, has_consumer
 from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.streams import ConsumerStream
 from walsvc.service.server.troubles import Troubles, ended
@@ -107,6 +109,10 @@ class Server:
         self.limits = limits or Limits()
         self.pressure = Pressure(self.limits.pending_total_bytes)
         self.roster = Roster(self.limits.connections, self.pressure, lambda: for_clients(len(self.logs_by_name)))
+        self.holds = Quota(
+            self.limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
+        )
+        self.consumers = Quota(self.limits.consumers, "consumers", consumer_count, has_consumer)
         self.requests: Counter[str] = Counter()
         self.received_bytes = 0
         if isinstance(source, Log):

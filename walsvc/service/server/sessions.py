@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
-from walsvc.service.server.auth import READ, Grant
+from walsvc.service.server.auth import CONSUME, READ, Grant
 from walsvc.service.server.streams import (
     ConsumerStream,
     RecordStream,
@@ -106,6 +106,9 @@ class Sessions:
 
     async def _answer(self, method: str, verb: Verb, args: dict[str, Any]) -> Any:
         """What a verb answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
+        if method == "hold":
+            with self._server.holds.taking(self._log, None, args["name"]):
+                return await verb.answer(self._log, args)
         if method != "purge":
             return await verb.answer(self._log, args)
 
@@ -150,7 +153,7 @@ class Sessions:
     async def _open(self, frame: Open, *, full: bool) -> None:
         connection, id = self._connection, frame.id
         try:
-            self._need(READ, f"open {frame.what[:64]}")
+            self._need(CONSUME if frame.what == "consumer" else READ, f"open {frame.what[:64]}")
             if frame.what not in STREAMS:
                 raise BadOption(f"there is no stream {frame.what[:64]!r}", hint="known: " + ", ".join(STREAMS))
             if full:
@@ -162,7 +165,8 @@ class Sessions:
             stream: Stream
             if frame.what == "consumer":
                 await self._server.consumers_closed()
-                consumer = await open_consumer(self._log, args)
+                with self._server.consumers.taking(self._log, args["topic"], args["name"]):
+                    consumer = await open_consumer(self._log, args)
                 stream = ConsumerStream(connection, id, frame.credit, consumer)
                 opened = {"position": consumer.position, "topic": consumer.topic}
                 stream.begin()

@@ -35,3 +35,15 @@ def state_of(log: Log) -> State:
 def failure_of(log: Log) -> WalError | None:
     """Why the log takes and answers nothing any more; None while it works."""
     return log.writer.core.health.failure
+
+
+def consumer_count(log: Log) -> int:
+    """How many consumers the log and its topics have."""
+    return len(log.writer.core.metadata.positions)
+
+
+def has_consumer(log: Log, key: tuple[str | None, str]) -> bool:
+    """Whether there is a consumer of a topic (None: of the log) with a name."""
+    metadata, (topic, name) = log.writer.core.metadata, key
+    number = 0 if topic is None else metadata.topics.get(topic)
+    return f"{number}/{name}" in metadata.positions
