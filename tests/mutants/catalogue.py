@@ -802,6 +802,24 @@ PLACES = [
     ),
 ]
 
+TARGETS = "tests/test_targets.py::"
+REACHING = [
+    Mutant(
+        "a URL with a scheme in capitals taken for a path",
+        "walsvc/targets.py",
+        'SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")',
+        'SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")',
+        (TARGETS + "test_mistake_is_refused_at_once_and_makes_nothing",),
+    ),
+    Mutant(
+        "a login said to a server without TLS",
+        "walsvc/engines/jetstream/encryption.py",
+        "    return EncryptedClient() if encryption.needed else Client()\n",
+        "    return Client()\n",
+        ("tests/engines/test_nats_tls.py::test_server_without_tls_hears_nothing",),
+    ),
+]
+
 MUTANTS = [
     *ORDER,
     *CHECKS,
@@ -814,4 +832,5 @@ MUTANTS = [
     *READING,
     *HISTORY,
     *PLACES,
+    *REACHING,
 ]
