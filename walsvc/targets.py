@@ -40,7 +40,7 @@ PORT_MAX = 0xFFFF
 def text_of(target: object) -> str:
     """A path or URL as text. BadOption for another type; PathError for what no file system has."""
     if not isinstance(target, (str, bytes, os.PathLike)):
-        raise BadOption(f"the log's path must be text, bytes or a path, not {type(target).__name__}")
+        raise BadOption(f"{type(target).__name__} is not a path of a log", hint="give text, bytes or a path object")
     text = os.fsdecode(target)
     if not text:
         raise PathError("the path is empty", errno=errno.ENOENT, hint="give the directory of the log")
@@ -58,9 +58,7 @@ def scheme_of(target: object) -> str | None:
             file system has such a path.
     """
     text = text_of(target)
-    bare = text.lstrip()
-    while bare and not bare[0].isprintable() and not "\ud800" <= bare[0] <= "\udfff":  # a byte that is no UTF-8 is
-        bare = bare[1:].lstrip()
+    bare = _bare(text)
     found = SCHEME.match(bare)
     if text == "~" or text.startswith("~/"):
         raise BadOption(
@@ -73,17 +71,32 @@ def scheme_of(target: object) -> str | None:
                 f"there is white space before {kind}: {shown(text)!r}", hint="leave it out, or put ./ in front"
             )
         return None if found is None else found[1].lower()
-    if found is not None and (found[1].lower() in _TAKERS or bare[found.end() :].startswith("/")):
+    if (scheme := _meant_scheme(target)) is not None:
         kind = "bytes" if isinstance(target, bytes) else "a path object"
-        raise BadOption(
-            f"a URL must be text, not {kind}: {shown(bare)!r}", hint="for a directory give its absolute path"
-        )
+        raise BadOption(f"a URL must be text, not {kind} ({scheme}:...)", hint="for a directory give its absolute path")
     return None
+
+
+def _meant_scheme(target: object) -> str | None:
+    """The scheme of bytes or a path object that were meant as a URL. Others are paths, even with a colon."""
+    text = text_of(target)
+    found = None if isinstance(target, str) else SCHEME.match(_bare(text))
+    if found is None or not (found[1].lower() in _TAKERS or text[text.index(":") + 1 :].startswith("/")):
+        return None
+    return found[1].lower()
+
+
+def _bare(text: str) -> str:
+    """Without white space and unprintable characters in front."""
+    bare = text.lstrip()
+    while bare and not bare[0].isprintable() and not "\ud800" <= bare[0] <= "\udfff":  # a byte that is no UTF-8 is
+        bare = bare[1:].lstrip()
+    return bare
 
 
 def directory_of(target: object) -> str:
     """The path of a directory, as text. BadOption for a URL, which may hold a secret; else as `scheme_of`."""
-    scheme = scheme_of(target)
+    scheme = _meant_scheme(target) or scheme_of(target)
     if scheme is not None:
         hint = _TAKERS.get(scheme, "give the path of a directory; ./ in front of one whose name has a colon")
         raise BadOption(f"a directory is needed here, not a URL ({scheme}:...)", hint=hint)

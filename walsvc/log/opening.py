@@ -97,6 +97,7 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         await finish_cut(writer.core, found.cut)
     if writer.core.metadata.sealed:
         writer.core.health.seal()
+        writer.core.changes.marked = found.clean or found.active.header.seal_at > 0  # a compacted segment takes nothing
         writer.core.placement.set_room()
     else:
         await drop_segments(writer.core)

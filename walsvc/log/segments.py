@@ -125,9 +125,13 @@ class Segment:
     def meta_limit(self) -> int:
         """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
         if self.metadata_only:
-            return self._whole_bytes - self.tag_bytes
-        seal = align_up(self._seal_bytes, self.block_bytes)
-        return self._whole_bytes - seal - self.tag_bytes
+            return self.mark_limit
+        return self.mark_limit - align_up(self._seal_bytes, self.block_bytes)
+
+    @property
+    def mark_limit(self) -> int:
+        """In a log that was sealed for good no seal of this segment comes, and the mark of its end may have that room."""
+        return self._whole_bytes - self.tag_bytes
 
 
 class Spare(NamedTuple):

@@ -57,12 +57,14 @@ class Changes:
 
     Attributes:
         places: of the consumers in use, by their keys in `positions`.
+        marked: the log, which was sealed for good, has the mark of its end: nothing is written to it any more.
     """
 
     def __init__(
         self, metadata: Metadata, placement: Placement, pipeline: Pipeline, queue: Queue, health: Health
     ) -> None:
         self.places: dict[str, Place] = {}
+        self.marked = False
         self._metadata = metadata
         self._placement = placement
         self._pipeline = pipeline
@@ -185,10 +187,12 @@ class Changes:
 
     async def write_mark(self, flag: int) -> bool:
         """Append an empty group, and wait until it is durable. False: it is left out, since what room there is on the device
-        is kept for what makes more."""
+        is kept for what makes more, or no segment may begin any more."""
         self._health.raise_failure()
         try:
             while (future := self.try_write({}, flag, mark=True)) is None:
+                if self._metadata.sealed:
+                    return False
                 await self._queue.room_change()
         except NoSpace:
             return False
@@ -199,6 +203,11 @@ class Changes:
         """Mark that the log was opened; where there is no room, with the next group of metadata."""
         if not await self.write_mark(Flag.OPEN):
             self._open_due = Flag.OPEN
+
+    async def close(self) -> None:
+        """Mark that the log was closed in order, unless `marked`."""
+        if not self.marked:
+            await self.write_mark(Flag.CLOSE)
 
     # ---- topics
 

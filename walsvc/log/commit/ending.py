@@ -11,7 +11,6 @@ from typing import Any
 
 from walsvc.config import check_timeout
 from walsvc.errors import DurabilityLost, NoSpace, WalError, WalTimeout, closed_log
-from walsvc.format.group import Flag
 from walsvc.log.commit.ack import all_done
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.queue import Turn
@@ -129,7 +128,7 @@ class Ending:
                 core.pipeline.cut_off()
                 await core.pipeline.quiet()  # metadata too: the mark shows that what stands before it had been durable
                 await core.extent.check()
-                await core.changes.write_mark(Flag.CLOSE)
+                await core.changes.close()
                 await core.pipeline.rotation.ended()
                 await self._followers_at_end()
 

@@ -114,14 +114,15 @@ class Placement:
         is `joining`, which more may follow, or a mere `mark`, which gets nothing of the reserve either.
 
         Returns:
-            False: no room is guaranteed yet; a spare is being prepared, and the queue will be called.
+            False: no room is guaranteed yet; a spare is being prepared, and the queue will be called. Nothing comes in a log
+                that was sealed for good.
         """
         group = self.intake.group
         assert group.empty, "only an empty group can be placed anew"
         less, metadata = joining or mark, metadata or joining or mark
         if self._tail.has_room(group, need, rows=rows, metadata=metadata, less=less):
             return True
-        if self._rotation.busy:
+        if self._rotation.busy or self._tail.sealed:
             return False
         segment, spares = group.segment, self._tail.spares
         wanted = self._tail.prefix_bytes() + align_up(GROUP_HEADER_BYTES + need + TAG_BYTES, segment.block_bytes)

@@ -96,12 +96,18 @@ class Tail:
 
     # ---- room
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the log was sealed for good: no segment begins any more."""
+        return self._metadata.sealed
+
     def has_room(self, group: Group, need: int, *, rows: int, metadata: bool, less: bool) -> bool:
         """Whether an empty group may stand where it is with `need` bytes of records and index, or of metadata, for which room
         is kept, or `less` of that."""
         limit = group.segment.limit_with(rows)
         if metadata:
             limit = group.segment.join_limit if less else group.segment.meta_limit
+            limit = group.segment.mark_limit if self.sealed else limit
         fits = group.offset + GROUP_HEADER_BYTES + need <= limit
         return fits and (not self.new_key or metadata)  # what makes room still goes under the old key
 
