@@ -98,7 +98,7 @@ class World:
             held |= {
                 "requests": len(session.requests),
                 "readers": len(self.log._readers) + len(self.log._followers),
-                "open": len(self.log._consumers),
+                "open": len(self.log._common.consumers),
             }
             for connection in self.server.roster:
                 held["calls"] = len(connection.sessions._tasks)

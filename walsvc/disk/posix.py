@@ -20,6 +20,7 @@ from walsvc.disk.pool import Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Deliver = Callable[[asyncio.Future[T], Future[T]], None]
 
 COLD_THREADS = (
     4  # one may prepare a segment for a second or more; reads, renames and a second log reader go on beside it
@@ -148,7 +149,7 @@ class PosixDisk:
         """Run in the pool. A cancelled caller leaves the call to its end, and `close` waits for that end."""
         waiter: asyncio.Future[T] = self._loop.create_future()
         answer = self._executor.submit(call, *args, **kwargs)
-        told = partial(tell, weakref.ref(self), self._loop, waiter)
+        told = partial(tell, weakref.WeakMethod(self._deliver), self._loop, waiter)
         try:
             self._cold_calls.add(waiter)
             answer.add_done_callback(told)
@@ -190,21 +191,21 @@ class PosixDisk:
 
 
 def tell(
-    disk: weakref.ref[PosixDisk], loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[T], done: Future[T]
+    deliver: weakref.WeakMethod[Deliver[T]], loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[T], done: Future[T]
 ) -> None:
     """In a thread of the pool: let the loop hear of a call's end. The thread holds no reference to the disk, which it might be the
     last to drop at some later time."""
     try:
         for _ in range(2):  # a signal that wakes the loop has its handler run at the first line of what the loop calls
-            loop.call_soon_threadsafe(deliver, disk, waiter, done)
+            loop.call_soon_threadsafe(hand_over, deliver, waiter, done)
     except RuntimeError:
         pass  # the loop is closed, so nobody waits any more
 
 
-def deliver(disk: weakref.ref[PosixDisk], waiter: asyncio.Future[T], done: Future[T]) -> None:
+def hand_over(deliver: weakref.WeakMethod[Deliver[T]], waiter: asyncio.Future[T], done: Future[T]) -> None:
     """On the loop. Whoever waits holds the disk, so without one nobody does."""
-    if (owner := disk()) is not None:
-        owner._deliver(waiter, done)
+    if (alive := deliver()) is not None:
+        alive(waiter, done)
 
 
 def cold_executor() -> Pool:

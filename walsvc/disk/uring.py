@@ -190,8 +190,8 @@ class UringDisk(PosixDisk):
         while self._waiting:
             self._answer_later(self._waiting.popleft().write, self._lost)
 
-    def _ready(self) -> None:
-        """The eventfd is readable."""
+    def hear(self) -> None:
+        """For its Watch: the eventfd is readable."""
         try:
             if self._drain.alive:
                 self._reaped += self._ring.reap()
@@ -201,7 +201,7 @@ class UringDisk(PosixDisk):
             if self._waiting:
                 self._launch_waiting()
         except BaseException:  # a completion comes only once: go on with those that are left
-            self._loop.call_soon(self._ready)
+            self._loop.call_soon(self.hear)
             raise
         finally:
             self._answer_all()
@@ -298,4 +298,4 @@ class Watch:
 
     def __call__(self) -> None:
         if (disk := self.disk()) is not None:
-            disk._ready()
+            disk.hear()

@@ -30,16 +30,24 @@ class LazyRecord:
         length: bytes of the payload.
     """
 
-    __slots__ = ("_record", "_source", "length", "lsn", "timestamp_ns", "topic", "type")
+    __slots__ = ("_source", "length", "lsn", "timestamp_ns", "topic", "type")
 
-    def __init__(self, lsn: int, type: int, topic: str | None, timestamp_ns: int, length: int) -> None:
+    def __init__(
+        self,
+        lsn: int,
+        type: int,
+        topic: str | None,
+        timestamp_ns: int,
+        length: int,
+        *,
+        source: tuple[Groups, Outline] | Record,
+    ) -> None:
         self.lsn = lsn
         self.type = type
         self.topic = topic
         self.timestamp_ns = timestamp_ns
         self.length = length
-        self._record: Record | None = None
-        self._source: tuple[Groups, Outline] | None = None
+        self._source = source  # where to fetch it, or what was read already
 
     async def record(self) -> Record:
         """The whole record.
@@ -47,9 +55,8 @@ class LazyRecord:
         Raises:
             Truncated: it was dropped, or purged and compacted away, meanwhile. Corruption: it is damaged. Closed, PathError.
         """
-        if self._record is not None:
-            return self._record
-        assert self._source is not None
+        if isinstance(self._source, Record):
+            return self._source
         groups, outline = self._source
         return await groups.record(outline, self.lsn)
 
@@ -155,14 +162,12 @@ class LazyCursor(Position[LazyRecord]):
                 None if columns.topics is None else segments.topic_names[columns.topics[row]],
                 header.timestamp_ns,
                 columns.lengths[row] - (0 if columns.attributes is None else columns.attributes[row]),
+                source=(self._groups, found),
             )
-            record._source = (self._groups, found)
             listed.append(record)
         return self._known(listed)
 
 
 def read_already(record: Record) -> LazyRecord:
     """A record whose payload is at hand."""
-    lazy = LazyRecord(record.lsn, record.type, record.topic, record.timestamp_ns, len(record.payload))
-    lazy._record = record
-    return lazy
+    return LazyRecord(record.lsn, record.type, record.topic, record.timestamp_ns, len(record.payload), source=record)

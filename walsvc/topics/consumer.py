@@ -61,6 +61,11 @@ class Consumer(Delivering):
         return max(self._place.position, self._writer.core.metadata.positions.get(self._key, 0))
 
     @property
+    def turns(self) -> int:
+        """For the service: changes whenever the consumer was moved, so that what was read ahead is void."""
+        return self._place.turns
+
+    @property
     def _following(self) -> int:
         return self._place.following
 

@@ -129,7 +129,6 @@ class SimDevice(Operations):
         copy.directory = self.directory.fork()
         copy.files = {inode: file.fork() for inode, file in self.files.items()}
         copy.operations = self.operations
-        copy._numbers = self._numbers
         return copy
 
     def crash_states(self, limit: int) -> Iterator[SimDevice]:
@@ -279,12 +278,12 @@ class SimDevice(Operations):
             capacity=self.capacity,
         )
         device.random = rng
+        device._numbers = self._numbers
         return device
 
     def _image(self, cut: Cut, rng: random.Random) -> SimDevice:
         image = self._sibling(random.Random(rng.getrandbits(64)))
         image.directory = SimDirectory(self.directory.after_crash(cut.names))
-        image._numbers = self._numbers
         for inode in image.directory.names.values():
             file = self.files[inode]
             noise = cut.garbage.get(inode, {})

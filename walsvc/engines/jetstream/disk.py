@@ -50,7 +50,8 @@ class Place:
 
 
 class JetStreamDisk:
-    """Implements walsvc.disk.base.Disk. `publisher` None: for reading only."""
+    """Implements walsvc.disk.base.Disk. `publisher` None: for reading only; then `follows`: what others write meanwhile is
+    seen."""
 
     kind = "jetstream"
     reading = "from the stream"
@@ -59,7 +60,15 @@ class JetStreamDisk:
     block_bytes = BLOCK_BYTES
 
     def __init__(
-        self, stream: Stream, directory: SegmentTable, publisher: Publisher | None, *, words: str, last: int, first: int
+        self,
+        stream: Stream,
+        directory: SegmentTable,
+        publisher: Publisher | None,
+        *,
+        words: str,
+        last: int,
+        first: int,
+        follows: bool = True,
     ) -> None:
         self.path = stream.path
         self.reason = (
@@ -67,7 +76,7 @@ class JetStreamDisk:
         )
         self.sync_method = words
         self._stream = stream
-        self._files = StreamFiles(stream, directory, last, follows=publisher is None, busy=self._busy)
+        self._files = StreamFiles(stream, directory, last, follows=follows and publisher is None, busy=self._busy)
         self._publisher = publisher
         self._body_bytes = stream.client.max_payload - ENVELOPE_BYTES
         self._handles: dict[int, Place] = {}
@@ -161,7 +170,7 @@ class JetStreamDisk:
 
         return acknowledged
 
-    def _publish_directory(self) -> None:
+    def publish_directory(self) -> None:
         """Tell which segments there are, for the next opening. Nobody waits: without it opening reads a little more."""
         for message in directory_messages(self._files.directory.rows(), self._body_bytes):
             self._writing().put(message, lambda _: None)
@@ -210,7 +219,7 @@ class JetStreamDisk:
         if parse_name(new, ".wal") is not None:
             self._spares.pop(old, None)
             self._files.file(new)
-            self._publish_directory()
+            self.publish_directory()
             return
         place = self._spares.pop(old, None)
         if place is None:

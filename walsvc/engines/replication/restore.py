@@ -11,7 +11,6 @@ from walsvc.engines.jetstream.connect import connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.stream import Stream
-from walsvc.engines.jetstream.stream_files import StreamFiles
 from walsvc.engines.jetstream.takeover import survey
 from walsvc.engines.replication.replica import Kept, history, parse_replica, tail_of
 from walsvc.errors import Corruption, PathError
@@ -91,8 +90,7 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
     kept, _ = history(directory.files.values())
     if not kept:
         raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
-    disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0)
-    disk._files = StreamFiles(stream, directory, last, follows=False)  # as it is now, whatever is written meanwhile
+    disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0, follows=False)
     ends = [(await tail_of(stream, each.file)).end for each in kept]
     done = used = 0
     for each, end in zip(kept, ends, strict=True):

@@ -210,7 +210,7 @@ class Session:
             self._since_directory = 0
         self._since_directory += len(piece.data)
         if self._since_directory > DIRECTORY_BYTES:
-            self._disk._publish_directory()
+            self._disk.publish_directory()
             self._since_directory = 0
 
     async def _begin(self, piece: Piece) -> int:

@@ -314,6 +314,11 @@ class Appends(Account):
                 entry.future.set_exception(again(error))
         self._set_room()
 
+    def forked(self) -> None:
+        """In a forked child, which shares the socket but not the loop: shut the fast path, so that every call raises."""
+        self._thread = FORKED
+        self._room = -1
+
     # ---- deadlines
 
     def _expire(self) -> None:
@@ -336,10 +341,8 @@ CLIENTS: weakref.WeakSet[Appends] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """A forked child shares the socket but not the loop: shut the fast path, so that every call raises."""
     for client in CLIENTS:
-        client._thread = FORKED
-        client._room = -1
+        client.forked()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from walsvc.errors import BadOption, WalError, again
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
+from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import cost_of, records_of
 from walsvc.service.wire.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
@@ -18,9 +19,6 @@ from walsvc.service.wire.wanted import Hidden
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import Start
-
-if TYPE_CHECKING:
-    from walsvc.service.client.remote import RemoteLog
 
 
 class RemoteConsumer(Delivering):
@@ -31,10 +29,19 @@ class RemoteConsumer(Delivering):
         name, topic, delivery: as of walsvc.Consumer.
     """
 
-    def __init__(self, log: RemoteLog, topic: str | None, name: str, delivery: Delivery, start: Start) -> None:
-        super().__init__(log.path, topic, name, delivery)
-        self._log = log
-        self._session = log._session
+    def __init__(
+        self,
+        session: Session,
+        consumers: dict[int, RemoteConsumer],
+        topic: str | None,
+        name: str,
+        *,
+        delivery: Delivery,
+        start: Start,
+    ) -> None:
+        super().__init__(session.address.url, topic, name, delivery)
+        self._session = session
+        self._consumers = consumers  # the log's open ones
         self._args = {"name": name, "topic": topic, "persist_every": delivery.persist_every, "start": start}
         self._id = self._session.new_id()
         self._window = self._session.config.read_ahead_bytes
@@ -50,7 +57,7 @@ class RemoteConsumer(Delivering):
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
         opening = encoded(Open(self._id, "consumer", self._args, self._window))
-        log._consumers[self._id] = self
+        consumers[self._id] = self
         self._session.begin(self._id, self)
         self._session.put(opening)
 
@@ -272,6 +279,6 @@ class RemoteConsumer(Delivering):
 
     def _gone(self) -> None:
         self._session.requests.pop(self._id, None)
-        self._log._consumers.pop(self._id, None)
+        self._consumers.pop(self._id, None)
         if not self._closed.done():
             self._closed.set_result(None)

@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
-from walsvc.format.purge import labels_of
 from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.results import BatchResult
 from walsvc.log.scope import Scoped
 from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
-from walsvc.service.client.appends import Appends
 from walsvc.service.client.batches import append_batch
+from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.reading import RemoteReading
 from walsvc.service.client.session import Session
@@ -24,7 +23,7 @@ from walsvc.service.client.topic import RemoteTopic
 from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
-from walsvc.topics.delivery import Delivery, StrictlyOnce, check_delivery
+from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
@@ -45,15 +44,14 @@ class RemoteLog(RemoteReading, Scoped):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._appends = Appends(session)
+        self._common = Common(session)
+        self._appends = self._common.appends
         self.path = session.address.url
         self.config = session.config
         self.report = report_of(session.info["report"])
         self._stats = NOTHING_KNOWN
         self._retention = NOTHING_KEPT
-        self._topics: dict[str, None] = {}
         self._holds: dict[str, int] = {}
-        self._consumers: dict[int, RemoteConsumer] = {}
         self._closing: asyncio.Task[None] | None = None
         session.cut, session.purged = self._cut, self._hide
         # bound once: the way from the caller to the frame is one call long
@@ -79,23 +77,6 @@ class RemoteLog(RemoteReading, Scoped):
     ) -> Ack[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
         return append_batch(self._appends, payloads, mode)
-
-    def _append_topic(
-        self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
-    ) -> Any:
-        future = self._appends.enter(payload, mode, type, attributes, topic, wait=wait)
-        self._notice_topic(topic, future)
-        return future
-
-    def _notice_topic(self, topic: str, future: Any) -> None:
-        """A topic exists from its first record on."""
-        if topic not in self._topics:
-
-            def made(done: Any) -> None:
-                if not done.cancelled() and done.exception() is None:
-                    self._topics.setdefault(topic)
-
-            future.add_done_callback(made)
 
     async def flush(self) -> int:
         """Wait until everything appended so far is durable, appends that wait for room included; returns durable_lsn."""
@@ -139,52 +120,38 @@ class RemoteLog(RemoteReading, Scoped):
 
     async def refresh(self) -> int:
         """Ask the server for what does not come with every answer: topics, holds, retention, all of stats(); returns next_lsn."""
-        await self._look(topics_max=None)
+        await self.look(topics_max=None)
         return self.next_lsn
 
-    async def _look(self, topics_max: int | None) -> None:
+    async def look(self, topics_max: int | None = TOPICS_AT_OPENING) -> None:
+        """What `refresh` does, but for the topics where there are more than `topics_max`."""
         if "read" not in self._session.info["rights"]:
             return
         call = self._session.call
         stats, retention, holds = await asyncio.gather(call("stats"), call("retention"), call("holds"))
         self._stats, self._retention, self._holds = stats_of(stats), retention_of(retention), holds
         if topics_max is None or self._stats.topics <= topics_max:
-            self._topics = dict.fromkeys(await call("topics"))
+            self._common.topics = dict.fromkeys(await call("topics"))
 
     # ---- topics and consumers
 
     def topic(self, name: str) -> RemoteTopic:
         """The topic `name`, 1 to 255 bytes in UTF-8."""
-        return RemoteTopic(self, check_name("topic", name))
+        return RemoteTopic(self, self._common, check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
-        return list(self._topics)
+        return list(self._common.topics)
 
     async def consumer(
         self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
     ) -> RemoteConsumer:
         """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
-        return await self._open_consumer(None, name, delivery, start)
-
-    async def _open_consumer(
-        self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start
-    ) -> RemoteConsumer:
-        self._session.check(changes=True)
-        check_name("consumer", name)
-        way = check_delivery(delivery)
-        consumer = RemoteConsumer(self, topic, name, way, start)
-        await consumer.opened()
-        if topic is not None:
-            self._topics.setdefault(topic)
-        return consumer
+        return await self._common.open_consumer(None, name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers: those of the whole log, then those of each topic."""
-        return await self._consumers_of()
-
-    async def _consumers_of(self, **topic: str) -> list[ConsumerStatus]:
-        return [ConsumerStatus(**row) for row in await self._session.call("consumers", **topic)]
+        return await self._common.list_consumers()
 
     async def move_consumer(self, name: str, to: Start) -> None:
         """Set the position of a consumer of the whole log that is not open, durably."""
@@ -200,12 +167,12 @@ class RemoteLog(RemoteReading, Scoped):
             hidden = Hidden(frame)
         except BadOption as error:
             raise ProtocolError(f"the server names a purge that cannot be: {error.message}") from None
-        readers: list[RemoteConsumer | RemoteStream | Follower] = [*self._consumers.values(), *self._readers]
+        readers: list[RemoteConsumer | RemoteStream | Follower] = [*self._common.consumers.values(), *self._readers]
         for reader in (*readers, *self._followers):
             reader.purged(hidden)
 
     def _cut(self, lsn: int) -> None:
-        for consumer in self._consumers.values():
+        for consumer in self._common.consumers.values():
             consumer.cut(lsn)
         readers: list[RemoteStream | Follower] = [*self._readers, *self._followers]
         for reader in readers:
@@ -230,7 +197,7 @@ class RemoteLog(RemoteReading, Scoped):
     async def reclaim(self) -> int:
         """Drop the segments that every consumer and every holder has passed; returns how many records. See Log.reclaim."""
         dropped: int = await self._session.call("reclaim")
-        await self._look(TOPICS_AT_OPENING)
+        await self.look()
         return dropped
 
     def retention(self) -> Retention:
@@ -242,11 +209,7 @@ class RemoteLog(RemoteReading, Scoped):
     async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
         """Hide all records below LSN `before` that have a key, or labels; see Log.purge. Other clients' readers and consumers
         do not show what was sent ahead to them either. Not repeated after a lost connection: OutcomeUnknown."""
-        await self._purge(key_or_labels, before, None)
-
-    async def _purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
-        self._session.check(changes=True)
-        await self._session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
+        await self._common.purge(key_or_labels, before, None)
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
         """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:
@@ -255,7 +218,7 @@ class RemoteLog(RemoteReading, Scoped):
         if on_segment is not None:
             raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
         freed: int = await self._session.call("compact")
-        await self._look(TOPICS_AT_OPENING)
+        await self.look()
         return freed
 
     # ---- what only the server has
@@ -288,12 +251,12 @@ class RemoteLog(RemoteReading, Scoped):
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`; see Log.truncate_before."""
         await self._session.call("truncate_before", lsn=lsn, force=force)
-        await self._look(TOPICS_AT_OPENING)
+        await self.look()
 
     async def truncate_after(self, lsn: int) -> None:
         """Drop all records above `lsn`; see Log.truncate_after. Not repeated after a lost connection: OutcomeUnknown."""
         await self._session.call("truncate_after", lsn=lsn)
-        await self._look(TOPICS_AT_OPENING)
+        await self.look()
 
     async def seal(self) -> None:
         """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on. Idempotent."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from walsvc.log.commit.ack import Ack
 from walsvc.log.results import BatchResult
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.service.client.batches import append_batch
+from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.reading import TopicReading
-
-if TYPE_CHECKING:
-    from walsvc.service.client.remote import RemoteLog
+from walsvc.topics.reading import Reads, TopicReading
 
 
 class RemoteTopic(TopicReading):
@@ -26,9 +24,9 @@ class RemoteTopic(TopicReading):
         name: its name.
     """
 
-    def __init__(self, log: RemoteLog, name: str) -> None:
+    def __init__(self, log: Reads, common: Common, name: str) -> None:
         super().__init__(log, name)
-        self._log = log
+        self._common = common
 
     # ---- appending
 
@@ -40,7 +38,7 @@ class RemoteTopic(TopicReading):
         attributes: Mapping[str, Any] | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
-        ack: Ack[AppendResult] = self._log._append_topic(self.name, payload, mode, type, attributes, wait=True)
+        ack: Ack[AppendResult] = self._common.append_to(self.name, payload, mode, type, attributes, wait=True)
         return ack
 
     def append_nowait(
@@ -52,7 +50,7 @@ class RemoteTopic(TopicReading):
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room."""
         future: asyncio.Future[AppendResult]
-        future = self._log._append_topic(self.name, payload, mode, type, attributes, wait=False)
+        future = self._common.append_to(self.name, payload, mode, type, attributes, wait=False)
         return future
 
     def append_batch(
@@ -61,30 +59,30 @@ class RemoteTopic(TopicReading):
         mode: Mode = Strict,
     ) -> Ack[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
-        future = append_batch(self._log._appends, payloads, mode, self.name)
-        self._log._notice_topic(self.name, future)
+        future = append_batch(self._common.appends, payloads, mode, self.name)
+        self._common.notice(self.name, future)
         return future
 
     # ---- looking
 
     async def count(self) -> int:
         """How many records of the topic are visible."""
-        count: int = await self._log._session.call("topic.count", topic=self.name)
+        count: int = await self._common.session.call("topic.count", topic=self.name)
         return count
 
     async def first_lsn(self) -> int | None:
         """LSN of the topic's first visible record, None if there is none."""
-        lsn: int | None = await self._log._session.call("topic.first_lsn", topic=self.name)
+        lsn: int | None = await self._common.session.call("topic.first_lsn", topic=self.name)
         return lsn
 
     async def last_lsn(self) -> int | None:
         """LSN of the topic's last record, None if there is none."""
-        lsn: int | None = await self._log._session.call("topic.last_lsn", topic=self.name)
+        lsn: int | None = await self._common.session.call("topic.last_lsn", topic=self.name)
         return lsn
 
     async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
         """Hide the topic's records below LSN `before` that have a key, or labels; see RemoteLog.purge."""
-        await self._log._purge(key_or_labels, before, self.name)
+        await self._common.purge(key_or_labels, before, self.name)
 
     # ---- consumers
 
@@ -92,19 +90,19 @@ class RemoteTopic(TopicReading):
         self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
     ) -> RemoteConsumer:
         """Open the topic's consumer `name`, making it if there is none; see Topic.consumer."""
-        return await self._log._open_consumer(self.name, name, delivery, start)
+        return await self._common.open_consumer(self.name, name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name."""
-        return await self._log._consumers_of(topic=self.name)
+        return await self._common.list_consumers(topic=self.name)
 
     async def move_consumer(self, name: str, to: Start) -> None:
         """Set the position of a consumer that is not open, durably. InUse, BadOption (also: no such consumer)."""
-        await self._log._session.call("move_consumer", name=name, to=to, topic=self.name)
+        await self._common.session.call("move_consumer", name=name, to=to, topic=self.name)
 
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer that is not open, durably: it holds nothing back any more. InUse, BadOption."""
-        await self._log._session.call("delete_consumer", name=name, topic=self.name)
+        await self._common.session.call("delete_consumer", name=name, topic=self.name)
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"

@@ -193,7 +193,7 @@ class ConsumerStream(Stream):
                 for record in records:
                     self._gathered.append(record)
                     self._gathered_cost += len(record.payload) + RECORD_COST
-                self.flush(self.consumer._place.turns)
+                self.flush(self.consumer.turns)
 
     def begin(self) -> None:
         """Deliver from the consumer's position on."""

@@ -1,0 +1,71 @@
+"""What a log behind a server, its topics and its consumers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from walsvc.format.purge import labels_of
+from walsvc.model import Mode
+from walsvc.service.client.appends import Appends
+from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.service.client.session import Session
+from walsvc.topics.delivery import Delivery, check_delivery
+from walsvc.topics.names import ConsumerStatus, Start, check_name
+
+
+class Common:
+    """The calls of which a RemoteLog and a RemoteTopic are two forms: for the log `topic` is None. It belongs to one RemoteLog.
+
+    Attributes:
+        session: the connection.
+        appends: this client's appends.
+        topics: names of the topics that this client has heard of.
+        consumers: this client's consumers that are open, by the numbers of their streams.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.appends = Appends(session)
+        self.topics: dict[str, None] = {}
+        self.consumers: dict[int, RemoteConsumer] = {}
+
+    def append_to(
+        self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
+    ) -> Any:
+        """Append to a topic; `wait`: for room."""
+        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait)
+        self.notice(topic, future)
+        return future
+
+    def notice(self, topic: str, future: Any) -> None:
+        """A topic exists from its first record on: list it once this append has succeeded."""
+        if topic not in self.topics:
+
+            def made(done: Any) -> None:
+                if not done.cancelled() and done.exception() is None:
+                    self.topics.setdefault(topic)
+
+            future.add_done_callback(made)
+
+    async def open_consumer(
+        self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start
+    ) -> RemoteConsumer:
+        """See Topic.consumer."""
+        self.session.check(changes=True)
+        check_name("consumer", name)
+        way = check_delivery(delivery)
+        consumer = RemoteConsumer(self.session, self.consumers, topic, name, delivery=way, start=start)
+        await consumer.opened()
+        if topic is not None:
+            self.topics.setdefault(topic)
+        return consumer
+
+    async def list_consumers(self, **topic: str) -> list[ConsumerStatus]:
+        """The consumers of a topic, or all."""
+        return [ConsumerStatus(**row) for row in await self.session.call("consumers", **topic)]
+
+    async def purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
+        """See RemoteLog.purge."""
+        self.session.check(changes=True)
+        await self.session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
