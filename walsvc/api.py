@@ -113,17 +113,6 @@ class Log(Live, Scoped):
         """Forget a consumer of the whole log that is not open, durably."""
         await Registry(self, None).delete(name)
 
-    async def _settled(self) -> int:
-        """For topics: make durable what was accepted; returns the LSN behind it."""
-        self.writer.core.health.check_open()
-        limit = self.next_lsn
-        await self.writer.core.durable(limit - 1)
-        return limit
-
-    async def _sums(self, number: int) -> tuple[int, int]:
-        """For topics: records of one ever, and the LSN of its last one."""
-        return self.writer.core.topic_sums(number)
-
     # ---- retention
 
     async def hold(self, name: str, lsn: int) -> None:
@@ -135,7 +124,7 @@ class Log(Live, Scoped):
         check_name("holder", name)
         self.writer.core.health.check_call()
         await self.writer.core.changes.join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
-        self._consumed(lsn)
+        self.consumed(lsn)
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""
@@ -161,8 +150,8 @@ class Log(Live, Scoped):
         """What is kept, who needs it (the oldest `pins_max` needs; None: all), and what was dropped since opening."""
         return self._reclaimer.status(pins_max)
 
-    def _consumed(self, lsn: int) -> None:
-        """For consumers: one has passed `lsn`."""
+    def consumed(self, lsn: int) -> None:
+        """For consumers: one has passed `lsn`, so there may be something to reclaim."""
         self._reclaimer.consumed(lsn)
 
     # ---- purging
@@ -204,6 +193,10 @@ class Log(Live, Scoped):
         return await compact(self.writer.core, on_segment)
 
     # ---- extent and end
+
+    def shipped_by(self, replication: Any) -> None:
+        """For opening: what ships the log to its replica. It ends with the log."""
+        self._replication = replication
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`; whole segments go, the rest is hidden. Durable when it returns.

@@ -89,7 +89,7 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
     log = Log(disk, config, writer, report)
     if config.replicate is not None:
         try:
-            log._replication = await import_module(REPLICATION).start(log, config.replicate)
+            log.shipped_by(await import_module(REPLICATION).start(log, config.replicate))
         except BaseException:
             await log.close()
             raise

@@ -130,3 +130,16 @@ class Live(Reading):
         else:
             await writer.core.topic_record(topic, self.durable_lsn + 1)
         return True
+
+    # ---- for topics and their consumers
+
+    async def settle(self) -> int:
+        """Make durable what was accepted; returns the LSN behind it."""
+        self.writer.core.health.check_open()
+        limit = self.next_lsn
+        await self.writer.core.durable(limit - 1)
+        return limit
+
+    async def topic_sums(self, number: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one (0: none)."""
+        return self.writer.core.topic_sums(number)

@@ -6,6 +6,7 @@ import datetime
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 from walsvc.disk.base import Disk
@@ -13,12 +14,13 @@ from walsvc.errors import BadOption
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
+from walsvc.log.counting import count_before
 from walsvc.log.cuts import Cuts
 from walsvc.log.filter import Filter, Wanted, timestamp_of
 from walsvc.log.iteration import Iteration
 from walsvc.log.lazy import LazyCursor, LazyRecord
 from walsvc.log.reader import Cursor
-from walsvc.log.sources import Bounded, Endless
+from walsvc.log.sources import Bounded, Endless, Waits
 from walsvc.log.summaries import Summaries
 from walsvc.model import ReadStats, Record, is_lsn
 
@@ -117,6 +119,25 @@ class Reading(ABC):
         """Wait until there may be more durable records, of a topic or of any, than up to durable_lsn as it is now. False:
         none ever comes. Closed, DurabilityLost."""
 
+    # ---- for topics and their consumers
+
+    @abstractmethod
+    async def settle(self) -> int:
+        """Make durable what was accepted, or look for what the writer has added; returns the LSN behind it. Closed, WrongLoop."""
+
+    @abstractmethod
+    async def topic_sums(self, number: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one (0: none), as far as they are visible."""
+
+    async def count_from(self, lsn: int, number: int) -> int:
+        """How many records of a topic there are from `lsn` on, purged ones included. Reads a part of the log to count them."""
+        total, _ = await self.topic_sums(number)
+        return total - await count_before(self._disk, self, lsn, number)
+
+    def cursor_at(self, lsn: int, number: int) -> Cursor:
+        """A cursor over a topic's records; `number` 0: over all."""
+        return Cursor(self._disk, self, lsn, Filter(number=number) if number else None)
+
     # ---- reading
 
     def read(
@@ -152,7 +173,7 @@ class Reading(ABC):
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
-        return Iteration(Bounded(self, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
+        return Iteration(Bounded(self, self._reach, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
 
     def read_batches(
         self,
@@ -164,7 +185,7 @@ class Reading(ABC):
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         begin = self._beginning(start, stop, stats, wanted)
-        return Iteration(Bounded(self, stop, begin, lambda _, records: iter((records,))))
+        return Iteration(Bounded(self, self._reach, stop, begin, lambda _, records: iter((records,))))
 
     def read_lazy(
         self,
@@ -190,7 +211,7 @@ class Reading(ABC):
                 None if number is None else LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
             )
 
-        return Iteration(Bounded(self, stop, begin, Cuts.standing))
+        return Iteration(Bounded(self, self._reach, stop, begin, Cuts.standing))
 
     def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
@@ -208,7 +229,8 @@ class Reading(ABC):
         """
         chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
         check_range(start)
-        return Iteration(Endless(self, start, topic, lambda lsn: self._cursor(lsn, topic, chosen, stats)))
+        waits = Waits(self._check_open, self._follower_reads, partial(self._more, topic))
+        return Iteration(Endless(self, start, lambda lsn: self._cursor(lsn, topic, chosen, stats), waits))
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.

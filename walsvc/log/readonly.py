@@ -25,11 +25,10 @@ from walsvc.log.absorb import absorb
 from walsvc.log.counting import count_before
 from walsvc.log.cuts import FAR, Cuts
 from walsvc.log.examined import Examined
-from walsvc.log.filter import Filter
 from walsvc.log.looking import find
 from walsvc.log.overlay import Overlay
 from walsvc.log.pins import PINS_SHOWN, pins_of
-from walsvc.log.reader import Cursor, read_failed
+from walsvc.log.reader import read_failed
 from walsvc.log.reading import Reading
 from walsvc.log.recovery import Recovered, examine
 from walsvc.log.scope import Scoped
@@ -38,6 +37,16 @@ from walsvc.log.summaries import Summaries
 from walsvc.model import RecoveryReport, Stats
 
 POLL_SECONDS = 0.05
+
+
+def refuse(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
+    """As a method: what would write raises Closed."""
+    raise Closed("the log was opened with read_only=True", path=log.path, hint="open it without read_only")
+
+
+async def refuse_later(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
+    """As a method that is awaited: what would write raises Closed."""
+    refuse(log)
 
 
 class ReadOnlyLog(Reading, Scoped):
@@ -329,18 +338,18 @@ class ReadOnlyLog(Reading, Scoped):
         await self.refresh()
         return self._next_lsn if stop is None else min(stop, self._next_lsn)
 
-    async def _settled(self) -> int:
-        """For topics: look for what the writer has added; returns the LSN behind it."""
+    async def settle(self) -> int:
+        """Look for what the writer has added; returns the LSN behind it."""
         self._check_open()
         return await self.refresh()
 
-    async def _sums(self, number: int) -> tuple[int, int]:
-        """For topics: records of one ever, and the LSN of its last one, up to next_lsn."""
+    async def topic_sums(self, number: int) -> tuple[int, int]:
+        """Records of a topic ever, and the LSN of its last one (0: none), up to next_lsn."""
         limit = self._next_lsn
         total = await count_before(self._disk, self, limit, number)
         last = self._metadata.last_of(number)
         if last >= limit:  # in a batch that is not complete, or to be cut
-            cursor, last = Cursor(self._disk, self, self.first_lsn, Filter(number=number)), 0
+            cursor, last = self.cursor_at(self.first_lsn, number), 0
             while records := await cursor.take(limit):
                 last = records[-1].lsn
         return total, last
@@ -349,20 +358,13 @@ class ReadOnlyLog(Reading, Scoped):
         if self._closed:
             raise closed_log(self.path)
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise Closed("the log was opened with read_only=True", path=self.path, hint="open it without read_only")
-
-    append = append_nowait = append_batch = _refuse
-
-    async def _refuse_later(self, *_: Any, **__: Any) -> NoReturn:
-        self._refuse()
-
-    flush = wait_durable = truncate_before = truncate_after = use_keys = seal = _refuse_later
+    append = append_nowait = append_batch = refuse
+    flush = wait_durable = truncate_before = truncate_after = use_keys = seal = refuse_later
 
     @property
     def writer(self) -> NoReturn:
         """A read-only log has none: raises Closed."""
-        self._refuse()
+        refuse(self)
 
     async def close(self, timeout: float | None = None) -> None:
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""

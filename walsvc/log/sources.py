@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from walsvc.errors import Closed
 from walsvc.log.cuts import Cuts
@@ -33,6 +33,7 @@ class Bounded(Nothing, Generic[RecordT, T]):
 
     Args:
         log: what is read.
+        reach: sees to it that all that is there below an LSN (None: next_lsn) can be read, and returns the LSN behind it.
         stop: LSN to stop before; None: next_lsn at the first call.
         begin: makes the position once everything below the end can be read; None: nothing is there to be read.
         show: makes items of a group's records.
@@ -41,11 +42,13 @@ class Bounded(Nothing, Generic[RecordT, T]):
     def __init__(
         self,
         log: Reading,
+        reach: Callable[[int | None], Awaitable[int]],
         stop: int | None,
         begin: Callable[[], Position[RecordT] | None],
         show: Callable[[Cuts, list[RecordT]], Iterator[T]],
     ) -> None:
         self._log = log
+        self._reach = reach
         self._stop = stop
         self._begin = begin
         self._show = show
@@ -55,12 +58,20 @@ class Bounded(Nothing, Generic[RecordT, T]):
     async def take(self) -> Iterator[T] | None:
         """See Source."""
         if self._limit is None:
-            limit = await self._log._reach(self._stop)
+            limit = await self._reach(self._stop)
             self._position, self._limit = self._begin(), limit
         if self._position is None:
             return None
         records = await self._position.take(self._limit)
         return self._show(self._log.cuts, records) if records else None
+
+
+class Waits(NamedTuple):
+    """How a log waits for more; see Reading, whose methods these are."""
+
+    check_open: Callable[[], None]
+    follower_reads: Callable[[int], None]
+    more: Callable[[], Awaitable[bool]]
 
 
 class Endless(Nothing):
@@ -69,16 +80,16 @@ class Endless(Nothing):
     Args:
         log: what is read.
         start: first LSN; None: first_lsn at the first call.
-        topic: whose records; None: of any.
         cursor_at: makes a cursor at an LSN; None: the topic is not there yet.
+        waits: how the log waits.
     """
 
     def __init__(
-        self, log: Reading, start: int | None, topic: str | None, cursor_at: Callable[[int], Cursor | None]
+        self, log: Reading, start: int | None, cursor_at: Callable[[int], Cursor | None], waits: Waits
     ) -> None:
         self._log = log
-        self._topic = topic
         self._cursor_at = cursor_at
+        self._waits = waits
         self._first = start
         self._cuts: int | None = None  # how many of the log's are known here; None: it has not begun
         self._cursor: Cursor | None = None
@@ -87,23 +98,23 @@ class Endless(Nothing):
         """See Source."""
         log = self._log
         if self._cuts is None:
-            log._check_open()
+            self._waits.check_open()
             self._cuts = log.cuts.count
             self._first = log.first_lsn if self._first is None else self._first
         with suppress(Closed):
             while True:
                 self._follow_cuts()
                 if self._cursor is not None:
-                    log._follower_reads(1)
+                    self._waits.follower_reads(1)
                     try:
                         records = await self._cursor.take(log.durable_lsn + 1)
                     finally:
-                        log._follower_reads(-1)
+                        self._waits.follower_reads(-1)
                     if records:
                         return log.cuts.standing(records)
                     if self._cursor.next_lsn <= log.durable_lsn:
                         continue
-                if self._cuts == log.cuts.count and not await log._more(self._topic):
+                if self._cuts == log.cuts.count and not await self._waits.more():
                     return None
         return None
 

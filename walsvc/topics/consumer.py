@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated, WalError
 from walsvc.log.commit.changes import Place
-from walsvc.log.counting import count_before
-from walsvc.log.filter import Filter
-from walsvc.log.reader import Cursor
 from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
@@ -50,7 +47,7 @@ class Consumer(Delivering):
         self._place = place
         self._turns = place.turns
         self._marks = log.marks
-        self._cursor = self._cursor_at(place.following)
+        self._cursor = log.cursor_at(place.following, number)
         self._unsaved = 0  # records acknowledged and not known to be durable as such
 
     # ---- looking
@@ -77,13 +74,12 @@ class Consumer(Delivering):
         """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
         them."""
         self._check()
-        limit = await self._log._settled()
+        limit = await self._log.settle()
         self._check_position()
         position = self.position
         if self._number == WHOLE_LOG:
             return max(limit - position, 0)
-        total, _ = self._writer.core.topic_sums(self._number)
-        return total - await count_before(self._log._disk, self._log, position, self._number)
+        return await self._log.count_from(position, self._number)
 
     # ---- reading
 
@@ -128,7 +124,7 @@ class Consumer(Delivering):
             self._shown.clear()
             self._unsaved = 0
             self._place.following = max(self._place.following, position)
-            self._cursor = self._cursor_at(self._place.following)
+            self._cursor = self._log.cursor_at(self._place.following, self._number)
         if self._marks is not self._log.marks:
             self._drop_purged()
         self._check_position()
@@ -152,11 +148,6 @@ class Consumer(Delivering):
                 expected=f"at least LSN {first}",
                 hint='seek("first") to go on with what is left',
             )
-
-    def _cursor_at(self, lsn: int) -> Cursor:
-        if self._number == WHOLE_LOG:
-            return Cursor(self._log._disk, self._log, lsn)
-        return Cursor(self._log._disk, self._log, lsn, Filter(number=self._number))
 
     # ---- acknowledging
 
@@ -189,7 +180,7 @@ class Consumer(Delivering):
             self._unsaved = 0
         else:
             self._writer.core.changes.join_lazily(change)
-        self._log._consumed(position)
+        self._log.consumed(position)
 
     async def seek(self, to: Start) -> None:
         """Go on at `to` ("first", "next", or an LSN from first_lsn to next_lsn), forward or back; durable on return.
@@ -213,7 +204,7 @@ class Consumer(Delivering):
             await self._writer.core.changes.join(change)
             lsn = self._writer.core.metadata.positions[self._key]
             self._place.move(lsn, lsn)
-        self._log._consumed(lsn)
+        self._log.consumed(lsn)
 
     # ---- ending
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from walsvc.log.counting import count_before
 from walsvc.log.pins import pins_of
-from walsvc.log.readonly import ReadOnlyLog
+from walsvc.log.readonly import ReadOnlyLog, refuse_later
 from walsvc.model import Retention
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
 from walsvc.topics.topic import TopicReader
@@ -16,8 +15,8 @@ class ReadOnlyTopic(TopicReader):
     def __init__(self, log: ReadOnlyTopics, name: str) -> None:
         super().__init__(log, name)
         self._log = log
-        self.append = self.append_nowait = self.append_batch = log._refuse
-        self.consumer = self.move_consumer = self.delete_consumer = self.purge = log._refuse_later
+        self.append = self.append_nowait = self.append_batch = log.append
+        self.consumer = self.move_consumer = self.delete_consumer = self.purge = log.consumer
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name; see ReadOnlyTopics.consumers."""
@@ -54,7 +53,7 @@ class ReadOnlyTopics(ReadOnlyLog):
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers, those of the whole log first; `in_use` is False, since only the writer knows."""
-        limit = await self._settled()
+        limit = await self.settle()
         positions = sorted((*parse_key(key), position) for key, position in self._metadata.positions.items())
         return [await self._status(number, name, position, limit) for number, name, position in positions]
 
@@ -63,10 +62,9 @@ class ReadOnlyTopics(ReadOnlyLog):
         if position >= self.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
         elif position >= self.first_lsn:
-            total, _ = await self._sums(number)
-            lag = total - await count_before(self._disk, self, position, number)
+            lag = await self.count_from(position, number)
         return ConsumerStatus(name, self._metadata.names[number], position, lag, False)
 
     # what would write raises Closed, as in ReadOnlyLog
-    consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = ReadOnlyLog._refuse_later
-    wait_replicated = ReadOnlyLog._refuse_later
+    consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = refuse_later
+    wait_replicated = refuse_later

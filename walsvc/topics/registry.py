@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
 from walsvc.log.commit.changes import Place
-from walsvc.log.counting import count_before
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start, check_name, check_start, key_of, parse_key
@@ -83,7 +82,7 @@ class Registry:
         for key in sorted(self._writer.core.metadata.positions):
             number, name = parse_key(key)
             if number == self._number:
-                found.append(await self._status(number, name, key, await self._log._settled()))
+                found.append(await self._status(number, name, key, await self._log.settle()))
         return found
 
     async def status(self, name: str) -> ConsumerStatus | None:
@@ -101,8 +100,7 @@ class Registry:
         if position >= self._log.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
         elif position >= self._log.first_lsn:
-            total, _ = self._writer.core.topic_sums(number)
-            lag = total - await count_before(self._log._disk, self._log, position, number)
+            lag = await self._log.count_from(position, number)
         return ConsumerStatus(name, self._topic, position, lag, key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:
@@ -112,7 +110,7 @@ class Registry:
     async def delete(self, name: str) -> None:
         """See Topic.delete_consumer."""
         await self._change(name, lambda: None)
-        self._log._consumed(self._writer.next_lsn)
+        self._log.consumed(self._writer.next_lsn)
 
     async def _change(self, name: str, position: Callable[[], int | None]) -> None:
         """Set the position of a consumer that is there and not in use when the change's turn has come."""

@@ -7,14 +7,10 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
-from walsvc.keyring import KeyRing
 from walsvc.log.commit.ack import Ack
-from walsvc.log.counting import count_before
-from walsvc.log.filter import Filter
 from walsvc.log.group import Labels
 from walsvc.log.payload import NO_TYPE
 from walsvc.log.purging import purge
-from walsvc.log.reader import Cursor
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
@@ -23,14 +19,10 @@ from walsvc.topics.reading import Reads, TopicReading
 from walsvc.topics.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from walsvc.disk.base import Disk
-    from walsvc.format.index import SegmentIndex
     from walsvc.format.purge import Marks
     from walsvc.log.cuts import Cuts
+    from walsvc.log.reader import Cursor
     from walsvc.log.results import BatchResult
-    from walsvc.log.summaries import Summaries
     from walsvc.log.writer import WalWriter
 
 
@@ -38,36 +30,18 @@ class Readable(Reads, Protocol):
     """What counting a topic's records needs besides."""
 
     path: str
-    _disk: Disk
 
     @property
     def first_lsn(self) -> int: ...
     @property
-    def epoch(self) -> int: ...
-    @property
     def cuts(self) -> Cuts: ...
     @property
-    def generation(self) -> int: ...
-    @property
-    def released(self) -> bool: ...
-    async def look_again(self) -> bool: ...
-    def segment_ids(self) -> list[int]: ...
-    def segment_file(self, first_lsn: int) -> tuple[str, int]: ...
-    def index_of(self, segment: int) -> SegmentIndex | None: ...
-    @property
-    def topic_names(self) -> Sequence[str | None]: ...
-    @property
-    def summaries(self) -> Summaries: ...
-    @property
     def marks(self) -> Marks: ...
-    @property
-    def keys(self) -> KeyRing | None: ...
     def topic_number(self, name: str) -> int | None: ...
-    async def _settled(self) -> int:
-        """Make durable what was accepted; returns the LSN behind it."""
-
-    async def _sums(self, number: int) -> tuple[int, int]:
-        """Records of a topic ever, and the LSN of its last one (0: none), as far as they are visible."""
+    async def settle(self) -> int: ...
+    async def topic_sums(self, number: int) -> tuple[int, int]: ...
+    async def count_from(self, lsn: int, number: int) -> int: ...
+    def cursor_at(self, lsn: int, number: int) -> Cursor: ...
 
 
 class Source(Readable, Protocol):
@@ -75,7 +49,7 @@ class Source(Readable, Protocol):
 
     writer: WalWriter
 
-    def _consumed(self, lsn: int) -> None:
+    def consumed(self, lsn: int) -> None:
         """A consumer has passed `lsn`: there may be something to reclaim."""
 
 
@@ -89,25 +63,24 @@ class TopicReader(TopicReading):
 
         Reads at most the oldest segment (its opening snapshot, and what truncation hides in it), however long the log is.
         """
-        await self._reads._settled()
+        await self._reads.settle()
         number = self._reads.topic_number(self.name)
         if number is None:
             return 0
-        total, _ = await self._reads._sums(number)
         while True:
             try:
-                return total - await count_before(self._reads._disk, self._reads, self._reads.first_lsn, number)
+                return await self._reads.count_from(self._reads.first_lsn, number)
             except Truncated:
                 continue  # meanwhile
 
     async def first_lsn(self) -> int | None:
         """LSN of the topic's first visible record, None if there is none. Skips segments without the topic."""
-        limit = await self._reads._settled()
+        limit = await self._reads.settle()
         number = self._reads.topic_number(self.name)
         if number is None:
             return None
         while True:
-            cursor = Cursor(self._reads._disk, self._reads, self._reads.first_lsn, Filter(number=number))
+            cursor = self._reads.cursor_at(self._reads.first_lsn, number)
             try:
                 records = await cursor.take(limit)
             except Truncated:
@@ -116,11 +89,11 @@ class TopicReader(TopicReading):
 
     async def last_lsn(self) -> int | None:
         """LSN of the topic's last record, None if there is none."""
-        await self._reads._settled()
+        await self._reads.settle()
         number = self._reads.topic_number(self.name)
         if number is None:
             return None
-        _, last = await self._reads._sums(number)
+        _, last = await self._reads.topic_sums(number)
         return last if last >= self._reads.first_lsn else None
 
     def __repr__(self) -> str:
