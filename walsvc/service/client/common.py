@@ -29,6 +29,7 @@ class Common:
         self.appends = Appends(session)
         self.topics: dict[str, None] = {}
         self.consumers: dict[int, RemoteConsumer] = {}
+        self._first: dict[Any, str] = {}  # appends to topics not heard of yet, that are not known to have ended
 
     def append_to(
         self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
@@ -41,12 +42,18 @@ class Common:
     def notice(self, topic: str, future: Any) -> None:
         """A topic exists from its first record on: list it once this append has succeeded."""
         if topic not in self.topics:
+            self._first[future] = topic
+            future.add_done_callback(self._made)
 
-            def made(done: Any) -> None:
-                if not done.cancelled() and done.exception() is None:
-                    self.topics.setdefault(topic)
+    def _made(self, done: Any) -> None:
+        if (topic := self._first.pop(done, None)) is not None and not done.cancelled() and done.exception() is None:
+            self.topics.setdefault(topic)
 
-            future.add_done_callback(made)
+    def list_topics(self) -> list[str]:
+        """What this client has heard of. Whoever awaited an append may run before that append's callbacks."""
+        for done in [each for each in self._first if each.done()]:
+            self._made(done)
+        return list(self.topics)
 
     async def open_consumer(
         self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start

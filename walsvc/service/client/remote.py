@@ -141,7 +141,7 @@ class RemoteLog(RemoteReading, Scoped):
 
     def topics(self) -> list[str]:
         """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
-        return list(self._common.topics)
+        return self._common.list_topics()
 
     async def consumer(
         self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
