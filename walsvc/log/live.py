@@ -43,6 +43,11 @@ class Live(Reading):
         return self.writer.durable_lsn
 
     @property
+    def sealed(self) -> bool:
+        """Whether the log was sealed for good: it takes nothing more, no hold either."""
+        return self.writer.core.metadata.sealed
+
+    @property
     def keys(self) -> KeyRing | None:
         """The keys that are in use; None: the log is not encrypted."""
         return self.writer.core.tail.keys

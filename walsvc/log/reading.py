@@ -30,6 +30,18 @@ class Reading(ABC):
 
     _disk: Disk
 
+    # ---- for engines, which copy files
+
+    @property
+    def disk(self) -> Disk:
+        """For engines: where the log's files are."""
+        return self._disk
+
+    @property
+    @abstractmethod
+    def sealed(self) -> bool:
+        """Whether the log was sealed for good: it takes nothing more, no hold either."""
+
     # ---- for readers
 
     @property

@@ -91,6 +91,16 @@ class ReadOnlyLog(Reading, Scoped):
         return self._next_lsn
 
     @property
+    def sealed(self) -> bool:
+        """Whether the log was sealed for good, as far as it was seen."""
+        return self._metadata.sealed
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """For engines: segment and offset of the end, as far as it was seen."""
+        return self._tail.header.first_lsn, self._tail.chain.offset
+
+    @property
     def keys(self) -> KeyRing | None:
         """For readers: the keys that the log was opened with."""
         return self.config.keys
@@ -328,7 +338,7 @@ class ReadOnlyLog(Reading, Scoped):
         seen = self._next_lsn, self._cuts.count
         await self.refresh()
         if seen == (self._next_lsn, self._cuts.count):
-            if self._metadata.sealed:
+            if self.sealed:
                 return False
             await asyncio.sleep(POLL_SECONDS)
         return True

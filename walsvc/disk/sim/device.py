@@ -139,7 +139,7 @@ class SimDevice(Operations):
         garbage. Ends early where chance finds nothing new. Tell them apart by `fingerprint()`.
         """
         copy = self.fork()
-        return distinct(copy, limit, self.derived("states"), copy._image)
+        return distinct(copy, limit, self.derived("states"), copy._image)  # noqa: SLF001 - another device of its kind
 
     def fingerprint(self) -> str:
         """Hash of all durable names and contents, stable over processes and versions of Python."""

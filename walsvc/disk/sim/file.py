@@ -198,7 +198,7 @@ class SimFile:
         contents.update(garbage)
         for index, data in contents.items():
             inside = min(max(size - index * self.sector, 0), self.sector)
-            image._store(index, data[:inside].ljust(self.sector, b"\0"))
+            image._store(index, data[:inside].ljust(self.sector, b"\0"))  # noqa: SLF001 - another file of its kind
         image.size = size
         return image
 

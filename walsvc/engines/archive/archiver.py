@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from walsvc.config import between
 from walsvc.engines.archive.push import Archive, hold
-from walsvc.engines.archive.sealed import is_sealed
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
 from walsvc.log.pins import ARCHIVE_HOLD
 
@@ -70,7 +69,7 @@ class Archiver:
         pause, seen = self._interval, None
         while True:
             try:
-                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, is_sealed(self._log)
+                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, self._log.sealed
                 if newest != seen or self.error is not None:
                     await self._archive.push(self._log)
                     seen, self.error, pause = newest, None, self._interval

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsvc.config import MIB
 from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_run, part_name
 from walsvc.engines.archive.objects import Objects
-from walsvc.engines.archive.sealed import Sealed, State, is_sealed, moved_since, sealed_segments, state_of
+from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
 from walsvc.log.pins import ARCHIVE_HOLD
 
@@ -229,7 +229,7 @@ async def hold(log: Log | ReadOnlyLog, lsn: int) -> None:
         try:
             await log.hold(ARCHIVE_HOLD, lsn)
         except Closed:
-            if not is_sealed(log):
+            if not log.sealed:
                 raise
 
 

@@ -227,25 +227,18 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     last = None
     if isinstance(log, Log):
         writer = log.writer
-        if is_sealed(log):
+        if log.sealed:
             async with writer.core.extent:  # its seal is durable then
                 last = writer.view.place if writer.core.health.failure is None else None
         await writer.core.pipeline.rotation.ended()  # only then has the last one its seal
-    elif is_sealed(log):
-        last = log._tail.header.first_lsn, log._tail.chain.offset
+    elif log.sealed:
+        last = log.place
     ids = list(log.segment_ids())
     files = {first: log.segment_file(first) for first in ids}
-    found = [Sealed(log._disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
+    found = [Sealed(log.disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
     if last is not None and last[0] == ids[-1]:
-        found.append(Sealed(log._disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
+        found.append(Sealed(log.disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
     return found
-
-
-def is_sealed(log: Log | ReadOnlyLog) -> bool:
-    """Whether the log was sealed for good: it takes nothing more, no hold either."""
-    from walsvc.api import Log
-
-    return (log.writer.core.metadata if isinstance(log, Log) else log._metadata).sealed
 
 
 class State(NamedTuple):

@@ -177,7 +177,7 @@ def say_encrypted(client: Client) -> None:
     transport = transport_of(client)
     if transport is not None and transport.get_extra_info("ssl_object") is not None:
         with contextlib.suppress(AttributeError):
-            transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
+            transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's own start_tls does it
 
 
 def transport_of(client: Client) -> asyncio.Transport | None:

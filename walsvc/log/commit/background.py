@@ -45,7 +45,7 @@ class Background:
             foreseen: exceptions that are an answer to whoever asked for the work.
         """
         task = asyncio.Task(work, loop=self._loop, name=f"walsvc {name}: work")
-        asyncio._unregister_task(task)
+        asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
         keeper = asyncio.Task(keep(task), loop=self._loop, name=f"walsvc {name}")
         self._kept.add(keeper)
         keeper.add_done_callback(self._kept.discard)

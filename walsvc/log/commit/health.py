@@ -34,7 +34,7 @@ DISPLACED_HINT = (
 )
 TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
 Place = tuple[int, int, int]  # segment, offset in it, LSN
-get_running_loop = asyncio._get_running_loop  # None instead of an error where no loop runs
+get_running_loop = asyncio._get_running_loop  # noqa: SLF001 - asyncio exports it; None instead of an error where no loop runs
 
 
 class Health:

@@ -245,6 +245,7 @@ class RemoteLog(RemoteReading, Scoped):
 
     writer = keys = epoch = cuts = generation = released = look_again = topic_names = property(_elsewhere)
     topic_number = marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
+    disk = sealed = settle = topic_sums = count_from = cursor_at = property(_elsewhere)
 
     # ---- extent and end
 

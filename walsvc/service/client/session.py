@@ -54,7 +54,7 @@ class Session(Connector):
 
     def check_loop(self) -> None:
         """Raise WrongLoop where this is not the loop that opened the log."""
-        if asyncio._get_running_loop() is not self.loop:  # None in a forked child, too
+        if asyncio._get_running_loop() is not self.loop:  # noqa: SLF001 - asyncio exports it; None in a forked child, too
             whom = "a forked child" if os.getpid() != self._process else "another event loop or thread"
             raise WrongLoop(
                 f"the log was used from {whom}",
