@@ -17,12 +17,13 @@ import pytest
 import walsvc
 from walsvc import Relaxed, WalConfig, WalError
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.commit.lane import Lane, PythonLane
 from walsvc.opening import open_on
 
 INSIDE = ("/walsvc/log/commit/", "/walsvc/log/group.py", "/walsvc/log/writer.py")
 NOWHERE = ("try:", "self._wake()  # last: a woken task may do anything at once")
 """CPython runs a handler when a call has returned: never at a `try`, nor between the end of its body and what its `finally` does."""
-EACH_OPCODE = "/walsvc/log/commit/intake.py"
+EACH_OPCODE = ("/walsvc/log/commit/intake.py", "/walsvc/log/commit/lane.py")
 
 
 class Interrupted(BaseException):
@@ -68,7 +69,7 @@ CALLS: dict[str, Callable[[walsvc.Log, bytes], Any]] = {
     "new topic": lambda log, payload: log.topic("new").append(payload),
     "batch": lambda log, payload: log.append_batch([payload, payload]),
     "completion": lambda log, payload: log.append(payload),
-    "no room in the group": lambda log, payload: log.append(payload + bytes(5000)),
+    "no room in the group": lambda log, payload: log.append(payload + bytes(5990)),
 }
 
 
@@ -138,4 +139,5 @@ def test_exception_at_any_line_of_an_append_shifts_no_answer(kind):
     while not ended or ended[-1]:
         nth += 1 if nth < 60 else 7
         run_sim(main, nth)
-    assert sum(ended) > 30, "the call has fewer lines than that?"
+    in_c = Lane is not PythonLane and kind in {"append to a busy log", "topic"}  # one call, which no handler interrupts
+    assert in_c or sum(ended) > 30, "the call has fewer lines than that?"
