@@ -27,8 +27,8 @@ MESSAGE_BYTES = 1 << 20
 # What the verbs import when they run; they are found there already imported
 COMMON = (
     "asyncio, aiofiles, msgpack, crc32c, pydantic.plugin._loader, rich.progress, rich.table, typer._click.decorators, "
-    "walsvc.api, walsvc.cli.main, walsvc.cli.printing, walsvc.cli.pump, walsvc.cli.source, walsvc.log.inspect, "
-    "walsvc.log.verify, walsvc.opening"
+    "walsvc.api, walsvc.cli.main, walsvc.cli.printing, walsvc.cli.pump, walsvc.cli.source, walsvc.log.offline.inspect, "
+    "walsvc.log.offline.verify, walsvc.opening"
 )
 
 

@@ -15,8 +15,8 @@ from tests.forked import run_walsvc
 from walsvc import BadOption, PathError, WalError
 from walsvc.engines.archive.objects import place_of
 from walsvc.engines.archive.restore import restore as restore_archive
-from walsvc.log.backup import copy_log
-from walsvc.log.verify import verify
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.verify import verify
 from walsvc.service.ops.settings import load_settings
 from walsvc.service.server.server import Server
 from walsvc.targets import host_and_port, parse_url, scheme_of, shown

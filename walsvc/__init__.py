@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from walsvc.errors import WrongLoop as WrongLoop
     from walsvc.keyring import KeyRing as KeyRing
     from walsvc.log.commit.ack import Ack as Ack
-    from walsvc.log.lazy import LazyRecord as LazyRecord
-    from walsvc.log.migration import Migration as Migration
-    from walsvc.log.migration import migrate as migrate
+    from walsvc.log.offline.migration import Migration as Migration
+    from walsvc.log.offline.migration import migrate as migrate
+    from walsvc.log.read.lazy import LazyRecord as LazyRecord
     from walsvc.log.readonly import ReadOnlyLog as ReadOnlyLog
     from walsvc.log.writer import WalWriter as WalWriter
     from walsvc.model import AppendResult as AppendResult
@@ -81,8 +81,8 @@ HOMES = {
     "walsvc.api": "Log",
     "walsvc.opening": "open",
     "walsvc.log.commit.ack": "Ack",
-    "walsvc.log.migration": "Migration migrate",
-    "walsvc.log.lazy": "LazyRecord",
+    "walsvc.log.offline.migration": "Migration migrate",
+    "walsvc.log.read.lazy": "LazyRecord",
     "walsvc.log.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
     "walsvc.service.client.config": "ClientConfig",

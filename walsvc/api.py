@@ -11,13 +11,13 @@ from walsvc.config import WalConfig, check_timeout
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
-from walsvc.log.compaction import compact
+from walsvc.log.extent.compaction import compact
+from walsvc.log.extent.purging import purge
+from walsvc.log.extent.reclaim import Reclaimer
+from walsvc.log.extent.rekey import use_keys
+from walsvc.log.extent.retention import truncate_after
 from walsvc.log.live import Live
-from walsvc.log.purging import purge
-from walsvc.log.reclaim import Reclaimer
-from walsvc.log.rekey import use_keys
 from walsvc.log.replicated import replica_of
-from walsvc.log.retention import truncate_after
 from walsvc.log.scope import Scoped
 from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport, Retention, Stats

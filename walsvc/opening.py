@@ -14,9 +14,9 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.errors import BadOption
-from walsvc.log.looking import find
+from walsvc.log.extent.rekey import check_newest
 from walsvc.log.opening import open_writer, releasing
-from walsvc.log.rekey import check_newest
+from walsvc.log.recover.looking import find
 from walsvc.log.scope import Opening
 from walsvc.targets import scheme_of, shown
 from walsvc.topics.readonly import ReadOnlyTopics

@@ -115,7 +115,7 @@ def test_backup_refuses_a_taken_place_and_a_damaged_log(walsvc: Cli, topical: Pa
 
 
 async def test_backup_beside_a_writer_holds_what_was_durable_at_the_start(tmp_path: Path) -> None:
-    from walsvc.log.backup import copy_log
+    from walsvc.log.offline.backup import copy_log
 
     async with library.open(tmp_path / "log", segment_bytes=1 << 19, reclaim="consumed") as log:
         topic = log.topic("t")

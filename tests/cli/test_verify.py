@@ -16,8 +16,8 @@ from walsvc.disk.base import Disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption, PathError
 from walsvc.keyring import Keys
-from walsvc.log.looking import find
-from walsvc.log.verify import verify
+from walsvc.log.offline.verify import verify
+from walsvc.log.recover.looking import find
 from walsvc.opening import open_on
 
 from .conftest import Cli
@@ -51,7 +51,7 @@ async def test_a_reading_error_is_its_own_error_and_not_the_end_of_the_log(monke
     async def opened(*_: object, **__: object) -> SimDisk:
         return SimDisk(device, lock=False)
 
-    monkeypatch.setattr("walsvc.log.inspect.open_disk", opened)
+    monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
     async with await open_on(SimDisk(device), WalConfig(segment_bytes=65536)) as log:
         for _ in range(120):
             await log.append(bytes(1000))
@@ -86,7 +86,7 @@ async def test_what_looks_damaged_only_once_is_a_log_on_the_move(
             raise Corruption("a segment is missing", segment=17)
         return await find(disk, keys)
 
-    monkeypatch.setattr("walsvc.log.verify.find", found_moving)
+    monkeypatch.setattr("walsvc.log.offline.verify.find", found_moving)
     assert (await verify(long_log)).clean
     assert looks == 2
 

@@ -28,7 +28,7 @@ from walsvc import (
     UnsupportedFormat,
 )
 from walsvc.log.commit.ack import all_done
-from walsvc.log.stream import open_stream
+from walsvc.log.read.stream import open_stream
 
 
 async def read_all(log: Log, *args: Any) -> list[walsvc.Record]:

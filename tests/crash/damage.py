@@ -17,7 +17,7 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.segment import decode_segment_header, parse_name
 from walsvc.keyring import BLIND, KeyRing, Keys
-from walsvc.log import verify as verify_module
+from walsvc.log.offline import verify as verify_module
 from walsvc.opening import open_on
 
 from .model import Entry

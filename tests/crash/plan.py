@@ -17,8 +17,9 @@ from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format import cipher
 from walsvc.format.group import GROUP_MAGIC
 from walsvc.keyring import KeyRing
-from walsvc.log import opening, sealing
+from walsvc.log import opening
 from walsvc.log.commit.tail import Tail
+from walsvc.log.recover import sealing
 
 from .model import Entry
 

@@ -13,8 +13,8 @@ from tests.crash.plan import reproducible
 from walsvc import Corruption, KeyRing, NoSpace, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop, run_sim
 from walsvc.format.segment import REWRITTEN, parse_name, segment_name
-from walsvc.log.inspect import walk
-from walsvc.log.stream import load_header
+from walsvc.log.offline.inspect import walk
+from walsvc.log.read.stream import load_header
 from walsvc.opening import open_on
 
 PLAIN = WalConfig(segment_bytes=65536)

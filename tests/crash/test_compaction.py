@@ -14,8 +14,8 @@ from tests.crash.plan import Plan, reproducible
 from walsvc import Log, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop, run_sim
 from walsvc.format.segment import segment_name
-from walsvc.log.inspect import walk
-from walsvc.log.stream import load_header
+from walsvc.log.offline.inspect import walk
+from walsvc.log.read.stream import load_header
 from walsvc.opening import open_on
 
 KEYS = ("a", "b", "c", "d")

@@ -22,7 +22,7 @@ from walsvc.format.group import CRCS_OFFSET, GROUP_HEADER_BYTES, HEADER_CRC, Bad
 from walsvc.format.segment import decode_segment_header, encode_segment_header, parse_name
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.ack import all_done
-from walsvc.log.stream import GroupStream, open_stream
+from walsvc.log.read.stream import GroupStream, open_stream
 from walsvc.opening import open_on
 
 from .damage import (

@@ -17,7 +17,7 @@ from walsvc.disk.base import Disk
 from walsvc.disk.choose import open_disk
 from walsvc.disk.measure import Findings, dsync_wins, say_timings
 from walsvc.errors import BadOption, Locked, NoSpace, PathError
-from walsvc.log.backup import copy_log
+from walsvc.log.offline.backup import copy_log
 from walsvc.log.writer import WalWriter
 from walsvc.service.server.server import Server
 

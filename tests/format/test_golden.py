@@ -12,7 +12,7 @@ import pytest
 import walsvc
 from tests.golden.make import payload_of
 from walsvc.format.segment import REWRITTEN, decode_segment_header
-from walsvc.log.verify import verify
+from walsvc.log.offline.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*") if path.is_dir())

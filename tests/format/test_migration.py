@@ -26,8 +26,8 @@ from walsvc.format.segment import (
     encode_segment_header,
 )
 from walsvc.format.versions import Format, format_of, present_header
-from walsvc.log.migration import migrate_on
-from walsvc.log.verify import verify
+from walsvc.log.offline.migration import migrate_on
+from walsvc.log.offline.verify import verify
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)

@@ -11,7 +11,7 @@ import pytest
 from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.log.aging import Ages
+from walsvc.log.extent.aging import Ages
 from walsvc.opening import open_on
 
 HOUR, YEAR = 3600, 365 * 86400

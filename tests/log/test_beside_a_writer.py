@@ -12,10 +12,10 @@ from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.errors import Corruption
 from walsvc.format.segment import parse_name
-from walsvc.log.backup import copy_log
-from walsvc.log.inspect import walk
-from walsvc.log.looking import find
-from walsvc.log.verify import verify
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.inspect import walk
+from walsvc.log.offline.verify import verify
+from walsvc.log.recover.looking import find
 from walsvc.opening import open_on
 
 Hook = Callable[[str, int], Awaitable[None]]
@@ -126,7 +126,7 @@ async def test_segment_that_is_sealed_after_every_listing_does_not_keep_readers_
         last = log.durable_lsn
         assert [record.lsn async for record in reader.read(stop=last + 1)] == [*range(1, last + 1)]
         await reader.close()
-        monkeypatch.setattr("walsvc.log.inspect.open_disk", opened)
+        monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
         copied = await copy_log("sim", str(tmp_path / "copy"), sparse=True)
     monkeypatch.undo()
     told = await verify(tmp_path / "copy")
@@ -171,7 +171,7 @@ async def test_segments_dropped_in_front_of_a_verification_are_not_missed(monkey
     async with await written(device) as log:
         for _ in range(6):
             await segment_turns(log)
-        monkeypatch.setattr("walsvc.log.inspect.open_disk", opened)
+        monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
         told = await verify("sim")
         assert told.errors == []
         assert told.segments > 0
@@ -184,7 +184,7 @@ async def test_what_a_writer_is_just_writing_is_no_finding(tmp_path):
         return SimDisk(device, latency=0.0, lock=False)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("walsvc.log.inspect.open_disk", opened)
+        patched.setattr("walsvc.log.offline.inspect.open_disk", opened)
         async with await written(device) as log:
             last = await log.append(b"the last")
             place = f"{last.segment_id:016x}.wal", last.offset

@@ -15,11 +15,11 @@ from walsvc import Corruption, KeyRing, NoSpace, WalConfig
 from walsvc.disk.choose import open_disk
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import Flag
-from walsvc.log import backup
-from walsvc.log.backup import copy_log
-from walsvc.log.inspect import survey
-from walsvc.log.repair import apply_repair, plan_repair
-from walsvc.log.verify import verify
+from walsvc.log.offline import backup
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.inspect import survey
+from walsvc.log.offline.repair import apply_repair, plan_repair
+from walsvc.log.offline.verify import verify
 from walsvc.model import ReadStats
 from walsvc.opening import open_on
 

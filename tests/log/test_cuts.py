@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import walsvc
 from walsvc import BadOption, Closed, DurabilityLost, Record, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.log.cuts import FAR, Cuts
+from walsvc.log.read.cuts import FAR, Cuts
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)

@@ -17,10 +17,10 @@ import walsvc
 from tests.mounts import mounted
 from walsvc.disk.paths import UNFINISHED
 from walsvc.errors import NoSpace, PathError
-from walsvc.log import destination as destination_module
-from walsvc.log.backup import copy_log
-from walsvc.log.destination import destination
-from walsvc.log.repair import copy_aside
+from walsvc.log.offline import destination as destination_module
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.destination import destination
+from walsvc.log.offline.repair import copy_aside
 
 RECORDS = 40
 
@@ -153,7 +153,7 @@ async def test_half_a_copy_is_no_log_until_it_is_made_again(
     source, target = await a_log(tmp_path / "log"), existing(tmp_path)
     script = f"""
 import asyncio, os, signal
-from walsvc.log import backup, destination
+from walsvc.log.offline import backup, destination
 left, rename = {moved}, os.rename
 def dying(*names):
     global left

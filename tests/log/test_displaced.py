@@ -15,7 +15,7 @@ import walsvc
 from walsvc.disk import lock as lock_module
 from walsvc.disk.doctor import probe
 from walsvc.errors import DurabilityLost, Locked
-from walsvc.log.backup import copy_log
+from walsvc.log.offline.backup import copy_log
 
 Change = Callable[[Path], None]
 

@@ -11,8 +11,8 @@ import pytest
 import walsvc
 from tests.disks import REAL_DISKS
 from walsvc import BadOption, WalConfig
-from walsvc.log.backup import copy_log
-from walsvc.log.verify import verify
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.verify import verify
 
 NAME = "double-write"
 

@@ -32,7 +32,7 @@ from walsvc.format.group import Flag, decode_meta
 from walsvc.format.labels import LABELS_MAX, VALUES_MAX, collect, may_have
 from walsvc.format.meta import decode_map
 from walsvc.log.payload import pack_attributes
-from walsvc.log.stream import GroupStream, open_stream
+from walsvc.log.read.stream import GroupStream, open_stream
 
 WANTED = st.fixed_dictionaries(
     {},

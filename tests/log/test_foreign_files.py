@@ -15,8 +15,8 @@ import walsvc
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import NoSpace, PathError, WalError
-from walsvc.log.backup import copy_log
-from walsvc.log.verify import verify
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.verify import verify
 from walsvc.opening import open_on
 
 SEGMENT = f"{1:016x}.wal"

@@ -15,9 +15,9 @@ from walsvc.errors import Corruption
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, GroupHeader, crc32c
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, decode_segment_header, encode_segment_header, segment_name
-from walsvc.log.backup import copy_log
-from walsvc.log.repair import apply_repair, plan_repair
-from walsvc.log.verify import verify
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.repair import apply_repair, plan_repair
+from walsvc.log.offline.verify import verify
 
 OPTIONS = {"segment_bytes": 64 * 1024, "disk": "threads", "block_bytes": 512}
 KEYS = walsvc.KeyRing(current=("k1", bytes(range(32))))

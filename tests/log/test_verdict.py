@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 
-from walsvc.log import verdict
-from walsvc.log.verdict import After, End, Last, Verdict, decide
+from walsvc.log.recover import verdict
+from walsvc.log.recover.verdict import After, End, Last, Verdict, decide
 
 COMBINATIONS = list(itertools.product(End, Last, After, (False, True)))
 HARMLESS = {Verdict.COMPLETE, Verdict.CLEAN, Verdict.UNCLEAN, Verdict.TORN_TAIL, Verdict.DROP_SUCCESSOR}

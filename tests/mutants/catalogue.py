@@ -30,7 +30,7 @@ TURNS = "tests/topics/test_turns.py::"
 WAITING = "tests/log/test_waiting.py::"
 
 
-RECOVERED = "walsvc/log/recovery.py"
+RECOVERED = "walsvc/log/recover/recovery.py"
 EXAMINE = '(for repair): then the segment ends there.\n    """\n'
 SUCCESSOR = "        header, _ = await load_header(disk, name, None)\n    except (Corruption"
 
@@ -138,7 +138,7 @@ ORDER = [
     ),
     Mutant(
         "truncation: files go before the checkpoint is written",
-        "walsvc/log/reclaim.py",
+        "walsvc/log/extent/reclaim.py",
         "                done = core.changes.try_write(change)\n",
         "                core.metadata.truncated = target\n                await drop_segments(core)\n"
         "                done = core.changes.try_write(change)\n",
@@ -146,7 +146,7 @@ ORDER = [
     ),
     Mutant(
         "truncate_after without its intent",
-        "walsvc/log/retention.py",
+        "walsvc/log/extent/retention.py",
         '                await core.changes.write({"cut": lsn})\n',
         "",
         (TRUNCATION_SCENES + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
@@ -214,7 +214,7 @@ CHECKS = [
     ),
     Mutant(
         "name of a segment not compared with its header",
-        "walsvc/log/stream.py",
+        "walsvc/log/read/stream.py",
         "if first_lsn is not None and header.first_lsn != first_lsn:",
         "if False:",
         (CORRUPTION + "test_renamed_segment_is_corruption_and_says_its_own_name",),
@@ -231,42 +231,42 @@ CHECKS = [
 RECOVERY = [
     Mutant(
         "evidence ignored: always a torn tail",
-        "walsvc/log/judging.py",
+        "walsvc/log/recover/judging.py",
         "looked, evidence = active, await active.stream.evidence()",
         "looked, evidence = active, None",
         (CORRUPTION + "test_zero_hole_before_intact_groups_is_corruption",),
     ),
     Mutant(
         "what a busy writer wrote between two looks taken for damage",
-        "walsvc/log/judging.py",
+        "walsvc/log/recover/judging.py",
         "                await each.read_on()\n",
         "                pass\n",
         ("tests/log/test_beside_a_writer.py::test_group_written_between_the_end_and_the_look_ahead_is_no_damage",),
     ),
     Mutant(
         "missing segment in the middle not noticed",
-        "walsvc/log/census.py",
+        "walsvc/log/recover/census.py",
         "    if newest.ordinal - oldest.ordinal == high:\n",
         "    if True:\n",
         (CORRUPTION + "test_middle_segment_missing_is_corruption",),
     ),
     Mutant(
         "lost last segment taken for an unclean close",
-        "walsvc/log/verdict.py",
+        "walsvc/log/recover/verdict.py",
         "return Verdict.LOST_SUCCESSOR if after is After.NONE else",
         "return Verdict.UNCLEAN if after is After.NONE else",
         (ROTATION_SCENES + "test_sealed_log_without_its_last_segment_is_not_taken_for_complete",),
     ),
     Mutant(
         "read error taken for the end",
-        "walsvc/log/stream.py",
+        "walsvc/log/read/stream.py",
         "        got = await piece.reading\n",
         "        try:\n            got = await piece.reading\n        except OSError:\n            got = 0\n",
         (RECOVERY_SCENES + "test_read_error_in_recovery_is_an_error_and_never_the_end_of_the_log",),
     ),
     Mutant(
         "file that was cut short taken as it is",
-        "walsvc/log/stream.py",
+        "walsvc/log/read/stream.py",
         "    if file_bytes < header.file_bytes:\n",
         "    if False:\n",
         (CORRUPTION + "test_file_cut_short_is_corruption",),
@@ -397,13 +397,13 @@ SHARING = [
     ),
     Mutant(
         "reader sees Relaxed records",
-        "walsvc/log/sources.py",
+        "walsvc/log/read/sources.py",
         "records = await self._cursor.take(log.durable_lsn + 1)",
         "records = await self._cursor.take(log.next_lsn)",
         (READING_SCENES + "test_reader_that_keeps_up_with_groups_in_flight_sees_each_only_when_it_is_durable",),
         also=(
             (
-                "walsvc/log/sources.py",
+                "walsvc/log/read/sources.py",
                 "if self._cursor.next_lsn <= log.durable_lsn:",
                 "if self._cursor.next_lsn < log.next_lsn:",
             ),
@@ -477,14 +477,14 @@ SECRECY = [
     ),
     Mutant(
         "forged group taken for a torn tail",
-        "walsvc/log/stream.py",
+        "walsvc/log/read/stream.py",
         '            raise Corruption(\n                f"{error.reason}; its CRCs are right",',
         '            raise error\n            raise Corruption(\n                f"{error.reason}; its CRCs are right",',
         (ENCRYPTED + "test_forged_group_is_no_torn_tail_and_opening_changes_nothing",),
     ),
     Mutant(
         "encrypted group passed over by a header that was not authenticated",
-        "walsvc/log/filtered.py",
+        "walsvc/log/read/filtered.py",
         "if beyond > 0 and self.cipher is None and not wanted",
         "if beyond > 0 and not wanted",
         ("tests/log/test_encryption.py::test_forged_header_does_not_let_a_filtering_reader_step_over_a_group",),
@@ -498,14 +498,14 @@ SECRECY = [
     ),
     Mutant(
         "files with plain records recycled in an encrypted log",
-        "walsvc/log/retention.py",
+        "walsvc/log/extent/retention.py",
         "    if core.tail.keys is None:\n        return True\n",
         "    return True\n",
         ("tests/log/test_encryption.py::test_dropped_plain_segments_are_removed_and_not_recycled_by_an_encrypted_log",),
     ),
     Mutant(
         "old key goes on after use_keys",
-        "walsvc/log/rekey.py",
+        "walsvc/log/extent/rekey.py",
         "        if changes_key(core, keys):\n            await begin_under(core, keys)\n",
         "",
         ("tests/log/test_encryption.py::test_after_use_keys_the_old_segment_gets_nothing_but_its_seal",),
@@ -522,35 +522,35 @@ SECRECY = [
 PURGING = [
     Mutant(
         "a purge mark falls",
-        "walsvc/log/purging.py",
+        "walsvc/log/extent/purging.py",
         "max(min(limit, core.next_lsn), purges.get(name, 0))",
         "min(limit, core.next_lsn)",
         (PURGE + "test_mark_never_falls",),
     ),
     Mutant(
         "a purge mark hides the LSNs that truncate_after has made free",
-        "walsvc/log/retention.py",
+        "walsvc/log/extent/retention.py",
         "    purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}\n",
         "    purges: dict[str, int] = {}\n",
         (PURGE + "test_truncate_after_lowers_marks_so_that_reused_lsns_are_visible",),
     ),
     Mutant(
         "no directory sync after a compacted segment's rename",
-        "walsvc/log/compaction.py",
+        "walsvc/log/extent/compaction.py",
         "        await disk.rename(rewrite_name(first), name)\n        await disk.sync_directory()\n",
         "        await disk.rename(rewrite_name(first), name)\n",
         ("tests/crash/test_compaction.py::test_marks_go_only_when_the_compacted_files_are_durable",),
     ),
     Mutant(
         "a file that was replaced under a reader taken for damage",
-        "walsvc/log/reader.py",
+        "walsvc/log/read/reader.py",
         "        return not known\n",
         "        return False\n",
         (COMPACTION + "test_readers_beside_a_compaction_see_all_and_no_damage",),
     ),
     Mutant(
         "a compacted segment does not say where its seal stands",
-        "walsvc/log/rewrite.py",
+        "walsvc/log/extent/rewrite.py",
         "header._replace(seal_at=layout.seal_at)",
         "header._replace(seal_at=0)",
         (COMPACTION + "test_summaries_are_found_in_compacted_segments",),
@@ -582,7 +582,7 @@ REWRITING = [
     ),
     Mutant(
         "a stale slot restored where the log is whole",
-        "walsvc/log/overlay.py",
+        "walsvc/log/recover/overlay.py",
         "if own is None or not await breaks(own, slot.group_offset):",
         "if own is None:",
         (DOUBLE_WRITE + "test_stale_slots_never_bring_back_or_overwrite_anything",),
@@ -613,7 +613,7 @@ REWRITING = [
 READING = [
     Mutant(
         "a record of an unknown required type passed over",
-        "walsvc/log/filter.py",
+        "walsvc/log/read/filter.py",
         "return type >= REQUIRED or self.types is None or type in self.types",
         "return self.types is None or type in self.types",
         (FILTERS + "test_unknown_required_type_stops_and_is_named",),
@@ -641,7 +641,7 @@ READING = [
     ),
     Mutant(
         "a place in a wrong index believed",
-        "walsvc/log/reader.py",
+        "walsvc/log/read/reader.py",
         "        if self._suspect is None:  # what looks damaged",
         "        if True:  # what looks damaged",
         (SEEK + "test_a_wrong_index_is_not_believed",),
@@ -677,7 +677,7 @@ READING = [
     ),
     Mutant(
         "iteration ends with the first timeout",
-        "walsvc/log/iteration.py",
+        "walsvc/log/read/iteration.py",
         "        try:\n            items = await self._source.take()\n        finally:\n            self._taking = False\n",
         "        items = await self._source.take()\n        self._taking = False\n",
         (GIVING_UP + "test_call_that_is_given_up_at_any_point_loses_nothing_and_keeps_nothing",),
@@ -708,21 +708,21 @@ HISTORY = [
     ),
     Mutant(
         "a reader goes on to a segment of another history",
-        "walsvc/log/reader.py",
+        "walsvc/log/read/reader.py",
         "            await self._cross(ids[place - 1], header)\n",
         "            pass\n",
         (HISTORIES + "test_a_segment_of_another_copy_of_the_log_is_refused",),
     ),
     Mutant(
         "a generation that falls from segment to segment passes",
-        "walsvc/log/boundary.py",
+        "walsvc/log/read/boundary.py",
         "    if before.generation > after.generation:\n",
         "    if before.generation > after.generation + 9:\n",
         (HISTORIES + "test_segments_of_an_older_walsvc_whose_generation_falls_are_refused",),
     ),
     Mutant(
         "a rewritten segment forgets what its groups were at first",
-        "walsvc/log/rewrite.py",
+        "walsvc/log/extent/rewrite.py",
         "content.header._replace(last_crc=raw.header.last_crc or last_crc)",
         "content.header._replace(last_crc=0)",
         (HISTORIES + "test_compacted_segments_keep_what_their_successors_name",),
@@ -781,7 +781,7 @@ PLACES = [
     ),
     Mutant(
         "age by the wall clock alone",
-        "walsvc/log/aging.py",
+        "walsvc/log/extent/aging.py",
         "min(by_process, (wall - ended) / 1e9)",
         "(wall - ended) / 1e9",
         ("tests/log/test_aging.py::test_clock_set_ahead_drops_nothing_that_is_young",),

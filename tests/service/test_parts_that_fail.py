@@ -23,7 +23,7 @@ from walsvc.engines.jetstream.options import Address, JetStreamOptions
 from walsvc.engines.replication.session import Session
 from walsvc.engines.replication.shipping import Replication
 from walsvc.errors import BadOption, PathError, ReplicaLost, WalError
-from walsvc.log.reclaim import Reclaimer
+from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.service.ops.http import HttpSide
 from walsvc.service.server.server import Server
 from walsvc.service.wire.frames import Ack, Error

@@ -206,7 +206,7 @@ async def test_purge_says_what_is_wrong(open_sim):
 
 
 async def test_number_of_marks_is_bounded(open_sim, monkeypatch):
-    monkeypatch.setattr("walsvc.log.purging.MARKS_MAX", 3)
+    monkeypatch.setattr("walsvc.log.extent.purging.MARKS_MAX", 3)
     async with open_sim() as log:
         await write(log, 3)
         for number in range(3):

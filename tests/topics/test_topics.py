@@ -10,8 +10,8 @@ import pytest
 import walsvc
 from tests.contract.openers import behind
 from walsvc import BadOption, BadPayload, Closed, Relaxed
-from walsvc.log.filter import Filter
-from walsvc.log.reader import Cursor
+from walsvc.log.read.filter import Filter
+from walsvc.log.read.reader import Cursor
 
 from .conftest import lsns
 
@@ -330,7 +330,7 @@ async def test_first_record_of_a_topic_on_a_full_group_is_read_with_its_name(ope
 
 async def test_repaired_log_keeps_topics_and_counts(tmp_path):
     from walsvc.disk.choose import open_disk
-    from walsvc.log.repair import apply_repair, plan_repair
+    from walsvc.log.offline.repair import apply_repair, plan_repair
 
     path = tmp_path / "log"
     async with walsvc.open(path, segment_bytes=65536) as log:

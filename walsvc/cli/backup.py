@@ -29,7 +29,7 @@ def backup(
     """
 
     async def verb() -> int:
-        from walsvc.log.backup import copy_log
+        from walsvc.log.offline.backup import copy_log
 
         copied = await copy_log(path, dest, sparse=True, keys=options.keys_or_blind(key_file))
         output.copied(copied, dest, as_json=as_json)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from walsvc.errors import WalError
     from walsvc.format.group import GroupHeader
     from walsvc.keyring import Keys
-    from walsvc.log.inspect import Survey, Walk
+    from walsvc.log.offline.inspect import Survey, Walk
 
 SEGMENT_COLUMNS = ("segment", "state", "first LSN", "last LSN", "records", "groups", "used", "of", "written until")
 GROUP_COLUMNS = ("segment", "offset", "bytes", "first LSN", "last LSN", "payload", "durable LSN", "closed at", "flags")
@@ -33,7 +33,7 @@ def inspect(
 
     async def verb() -> int:
         from walsvc.bench import machine
-        from walsvc.log.inspect import survey
+        from walsvc.log.offline.inspect import survey
 
         seen: list[GroupHeader] = []
         keys = options.keys_or_blind(key_file)
@@ -59,8 +59,8 @@ async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
     """What is wrong with the log. Where the files do not simply follow each other, `verify` judges: it knows what a crash may
     leave, what opening makes up for, and what a writer does meanwhile."""
     from walsvc.bench import machine
-    from walsvc.log.repair import longest_beginning
-    from walsvc.log.verify import verify
+    from walsvc.log.offline.repair import longest_beginning
+    from walsvc.log.offline.verify import verify
 
     newest = found.segments[-1]
     _, reasons = longest_beginning(found.segments, {})

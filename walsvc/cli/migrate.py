@@ -9,7 +9,7 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
-    from walsvc.log.migration import Migration
+    from walsvc.log.offline.migration import Migration
 
 
 def migrate(

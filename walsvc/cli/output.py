@@ -15,7 +15,7 @@ from walsvc.visible import visible, visible_json
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from walsvc.log.backup import Copied
+    from walsvc.log.offline.backup import Copied
 
 FLUSH_BYTES = 64 * 1024  # as many as a pipe holds by default: more would wait in the kernel anyway
 

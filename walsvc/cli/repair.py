@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
     from walsvc.keyring import KeyRing
-    from walsvc.log.repair import Plan
+    from walsvc.log.offline.repair import Plan
 
 
 def repair(
@@ -34,8 +34,8 @@ def repair(
         import dataclasses
 
         from walsvc.bench import machine
-        from walsvc.log.inspect import reading
-        from walsvc.log.repair import look_at, segment_files
+        from walsvc.log.offline.inspect import reading
+        from walsvc.log.offline.repair import look_at, segment_files
 
         keys = options.keys_of(key_file)
         async with reading(path) as disk:
@@ -61,7 +61,7 @@ async def repaired(path: str, keys: KeyRing | None) -> tuple[Plan, str | None]:
 
     from walsvc.config import WalConfig
     from walsvc.disk.choose import open_disk
-    from walsvc.log.repair import apply_repair, copy_aside, plan_repair
+    from walsvc.log.offline.repair import apply_repair, copy_aside, plan_repair
 
     config = WalConfig()
     disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)

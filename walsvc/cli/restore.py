@@ -36,7 +36,7 @@ def restore(
 
     async def verb() -> int:
         from walsvc.cli.archive import progress
-        from walsvc.log.backup import copy_log
+        from walsvc.log.offline.backup import copy_log
 
         if replica:
             from walsvc.engines.replication.restore import restore_replica

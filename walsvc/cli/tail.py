@@ -10,7 +10,7 @@ import typer
 from walsvc.cli import exits, options, runner, wanted
 
 if TYPE_CHECKING:
-    from walsvc.log.filter import Wanted
+    from walsvc.log.read.filter import Wanted
     from walsvc.log.readonly import ReadOnlyLog
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
-    from walsvc.log.inspect import Walk
-    from walsvc.log.verify import Verdict
+    from walsvc.log.offline.inspect import Walk
+    from walsvc.log.offline.verify import Verdict
     from walsvc.model import Finding
 
 COLUMNS = ("finding", "segment", "offset", "LSN", "bytes", "what")
@@ -30,7 +30,7 @@ def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
         from functools import partial
 
         from walsvc.bench.machine import lock_holder
-        from walsvc.log.verify import verify as check
+        from walsvc.log.offline.verify import verify as check
 
         keys = options.keys_or_blind(key_file)
         with progress() as show_walk:

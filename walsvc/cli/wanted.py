@@ -10,7 +10,7 @@ import typer
 from walsvc.cli.purge import labels_of
 
 if TYPE_CHECKING:
-    from walsvc.log.filter import Wanted
+    from walsvc.log.read.filter import Wanted
 
 Topic = Annotated[str | None, typer.Option(help="Only records of this topic.")]
 Types = Annotated[

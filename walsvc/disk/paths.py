@@ -29,7 +29,7 @@ _HINTS = {
     errno.EOPNOTSUPP: "the file system has no flock: use a local one",
 }
 
-UNFINISHED = "copy.unfinished"  # a copy is being made there, so it is no log yet (walsvc.log.destination)
+UNFINISHED = "copy.unfinished"  # a copy is being made there, so it is no log yet (walsvc.log.offline.destination)
 
 
 def checked_path(path: str | bytes | os.PathLike[Any], namespace: str | None = None) -> str:

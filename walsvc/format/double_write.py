@@ -32,7 +32,7 @@ A slot is valid if and only if (1) the magic is right, and version and version_c
 right, (3) the version is known, (4) header_bytes and image_bytes fit into the slot, and the image begins at or before the
 group and reaches up to it, (5) image_crc is right. A slot that is not valid is nothing: it was cut while it was written,
 and then nothing was written to the log yet. A valid slot may be stale; whether it may be used, the chain of groups decides
-(walsvc/log/overlay.py).
+(walsvc/log/recover/overlay.py).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from walsvc.disk.base import Disk
 from walsvc.format.index import SegmentIndex
 from walsvc.format.purge import Marks
 from walsvc.keyring import KeyRing
-from walsvc.log.cuts import Cuts
-from walsvc.log.reading import Reading
-from walsvc.log.summaries import Summaries
+from walsvc.log.read.cuts import Cuts
+from walsvc.log.read.reading import Reading
+from walsvc.log.read.summaries import Summaries
 from walsvc.log.writer import WalWriter
 
 

@@ -26,16 +26,16 @@ from walsvc.log.double_write import (
     install_double_write,
     prepare_double_write,
 )
-from walsvc.log.examined import Examined
-from walsvc.log.foreign import REWRITE_SUFFIX, make_own
+from walsvc.log.extent.rekey import after_opening, check_keys
+from walsvc.log.extent.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.framing import segment_prefix
-from walsvc.log.overlay import write_images
-from walsvc.log.reader import read_failed
-from walsvc.log.recovery import Recovered, recover
-from walsvc.log.rekey import after_opening, check_keys
+from walsvc.log.read.reader import read_failed
+from walsvc.log.recover.examined import Examined
+from walsvc.log.recover.foreign import REWRITE_SUFFIX, make_own
+from walsvc.log.recover.overlay import write_images
+from walsvc.log.recover.recovery import Recovered, recover
+from walsvc.log.recover.sealing import missing_seal, segment_at, write_seal
 from walsvc.log.reserve import is_reserve
-from walsvc.log.retention import begin_behind, drop_segments, finish_cut
-from walsvc.log.sealing import missing_seal, segment_at, write_seal
 from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes, next_align, tail_of, whole_blocks
 from walsvc.log.writer import WalWriter
 from walsvc.model import Finding, RecoveryReport

@@ -14,8 +14,8 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.queue import Entry
+from walsvc.log.read.stream import open_stream
 from walsvc.log.results import BatchResult, Place
-from walsvc.log.stream import open_stream
 from walsvc.model import Mode, Strict
 
 if TYPE_CHECKING:

@@ -21,19 +21,19 @@ from walsvc.format.meta import Metadata
 from walsvc.format.purge import Marks
 from walsvc.format.segment import parse_name, segment_name
 from walsvc.keyring import KeyRing
-from walsvc.log.absorb import absorb
-from walsvc.log.counting import count_before
-from walsvc.log.cuts import FAR, Cuts
-from walsvc.log.examined import Examined
-from walsvc.log.looking import find
-from walsvc.log.overlay import Overlay
-from walsvc.log.pins import PINS_SHOWN, pins_of
-from walsvc.log.reader import read_failed
-from walsvc.log.reading import Reading
-from walsvc.log.recovery import Recovered, examine
+from walsvc.log.extent.pins import PINS_SHOWN, pins_of
+from walsvc.log.read.counting import count_before
+from walsvc.log.read.cuts import FAR, Cuts
+from walsvc.log.read.reader import read_failed
+from walsvc.log.read.reading import Reading
+from walsvc.log.read.stream import load_header, unsupported
+from walsvc.log.read.summaries import Summaries
+from walsvc.log.recover.absorb import absorb
+from walsvc.log.recover.examined import Examined
+from walsvc.log.recover.looking import find
+from walsvc.log.recover.overlay import Overlay
+from walsvc.log.recover.recovery import Recovered, examine
 from walsvc.log.scope import Scoped
-from walsvc.log.stream import load_header, unsupported
-from walsvc.log.summaries import Summaries
 from walsvc.model import RecoveryReport, Stats
 
 POLL_SECONDS = 0.05

@@ -26,8 +26,8 @@ from walsvc.log.commit.core import Start, put_together
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.queue import Entry
+from walsvc.log.extent.pins import PINS_SHOWN, pins_of
 from walsvc.log.payload import NO_TYPE, to_bytes
-from walsvc.log.pins import PINS_SHOWN, pins_of
 from walsvc.log.replicated import replica_of
 from walsvc.log.results import BatchResult
 from walsvc.log.scope import Opening, Scoped
@@ -68,8 +68,8 @@ class WalWriter(Scoped):
     @classmethod
     async def _open(cls, path: str | bytes | os.PathLike[Any], config: WalConfig) -> WalWriter:
         from walsvc.disk.choose import open_disk
+        from walsvc.log.extent.rekey import check_newest
         from walsvc.log.opening import open_writer, releasing
-        from walsvc.log.rekey import check_newest
 
         check = partial(check_newest, config.keys)
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)

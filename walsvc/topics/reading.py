@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol, Unpack
 
-from walsvc.log.filter import Chosen, Wanted
-from walsvc.log.lazy import LazyRecord
+from walsvc.log.read.filter import Chosen, Wanted
+from walsvc.log.read.lazy import LazyRecord
 from walsvc.model import ReadStats, Record
 
 

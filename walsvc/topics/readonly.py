@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from walsvc.log.pins import pins_of
+from walsvc.log.extent.pins import pins_of
 from walsvc.log.readonly import ReadOnlyLog, refuse_later
 from walsvc.model import Retention
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key

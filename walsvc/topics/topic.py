@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
+from walsvc.log.extent.purging import purge
 from walsvc.log.group import Labels
 from walsvc.log.payload import NO_TYPE
-from walsvc.log.purging import purge
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
@@ -20,8 +20,8 @@ from walsvc.topics.registry import Registry
 
 if TYPE_CHECKING:
     from walsvc.format.purge import Marks
-    from walsvc.log.cuts import Cuts
-    from walsvc.log.reader import Cursor
+    from walsvc.log.read.cuts import Cuts
+    from walsvc.log.read.reader import Cursor
     from walsvc.log.results import BatchResult
     from walsvc.log.writer import WalWriter
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from walsvc.config import between
 from walsvc.engines.archive.push import Archive, hold
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
-from walsvc.log.pins import ARCHIVE_HOLD
+from walsvc.log.extent.pins import ARCHIVE_HOLD
 
 if TYPE_CHECKING:
     from walsvc.api import Log

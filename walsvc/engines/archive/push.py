@@ -20,7 +20,7 @@ from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_r
 from walsvc.engines.archive.objects import Objects
 from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
-from walsvc.log.pins import ARCHIVE_HOLD
+from walsvc.log.extent.pins import ARCHIVE_HOLD
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

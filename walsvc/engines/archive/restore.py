@@ -16,11 +16,11 @@ from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.segment import BadSegment, decode_segment_header, segment_name
 from walsvc.keyring import BLIND
-from walsvc.log.backup import Copied, copied_of, write_zeros
-from walsvc.log.boundary import check_boundaries
-from walsvc.log.destination import destination, new_file
-from walsvc.log.inspect import reading
-from walsvc.log.looking import find
+from walsvc.log.offline.backup import Copied, copied_of, write_zeros
+from walsvc.log.offline.destination import destination, new_file
+from walsvc.log.offline.inspect import reading
+from walsvc.log.read.boundary import check_boundaries
+from walsvc.log.recover.looking import find
 from walsvc.model import Finding
 
 EVERYTHING = (1 << 64) - 1

@@ -20,12 +20,12 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.keyring import BLIND
-from walsvc.log.boundary import check_boundary
-from walsvc.log.inspect import reading
-from walsvc.log.looking import find
-from walsvc.log.reader import read_failed
+from walsvc.log.offline.inspect import reading
+from walsvc.log.read.boundary import check_boundary
+from walsvc.log.read.reader import read_failed
+from walsvc.log.read.stream import GroupStream, RawGroup, load_header
 from walsvc.log.readonly import ReadOnlyLog
-from walsvc.log.stream import GroupStream, RawGroup, load_header
+from walsvc.log.recover.looking import find
 
 if TYPE_CHECKING:
     from walsvc.api import Log

@@ -21,8 +21,8 @@ from walsvc.errors import Corruption, ReplicaLost
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header, segment_name
-from walsvc.log.compaction import following_of
-from walsvc.log.stream import GroupStream, load_header
+from walsvc.log.extent.compaction import following_of
+from walsvc.log.read.stream import GroupStream, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log

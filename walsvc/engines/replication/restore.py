@@ -18,12 +18,12 @@ from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag
 from walsvc.format.segment import segment_name
 from walsvc.keyring import BLIND
-from walsvc.log.backup import Copied, copied_of, write_zeros
-from walsvc.log.boundary import check_boundaries
-from walsvc.log.destination import Destination, destination, new_file
-from walsvc.log.inspect import reading
-from walsvc.log.looking import find
-from walsvc.log.stream import GroupStream, load_header
+from walsvc.log.offline.backup import Copied, copied_of, write_zeros
+from walsvc.log.offline.destination import Destination, destination, new_file
+from walsvc.log.offline.inspect import reading
+from walsvc.log.read.boundary import check_boundaries
+from walsvc.log.read.stream import GroupStream, load_header
+from walsvc.log.recover.looking import find
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""

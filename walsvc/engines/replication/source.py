@@ -16,7 +16,7 @@ from walsvc.errors import Corruption
 from walsvc.format.chain import Batch, Chain, Need
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader
 from walsvc.format.segment import segment_name
-from walsvc.log.stream import load_header
+from walsvc.log.read.stream import load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from walsvc.log.cuts import Cuts
+from walsvc.log.read.cuts import Cuts
 
 
 class View(NamedTuple):

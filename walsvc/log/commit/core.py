@@ -6,7 +6,7 @@
     Queue, Changes, Batches                                 what waits for its turn, before the way begins
     Catalog, Waits, Health, Counters, Background, Extent    what everybody may ask
 
-Truncation, retention, rekeying and compaction (walsvc.log.retention and its peers) get the core and call its parts' methods.
+Truncation, retention, rekeying and compaction (walsvc.log.extent.retention and its peers) get the core and call its parts' methods.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
 from walsvc.log.framing import Head
 from walsvc.log.group import Group
+from walsvc.log.read.summaries import Summaries
 from walsvc.log.segments import (
     JOIN_BLOCKS,
     META_BLOCKS,
@@ -30,7 +31,6 @@ from walsvc.log.segments import (
     no_space,
     tail_of,
 )
-from walsvc.log.summaries import Summaries
 
 if TYPE_CHECKING:
     from walsvc.config import WalConfig
@@ -63,7 +63,7 @@ class Tail:
         segment: the active one.
         spares: prepares the next one.
         keys: of the log; None: it is not encrypted.
-        new_key: the next record begins a new segment, under another key (walsvc.log.rekey).
+        new_key: the next record begins a new segment, under another key (walsvc.log.extent.rekey).
         summaries: of the sealed segments.
         clock: nanoseconds; tests have their own.
         before: the tail before the batch that is being streamed.

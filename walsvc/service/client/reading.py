@@ -1,4 +1,4 @@
-"""The reading calls of a log behind a server: what walsvc.log.reading is to the embedded log."""
+"""The reading calls of a log behind a server: what walsvc.log.read.reading is to the embedded log."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import partial
 from typing import Generic, TypeVar, Unpack
 
 from walsvc.errors import BadOption
-from walsvc.log.filter import Wanted
-from walsvc.log.iteration import Iteration
-from walsvc.log.lazy import LazyRecord, read_already
-from walsvc.log.reading import check_range
+from walsvc.log.read.filter import Wanted
+from walsvc.log.read.iteration import Iteration
+from walsvc.log.read.lazy import LazyRecord, read_already
+from walsvc.log.read.reading import check_range
 from walsvc.model import ReadStats, Record
 from walsvc.service.client.session import Session
 from walsvc.service.client.streams import Follower, Hides, RemoteStream
@@ -49,7 +49,7 @@ class Received(Generic[ReaderT, T]):
         self._reader: ReaderT | None = None
 
     async def take(self) -> Iterator[T] | None:
-        """See walsvc.log.iteration.Source."""
+        """See walsvc.log.read.iteration.Source."""
         if self._reader is None:
             self._session.check()
             self._reader = self._begin()

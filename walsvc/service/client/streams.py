@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import Closed, WalError, again
-from walsvc.log.cuts import FAR
+from walsvc.log.read.cuts import FAR
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
 from walsvc.service.client.session import Session

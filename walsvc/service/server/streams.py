@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from walsvc.api import Log
 from walsvc.errors import Closed, WalError
-from walsvc.log.cuts import Cuts
+from walsvc.log.read.cuts import Cuts
 from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.wire.columns import cost_of, records_frame

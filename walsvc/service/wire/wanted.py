@@ -11,8 +11,8 @@ from typing import Any
 
 from walsvc.errors import BadOption
 from walsvc.format.purge import Marks, mark_name
-from walsvc.log.filter import EPOCH, Wanted, timestamp_of
-from walsvc.log.reading import chosen_of
+from walsvc.log.read.filter import EPOCH, Wanted, timestamp_of
+from walsvc.log.read.reading import chosen_of
 from walsvc.model import Record
 from walsvc.service.wire.frames import ITEMS_MAX, Purged
 

@@ -1,0 +1,193 @@
+"""Compaction: sealed segments are written anew without what purge marks hide (LFS, Rosenblum and Ousterhout 1992, calls it
+cleaning; Kafka compacts closed log segments in the same way).
+
+LSNs stay dense: a dropped record keeps its row in the group's index, with no payload, no attributes, and a sign that it was
+dropped. Groups keep everything that others rely on: LSNs, generation, times, durable_lsn, metadata, counts by topic.
+
+Whoever reads beside it may meet another file under the segment's name. In this process the log's epoch tells; a reader
+that meets other bytes than it expected looks again before it judges, in this process and in others.
+
+A replica and an archive keep what they were given: the segments as they were before. So marks stay as long as there is such
+a copy, and what the replica does not have whole yet is compacted later: it goes on in the very file where it stopped.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import BadOption, WalError
+from walsvc.format.content import Content, content_of, without
+from walsvc.format.group import Columns, Flag, decode_columns, record_ends
+from walsvc.format.purge import Marks
+from walsvc.format.segment import segment_name
+from walsvc.log.extent.pins import ARCHIVE_HOLD, REPLICA_HOLD
+from walsvc.log.extent.retention import to_the_end
+from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
+from walsvc.log.read.hiding import purged_rows
+from walsvc.log.read.reader import read_failed
+from walsvc.log.read.stream import GroupStream, RawGroup, load_header, open_stream
+
+if TYPE_CHECKING:
+    from walsvc.log.commit.core import Core
+
+OnSegment = Callable[[int, int, int], None]
+NOWHERE = 1 << 64  # above every LSN
+LABELS = "labels"  # key of a group's metadata that holds values of its records' labels
+
+
+async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
+    """Rewrite the sealed segments that hold purged records, without those; returns the bytes that the log is smaller by.
+
+    Args:
+        core: of the log.
+        on_segment: called after each segment as on_segment(segments done, segments to do, bytes freed so far).
+
+    Raises:
+        BadOption: the records are in no files (a log in JetStream).
+        NoSpace, Corruption, PathError: nothing is lost; segments that were done before are done. What append raises.
+    """
+    core.health.check_call()
+    if not core.disk.rewrites:
+        raise BadOption(
+            "this log cannot be compacted: its records are stored as messages, which cannot be written anew",
+            path=core.disk.path,
+            hint="what was purged stays hidden; truncate_before gives space back",
+        )
+    purges = dict(core.metadata.purges)
+    marks = Marks(purges)
+    if not purges:
+        return 0
+    await core.changes.write({})  # a mark counts at once, but nothing may go before it is durable
+    active = core.tail.segment.id
+    ids = [first for first in core.catalog.view.ids if first < min(active, marks.highest)]
+    freed, left = 0, active  # no segment below `left` holds anything that the marks hide
+    for done, first in enumerate(ids, 1):
+        results: list[int | None] = []
+        await to_the_end(core, "compaction", _compact_segment(core, first, marks, results))
+        if results == [None]:
+            left = min(left, first)
+        freed += sum(filter(None, results))
+        if on_segment is not None:
+            on_segment(done, len(ids), freed)
+    await _drop_marks(core, purges, left)
+    return freed
+
+
+async def _compact_segment(core: Core, first: int, marks: Marks, results: list[int | None]) -> None:
+    """Rewrite one segment if marks hide anything in it. Puts the bytes that this frees into `results`, or None where the
+    segment is not to be touched yet."""
+    disk, name = core.disk, segment_name(first)
+    async with core.extent.changing():
+        await core.pipeline.rotation.ended()  # which seals the segment
+        core.health.raise_failure()
+        following = following_of(core.catalog.view.ids, first)
+        if first not in core.catalog.view.sizes:
+            results.append(0)  # dropped meanwhile
+            return
+        if following is None or following > core.catalog.durable_lsn + 1 or following >= replica_at(core):
+            results.append(None)  # the next segment is on its way, or the replica is not past this one
+            return
+        before = core.catalog.view.sizes[first]
+
+        async def source() -> GroupStream:
+            return (await open_stream(disk, name, first, before, core.tail.keys))[1]
+
+        def change(raw: RawGroup) -> Content:
+            return without_purged(raw, marks)
+
+        try:
+            if not await holds_purged(await source(), marks, following):
+                results.append(0)
+                return
+            header, _ = await load_header(disk, name, first)
+            after = await rewrite(Rewriting(disk, header, source, change, core.tail.keys, until=following, sealed=True))
+        except OSError as error:
+            if isinstance(error, WalError):
+                raise
+            raise read_failed(disk, error, lsn=first) from error
+        await disk.rename(rewrite_name(first), name)
+        await disk.sync_directory()
+        core.catalog.resize(first, after.file_bytes)
+        core.tail.summaries.forget()
+        core.catalog.rewind()  # readers open the file anew
+        results.append(before - after.file_bytes)
+
+
+async def _drop_marks(core: Core, purges: dict[str, int], left: int) -> None:
+    """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now.
+    Not in the copies: there they hide it still, until it is truncated, which takes marks away by itself."""
+
+    def change() -> dict[str, Any]:
+        now = core.metadata.purges
+        end = 0 if has_copies(core) else left
+        return {"purges": {name: None for name, before in purges.items() if before <= end and now.get(name) == before}}
+
+    if change()["purges"]:
+        await core.changes.join(change)
+
+
+def has_copies(core: Core) -> bool:
+    """Whether a replica or an archive has segments of this log, as they were before they were compacted."""
+    return core.replicated is not None or not {REPLICA_HOLD, ARCHIVE_HOLD}.isdisjoint(core.metadata.holds)
+
+
+def replica_at(core: Core) -> int:
+    """The replica has everything below this LSN, and may end with the last group before it."""
+    replicated, hold = core.replicated, core.metadata.holds.get(REPLICA_HOLD)
+    if replicated is None or replicated.lost is not None:
+        return NOWHERE if hold is None else hold
+    after = replicated.lsn + 1  # below the hold where it was not reached yet, or is another stream than before
+    return after if hold is None else min(hold, after)
+
+
+def following_of(ids: Sequence[int], first: int) -> int | None:
+    """First LSN of the segment after `first`; None where that is the last one, or not there."""
+    place = bisect_right(ids, first)
+    return ids[place] if 0 < place < len(ids) and ids[place - 1] == first else None
+
+
+async def holds_purged(stream: GroupStream, marks: Marks, until: int) -> bool:
+    """Whether marks hide anything in a segment that was not dropped before."""
+    while (raw := await next_group(stream, until)) is not None:
+        if purged_rows(raw, decode_columns(*raw), marks):
+            return True
+    return False
+
+
+def without_purged(raw: RawGroup, marks: Marks) -> Content:
+    """A group's content without the attributes and payloads of what marks hide."""
+    whole = content_of(*raw)
+    header, columns = whole.header, whole.columns
+    gone = set(purged_rows(raw, columns, marks))
+    if not gone:
+        return whole
+    data, ends = raw.data, record_ends(columns, raw.at)
+    kept = [index not in gone for index in range(header.records)]
+    records = [data[ends[index] : ends[index + 1]] for index, keep in enumerate(kept) if keep]
+    assert columns.attributes is not None, "a mark matches attributes"
+    attributes = only(columns.attributes, kept)
+    before = columns.dropped or bytes(header.records)
+    dropped = array("B", [int(was or not keep) for was, keep in zip(before, kept, strict=True)])
+    flags = header.flags | Flag.DROPPED
+    if not any(attributes):
+        flags &= ~Flag.ATTRIBUTES
+    return Content(
+        header._replace(flags=flags),
+        records,
+        Columns(
+            only(columns.lengths, kept),
+            columns.types,
+            columns.topics,
+            attributes if flags & Flag.ATTRIBUTES else None,
+            dropped,
+        ),
+        without(whole.meta, LABELS),
+    )
+
+
+def only(cells: array[int], kept: list[bool]) -> array[int]:
+    """The column with 0 for what is not kept."""
+    return array(cells.typecode, [cell if keep else 0 for cell, keep in zip(cells, kept, strict=True)])

@@ -1,0 +1,334 @@
+"""Retention: whole segments go when everybody has passed them, or when a limit says so. Never silently.
+
+A consumer of a topic needs its topic's records only. So when a segment is to go, it is looked up whether the topic has a
+record there at or behind the consumer's position (in the segments' summaries, mostly); if not, the same change that drops
+the segment moves the position up. A position below first_lsn therefore always means that the consumer lost something, also
+after a restart, and says Truncated.
+
+The decision reads from the disk and so takes time; positions and holds may change meanwhile. It is verified in the very
+step of the loop that makes the change, and made again if anything has moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from walsvc.errors import BadOption, WalError
+from walsvc.format.segment import segment_name
+from walsvc.log.commit.core import Core
+from walsvc.log.extent.aging import Ages
+from walsvc.log.extent.pins import REPLICA_HOLD, pins_of
+from walsvc.log.extent.retention import check_before, drop_segments, to_the_end
+from walsvc.log.read.filter import Filter
+from walsvc.log.read.reader import Cursor
+from walsvc.log.read.records import Segments
+from walsvc.log.read.stream import load_header
+from walsvc.model import Retention
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any
+
+logger = logging.getLogger("walsvc.retention")
+clocks = logging.getLogger("walsvc.log")
+NOBODY = 1 << 64  # above every LSN
+LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
+
+
+@dataclass(slots=True)
+class Plan:
+    """What dropping everything below `target` means for consumers, as of one moment.
+
+    Attributes:
+        target: LSN.
+        positions: those below the target at that moment, by key.
+        overtaken: the lowest LSN that is lost to a consumer, by key.
+    """
+
+    target: int
+    positions: dict[str, int] = field(default_factory=dict)
+    overtaken: dict[str, int] = field(default_factory=dict)
+
+    def moves(self, truncated: int) -> dict[str, int]:
+        """Positions of consumers that lose nothing; one that had lost something before stays where it is."""
+        return {key: self.target for key, at in self.positions.items() if key not in self.overtaken and at >= truncated}
+
+
+class Reclaimer:
+    """Drops segments of one log, on request and, where the options ask for it, by itself."""
+
+    def __init__(self, core: Core, segments: Segments) -> None:
+        self._core = core
+        self._segments = segments
+        self._config = core.config
+        self._limited = self._config.retain_bytes is not None or self._config.retain_seconds is not None
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pending: dict[str, tuple[int, int]] = {}  # of consumers: position, next record of the topic from there on
+        self._created_ns: dict[int, int] = {}
+        self._ages = Ages(self._wall, core.health.loop.time, self._begun_ns)
+        self._ages.note(core.catalog.view.ids)
+        self._dropped = [0, 0, 0]  # segments, bytes, records
+        self._overtaken = 0
+        self._last_drop: str | None = None
+        self._failed: str | None = None
+        core.catalog.when_begun(self.wake)
+        self.wake()
+
+    def _wall(self) -> int:
+        return self._core.tail.clock()
+
+    # ---- by itself
+
+    def wake(self) -> None:
+        """There may be something to drop: look, in the background."""
+        self._ages.note(self._core.catalog.view.ids)
+        automatic = self._limited or self._config.reclaim == "consumed"
+        if not automatic or len(self._core.catalog.view.ids) < 2 or self._core.health.closing:
+            return
+        self._again = True
+        if self._task is None:
+            self._task = self._core.background.start("retention", self._run())
+
+    def consumed(self, lsn: int) -> None:
+        """A consumer or holder has passed everything below `lsn`."""
+        ids = self._core.catalog.view.ids
+        if len(ids) > 1 and lsn >= ids[1]:
+            self.wake()
+
+    async def _run(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                await self._pass(consumed=self._config.reclaim == "consumed")
+                self._failed = None
+        except (WalError, OSError) as error:  # whoever uses the log is told by the log itself
+            if self._core.health.failure is None and self._core.health.closed is None:
+                self._failed = str(error)
+                logger.warning("nothing was reclaimed in %s: %s", self._core.disk.path, error)
+        except Exception as error:  # the next rotation looks again
+            self._failed = repr(error)
+            logger.exception("nothing was reclaimed in %s", self._core.disk.path)
+        finally:
+            self._task = None
+
+    def _look_again(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._core.health.loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def close(self) -> None:
+        """Wait for a look under way, which the closed writer ends."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    # ---- on request
+
+    async def reclaim(self) -> int:
+        """Drop what everybody has passed, and what the limits say. Returns the number of records dropped."""
+        self._core.health.check_call()
+        before = self._core.metadata.truncated
+        await self._pass(consumed=True)
+        return self._core.metadata.truncated - before
+
+    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
+        """Drop all records below `lsn`, durably."""
+        self._core.health.check_call()
+        check_before(self._core, lsn)
+        if lsn <= self._core.metadata.truncated:
+            return
+        if not force:
+            self._refuse_held(lsn)
+
+        async def target() -> int:
+            check_before(self._core, lsn)  # again: another truncation may have come first
+            if not force:
+                self._refuse_held(lsn)
+            await self._core.durable(lsn - 1)
+            return lsn
+
+        await self._to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
+
+    def _refuse_held(self, lsn: int) -> None:
+        name, at = self._lowest_hold()
+        if at < lsn:
+            raise BadOption(
+                f"truncate_before({lsn}) would drop what {name!r} holds from LSN {at} on",
+                path=self._core.disk.path,
+                lsn=at,
+                hint=f"release({name!r}), or pass force=True",
+            )
+
+    def _lowest_hold(self) -> tuple[str, int]:
+        holds = self._core.metadata.holds
+        name = min(holds, key=holds.__getitem__, default="")
+        return name, holds.get(name, NOBODY)
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
+        await to_the_end(self._core, "truncate_before", change)
+
+    # ---- deciding
+
+    async def _pass(self, *, consumed: bool) -> None:
+        if consumed:
+            await self._to_the_end(self._drop(self._consumed_by_all, "consumed by all", overtake=False))
+        if self._limited:
+            await self._to_the_end(self._drop(self._over_limit, "limit"))
+
+    def _boundary(self, lsn: int) -> int:
+        """The highest segment's first LSN up to `lsn` below which everything is durable; 0 if there is none."""
+        ids = self._core.catalog.view.ids
+        place = bisect_right(ids, min(lsn, self._core.catalog.durable_lsn + 1))
+        return ids[place - 1] if place > 1 else 0
+
+    async def _consumed_by_all(self) -> int:
+        metadata = self._core.metadata
+        if not metadata.positions and not metadata.holds.keys() - {REPLICA_HOLD}:
+            return 0  # nobody has consumed anything; a replica holds what the log holds, so it goes with the log
+        _, lowest = self._lowest_hold()
+        target = self._boundary(lowest)
+        while target > metadata.truncated:
+            plan = await self._plan(target)
+            if not plan.overtaken:
+                return target
+            target = self._boundary(min(plan.overtaken.values()))
+        return 0
+
+    async def _over_limit(self) -> int:
+        core, config = self._core, self._config
+        ids, target = list(core.catalog.view.ids), 0
+        total = sum(core.catalog.view.sizes.values())
+        if config.retain_seconds is not None and (news := self._ages.news()) is not None:
+            clocks.warning("%s: %s", core.disk.path, news)
+        for position, (first, following) in enumerate(pairwise(ids), 1):
+            left = 0.0
+            if config.retain_seconds is not None:
+                left = config.retain_seconds - await self._ages.seconds(following, ids[position + 1 :])
+            if (config.retain_seconds is None or left >= 0) and (
+                config.retain_bytes is None or total <= config.retain_bytes
+            ):
+                if config.retain_seconds is not None:
+                    self._look_again(left)
+                break
+            target, total = following, total - core.catalog.view.sizes.get(first, 0)
+        return self._boundary(min(target, self._lowest_hold()[1]))
+
+    async def _begun_ns(self, first: int) -> int:
+        """When a segment began, as its header says."""
+        if first not in self._created_ns:
+            header, _ = await load_header(self._core.disk, segment_name(first), first)
+            sizes = self._core.catalog.view.sizes
+            self._created_ns = {each: at for each, at in self._created_ns.items() if each in sizes}
+            self._created_ns[first] = header.created_ns
+        return self._created_ns[first]
+
+    async def _plan(self, target: int) -> Plan:
+        """Who is below `target`, and who would lose something."""
+        plan, metadata = Plan(target), self._core.metadata
+        for key, position in list(metadata.positions.items()):
+            if position >= target:
+                continue
+            plan.positions[key] = position
+            number = int(key.partition("/")[0])
+            lost = max(position, metadata.truncated)
+            if number:
+                lost = (
+                    NOBODY
+                    if metadata.last_of(number) < position
+                    else await self._record_from(key, number, lost, target)
+                )
+            if lost < target:
+                plan.overtaken[key] = lost
+        return plan
+
+    async def _record_from(self, key: str, number: int, lsn: int, target: int) -> int:
+        """LSN of a topic's first record from `lsn` on; some number from `target` on if there is none below."""
+        position, found = self._pending.get(key, (0, 0))
+        if position == lsn and found >= lsn:
+            return found
+        cursor = Cursor(self._core.disk, self._segments, lsn, Filter(number=number))
+        records = await cursor.take(target)
+        found = records[0].lsn if records else NOBODY
+        if records:
+            self._pending[key] = (lsn, found)
+        return found
+
+    def _still_true(self, plan: Plan, *, overtake: bool, keep_holds: bool) -> bool:
+        if keep_holds and self._lowest_hold()[1] < plan.target:
+            return False
+        below = {key: at for key, at in self._core.metadata.positions.items() if at < plan.target}
+        return below == plan.positions and (overtake or not plan.overtaken)
+
+    # ---- dropping
+
+    async def _drop(
+        self, decide: Callable[[], Awaitable[int]], why: str, *, overtake: bool = True, keep_holds: bool = True
+    ) -> None:
+        """Drop everything below the LSN that `decide` gives, if that is more than was dropped before."""
+        core = self._core
+        async with core.extent.changing():
+            while True:
+                target = await decide()
+                if target <= core.metadata.truncated:
+                    return
+                plan = await self._plan(target)
+                if not self._still_true(plan, overtake=overtake, keep_holds=keep_holds):
+                    continue
+                change = {"truncated": target, "positions": plan.moves(core.metadata.truncated)}
+                first, before = core.metadata.truncated, dict(core.catalog.view.sizes)
+                done = core.changes.try_write(change)
+                if done is not None:
+                    break
+                await core.queue.room_change(metadata=True)
+            await done
+            await drop_segments(core)
+        self._tell(why, first, target, before, plan)
+
+    def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: Plan) -> None:
+        gone = [each for each in before if each not in self._core.catalog.view.sizes]
+        size = sum(before[each] for each in gone)
+        self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
+        self._pending = {key: found for key, found in self._pending.items() if key in self._core.metadata.positions}
+        text = f"LSN {first} to {target - 1} dropped ({why}): {len(gone)} segments, {size} bytes"
+        if plan.overtaken:
+            self._overtaken += len(plan.overtaken)
+            text += "; overtook consumers " + ", ".join(sorted(map(self._say, plan.overtaken))[:10])
+            logger.warning("%s: %s", self._core.disk.path, text)
+        else:
+            logger.info("%s: %s", self._core.disk.path, text)
+        self._last_drop = text
+
+    def _say(self, key: str) -> str:
+        number, _, name = key.partition("/")
+        topic = self._core.metadata.names[int(number)]
+        return repr(name) if topic is None else f"{name!r} of {topic!r}"
+
+    def status(self, pins_max: int | None = None) -> Retention:
+        """What is kept, who needs it, and what was dropped."""
+        core = self._core
+        segments, size, records = self._dropped
+        return Retention(
+            first_lsn=core.metadata.truncated,
+            next_lsn=core.next_lsn,
+            segments=len(core.catalog.view.ids),
+            bytes=sum(core.catalog.view.sizes.values()),
+            pins=pins_of(core.metadata, core.next_lsn, core.catalog.view.sizes, pins_max),
+            dropped_segments=segments,
+            dropped_bytes=size,
+            dropped_records=records,
+            overtaken=self._overtaken,
+            last_drop=self._last_drop,
+            failed=self._failed,
+            clocks=self._ages.disagreement(),
+        )

@@ -1,0 +1,59 @@
+"""How many records a topic has before a place, without reading all of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import partial
+
+from walsvc.disk.base import Disk
+from walsvc.format.group import decode_columns, decode_meta
+from walsvc.format.meta import column_of, decode_map
+from walsvc.log.read.filter import Filter
+from walsvc.log.read.filtered import FilteredStream
+from walsvc.log.read.reader import Cursor, LookAgain
+from walsvc.log.read.records import Segments
+from walsvc.log.read.stream import RawGroup, open_stream
+
+
+async def count_before(disk: Disk, segments: Segments, lsn: int, number: int) -> int:
+    """How many records topic `number` ever had below `lsn`, dropped and purged ones included.
+
+    Reads the opening snapshot of the segment that holds `lsn`, and of the segment what lies below it.
+    """
+    return await Counter(disk, segments, lsn, Filter(number=number)).count()
+
+
+class Counter(Cursor):
+    """A position that counts instead of moving."""
+
+    async def count(self) -> int:
+        """See count_before."""
+        while True:
+            self._look(self.next_lsn)
+            ids = self._segments.segment_ids()
+            segment = ids[max(bisect_right(ids, self.next_lsn) - 1, 0)]
+            try:
+                return await self._guarded(partial(self._count_in, segment))
+            except LookAgain:
+                self._leave()
+
+    async def _count_in(self, segment: int) -> int:
+        assert self._wanted is not None
+        number = self._wanted.number
+        name, file_bytes = self._segments.segment_file(segment)
+        _, whole = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
+        self._stream = whole
+        raw = await whole.next()
+        counts = column_of(decode_map(decode_meta(*raw)), "counts")
+        count = counts[number - 1] if number <= len(counts) else 0
+        stream = FilteredStream(self._disk, name, whole.chain, cipher=whole.cipher)
+        self._stream = stream
+        while stream.chain.next_lsn < self.next_lsn:
+            first = stream.chain.next_lsn
+            found = await stream.step(self._wanted)
+            if isinstance(found, RawGroup):
+                topics = decode_columns(*found).topics
+                assert topics is not None, "step() gives only groups with the topic"
+                count += topics[: self.next_lsn - first].count(number)
+        self._leave()
+        return count
