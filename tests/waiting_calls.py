@@ -231,7 +231,8 @@ ONCE: dict[str, Call] = {
     "log.close": lambda w: w.log.close(),
     "consumer.close": lambda w: w.consumer.close(),
 }
-INTERNAL = {"log.look_again", "consumer.opened"}  # parts of the waiting of others
+# parts of the waiting of others
+INTERNAL = {"log.look_again", "consumer.opened", "log.look", "log.settle", "log.topic_sums", "log.count_from"}
 
 
 def waits(call: Any) -> bool:
