@@ -15,8 +15,10 @@ import pytest
 import walsvc
 from tests.disk.conftest import Script
 from tests.disks import REAL_DISKS
-from walsvc.disk.pool import Pool
+from walsvc.disk.pool import Pool, in_thread
 from walsvc.errors import PathError
+from walsvc.log.offline.backup import copy_log
+from walsvc.log.offline.repair import copy_aside
 
 Refuse = Callable[[int], None]
 
@@ -191,3 +193,34 @@ def test_under_a_limit_on_processes_opening_is_refused_or_the_log_goes_on(run_sc
     refused = outcomes.count("refused")
     assert 2 <= refused < 5
     assert outcomes == ["refused"] * refused + ["written"] * (5 - refused)
+
+
+async def test_call_without_a_thread_is_an_error_of_the_tree(tmp_path: Path, refuse: Refuse) -> None:
+    assert await in_thread(os.path.basename, "a/b") == "b"
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 1, 0)
+    refuse(0)
+    with pytest.raises(PathError) as caught:
+        await in_thread(os.path.basename, "a/b")
+    assert caught.value.errno == errno.EAGAIN
+    assert "ulimit -u" in str(caught.value.hint)
+
+
+async def test_copies_without_a_thread_say_so(tmp_path: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with walsvc.open(tmp_path / "log") as wal:
+        await wal.append(b"x")
+    for call in (
+        lambda: copy_log(tmp_path / "log", str(tmp_path / "copy"), sparse=False),
+        lambda: copy_aside(str(tmp_path / "log")),
+    ):
+        allowed, done = 0, False
+        while not done:  # with one thread more each time, until there are enough
+            refuse(allowed)
+            try:
+                await call()
+                done = True
+            except OSError as error:
+                assert error.errno == errno.EAGAIN  # noqa: PT017
+            monkeypatch.undo()
+            allowed += 1
+        assert allowed > 1

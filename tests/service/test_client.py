@@ -380,3 +380,29 @@ async def test_closing_twice_and_using_it_afterwards():
         for call in (log.flush, lambda: log.consumer("c"), lambda: anext(log.read()), lambda: log.truncate_before(1)):
             with pytest.raises(Closed):
                 await call()
+
+
+async def test_closing_a_consumer_raises_what_kept_the_server_from_saving_its_acknowledgements(monkeypatch):
+    async with placed() as place, walsvc.open(place.wire.url) as log:
+        consumer = await log.topic("t").consumer("c")
+
+        async def close(self: Any) -> None:
+            self._leave()
+            raise walsvc.NoSpace("no room", errno=28)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("walsvc.topics.consumer.Consumer.close", close)
+            with pytest.raises(walsvc.NoSpace, match="no room"):
+                await consumer.close()
+        await consumer.close()  # it is closed
+        async with await log.topic("t").consumer("c"):
+            pass
+
+
+async def test_hello_that_cannot_be_said_is_told_at_once(monkeypatch):
+    from walsvc.service.client import connector
+
+    monkeypatch.setattr(connector, "MAGIC", "\ud800")
+    async with placed() as place:
+        with pytest.raises(walsvc.ProtocolError, match="Hello"):
+            await walsvc.open(place.wire.url)

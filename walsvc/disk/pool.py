@@ -8,6 +8,7 @@ runs once, and a pool that exists can run it.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -17,6 +18,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
+
+from walsvc.errors import PathError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,3 +109,23 @@ def end(owner: int, calls: Calls, threads: list[threading.Thread]) -> None:
     if os.getpid() == owner:
         for _ in threads:
             calls.put(None)
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a call that blocks in a thread of its own, and wait; cancelled, only the wait ends.
+
+    Raises PathError(EAGAIN) where no thread can be had, and what the call raises. asyncio.to_thread raises RuntimeError, and may
+    run the call later, when its caller has gone.
+    """
+    calls, load, answer = Calls(), Load(), Future[T]()
+    calls.put((answer, lambda: call(*args, **kwargs)))
+    calls.put(None)
+    try:
+        start_thread(work, "walsvc call", calls, load)
+    except OSError as error:
+        raise PathError(
+            str(error.strerror),
+            errno=errno.EAGAIN,
+            hint="raise the limit on processes (ulimit -u, pids.max), and try again",
+        ) from error
+    return await asyncio.wrap_future(answer)

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory, aligned_buffer
 from walsvc.disk.pool import Pool
+from walsvc.tasks import begin_task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class PosixDisk:
     async def close(self) -> None:
         """Every caller waits for the same shutdown; cancelling one of them does not stop it."""
         if self._closing is None:
-            self._closing = self._loop.create_task(self._close(), name="walsvc disk close")
+            self._closing = begin_task(self._close(), name="walsvc disk close")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:

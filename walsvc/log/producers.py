@@ -17,6 +17,7 @@ from walsvc.log.commit.queue import Entry
 from walsvc.log.read.stream import open_stream
 from walsvc.log.results import BatchResult, Place
 from walsvc.model import Mode, Strict
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
@@ -66,7 +67,7 @@ def append_request(
     attributes = 0 if labels is None else labels.attributes_bytes
     core.queue.check_length(max(map(len, payloads), default=0) - attributes)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
-        return core.health.loop.create_task(repeated(core, row, mode))
+        return begin_task(repeated(core, row, mode))
     entry = Entry(payloads, mode, labels, batch=True, future=core.queue.new_ack(), topic=topic, request=request)
     if not payloads:
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
@@ -79,7 +80,7 @@ def stream_request(core: Core, source: AsyncIterable[bytes], topic: str | None, 
     not read. Raises as append_request."""
     core.health.check_call(Strict)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
-        return core.health.loop.create_task(repeated(core, row, Strict))
+        return begin_task(repeated(core, row, Strict))
     return core.batches.start(core, [], source, topic, request)
 
 

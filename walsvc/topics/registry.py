@@ -64,7 +64,12 @@ class Registry:
             key, places[wanted] = wanted, place
             return made
 
-        if self._number is not None and key_of(self._number, name) in metadata.positions:
+        unsure = self._writer.core.changes.unsure
+        if (
+            self._number is not None
+            and (known := key_of(self._number, name)) in metadata.positions
+            and known not in unsure
+        ):
             change()
             return key, place
         try:
@@ -72,7 +77,9 @@ class Registry:
         except BaseException:
             if key:
                 del places[key]
+                unsure.add(key)
             raise
+        unsure.discard(key)
         return key, place
 
     async def list(self) -> list[ConsumerStatus]:
@@ -116,8 +123,10 @@ class Registry:
         """Set the position of a consumer that is there and not in use when the change's turn has come."""
         check_name("consumer", name)
         self._writer.core.health.check_open()
+        key = ""
 
         def change() -> dict[str, Any]:
+            nonlocal key
             key = "" if self._number is None else key_of(self._number, name)
             if key not in self._writer.core.metadata.positions:
                 where = "the log" if self._topic is None else f"topic {self._topic!r}"
@@ -125,7 +134,12 @@ class Registry:
             self._refuse_used(key, name)
             return {"positions": {key: position()}}
 
-        await self._writer.core.changes.join(change)
+        try:
+            await self._writer.core.changes.join(change)
+        except asyncio.CancelledError:
+            if key:
+                self._writer.core.changes.unsure.add(key)
+            raise
 
     def _used(self, name: str) -> Place | None:
         """Where a consumer stands that is open, or being closed."""

@@ -10,6 +10,7 @@ from walsvc.config import between
 from walsvc.engines.archive.push import Archive, hold
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
 from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -55,7 +56,7 @@ class Archiver:
     async def __aenter__(self) -> Archiver:
         if ARCHIVE_HOLD not in self._log.holds():
             await hold(self._log, self.archived_lsn)  # before the first segment can be dropped
-        self._task = asyncio.create_task(self._run())
+        self._task = begin_task(self._run())
         self._task.add_done_callback(self._ended)
         return self
 

@@ -16,11 +16,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from walsvc.config import MIB
+from walsvc.disk.pool import in_thread
 from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_run, part_name
 from walsvc.engines.archive.objects import Objects
 from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
 from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -132,7 +134,7 @@ class Archive(Objects):
             if segment.first_lsn not in lost.values():
                 continue
             async for data in segment.pieces(PART_BYTES):
-                digest = (await asyncio.to_thread(sha256, data)).hexdigest()
+                digest = (await in_thread(sha256, data)).hexdigest()
                 if digest in lost:
                     self.mended += await self._create(part_name(str(self.log_id), digest), data)
 
@@ -172,9 +174,9 @@ class Archive(Objects):
         try:
             async for data in segment.pieces(PART_BYTES):
                 await slots.acquire()
-                digest = (await asyncio.to_thread(sha256, data)).hexdigest()
+                digest = (await in_thread(sha256, data)).hexdigest()
                 digests.append((len(data), digest))
-                task = asyncio.create_task(store(data, digest))
+                task = begin_task(store(data, digest))
                 tasks.add(task)
                 for ended in [each for each in tasks if each.done()]:
                     tasks.discard(ended)

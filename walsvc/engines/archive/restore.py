@@ -22,6 +22,7 @@ from walsvc.log.offline.inspect import reading
 from walsvc.log.read.boundary import check_boundaries
 from walsvc.log.recover.looking import find
 from walsvc.model import Finding
+from walsvc.tasks import begin_task
 
 EVERYTHING = (1 << 64) - 1
 
@@ -177,10 +178,10 @@ async def parts_of(archive: Archive, piece: Piece) -> AsyncIterator[bytes]:
     ahead: asyncio.Task[bytes] | None = None
     try:
         for index, (length, digest) in enumerate(entry.parts):
-            data = await (ahead or asyncio.create_task(archive.part(entry.log_id, length, digest)))
+            data = await (ahead or begin_task(archive.part(entry.log_id, length, digest)))
             ahead = None
             if index + 1 < len(entry.parts):
-                ahead = asyncio.create_task(archive.part(entry.log_id, *entry.parts[index + 1]))
+                ahead = begin_task(archive.part(entry.log_id, *entry.parts[index + 1]))
             yield data
     finally:
         if ahead is not None:

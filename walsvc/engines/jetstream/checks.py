@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from walsvc.disk.pool import in_thread
 from walsvc.engines.jetstream.connect import Refused, close_client, connect
 from walsvc.engines.jetstream.options import MONITOR_PORT, Address, JetStreamOptions
 from walsvc.engines.jetstream.stream import ApiError, Stream
@@ -190,8 +191,8 @@ async def ask_servers(address: Address, options: JetStreamOptions) -> dict[str, 
         urls = [f"http://{host}:{MONITOR_PORT}" for host in address.hosts]
     from walsvc.engines.jetstream.encryption import encryption_of
 
-    context = (await asyncio.to_thread(encryption_of, address, options)).context
-    answers = await asyncio.gather(*(asyncio.to_thread(read_varz, url, context) for url in urls))
+    context = (await in_thread(encryption_of, address, options)).context
+    answers = await asyncio.gather(*(in_thread(read_varz, url, context) for url in urls))
     return dict(filter(None, map(sync_of, answers)))
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
+from walsvc.disk.pool import in_thread
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
 
@@ -48,9 +49,9 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         raise BadOption(
             "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
         ) from error
-    encryption = await asyncio.to_thread(encryption_of, address, options)
+    encryption = await in_thread(encryption_of, address, options)
     if (credentials := login.get("user_credentials")) is not None:
-        await asyncio.to_thread(check_credentials, credentials)
+        await in_thread(check_credentials, credentials)
     client, last = client_for(encryption), [Exception("no server answered")]
     refusals = 0  # while it connects
 

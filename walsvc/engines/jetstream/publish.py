@@ -32,6 +32,7 @@ from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
 from walsvc.engines.jetstream.sent import Done, Sent, sequence_acknowledged
 from walsvc.engines.jetstream.stream import ApiError, Stream
 from walsvc.errors import WalError
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -73,7 +74,7 @@ class Publisher:
     async def start(self) -> None:
         """Listen for acknowledgements, and begin to send."""
         self._subscription = await self._stream.client.subscribe(f"{self._inbox}.*", cb=self._answered)
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = begin_task(self._run())
 
     async def stop(self) -> None:
         """Wait until everything on its way has an outcome, then end."""

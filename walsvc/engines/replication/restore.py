@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 
 from walsvc.disk.paths import checked_path
+from walsvc.disk.pool import in_thread
 from walsvc.engines.jetstream.connect import connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
@@ -66,7 +66,7 @@ async def copy_when_whole(stream: Stream, place: Destination, on_progress: OnPro
         except Corruption:
             if attempt + 1 == ATTEMPTS or (await stream.extent())[0] == first:
                 raise
-            await asyncio.to_thread(place.clear)
+            await in_thread(place.clear)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -24,6 +24,7 @@ from walsvc.engines.replication.source import Moved, Piece, Source
 from walsvc.errors import Corruption, ReplicaLost, WalError
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.extent.pins import REPLICA_HOLD
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -268,7 +269,7 @@ class Session:
             return
         self._hold_after = now + HOLD_SECONDS
         self._held = segment
-        self._holding = asyncio.create_task(self._move_hold(segment))
+        self._holding = begin_task(self._move_hold(segment))
 
     async def _move_hold(self, segment: int) -> None:
         lsn = max(segment, self._log.first_lsn)

@@ -21,6 +21,7 @@ from walsvc.engines.replication.session import LEAVE_SECONDS, Session
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
 from walsvc.log.extent.pins import REPLICA_HOLD
 from walsvc.log.replicated import Replicated
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -77,7 +78,7 @@ class Replication:
         if REPLICA_HOLD not in log.holds():
             with contextlib.suppress(Closed, NoSpace):  # a sealed log takes no hold; without room it is made later
                 await log.hold(REPLICA_HOLD, log.first_lsn)
-        self._task = asyncio.create_task(self._run())
+        self._task = begin_task(self._run())
         self._task.add_done_callback(self._ended)
 
     async def close(self, timeout: float | None) -> None:

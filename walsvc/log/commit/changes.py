@@ -57,6 +57,7 @@ class Changes:
 
     Attributes:
         places: of the consumers in use, by their keys in `positions`.
+        unsure: keys of consumers whose creation or move was given up: it is in `metadata`, and perhaps not durable yet.
         marked: the log, which was sealed for good, has the mark of its end: nothing is written to it any more.
     """
 
@@ -64,6 +65,7 @@ class Changes:
         self, metadata: Metadata, placement: Placement, pipeline: Pipeline, queue: Queue, health: Health
     ) -> None:
         self.places: dict[str, Place] = {}
+        self.unsure: set[str] = set()
         self.marked = False
         self._metadata = metadata
         self._placement = placement

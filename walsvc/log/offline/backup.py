@@ -7,7 +7,6 @@ it. It becomes a log when all of it is on stable storage (walsvc.log.offline.des
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
 from walsvc.disk.paths import checked_path
+from walsvc.disk.pool import in_thread
 from walsvc.errors import Corruption, WalTimeout
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import BadGroup
@@ -80,7 +80,7 @@ async def copy_log(
                 )
                 break
             except FileNotFoundError:  # dropped or recycled meanwhile
-                await asyncio.to_thread(place.clear)
+                await in_thread(place.clear)
         else:
             raise WalTimeout("the log dropped segments under every attempt to copy it", path=disk.path)
     return copied_of(found, used)

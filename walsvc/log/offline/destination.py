@@ -21,6 +21,7 @@ from typing import Any
 import aiofiles
 
 from walsvc.disk.paths import UNFINISHED, hint_for, make_durably, sync_directory
+from walsvc.disk.pool import Pool, in_thread
 from walsvc.errors import NoSpace, PathError, WalError
 from walsvc.format.segment import parse_name
 
@@ -147,13 +148,13 @@ async def destination(target: str, source: str | None = None) -> AsyncIterator[D
     Raises PathError where `target` is taken or cannot be written, NoSpace where there is no room.
     """
     with told(target):
-        place = await asyncio.to_thread(Destination, target, source)
+        place = await in_thread(Destination, target, source)
     try:
         with told(target):
-            await asyncio.to_thread(place.begin)
+            await in_thread(place.begin)
         yield place
         with told(target):
-            await asyncio.to_thread(place.publish)
+            await in_thread(place.publish)
     except BaseException:
         with contextlib.suppress(OSError):
             place.discard()
@@ -184,12 +185,14 @@ class NewFile:
 async def new_file(path: str) -> AsyncIterator[NewFile]:
     """A new file that is on stable storage when the block has ended."""
     with told(path):
-        file = await aiofiles.open(path, "xb")
+        thread: Any = Pool(1, "walsvc copy")  # all that asyncio asks of an executor is submit
+        file = await aiofiles.open(path, "xb", executor=thread)
     try:
         yield NewFile(path, file)
         with told(path):
             await file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.wrap_future(thread.submit(os.fsync, file.fileno()))
     finally:
         with told(path):
             await file.close()
+        thread.shutdown(wait=False)

@@ -10,7 +10,6 @@ segment that is shorter than it was made.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import itertools
 import os
@@ -19,11 +18,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-import aiofiles
-
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
 from walsvc.disk.paths import sync_directory
+from walsvc.disk.pool import in_thread
 from walsvc.errors import Corruption, NoSpace, PathError, UnsupportedFormat, WalError
 from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
@@ -195,7 +193,7 @@ async def copy_aside(path: str) -> str:
         NoSpace: there is no room for the copy. PathError: it cannot be written. Nothing was changed then.
         OSError: from reading the log, as the system gives it.
     """
-    path = await asyncio.to_thread(os.path.realpath, path)
+    path = await in_thread(os.path.realpath, path)
     names = [entry.name for entry in os.scandir(path) if entry.is_file() and entry.name != "LOCK"]
     needed = sum(os.stat(os.path.join(path, name)).st_blocks * 512 for name in names)
     place = os.statvfs(path)
@@ -207,15 +205,13 @@ async def copy_aside(path: str) -> str:
             actual=f"{place.f_bavail * place.f_frsize}",
             hint="free some space; nothing was changed",
         )
-    target = await asyncio.to_thread(directory_aside, path)
+    target = await in_thread(directory_aside, path)
     try:
         for name in names:
-            async with (
-                aiofiles.open(os.path.join(path, name), "rb") as source,
-                new_file(os.path.join(target, name)) as copy,
-            ):
-                while piece := await source.read(COPY_BYTES):
-                    await copy.write(piece)
+            async with new_file(os.path.join(target, name)) as copy:
+                with open(os.path.join(path, name), "rb") as source:  # noqa: ASYNC230  opening waits for no data
+                    while piece := await in_thread(source.read, COPY_BYTES):
+                        await copy.write(piece)
         with told(target):
             for directory in (target, os.path.dirname(target)):
                 sync_directory(directory)

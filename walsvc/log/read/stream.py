@@ -14,6 +14,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader
 from walsvc.format.index import Row
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header
 from walsvc.keyring import Keys
+from walsvc.tasks import begin_task
 
 CHUNK_BYTES = 4 * MIB  # read at a time: at 3 GB/s, the way through the thread is then a tenth of it
 FIRST_CHUNK_BYTES = 256 * KIB  # pieces double from here: who reads a few records does not pay for megabytes
@@ -133,9 +134,7 @@ class GroupStream:
         memory, self._spare = self._spare, None
         if memory is None or len(memory) < head + length:
             memory = self.disk.buffer(head + length)
-        reading = asyncio.get_running_loop().create_task(
-            self.disk.read_into(self.name, position, memory[head : head + length])
-        )
+        reading = begin_task(self.disk.read_into(self.name, position, memory[head : head + length]))
         reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody comes back
         return Piece(memory, head, reading)
 

@@ -16,6 +16,7 @@ from walsvc.model import Mode, Strict
 from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up
 from walsvc.service.wire.frames import APPEND_COST
+from walsvc.tasks import begin_task
 
 PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to interleave with other frames
 
@@ -48,10 +49,10 @@ def append_batch(
                 return cast("Ack[BatchResult]", batch.answer)
             rest, whole = iter(pieces), pieces
             sending = stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole))
-            return ack_of(session.loop.create_task(sending))
+            return ack_of(begin_task(sending))
         rest = itertools.chain(pieces, more) if whole is None else iter(whole)
     turn = appends.take_turn()
-    task = session.loop.create_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+    task = begin_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
     if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
         appends.drawing.add(task)
         task.add_done_callback(appends.drawing.discard)

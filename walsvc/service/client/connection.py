@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner, hello: Hello, address: Address) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
-        self._hello = hello
+        self._hello = encode(hello)  # what cannot be said is told before anybody is asked
         self._address = address
         self._reader = FrameReader(FROM_SERVER, WELCOME_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say HELLO."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
-        self._transport.write(encode(self._hello))
+        self._transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
         """Hand on what is complete."""

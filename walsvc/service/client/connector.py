@@ -22,6 +22,7 @@ from walsvc.errors import (
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connection import Connection, connect
 from walsvc.service.wire.frames import MAGIC, VERSION, Frame, Hello, Welcome
+from walsvc.tasks import begin_task
 
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
 
@@ -121,7 +122,7 @@ class Connector(ABC):
                     raise
             attempt += 1
             await self._pause(attempt, left)
-        self._runner = self.loop.create_task(self._run())
+        self._runner = begin_task(self._run())
         self._runner.add_done_callback(self._runner_ended)
 
     async def _connect(self) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from walsvc.errors import BadOption, WalError, again
+from walsvc.errors import BadOption, DurabilityLost, NoSpace, WalError, again
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
 from walsvc.service.client.session import Session
@@ -111,7 +111,10 @@ class RemoteConsumer(Delivering):
     def _fail(self, error: WalError) -> None:
         self._error = error
         if not self._open:
-            self._gone()  # closing it has failed there
+            if isinstance(error, (DurabilityLost, NoSpace)) and not self._closed.done():  # else it had failed before
+                self._closed.set_exception(again(error))
+                self._closed.exception()  # perhaps nobody waits for it any more
+            self._gone()
         if not self._opened.done():
             self._open = False
             self._gone()
@@ -268,6 +271,8 @@ class RemoteConsumer(Delivering):
         if self._open:
             self._leave()
             self._wake()
+        elif self._closed.done():
+            return
         await asyncio.shield(self._closed)
 
     def _leave(self) -> None:

@@ -23,6 +23,7 @@ from walsvc.service.client.topic import RemoteTopic
 from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
+from walsvc.tasks import begin_task
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 
@@ -281,7 +282,7 @@ class RemoteLog(RemoteReading, Scoped):
         check_timeout(timeout)
         if self._closing is None:
             self._session.closed = self._session.closed or closed_log(self.path)
-            self._closing = self._session.loop.create_task(self._close())
+            self._closing = begin_task(self._close())
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
             self._closing.cancel()

@@ -8,6 +8,7 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
+from walsvc.disk.pool import in_thread
 from walsvc.errors import WalError
 from walsvc.service.ops.settings import Settings
 from walsvc.service.server.auth import Tokens
@@ -34,7 +35,7 @@ class Reloader:
     async def reload(self) -> None:
         """Take all of them anew. Never raises: the server goes on."""
         try:
-            tls, tokens, http_tls = await asyncio.to_thread(self._load)
+            tls, tokens, http_tls = await in_thread(self._load)
             self._server.renew(tls=tls, tokens=tokens)
         except WalError as error:
             logger.error("certificates and tokens were not taken anew: %s", error)
@@ -50,7 +51,11 @@ class Reloader:
         """Reload whenever a file has changed, until this is cancelled."""
         while self._stamps:
             await asyncio.sleep(LOOK_SECONDS)
-            stamps = await asyncio.to_thread(self._look)
+            try:
+                stamps = await in_thread(self._look)
+            except WalError as error:
+                logger.warning("the files of certificates and tokens were not looked at: %s", error)
+                continue
             if stamps != self._stamps:
                 self._stamps = stamps
                 await self.reload()

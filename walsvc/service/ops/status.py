@@ -17,6 +17,7 @@ from walsvc.api import Log
 from walsvc.errors import WalError
 from walsvc.model import Pin, Retention, Stats
 from walsvc.service.server.status import Copy, ServerStatus, StatusSource
+from walsvc.tasks import begin_task
 from walsvc.topics.names import ConsumerStatus
 from walsvc.topics.registry import Registry
 
@@ -140,7 +141,7 @@ class ConsumerLags:
     def refresh(self) -> asyncio.Task[None] | None:
         """Count, unless that was done just now; the task to wait for."""
         if self.task is None and time.monotonic() >= self._rest_until:
-            self.task = asyncio.get_running_loop().create_task(self._count())
+            self.task = begin_task(self._count())
         return self.task
 
     async def _count(self) -> None:

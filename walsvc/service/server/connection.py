@@ -54,6 +54,7 @@ from walsvc.service.wire.frames import (
     Welcome,
 )
 from walsvc.service.wire.protocol import FrameReader, encode
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.service.server.server import Server
@@ -265,7 +266,7 @@ class Connection(Duplex):
         if (log := server.logs_by_name.take_open(namespace)) is not None:
             self._welcome(namespace, log)
         else:
-            self._welcoming = self.loop.create_task(self._open_log(namespace))
+            self._welcoming = begin_task(self._open_log(namespace))
             self.pause_reading("opening")
 
     async def _open_log(self, namespace: str) -> None:

@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from walsvc.tasks import begin_task
+
 logger = logging.getLogger("walsvc.service")
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop
 AGAIN_SECONDS = 1.0  # without descriptors or memory accept() is tried again after so long
@@ -122,7 +124,7 @@ class Acceptor:
         if tls is not None and not self._doors.enter(entrance):
             accepted.close()
             return
-        task = entrance.task = self._loop.create_task(self._open(accepted, entrance, tls))
+        task = entrance.task = begin_task(self._open(accepted, entrance, tls))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

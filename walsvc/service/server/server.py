@@ -44,6 +44,7 @@ from walsvc.service.server.streams import ConsumerStream
 from walsvc.service.server.troubles import Troubles, ended
 from walsvc.service.wire.codes import code_of
 from walsvc.targets import PORT_MAX, is_host
+from walsvc.tasks import begin_task
 
 logger = logging.getLogger("walsvc.service")
 LOOK_SECONDS = 1.0  # how often connections are looked at
@@ -167,7 +168,7 @@ class Server:
             await self.logs_by_name.close(STOP_SECONDS)
             raise
         self._why_not = ""
-        self._looking = self.loop.create_task(self._look_around())
+        self._looking = begin_task(self._look_around())
         logger.info("listening on %s", ", ".join(self.addresses))
         if self.roster.most < self.limits.connections:
             logger.warning(
@@ -201,7 +202,7 @@ class Server:
             DurabilityLost: see Log.close.
         """
         if self._stopping is None:
-            self._stopping = self.loop.create_task(self._stop(timeout))
+            self._stopping = begin_task(self._stop(timeout))
         await asyncio.shield(self._stopping)
 
     async def _stop(self, timeout: float) -> None:
@@ -233,7 +234,7 @@ class Server:
     async def _answer(self, timeout: float) -> None:
         """Answer what was accepted. While the replica is down nobody waits for it, and at the end of the time nobody at all."""
         end = self.loop.time() + timeout
-        left = {self.loop.create_task(connection.settled()) for connection in self.roster}
+        left = {begin_task(connection.settled()) for connection in self.roster}
         over = False
         while left and not over:
             over = self.loop.time() >= end
@@ -261,7 +262,7 @@ class Server:
                 connection.look(now)
             self.troubles.look()
             if self._tidying is None or self._tidying.done():
-                self._tidying = self.loop.create_task(self._close_idle())  # a slow disk must not hold up any timeout
+                self._tidying = begin_task(self._close_idle())  # a slow disk must not hold up any timeout
 
     async def _close_idle(self) -> None:
         try:
@@ -358,7 +359,7 @@ class Server:
 
     def close_consumer(self, stream: ConsumerStream) -> asyncio.Task[None]:
         """Close a consumer whose connection does not wait for it."""
-        task = self.loop.create_task(stream.close())
+        task = begin_task(stream.close())
         self.await_before_opening(task)
         return task
 

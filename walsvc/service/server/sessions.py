@@ -20,6 +20,7 @@ from walsvc.service.server.streams import (
 )
 from walsvc.service.server.verbs import CONSUMER_VERBS, STREAMS, VERBS, Verb, checked
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.service.server.connection import Connection
@@ -50,7 +51,7 @@ class Sessions:
         return len(self._streams)
 
     def _begin(self, id: int, work: Coroutine[Any, Any, None]) -> None:
-        task = self._server.loop.create_task(work)
+        task = begin_task(work)
         self._tasks[id] = task
         task.add_done_callback(lambda done: self._ended(id, done))
 
@@ -117,7 +118,7 @@ class Sessions:
             self._connection.tell_purged(args["topic"], args["labels"], before)
             return before
 
-        return await asyncio.shield(self._server.loop.create_task(purge()))
+        return await asyncio.shield(begin_task(purge()))
 
     async def _answer_large(self, frame: Call, verb: Verb, args: dict[str, Any]) -> None:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""

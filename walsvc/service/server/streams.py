@@ -20,6 +20,7 @@ from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.wire.columns import cost_of, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Frame, Result, State
 from walsvc.service.wire.wanted import reading
+from walsvc.tasks import begin_task
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
@@ -57,7 +58,7 @@ class Stream:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let `work` send; what it raises unexpectedly ends the connection."""
-        self.task = self._loop.create_task(work)
+        self.task = begin_task(work)
         self.task.add_done_callback(self._check)
 
     def _check(self, task: asyncio.Task[None]) -> None:
