@@ -11,6 +11,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.config import WalConfig, check_namespace
+from walsvc.disk.pool import in_thread
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, WalError
 from walsvc.opening import open_log
 from walsvc.service.server.limits import Limits
@@ -168,7 +169,7 @@ class Logs:
     async def _exists(self, name: str) -> bool:
         if name in self._seen:
             return True
-        return await asyncio.to_thread(os.path.isdir, os.path.join(self._directory, name))
+        return await in_thread(os.path.isdir, os.path.join(self._directory, name))
 
     @contextlib.asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
