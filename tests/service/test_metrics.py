@@ -27,7 +27,7 @@ from walsvc.service.ops.status import Observer
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "examples" / "grafana" / "walsvc.json"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-AWKWARD = 'a "quoted"\\ topic\n<b>é</b>'
+AWKWARD = 'a "quoted"\\ topic\n\x1b[31m\a\r<b>é</b>'
 
 
 async def exposition(source) -> str:

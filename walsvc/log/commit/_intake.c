@@ -253,7 +253,7 @@ static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssiz
 
 static PyMethodDef lane_methods[] = {
     {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
-     "append($self, payload, mode=Strict, type=0, attributes=None)\n--\n\nSee WalWriter.append."},
+     "append($self, payload, mode=..., type=0, attributes=None)\n--\n\nSee WalWriter.append."},
     {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a plain record to a topic."},
     {"fill", (PyCFunction)lane_fill, METH_FASTCALL, "Say what the filling group is made of."},
     {NULL},
