@@ -696,6 +696,13 @@ READING = [
         "",
         (GIVING_UP + "test_calls_that_a_stalled_server_does_not_answer_are_given_up_there_too",),
     ),
+    Mutant(
+        "client lists a topic only once its first append's callbacks have run",
+        "walsvc/service/client/common.py",
+        "            self._made(done)\n",
+        "            pass\n",
+        ("tests/topics/test_topics.py::test_topic_is_made_by_its_first_record_and_survives_reopening",),
+    ),
 ]
 
 HISTORY = [
