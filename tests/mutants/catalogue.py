@@ -433,7 +433,7 @@ SHARING = [
     Mutant(
         "lock not taken",
         "walsvc/disk/lock.py",
-        "            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "            self._lock_directory(path)\n            self._lock_file(path)\n",
         "            pass\n",
         ("tests/log/test_guards.py::test_second_opener_gets_locked_at_once_and_the_first_goes_on",),
     ),

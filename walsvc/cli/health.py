@@ -41,7 +41,7 @@ def health(
     if status == 200:
         output.echo(text)
         raise typer.Exit(exits.OK)
-    output.complain(f"walsvc: {server} answers {status} to {path}: {text}")
+    output.complain(f"walsvc: {server} answers {status} to {path}: {' '.join(text.splitlines())}")
     raise typer.Exit(exits.OTHER)
 
 

@@ -195,7 +195,7 @@ class HttpSide:
 
     async def _readyz(self, _request: web.BaseRequest) -> web.Response:
         reasons = self._observer.reasons()
-        return plain(503, "\n".join(["not ready", *reasons])) if reasons else plain(200, "ready")
+        return plain(503, "not ready", *reasons) if reasons else plain(200, "ready")
 
     async def _status(self, _request: web.BaseRequest) -> web.Response:
         return web.Response(body=encode_status(await self._observer.snapshot()), content_type="application/json")
@@ -258,9 +258,9 @@ class FewConnections(web.Server):
             transport.abort()
 
 
-def plain(status: int, text: str) -> web.Response:
-    """A line of text, fit for a terminal whatever names are in it."""
-    body = f"{visible(text)}\n".encode()
+def plain(status: int, *lines: str) -> web.Response:
+    """Lines of text, fit for a terminal whatever names are in them."""
+    body = "".join(f"{visible(line)}\n" for line in lines).encode()
     return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8")
 
 

@@ -28,7 +28,7 @@ from walsvc.visible import visible_json
 PREFIX = "WALSVC_"
 NOT_OF_THE_LOG = frozenset({"read_only", "namespace", "keys"})  # the server decides, or (keys) a file holds them
 FILES = ("data", "unix", "tls_cert", "tls_key", "tls_client_ca", "token_file", "key_file")
-NOT_SETTINGS = frozenset({"TOKEN", "CONFIG"})  # the secret, and where the file is
+NOT_SETTINGS = frozenset({"TOKEN", "CONFIG", "CA", "CERT", "KEY", "SERVER_NAME"})  # secret, file, TLS as a client
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
