@@ -196,10 +196,6 @@ ROWS: dict[str, Call] = {
     "log.release": lambda w: w.log.release("h"),
     "log.purge": lambda w: w.log.purge("key"),
     "log.refresh": lambda w: w.log.refresh(),
-    "log.look": lambda w: w.log.look(),
-    "log.settle": lambda w: w.log.settle(),
-    "log.topic_sums": lambda w: w.log.topic_sums(1),
-    "log.count_from": lambda w: w.log.count_from(5, 1),
     "topic.append": lambda w: w.log.topic("other").append(b"x"),
     "topic.append_nowait": lambda w: w.log.topic("other").append_nowait(b"x"),
     "topic.append_batch": lambda w: w.log.topic("other").append_batch([b"x", b"y"]),
@@ -236,7 +232,7 @@ ONCE: dict[str, Call] = {
     "consumer.close": lambda w: w.consumer.close(),
 }
 # parts of the waiting of others
-INTERNAL = {"log.look_again", "consumer.opened", "log.look", "log.settle", "log.topic_sums", "log.count_from"}
+INTERNAL = {"log.look_again", "consumer.opened", "log.settle", "log.topic_sums", "log.count_from"}
 
 
 def waits(call: Any) -> bool:

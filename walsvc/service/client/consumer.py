@@ -168,6 +168,11 @@ class RemoteConsumer(Delivering):
             return max(self._position, min(self._shown[0], self._session.state[0]))
         return self._position
 
+    @property
+    def turns(self) -> int:
+        """Counted where the consumer is: at the server, which says by itself that it was moved."""
+        raise BadOption("how often a consumer was moved is counted at the server", path=self._session.address.url)
+
     async def lag(self) -> int:
         """How many records are in the topic and not acknowledged."""
         self._check()

@@ -9,7 +9,7 @@ from typing import Any
 from walsvc.config import WalConfig
 from walsvc.errors import BadOption, closed_log
 from walsvc.service.client.config import Address, ClientConfig, parse
-from walsvc.service.client.remote import RemoteLog
+from walsvc.service.client.remote import TOPICS_AT_OPENING, RemoteLog
 from walsvc.service.client.session import Session
 
 
@@ -33,7 +33,7 @@ async def open_remote(address: Address, config: ClientConfig) -> RemoteLog:
     await session.open()
     log = RemoteLog(session)
     try:
-        await log.look()
+        await log.refresh(TOPICS_AT_OPENING)
     except BaseException:
         await session.end(closed_log(log.path))
         raise

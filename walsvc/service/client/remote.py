@@ -119,20 +119,19 @@ class RemoteLog(RemoteReading, Scoped):
         numbers["waiting"] = numbers.get("waiting", 0) + self._appends.waiting
         return replace(self._stats, **numbers)
 
-    async def refresh(self) -> int:
-        """Ask the server for what does not come with every answer: topics, holds, retention, all of stats(); returns next_lsn."""
-        await self.look(topics_max=None)
-        return self.next_lsn
+    async def refresh(self, topics_max: int | None = None) -> int:
+        """Ask the server for what does not come with every answer: topics, holds, retention, all of stats(); returns next_lsn.
 
-    async def look(self, topics_max: int | None = TOPICS_AT_OPENING) -> None:
-        """What `refresh` does, but for the topics where there are more than `topics_max`."""
-        if "read" not in self._session.info["rights"]:
-            return
-        call = self._session.call
-        stats, retention, holds = await asyncio.gather(call("stats"), call("retention"), call("holds"))
-        self._stats, self._retention, self._holds = stats_of(stats), retention_of(retention), holds
-        if topics_max is None or self._stats.topics <= topics_max:
-            self._common.topics = dict.fromkeys(await call("topics"))
+        Args:
+            topics_max: leave the topics as they were known where there are more than these.
+        """
+        if "read" in self._session.info["rights"]:
+            call = self._session.call
+            stats, retention, holds = await asyncio.gather(call("stats"), call("retention"), call("holds"))
+            self._stats, self._retention, self._holds = stats_of(stats), retention_of(retention), holds
+            if topics_max is None or self._stats.topics <= topics_max:
+                self._common.topics = dict.fromkeys(await call("topics"))
+        return self.next_lsn
 
     # ---- topics and consumers
 
@@ -198,7 +197,7 @@ class RemoteLog(RemoteReading, Scoped):
     async def reclaim(self) -> int:
         """Drop the segments that every consumer and every holder has passed; returns how many records. See Log.reclaim."""
         dropped: int = await self._session.call("reclaim")
-        await self.look()
+        await self.refresh(TOPICS_AT_OPENING)
         return dropped
 
     def retention(self) -> Retention:
@@ -219,7 +218,7 @@ class RemoteLog(RemoteReading, Scoped):
         if on_segment is not None:
             raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
         freed: int = await self._session.call("compact")
-        await self.look()
+        await self.refresh(TOPICS_AT_OPENING)
         return freed
 
     # ---- what only the server has
@@ -246,19 +245,19 @@ class RemoteLog(RemoteReading, Scoped):
 
     writer = keys = epoch = cuts = generation = released = look_again = topic_names = property(_elsewhere)
     topic_number = marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
-    disk = sealed = settle = topic_sums = count_from = cursor_at = property(_elsewhere)
+    disk = sealed = settle = topic_sums = count_from = cursor_at = consumed = shipped_by = property(_elsewhere)
 
     # ---- extent and end
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`; see Log.truncate_before."""
         await self._session.call("truncate_before", lsn=lsn, force=force)
-        await self.look()
+        await self.refresh(TOPICS_AT_OPENING)
 
     async def truncate_after(self, lsn: int) -> None:
         """Drop all records above `lsn`; see Log.truncate_after. Not repeated after a lost connection: OutcomeUnknown."""
         await self._session.call("truncate_after", lsn=lsn)
-        await self.look()
+        await self.refresh(TOPICS_AT_OPENING)
 
     async def seal(self) -> None:
         """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on. Idempotent."""
