@@ -133,7 +133,7 @@ class Directory:
         return {name: status.st_size for name, status in self._entries() if stat.S_ISREG(status.st_mode)}
 
     def others(self) -> dict[str, str]:
-        """What is no regular file, and what it is."""
+        """Names of entries that are no regular files, and their kinds."""
         found = ((name, stat.S_IFMT(status.st_mode)) for name, status in self._entries())
         return {name: _KINDS.get(kind, "a device") for name, kind in found if kind != stat.S_IFREG}
 

@@ -118,7 +118,7 @@ class DirectoryLock:
 
 
 def unlocked(error: OSError) -> str:
-    """What it means that the directory could not be locked, in words."""
+    """Say what follows from a directory that could not be locked."""
     return (
         f"the directory itself cannot be locked here ({os.strerror(error.errno or 0)}), so whoever removes LOCK lets a second "
         "writer in"
@@ -148,7 +148,7 @@ def same_file(one: os.stat_result | None, other: os.stat_result) -> bool:
 
 
 def read_holder(directory: int) -> str:
-    """Who holds the lock, in words, as far as the file LOCK says it."""
+    """Say which process holds the lock, as far as the file LOCK says it."""
     text = b""
     with suppress(OSError):
         file = os.open(LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)

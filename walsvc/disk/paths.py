@@ -48,7 +48,7 @@ def path_error(error: OSError, path: str) -> WalError:
 
 
 def hint_for(number: int) -> str | None:
-    """What to do about an error number that a path gives."""
+    """Return the hint for an error number that a path gives."""
     return _HINTS.get(number)
 
 

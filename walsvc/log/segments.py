@@ -34,7 +34,7 @@ SEAL_BYTES = 256  # of a seal without summary and index, at most
 PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 SHORTAGES = NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG}
-"""What may keep a segment from being prepared and may pass: no data is at stake, so it can be tried again."""
+"""Shortages that may keep a segment from being prepared, and may pass: no data is at stake, so the log tries again."""
 
 
 @dataclass(slots=True)
@@ -304,7 +304,7 @@ class SparePipeline:
                 del self.recyclable[old]
 
     def forget_shortage(self) -> None:
-        """What the last preparation met may be over: the next one that asks is told anew."""
+        """Forget the shortage that the last preparation met, since it may be over."""
         self.error = None
 
     def take(self) -> Spare:

@@ -148,7 +148,7 @@ class WalWriter(Scoped):
     def _append_slowly(
         self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
     ) -> Ack[AppendResult]:
-        """What the intake does not take."""
+        """Append what the intake does not take."""
         return self.append_to(topic, payload, mode, type, attributes)
 
     def append_batch(self, payloads: Payloads, mode: Mode = Strict) -> Ack[BatchResult]:

@@ -223,7 +223,7 @@ async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, b
 
 
 def read_varz(url: str, context: ssl.SSLContext | None = None) -> dict[str, Any] | None:
-    """What a server's monitoring port says; None when it does not answer. `context`: for https."""
+    """Ask a server's monitoring port; None when it does not answer. `context`: for https."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/varz", timeout=MONITOR_SECONDS, context=context) as reply:
             answer: dict[str, Any] = json.load(reply)

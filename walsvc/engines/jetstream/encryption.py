@@ -31,7 +31,7 @@ class Encryption(NamedTuple):
 
 
 def encryption_of(address: Address, options: JetStreamOptions) -> Encryption:
-    """What the scheme, the options and the environment say. Reads files; raises PathError, BadOption."""
+    """Take TLS from the scheme, the options and the environment. Reads files; raises PathError, BadOption."""
     given = Tls.of(options)
     whole = given.or_environment()
     needed = address.scheme == "tls" or options.tls is not None or given != Tls()

@@ -203,7 +203,7 @@ class Lesson:
 
 
 def wakeup_of_a_task() -> Callable[..., Any] | None:
-    """What a task gives to add_done_callback of a future that is not asyncio's own."""
+    """Return the callback that a task gives to a future that is not asyncio's own."""
 
     async def pupil(lesson: Lesson) -> None:
         await lesson

@@ -74,7 +74,7 @@ class Catalog:
 
     @property
     def view(self) -> View:
-        """What is true now, for others to keep."""
+        """Return an immutable picture of the present state."""
         if self._view is None:
             ids, sizes = tuple(self._ids), MappingProxyType(dict(self._sizes))
             self._view = View(
@@ -149,11 +149,11 @@ class Catalog:
         self.cutting = None
 
     def rewind(self) -> None:
-        """What readers have read ahead is void."""
+        """Tell readers that what they have read ahead is void."""
         self.rewinds += 1
 
     def next_generation(self) -> int:
-        """What is written from now on is told from what stood there before."""
+        """Begin a new generation, which tells new groups from what stood there before."""
         self.generation += 1
         return self.generation
 

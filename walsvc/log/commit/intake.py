@@ -140,7 +140,7 @@ class Intake(Lane):
             raise
 
     def want_no_more(self) -> None:
-        """Nobody waits for the group, which is empty."""
+        """Note that no caller waits for the group, which is empty."""
         self.wanted = False
 
     def shut(self) -> None:

@@ -121,7 +121,7 @@ class Queue:
 
     @property
     def waiting(self) -> list[asyncio.Future[Any]]:
-        """Who waits for room or for a turn, in order."""
+        """Calls that wait for room or for a turn, in order."""
         return [entry.future for entry in self._waiting]
 
     @property
@@ -291,7 +291,7 @@ class Queue:
         return not group.payloads or len(group.payloads) + len(entry.payloads) <= self._config.max_group_records
 
     def _topic_bytes(self, entry: Entry) -> tuple[int, int]:
-        """What an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
+        """Bytes that an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
         if entry.topic is None:
             return 0, 0
         number = self._metadata.topics.get(entry.topic)

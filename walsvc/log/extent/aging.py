@@ -66,7 +66,7 @@ class Ages:
         return (self._wall() - self._opened_ns) / 1e9 - (self._monotonic() - self._opened)
 
     def disagreement(self) -> str | None:
-        """What is wrong with the clocks, in words."""
+        """Say in words how the clocks disagree."""
         ahead = self.ahead_seconds
         if abs(ahead) < DISAGREEMENT_SECONDS:
             return None

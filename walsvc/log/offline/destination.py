@@ -30,7 +30,7 @@ IGNORED = frozenset({"lost+found"})  # an ext4 file system has it in its root
 
 @contextlib.contextmanager
 def told(path: str) -> Iterator[None]:
-    """What the operating system says becomes an error that names the destination."""
+    """Turn an OSError into an error that names the destination."""
     try:
         yield
     except OSError as error:

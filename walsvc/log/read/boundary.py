@@ -106,7 +106,7 @@ def other_history(path: str, before: SegmentHeader, after: SegmentHeader, found:
 
 
 def hint_for(path: str, before: SegmentHeader, after: SegmentHeader) -> str:
-    """What to do about two segments of different histories."""
+    """Return the hint for two segments of different histories."""
     return (
         f"one of the two files was put here from a backup or from another copy of the log: put {before.file_name} and "
         f"{after.file_name} from one and the same copy here, or restore the whole log from it (walsvc restore); "

@@ -50,7 +50,7 @@ class Common:
             self.topics.setdefault(topic)
 
     def list_topics(self) -> list[str]:
-        """What this client has heard of. Whoever awaited an append may run before that append's callbacks."""
+        """Topics that this client has heard of. A task that awaited an append may run before that append's callbacks."""
         for done in [each for each in self._first if each.done()]:
             self._made(done)
         return list(self.topics)

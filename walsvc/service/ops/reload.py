@@ -71,7 +71,7 @@ class Reloader:
 
 
 def stamp_of(file: str) -> Stamp:
-    """What changes when a file does; None where it cannot be seen."""
+    """Return a stamp that changes when the file does; None where it cannot be seen."""
     try:
         found = os.stat(file)
     except OSError:

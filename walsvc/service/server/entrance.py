@@ -27,7 +27,7 @@ OF_THE_CLIENT = frozenset(
 
 
 class Doors(Protocol):
-    """What counts handshakes."""
+    """Counts handshakes."""
 
     def enter(self, entrance: Entrance) -> bool:
         """A TLS handshake begins; False: it may not."""

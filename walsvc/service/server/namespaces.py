@@ -221,7 +221,7 @@ class Logs:
 
 
 def troubles_of(name: str, log: Log) -> Iterator[Trouble]:
-    """What of one log has failed."""
+    """Parts of one log that have failed."""
     if (failure := failure_of(log)) is not None:
         yield Trouble("log", name, f"namespace {name!r} has failed" if name else "the log has failed", failure)
     elif (reason := log.retention(0).failed) is not None:

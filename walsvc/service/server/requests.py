@@ -133,7 +133,7 @@ class Requests:
         )
 
     def _credit_left(self, frame: Append | Batch, size: int) -> int:
-        """What of the client's credit would be left with this frame, whose payloads have `size` bytes."""
+        """Credit that the client would have left with this frame, whose payloads have `size` bytes."""
         records = self._pending_records + len(frame.payloads)
         return self._limits.pending_bytes - self._pending_bytes - size - APPEND_COST * records
 
