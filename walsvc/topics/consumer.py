@@ -198,8 +198,9 @@ class Consumer(Delivering):
             before = self.position
 
             def change() -> dict[str, Any]:
-                forward = is_lsn(to) and to >= before  # then retention may have gone as far as it could meanwhile
-                return {"positions": {self._key: check_start(self._writer, max(to, self.position) if forward else to)}}
+                forward = is_lsn(to) and to >= before  # then retention may have gone, or go meanwhile, beyond it
+                start = max(to, self.position, self._writer.core.metadata.truncated) if forward else to
+                return {"positions": {self._key: check_start(self._writer, start)}}
 
             await self._writer.core.changes.join(change)
             lsn = self._writer.core.metadata.positions[self._key]
