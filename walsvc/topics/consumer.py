@@ -188,17 +188,19 @@ class Consumer(Delivering):
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
-        work = self._seek(to)
+        work = self._seek(to, self._writer.core.metadata.truncated)
         await asyncio.shield(self._writer.core.background.start("moving a consumer", work, foreseen=(WalError,)))
 
-    async def _seek(self, to: Start) -> None:
+    async def _seek(self, to: Start, first: int) -> None:
         """`seek`, to its end: cancelling the caller ends the wait. Half of it would leave two positions, here and in the log."""
         async with self._saving:
             self._check()
             before = self.position
 
             def change() -> dict[str, Any]:
-                forward = is_lsn(to) and to >= before  # then retention may have gone, or go meanwhile, beyond it
+                forward = is_lsn(to) and to >= max(
+                    before, first
+                )  # then retention may have gone beyond it since the call
                 start = max(to, self.position, self._writer.core.metadata.truncated) if forward else to
                 return {"positions": {self._key: check_start(self._writer, start)}}
 
