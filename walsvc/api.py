@@ -11,16 +11,16 @@ from walsvc.config import WalConfig, check_timeout
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
+from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
 from walsvc.log.extent.retention import truncate_after
-from walsvc.log.live import Live
-from walsvc.log.replicated import replica_of
-from walsvc.log.scope import Scoped
+from walsvc.log.read.live import Live
 from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport, Retention, Stats
+from walsvc.scope import Scoped
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start, check_name

@@ -11,8 +11,11 @@ replica (ReplicaLost).
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, ENOSPC
 
 from walsvc.visible import visible
+
+SPACE_ERRNOS = frozenset({ENOSPC, EDQUOT})  # the device is full, or the user's quota is used up
 
 
 class WalError(Exception):

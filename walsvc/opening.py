@@ -17,7 +17,7 @@ from walsvc.errors import BadOption
 from walsvc.log.extent.rekey import check_newest
 from walsvc.log.opening import open_writer, releasing
 from walsvc.log.recover.looking import find
-from walsvc.log.scope import Opening
+from walsvc.scope import Opening
 from walsvc.targets import scheme_of, shown
 from walsvc.topics.readonly import ReadOnlyTopics
 

@@ -18,7 +18,7 @@ from unittest import mock
 
 from walsvc.disk.base import Write
 from walsvc.errors import Corruption
-from walsvc.log.double_write import DoubleWrite
+from walsvc.log.commit.double_write import DoubleWrite
 
 from .explorer import Effort, Explorer, Tally
 from .model import Violation

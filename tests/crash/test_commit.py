@@ -207,9 +207,9 @@ def test_memory_error_during_commit_is_told_and_loses_nothing_answered(what: str
         acked = [bytes(10)]
         await log.append(acked[0])
         target = {
-            "buffer": "walsvc.log.buffer.BufferPool.take",
-            "encode": "walsvc.log.group.encode_group",
-            "close": "walsvc.log.group.Group.close",
+            "buffer": "walsvc.log.commit.buffer.BufferPool.take",
+            "encode": "walsvc.log.commit.group.encode_group",
+            "close": "walsvc.log.commit.group.Group.close",
         }[what]
         with mock.patch(target, side_effect=MemoryError("no memory")):
             first = log.append(b"unlucky")

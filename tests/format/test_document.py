@@ -12,7 +12,7 @@ import pytest
 from walsvc.format import double_write, group, segment
 from walsvc.format.group import Flag
 from walsvc.format.meta import KNOWN, Metadata
-from walsvc.log.framing import segment_prefix
+from walsvc.log.commit.framing import segment_prefix
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "FORMAT.md").read_text()
 SIZES = {"H": 2, "I": 4, "Q": 8}

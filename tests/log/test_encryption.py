@@ -27,10 +27,10 @@ from walsvc.format.chain import Chain
 from walsvc.format.cipher import begin_cipher
 from walsvc.format.group import Flag, GroupHeader
 from walsvc.format.segment import SegmentHeader, decode_segment_header
-from walsvc.log.group import Group
+from walsvc.log.commit.group import Group
+from walsvc.log.commit.segment import Segment
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.verify import verify
-from walsvc.log.segments import Segment
 from walsvc.opening import open_on
 
 ONE, TWO = ("one", bytes(range(32))), ("two", bytes(range(50, 82)))

@@ -31,7 +31,7 @@ from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.format.group import Flag, decode_meta
 from walsvc.format.labels import LABELS_MAX, VALUES_MAX, collect, may_have
 from walsvc.format.meta import decode_map
-from walsvc.log.payload import pack_attributes
+from walsvc.log.commit.payload import pack_attributes
 from walsvc.log.read.stream import GroupStream, open_stream
 
 WANTED = st.fixed_dictionaries(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from walsvc.log.commit import ack, lane
-from walsvc.log.group import Labels
-from walsvc.log.payload import NO_TYPE
+from walsvc.log.commit.group import Labels
+from walsvc.log.commit.payload import NO_TYPE
 from walsvc.model import Relaxed, Strict
 
 RECORD_BYTES_MAX, RECORDS_MAX, LENGTH_BYTES = 50, 12, 4

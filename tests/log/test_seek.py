@@ -17,7 +17,7 @@ from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.format import index
 from walsvc.format.group import BadGroup, GroupHeader
 from walsvc.format.index import ROW_BYTES, ROWS_MAX, SegmentIndex, index_bytes_max, spacing
-from walsvc.log import framing
+from walsvc.log.commit import framing
 
 MIB = 1 << 20
 SECONDS = st.integers(-20, 70)

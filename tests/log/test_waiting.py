@@ -13,8 +13,8 @@ import walsvc
 from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalError, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.log.group import Group
-from walsvc.log.segments import SHORTAGES
+from walsvc.log.commit.group import Group
+from walsvc.log.commit.spares import SHORTAGES
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)

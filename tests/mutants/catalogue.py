@@ -512,7 +512,7 @@ SECRECY = [
     ),
     Mutant(
         "room for the tag forgotten",
-        "walsvc/log/segments.py",
+        "walsvc/log/commit/segment.py",
         "self.tag_bytes = 0 if self.cipher is None else TAG_BYTES",
         "self.tag_bytes = 0",
         ("tests/log/test_encryption.py::test_closed_group_and_the_limits_of_a_segment_count_the_tag",),
@@ -560,14 +560,14 @@ PURGING = [
 REWRITING = [
     Mutant(
         "log written before its slot is durable",
-        "walsvc/log/double_write.py",
+        "walsvc/log/commit/double_write.py",
         "        self._disk.submit(Write(self._file, slot * self._slot_bytes, buffer[start:end], after))\n",
         "        self._disk.submit(Write(self._file, slot * self._slot_bytes, buffer[start:end], after))\n"
         "        self._disk.submit(write)\n",
         (DOUBLE_WRITE + "test_log_is_written_only_after_its_slot_is_durable",),
         (
             (
-                "walsvc/log/double_write.py",
+                "walsvc/log/commit/double_write.py",
                 "        else:\n            self._disk.submit(write)\n\n    def _ended",
                 "\n    def _ended",
             ),
@@ -767,7 +767,7 @@ HISTORY = [
 PLACES = [
     Mutant(
         "a file that has another name recycled",
-        "walsvc/log/segments.py",
+        "walsvc/log/commit/spares.py",
         " or await self._disk.shared(old)",
         "",
         ("tests/log/test_foreign_files.py::test_recycling_leaves_a_file_that_has_another_name",),
@@ -795,7 +795,7 @@ PLACES = [
     ),
     Mutant(
         "records take the reserve",
-        "walsvc/log/segments.py",
+        "walsvc/log/commit/segment.py",
         "        if self.metadata_only:\n            return 0\n",
         "",
         ("tests/crash/test_full_device.py",),

@@ -22,7 +22,7 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.producers", "walsvc.format.producers"]):
+with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.commit.producers", "walsvc.format.producers"]):
     from walsvc.config import WalConfig
     from walsvc.disk.sim import SimDevice, SimDisk
     from walsvc.errors import ProtocolError

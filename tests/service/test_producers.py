@@ -17,8 +17,8 @@ from walsvc.format import producers as rules
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.producers import ROW, Producers, Request, Row
-from walsvc.log.group import Group, Labels
-from walsvc.log.producers import append_request, stream_request
+from walsvc.log.commit.group import Group, Labels
+from walsvc.log.commit.producers import append_request, stream_request
 from walsvc.model import Relaxed, Strict
 from walsvc.opening import open_on
 

@@ -13,7 +13,7 @@ from tests.service.raw import Raw
 from tests.service.simulated import serving
 from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Truncated
-from walsvc.log.replicated import Replicated
+from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.server import serve
 from walsvc.service.wire.frames import Ack, Error

@@ -273,8 +273,7 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
 
 
 async def test_segments_without_a_summary_are_looked_through(open_sim, monkeypatch):
-    from walsvc.log import framing
-    from walsvc.log.commit import rotation
+    from walsvc.log.commit import framing, rotation
 
     def without(*args, **options):
         return framing.seal_bytes(*args, **{**options, "tally": None})

@@ -17,26 +17,26 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import BadOption, NoSpace, WalError
+from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, WalError
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.commit.core import Start
-from walsvc.log.double_write import (
+from walsvc.log.commit.double_write import (
     DoubleWrite,
     install_double_write,
     prepare_double_write,
 )
+from walsvc.log.commit.framing import segment_prefix
+from walsvc.log.commit.reserve import is_reserve
+from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align, tail_of, whole_blocks
 from walsvc.log.extent.rekey import after_opening, check_keys
 from walsvc.log.extent.retention import begin_behind, drop_segments, finish_cut
-from walsvc.log.framing import segment_prefix
 from walsvc.log.read.reader import read_failed
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.foreign import REWRITE_SUFFIX, make_own
 from walsvc.log.recover.overlay import write_images
 from walsvc.log.recover.recovery import Recovered, recover
 from walsvc.log.recover.sealing import missing_seal, segment_at, write_seal
-from walsvc.log.reserve import is_reserve
-from walsvc.log.segments import NO_SPACE, Segment, first_segment_bytes, next_align, tail_of, whole_blocks
 from walsvc.log.writer import WalWriter
 from walsvc.model import Finding, RecoveryReport
 
@@ -52,7 +52,7 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
         await disk.close()
         if isinstance(error, WalError):
             raise
-        if error.errno in NO_SPACE:
+        if error.errno in SPACE_ERRNOS:
             raise NoSpace(
                 f"cannot open the log: {error.strerror or error}",
                 errno=error.errno or 0,
@@ -180,7 +180,7 @@ async def fill_holes(disk: Disk, segment: Segment, found: Recovered) -> None:
     try:
         await disk.fill_holes(segment.name, segment.end)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in SPACE_ERRNOS:
             raise
         text = "the file has holes, as a sparse copy has, and there is no room to fill them: a write may fail for want of it"
         found.findings.append(Finding("sparse_segment", text, segment.id, segment.end))
@@ -209,7 +209,7 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
     try:
         await disk.allocate(name, length)
     except OSError as error:
-        if error.errno in NO_SPACE:
+        if error.errno in SPACE_ERRNOS:
             raise NoSpace(
                 f"no room for a new log: {os.strerror(error.errno or 0)}",
                 errno=error.errno or 0,

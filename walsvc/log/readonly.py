@@ -33,8 +33,8 @@ from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.looking import find
 from walsvc.log.recover.overlay import Overlay
 from walsvc.log.recover.recovery import Recovered, examine
-from walsvc.log.scope import Scoped
 from walsvc.model import RecoveryReport, Stats
+from walsvc.scope import Scoped
 
 POLL_SECONDS = 0.05
 

@@ -25,13 +25,13 @@ from walsvc.log.commit.catalog import View
 from walsvc.log.commit.core import Start, put_together
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
+from walsvc.log.commit.payload import NO_TYPE, to_bytes
 from walsvc.log.commit.queue import Entry
+from walsvc.log.commit.replicated import replica_of
+from walsvc.log.commit.results import BatchResult
 from walsvc.log.extent.pins import PINS_SHOWN, pins_of
-from walsvc.log.payload import NO_TYPE, to_bytes
-from walsvc.log.replicated import replica_of
-from walsvc.log.results import BatchResult
-from walsvc.log.scope import Opening, Scoped
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
+from walsvc.scope import Opening, Scoped
 
 Payloads = Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview]
 

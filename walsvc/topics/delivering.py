@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from walsvc.config import between
 from walsvc.errors import BadOption, Closed
-from walsvc.log.scope import Scoped
 from walsvc.model import Record, is_lsn
+from walsvc.scope import Scoped
 from walsvc.topics.delivery import Delivery
 
 BATCH_BYTES = 1 << 20  # read_batch's default

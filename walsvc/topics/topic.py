@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.group import Labels
+from walsvc.log.commit.payload import NO_TYPE
 from walsvc.log.extent.purging import purge
-from walsvc.log.group import Labels
-from walsvc.log.payload import NO_TYPE
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
@@ -20,9 +20,9 @@ from walsvc.topics.registry import Registry
 
 if TYPE_CHECKING:
     from walsvc.format.purge import Marks
+    from walsvc.log.commit.results import BatchResult
     from walsvc.log.read.cuts import Cuts
     from walsvc.log.read.reader import Cursor
-    from walsvc.log.results import BatchResult
     from walsvc.log.writer import WalWriter
 
 

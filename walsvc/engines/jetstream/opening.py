@@ -17,7 +17,7 @@ from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
-from walsvc.log.replicated import Answer, Replicated
+from walsvc.log.commit.replicated import Answer, Replicated
 
 if TYPE_CHECKING:
     from walsvc.api import Log

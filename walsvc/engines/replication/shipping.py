@@ -19,8 +19,8 @@ from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOp
 from walsvc.engines.replication.replica import parse_replica
 from walsvc.engines.replication.session import LEAVE_SECONDS, Session
 from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
+from walsvc.log.commit.replicated import Replicated
 from walsvc.log.extent.pins import REPLICA_HOLD
-from walsvc.log.replicated import Replicated
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:

@@ -292,7 +292,7 @@ static int import_names(void)
     for (int i = 0; i < ARGUMENTS; i++)
         names[i] = PyUnicode_InternFromString(texts[i]);
     s_mend = PyUnicode_InternFromString("mend");
-    PyObject *model = PyImport_ImportModule("walsvc.model"), *payload = PyImport_ImportModule("walsvc.log.payload");
+    PyObject *model = PyImport_ImportModule("walsvc.model"), *payload = PyImport_ImportModule("walsvc.log.commit.payload");
     if (model != NULL && payload != NULL) {
         strict = PyObject_GetAttrString(model, "Strict");
         no_type = PyObject_GetAttrString(payload, "NO_TYPE");

@@ -21,10 +21,10 @@ from walsvc.format.producers import REQUEST_BYTES, Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.background import keep
+from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.queue import Turn
-from walsvc.log.group import Group, Labels
-from walsvc.log.results import BatchResult, Part
-from walsvc.log.segments import Segment
+from walsvc.log.commit.results import BatchResult, Part
+from walsvc.log.commit.segment import Segment
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core

@@ -26,24 +26,25 @@ from walsvc.log.commit.batch import Batches
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.changes import Changes
 from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.double_write import DoubleWrite
 from walsvc.log.commit.extent import Extent
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health, Place
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.lane import Slow
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queue import Queue
+from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.rotation import Rotation
+from walsvc.log.commit.segment import Segment
+from walsvc.log.commit.spares import SparePipeline
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.writing import Writing
-from walsvc.log.double_write import DoubleWrite
-from walsvc.log.group import Group
-from walsvc.log.reserve import Reserve
-from walsvc.log.segments import Segment, SparePipeline
 
 if TYPE_CHECKING:
-    from walsvc.log.replicated import Replicated
+    from walsvc.log.commit.replicated import Replicated
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 
 if TYPE_CHECKING:
-    from walsvc.log.double_write import DoubleWrite
+    from walsvc.log.commit.double_write import DoubleWrite
 
 
 @dataclass(slots=True)

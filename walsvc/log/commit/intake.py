@@ -18,8 +18,8 @@ from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.format.group import GROUP_HEADER_BYTES, LENGTH_BYTES
+from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.lane import Lane, Slow
-from walsvc.log.group import Group, Labels
 
 
 class Intake(Lane):

@@ -12,8 +12,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from walsvc.log.commit.ack import Ack, extension
-from walsvc.log.group import Labels
-from walsvc.log.payload import NO_TYPE
+from walsvc.log.commit.group import Labels
+from walsvc.log.commit.payload import NO_TYPE
 from walsvc.model import AppendResult, Mode, Strict
 
 Slow = Callable[..., Ack[AppendResult]]

@@ -25,12 +25,12 @@ from walsvc.errors import WalError
 from walsvc.format.group import Flag
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.rotation import Rotation
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.writing import Writing
-from walsvc.log.group import Group
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 

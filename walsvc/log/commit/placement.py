@@ -11,13 +11,13 @@ from walsvc.config import WalConfig
 from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
 from walsvc.format.index import index_bytes_max
 from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.rotation import Rotation
+from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
-from walsvc.log.group import Group
-from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS
 
 
 class Placement:

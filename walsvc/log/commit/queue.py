@@ -20,14 +20,14 @@ from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.payload import pack_attributes, to_bytes
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
-from walsvc.log.group import Group, Labels
-from walsvc.log.payload import pack_attributes, to_bytes
-from walsvc.log.results import BatchResult, Part
 from walsvc.model import AppendResult, Mode, Strict
 
 NO_LABELS = Labels()

@@ -15,12 +15,13 @@ from walsvc.disk.base import Disk
 from walsvc.errors import DurabilityLost
 from walsvc.log.commit.background import Background
 from walsvc.log.commit.catalog import Catalog
+from walsvc.log.commit.double_write import DoubleWrite, append_outside
+from walsvc.log.commit.framing import seal_bytes
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.segment import Segment
+from walsvc.log.commit.spares import install
 from walsvc.log.commit.tail import Tail
-from walsvc.log.double_write import DoubleWrite, append_outside
-from walsvc.log.framing import seal_bytes
-from walsvc.log.group import Group
-from walsvc.log.segments import Segment, install
 
 
 class Rotation:

@@ -18,19 +18,11 @@ from walsvc.format.segment import METADATA_ONLY, RECYCLED, SEGMENT_HEADER_BYTES,
 from walsvc.format.summary import SUMMARY_ROW_BYTES, Tally
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
-from walsvc.log.framing import Head
-from walsvc.log.group import Group
+from walsvc.log.commit.framing import Head
+from walsvc.log.commit.group import Group
+from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS, Segment, next_align, tail_of
+from walsvc.log.commit.spares import SHORTAGES, SparePipeline, no_space
 from walsvc.log.read.summaries import Summaries
-from walsvc.log.segments import (
-    JOIN_BLOCKS,
-    META_BLOCKS,
-    SHORTAGES,
-    Segment,
-    SparePipeline,
-    next_align,
-    no_space,
-    tail_of,
-)
 
 if TYPE_CHECKING:
     from walsvc.config import WalConfig

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from walsvc.disk.base import Disk, Write
 from walsvc.format.group import align_up
-from walsvc.log.buffer import BufferPool
+from walsvc.log.commit.buffer import BufferPool
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
+from walsvc.log.commit.double_write import DoubleWrite
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.tail import Tail
-from walsvc.log.double_write import DoubleWrite
-from walsvc.log.group import Group
 
 
 class Writing:

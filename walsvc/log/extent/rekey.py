@@ -19,9 +19,9 @@ from walsvc.errors import BadOption, NoSpace
 from walsvc.format.cipher import cipher_of
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name, segment_name
 from walsvc.keyring import KeyRing
+from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
 from walsvc.log.extent.retention import have_spare, to_the_end
 from walsvc.log.read.stream import load_header
-from walsvc.log.segments import JOIN_BLOCKS, META_BLOCKS
 
 if TYPE_CHECKING:
     from walsvc.disk.base import Disk

@@ -23,11 +23,9 @@ from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import METADATA_ONLY, RECYCLED, SegmentHeader, segment_name, spare_name
 from walsvc.log.commit.core import Core
-from walsvc.log.framing import segment_prefix
-from walsvc.log.group import Group
-from walsvc.log.read.stream import load_header, open_stream
-from walsvc.log.recover.absorb import absorb
-from walsvc.log.segments import (
+from walsvc.log.commit.framing import segment_prefix
+from walsvc.log.commit.group import Group
+from walsvc.log.commit.segment import (
     JOIN_BLOCKS,
     META_BLOCKS,
     Segment,
@@ -36,6 +34,8 @@ from walsvc.log.segments import (
     tail_of,
     whole_blocks,
 )
+from walsvc.log.read.stream import load_header, open_stream
+from walsvc.log.recover.absorb import absorb
 from walsvc.model import is_lsn
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares

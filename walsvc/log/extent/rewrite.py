@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, NoSpace
+from walsvc.errors import SPACE_ERRNOS, Corruption, NoSpace
 from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.content import PLACES, Content, encoded_bytes, encoded_index
 from walsvc.format.group import DURABLE_UNIT, TAG_BYTES, BadGroup, Columns, Flag, align_up, encode_group
@@ -37,7 +37,6 @@ from walsvc.format.segment import (
 from walsvc.keyring import KeyRing
 from walsvc.log.read.stream import GroupStream, RawGroup, open_stream, unsupported
 from walsvc.log.recover.foreign import REWRITE_SUFFIX
-from walsvc.log.segments import NO_SPACE
 
 WRITE_BYTES = 1 * MIB  # written and synced at a time: a commit beside it does not wait for long
 SEALED_ALIGN = 64  # nobody writes behind the last group of a rewritten sealed segment, so none needs a block of its own
@@ -138,7 +137,7 @@ async def rewrite(job: Rewriting) -> Rewritten:
     try:
         await disk.allocate(job.name, length)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in SPACE_ERRNOS:
             raise
         raise NoSpace(
             f"no room to rewrite a segment: {os.strerror(error.errno or 0)}",

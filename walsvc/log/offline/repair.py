@@ -27,7 +27,8 @@ from walsvc.format.group import align_up
 from walsvc.format.meta import FRAME_BYTES
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import KeyRing
-from walsvc.log.framing import segment_prefix
+from walsvc.log.commit.framing import segment_prefix
+from walsvc.log.commit.segment import first_segment_bytes, whole_blocks
 from walsvc.log.offline.destination import new_file, told
 from walsvc.log.offline.inspect import Walk, walk
 from walsvc.log.read.boundary import check_boundary
@@ -35,7 +36,6 @@ from walsvc.log.recover.foreign import refuse_strangers
 from walsvc.log.recover.looking import settled
 from walsvc.log.recover.overlay import find_images, laid_over, write_images
 from walsvc.log.recover.recovery import examine
-from walsvc.log.segments import first_segment_bytes, whole_blocks
 
 COPY_BYTES = 4 * MIB
 REPAIR_NAME = "ffffffffffffffff.spare"  # no spare of a log has this number: ordinals are small, recycled ones below it

@@ -10,10 +10,10 @@ import os
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.errors import NoSpace, PathError
+from walsvc.errors import SPACE_ERRNOS, NoSpace, PathError
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, DOUBLE_WRITE_NEW
 from walsvc.format.segment import parse_name
-from walsvc.log.segments import NO_SPACE, allocate_anew
+from walsvc.log.commit.spares import allocate_anew
 
 REWRITE_SUFFIX = ".rewrite"
 COPY_BYTES = 1 * MIB
@@ -57,7 +57,7 @@ async def make_own(disk: Disk, name: str, first_lsn: int, length: int) -> None:
     try:
         await allocate_anew(disk, copy, length)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in SPACE_ERRNOS:
             raise
         raise NoSpace(
             f"no room for a copy of {name}, which is hard-linked elsewhere and would be changed there, too",

@@ -10,13 +10,13 @@ from walsvc.format.group import BadGroup, Flag, check_group_body, decode_group_h
 from walsvc.format.segment import METADATA_ONLY, segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
-from walsvc.log.double_write import DoubleWrite, append_outside
-from walsvc.log.framing import seal_bytes
+from walsvc.log.commit.double_write import DoubleWrite, append_outside
+from walsvc.log.commit.framing import seal_bytes
+from walsvc.log.commit.segment import Segment
 from walsvc.log.read.stream import load_header
 from walsvc.log.read.summaries import Summaries
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.recovery import Recovered, examine
-from walsvc.log.segments import Segment
 
 
 async def segment_at(disk: Disk, found: Examined) -> Segment:

@@ -18,7 +18,7 @@ from typing import Any
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
 from walsvc.log.commit.ack import Ack, Waker
-from walsvc.log.payload import NO_TYPE, pack_attributes, to_bytes
+from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
 from walsvc.service.client.sent import MODES, PLAIN, Entry, Labels, Sent

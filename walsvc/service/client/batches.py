@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from walsvc.errors import RecordTooLarge, WalError, again
 from walsvc.log.commit.ack import Ack, ack_of
-from walsvc.log.results import BatchResult
+from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode, Strict
 from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up

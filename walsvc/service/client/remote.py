@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
 from walsvc.log.commit.ack import Ack, all_done
-from walsvc.log.results import BatchResult
-from walsvc.log.scope import Scoped
+from walsvc.log.commit.results import BatchResult
 from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
+from walsvc.scope import Scoped
 from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer

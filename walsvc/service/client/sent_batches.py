@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import Unreachable, WalError, again
-from walsvc.log.results import BatchResult, Part
+from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import Mode
 from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent import MODES

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
 from walsvc.log.commit.ack import Ack
-from walsvc.log.results import BatchResult
+from walsvc.log.commit.results import BatchResult
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from walsvc.errors import WalTimeout
-from walsvc.log.replicated import Replicated
+from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits
 from walsvc.service.wire.frames import APPEND_COST, Batch
 

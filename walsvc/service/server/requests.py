@@ -10,10 +10,10 @@ from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Denied, ProtocolError, WalError
 from walsvc.format.producers import Request
 from walsvc.log.commit.ack import all_done
-from walsvc.log.group import Labels
-from walsvc.log.payload import check_packed
-from walsvc.log.producers import append_request, stream_request
-from walsvc.log.replicated import Replicated, replica_of
+from walsvc.log.commit.group import Labels
+from walsvc.log.commit.payload import check_packed
+from walsvc.log.commit.producers import append_request, stream_request
+from walsvc.log.commit.replicated import Replicated, replica_of
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.server.auth import APPEND, Grant
 from walsvc.service.server.parts import Parts

@@ -12,7 +12,7 @@ import msgpack
 
 from walsvc.errors import ProtocolError
 from walsvc.format.labels import unpack_attributes
-from walsvc.log.payload import pack_attributes
+from walsvc.log.commit.payload import pack_attributes
 from walsvc.model import Record
 from walsvc.service.wire.frames import RECORD_COST, Records, State
 

@@ -14,14 +14,14 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, Row
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.queue import Entry
+from walsvc.log.commit.results import BatchResult, Place
 from walsvc.log.read.stream import open_stream
-from walsvc.log.results import BatchResult, Place
 from walsvc.model import Mode, Strict
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
-    from walsvc.log.group import Labels
+    from walsvc.log.commit.group import Labels
 
 
 class Repeated(NamedTuple):

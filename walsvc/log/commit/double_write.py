@@ -21,7 +21,7 @@ from crc32c import crc32c
 
 from walsvc.config import BLOCK_BYTES_MIN, KIB, MIB, WalConfig
 from walsvc.disk.base import Disk, Write
-from walsvc.errors import BadOption, NoSpace
+from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace
 from walsvc.format.double_write import (
     DOUBLE_WRITE_NAME,
     DOUBLE_WRITE_NEW,
@@ -32,7 +32,7 @@ from walsvc.format.double_write import (
     encode_slot_header,
 )
 from walsvc.format.group import GROUP_HEADER_BYTES, align_up, decode_group_header
-from walsvc.log.segments import NO_SPACE, Segment, durable_write
+from walsvc.log.commit.segment import Segment
 
 META_BYTES = 64 * KIB  # of what may join a group of full size: names of new topics, acknowledgements
 WIPE_BYTES = MIB  # written at a time
@@ -195,7 +195,7 @@ async def prepare_double_write(disk: Disk, config: WalConfig, block_bytes: int, 
     try:
         await disk.allocate(DOUBLE_WRITE_NEW, SLOTS * slot_bytes)
     except OSError as error:
-        if error.errno in NO_SPACE:
+        if error.errno in SPACE_ERRNOS:
             raise NoSpace(
                 f"no room for the double-write file: {os.strerror(error.errno or 0)}",
                 errno=error.errno or 0,
@@ -246,3 +246,17 @@ async def append_outside(disk: Disk, double_write: DoubleWrite | None, segment: 
 def submit_outside(double_write: DoubleWrite, buffer: memoryview, segment: Segment, at: int, write: Write) -> None:
     """DoubleWrite.submit for `durable_write`."""
     double_write.submit(write, buffer, segment, at, outside=True)
+
+
+async def durable_write(submit: Callable[[Write], None], file: int, offset: int, view: memoryview) -> None:
+    """Submit one write and wait for it; OSError if it failed. For the rare writes outside the pipeline."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(_: Write, error: OSError | None) -> None:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    submit(Write(file, offset, view, done))
+    await asyncio.shield(future)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from walsvc.disk.base import Disk
 from walsvc.format.index import SegmentIndex
@@ -12,7 +13,9 @@ from walsvc.keyring import KeyRing
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.reading import Reading
 from walsvc.log.read.summaries import Summaries
-from walsvc.log.writer import WalWriter
+
+if TYPE_CHECKING:
+    from walsvc.log.writer import WalWriter
 
 
 class Live(Reading):

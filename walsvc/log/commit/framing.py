@@ -10,8 +10,8 @@ from walsvc.format.meta import Metadata, encode_map
 from walsvc.format.segment import SegmentHeader, encode_segment_header
 from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
-from walsvc.log.group import Group
-from walsvc.log.segments import Segment
+from walsvc.log.commit.group import Group
+from walsvc.log.commit.segment import Segment
 
 
 class Prefix(NamedTuple):

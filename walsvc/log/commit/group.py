@@ -12,12 +12,12 @@ from walsvc.format.columns import encode_column
 from walsvc.format.group import DURABLE_UNIT, GROUP_HEADER_BYTES, Flag, GroupHeader, align_up, encode_group
 from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
-from walsvc.log.results import BatchResult, Part
-from walsvc.log.segments import Segment
+from walsvc.log.commit.results import BatchResult, Part
+from walsvc.log.commit.segment import Segment
 from walsvc.model import AppendResult
 
 if TYPE_CHECKING:
-    from walsvc.log.framing import Head
+    from walsvc.log.commit.framing import Head
 
 
 class Labels(NamedTuple):

@@ -1,0 +1,132 @@
+"""A segment as its writer sees it: where its next group goes, and how far records, metadata and the seal may reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from walsvc.config import MIB, WalConfig
+from walsvc.format.cipher import SegmentCipher
+from walsvc.format.group import TAG_BYTES, align_up
+from walsvc.format.index import SegmentIndex, index_bytes_max
+from walsvc.format.summary import Tally
+
+FIRST_SEGMENT_BYTES = 1 * MIB  # a young log begins with small segments, so that a few records do not occupy 64 MiB
+META_BLOCKS = 2  # kept free at a segment's end for metadata when no record fits any more
+JOIN_BLOCKS = 1  # more of them, for what joins a group: an acknowledgement may be what makes room on a full device
+SEAL_BYTES = 256  # of a seal without summary and index, at most
+PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
+
+
+@dataclass(slots=True)
+class Segment:
+    """A segment that is being written.
+
+    `end` is where the next group will be placed.
+    """
+
+    id: int
+    file: int
+    file_bytes: int
+    align: int
+    log_id: int
+    ordinal: int
+    end: int
+    previous_crc: int
+    name: str
+    previous_end: int = 0  # as in its header
+    summary_bytes: int = 0  # what the topics of its records take in the seal
+    tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
+    cipher: SegmentCipher | None = None  # None: it is not encrypted
+    block_bytes: int = 0  # of the device, at least; 0: that is `align`
+    replaced: bool = False  # its file has given way to another of its name
+    metadata_only: bool = False  # it is of the reserve (reserve.py): no record begins in it, and it is never sealed
+    tail: bytes = b""  # what its last block holds already, where groups begin inside a block
+    durable_end: int = 0  # everything before it is on stable storage, and no batch that is unfinished is in it
+    last_crc: int = 0  # of the last group with records that was submitted, here or in an earlier segment, and
+    last_at: int = 0  # where it stands; both as in walsvc.format.chain
+    index: SegmentIndex = field(init=False)  # of the groups that were submitted
+    index_bytes: int = field(init=False)  # what the index takes in the seal at most
+    tag_bytes: int = field(init=False)  # what encryption adds to every group: the limits leave room for it
+    _limit_for: int = -1  # bytes of the summary for which `_limit` was found last
+    _limit: int = 0
+
+    def __post_init__(self) -> None:
+        self.index, self.index_bytes = SegmentIndex(self.file_bytes), index_bytes_max(self.file_bytes)
+        self.tag_bytes = 0 if self.cipher is None else TAG_BYTES
+        self.block_bytes = self.block_bytes or self.align
+
+    @property
+    def packed(self) -> bool:
+        """Groups begin inside a block, so its bytes are written again: never without the double-write file."""
+        return self.align < self.block_bytes
+
+    @property
+    def _whole_bytes(self) -> int:
+        """The file up to its last whole block."""
+        return self.file_bytes - self.file_bytes % self.block_bytes
+
+    def pack(self, view: memoryview, begin: int, end: int) -> None:
+        """Finish the whole blocks in `view`, where what is new lies in [begin, end): the last block's old bytes go in front
+        of it, zeros behind it, and the last block is remembered for the next time."""
+        assert begin in {0, len(self.tail)}, "a group begins where the one before it ended"
+        view[:begin] = self.tail[:begin]
+        view[end:] = bytes(len(view) - end)
+        self.tail = bytes(view[end - end % self.block_bytes : end])
+
+    @property
+    def _seal_bytes(self) -> int:
+        return SEAL_BYTES + self.tag_bytes + self.summary_bytes + self.index_bytes
+
+    @property
+    def limit(self) -> int:
+        """Records end here at the latest: room is kept for the seal and some metadata, so that on a full device a log
+        can still be truncated and closed in order."""
+        return self.limit_with(0)
+
+    def limit_with(self, summary_bytes: int) -> int:
+        """The limit of records once the summary has grown by `summary_bytes`."""
+        if self.metadata_only:
+            return 0
+        summary_bytes += self.summary_bytes
+        if summary_bytes != self._limit_for:  # asked several times for each group, and mostly the same
+            seal = align_up(self._seal_bytes - self.summary_bytes + summary_bytes, self.block_bytes)
+            kept = seal + (META_BLOCKS + JOIN_BLOCKS) * self.block_bytes + self.tag_bytes
+            self._limit_for, self._limit = summary_bytes, self._whole_bytes - kept
+        return self._limit
+
+    @property
+    def join_limit(self) -> int:
+        """Metadata of a group of its own, such as acknowledgements, ends here at the latest."""
+        return self.meta_limit - META_BLOCKS * self.block_bytes
+
+    @property
+    def meta_limit(self) -> int:
+        """Metadata that makes room or ends the log ends here at the latest; the seal always finds room."""
+        if self.metadata_only:
+            return self.mark_limit
+        return self.mark_limit - align_up(self._seal_bytes, self.block_bytes)
+
+    @property
+    def mark_limit(self) -> int:
+        """In a log that was sealed for good no seal of this segment comes, and the mark of its end may have that room."""
+        return self._whole_bytes - self.tag_bytes
+
+
+def next_align(config: WalConfig, block_bytes: int) -> int:
+    """Alignment of groups in the next segment: an option that an existing log takes up with a new segment."""
+    return PACK_ALIGN if config.layout == "pack" else block_bytes
+
+
+def tail_of(prefix: bytes, block_bytes: int) -> bytes:
+    """What the last block of a segment holds whose prefix alone has been written."""
+    return prefix[len(prefix) - len(prefix) % block_bytes :]
+
+
+def whole_blocks(data: bytes, block_bytes: int) -> bytes:
+    """`data` up to the end of its last block."""
+    return data.ljust(align_up(len(data), block_bytes), b"\0")
+
+
+def first_segment_bytes(segment_bytes: int) -> int:
+    """Size of a new log's first segment."""
+    return min(FIRST_SEGMENT_BYTES, segment_bytes)
