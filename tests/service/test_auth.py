@@ -12,10 +12,11 @@ import pytest
 
 from walsvc import BadOption, PathError
 from walsvc.service.server import auth
-from walsvc.service.server.auth import ADMIN, APPEND, EVERYBODY, READ, Grant, Tokens, load_tokens
+from walsvc.service.server.auth import EVERYBODY, Grant, Tokens, load_tokens
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import Server
 from walsvc.service.wire.frames import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
+from walsvc.service.wire.methods import ADMIN, APPEND, READ
 
 from .certificates import certificates
 from .raw import Raw

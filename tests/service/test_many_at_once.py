@@ -12,7 +12,7 @@ from tests.service.simulated import SMALL, Devices, serving
 from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
-from walsvc.service.server.auth import ADMIN, APPEND, CONSUME, READ, Grant, Tokens
+from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.connection import FRAMES_A_TURN, RECORDS_A_TURN
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import TIGHT_SECONDS, Progress
@@ -31,6 +31,7 @@ from walsvc.service.wire.frames import (
     Result,
     Welcome,
 )
+from walsvc.service.wire.methods import ADMIN, APPEND, CONSUME, READ
 from walsvc.service.wire.protocol import encode
 
 KIB = 1 << 10

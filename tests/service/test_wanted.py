@@ -14,8 +14,9 @@ from walsvc import BadOption, Consumer, Log, ReadStats, Topic, UnsupportedFormat
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.remote import RemoteLog
 from walsvc.service.client.topic import RemoteTopic
-from walsvc.service.server.auth import APPEND, READ, RIGHTS, Grant, Tokens
+from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.wire.frames import ITEMS_MAX, Ack, Call, Error, Open, Purged
+from walsvc.service.wire.methods import APPEND, READ, RIGHTS
 
 from .raw import Raw
 from .simulated import serving

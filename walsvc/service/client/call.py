@@ -9,28 +9,11 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Open, Result
+from walsvc.service.wire.methods import METHODS
 from walsvc.service.wire.protocol import encode
 
 if TYPE_CHECKING:
     from walsvc.service.client.session import Session
-
-# What cannot be repeated: a second time it would do something else than the first.
-ONCE = frozenset({"truncate_after", "delete_consumer", "reclaim", "purge", "compact"})
-
-# What changes nothing: all that a log which is opened with read_only=True calls.
-READS = frozenset(
-    {
-        "stats",
-        "retention",
-        "holds",
-        "topics",
-        "consumers",
-        "seek_time",
-        "topic.count",
-        "topic.first_lsn",
-        "topic.last_lsn",
-    }
-)
 
 
 class Calling:
@@ -59,7 +42,7 @@ class Calling:
 
     def lost(self) -> None:
         """What must not be repeated is over, its outcome open."""
-        if self._sent and self._frame.method in ONCE and not self.answer.done():
+        if self._sent and not METHODS[self._frame.method].repeatable and not self.answer.done():
             error = Unreachable("the connection was lost")
             self.answer.set_exception(self._session.unknown(error, self._frame.method))
             self._forget()

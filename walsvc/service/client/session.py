@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import Closed, OutcomeUnknown, Unreachable, WalError, WalTimeout, WrongLoop, again
-from walsvc.service.client.call import READS, Calling
+from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, Request
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
+from walsvc.service.wire.methods import METHODS
 from walsvc.service.wire.protocol import encode
 
 
@@ -126,7 +127,7 @@ class Session(Connector):
             What the server answered; WalTimeout, Unreachable; OutcomeUnknown for what must not be repeated; Closed for what
             changes something where the log is only read.
         """
-        self.check(changes=method not in READS)
+        self.check(changes=METHODS[method].changes)
         return await self.request(method, then, **args)
 
     async def request(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:

@@ -30,10 +30,11 @@ from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
 from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
-from walsvc.service.server.auth import ADMIN, READ, Grant
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.entrance import Acceptor, Entrance
 from walsvc.service.server.listeners import Listener, listen_tcp
 from walsvc.service.server.status import StatusSource, Trouble
+from walsvc.service.wire.methods import ADMIN, READ
 from walsvc.targets import is_loopback
 from walsvc.visible import visible
 

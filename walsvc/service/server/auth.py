@@ -14,9 +14,8 @@ from walsvc.config import check_namespace
 from walsvc.errors import BadOption, PathError
 from walsvc.options import is_utf8
 from walsvc.service.wire.frames import TOKEN_BYTES_MAX
+from walsvc.service.wire.methods import ADMIN, APPEND, RIGHTS
 
-APPEND, READ, CONSUME, ADMIN = "append", "read", "consume", "admin"
-RIGHTS = frozenset({APPEND, READ, CONSUME, ADMIN})
 MAKES = frozenset({APPEND, ADMIN})  # either of them makes a namespace that is not there
 ENVIRONMENT = "WALSVC_TOKEN"
 TOKEN_BYTES_MIN = 16  # nobody guesses 128 bits

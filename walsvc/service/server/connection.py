@@ -23,7 +23,7 @@ from walsvc.errors import (
     WalError,
     WalTimeout,
 )
-from walsvc.service.server.auth import CONSUME, MAKES, READ, Grant
+from walsvc.service.server.auth import MAKES, Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import Progress
@@ -53,6 +53,7 @@ from walsvc.service.wire.frames import (
     StateFrame,
     Welcome,
 )
+from walsvc.service.wire.methods import CONSUME, READ
 from walsvc.service.wire.protocol import FrameReader, encode
 from walsvc.tasks import begin_task
 

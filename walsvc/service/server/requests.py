@@ -15,9 +15,10 @@ from walsvc.log.commit.payload import check_packed
 from walsvc.log.commit.producers import append_request, stream_request
 from walsvc.log.commit.replicated import Replicated, replica_of
 from walsvc.model import Mode, Relaxed, Strict
-from walsvc.service.server.auth import APPEND, Grant
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.parts import Parts
 from walsvc.service.wire.frames import APPEND_COST, QUORUM, RECORD_COST, RELAXED, STRICT, Ack, Append, Batch, Credit
+from walsvc.service.wire.methods import APPEND
 from walsvc.topics.names import check_name
 
 if TYPE_CHECKING:

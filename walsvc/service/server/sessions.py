@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
-from walsvc.service.server.auth import CONSUME, READ, Grant
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.streams import (
     ConsumerStream,
     RecordStream,
@@ -18,8 +18,9 @@ from walsvc.service.server.streams import (
     range_of,
     source_of,
 )
-from walsvc.service.server.verbs import CONSUMER_VERBS, STREAMS, VERBS, Verb, checked
+from walsvc.service.server.verbs import OF_A_CONSUMER, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
+from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
@@ -72,9 +73,15 @@ class Sessions:
                 f"{len(self._tasks)} calls are unanswered on this connection", expected=f"at most {CALLS_MAX}"
             )
 
-    def _need(self, right: str, what: str) -> None:
-        if right not in self._rights:
-            raise Denied(f"this token may not {what}", hint=f'it needs the right "{right}"')
+    def _chosen(self, table: dict[str, Method], name: str, what: str) -> Method:
+        """The method of this name. Raises BadOption where there is none, Denied where the token may not."""
+        method = table.get(name)
+        if method is None:
+            raise BadOption(f"there is no {what} {name[:64]!r}", hint="known: " + ", ".join(sorted(table)))
+        if method.right not in self._rights:
+            does = "call" if what == "method" else "open"
+            raise Denied(f"this token may not {does} {name}", hint=f'it needs the right "{method.right}"')
+        return method
 
     # ---- calls
 
@@ -87,58 +94,48 @@ class Sessions:
     async def _call(self, frame: Call) -> None:
         connection = self._connection
         try:
-            if frame.method in CONSUMER_VERBS:
-                value = await self._consumer_call(frame.method, frame.args)
-            elif frame.method in VERBS:
-                verb = VERBS[frame.method]
-                self._need(verb.right, f"call {frame.method}")
-                args = checked(frame.method, verb.spec, frame.args)
-                if verb.large:
-                    await self._answer_large(frame, verb, args)
-                    return
-                value = await self._answer(frame.method, verb, args)
-            else:
-                hint = ", ".join(sorted([*VERBS, *CONSUMER_VERBS]))
-                raise BadOption(f"there is no method {frame.method[:64]!r}", hint=f"known: {hint}")
+            method = self._chosen(METHODS, frame.method, "method")
+            args = method.checked(frame.args)
+            if method.large:
+                await self._answer_large(frame.id, method, args)
+                return
+            value = await self._answer(method, args)
         except WalError as error:
             connection.answer_error(frame.id, error)
         else:
             connection.send(Result(frame.id, value, connection.state))
 
-    async def _answer(self, method: str, verb: Verb, args: dict[str, Any]) -> Any:
-        """What a verb answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
-        if method == "hold":
+    async def _answer(self, method: Method, args: dict[str, Any]) -> Any:
+        """What a method answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
+        if (of_consumer := OF_A_CONSUMER.get(method.name)) is not None:
+            return await of_consumer(self._consumer(args["stream"]), args)
+        answer = OF_THE_LOG[method.name]
+        if method.name == "hold":
             with self._server.holds.taking(self._log, None, args["name"]):
-                return await verb.answer(self._log, args)
-        if method != "purge":
-            return await verb.answer(self._log, args)
+                return await answer(self._log, args)
+        if method.name != "purge":
+            return await answer(self._log, args)
 
         async def purge() -> Any:
-            before = await verb.answer(self._log, args)
+            before = await answer(self._log, args)
             self._connection.tell_purged(args["topic"], args["labels"], before)
             return before
 
         return await asyncio.shield(begin_task(purge()))
 
-    async def _answer_large(self, frame: Call, verb: Verb, args: dict[str, Any]) -> None:
+    async def _answer_large(self, id: int, method: Method, args: dict[str, Any]) -> None:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""
         async with self._large:
             await self._connection.writable()
-            value = await verb.answer(self._log, args)
-            self._connection.send(Result(frame.id, value, self._connection.state))
+            value = await self._answer(method, args)
+            self._connection.send(Result(id, value, self._connection.state))
             self._connection.flush()
 
-    async def _consumer_call(self, method: str, args: dict[str, Any]) -> Any:
-        full = checked(method, CONSUMER_VERBS[method], args)
-        stream = self._streams.get(full["stream"])
+    def _consumer(self, id: int) -> ConsumerStream:
+        stream = self._streams.get(id)
         if not isinstance(stream, ConsumerStream):
-            raise Closed(f"consumer {full['stream']} is not open on this connection", hint="open it again")
-        if method == "consumer.ack":
-            await stream.consumer.ack(full["lsn"])
-            return stream.consumer.position
-        if method == "consumer.seek":
-            return await stream.seek(full["to"])
-        return await stream.consumer.lag()
+            raise Closed(f"consumer {id} is not open on this connection", hint="open it again")
+        return stream
 
     # ---- streams
 
@@ -154,15 +151,13 @@ class Sessions:
     async def _open(self, frame: Open, *, full: bool) -> None:
         connection, id = self._connection, frame.id
         try:
-            self._need(CONSUME if frame.what == "consumer" else READ, f"open {frame.what[:64]}")
-            if frame.what not in STREAMS:
-                raise BadOption(f"there is no stream {frame.what[:64]!r}", hint="known: " + ", ".join(STREAMS))
+            method = self._chosen(STREAMS, frame.what, "stream")
             if full:
                 most = connection.limits.streams
                 raise Backpressure(
                     f"{most} streams are open on this connection", expected=f"at most {most}", hint="close some first"
                 )
-            args = checked(frame.what, STREAMS[frame.what], frame.args)
+            args = method.checked(frame.args)
             stream: Stream
             if frame.what == "consumer":
                 await self._server.consumers_closed()

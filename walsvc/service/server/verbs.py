@@ -1,53 +1,15 @@
-"""What CALL can call: each method with the right that it needs, its arguments, and what it does. One table."""
+"""What a server does for CALL: the answer to each method of walsvc.service.wire.methods."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from walsvc.api import Log
-from walsvc.errors import BadOption
-from walsvc.service.server.auth import ADMIN, APPEND, READ
+from walsvc.service.server.streams import ConsumerStream
 from walsvc.service.wire.wanted import moment_of
 from walsvc.topics.names import ConsumerStatus
-
-INT, TEXT, BOOL = (int,), (str,), (bool,)
-NAME = (str, type(None))
-NUMBER = (int, type(None))
-POSITION = (int, str)
-MISSING = object()
-Spec = Mapping[str, tuple[tuple[type, ...], Any]]  # name -> types, and the default or MISSING
-
-
-class Verb(NamedTuple):
-    """A method: the right it needs, its arguments, what answers it, and whether the answer may be `large`."""
-
-    right: str
-    spec: Spec
-    answer: Callable[[Log, dict[str, Any]], Awaitable[Any]]
-    large: bool = False
-
-
-def checked(method: str, spec: Spec, args: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with defaults. BadOption for one that is unknown, missing or of another type."""
-    for name, value in args.items():
-        if name not in spec:
-            raise BadOption(f"{method} has no argument {name!r}", hint="known: " + (", ".join(spec) or "none"))
-        if type(value) not in spec[name][0]:
-            raise BadOption(f"{name} of {method} cannot be {type(value).__name__}")
-    full = dict(args)
-    for name, (_, default) in spec.items():
-        if name not in full:
-            if default is MISSING:
-                raise BadOption(f"{method} needs an argument {name!r}")
-            full[name] = default
-    return full
-
-
-def required(**types: tuple[type, ...]) -> Spec:
-    """Arguments without defaults."""
-    return {name: (kinds, MISSING) for name, kinds in types.items()}
 
 
 async def flush(log: Log, args: dict[str, Any]) -> int:
@@ -146,47 +108,45 @@ def of_topic(log: Log, args: dict[str, Any]) -> Any:
     return log if args["topic"] is None else log.topic(args["topic"])
 
 
-ANY_TOPIC: Spec = {"topic": (NAME, None)}
-VERBS: dict[str, Verb] = {
-    "flush": Verb(APPEND, {}, flush),
-    "wait_durable": Verb(APPEND, required(lsn=INT), wait_durable),
-    "wait_replicated": Verb(APPEND, required(lsn=INT), wait_replicated),
-    "truncate_before": Verb(ADMIN, {**required(lsn=INT), "force": (BOOL, False)}, truncate_before),
-    "truncate_after": Verb(ADMIN, required(lsn=INT), truncate_after),
-    "seal": Verb(ADMIN, {}, seal),
-    "reclaim": Verb(ADMIN, {}, reclaim),
-    "hold": Verb(ADMIN, required(name=TEXT, lsn=INT), hold),
-    "release": Verb(ADMIN, required(name=TEXT), release),
-    "holds": Verb(READ, {}, holds, large=True),
-    "retention": Verb(READ, {}, retention, large=True),
-    "stats": Verb(READ, {}, stats, large=True),
-    "topics": Verb(READ, {}, topics, large=True),
-    "consumers": Verb(READ, ANY_TOPIC, consumers, large=True),
-    "move_consumer": Verb(ADMIN, {**required(name=TEXT, to=POSITION), **ANY_TOPIC}, move_consumer),
-    "delete_consumer": Verb(ADMIN, {**required(name=TEXT), **ANY_TOPIC}, delete_consumer),
-    "seek_time": Verb(READ, required(moment=INT), seek_time),
-    "purge": Verb(ADMIN, {**required(labels=(dict,)), "before": (NUMBER, None), **ANY_TOPIC}, purge),
-    "compact": Verb(ADMIN, {}, compact),
-    "topic.count": Verb(READ, required(topic=TEXT), topic_count),
-    "topic.first_lsn": Verb(READ, required(topic=TEXT), topic_first_lsn),
-    "topic.last_lsn": Verb(READ, required(topic=TEXT), topic_last_lsn),
-}
+async def consumer_ack(stream: ConsumerStream, args: dict[str, Any]) -> int:
+    await stream.consumer.ack(args["lsn"])
+    return stream.consumer.position
 
-# Streams: what OPEN opens, and what CALL does with an open consumer.
-CHOSEN: Spec = {
-    "start": (NUMBER, None),
-    **ANY_TOPIC,
-    "types": ((list, type(None)), None),
-    "where": ((dict, type(None)), None),
-    "since": (NUMBER, None),
+
+async def consumer_seek(stream: ConsumerStream, args: dict[str, Any]) -> int:
+    return await stream.seek(args["to"])
+
+
+async def consumer_lag(stream: ConsumerStream, args: dict[str, Any]) -> int:
+    return await stream.consumer.lag()
+
+
+OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
+    "flush": flush,
+    "wait_durable": wait_durable,
+    "wait_replicated": wait_replicated,
+    "truncate_before": truncate_before,
+    "truncate_after": truncate_after,
+    "seal": seal,
+    "reclaim": reclaim,
+    "hold": hold,
+    "release": release,
+    "holds": holds,
+    "retention": retention,
+    "stats": stats,
+    "topics": topics,
+    "consumers": consumers,
+    "move_consumer": move_consumer,
+    "delete_consumer": delete_consumer,
+    "seek_time": seek_time,
+    "purge": purge,
+    "compact": compact,
+    "topic.count": topic_count,
+    "topic.first_lsn": topic_first_lsn,
+    "topic.last_lsn": topic_last_lsn,
 }
-STREAMS: dict[str, Spec] = {
-    "read": {**CHOSEN, "stop": (NUMBER, None), "until": (NUMBER, None)},
-    "follow": CHOSEN,
-    "consumer": {**required(name=TEXT), **ANY_TOPIC, "persist_every": (INT, 1), "start": (POSITION, "first")},
-}
-CONSUMER_VERBS: dict[str, Spec] = {
-    "consumer.ack": required(stream=INT, lsn=INT),
-    "consumer.seek": required(stream=INT, to=POSITION),
-    "consumer.lag": required(stream=INT),
+OF_A_CONSUMER: dict[str, Callable[[ConsumerStream, dict[str, Any]], Awaitable[Any]]] = {
+    "consumer.ack": consumer_ack,
+    "consumer.seek": consumer_seek,
+    "consumer.lag": consumer_lag,
 }

@@ -1,0 +1,116 @@
+"""What CALL can call and OPEN can open: one table, from which client and server both take what they need. Pure.
+
+A new method is a row here and its answer in walsvc.service.server.verbs; nothing else on either side asks for its name. What the
+server answers with stands in docs/PROTOCOL.md, a test compares it with this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from walsvc.errors import BadOption
+
+APPEND, READ, CONSUME, ADMIN = "append", "read", "consume", "admin"
+RIGHTS = frozenset({APPEND, READ, CONSUME, ADMIN})
+
+INT, TEXT, BOOL, MAP = (int,), (str,), (bool,), (dict,)
+NAME = (str, type(None))
+NUMBER = (int, type(None))
+POSITION = (int, str)
+MISSING = object()
+Arguments = Mapping[str, tuple[tuple[type, ...], Any]]  # name -> types, and the default or MISSING
+
+
+class Method(NamedTuple):
+    """One row.
+
+    Attributes:
+        name: as CALL or OPEN says it.
+        right: which a token needs for it. What needs "admin" is written to the audit log.
+        arguments: by name.
+        repeatable: a client that lost its connection may send it again, since twice does the same as once. False: the caller
+            gets OutcomeUnknown where the first one may have arrived.
+        changes: it may change the log; a client that opened it with read_only=True is refused.
+        large: its answer may be long, so it is made only once the client has taken the answers before it.
+    """
+
+    name: str
+    right: str
+    arguments: Arguments
+    repeatable: bool = True
+    changes: bool = True
+    large: bool = False
+
+    def checked(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with defaults. BadOption for one that is unknown, missing or of another type."""
+        for name, value in args.items():
+            if name not in self.arguments:
+                hint = "known: " + (", ".join(self.arguments) or "none")
+                raise BadOption(f"{self.name} has no argument {name!r}", hint=hint)
+            if type(value) not in self.arguments[name][0]:
+                raise BadOption(f"{name} of {self.name} cannot be {type(value).__name__}")
+        full = dict(args)
+        for name, (_, default) in self.arguments.items():
+            if name not in full:
+                if default is MISSING:
+                    raise BadOption(f"{self.name} needs an argument {name!r}")
+                full[name] = default
+        return full
+
+
+def required(**types: tuple[type, ...]) -> Arguments:
+    """Arguments without defaults."""
+    return {name: (kinds, MISSING) for name, kinds in types.items()}
+
+
+def table(*methods: Method) -> dict[str, Method]:
+    """Methods by name."""
+    return {method.name: method for method in methods}
+
+
+ANY_TOPIC: Arguments = {"topic": (NAME, None)}
+NAMED: Arguments = {**required(name=TEXT), **ANY_TOPIC}
+STREAM = required(stream=INT)
+
+METHODS = table(
+    Method("flush", APPEND, {}),
+    Method("wait_durable", APPEND, required(lsn=INT)),
+    Method("wait_replicated", APPEND, required(lsn=INT)),
+    Method("truncate_before", ADMIN, {**required(lsn=INT), "force": (BOOL, False)}),
+    Method("truncate_after", ADMIN, required(lsn=INT), repeatable=False),
+    Method("seal", ADMIN, {}),
+    Method("reclaim", ADMIN, {}, repeatable=False),
+    Method("hold", ADMIN, required(name=TEXT, lsn=INT)),
+    Method("release", ADMIN, required(name=TEXT)),
+    Method("holds", READ, {}, changes=False, large=True),
+    Method("retention", READ, {}, changes=False, large=True),
+    Method("stats", READ, {}, changes=False, large=True),
+    Method("topics", READ, {}, changes=False, large=True),
+    Method("consumers", READ, ANY_TOPIC, changes=False, large=True),
+    Method("move_consumer", ADMIN, {**NAMED, **required(to=POSITION)}),
+    Method("delete_consumer", ADMIN, NAMED, repeatable=False),
+    Method("seek_time", READ, required(moment=INT), changes=False),
+    Method("purge", ADMIN, {**required(labels=MAP), "before": (NUMBER, None), **ANY_TOPIC}, repeatable=False),
+    Method("compact", ADMIN, {}, repeatable=False),
+    Method("topic.count", READ, required(topic=TEXT), changes=False),
+    Method("topic.first_lsn", READ, required(topic=TEXT), changes=False),
+    Method("topic.last_lsn", READ, required(topic=TEXT), changes=False),
+    # of a consumer that is open on this connection, by the id of its stream
+    Method("consumer.ack", CONSUME, {**STREAM, **required(lsn=INT)}),
+    Method("consumer.seek", CONSUME, {**STREAM, **required(to=POSITION)}),
+    Method("consumer.lag", CONSUME, STREAM, changes=False),
+)
+
+CHOSEN: Arguments = {
+    "start": (NUMBER, None),
+    **ANY_TOPIC,
+    "types": ((list, type(None)), None),
+    "where": ((dict, type(None)), None),
+    "since": (NUMBER, None),
+}
+STREAMS = table(
+    Method("read", READ, {**CHOSEN, "stop": (NUMBER, None), "until": (NUMBER, None)}, changes=False),
+    Method("follow", READ, CHOSEN, changes=False),
+    Method("consumer", CONSUME, {**NAMED, "persist_every": (INT, 1), "start": (POSITION, "first")}),
+)
