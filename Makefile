@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench compare growth mutants soak matrix format clean
+.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -15,6 +15,10 @@ BENCH_FLAGS ?=
 WORKERS ?= $(shell echo $$((2 * $$(nproc) + 2)))
 # How long `make soak` explores
 SECONDS ?= 600
+
+# Compiled modules are kept, also where the environment forbids it: the tests start hundreds of interpreters, and each would
+# compile the package again.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,11 +34,18 @@ demo: $(READY) ## a webhook gateway under 1,000 clients, killed in the middle: i
 	@$(BIN)/python examples/webhook_gateway/run.py $(DEMO_FLAGS)
 
 test: $(READY) ## everything that CI checks
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint compiled
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
+
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_FLAGS)
+	$(BIN)/mypy
+
+# One process compiles the tests, while mypy has the other processor: else each test process would compile all of them.
+compiled: $(READY)
+	@told=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$told" | tail -n 50; exit 1; }
 
 bench: $(READY) ## the targets P1 to P11 against this device and asyncio
 	$(BIN)/python -m bench limits $(BENCH_FLAGS)
