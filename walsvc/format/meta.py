@@ -20,6 +20,7 @@ key begins with "!": then the log needs a newer walsvc.
     index       bin         in a SEAL group: places in the segment where a reader may begin, see walsvc.format.index
     newest      int         in a SEAL group: the highest timestamp of any record up to here, or higher
     labels      map         label -> the values that it has in the group, nil: too many or too long to name; see walsvc.format.labels
+    !queues     map         what consumers have done above their positions, see walsvc.format.queues; a change adds its rows
 
 A change names only what it changes in `topics`, `positions`, `holds` and `purges`. Topic number 0 in `positions` is the whole log.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +39,13 @@ from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup
 from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
+from walsvc.format.queues import KEY as QUEUES
+from walsvc.format.queues import Queues, merge_queues, queues_bytes_max
 from walsvc.format.summary import Tally
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
-    | {"index", "newest", "labels", "producers", "forgotten"}
+    | {"index", "newest", "labels", "producers", "forgotten", QUEUES}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
@@ -62,6 +66,7 @@ class Metadata:
         tally: what the groups since the snapshot add to them: the segment's own records by topic.
         positions, holds, purges: as on disk, without what was deleted, and marks that truncation has passed.
         producers: the requests that are remembered.
+        queues: what consumers have done above their positions.
     """
 
     truncated: int = 1
@@ -77,6 +82,7 @@ class Metadata:
     holds: dict[str, int] = field(default_factory=dict)
     purges: dict[str, int] = field(default_factory=dict)
     producers: Producers = field(default_factory=Producers)
+    queues: Queues = field(default_factory=Queues)
     _packed_topics: bytes | None = field(
         default=None, compare=False
     )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
@@ -95,7 +101,7 @@ class Metadata:
             self.topics, self.names, self._packed_topics = {}, [None], None
             self.tally, self.positions, self.holds, self.purges, self._marks = {}, {}, {}, {}, None
             self._topic_bytes = self._entry_bytes = 0
-            self.producers = Producers(forgotten=change.get("forgotten", 0))
+            self.producers, self.queues = Producers(forgotten=change.get("forgotten", 0)), Queues()
             self.counts, self.lasts = column_of(change, "counts"), column_of(change, "lasts")
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
@@ -108,12 +114,16 @@ class Metadata:
         for key, state in (("positions", self.positions), ("holds", self.holds), ("purges", self.purges)):
             if key in change:
                 self._enter(state, change[key])
+        if "positions" in change:
+            self._enter(self.positions, self.queues.settle(change["positions"]))
+        if QUEUES in change:
+            self._enter(self.positions, self.queues.apply(change[QUEUES], self.positions))
         if self.purges and ("truncated" in change or "purges" in change):
             self._enter(self.purges, dict.fromkeys(passed_marks(self.purges, self.truncated)))
         if "purges" in change or "truncated" in change:
             self._marks = None
 
-    def _enter(self, state: dict[str, int], entries: dict[str, int | None]) -> None:
+    def _enter(self, state: dict[str, int], entries: Mapping[str, int | None]) -> None:
         for name, lsn in entries.items():
             if lsn is None:
                 if state.pop(name, None) is not None:
@@ -205,6 +215,7 @@ class Metadata:
             dict(self.holds),
             dict(self.purges),
             self.producers.copy(),
+            self.queues.copy(),
             self._packed_topics,
             self._topic_bytes,
             self._entry_bytes,
@@ -216,7 +227,13 @@ class Metadata:
     @property
     def snapshot_bytes_max(self) -> int:
         """What `snapshot` has at most, without making one."""
-        return FRAME_BYTES + self._topic_bytes + self._entry_bytes + self.producers.encoded_bytes
+        return (
+            FRAME_BYTES
+            + self._topic_bytes
+            + self._entry_bytes
+            + self.producers.encoded_bytes
+            + self.queues.encoded_bytes
+        )
 
     def snapshot(self) -> bytes:
         """The whole state as a snapshot group's metadata; `fold` comes first."""
@@ -230,6 +247,8 @@ class Metadata:
             state["purges"] = self.purges
         if self.producers.windows or self.producers.forgotten:
             state["producers"], state["forgotten"] = self.producers.encode(), self.producers.forgotten
+        if queues := self.queues.encode():
+            state[QUEUES] = queues
         if not self.topics:
             return encode_map(state)
         state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)
@@ -250,7 +269,9 @@ def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
 def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
     """Make one change of two: maps are joined, the later entry counts; rows are added to rows."""
     for key, value in change.items():
-        if isinstance(value, dict):
+        if key == QUEUES:
+            merge_queues(into.setdefault(key, {}), value)
+        elif isinstance(value, dict):
             into.setdefault(key, {}).update(value)
         elif isinstance(value, bytes):
             rows = into.setdefault(key, bytearray())
@@ -265,7 +286,9 @@ def change_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
     for key, value in change.items():
         if key not in joined:
             total += 32
-        if isinstance(value, dict):
+        if key == QUEUES:
+            total += queues_bytes_max(value, joined.get(key, {}))
+        elif isinstance(value, dict):
             known = joined.get(key, {})
             total += sum(len(name.encode()) + ENTRY_OVERHEAD for name in value if name not in known)
     return total

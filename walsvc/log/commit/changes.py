@@ -21,7 +21,7 @@ from walsvc.format.meta import Metadata, change_bytes_max, encode_map, merge
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
-from walsvc.log.commit.queue import Queue
+from walsvc.log.commit.queue import Joining, Queue
 
 Change = Callable[[], dict[str, Any]]
 
@@ -52,6 +52,18 @@ class Place:
         self.turns += 1
 
 
+class Silent:
+    """A change of which nobody needs to know when it is accepted."""
+
+    __slots__ = ("change",)
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+
+    def accepted(self) -> None:
+        """Nothing is to be done."""
+
+
 class Changes:
     """Changes the metadata of one log. Loop thread only.
 
@@ -73,7 +85,7 @@ class Changes:
         self._queue = queue
         self._health = health
         self._open_due = 0  # Flag.OPEN where opening found no room for it: the next group of metadata only has it
-        self._waiting: OrderedDict[asyncio.Future[None], Change] = OrderedDict()  # those that are cancelled leave it
+        self._waiting: OrderedDict[asyncio.Future[None], Joining] = OrderedDict()  # those that are cancelled leave it
 
     @property
     def length(self) -> int:
@@ -84,25 +96,27 @@ class Changes:
 
     def join_lazily(self, change: Change) -> bool:
         """Let a change become durable with the next commit, whoever causes it, within relaxed_interval. False: not now."""
-        if self._waiting or not self._merge(change):
+        if self._waiting or not self._merge(Silent(change)):
             return False
         self._queue.arm_relaxed_timer()
         return True
 
-    async def join(self, change: Change) -> None:
+    async def join(self, change: Change | Joining) -> None:
         """Make a change durable. It is accepted in the order of the calls; cancelling ends only the wait.
 
         Args:
-            change: makes the change when its turn has come, from the state at that moment; may raise a WalError.
+            change: makes the change when its turn has come, from the state at that moment; may raise a WalError. A Joining is
+                told when it is accepted.
 
         Raises:
             Closed, DurabilityLost, NoSpace, and what `change` raises.
         """
         if (terminal := self._health.terminal()) is not None:
             raise terminal
+        wanted = Silent(change) if callable(change) else change
         durable: asyncio.Future[None] = self._health.loop.create_future()
-        if self._waiting or not self._merge(change, durable):
-            self._waiting[durable] = change
+        if self._waiting or not self._merge(wanted, durable):
+            self._waiting[durable] = wanted
             durable.add_done_callback(self._leave)
         await durable
 
@@ -127,11 +141,11 @@ class Changes:
                         durable.set_exception(wrong)
             self._waiting.pop(durable, None)
 
-    def _merge(self, wanted: Change, durable: asyncio.Future[None] | None = None) -> bool:
+    def _merge(self, wanted: Joining, durable: asyncio.Future[None] | None = None) -> bool:
         """Let a change join the filling group, or a new one behind it; False if there is no room now."""
         if self._queue.held or self._placement.batch_lsn or self._health.over:
             return False
-        group, change = self._placement.group, wanted()
+        group, change = self._placement.group, wanted.change()
         size = change_bytes_max(change, group.joined)
         if size > self._room():
             self._pipeline.cut_off()
@@ -142,6 +156,7 @@ class Changes:
             self._metadata.apply(change)
             merge(group.joined, change)
             group.reserved += size
+            wanted.accepted()
             if durable is not None:
                 group.barriers.append((durable, None))
         except BaseException as error:

@@ -11,7 +11,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from walsvc.config import WalConfig, between
 from walsvc.errors import Backpressure, NoSpace, RecordTooLarge, WalError
@@ -33,10 +33,21 @@ from walsvc.model import AppendResult, Mode, Strict
 NO_LABELS = Labels()
 
 
+class Joining(Protocol):
+    """A change of metadata that is to be in the same group as something else: both are durable, or none is."""
+
+    def change(self) -> dict[str, Any]:
+        """The change, from the state at that moment. It may be asked for more than once. Raises a WalError where the whole is
+        to be refused."""
+
+    def accepted(self) -> None:
+        """It is in a group and in the metadata: true from this step on."""
+
+
 class Entry:
     """An append that is being accepted, or waits in the queue for room."""
 
-    __slots__ = ("batch", "future", "labels", "mode", "payloads", "request", "size", "topic")
+    __slots__ = ("batch", "future", "joining", "labels", "mode", "payloads", "request", "size", "topic")
 
     def __init__(
         self,
@@ -48,6 +59,7 @@ class Entry:
         future: Any,
         topic: str | None = None,
         request: Request | None = None,
+        joining: Joining | None = None,
     ) -> None:
         self.payloads = payloads
         self.mode = mode
@@ -56,6 +68,7 @@ class Entry:
         self.future: Any = future  # an Ack, or an asyncio.Future for append_nowait and turns
         self.topic = topic  # by name: it gets its number when its first record is accepted
         self.request = request  # of an idempotent producer: remembered with the records, in their group
+        self.joining = joining
         self.size = sum(map(len, payloads))
 
 
@@ -258,8 +271,9 @@ class Queue:
                 return False
             self._pipeline.cut_off()
             need, relabel = entry.size + cost * count, 0
-            more = self._topic_bytes(entry)[0] + (REQUEST_BYTES if entry.request is not None else 0)
-            if not self._placement.place(need + more, rows=SUMMARY_ROW_BYTES if entry.topic else 0):
+            if not self._placement.place(
+                need + self._metadata_bytes(entry), rows=SUMMARY_ROW_BYTES if entry.topic else 0
+            ):
                 return False
         try:
             self._put(entry, need + relabel, max(intake.cost, cost))
@@ -280,15 +294,22 @@ class Queue:
         group = self._placement.group
         if self._tail.new_key:
             return False
-        name_bytes, rows = self._topic_bytes(entry)
-        if entry.request is not None:
-            name_bytes += REQUEST_BYTES
-        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - name_bytes
+        rows, more = self._topic_bytes(entry)[1], self._metadata_bytes(entry)
+        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - more
         if self._intake.filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
         if self._placement.unwritten_bytes + entry.size > self._config.max_pending_bytes:
             return False
         return not group.payloads or len(group.payloads) + len(entry.payloads) <= self._config.max_group_records
+
+    def _metadata_bytes(self, entry: Entry) -> int:
+        """Bytes that an entry adds to its group's metadata, at most."""
+        size = self._topic_bytes(entry)[0]
+        if entry.request is not None:
+            size += REQUEST_BYTES
+        if entry.joining is not None:
+            size += change_bytes_max(entry.joining.change(), {})
+        return size
 
     def _topic_bytes(self, entry: Entry) -> tuple[int, int]:
         """Bytes that an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
@@ -325,6 +346,8 @@ class Queue:
         lsn = group.first_lsn + index
         if entry.request is not None:
             self.note_request(group, entry.request, Row(lsn, group.segment.id, offset, len(entry.payloads), 1))
+        if entry.joining is not None:
+            self._join(group, entry.joining)
         if entry.batch:
             part = Part(lsn, group.segment.id, offset, array("I", map(len, entry.payloads)))
             if strict:
@@ -339,6 +362,14 @@ class Queue:
         self._metadata.producers.note(request.producer, request.seq, request.done, row)
         merge(group.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
         group.reserved += REQUEST_BYTES
+
+    def _join(self, group: Group, joining: Joining) -> None:
+        """Let a change be in the group of the records that are just put there."""
+        change = joining.change()
+        group.reserved += change_bytes_max(change, group.joined)
+        self._metadata.apply(change)
+        merge(group.joined, change)
+        joining.accepted()
 
     # ---- the relaxed timer
 

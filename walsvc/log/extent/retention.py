@@ -187,6 +187,7 @@ def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     """Make the state what it must be when the log ends with record `lsn`: names stay, nobody waits beyond the end."""
     metadata = core.metadata
     metadata.cut = None
+    metadata.queues.cut(lsn)
     positions = {key: lsn + 1 for key, position in metadata.positions.items() if position > lsn + 1}
     holds = {name: lsn + 1 for name, at in metadata.holds.items() if at > lsn + 1}
     purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}

@@ -256,6 +256,7 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing
     metadata, first_lsn = holder.metadata, plan.keep_to + 1
     metadata.truncated = min(max(metadata.truncated, plan.keep_from), first_lsn)
     metadata.cut = metadata.successor = None
+    metadata.queues.cut(plan.keep_to)
     for state in (metadata.positions, metadata.holds, metadata.purges):
         state.update({name: first_lsn for name, lsn in state.items() if lsn > first_lsn})
     metadata.fold()
