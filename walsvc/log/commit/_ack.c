@@ -157,13 +157,30 @@ static void ack_dealloc(PyObject *op)
 
 /* ---- Ack: outcome */
 
+/* Returns a new int, or the one of the call before: segment and sync_us are the same for a whole group. */
+static PyObject *shared_number(int which, uint64_t number)
+{
+    static struct { uint64_t number; PyObject *object; } last[2];
+    if (last[which].object == NULL || last[which].number != number) {
+        PyObject *object = PyLong_FromUnsignedLongLong(number);
+        if (object == NULL)
+            return NULL;
+        Py_XSETREF(last[which].object, object);
+        last[which].number = number;
+    }
+    return Py_NewRef(last[which].object);
+}
+
 /* Returns a new AppendResult. It holds numbers only, so the collector need not know it. */
 static PyObject *new_result(const uint64_t numbers[5])
 {
     PyTypeObject *type = (PyTypeObject *)append_result;
     PyObject *value = type->tp_alloc(type, 6);
     for (int i = 0; value != NULL && i < 6; i++) {
-        PyObject *cell = i == 4 ? Py_NewRef(Py_True) : PyLong_FromUnsignedLongLong(numbers[i < 4 ? i : 4]);
+        PyObject *cell = i == 4   ? Py_NewRef(Py_True)
+                         : i == 1 ? shared_number(0, numbers[1])
+                         : i == 5 ? shared_number(1, numbers[4])
+                                  : PyLong_FromUnsignedLongLong(numbers[i]);
         PyTuple_SET_ITEM(value, i, cell);
         if (cell == NULL)
             Py_CLEAR(value);

@@ -171,6 +171,7 @@ class Group:
         """Answer everybody who waits for this group; `waker.wake()` then wakes them."""
         begin = self.offset + GROUP_HEADER_BYTES
         waker.settle(self.waiters, self.first_lsn, self.segment.id, begin, self.lengths, sync_us)
+        self.waiters.clear()  # a result that its task has taken then dies at once, in memory that is still in the cache
         for part, ack in self.batches:
             waker.give(ack, BatchResult([part], durable=True, sync_us=sync_us))
         for barrier, value in self.barriers:
