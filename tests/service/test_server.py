@@ -38,7 +38,7 @@ from walsvc.service.wire.frames import (
 from walsvc.service.wire.protocol import encode
 
 from .raw import Raw
-from .simulated import Devices, serving
+from .simulated import SMALL, Devices, serving
 
 
 async def records(raw: Raw, id: int, count: int) -> list[Record]:
@@ -643,6 +643,18 @@ async def test_namespaces_are_logs_of_their_own_opened_on_demand_and_closed_when
         for raw in again:
             await raw.close()
         assert devices.opened == ["a", "b", "a"]
+
+
+async def test_namespace_closed_for_want_of_use_while_the_server_stops_is_closed_once(tmp_path) -> None:
+    limits = Limits(namespace_seconds=0.0)
+    server = Server(tmp_path, unix=tmp_path / "s", config=SMALL, namespaces=True, limits=limits, opener=Devices().open)
+    log = await server.logs_by_name.take("a")
+    server.logs_by_name.leave("a")
+    troubles, _ = await asyncio.gather(server.logs_by_name.close(5.0), server.logs_by_name.close_idle())
+    assert troubles == []
+    assert not server.logs_by_name.open
+    with pytest.raises(walsvc.Closed):
+        await log.append(b"late")
 
 
 async def test_failed_namespace_is_opened_again_for_the_next_client(tmp_path) -> None:
