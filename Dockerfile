@@ -10,7 +10,7 @@ WORKDIR /src
 COPY . .
 # liburing is linked statically, so the environment is all that the next stage needs. pip has done its work by then.
 RUN python3 -m venv /opt/walsvc \
- && /opt/walsvc/bin/pip install --no-cache-dir --disable-pip-version-check '.[service,uvloop]' \
+ && /opt/walsvc/bin/pip install --no-cache-dir --disable-pip-version-check '.[service,crypto,uvloop]' \
  && /opt/walsvc/bin/pip uninstall --yes --quiet setuptools pip
 
 FROM ${BASE}

@@ -82,4 +82,4 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv "$venv"
 fi
 say "installing walsvc and its tools"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev,uvloop,demo]'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'

@@ -8,9 +8,7 @@ Names are imported when they are first used, so that a command line that only pr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # type checkers take it for true; `typing` is half of the time that this module would take
 if TYPE_CHECKING:
     from walsvc.api import Log as Log
     from walsvc.config import WalConfig as WalConfig
@@ -98,6 +96,8 @@ __all__ = sorted(HOME)  # noqa: PLE0605  a list, as `from walsvc import *` needs
 
 def __getattr__(name: str) -> object:
     """Import a public name from its home (PEP 562)."""
+    from importlib import import_module
+
     if name not in HOME:
         raise AttributeError(f"module 'walsvc' has no attribute {name!r}")
     value = getattr(import_module(HOME[name]), name)

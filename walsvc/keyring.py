@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from walsvc.errors import BadOption
+from walsvc.extras import need
 from walsvc.options import file_of
 
 KEY_BYTES = 32  # AES-256
@@ -58,7 +59,8 @@ class KeyRing:
             segment is Corruption, so that nobody without a key can put one in the place of another.
 
     Raises:
-        BadOption: an id is empty, too long or there twice, or a key does not have 32 bytes. It names the id only.
+        BadOption: an id is empty, too long or there twice, or a key does not have 32 bytes. It names the id only. Or `cryptography`,
+            which encrypts, is not installed (`pip install 'walsvc[crypto]'`).
 
     Key rings as in Tink: ciphertext names its key, so keys change without a pause and old data stays readable.
     """
@@ -79,6 +81,7 @@ class KeyRing:
         if problem:
             del current, older  # a traceback may print the variables of this frame
             raise BadOption(problem, hint='KeyRing(current=("2026", key), older=[("2025", old_key)]), keys of 32 bytes')
+        need("cryptography", "an encrypted log")
         object.__setattr__(self, "_keys", keys)
         object.__setattr__(self, "current_id", next(iter(keys)))
 

@@ -1,36 +1,34 @@
-"""`walsvc.open`: from a directory or a URL to an open log."""
+"""`walsvc.open`: from a directory or a URL to an open log.
+
+What checks the call is imported with this module, and is small. The log itself takes a tenth of a second to import: the first
+opening does so in a thread, so that the loop runs on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from walsvc.api import Log
 from walsvc.config import WalConfig
-from walsvc.disk.base import Disk
-from walsvc.disk.choose import open_disk
+from walsvc.disk.pool import imported
 from walsvc.errors import BadOption
-from walsvc.log.extent.rekey import check_newest
-from walsvc.log.opening import open_writer, releasing
-from walsvc.log.recover.looking import find
 from walsvc.scope import Opening
 from walsvc.targets import scheme_of, shown
-from walsvc.topics.readonly import ReadOnlyTopics
 
-SCHEMES = {
-    "unix": "walsvc.service.client.opening",
-    "wal": "walsvc.service.client.opening",
-    "wals": "walsvc.service.client.opening",
-    "nats": "walsvc.engines.jetstream.opening",
-    "tls": "walsvc.engines.jetstream.opening",
-}
-"""Where a log is that a URL names: a module, imported when it is needed, whose function `prepare(url, config, options)` checks
-both at once and returns what opens the log."""
+if TYPE_CHECKING:
+    from walsvc.disk.base import Disk
+
+SERVICE = ("walsvc.service.client.config", "walsvc.service.client.opening")
+JETSTREAM = ("walsvc.engines.jetstream.options", "walsvc.engines.jetstream.opening")
+SCHEMES = {"unix": SERVICE, "wal": SERVICE, "wals": SERVICE, "nats": JETSTREAM, "tls": JETSTREAM}
+"""What a URL names: a module whose `prepare(url, config, options)` checks both at once, and returns the arguments of `open_log`
+in the other module."""
 REPLICATION = "walsvc.engines.replication.shipping"  # imported when a log is replicated
+EMBEDDED = ("walsvc.api", "walsvc.disk.choose", "walsvc.log.opening", "walsvc.topics.readonly")
+ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazmat.primitives.kdf.hkdf")
 
 
 def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening:
@@ -54,22 +52,41 @@ def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = N
         place with room.
     """
     if (scheme := scheme_of(target)) is not None:
-        module = SCHEMES.get(scheme)
-        if module is None:
+        if scheme not in SCHEMES:
             known = ", ".join(f"{each}://" for each in SCHEMES)
             raise BadOption(
                 f"{scheme}: is no kind of log", hint=f"one of {known}; or a directory, ./{shown(str(target))}"
             )
-        opener: Callable[[], Awaitable[Any]] = import_module(module).prepare(target, config, overrides)
-        return Opening(opener)
+        checking, opening = SCHEMES[scheme]
+        return Opening(partial(open_elsewhere, opening, import_module(checking).prepare(target, config, overrides)))
     options = WalConfig.of(config, overrides)
     if options.replicate is not None:
-        import_module(REPLICATION).check_url(options.replicate)
+        import_module(JETSTREAM[0]).parse_replica(options.replicate)
     return Opening(partial(open_log, target, options))
+
+
+async def open_elsewhere(module: str, arguments: tuple[Any, ...]) -> Any:
+    """Open a log that a URL names."""
+    await imported(module)
+    return await import_module(module).open_log(*arguments)
+
+
+def parts_of(config: WalConfig) -> list[str]:
+    """What the log of a directory needs: names of modules."""
+    names = [*EMBEDDED]
+    if config.keys is not None:
+        names += ENCRYPTION
+    if config.replicate is not None:
+        names.append(REPLICATION)
+    return names
 
 
 async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) -> Any:
     """Choose a disk, recover, and give a Log (or a ReadOnlyLog)."""
+    await imported(*parts_of(config))
+    from walsvc.disk.choose import open_disk
+    from walsvc.log.extent.rekey import check_newest
+
     disk = await open_disk(
         target,
         config=config,
@@ -82,6 +99,11 @@ async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) ->
 
 async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
+    from walsvc.api import Log
+    from walsvc.log.opening import open_writer, releasing
+    from walsvc.log.recover.looking import find
+    from walsvc.topics.readonly import ReadOnlyTopics
+
     async with releasing(disk):
         if config.read_only:
             return ReadOnlyTopics(disk, config, await find(disk, config.keys))

@@ -7,8 +7,7 @@ import os
 import pytest
 
 from walsvc.disk import doctor, ring
-from walsvc.disk.choose import Probe, probe
-from walsvc.disk.doctor import advise, mount_of, unescape
+from walsvc.disk.doctor import Probe, advise, mount_of, probe, unescape
 from walsvc.disk.measure import Findings
 from walsvc.errors import PathError
 

@@ -10,8 +10,7 @@ import pytest
 import walsvc
 from tests.disks import REAL_DISKS
 from walsvc.disk import choose, dsync, measure
-from walsvc.disk.choose import probe
-from walsvc.disk.doctor import mount_of
+from walsvc.disk.doctor import mount_of, probe
 from walsvc.disk.dsync import EXT4_MAGIC, KEPT, XFS_MAGIC, doubt, doubt_of, magic_of, numbers
 from walsvc.disk.measure import dsync_wins, say_timings
 

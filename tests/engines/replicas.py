@@ -10,8 +10,8 @@ from tests.engines.cluster import Cluster
 from walsvc import Log, Quorum, Record
 from walsvc.config import WalConfig
 from walsvc.engines.jetstream.message import BadMessage, Kind
+from walsvc.engines.jetstream.options import parse_replica
 from walsvc.engines.jetstream.stream import Stream
-from walsvc.engines.replication.replica import parse_replica
 from walsvc.engines.replication.restore import reach
 from walsvc.format.chain import Chain, Need
 from walsvc.format.group import BadGroup, Flag, decode_group_header

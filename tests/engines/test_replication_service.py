@@ -13,7 +13,7 @@ from tests.engines.replicas import SEGMENT, alone_url, records_in, replica_url
 from walsvc import BadOption, Closed, Quorum
 from walsvc.cli.main import app
 from walsvc.config import WalConfig
-from walsvc.engines.replication.replica import parse_replica
+from walsvc.engines.jetstream.options import parse_replica
 from walsvc.service.ops.http import HttpSide
 from walsvc.service.ops.settings import load_settings
 from walsvc.service.server.server import serve

@@ -12,7 +12,7 @@ from walsvc.config import DISK_ENVIRONMENT
 from walsvc.errors import WalError
 
 if TYPE_CHECKING:
-    from walsvc.disk.choose import Probe
+    from walsvc.disk.doctor import Probe
 
 METHODS = {
     "dsync": "thread, RWF_DSYNC",
@@ -33,7 +33,7 @@ def doctor(
     Looks at the kernel, io_uring, O_DIRECT, block size and free space, times each way to sync, and says what to do. Writes
     and removes one small file. Safe beside a program that is writing the log.
     """
-    from walsvc.disk.choose import probe
+    from walsvc.disk.doctor import probe
 
     try:
         found = probe(path)

@@ -11,6 +11,7 @@ import typer
 
 from walsvc.cli import exits, hints, interrupt, output
 from walsvc.errors import WalError
+from walsvc.extras import missing
 
 if TYPE_CHECKING:
     import asyncio
@@ -145,7 +146,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         import uvloop
     except ImportError:
         if name == "uvloop":
-            raise typer.BadParameter("uvloop is not installed; install walsvc[uvloop] or use --loop asyncio") from None
+            raise missing("uvloop", "--loop uvloop") from None
         return asyncio.new_event_loop
     made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return made

@@ -19,7 +19,6 @@ from walsvc.config import WalConfig
 from walsvc.disk import dsync, ring
 from walsvc.disk.base import Disk
 from walsvc.disk.directory import Directory, aligned_buffer
-from walsvc.disk.doctor import Probe, probe
 from walsvc.disk.lock import DirectoryLock
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, Timings, dsync_wins, say_timings, try_directory
 from walsvc.disk.paths import checked_path, open_directory, path_error
@@ -28,8 +27,6 @@ from walsvc.disk.posix import cold_executor
 from walsvc.disk.threads import ThreadsDisk
 from walsvc.disk.uring import UringDisk
 from walsvc.errors import BadOption, WalError
-
-__all__ = ["Probe", "open_disk", "probe"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import weakref
 from contextlib import suppress
@@ -127,7 +126,7 @@ def unlocked(error: OSError) -> str:
 
 def why_no_directory_lock(directory: int) -> str:
     """Why no directory on this file system can be locked; empty where one can. Tried with a new one, which is removed."""
-    name = f".walsvc-lock-{secrets.token_hex(4)}"
+    name = f".walsvc-lock-{os.urandom(4).hex()}"
     os.mkdir(name, 0o700, dir_fd=directory)
     try:
         tried = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)

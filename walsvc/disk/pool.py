@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -109,6 +111,20 @@ def end(owner: int, calls: Calls, threads: list[threading.Thread]) -> None:
     if os.getpid() == owner:
         for _ in threads:
             calls.put(None)
+
+
+async def imported(*names: str) -> None:
+    """Import modules in a thread, as far as they are not there: on the loop, each would hold up everything else for its time.
+
+    Raises PathError(EAGAIN) as in_thread does, and what the import raises.
+    """
+    if any(name not in sys.modules or starting(sys.modules[name]) for name in names):
+        await in_thread(lambda: [import_module(name) for name in names])
+
+
+def starting(module: object) -> bool:
+    """Whether a module is just being imported, by another thread: to import it would wait for that one."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

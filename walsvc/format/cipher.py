@@ -25,8 +25,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
+from walsvc.checksum import crc32c
 from walsvc.errors import Corruption, MissingKey, WrongKey
 from walsvc.format.group import (
     CRCS_OFFSET,

@@ -40,7 +40,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from crc32c import crc32c
+from walsvc.checksum import crc32c
 
 DOUBLE_WRITE_NAME = "double-write"
 DOUBLE_WRITE_NEW = "double-write.new"  # while it is made

@@ -57,8 +57,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from walsvc.checksum import crc32c
 from walsvc.format.columns import decode_column
 
 GROUP_MAGIC = b"wGRP"

@@ -39,7 +39,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from crc32c import crc32c
+from walsvc.checksum import crc32c
 
 SEGMENT_MAGIC = b"\x89WALSVC\n"
 VERSION = 1

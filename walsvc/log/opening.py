@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator
 
@@ -197,7 +196,7 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
     header = SegmentHeader(
         block_bytes=block_bytes,
         file_bytes=length,
-        log_id=secrets.randbits(64),
+        log_id=int.from_bytes(os.urandom(8), "big"),
         generation=1,
         ordinal=1,
         first_lsn=1,

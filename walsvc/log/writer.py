@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
+from walsvc.disk.pool import imported
 from walsvc.errors import BadOption
 from walsvc.format.group import LENGTH_BYTES
 from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
@@ -67,6 +68,7 @@ class WalWriter(Scoped):
 
     @classmethod
     async def _open(cls, path: str | bytes | os.PathLike[Any], config: WalConfig) -> WalWriter:
+        await imported("walsvc.disk.choose", "walsvc.log.opening")
         from walsvc.disk.choose import open_disk
         from walsvc.log.extent.rekey import check_newest
         from walsvc.log.opening import open_writer, releasing

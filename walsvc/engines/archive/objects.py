@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from walsvc.disk.paths import hint_for
 from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import BadOption, Corruption, NoSpace, PathError, WalError
+from walsvc.extras import need
 from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
 
 if TYPE_CHECKING:
@@ -64,11 +65,10 @@ class Objects:
         Raises:
             BadOption: obstore is not installed, or it does not know the URL. PathError: it is a file.
         """
-        try:
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ImportError:
-            raise BadOption("archives need obstore", hint="pip install 'walsvc[archive]'") from None
+        need("obstore", "an archive")
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+
         place = place_of(url)
         check_endpoint(place)
         if log_id is not None and not (isinstance(log_id, str) and LOG_ID.fullmatch(log_id)):

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.disk.pool import in_thread
+from walsvc.disk.pool import imported, in_thread
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
 
@@ -41,14 +41,11 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
 
     Raises PathError; Refused where every server refuses the login.
     """
-    try:
-        from nats.errors import Error
+    await imported("walsvc.engines.jetstream.encryption")
+    from nats.errors import Error
 
-        from walsvc.engines.jetstream.encryption import client_for, encryption_of
-    except ImportError as error:
-        raise BadOption(
-            "the NATS client is not installed", path=str(address), hint="pip install 'walsvc[nats]'"
-        ) from error
+    from walsvc.engines.jetstream.encryption import client_for, encryption_of
+
     encryption = await in_thread(encryption_of, address, options)
     if (credentials := login.get("user_credentials")) is not None:
         await in_thread(check_credentials, credentials)

@@ -50,8 +50,7 @@ import struct
 from array import array
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from walsvc.checksum import crc32c
 from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup, decode_group_header
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, BadSegment, SegmentHeader, decode_segment_header

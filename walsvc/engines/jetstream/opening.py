@@ -1,19 +1,18 @@
-"""walsvc.open("nats://h1:4222,h2:4222,h3:4222/stream"): a log that a NATS JetStream cluster keeps."""
+"""Opens a log that a NATS JetStream cluster keeps, as nats://h1:4222,h2:4222,h3:4222/stream names it."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import TakenOver
+from walsvc.disk.pool import imported
 from walsvc.engines.jetstream.checks import ensure_stream, leader_of
 from walsvc.engines.jetstream.connect import close_client, connect, connect_to
 from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.durability import check_durability
-from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_target, split_options
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
@@ -23,26 +22,16 @@ if TYPE_CHECKING:
     from walsvc.api import Log
 
 
-def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> Callable[[], Awaitable[Any]]:
-    """Check the address and the options at once (BadOption); returns what opens the log.
-
-    Args:
-        url: nats://[user:password@]host[:port],.../stream[?name=value&...], with options of the engine behind the mark.
-        config: the log's options; None: the defaults, with segments of 8 MiB.
-        options: single options of the log (WalConfig) and of the engine (JetStreamOptions).
-
-    The function that is returned raises PathError: no server answers, or the stream is no place for a log. Corruption: a
-    message that opening needs is damaged or missing. Fenced: somebody else keeps taking the stream over.
-    """
-    address, given = parse_target(url)
-    whole, own = split_options(config, given | options)
-    return partial(open_log, address, whole, own)
-
-
 async def open_log(address: Address, config: WalConfig, options: JetStreamOptions) -> Any:
-    """The open log."""
-    from walsvc.opening import open_on
+    """Connect, take the stream over, recover, and give a Log (or a read-only one).
 
+    Raises:
+        PathError: no server answers, or the stream is no place for a log. Corruption: a message that opening needs is damaged
+        or missing. Fenced: somebody else keeps taking the stream over.
+    """
+    from walsvc.opening import open_on, parts_of
+
+    await imported(*parts_of(config))
     disk = await open_disk(address, options, read_only=config.read_only)
     try:
         log = await open_on(disk, disk.fit(config))

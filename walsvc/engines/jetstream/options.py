@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from walsvc.config import MIB, WalConfig, between, one_of
 from walsvc.errors import BadOption
+from walsvc.extras import need
 from walsvc.options import check_type, file_of, options_of, unknown_option
 from walsvc.targets import STREAMS as SCHEMES
 from walsvc.targets import host_and_port
@@ -199,6 +200,29 @@ DIRECTORY_OPTIONS: dict[str, tuple[object, str]] = {
 OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(JetStreamOptions))
 LOG_OPTIONS = frozenset(field.name for field in dataclasses.fields(WalConfig))
 IN_ADDRESS = {field.name: field for field in dataclasses.fields(JetStreamOptions) if field.name != "tls"}
+
+
+def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> tuple[Address, WalConfig, JetStreamOptions]:
+    """Check the address and the options; returns them as they are to be used.
+
+    Args:
+        url: nats://[user:password@]host[:port],.../stream[?name=value&...], with options of the engine behind the mark.
+        config: the log's options; None: the defaults, with segments of 8 MiB.
+        options: single options of the log (WalConfig) and of the engine (JetStreamOptions).
+
+    Raises:
+        BadOption: one of them is wrong, or the NATS client is not installed (`pip install 'walsvc[nats]'`).
+    """
+    need("nats", "a log in JetStream")
+    address, given = parse_target(url)
+    return address, *split_options(config, given | options)
+
+
+def parse_replica(url: str) -> tuple[Address, JetStreamOptions]:
+    """The address and the options in the URL of a replica (WalConfig's `replicate`). Raises BadOption as `prepare` does."""
+    need("nats", "replication")
+    address, options = parse_target(url)
+    return address, JetStreamOptions(**options)
 
 
 def split_options(config: WalConfig | None, overrides: dict[str, Any]) -> tuple[WalConfig, JetStreamOptions]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.engines.jetstream.message import Message
-from walsvc.engines.jetstream.options import Address, JetStreamOptions, parse_target
 from walsvc.engines.jetstream.segment_table import SegmentFile, SegmentTable
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.replication.source import read_header
@@ -26,12 +25,6 @@ from walsvc.log.read.stream import GroupStream, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log
-
-
-def parse_replica(url: str) -> tuple[Address, JetStreamOptions]:
-    """The address and the options in the URL of a replica, see `parse_target`. Raises BadOption."""
-    address, options = parse_target(url)
-    return address, JetStreamOptions(**options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
 from walsvc.engines.jetstream.connect import connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
-from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
+from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_replica
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey
-from walsvc.engines.replication.replica import Kept, history, parse_replica, tail_of
+from walsvc.engines.replication.replica import Kept, history, tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Flag

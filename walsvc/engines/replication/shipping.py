@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream.connect import Refused
 from walsvc.engines.jetstream.durability import Durability
-from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOptions
-from walsvc.engines.replication.replica import parse_replica
+from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOptions, parse_replica
 from walsvc.engines.replication.session import LEAVE_SECONDS, Session
-from walsvc.errors import BadOption, Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
+from walsvc.errors import Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
 from walsvc.log.commit.replicated import Replicated
 from walsvc.log.extent.pins import REPLICA_HOLD
 from walsvc.tasks import begin_task
@@ -30,15 +29,6 @@ RETRY_SECONDS_MAX = 5.0
 CLOSE_SECONDS = 5.0  # closing the log waits so long for the replica, and for no more than a part of the time there is:
 CLOSE_SHARE = 0.25  # the connection needs some to end, and the log for its last sync
 logger = logging.getLogger("walsvc.replication")
-
-
-def check_url(url: str) -> None:
-    """Raise BadOption for an address that is none, and where the NATS client is missing."""
-    parse_replica(url)
-    try:
-        import nats  # noqa: F401
-    except ImportError:
-        raise BadOption("replication needs the NATS client", hint="pip install 'walsvc[nats]'") from None
 
 
 async def start(log: Log, url: str) -> Replication:

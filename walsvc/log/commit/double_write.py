@@ -17,8 +17,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from crc32c import crc32c
-
+from walsvc.checksum import crc32c
 from walsvc.config import BLOCK_BYTES_MIN, KIB, MIB, WalConfig
 from walsvc.disk.base import Disk, Write
 from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace

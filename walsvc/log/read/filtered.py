@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from walsvc.checksum import crc32c
 from walsvc.config import KIB
 from walsvc.format.chain import Chain, Need
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from walsvc import tls
-from walsvc.config import GIB, KIB, MIB, between, check_namespace, one_of
+from walsvc.config import GIB, KIB, MIB, WalConfig, between, check_namespace, one_of
 from walsvc.errors import BadOption, PathError
 from walsvc.options import check_type, file_of, is_utf8, options_of, unknown_option
 from walsvc.service.wire.frames import TOKEN_BYTES_MAX
@@ -155,6 +155,15 @@ class Address:
         return Tls.of(config).or_environment().server_name or self.host if self.tls else None
 
 
+def prepare(url: str, config: WalConfig | None, options: dict[str, Any]) -> tuple[Address, ClientConfig]:
+    """`parse`, for `walsvc.open`. BadOption also for `config`."""
+    if config is not None:
+        raise BadOption(
+            "config holds the options of a log in a directory", hint="give single options, see walsvc.ClientConfig"
+        )
+    return parse(url, options)
+
+
 def parse(url: str, options: dict[str, Any]) -> tuple[Address, ClientConfig]:
     """The address and the options in `url` and `options`, of which the latter win. BadOption for what is not understood."""
     parts = parse_url(url, "wal://host:port/namespace, or unix:///run/walsvc.sock")
@@ -208,8 +217,6 @@ FIELDS = {field.name: field for field in fields(ClientConfig)}
 
 def refuse_others(names: Iterable[str]) -> None:
     """BadOption for names that a client does not have, with the reason."""
-    from walsvc.config import WalConfig
-
     for name in names:
         if name in FIELDS:
             continue

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from walsvc.errors import BadOption
+from walsvc.extras import need
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
@@ -112,13 +112,10 @@ async def http_side(settings: Settings, server: Server) -> AsyncIterator[HttpSid
     if main.http == "off":
         yield None
         return
-    try:
-        from walsvc.service.ops.http import HttpSide, may_look
-    except ImportError as error:
-        raise BadOption(
-            f"the HTTP side needs {error.name}, which is not installed",
-            hint="pip install walsvc[service], or --http off",
-        ) from None
+    for module in ("aiohttp", "prometheus_client"):
+        need(module, "the HTTP side (which --http off leaves out)")
+    from walsvc.service.ops.http import HttpSide, may_look
+
     host, port = host_and_port(main.http)
     permits = None if settings.tokens is None else may_look(server)
     side = HttpSide(server, host, port, tls=settings.load_http_tls(), permits=permits, insecure=main.insecure)

@@ -201,10 +201,8 @@ def load_keys(path: str | None) -> KeyRing | None:
 
 def check_replica(url: str) -> None:
     """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
-    from walsvc.engines.replication.replica import parse_replica
-    from walsvc.engines.replication.shipping import check_url
+    from walsvc.engines.jetstream.options import parse_replica
 
-    check_url(url)
     address, options = parse_replica(url)
     if (address.user, options.token, options.system_password) != (None, None, None):
         raise BadOption(
