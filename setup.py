@@ -51,7 +51,7 @@ def main() -> None:
         folder = Path("walsvc", "log", "commit")
         extras["ext_modules"] = [
             Extension(f"walsvc.log.commit.{name}", [str(folder / f"{name}.c")], optional=True)
-            for name in ("_ack", "_intake")
+            for name in ("_ack", "_intake", "_encode")
         ]
     elif reason != missing:  # one line for one obstacle
         print(f"walsvc: commit path in C not built: {reason}; the one in Python will be used", file=sys.stderr)
