@@ -89,6 +89,8 @@ def test_server_that_is_up_and_does_not_tell_is_refused_though_another_is_down()
 
 def test_server_that_does_not_sync_is_refused_though_another_is_down():
     async def check(cluster):
+        async with walsvc.open(cluster.url("log"), monitor=cluster.monitor, allow_unsynced=True):
+            pass
         cluster.kill(0)
         with pytest.raises(PathError, match="server n3 of stream log acknowledges before"):
             await walsvc.open(cluster.url("log"), monitor=cluster.monitor)

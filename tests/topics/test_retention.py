@@ -105,6 +105,23 @@ async def test_idle_consumer_of_a_rare_topic_holds_nothing_back(open_log):
         assert (await (await log.topic("rare").consumer("c")).next()).payload == b"2"
 
 
+@pytest.mark.embedded("stops the consumer's turn from inside")
+async def test_consumer_is_moved_to_where_it_stood_though_retention_moves_it_before_its_turn_comes(open_log):
+    async with open_log() as log:
+        rare, busy = await log.topic("rare").consumer("c"), await log.topic("busy").consumer("c")
+        await log.topic("rare").append(b"1")
+        await rare.ack((await rare.next()).lsn)
+        async with rare._saving:
+            moving = asyncio.ensure_future(rare.seek(stood := rare.position))
+            await write(log, 300, "busy")
+            await busy.ack(await drained(busy))
+            assert await log.reclaim() > 0
+        await moving
+        assert rare.position >= log.first_lsn > stood
+        await log.topic("rare").append(b"2")
+        assert (await rare.next()).payload == b"2"
+
+
 async def test_hold_keeps_records_also_after_reopening(open_log):
     async with open_log() as log:
         await write(log, 200)

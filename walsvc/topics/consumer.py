@@ -188,19 +188,19 @@ class Consumer(Delivering):
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
-        work = self._seek(to, self._writer.core.metadata.truncated)
+        work = self._seek(to, max(self.position, self._writer.core.metadata.truncated))
         await asyncio.shield(self._writer.core.background.start("moving a consumer", work, foreseen=(WalError,)))
 
-    async def _seek(self, to: Start, first: int) -> None:
-        """`seek`, to its end: cancelling the caller ends the wait. Half of it would leave two positions, here and in the log."""
+    async def _seek(self, to: Start, stood: int) -> None:
+        """`seek`, to its end: cancelling the caller ends the wait. Half of it would leave two positions, here and in the log.
+
+        `stood`: where the consumer stood when its caller called. Retention may have gone beyond that since.
+        """
         async with self._saving:
             self._check()
-            before = self.position
 
             def change() -> dict[str, Any]:
-                forward = is_lsn(to) and to >= max(
-                    before, first
-                )  # then retention may have gone beyond it since the call
+                forward = is_lsn(to) and to >= stood
                 start = max(to, self.position, self._writer.core.metadata.truncated) if forward else to
                 return {"positions": {self._key: check_start(self._writer, start)}}
 
