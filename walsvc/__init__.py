@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from walsvc.errors import BadOption as BadOption
     from walsvc.errors import BadPayload as BadPayload
     from walsvc.errors import Closed as Closed
+    from walsvc.errors import Conflict as Conflict
     from walsvc.errors import Corruption as Corruption
     from walsvc.errors import Denied as Denied
     from walsvc.errors import DurabilityLost as DurabilityLost
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ERRORS = (
-    "Backpressure BadOption BadPayload Closed Corruption Denied DurabilityLost Fenced InUse Locked MissingKey NoSpace "
+    "Backpressure BadOption BadPayload Closed Conflict Corruption Denied DurabilityLost Fenced InUse Locked MissingKey NoSpace "
     "OutcomeUnknown PathError ProtocolError RecordTooLarge ReplicaLost Truncated Unreachable UnsupportedFormat WalError "
     "WalTimeout WrongKey WrongLoop"
 )

@@ -2,7 +2,7 @@
 
 A message says what happened; the fields say where (path, segment, lsn, offset) and what was expected against what was
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
-Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
+Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), look again (Conflict), try later (Backpressure, NoSpace, Locked,
 InUse, WalTimeout), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
 UnsupportedFormat, Truncated, OutcomeUnknown), the path (PathError), the service's operator (Denied, ProtocolError), the
 replica (ReplicaLost).
@@ -130,6 +130,13 @@ class Corruption(WalError):
 
 class InUse(WalError):
     """A consumer of this name is open already; two would take each other's records."""
+
+
+class Conflict(WalError):
+    """The topic, or the log, does not end with the LSN that the append expected: another writer was faster. Nothing was written.
+
+    `expected` is the caller's LSN, `actual` the one that it ends with; 0: it has no visible record.
+    """
 
 
 class Truncated(WalError):

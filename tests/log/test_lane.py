@@ -118,6 +118,8 @@ def step(chance: random.Random) -> Callable[[Any], Any]:
                     {"mode": Strict},
                     {"mode": Relaxed},
                     {"type": 0},
+                    {"expected": None},
+                    {"expected": 0},
                     {"attributes": {"a": 1}},
                     {"modus": 1},
                     {"payload": b"y"},
@@ -159,9 +161,10 @@ def test_plain_record_goes_into_the_group_and_wakes_once(way):
 
 
 def test_everything_else_is_handed_on_once_as_it_came(way):
-    assert way.append(b"x", Relaxed, 3, {"a": 1}) == ("slow", b"x", Relaxed, 3, {"a": 1}, None)
-    assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None)
-    assert way.append_labelled(b"x", None, "topic")[1:] == (b"x", Strict, NO_TYPE, None, "topic")
+    assert way.append(b"x", Relaxed, 3, {"a": 1}) == ("slow", b"x", Relaxed, 3, {"a": 1}, None, None)
+    assert way.append(b"x", expected=7) == ("slow", b"x", Strict, NO_TYPE, None, None, 7)
+    assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None, None)
+    assert way.append_labelled(b"x", None, "topic")[1:] == (b"x", Strict, NO_TYPE, None, "topic", None)
     way.room = -1
     assert way.append(b"x")[0] == "slow"
     assert way.group == ([], [], {})

@@ -31,6 +31,7 @@ WAITING = "tests/log/test_waiting.py::"
 
 
 RECOVERED = "walsvc/log/recover/recovery.py"
+EXPECTED = "tests/log/test_expected.py::"
 EXAMINE = '(for repair): then the segment ends there.\n    """\n'
 SUCCESSOR = "        header, _ = await load_header(disk, name, None)\n    except (Corruption"
 
@@ -827,7 +828,39 @@ REACHING = [
     ),
 ]
 
+CONDITIONS = [
+    Mutant(
+        "a condition decided when the append is called, not when it is accepted",
+        "walsvc/log/commit/queue.py",
+        "        self.conditions.check(entry.topic, entry.expected)\n        intake",
+        "        if not self._waiting:\n            self.conditions.check(entry.topic, entry.expected)\n        intake",
+        (EXPECTED + "test_the_decision_is_made_when_the_turn_has_come",),
+    ),
+    Mutant(
+        "records of the filling group that do not count for a condition",
+        "walsvc/log/commit/conditions.py",
+        "last = self._placement.group.last_of(number) or self._metadata.last_of(number)",
+        "last = self._metadata.last_of(number)",
+        (EXPECTED + "test_many_expectations_look_at_each_record_of_the_group_once",),
+    ),
+    Mutant(
+        "a truncated record that still counts for a condition",
+        "walsvc/log/commit/conditions.py",
+        "return last if last >= self._metadata.truncated else 0",
+        "return last",
+        ("tests/contract/test_expected.py::test_a_topic_of_which_nothing_is_visible_ends_with_0[sim]",),
+    ),
+    Mutant(
+        "conditional appends of one turn gathered into one frame",
+        "walsvc/service/client/appends.py",
+        "            and not entry.labels.alone\n",
+        "",
+        ("tests/service/test_expected.py::test_plain_appends_of_the_same_turn_stay_before_and_behind",),
+    ),
+]
+
 MUTANTS = [
+    *CONDITIONS,
     *ORDER,
     *CHECKS,
     *RECOVERY,

@@ -28,6 +28,10 @@ def append(
     ] = False,
     whole: Annotated[bool, typer.Option("--whole", help="The whole input is one record.")] = False,
     mode: Annotated[Mode, typer.Option(help="What an LSN printed means: on disk, or accepted.")] = Mode.STRICT,
+    expected: Annotated[
+        int | None,
+        typer.Option(metavar="LSN", min=0, help="Only if the topic, or the log, ends with this LSN; with --whole."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Append this many lines at a time, all or nothing.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no LSNs.")] = False,
     disk: options.DiskName = options.Disk.AUTO,
@@ -44,6 +48,8 @@ def append(
         raise typer.BadParameter("--whole goes with neither --json nor --batch")
     if batch > 1 and (type_ or label):
         raise typer.BadParameter("the records of a batch have neither --type nor --label; leave --batch out")
+    if expected is not None and not whole:
+        raise typer.BadParameter("--expected is for one record: it goes with --whole")
     attributes = labels_of(label or []) or None
     source_file = None if file == "-" else file
     if options.is_url(path) and (segment_bytes is not None or disk is not options.Disk.AUTO):
@@ -69,7 +75,7 @@ def append(
             path, **(options.keyed(key_file) if options.is_url(path) else {"config": config})
         ) as log:
             into = log if topic is None else log.topic(topic)
-            pump = Pump(into, mode=mode, batch=batch, quiet=quiet, type=type_, attributes=attributes)
+            pump = Pump(into, mode=mode, batch=batch, quiet=quiet, type=type_, attributes=attributes, expected=expected)
             return await pump.run(lines)
 
     runner.run(verb)

@@ -22,6 +22,7 @@ UNREACHABLE = 9
 DENIED = 10
 UNKNOWN = 11
 KEY = 12
+CONFLICT = 13
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE: what a program that dies of SIGPIPE gives, so `set -o pipefail` sees the usual code
 TERMINATED = 143  # 128 + SIGTERM
@@ -40,6 +41,7 @@ MEANING: dict[int, str] = {
     DENIED: "denied: wrong token, or one without the right",
     UNKNOWN: "outcome unknown: the records may or may not have been appended",
     KEY: "key: the log is encrypted, and the key was not given or is another one",
+    CONFLICT: "conflict: the topic, or the log, does not end with the LSN that was expected",
     INTERRUPTED: "interrupted by Ctrl-C",
     BROKEN_PIPE: "the reader of the output went away (SIGPIPE)",
     TERMINATED: "ended by SIGTERM",
@@ -55,6 +57,7 @@ BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (errors.UnsupportedFormat, FORMAT),
     (errors.Truncated, TRUNCATED),
     (errors.NoSpace, NO_SPACE),
+    (errors.Conflict, CONFLICT),
     (errors.MissingKey, KEY),
     (errors.WrongKey, KEY),
     (errors.Unreachable, UNREACHABLE),

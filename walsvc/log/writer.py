@@ -18,11 +18,12 @@ from typing import Any, cast
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, Conflict
 from walsvc.format.group import LENGTH_BYTES
 from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
 from walsvc.log.commit.batch import batch_too_large
 from walsvc.log.commit.catalog import View
+from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import Start, put_together
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
@@ -87,6 +88,7 @@ class WalWriter(Scoped):
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; await the result.
 
@@ -97,17 +99,20 @@ class WalWriter(Scoped):
                 the record, too.
             type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
             attributes: labels, a msgpack-able map of at most 64 KiB encoded.
+            expected: LSN that the log must end with when the record is accepted, 0 where it has no visible record; every record
+                counts, whatever its topic. None: it is not asked. Of several appends with one expectation exactly one is accepted.
 
         Returns:
             An Ack. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
             before the record is accepted, nothing is written; later, the record stays and only the wait ends.
 
         Raises:
+            Conflict: the log ends with another LSN than `expected`; nothing was written, and `actual` has that LSN.
             BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; for Quorum also ReplicaLost,
             and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
             future otherwise.
         """
-        return self.core.placement.intake.append(payload, mode, type, attributes)
+        return self.core.placement.intake.append(payload, mode, type, attributes, expected)
 
     def append_nowait(
         self,
@@ -115,9 +120,10 @@ class WalWriter(Scoped):
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self.append_nowait_to(None, payload, mode, type, attributes)
+        return self.append_nowait_to(None, payload, mode, type, attributes, expected=expected)
 
     def append_to(
         self,
@@ -126,12 +132,14 @@ class WalWriter(Scoped):
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to a topic, or to none."""
         core = self.core
         if mode is Quorum:
-            return replica_of(core).after(self.append_to(topic, payload, Strict, type, attributes))
-        return core.queue.append(payload, mode, type, attributes, topic)
+            return replica_of(core).after(self.append_to(topic, payload, Strict, type, attributes, expected=expected))
+        return core.queue.append(payload, mode, type, attributes, topic, expected=expected)
 
     def append_nowait_to(
         self,
@@ -140,20 +148,30 @@ class WalWriter(Scoped):
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """append_nowait, to a topic or to none."""
         core = self.core
         if mode is Quorum:
-            return replica_of(core).after(self.append_nowait_to(topic, payload, Strict, type, attributes))
-        return core.queue.append_nowait(payload, mode, type, attributes, topic)
+            return replica_of(core).after(
+                self.append_nowait_to(topic, payload, Strict, type, attributes, expected=expected)
+            )
+        return core.queue.append_nowait(payload, mode, type, attributes, topic, expected=expected)
 
-    def _append_slowly(
-        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+    def _append_slowly(  # noqa: PLR0917  called by C
+        self,
+        payload: Any,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        topic: str | None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append what the intake does not take."""
-        return self.append_to(topic, payload, mode, type, attributes)
+        return self.append_to(topic, payload, mode, type, attributes, expected=expected)
 
-    def append_batch(self, payloads: Payloads, mode: Mode = Strict) -> Ack[BatchResult]:
+    def append_batch(self, payloads: Payloads, mode: Mode = Strict, expected: int | None = None) -> Ack[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
 
         Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
@@ -163,6 +181,7 @@ class WalWriter(Scoped):
         Args:
             payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs.
             mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
+            expected: as in append, for the whole batch; a streamed batch does not read its source where it does not hold.
 
         Returns:
             An Ack of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
@@ -170,25 +189,33 @@ class WalWriter(Scoped):
         Raises:
             As append; RecordTooLarge also for the batch as a whole.
         """
-        return self.append_batch_to(None, payloads, mode)
+        return self.append_batch_to(None, payloads, mode, expected)
 
-    def append_batch_to(self, topic: str | None, payloads: Payloads, mode: Mode = Strict) -> Ack[BatchResult]:
+    def append_batch_to(
+        self, topic: str | None, payloads: Payloads, mode: Mode = Strict, expected: int | None = None
+    ) -> Ack[BatchResult]:
         """append_batch, to a topic or to none."""
         core = self.core
         if mode is Quorum:
-            return replica_of(core).after(self.append_batch_to(topic, payloads))
+            return replica_of(core).after(self.append_batch_to(topic, payloads, Strict, expected))
         core.health.check_call(mode)
+        check_expected(expected)
         if isinstance(payloads, AsyncIterable):
-            return ack_of(core.batches.start(core, [], payloads, topic))
+            return ack_of(core.batches.start(core, [], payloads, topic, expected=expected))
         if isinstance(payloads, (list, tuple)):
             pieces, rest = self._whole_batch(payloads)
         else:
             pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
-            return ack_of(core.batches.start(core, pieces, rest, topic))
-        entry = Entry(pieces, mode, None, batch=True, future=core.queue.new_ack(), topic=topic)
+            return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
+        future = core.queue.new_ack()
+        entry = Entry(pieces, mode, None, batch=True, future=future, topic=topic, expected=expected)
         if not pieces:
-            entry.future.set_result(BatchResult([], durable=True, sync_us=0))
+            try:
+                core.queue.conditions.check(topic, expected)
+                entry.future.set_result(BatchResult([], durable=True, sync_us=0))
+            except Conflict as conflict:
+                entry.future.set_exception(conflict)
             return cast("Ack[BatchResult]", entry.future)
         return core.queue.enter(entry, wait=True)
 

@@ -121,14 +121,19 @@ class Topic(TopicReader):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
-        """Append one record to the topic; see WalWriter.append."""
-        if mode is Strict and type is NO_TYPE and attributes is None:
+        """Append one record to the topic; see WalWriter.append.
+
+        Args:
+            expected: LSN of the topic's last record, 0 where it has none that is visible: Conflict where it ends with another one.
+        """
+        if mode is Strict and type is NO_TYPE and attributes is None and expected is None:
             labels = self._labels
             if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
             return self._intake.append_labelled(payload, labels, self.name)
-        return self._writer.append_to(self.name, payload, mode, type, attributes)
+        return self._writer.append_to(self.name, payload, mode, type, attributes, expected=expected)
 
     def append_nowait(
         self,
@@ -136,17 +141,19 @@ class Topic(TopicReader):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self._writer.append_nowait_to(self.name, payload, mode, type, attributes)
+        return self._writer.append_nowait_to(self.name, payload, mode, type, attributes, expected=expected)
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
+        expected: int | None = None,
     ) -> Ack[BatchResult]:
-        """Append several records to the topic atomically; see WalWriter.append_batch."""
-        return self._writer.append_batch_to(self.name, payloads, mode)
+        """Append several records to the topic atomically; see WalWriter.append_batch, and `append` for `expected`."""
+        return self._writer.append_batch_to(self.name, payloads, mode, expected)
 
     async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
         """Hide the topic's records below LSN `before` that have a key, or labels; see Log.purge. Other topics' stay."""

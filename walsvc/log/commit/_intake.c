@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-enum { PAYLOAD, MODE, TYPE, ATTRIBUTES, ARGUMENTS };
+enum { PAYLOAD, MODE, TYPE, ATTRIBUTES, EXPECTED, ARGUMENTS };
 
 typedef struct {
     PyObject_HEAD
@@ -159,7 +159,7 @@ static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py
     found[PAYLOAD] = NULL;
     found[MODE] = strict;
     found[TYPE] = no_type;
-    found[ATTRIBUTES] = Py_None;
+    found[ATTRIBUTES] = found[EXPECTED] = Py_None;
     if (count > ARGUMENTS) {
         PyErr_Format(PyExc_TypeError, "append() takes at most %d arguments, %zd were given", ARGUMENTS, count + named);
         return -1;
@@ -192,7 +192,7 @@ static PyObject *lane_append(Lane *self, PyObject *const *args, Py_ssize_t count
         return NULL;
     PyObject *payload = found[PAYLOAD];
     if (PyBytes_CheckExact(payload) && found[MODE] == strict && found[TYPE] == no_type && found[ATTRIBUTES] == Py_None &&
-        fits(self, payload) && PyThread_get_thread_ident() == self->thread) {
+        found[EXPECTED] == Py_None && fits(self, payload) && PyThread_get_thread_ident() == self->thread) {
         PyObject *ack = checked_ack(self);
         if (ack == NULL)
             return NULL;
@@ -203,7 +203,8 @@ static PyObject *lane_append(Lane *self, PyObject *const *args, Py_ssize_t count
         }
         Py_DECREF(ack);
     }
-    return PyObject_CallFunctionObjArgs(self->slow, payload, found[MODE], found[TYPE], found[ATTRIBUTES], Py_None, NULL);
+    return PyObject_CallFunctionObjArgs(self->slow, payload, found[MODE], found[TYPE], found[ATTRIBUTES], Py_None,
+                                        found[EXPECTED], NULL);
 }
 
 /* 1: the group has labels already, and its segment's summary has a row for the topic of these. */
@@ -248,12 +249,12 @@ static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssiz
         if (PyErr_Occurred())
             return NULL;
     }
-    return PyObject_CallFunctionObjArgs(self->slow, payload, strict, no_type, Py_None, args[2], NULL);
+    return PyObject_CallFunctionObjArgs(self->slow, payload, strict, no_type, Py_None, args[2], Py_None, NULL);
 }
 
 static PyMethodDef lane_methods[] = {
     {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
-     "append($self, payload, mode=..., type=0, attributes=None)\n--\n\nSee WalWriter.append."},
+     "append($self, payload, mode=..., type=0, attributes=None, expected=None)\n--\n\nSee WalWriter.append."},
     {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a plain record to a topic."},
     {"fill", (PyCFunction)lane_fill, METH_FASTCALL, "Say what the filling group is made of."},
     {NULL},
@@ -288,7 +289,7 @@ static struct PyModuleDef definition = {
 
 static int import_names(void)
 {
-    static const char *const texts[ARGUMENTS] = {"payload", "mode", "type", "attributes"};
+    static const char *const texts[ARGUMENTS] = {"payload", "mode", "type", "attributes", "expected"};
     for (int i = 0; i < ARGUMENTS; i++)
         names[i] = PyUnicode_InternFromString(texts[i]);
     s_mend = PyUnicode_InternFromString("mend");

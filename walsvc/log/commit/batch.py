@@ -52,6 +52,8 @@ class Batches:
         rest: Source,
         topic: str | None = None,
         request: Request | None = None,
+        *,
+        expected: int | None = None,
     ) -> asyncio.Task[BatchResult]:
         """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
 
@@ -61,8 +63,11 @@ class Batches:
             rest: the others.
             topic: of every record.
             request: of an idempotent producer, remembered with the batch's last group.
+            expected: LSN that the topic, or the log, must end with when the batch has the log; the source is not read otherwise.
         """
-        batch = Batch(core, core.queue.take_turn(), topic, request)  # now, so that LSNs follow the order of the calls
+        batch = Batch(
+            core, core.queue.take_turn(), topic, request, expected
+        )  # now, so that LSNs follow the order of the calls
         work = batch.run(chunks(core, head, rest))
         task = asyncio.Task(
             work, loop=core.health.loop, name="walsvc batch"
@@ -136,11 +141,14 @@ class Start(NamedTuple):
 class Batch:
     """One batch on its way. Once all of it has its LSNs it is accepted: cancelling ends only the wait."""
 
-    def __init__(self, core: Core, turn: Turn, topic: str | None, request: Request | None) -> None:
+    def __init__(
+        self, core: Core, turn: Turn, topic: str | None, request: Request | None, expected: int | None
+    ) -> None:
         self.turn = turn
         self._core = core
         self._topic = topic
         self._request = request
+        self._expected = expected
         self._labels: Labels | None = None
         self._start: Start | None = None
         self._parts: list[Part] = []
@@ -152,6 +160,7 @@ class Batch:
         try:
             await self.turn.granted
             async with core.extent, aclosing(pieces) as source:
+                core.queue.conditions.check(self._topic, self._expected)
                 core.tail.spares.forget_shortage()  # a new attempt: what the last one met may be over
                 if self._topic is not None:
                     self._labels = Labels(topic=await core.changes.topic_number(self._topic))

@@ -41,8 +41,8 @@ class Group:
 
     __slots__ = (
         "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "group_bytes", "head",
-        "joined", "labels", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
-        "segment", "submitted_at", "topics", "waiters",
+        "joined", "labels", "lasts", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
+        "seen", "segment", "submitted_at", "topics", "waiters",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int) -> None:
@@ -63,6 +63,8 @@ class Group:
         self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
         self.new_topics: set[int] = set()  # which no group before has in this segment
         self.reserved = 0  # bytes that `joined` takes at most
+        self.lasts: dict[int, int] = {}  # index of each topic's last record among the first `seen`
+        self.seen = 0
         # set by close():
         self.topics: array[int] | None = None  # its column of topic numbers
         self.lengths = array("I")
@@ -84,6 +86,15 @@ class Group:
     def empty(self) -> bool:
         """Nothing in it to write."""
         return not self.payloads and not self.meta and not self.flags and not self.joined
+
+    def last_of(self, number: int) -> int:
+        """LSN of a topic's last record in it; 0: it has none. Each record is looked at once, however often this is asked."""
+        for index in range(self.seen, len(self.payloads)) if self.labels else ():
+            if (labels := self.labels.get(index)) is not None:
+                self.lasts[labels.topic] = index
+        self.seen = len(self.payloads)
+        index = self.lasts.get(number, -1)
+        return 0 if index < 0 else self.first_lsn + index
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""

@@ -31,7 +31,7 @@ class Intake(Lane):
         new_ack: makes the answer of an append.
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
-        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic).
+        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
 
     Attributes:
         group: it takes records now. The others are those of the Lane.

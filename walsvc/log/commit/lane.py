@@ -26,7 +26,7 @@ class PythonLane:
         new_ack: makes the answer of an append.
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
-        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic).
+        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
         record_bytes_max, records_max: of a payload; of a group.
         length_bytes: index bytes of a record without labels.
 
@@ -81,9 +81,16 @@ class PythonLane:
         mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """See WalWriter.append."""
-        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
+        if (
+            payload.__class__ is bytes
+            and mode is Strict
+            and type is NO_TYPE
+            and attributes is None
+            and expected is None
+        ):
             length = len(payload)
             if (
                 self.room - length - self.cost >= 0
@@ -94,7 +101,7 @@ class PythonLane:
                 if not self.wanted:
                     self._check()  # costs a system call in CPython 3.11, so once for each group
                     if not self._fits(length):  # the check may run anything
-                        return self._slow(payload, mode, type, attributes, None)
+                        return self._slow(payload, mode, type, attributes, None, expected)
                 ack: Ack[AppendResult] = self._new_ack()
                 try:
                     self._payloads.append(payload)
@@ -107,7 +114,7 @@ class PythonLane:
                     self.mend()
                     raise
                 return ack
-        return self._slow(payload, mode, type, attributes, None)
+        return self._slow(payload, mode, type, attributes, None, expected)
 
     def append_labelled(self, payload: Any, labels: Labels | None, topic: str) -> Ack[AppendResult]:
         """Append a plain record to a topic; `labels` once its number is known."""
@@ -124,7 +131,7 @@ class PythonLane:
                 if not self.wanted:
                     self._check()
                     if not self._fits(length):
-                        return self._slow(payload, Strict, NO_TYPE, None, topic)
+                        return self._slow(payload, Strict, NO_TYPE, None, topic, None)
                 ack: Ack[AppendResult] = self._new_ack()
                 try:
                     self._labels[len(self._payloads)] = labels
@@ -138,7 +145,7 @@ class PythonLane:
                     self.mend()
                     raise
                 return ack
-        return self._slow(payload, Strict, NO_TYPE, None, topic)
+        return self._slow(payload, Strict, NO_TYPE, None, topic, None)
 
     def _fits(self, length: int) -> bool:
         """Whether a payload may go into the group as it is."""

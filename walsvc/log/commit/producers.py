@@ -13,6 +13,7 @@ from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, Row
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.queue import Entry
 from walsvc.log.commit.results import BatchResult, Place
 from walsvc.log.read.stream import open_stream
@@ -40,6 +41,7 @@ def append_request(
     labels: Labels | None = None,
     topic: str | None = None,
     request: Request | None = None,
+    expected: int | None = None,
 ) -> Any:
     """Append payloads to one group, atomically, unless `request` did it before.
 
@@ -50,6 +52,7 @@ def append_request(
         labels: type and length of the attributes of every record.
         topic: by name.
         request: whose; None: nobody's, nothing is remembered.
+        expected: as of append.
 
     Returns:
         An Ack of a BatchResult, or a task whose result is Repeated.
@@ -58,6 +61,7 @@ def append_request(
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
     core.health.check_call(mode)
+    check_expected(expected)
     if len(payloads) > 1 and sum(map(len, payloads)) > core.config.max_group_bytes:
         raise BadOption(
             "the payloads of one request are more than a group holds",
@@ -68,20 +72,30 @@ def append_request(
     core.queue.check_length(max(map(len, payloads), default=0) - attributes)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
-    entry = Entry(payloads, mode, labels, batch=True, future=core.queue.new_ack(), topic=topic, request=request)
+    future = core.queue.new_ack()
+    entry = Entry(payloads, mode, labels, batch=True, future=future, topic=topic, request=request, expected=expected)
     if not payloads:
+        core.queue.conditions.check(topic, expected)
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
         return entry.future
     return core.queue.enter(entry, wait=True)
 
 
-def stream_request(core: Core, source: AsyncIterable[bytes], topic: str | None, request: Request | None) -> Any:
+def stream_request(
+    core: Core,
+    source: AsyncIterable[bytes],
+    topic: str | None,
+    request: Request | None,
+    *,
+    expected: int | None = None,
+) -> Any:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
     not read. Raises as append_request."""
     core.health.check_call(Strict)
+    check_expected(expected)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, Strict))
-    return core.batches.start(core, [], source, topic, request)
+    return core.batches.start(core, [], source, topic, request, expected=expected)
 
 
 async def repeated(core: Core, row: Row, mode: Mode) -> Repeated:

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from walsvc.config import WalConfig, between
-from walsvc.errors import Backpressure, NoSpace, RecordTooLarge, WalError
+from walsvc.errors import Backpressure, Conflict, NoSpace, RecordTooLarge, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.conditions import Conditions, check_expected
 from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.payload import pack_attributes, to_bytes
@@ -47,7 +48,7 @@ class Joining(Protocol):
 class Entry:
     """An append that is being accepted, or waits in the queue for room."""
 
-    __slots__ = ("batch", "future", "joining", "labels", "mode", "payloads", "request", "size", "topic")
+    __slots__ = ("batch", "expected", "future", "joining", "labels", "mode", "payloads", "request", "size", "topic")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Entry:
         topic: str | None = None,
         request: Request | None = None,
         joining: Joining | None = None,
+        expected: int | None = None,
     ) -> None:
         self.payloads = payloads
         self.mode = mode
@@ -69,6 +71,7 @@ class Entry:
         self.topic = topic  # by name: it gets its number when its first record is accepted
         self.request = request  # of an idempotent producer: remembered with the records, in their group
         self.joining = joining
+        self.expected = expected  # LSN that its topic, or the log, must end with; None: any
         self.size = sum(map(len, payloads))
 
 
@@ -99,6 +102,9 @@ class Queue:
     Args:
         first: called before the queue moves up: changes of metadata do not starve behind appends.
         new_ack: makes the answer of an append.
+
+    Attributes:
+        conditions: decides whether an append may be accepted.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Queue:
         new_ack: Callable[[], Any],
     ) -> None:
         self.new_ack = new_ack
+        self.conditions = Conditions(metadata, placement, path)
         self._path = path
         self._config = config
         self._metadata = metadata
@@ -154,31 +161,53 @@ class Queue:
     # ---- entering
 
     def append(
-        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+        self,
+        payload: Any,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        topic: str | None,
+        *,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Any append of one record: check it, accept it or let it wait."""
-        return self.enter(self._entry(payload, mode, type, attributes, topic))
+        return self.enter(self._entry(payload, mode, type, attributes, topic, expected=expected))
 
     def append_nowait(
-        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+        self,
+        payload: Any,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        topic: str | None,
+        *,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """The same, or Backpressure, NoSpace where it would wait. The answer is an asyncio.Future, which asyncio.wait takes."""
-        entry = self._entry(payload, mode, type, attributes, topic)
+        entry = self._entry(payload, mode, type, attributes, topic, expected=expected)
         entry.future = self._health.loop.create_future()
         return cast("asyncio.Future[AppendResult]", self.enter(entry, wait=False))
 
     def _entry(
-        self, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, topic: str | None
+        self,
+        payload: Any,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        topic: str | None,
+        *,
+        expected: int | None,
     ) -> Entry:
         piece = self.checked(payload)
         self._health.check_call(mode)
         between("type", type, 0, 0xFFFF)
+        check_expected(expected)
         labels = None
         packed = pack_attributes(attributes)
         if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
-        return Entry([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic)
+        return Entry([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic, expected=expected)
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
@@ -198,7 +227,11 @@ class Queue:
     def enter(self, entry: Entry, *, wait: bool = True) -> Ack[Any]:
         """Accept an entry, or let it wait for room."""
         no_space = self.no_space()  # accepting starts another attempt, and forgets the last one
-        if not self._holds and not self._waiting and self._accept(entry):
+        try:
+            if not self._holds and not self._waiting and self._accept(entry):
+                return cast("Ack[Any]", entry.future)
+        except Conflict as conflict:
+            entry.future.set_exception(conflict)
             return cast("Ack[Any]", entry.future)
         if not wait:
             raise no_space or Backpressure(
@@ -259,7 +292,8 @@ class Queue:
     # ---- accepting
 
     def _accept(self, entry: Entry) -> bool:
-        """Put an entry into the filling group, or a new one behind it; False if there is no room yet."""
+        """Put an entry into the filling group, or a new one behind it; False if there is no room yet. Raises Conflict."""
+        self.conditions.check(entry.topic, entry.expected)
         intake, count, cost = self._intake, len(entry.payloads), LENGTH_BYTES
         if entry.labels is not None or entry.topic is not None:
             cost = INDEX_BYTES_MAX

@@ -18,6 +18,7 @@ from typing import Any
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
 from walsvc.log.commit.ack import Ack, Waker
+from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
@@ -70,9 +71,16 @@ class Appends(Account):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
-        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None:
+        if (
+            payload.__class__ is bytes
+            and mode is Strict
+            and type is NO_TYPE
+            and attributes is None
+            and expected is None
+        ):
             length = len(payload)
             room = self._room - length - APPEND_COST
             if (
@@ -93,7 +101,7 @@ class Appends(Account):
                 if first:
                     self._begin_turn()
                 return ack
-        waiting: Ack[AppendResult] = self.enter(payload, mode, type, attributes, None, wait=True)
+        waiting: Ack[AppendResult] = self.enter(payload, mode, type, attributes, None, wait=True, expected=expected)
         return waiting
 
     def _begin_turn(self) -> None:
@@ -114,15 +122,17 @@ class Appends(Account):
         topic: str | None,
         *,
         wait: bool,
+        expected: int | None = None,
     ) -> Any:
         """Any append: check it, accept it or let it wait; Backpressure where it must not wait."""
         self.check(mode)
         piece = self.checked(payload)
         between("type", type, 0, 0xFFFF)
+        self.check_expected(expected)
         labels = PLAIN
         packed = pack_attributes(attributes)
-        if mode is not Strict or topic is not None or type or packed:
-            labels = Labels(MODES[mode], topic, type, packed)
+        if mode is not Strict or topic is not None or type or packed or expected is not None:
+            labels = Labels(MODES[mode], topic, type, packed, expected=expected)
         answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
         entry = Entry(piece, labels, len(piece) + APPEND_COST, answer)
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
@@ -137,6 +147,12 @@ class Appends(Account):
         """Raise whatever makes any append wrong or vain."""
         self.session.check(changes=True)
         one_of("mode", mode, (Strict, Relaxed, Quorum))
+
+    def check_expected(self, expected: int | None) -> None:
+        """Raise what is wrong with `expected`, and UnsupportedFormat where the server would not look at it."""
+        check_expected(expected)
+        if expected is not None:
+            self.session.need("expected", "conditional appends")
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own, of a length that the server takes."""
@@ -180,6 +196,7 @@ class Appends(Account):
             and len(self._payloads) < self._items_max
             and self._filling_bytes + entry.size <= self._append_bytes_max
             and (entry.labels is self._labels or entry.labels == self._labels)
+            and not entry.labels.alone
         )
 
     def _set_room(self) -> None:

@@ -22,10 +22,16 @@ PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to inte
 
 
 def append_batch(
-    appends: Appends, payloads: Iterable[Any] | AsyncIterable[Any], mode: Mode = Strict, topic: str | None = None
+    appends: Appends,
+    payloads: Iterable[Any] | AsyncIterable[Any],
+    mode: Mode = Strict,
+    topic: str | None = None,
+    *,
+    expected: int | None = None,
 ) -> Ack[BatchResult]:
     """Append a batch; see WalWriter.append_batch."""
     appends.check(mode)
+    appends.check_expected(expected)
     session, whole = appends.session, None
     rest: Iterator[Any] | AsyncIterable[Any]
     if isinstance(payloads, AsyncIterable):
@@ -37,22 +43,22 @@ def append_batch(
                 raise too_large(appends)
         pieces, more = head_of(appends, iter(payloads if whole is None else whole))
         if more is None:
-            if not pieces:
+            if not pieces and expected is None:
                 empty: Any = appends.waker.ack()
                 empty.set_result(BatchResult([], durable=True, sync_us=0))
                 return cast("Ack[BatchResult]", empty)
             size = sum(map(len, pieces)) + APPEND_COST * len(pieces)
             turn = appends.take_turn()
             if turn.done() and appends.fits(size):
-                batch = WholeBatch(appends, mode, topic, pieces)
+                batch = WholeBatch(appends, mode, topic, pieces, expected)
                 appends.hold(-1)
                 return cast("Ack[BatchResult]", batch.answer)
             rest, whole = iter(pieces), pieces
-            sending = stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole))
+            sending = stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole, expected))
             return ack_of(begin_task(sending))
         rest = itertools.chain(pieces, more) if whole is None else iter(whole)
     turn = appends.take_turn()
-    task = begin_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole)))
+    task = begin_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole, expected)))
     if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
         appends.drawing.add(task)
         task.add_done_callback(appends.drawing.discard)
@@ -118,8 +124,10 @@ async def stream(
 class Sending:
     """The task of a batch in parts. `whole`: all payloads, if they are in memory: then the batch can be sent again."""
 
-    def __init__(self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None) -> None:
-        self.batch = SentBatch(appends, mode, topic)
+    def __init__(
+        self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
+    ) -> None:
+        self.batch = SentBatch(appends, mode, topic, expected)
         self.batch.interrupt = self._interrupt
         self.batch.deadline = appends.deadline()
         self.batch.can_repeat = whole is not None

@@ -32,10 +32,18 @@ class Common:
         self._first: dict[Any, str] = {}  # appends to topics not heard of yet, that are not known to have ended
 
     def append_to(
-        self, topic: str, payload: Any, mode: Mode, type: int, attributes: Mapping[str, Any] | None, *, wait: bool
+        self,
+        topic: str,
+        payload: Any,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
+        *,
+        wait: bool,
+        expected: int | None,
     ) -> Any:
         """Append to a topic; `wait`: for room."""
-        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait)
+        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait, expected=expected)
         self.notice(topic, future)
         return future
 

@@ -66,18 +66,22 @@ class RemoteLog(RemoteReading, Scoped):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room, here or in the server's log."""
-        future: asyncio.Future[AppendResult] = self._appends.enter(payload, mode, type, attributes, None, wait=False)
+        future: asyncio.Future[AppendResult] = self._appends.enter(
+            payload, mode, type, attributes, None, wait=False, expected=expected
+        )
         return future
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
+        expected: int | None = None,
     ) -> Ack[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
-        return append_batch(self._appends, payloads, mode)
+        return append_batch(self._appends, payloads, mode, expected=expected)
 
     async def flush(self) -> int:
         """Wait until everything appended so far is durable, appends that wait for room included; returns durable_lsn."""

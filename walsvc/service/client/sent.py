@@ -23,21 +23,33 @@ MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
 class Labels:
     """What all appends of a frame have in common."""
 
-    __slots__ = ("attributes", "mode", "topic", "type")
+    __slots__ = ("attributes", "expected", "mode", "topic", "type")
 
-    def __init__(self, mode: int = STRICT, topic: str | None = None, type: int = 0, attributes: bytes = b"") -> None:
+    def __init__(
+        self,
+        mode: int = STRICT,
+        topic: str | None = None,
+        type: int = 0,
+        attributes: bytes = b"",
+        *,
+        expected: int | None = None,
+    ) -> None:
         self.mode = mode
         self.topic = topic
         self.type = type
         self.attributes = attributes
+        self.expected = expected
+
+    @property
+    def alone(self) -> bool:
+        """Whether the frame has one record: the server decides for a frame as a whole."""
+        return self.expected is not None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Labels) and (self.mode, self.topic, self.type, self.attributes) == (
-            other.mode,
-            other.topic,
-            other.type,
-            other.attributes,
-        )
+        return isinstance(other, Labels) and self._fields() == other._fields()
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.mode, self.topic, self.type, self.attributes, self.expected
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -88,6 +100,10 @@ class Sent:
     def again(self) -> None:
         """Send it: the first time with since=0, later with the next_lsn that was known then, in the very same grouping."""
         session, labels = self._appends.session, self._labels
+        if labels.alone and (lack := session.lack("expected", "conditional appends")) is not None:
+            self._finish()  # the server that came back is older
+            self._fail(session.unknown(lack, "the append") if self._since else lack)
+            return
         frame = Append(
             self._id,
             self.seq,
@@ -98,6 +114,7 @@ class Sent:
             labels.type,
             labels.attributes,
             self._payloads,
+            labels.expected,
         )
         session.repeated += self._since > 0
         self._since = self._since or session.state[1]

@@ -30,11 +30,12 @@ class SentBatch:
         complete: its last part was sent, on some connection.
     """
 
-    def __init__(self, appends: Appends, mode: Mode, topic: str | None) -> None:
+    def __init__(self, appends: Appends, mode: Mode, topic: str | None, expected: int | None) -> None:
         self._appends = appends
         self._session = appends.session
         self._mode = MODES[mode]
         self._topic = topic
+        self._expected = expected
         self._id = self._session.new_id()
         self._since = 0
         self._sent_since = 0  # next_lsn when it was first sent
@@ -64,7 +65,10 @@ class SentBatch:
         self._sent_since = self._sent_since or self._session.state[1]
         self.complete = self.complete or last
         done = self._appends.done()
-        frame = Batch(self._id, self.seq, done, self._since, self._mode, self._topic, self._parts, last, payloads)
+        expected = self._expected if self._parts == 0 else None
+        frame = Batch(
+            self._id, self.seq, done, self._since, self._mode, self._topic, self._parts, last, payloads, expected
+        )
         self._parts += 1
         self._session.put(encode(frame))
 
@@ -97,6 +101,8 @@ class SentBatch:
         part without payloads takes the place; the others follow as there is room for them. One that was sent whole and
         cannot be sent again ends with that: the server answers with what it knows, or with a batch of nothing."""
         self.connection += 1
+        if self._refused():
+            return
         if self._parts and (self.can_repeat or self.complete):
             kept = self._lengths
             self._begin_again()
@@ -104,6 +110,13 @@ class SentBatch:
             if not self.can_repeat:
                 self._lengths = kept
         self._appends.pulse()
+
+    def _refused(self) -> bool:
+        """Whether it has ended because the server that came back is older, and would not look at its condition."""
+        lack = None if self._expected is None else self._session.lack("expected", "conditional appends")
+        if lack is not None:
+            self._settle(self._session.unknown(lack, "the batch") if self.complete else lack)
+        return lack is not None
 
     def lost(self) -> None:
         """Whoever sends the parts stops."""
@@ -153,8 +166,10 @@ class SentBatch:
 class WholeBatch(SentBatch):
     """A batch in one frame."""
 
-    def __init__(self, appends: Appends, mode: Mode, topic: str | None, payloads: list[bytes]) -> None:
-        super().__init__(appends, mode, topic)
+    def __init__(
+        self, appends: Appends, mode: Mode, topic: str | None, payloads: list[bytes], expected: int | None
+    ) -> None:
+        super().__init__(appends, mode, topic, expected)
         self._payloads = payloads
         self.deadline = appends.deadline()
         self.answer.add_done_callback(self._left)
@@ -164,6 +179,8 @@ class WholeBatch(SentBatch):
     def again(self) -> None:
         """Send it again."""
         self.connection += 1
+        if self._refused():
+            return
         self._begin_again()
         self.send(self._payloads, last=True)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Closed, OutcomeUnknown, Unreachable, WalError, WalTimeout, WrongLoop, again
+from walsvc.errors import Closed, OutcomeUnknown, Unreachable, UnsupportedFormat, WalError, WalTimeout, WrongLoop, again
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, Request
@@ -72,6 +72,19 @@ class Session(Connector):
             raise Closed(
                 "the log was opened with read_only=True", path=self.address.url, hint="open it without read_only"
             )
+
+    def need(self, feature: str, what: str) -> None:
+        """Raise UnsupportedFormat unless the server said in WELCOME that it has a feature; an older one would pass it over."""
+        if (lack := self.lack(feature, what)) is not None:
+            raise lack
+
+    def lack(self, feature: str, what: str) -> UnsupportedFormat | None:
+        """The error of whoever needs a feature that the server does not have; None: it has it."""
+        if feature in self.info.get("features", ()):
+            return None
+        return UnsupportedFormat(
+            f"the server does not know {what}", path=self.address.url, hint="update walsvc where it serves the log"
+        )
 
     # ---- sending
 

@@ -36,9 +36,12 @@ class RemoteTopic(TopicReading):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
-        ack: Ack[AppendResult] = self._common.append_to(self.name, payload, mode, type, attributes, wait=True)
+        ack: Ack[AppendResult] = self._common.append_to(
+            self.name, payload, mode, type, attributes, expected=expected, wait=True
+        )
         return ack
 
     def append_nowait(
@@ -47,19 +50,21 @@ class RemoteTopic(TopicReading):
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room."""
         future: asyncio.Future[AppendResult]
-        future = self._common.append_to(self.name, payload, mode, type, attributes, wait=False)
+        future = self._common.append_to(self.name, payload, mode, type, attributes, expected=expected, wait=False)
         return future
 
     def append_batch(
         self,
         payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
         mode: Mode = Strict,
+        expected: int | None = None,
     ) -> Ack[BatchResult]:
         """Append several records to the topic atomically; see WalWriter.append_batch."""
-        future = append_batch(self._common.appends, payloads, mode, self.name)
+        future = append_batch(self._common.appends, payloads, mode, self.name, expected=expected)
         self._common.notice(self.name, future)
         return future
 

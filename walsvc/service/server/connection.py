@@ -32,6 +32,7 @@ from walsvc.service.server.sessions import Sessions
 from walsvc.service.server.state import state_of
 from walsvc.service.wire.codes import code_of, error_frame
 from walsvc.service.wire.frames import (
+    FEATURES,
     FIRST,
     FROM_CLIENT,
     HELLO_BYTES_MAX,
@@ -301,6 +302,7 @@ class Connection(Duplex):
             "rights": sorted(self.grant.rights),
             "report": dataclasses.asdict(log.report),
             "server": self.server.version,
+            "features": list(FEATURES),
         }
         self.send(Welcome(0, VERSION, self.limits.told(log.config), self.state, info))
 

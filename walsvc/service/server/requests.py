@@ -81,6 +81,7 @@ class Requests:
                 labels=labels,
                 topic=frame.topic,
                 request=self._request(frame),
+                expected=frame.expected,
             )
         except WalError as error:
             self._connection.answer_error(id, error)
@@ -205,11 +206,15 @@ class Requests:
             if small:
                 payloads = list(parts.payloads)
                 request = self._request(first)
-                self._start(
-                    id,
-                    parts,
-                    append_request(self._writer.core, payloads, MODES[first.mode], topic=first.topic, request=request),
+                future = append_request(
+                    self._writer.core,
+                    payloads,
+                    MODES[first.mode],
+                    topic=first.topic,
+                    request=request,
+                    expected=first.expected,
                 )
+                self._start(id, parts, future)
             else:
                 self._start(id, parts, self._streamed(first, parts))
         except WalError as error:
@@ -245,7 +250,8 @@ class Requests:
     def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
         source = parts.source(self._limits, partial(self._consumed, first.id, parts))
-        return stream_request(self._writer.core, source, first.topic, self._request(first))
+        request = self._request(first)
+        return stream_request(self._writer.core, source, first.topic, request, expected=first.expected)
 
     def _consumed(self, id: int, parts: Parts, taken: int, records: int) -> None:
         if self._batches.get(id) is not parts:

@@ -13,6 +13,11 @@ def is_int(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def is_number(value: Any) -> bool:
+    """Such an integer, or nil."""
+    return value is None or is_int(value)
+
+
 def is_text(value: Any) -> bool:
     return type(value) is str
 

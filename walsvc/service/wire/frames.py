@@ -13,6 +13,7 @@ from walsvc.service.wire.checks import (
     is_int,
     is_map,
     is_name,
+    is_number,
     is_parts,
     is_payloads,
     is_state,
@@ -66,6 +67,7 @@ class Append(NamedTuple):
     type: int
     attributes: bytes
     payloads: list[bytes]
+    expected: int | None = None
 
 
 class Batch(NamedTuple):
@@ -80,6 +82,7 @@ class Batch(NamedTuple):
     part: int
     last: bool
     payloads: list[bytes]
+    expected: int | None = None
 
 
 class Call(NamedTuple):
@@ -215,8 +218,8 @@ Frame = (
 )  # fmt: skip
 KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Hello: (0, (is_int, is_text, is_int, is_int, is_name, is_name, is_text, is_int, is_map)),
-    Append: (1, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bytes, is_payloads)),
-    Batch: (2, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bool, is_payloads)),
+    Append: (1, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bytes, is_payloads, is_number)),
+    Batch: (2, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bool, is_payloads, is_number)),
     Call: (3, (is_int, is_text, is_map)),
     Open: (4, (is_int, is_text, is_map, is_int)),
     Credit: (5, (is_int, is_int)),
@@ -246,6 +249,10 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Goodbye: (24, (is_int, is_text, is_text)),
     Purged: (25, (is_int, is_name, is_map, is_int, is_state)),
 }
+OPTIONAL: dict[type[Frame], int] = {Append: 1, Batch: 1}
+"""How many of a frame's last fields are left out where they are nil: older peers do not know them. Whoever sends one has seen in
+`features` of WELCOME that the server does."""
+FEATURES = ("expected",)
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {
     KINDS[each][0]: (each, KINDS[each][1]) for each in (Append, Batch, Call, Open, Credit, Cancel, Ping)

@@ -23,6 +23,7 @@ from walsvc.service.wire.frames import (
     FROM_SERVER,
     ITEMS_MAX,
     KINDS,
+    OPTIONAL,
     RESULT_ITEMS_MAX,
     Frame,
     Table,
@@ -41,8 +42,13 @@ _packer = msgpack.Packer(use_bin_type=True)
 
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame. Raises ProtocolError where it cannot be encoded, or would be longer than LENGTH_MAX."""
+    row = [KINDS[type(frame)][0], *frame]
+    for _ in range(OPTIONAL.get(type(frame), 0)):
+        if row[-1] is not None:
+            break
+        row.pop()
     try:
-        body = _packer.pack([KINDS[type(frame)][0], *frame])
+        body = _packer.pack(row)
     except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"a {type(frame).__name__} frame cannot be encoded: {error}") from None
     if len(body) > LENGTH_MAX:
@@ -62,6 +68,8 @@ def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = 
         raise ProtocolError(f"a frame of kind {row[0]} is not expected here", expected=f"one of {sorted(table)}")
     frame, checks = table[row[0]]
     fields = row[1 : 1 + len(checks)]
+    if len(fields) < len(checks):
+        fields += [None] * min(len(checks) - len(fields), OPTIONAL.get(frame, 0))
     if len(fields) < len(checks):
         raise ProtocolError(f"{frame.__name__} has {len(fields)} fields", expected=f"{len(checks)}")
     for check, value, name in zip(checks, fields, frame._fields, strict=True):
