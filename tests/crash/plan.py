@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import random
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from unittest import mock
 
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.format import cipher
 from walsvc.format.group import GROUP_MAGIC
 from walsvc.keyring import KeyRing
 from walsvc.log import opening
@@ -144,14 +144,13 @@ class Payloads:
 
 @contextlib.contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Replace what opening a log draws from the system: its random identity and the wall clock."""
+    """Replace what opening a log draws from the system: its random identity, nonces and the wall clock."""
     rng, ticks = random.Random(f"{seed} identity"), itertools.count(1_700_000_000_000_000_000, 1_000)
     clock = SimpleNamespace(time_ns=lambda: next(ticks))
     with (
-        mock.patch.object(opening, "secrets", SimpleNamespace(randbits=rng.getrandbits)),
+        mock.patch.object(os, "urandom", rng.randbytes),
         mock.patch.object(opening, "time", clock),
         mock.patch.object(sealing, "time", clock),
-        mock.patch.object(cipher, "os", SimpleNamespace(urandom=rng.randbytes)),
         mock.patch.dict(Tail.__init__.__kwdefaults__, clock=clock.time_ns),
     ):
         yield
