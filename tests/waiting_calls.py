@@ -232,7 +232,7 @@ ONCE: dict[str, Call] = {
     "consumer.close": lambda w: w.consumer.close(),
 }
 # parts of the waiting of others
-INTERNAL = {"log.look_again", "consumer.opened", "log.settle", "log.topic_sums", "log.count_from"}
+INTERNAL = {"consumer.opened"}
 
 
 def waits(call: Any) -> bool:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from walsvc.log.offline.migration import Migration as Migration
     from walsvc.log.offline.migration import migrate as migrate
     from walsvc.log.read.lazy import LazyRecord as LazyRecord
-    from walsvc.log.readonly import ReadOnlyLog as ReadOnlyLog
+    from walsvc.log.read.readonly import ReadOnlyLog as ReadOnlyLog
     from walsvc.log.writer import WalWriter as WalWriter
     from walsvc.model import AppendResult as AppendResult
     from walsvc.model import Finding as Finding
@@ -82,7 +82,7 @@ HOMES = {
     "walsvc.log.commit.ack": "Ack",
     "walsvc.log.offline.migration": "Migration migrate",
     "walsvc.log.read.lazy": "LazyRecord",
-    "walsvc.log.readonly": "ReadOnlyLog",
+    "walsvc.log.read.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
     "walsvc.service.client.config": "ClientConfig",
     "walsvc.topics.consumer": "Consumer",

@@ -7,8 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.config import WalConfig, check_timeout
-from walsvc.disk.base import Disk
+from walsvc.config import check_timeout
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.replicated import replica_of
@@ -17,7 +16,8 @@ from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
 from walsvc.log.extent.retention import truncate_after
-from walsvc.log.read.live import Live
+from walsvc.log.read.live import LiveSegments
+from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
 from walsvc.model import RecoveryReport, Retention, Stats
 from walsvc.scope import Scoped
@@ -29,7 +29,7 @@ from walsvc.topics.registry import Registry
 from walsvc.topics.topic import Topic
 
 
-class Log(Live, Scoped):
+class Log(Reading, Scoped):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -39,9 +39,10 @@ class Log(Live, Scoped):
         report: what recovery found when it was opened.
     """
 
-    def __init__(self, disk: Disk, config: WalConfig, writer: WalWriter, report: RecoveryReport) -> None:
-        super().__init__(disk, writer)
-        self.config = config
+    def __init__(self, writer: WalWriter, report: RecoveryReport) -> None:
+        super().__init__(LiveSegments(writer))
+        self.config = writer.core.config
+        self.writer = writer
         self.report = report
         # bound once: the way from the caller to the buffer is one call long
         self.append = writer.append
@@ -49,8 +50,7 @@ class Log(Live, Scoped):
         self.append_batch = writer.append_batch
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
-        self._reclaimer = Reclaimer(writer.core, self)
-        self._replication: Any = None  # walsvc.engines.replication.shipping.Replication, where there is one
+        self._reclaimer = Reclaimer(writer.core, self.segments)
 
     # ---- state
 
@@ -82,36 +82,32 @@ class Log(Live, Scoped):
 
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
-        return Topic(self, check_name("topic", name))
+        return Topic(self, self.writer, check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
         return list(self.writer.core.metadata.topics)
 
-    def topic_number(self, name: str) -> int | None:
-        """Number of a topic in the log; None: there is none of that name."""
-        return self.writer.core.metadata.topics.get(name)
-
     async def consumer(
         self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
     ) -> Consumer:
         """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
-        return await Registry(self, None).open(name, delivery, start)
+        return await Registry(self.segments, self.writer, None).open(name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers: those of the whole log, then those of each topic."""
-        found = await Registry(self, None).list()
+        found = await Registry(self.segments, self.writer, None).list()
         for topic in self.topics():
-            found += await Registry(self, topic).list()
+            found += await Registry(self.segments, self.writer, topic).list()
         return found
 
     async def move_consumer(self, name: str, to: Start) -> None:
         """Set the position of a consumer of the whole log that is not open, durably."""
-        await Registry(self, None).move(name, to)
+        await Registry(self.segments, self.writer, None).move(name, to)
 
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer of the whole log that is not open, durably."""
-        await Registry(self, None).delete(name)
+        await Registry(self.segments, self.writer, None).delete(name)
 
     # ---- retention
 
@@ -124,7 +120,7 @@ class Log(Live, Scoped):
         check_name("holder", name)
         self.writer.core.health.check_call()
         await self.writer.core.changes.join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
-        self.consumed(lsn)
+        self.writer.core.changes.passed(lsn)
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""
@@ -149,10 +145,6 @@ class Log(Live, Scoped):
     def retention(self, pins_max: int | None = None) -> Retention:
         """What is kept, who needs it (the oldest `pins_max` needs; None: all), and what was dropped since opening."""
         return self._reclaimer.status(pins_max)
-
-    def consumed(self, lsn: int) -> None:
-        """For consumers: one has passed `lsn`, so there may be something to reclaim."""
-        self._reclaimer.consumed(lsn)
 
     # ---- purging
 
@@ -193,10 +185,6 @@ class Log(Live, Scoped):
         return await compact(self.writer.core, on_segment)
 
     # ---- extent and end
-
-    def shipped_by(self, replication: Any) -> None:
-        """For opening: what ships the log to its replica. It ends with the log."""
-        self._replication = replication
 
     async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
         """Drop all records below `lsn`; whole segments go, the rest is hidden. Durable when it returns.
@@ -250,11 +238,12 @@ class Log(Live, Scoped):
         def left() -> float | None:
             return None if timeout is None else max(started + timeout - self.writer.core.health.loop.time(), 0.0)
 
-        if self._replication is not None:
+        replicated = self.writer.core.replicated
+        if replicated is not None and replicated.shipping is not None:
             with contextlib.suppress(WalError, TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self.writer.ending.drain()
-            await self._replication.close(left())
+            await replicated.shipping.close(left())
         try:
             await self.writer.close(left())
         finally:

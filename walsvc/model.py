@@ -239,21 +239,21 @@ class Stats:
     first_lsn: int
     next_lsn: int
     durable_lsn: int
-    records: int
-    payload_bytes: int
-    groups: int
-    syncs: int
-    written_bytes: int
-    pending_bytes: int
-    waiting: int
-    rotations: int
-    segments: int
-    spares: int
-    segment_id: int
-    group_records_max: int
-    sync_us_last: int
-    sync_us_total: int
-    failed: str | None
+    records: int = 0
+    payload_bytes: int = 0
+    groups: int = 0
+    syncs: int = 0
+    written_bytes: int = 0
+    pending_bytes: int = 0
+    waiting: int = 0
+    rotations: int = 0
+    segments: int = 0
+    spares: int = 0
+    segment_id: int = 0
+    group_records_max: int = 0
+    sync_us_last: int = 0
+    sync_us_total: int = 0
+    failed: str | None = None
     topics: int = 0
     pins: tuple[Pin, ...] = ()
     layout: str = "pad"

@@ -101,17 +101,17 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
     from walsvc.api import Log
     from walsvc.log.opening import open_writer, releasing
-    from walsvc.log.recover.looking import find
+    from walsvc.log.recover.watched import watch
     from walsvc.topics.readonly import ReadOnlyTopics
 
     async with releasing(disk):
         if config.read_only:
-            return ReadOnlyTopics(disk, config, await find(disk, config.keys))
+            return ReadOnlyTopics(await watch(disk, config.keys), config)
         writer, report = await open_writer(disk, config)
-    log = Log(disk, config, writer, report)
+    log = Log(writer, report)
     if config.replicate is not None:
         try:
-            log.shipped_by(await import_module(REPLICATION).start(log, config.replicate))
+            await import_module(REPLICATION).start(log, config.replicate)
         except BaseException:
             await log.close()
             raise

@@ -781,12 +781,12 @@ async def test_result_says_where_the_bytes_stand(open_log, tmp_path):
         embedded = behind(log)
         for result, record in zip([*strict, *relaxed, *batch], await read_all(log), strict=True):
             name, length = embedded.segment_file(result.segment_id)
-            stored = await embedded._disk.read(name, result.offset // 4096 * 4096, 8192)
+            stored = await embedded.segments.disk.read(name, result.offset // 4096 * 4096, 8192)
             at = result.offset % 4096
             assert (stored[at : at + result.encoded_len] == record.payload) == (embedded.keys is None)
             assert result.lsn == record.lsn
             if embedded.keys is not None and result.lsn % 50 == 0:
-                _, stream = await open_stream(embedded._disk, name, result.segment_id, length, embedded.keys)
+                _, stream = await open_stream(embedded.segments.disk, name, result.segment_id, length, embedded.keys)
                 while stream.chain.offset <= result.offset:
                     group = await stream.next()
                 at = result.offset - group.header.offset

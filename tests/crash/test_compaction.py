@@ -193,7 +193,7 @@ async def test_compaction_gives_a_segment_with_a_damaged_seal_a_new_one() -> Non
     device = SimDevice(2)
     torn = await with_torn_seal(device)
     log = await open_on(SimDisk(device, latency=0.0), CONFIG)
-    header, _ = await load_header(log._disk, segment_name(log.segment_ids()[-1]), log.segment_ids()[-1])
+    header, _ = await load_header(log.segments.disk, segment_name(log.segment_ids()[-1]), log.segment_ids()[-1])
     device.flip(segment_name(torn), header.previous_end + 4095, 0)
     records = [record async for record in log.read()]
     await log.purge("a", before=torn + 2)

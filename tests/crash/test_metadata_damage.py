@@ -60,7 +60,7 @@ async def remembering(config: WalConfig, *, sealed: bool = False) -> SimDevice:
 
 def state_of(log: Any) -> tuple[object, ...]:
     """All that a log remembers beside its records."""
-    known = log._metadata
+    known = log.segments.metadata
     kept = (known.positions, known.holds, known.purges, known.topics)
     return log.first_lsn, log.next_lsn, known.sealed, *[tuple(sorted(each.items())) for each in kept]
 

@@ -147,7 +147,7 @@ def check_positions(log: Log, told: Told) -> None:
     """Every consumer stands where its delivery allows, and nothing that it has not seen is dropped."""
     dropped = log.first_lsn
     for topic, name in told.consumers:
-        number = log.topic_number(topic)
+        number = log.segments.topic_number(topic)
         require(number is not None, f"topic {topic} had a consumer and is gone")
         position = log.writer.core.metadata.positions.get(f"{number}/{name}")
         require(position is not None, f"consumer {name} of {topic} is gone")

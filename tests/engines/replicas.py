@@ -39,7 +39,7 @@ def opening(path: Path, url: str | None, **options: Any) -> Any:
 async def replicated(log: Log) -> int:
     """Wait until the replica has everything, metadata too, which has no LSN; returns the last LSN."""
     lsn = await log.wait_replicated(await log.flush())
-    replication, place = log._replication, log.writer.core.catalog.place
+    replication, place = log.writer.core.replicated.shipping, log.writer.core.catalog.place
     while replication.acknowledged < place:
         replication.moved.clear()
         await replication.moved.wait()

@@ -18,7 +18,7 @@ from walsvc import BadOption, Corruption, Log, PathError, Record
 from walsvc.engines.archive import Archive, Archiver
 from walsvc.engines.archive.manifest import entry_name
 from walsvc.engines.archive.restore import restore, verify
-from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.log.read.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 

@@ -18,8 +18,8 @@ from walsvc import Corruption, Log
 from walsvc.engines.archive import Archive, Archiver, sealed
 from walsvc.engines.archive.manifest import Entry, encode_entry
 from walsvc.engines.archive.restore import restore, verify
-from walsvc.log.extent.pins import ARCHIVE_HOLD
 from walsvc.log.offline.verify import verify as verify_log
+from walsvc.log.read.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 

@@ -20,7 +20,7 @@ from tests.engines.s3 import BUCKET, WHY_NO_S3, S3Server, shared_s3
 from walsvc import PathError
 from walsvc.engines.archive import Archive
 from walsvc.engines.archive.restore import restore, verify
-from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.log.read.pins import ARCHIVE_HOLD
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
 

@@ -13,7 +13,7 @@ from walsvc.engines.archive import Archive
 from walsvc.engines.archive.restore import restore
 from walsvc.engines.replication.restore import restore_replica
 from walsvc.engines.replication.session import Session
-from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.log.read.pins import ARCHIVE_HOLD
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ async def test_options_may_stand_in_the_address_and_reach_the_command_line(clust
     url = replica_url(cluster, stream, timeout=9)
     async with walsvc.open(url) as log:
         await log.append(b"x")
-        assert log._disk._stream.timeout == 9
+        assert log.segments.disk._stream.timeout == 9
     async with walsvc.open(url, timeout=8) as log:
-        assert log._disk._stream.timeout == 8
+        assert log.segments.disk._stream.timeout == 8
     command = [sys.executable, "-m", "walsvc.cli", "cat", url]
     read = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, timeout=60, cwd=ROOT)
     assert (read.returncode, read.stdout) == (0, b"x\n"), read.stderr

@@ -19,7 +19,7 @@ def forgetful(monkeypatch):
 
 def indexed(log):
     """How many segments have an index."""
-    return sum(each.index is not None for each in log._disk._files.directory.files.values())
+    return sum(each.index is not None for each in log.segments.disk._files.directory.files.values())
 
 
 async def payloads(log, *args):
@@ -75,7 +75,7 @@ async def test_segment_that_is_written_on_again_gets_its_index_back(open_stream)
         await log.append(b"before")
         with pytest.raises(ValueError, match="the source fails"):
             await log.append_batch(failing())
-        assert log._disk._files.directory.files[log.segment_ids()[-1]].index is not None
+        assert log.segments.disk._files.directory.files[log.segment_ids()[-1]].index is not None
         await log.append(b"after")
         assert await payloads(log) == [b"before", b"after"]
     async with open_stream() as log:
@@ -87,7 +87,7 @@ async def test_segment_that_may_be_written_to_keeps_its_index(open_stream):
     async with open_stream() as log:
         for number in range(60):
             await log.append(b"%d" % number * 4000)
-        disk, first = log._disk, log.segment_ids()[0]
+        disk, first = log.segments.disk, log.segment_ids()[0]
         file = disk._files.directory.files[first]
         assert file.index is None
         handle = await disk.open_file(segment_name(first))

@@ -30,7 +30,7 @@ async def filled(log, records):
 async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(open_stream, monkeypatch):
     async with open_stream() as log:
         await filled(log, 20)
-        disk = log._disk
+        disk = log.segments.disk
         client, publisher = disk._stream.client, disk._publisher
         publish, lost = client.publish, []
 
@@ -58,7 +58,7 @@ async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(ope
 async def test_nothing_is_purged_when_the_removal_failed(open_stream):
     async with open_stream() as log:
         await filled(log, 20)
-        disk = log._disk
+        disk = log.segments.disk
         first, _ = await disk._stream.extent()
         del disk._files.directory.files[min(disk._files.directory.files)]
         assert await disk._publisher.flushed()
@@ -76,7 +76,7 @@ async def test_reader_that_is_behind_gets_over_a_purge_while_it_reads(open_strea
         await log.append(b"first")
         async with open_stream(read_only=True) as reader:
             await filled(log, 40)
-            stream, looked = reader._plain._stream, []
+            stream, looked = reader.segments._plain._stream, []
             extent = stream.extent
 
             async def purged_behind():
@@ -97,7 +97,7 @@ async def test_reader_that_is_behind_is_told_of_what_is_really_missing(cluster, 
         async with open_stream() as log:
             await log.append(b"first")
             async with open_stream(read_only=True) as reader:
-                missing = log._disk._publisher.next_sequence + 1
+                missing = log.segments.disk._publisher.next_sequence + 1
                 await filled(log, 4)
                 await ask(f"STREAM.MSG.DELETE.{stream}", {"seq": missing})
                 with pytest.raises(Corruption, match=f"message {missing} "):

@@ -162,7 +162,7 @@ async def test_span_is_that_of_the_groups_in_a_write(tmp_path):
         for _ in range(3):
             await log.append_batch([b"a", b"b", b"c"])
         name, length = log.segment_file(1)
-        data = await log._disk.read(name, 0, length)
+        data = await log.segments.disk.read(name, 0, length)
     assert span_of(data) == Span(1, 9)
     assert span_of(data[:4096]) == Span(0, 0)
     assert span_of(b"\0" * 512) == Span(0, 0)

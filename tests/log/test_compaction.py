@@ -61,8 +61,8 @@ async def everything(log) -> list[object]:
 
 def file_bytes(log) -> int:
     """Bytes of all segments, by the names on the disk."""
-    if isinstance(log._disk, SimDisk):
-        device = log._disk.device
+    if isinstance(log.segments.disk, SimDisk):
+        device = log.segments.disk.device
         return sum(device.file(name).visible_size for name in device.directory.names if name.endswith(".wal"))
     return sum(os.stat(os.path.join(log.path, name)).st_size for name in os.listdir(log.path) if name.endswith(".wal"))
 

@@ -123,7 +123,7 @@ async def test_what_is_not_wanted_is_not_read(wanted, share):
 async def test_bytes_read_are_what_the_disk_was_asked_for(monkeypatch):
     log = await open_sim(SimDevice(5), segment_bytes=1 << 20, max_group_bytes=1 << 20)
     await large_log(log)
-    disk, asked = log._disk, 0
+    disk, asked = log.segments.disk, 0
     read = disk.read
 
     async def counting(name: str, offset: int, length: int) -> bytes:
@@ -239,7 +239,7 @@ async def groups_of(log: Any) -> list[tuple[int, dict[str, Any]]]:
     found = []
     ids = log.segment_ids()
     for segment, end in zip(ids, [*ids[1:], log.next_lsn], strict=True):
-        _, stream = await open_stream(log._disk, *segment_place(log, segment))
+        _, stream = await open_stream(log.segments.disk, *segment_place(log, segment))
         assert isinstance(stream, GroupStream)
         while stream.chain.next_lsn < end:
             raw = await stream.next()
@@ -307,7 +307,7 @@ async def test_damage_in_an_index_that_decides_is_corruption(tmp_path):
         await large_log(log)
         name, _ = log.segment_file(log.segment_ids()[-1])
         segment = log.segment_ids()[-1]
-        _, stream = await open_stream(log._disk, name, segment, log.segment_file(segment)[1])
+        _, stream = await open_stream(log.segments.disk, name, segment, log.segment_file(segment)[1])
         raw = await stream.next()
         while raw.header.first_lsn < log.next_lsn - 50:
             raw = await stream.next()

@@ -216,12 +216,12 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
         giving_up.cancel()
         await asyncio.gather(giving_up, return_exceptions=True)
         await log.append(b"x" * 20_000)
-        rows = list(log.index_of(log.segment_ids()[-1]))
+        rows = list(log.segments.index_of(log.segment_ids()[-1]))
         assert [row.lsn for row in rows] == [1, 2, 3, 4, 5, 6]
         await log.writer.core.tail.spares.settle()
         device = device.crash()
         log = await open_sim(device)
-        assert list(log.index_of(log.segment_ids()[-1])) == rows
+        assert list(log.segments.index_of(log.segment_ids()[-1])) == rows
         assert [record.lsn async for record in log.read(6)] == [6]
         await log.close()
 
@@ -232,7 +232,7 @@ async def test_seeking_by_time_reads_a_few_seals_only():
     for _ in range(150):
         await fill(log, clock, [(1, [One(0, None, None, 50_000)])])
     assert len(log.segment_ids()) > 130
-    reader = await open_sim(log._disk.device, read_only=True)
+    reader = await open_sim(log.segments.disk.device, read_only=True)
     stats = ReadStats()
     assert await reader.seek_time(moment(100), stats=stats) == 100
     assert stats.bytes_read < 10 * (2 * 4096) + 3 * 65_536 + 4 * 4096
@@ -251,7 +251,7 @@ async def test_seal_of_a_full_segment_keeps_its_index_and_its_topics():
         ids = log.segment_ids()
         assert len(ids) > 20
         for segment, successor in pairwise(ids):
-            seal = await log.summaries.seal(segment, successor)
+            seal = await log.segments.summaries.seal(segment, successor)
             assert seal is not None
             assert seal.summary is not None
             assert seal.index is not None

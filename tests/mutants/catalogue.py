@@ -665,7 +665,7 @@ READING = [
     Mutant(
         "acknowledgement goes beyond a cut that came first",
         "walsvc/topics/consumer.py",
-        "            standing = min(position, self._log.cuts.since(cuts))",
+        "            standing = min(position, self._segments.cuts.since(cuts))",
         "            standing = position",
         (TURNS + "test_ack_that_waited_for_a_cut_does_not_go_beyond_it",),
     ),
@@ -685,7 +685,7 @@ READING = [
     ),
     Mutant(
         "groups taken by a look that was given up are not shown by the next one",
-        "walsvc/log/readonly.py",
+        "walsvc/log/recover/watched.py",
         "                self._unsynced = tail  # and",
         "                pass  # and",
         (GIVING_UP + "test_look_of_a_read_only_log_that_is_given_up_hides_nothing_from_the_next_one",),

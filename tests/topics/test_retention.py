@@ -176,7 +176,7 @@ async def test_consumed_log_stays_within_its_bound_also_across_restarts(open_log
                 await asyncio.gather(*(topic.append(bytes(1000)) for _ in range(20)))
                 await consumer.ack(await drained(consumer))
             await settled(log)
-            files = await behind(log)._disk.list()
+            files = await behind(log).segments.disk.list()
             largest = max(largest, sum(size for name, size in files.items() if name != "LOCK"))
             assert log.retention().segments <= 3
     assert largest <= 8 * 65536

@@ -228,8 +228,8 @@ async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatc
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         reads: list[int] = []
-        read = log._disk.read
-        monkeypatch.setattr(log._disk, "read", lambda name, *place: reads.append(1) or read(name, *place))
+        read = log.segments.disk.read
+        monkeypatch.setattr(log.segments.disk, "read", lambda name, *place: reads.append(1) or read(name, *place))
         for _ in range(50):
             await log.topic("busy").append(b"x")
         assert len(reads) <= 1
@@ -248,13 +248,13 @@ async def test_reader_of_one_topic_skips_segments_without_it(open_log):
         segments = len(log.segment_ids())
         assert segments > 10
     async with open_log(read_only=True) as log:  # nothing is known from writing
-        number = log.topic_number("rare")
-        cursor = Cursor(log._disk, log, 1, Filter(number=number))
+        number = log.segments.topic_number("rare")
+        cursor = Cursor(log.segments, 1, Filter(number=number))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
         header = 0 if log.keys is None else 4096  # which says by what key the seal is encrypted
         assert cursor.stats.bytes_read <= segments * (8192 + header) + 3 * (65536 + 4096)
-        again = Cursor(log._disk, log, 1, Filter(number=number))
+        again = Cursor(log.segments, 1, Filter(number=number))
         while await again.take(log.next_lsn):
             pass
         assert again.stats.bytes_read <= 3 * (65536 + 4096)
@@ -266,7 +266,7 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
         await asyncio.gather(*(log.topic("busy").append(bytes(10_000)) for _ in range(400)))
         await asyncio.gather(*(log.append(bytes(10_000)) for _ in range(200)))
         await log.topic("rare").append(b"last")
-        cursor = Cursor(log._disk, log, 1, Filter(number=log.topic_number("rare")))
+        cursor = Cursor(log.segments, 1, Filter(number=log.segments.topic_number("rare")))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
         assert cursor.stats.bytes_read < 2 << 20, "most of 6 MB was passed over"
@@ -293,10 +293,10 @@ async def test_summary_finds_room_with_many_topics_in_small_segments(open_sim):
             await asyncio.gather(*(log.topic(f"topic {number}").append(b"%d" % round_) for number in range(4000)))
         summaries = 0
         for segment, successor in zip(log.segment_ids(), log.segment_ids()[1:], strict=False):
-            summary = (await log.summaries.seal(segment, successor)).summary
+            summary = (await log.segments.summaries.seal(segment, successor)).summary
             assert summary is not None
             held = {record.topic async for record in log.read(segment, successor)}
-            assert {log.topic_names[number] for number in summary.numbers} == held
+            assert {log.segments.topic_names[number] for number in summary.numbers} == held
             summaries += 1
         assert summaries >= 3
 

@@ -11,7 +11,7 @@ from walsvc.cli import exits, options, runner, wanted
 
 if TYPE_CHECKING:
     from walsvc.log.read.filter import Wanted
-    from walsvc.log.readonly import ReadOnlyLog
+    from walsvc.log.read.readonly import ReadOnlyLog
 
 
 @options.reaching("path")

@@ -31,7 +31,7 @@ from walsvc.log.commit.payload import NO_TYPE, to_bytes
 from walsvc.log.commit.queue import Entry
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
-from walsvc.log.extent.pins import PINS_SHOWN, pins_of
+from walsvc.log.read.pins import PINS_SHOWN, pins_of
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
 from walsvc.scope import Opening, Scoped
 

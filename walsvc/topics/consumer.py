@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated, WalError
 from walsvc.log.commit.changes import Place
+from walsvc.log.read.counting import count_from
+from walsvc.log.read.reader import cursor_at
+from walsvc.log.read.segments import Segments
 from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
 
 if TYPE_CHECKING:
-    from walsvc.topics.topic import Source
+    from walsvc.log.writer import WalWriter
 
 
 class Consumer(Delivering):
@@ -37,17 +40,25 @@ class Consumer(Delivering):
     """
 
     def __init__(
-        self, log: Source, topic: str | None, name: str, *, number: int, delivery: Delivery, place: Place
+        self,
+        segments: Segments,
+        writer: WalWriter,
+        topic: str | None,
+        name: str,
+        *,
+        number: int,
+        delivery: Delivery,
+        place: Place,
     ) -> None:
-        super().__init__(log.path, topic, name, delivery)
-        self._log = log
-        self._writer = log.writer
+        super().__init__(segments.disk.path, topic, name, delivery)
+        self._segments = segments
+        self._writer = writer
         self._number = number
         self._key = key_of(number, name)
         self._place = place
         self._turns = place.turns
-        self._marks = log.marks
-        self._cursor = log.cursor_at(place.following, number)
+        self._marks = segments.marks
+        self._cursor = cursor_at(segments, place.following, number)
         self._unsaved = 0  # records acknowledged and not known to be durable as such
 
     # ---- looking
@@ -74,12 +85,12 @@ class Consumer(Delivering):
         """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
         them."""
         self._check()
-        limit = await self._log.settle()
+        limit = await self._segments.reach()
         self._check_position()
         position = self.position
         if self._number == WHOLE_LOG:
             return max(limit - position, 0)
-        return await self._log.count_from(position, self._number)
+        return await count_from(self._segments, position, self._number)
 
     # ---- reading
 
@@ -124,14 +135,14 @@ class Consumer(Delivering):
             self._shown.clear()
             self._unsaved = 0
             self._place.following = max(self._place.following, position)
-            self._cursor = self._log.cursor_at(self._place.following, self._number)
-        if self._marks is not self._log.marks:
+            self._cursor = cursor_at(self._segments, self._place.following, self._number)
+        if self._marks is not self._segments.marks:
             self._drop_purged()
         self._check_position()
 
     def _drop_purged(self) -> None:
         """Records were purged since these were read ahead."""
-        self._marks, numbers = self._log.marks, self._writer.core.metadata.topics
+        self._marks, numbers = self._segments.marks, self._writer.core.metadata.topics
         self._ahead = deque(
             record
             for record in self._ahead
@@ -139,11 +150,11 @@ class Consumer(Delivering):
         )
 
     def _check_position(self) -> None:
-        first, position = self._log.first_lsn, self.position
+        first, position = self._segments.first_lsn, self.position
         if position < first:
             raise Truncated(
                 f"consumer {self.name!r} was overtaken: records from LSN {position} on were dropped",
-                path=self._log.path,
+                path=self._path,
                 lsn=position,
                 expected=f"at least LSN {first}",
                 hint='seek("first") to go on with what is left',
@@ -169,10 +180,10 @@ class Consumer(Delivering):
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
         self._unsaved += records
-        cuts, positions = self._log.cuts.count, self._writer.core.metadata.positions
+        cuts, positions = self._segments.cuts.count, self._writer.core.metadata.positions
 
         def change() -> dict[str, Any]:
-            standing = min(position, self._log.cuts.since(cuts))  # the end may have been cut since
+            standing = min(position, self._segments.cuts.since(cuts))  # the end may have been cut since
             return {"positions": {self._key: max(standing, positions.get(self._key, 0))}}
 
         if self._unsaved >= self.delivery.persist_every:
@@ -180,7 +191,7 @@ class Consumer(Delivering):
             self._unsaved = 0
         else:
             self._writer.core.changes.join_lazily(change)
-        self._log.consumed(position)
+        self._writer.core.changes.passed(position)
 
     async def seek(self, to: Start) -> None:
         """Go on at `to` ("first", "next", or an LSN from first_lsn to next_lsn), forward or back; durable on return.
@@ -207,7 +218,7 @@ class Consumer(Delivering):
             await self._writer.core.changes.join(change)
             lsn = self._writer.core.metadata.positions[self._key]
             self._place.move(lsn, lsn)
-        self._log.consumed(lsn)
+        self._writer.core.changes.passed(lsn)
 
     # ---- ending
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from walsvc.log.extent.pins import pins_of
-from walsvc.log.readonly import ReadOnlyLog, refuse_later
+from walsvc.log.read.counting import count_from
+from walsvc.log.read.pins import pins_of
+from walsvc.log.read.readonly import ReadOnlyLog, refuse_later
 from walsvc.model import Retention
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
 from walsvc.topics.topic import TopicReader
@@ -34,27 +35,27 @@ class ReadOnlyTopics(ReadOnlyLog):
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
-        return list(self._metadata.topics)
+        return list(self.segments.metadata.topics)
 
     def holds(self) -> dict[str, int]:
         """The holders and the lowest LSN that each of them needs."""
-        return dict(self._metadata.holds)
+        return dict(self.segments.metadata.holds)
 
     def retention(self) -> Retention:
         """What is kept and who needs it."""
-        lengths = self._lengths()
+        lengths = self.segments.sizes
         return Retention(
             first_lsn=self.first_lsn,
             next_lsn=self.next_lsn,
             segments=len(lengths),
             bytes=sum(lengths.values()),
-            pins=pins_of(self._metadata, self.next_lsn, lengths),
+            pins=pins_of(self.segments.metadata, self.next_lsn, lengths),
         )
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers, those of the whole log first; `in_use` is False, since only the writer knows."""
-        limit = await self.settle()
-        positions = sorted((*parse_key(key), position) for key, position in self._metadata.positions.items())
+        limit = await self.segments.reach()
+        positions = sorted((*parse_key(key), position) for key, position in self.segments.metadata.positions.items())
         return [await self._status(number, name, position, limit) for number, name, position in positions]
 
     async def _status(self, number: int, name: str, position: int, limit: int) -> ConsumerStatus:
@@ -62,8 +63,8 @@ class ReadOnlyTopics(ReadOnlyLog):
         if position >= self.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
         elif position >= self.first_lsn:
-            lag = await self.count_from(position, number)
-        return ConsumerStatus(name, self._metadata.names[number], position, lag, False)
+            lag = await count_from(self.segments, position, number)
+        return ConsumerStatus(name, self.segments.metadata.names[number], position, lag, False)
 
     # what would write raises Closed, as in ReadOnlyLog
     consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = refuse_later

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
 from walsvc.log.commit.changes import Place
+from walsvc.log.read.counting import count_from
+from walsvc.log.read.segments import Segments
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start, check_name, check_start, key_of, parse_key
 
 if TYPE_CHECKING:
-    from walsvc.topics.topic import Source
+    from walsvc.log.writer import WalWriter
 
 
 class Registry:
     """Consumers of one topic; `topic` None: of the whole log."""
 
-    def __init__(self, log: Source, topic: str | None) -> None:
-        self._log = log
-        self._writer = log.writer
+    def __init__(self, segments: Segments, writer: WalWriter, topic: str | None) -> None:
+        self._segments = segments
+        self._writer = writer
         self._topic = topic
 
     @property
@@ -37,7 +39,9 @@ class Registry:
             await asyncio.wait([place.leaving])
             self._writer.core.health.check_open()
         key, place = await self._claim(name, start)
-        return Consumer(self._log, self._topic, name, number=parse_key(key)[0], delivery=way, place=place)
+        return Consumer(
+            self._segments, self._writer, self._topic, name, number=parse_key(key)[0], delivery=way, place=place
+        )
 
     async def _claim(self, name: str, start: Start) -> tuple[str, Place]:
         """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new. The
@@ -89,7 +93,7 @@ class Registry:
         for key in sorted(self._writer.core.metadata.positions):
             number, name = parse_key(key)
             if number == self._number:
-                found.append(await self._status(number, name, key, await self._log.settle()))
+                found.append(await self._status(number, name, key, await self._segments.reach()))
         return found
 
     async def status(self, name: str) -> ConsumerStatus | None:
@@ -104,10 +108,10 @@ class Registry:
     async def _status(self, number: int, name: str, key: str, limit: int) -> ConsumerStatus:
         position = self._writer.core.metadata.positions.get(key, limit)
         lag: int | None = None
-        if position >= self._log.first_lsn and number == WHOLE_LOG:
+        if position >= self._segments.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
-        elif position >= self._log.first_lsn:
-            lag = await self._log.count_from(position, number)
+        elif position >= self._segments.first_lsn:
+            lag = await count_from(self._segments, position, number)
         return ConsumerStatus(name, self._topic, position, lag, key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:
@@ -117,7 +121,7 @@ class Registry:
     async def delete(self, name: str) -> None:
         """See Topic.delete_consumer."""
         await self._change(name, lambda: None)
-        self._log.consumed(self._writer.next_lsn)
+        self._writer.core.changes.passed(self._writer.next_lsn)
 
     async def _change(self, name: str, position: Callable[[], int | None]) -> None:
         """Set the position of a consumer that is there and not in use when the change's turn has come."""
@@ -130,7 +134,7 @@ class Registry:
             key = "" if self._number is None else key_of(self._number, name)
             if key not in self._writer.core.metadata.positions:
                 where = "the log" if self._topic is None else f"topic {self._topic!r}"
-                raise BadOption(f"{where} has no consumer {name!r}", path=self._log.path)
+                raise BadOption(f"{where} has no consumer {name!r}", path=self._segments.disk.path)
             self._refuse_used(key, name)
             return {"positions": {key: position()}}
 
@@ -148,5 +152,7 @@ class Registry:
     def _refuse_used(self, key: str, name: str) -> None:
         if key in self._writer.core.changes.places:
             raise InUse(
-                f"consumer {name!r} is open already", path=self._log.path, hint="close it first, or use another name"
+                f"consumer {name!r} is open already",
+                path=self._segments.disk.path,
+                hint="close it first, or use another name",
             )

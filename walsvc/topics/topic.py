@@ -4,83 +4,58 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE
 from walsvc.log.extent.purging import purge
+from walsvc.log.read.counting import count_from
+from walsvc.log.read.reader import cursor_at
+from walsvc.log.read.reading import Reading
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.reading import Reads, TopicReading
+from walsvc.topics.reading import TopicReading
 from walsvc.topics.registry import Registry
 
 if TYPE_CHECKING:
-    from walsvc.format.purge import Marks
     from walsvc.log.commit.results import BatchResult
-    from walsvc.log.read.cuts import Cuts
-    from walsvc.log.read.reader import Cursor
     from walsvc.log.writer import WalWriter
-
-
-class Readable(Reads, Protocol):
-    """What counting a topic's records needs besides."""
-
-    path: str
-
-    @property
-    def first_lsn(self) -> int: ...
-    @property
-    def cuts(self) -> Cuts: ...
-    @property
-    def marks(self) -> Marks: ...
-    def topic_number(self, name: str) -> int | None: ...
-    async def settle(self) -> int: ...
-    async def topic_sums(self, number: int) -> tuple[int, int]: ...
-    async def count_from(self, lsn: int, number: int) -> int: ...
-    def cursor_at(self, lsn: int, number: int) -> Cursor: ...
-
-
-class Source(Readable, Protocol):
-    """What consumers and appending need besides."""
-
-    writer: WalWriter
-
-    def consumed(self, lsn: int) -> None:
-        """A consumer has passed `lsn`: there may be something to reclaim."""
 
 
 class TopicReader(TopicReading):
     """The reading half of a topic of an embedded log."""
 
-    _reads: Readable
+    def __init__(self, log: Reading, name: str) -> None:
+        super().__init__(log, name)
+        self._segments = log.segments
 
     async def count(self) -> int:
         """How many records the topic has from first_lsn on. Those that were purged count: they keep their LSNs.
 
         Reads at most the oldest segment (its opening snapshot, and what truncation hides in it), however long the log is.
         """
-        await self._reads.settle()
-        number = self._reads.topic_number(self.name)
+        await self._segments.reach()
+        number = self._segments.topic_number(self.name)
         if number is None:
             return 0
         while True:
             try:
-                return await self._reads.count_from(self._reads.first_lsn, number)
+                return await count_from(self._segments, self._segments.first_lsn, number)
             except Truncated:
                 continue  # meanwhile
 
     async def first_lsn(self) -> int | None:
         """LSN of the topic's first visible record, None if there is none. Skips segments without the topic."""
-        limit = await self._reads.settle()
-        number = self._reads.topic_number(self.name)
+        limit = await self._segments.reach()
+        number = self._segments.topic_number(self.name)
         if number is None:
             return None
         while True:
-            cursor = self._reads.cursor_at(self._reads.first_lsn, number)
+            cursor = cursor_at(self._segments, self._segments.first_lsn, number)
             try:
                 records = await cursor.take(limit)
             except Truncated:
@@ -89,12 +64,12 @@ class TopicReader(TopicReading):
 
     async def last_lsn(self) -> int | None:
         """LSN of the topic's last record, None if there is none."""
-        await self._reads.settle()
-        number = self._reads.topic_number(self.name)
+        await self._segments.reach()
+        number = self._segments.topic_number(self.name)
         if number is None:
             return None
-        _, last = await self._reads.topic_sums(number)
-        return last if last >= self._reads.first_lsn else None
+        _, last = await self._segments.topic_sums(number)
+        return last if last >= self._segments.first_lsn else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -106,11 +81,10 @@ class Topic(TopicReader):
     The topic exists in the log from its first record or consumer on.
     """
 
-    def __init__(self, log: Source, name: str) -> None:
+    def __init__(self, log: Reading, writer: WalWriter, name: str) -> None:
         super().__init__(log, name)
-        self._log = log
-        self._writer = log.writer
-        self._intake = log.writer.core.placement.intake
+        self._writer = writer
+        self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
 
     # ---- appending
@@ -175,16 +149,16 @@ class Topic(TopicReader):
         Raises:
             InUse: it is open already. BadOption: `name` or `start`.
         """
-        return await Registry(self._log, self.name).open(name, delivery, start)
+        return await Registry(self._segments, self._writer, self.name).open(name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name."""
-        return await Registry(self._log, self.name).list()
+        return await Registry(self._segments, self._writer, self.name).list()
 
     async def move_consumer(self, name: str, to: Start) -> None:
         """Set the position of a consumer that is not open, durably. InUse, BadOption (also: no such consumer)."""
-        await Registry(self._log, self.name).move(name, to)
+        await Registry(self._segments, self._writer, self.name).move(name, to)
 
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer that is not open, durably: it holds nothing back any more. InUse, BadOption."""
-        await Registry(self._log, self.name).delete(name)
+        await Registry(self._segments, self._writer, self.name).delete(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from walsvc.config import between
 from walsvc.engines.archive.push import Archive, hold
 from walsvc.errors import Closed, Corruption, DurabilityLost, WalError
-from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.log.read.pins import ARCHIVE_HOLD
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Archiver:
         pause, seen = self._interval, None
         while True:
             try:
-                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, self._log.sealed
+                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, self._log.segments.sealed
                 if newest != seen or self.error is not None:
                     await self._archive.push(self._log)
                     seen, self.error, pause = newest, None, self._interval

@@ -21,14 +21,14 @@ from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_r
 from walsvc.engines.archive.objects import Objects
 from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
-from walsvc.log.extent.pins import ARCHIVE_HOLD
+from walsvc.log.read.pins import ARCHIVE_HOLD
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
     from walsvc.api import Log
-    from walsvc.log.readonly import ReadOnlyLog
+    from walsvc.log.read.readonly import ReadOnlyLog
 
 PART_BYTES = 8 * MIB  # what an interrupted upload repeats at most
 PARTS_AT_ONCE = 4  # 32 MiB of memory at most
@@ -231,7 +231,7 @@ async def hold(log: Log | ReadOnlyLog, lsn: int) -> None:
         try:
             await log.hold(ARCHIVE_HOLD, lsn)
         except Closed:
-            if not log.sealed:
+            if not log.segments.sealed:
                 raise
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import WalConfig
 from walsvc.engines.archive.manifest import Entry
@@ -23,9 +23,9 @@ from walsvc.keyring import BLIND
 from walsvc.log.offline.inspect import reading
 from walsvc.log.read.boundary import check_boundary
 from walsvc.log.read.reader import read_failed
+from walsvc.log.read.readonly import ReadOnlyLog
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header
-from walsvc.log.readonly import ReadOnlyLog
-from walsvc.log.recover.looking import find
+from walsvc.log.recover.watched import watch
 
 if TYPE_CHECKING:
     from walsvc.api import Log
@@ -204,20 +204,12 @@ class Sealed:
         )
 
 
-class Outside(ReadOnlyLog):
-    """An encrypted log that is looked at from outside: its segments can be copied, its records cannot be read."""
-
-    @property
-    def keys(self) -> Any:
-        """Instead of keys."""
-        return BLIND
-
-
 @asynccontextmanager
 async def from_outside(path: str | os.PathLike[str]) -> AsyncIterator[ReadOnlyLog]:
-    """The log in a directory, for archiving without its keys. Nothing is changed, no hold set. Raises what opening does."""
+    """The log in a directory, for archiving without its keys: its segments can be copied, records of an encrypted one cannot be
+    read. Nothing is changed, no hold set. Raises what opening does."""
     async with reading(path) as disk:
-        yield Outside(disk, WalConfig(read_only=True), await find(disk, BLIND))
+        yield ReadOnlyLog(await watch(disk, BLIND), WalConfig(read_only=True))
 
 
 async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
@@ -227,17 +219,18 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     last = None
     if isinstance(log, Log):
         writer = log.writer
-        if log.sealed:
+        if log.segments.sealed:
             async with writer.core.extent:  # its seal is durable then
                 last = writer.view.place if writer.core.health.failure is None else None
         await writer.core.pipeline.rotation.ended()  # only then has the last one its seal
-    elif log.sealed:
-        last = log.place
-    ids = list(log.segment_ids())
+    elif log.segments.sealed:
+        tail = log.segments.tail
+        last = tail.header.first_lsn, tail.chain.offset
+    ids = log.segment_ids()
     files = {first: log.segment_file(first) for first in ids}
-    found = [Sealed(log.disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
+    found = [Sealed(log.segments.disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
     if last is not None and last[0] == ids[-1]:
-        found.append(Sealed(log.disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
+        found.append(Sealed(log.segments.disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
     return found
 
 
@@ -259,7 +252,7 @@ def state_of(log: Log | ReadOnlyLog) -> State:
     """The log's state now."""
     from walsvc.api import Log
 
-    return State(log, log.epoch, log.writer.view.generation if isinstance(log, Log) else 0, list(log.segment_ids()))
+    return State(log, log.segments.epoch, log.writer.view.generation if isinstance(log, Log) else 0, log.segment_ids())
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:
@@ -273,5 +266,5 @@ async def moved_since(state: State, segments: list[Sealed]) -> bool:
             await log.writer.core.pipeline.rotation.ended()
         moved = not state.lasts()
     else:
-        moved = await log.look_again()
+        moved = await log.segments.look_again()
     return moved or any([await each.exchanged() for each in segments])

@@ -157,7 +157,7 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
     )  # it holds metadata only, and no record is lost
     lost = tuple(sorted([*removed, *(each.file.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
-        header, _ = await load_header(log.disk, segment_name(following), following)
+        header, _ = await load_header(log.segments.disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
         if replaced or cut:  # of a compacted segment the stream has the whole, as it was
@@ -195,10 +195,10 @@ async def was_ours(log: Log, group: GroupHeader) -> bool:
         return False
     name = segment_name(group.segment)
     try:
-        header, head = await load_header(log.disk, name, group.segment)
+        header, head = await load_header(log.segments.disk, name, group.segment)
         if not header.seal_at or header.log_id != group.log_id:
             return False
-        stream = GroupStream(log.disk, name, Chain.begin(header, head, header.file_bytes))
+        stream = GroupStream(log.segments.disk, name, Chain.begin(header, head, header.file_bytes))
         while True:
             found = (await stream.next()).header
             if identity(found) == identity(group):

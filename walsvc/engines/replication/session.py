@@ -23,7 +23,7 @@ from walsvc.engines.replication.replica import Plan, plan_for
 from walsvc.engines.replication.source import Moved, Piece, Source
 from walsvc.errors import Corruption, ReplicaLost, WalError
 from walsvc.format.segment import segment_name, spare_name
-from walsvc.log.extent.pins import REPLICA_HOLD
+from walsvc.log.read.pins import REPLICA_HOLD
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:

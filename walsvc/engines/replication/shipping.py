@@ -19,7 +19,7 @@ from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOp
 from walsvc.engines.replication.session import LEAVE_SECONDS, Session
 from walsvc.errors import Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
 from walsvc.log.commit.replicated import Replicated
-from walsvc.log.extent.pins import REPLICA_HOLD
+from walsvc.log.read.pins import REPLICA_HOLD
 from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
@@ -31,15 +31,13 @@ CLOSE_SHARE = 0.25  # the connection needs some to end, and the log for its last
 logger = logging.getLogger("walsvc.replication")
 
 
-async def start(log: Log, url: str) -> Replication:
-    """Begin to replicate an open log to the stream at `url`; returns when what is there now is held.
+async def start(log: Log, url: str) -> None:
+    """Begin to replicate an open log to the stream at `url`, until the log is closed; returns when what is there now is held.
 
     Raises:
         BadOption: the address.
     """
-    replication = Replication(log, *parse_replica(url))
-    await replication.start()
-    return replication
+    await Replication(log, *parse_replica(url)).start()
 
 
 class Replication:
@@ -70,6 +68,7 @@ class Replication:
                 await log.hold(REPLICA_HOLD, log.first_lsn)
         self._task = begin_task(self._run())
         self._task.add_done_callback(self._ended)
+        replicated.shipping = self
 
     async def close(self, timeout: float | None) -> None:
         """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then

@@ -86,11 +86,20 @@ class Changes:
         self._health = health
         self._open_due = 0  # Flag.OPEN where opening found no room for it: the next group of metadata only has it
         self._waiting: OrderedDict[asyncio.Future[None], Joining] = OrderedDict()  # those that are cancelled leave it
+        self._on_passed: Callable[[int], None] = lambda _: None
 
     @property
     def length(self) -> int:
         """How many changes wait for room."""
         return len(self._waiting)
+
+    def when_passed(self, listener: Callable[[int], None]) -> None:
+        """Call `listener` with each LSN up to which a consumer or holder needs nothing more."""
+        self._on_passed = listener
+
+    def passed(self, lsn: int) -> None:
+        """A consumer or holder needs nothing below `lsn` any more."""
+        self._on_passed(lsn)
 
     # ---- joining
 

@@ -19,15 +19,11 @@ FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet re
 
 
 class Ending:
-    """The end of one writer. Loop thread only.
-
-    Attributes:
-        follower_reads: of followers, under way: closing lets them come to the log's end.
-    """
+    """The end of one writer. Loop thread only."""
 
     def __init__(self, core: Core) -> None:
-        self.follower_reads = 0
         self._core = core
+        self._follower_reads = 0  # under way: closing lets them come to the log's end
         self._sealing: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -132,11 +128,15 @@ class Ending:
                 await core.pipeline.rotation.ended()
                 await self._followers_at_end()
 
+    def follower_reads(self, change: int) -> None:
+        """Note that a follower begins to read (1), or has read (-1)."""
+        self._follower_reads += change
+
     async def _followers_at_end(self) -> None:
         """Let followers that are reading come to the log's end; who is far behind is not waited for."""
         loop = self._core.health.loop
         until = loop.time() + FOLLOWER_SECONDS
-        while self.follower_reads and loop.time() < until:  # noqa: ASYNC110  # half a second at most
+        while self._follower_reads and loop.time() < until:  # noqa: ASYNC110  # half a second at most
             await asyncio.sleep(FOLLOWER_SECONDS / 500)
 
     # ---- draining

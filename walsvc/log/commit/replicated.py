@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again, closed_log
 from walsvc.log.commit.ack import Waker
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")  # an Ack or an asyncio.Future
 HINT = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
+
+
+class Shipping(Protocol):
+    """An engine's task that ships the log's groups to its replica."""
+
+    async def close(self, timeout: float | None) -> None:
+        """Let the replica have what is durable, for a part of `timeout` seconds (None: a few seconds), then end."""
 
 
 class Replicated:
@@ -31,6 +38,7 @@ class Replicated:
         lost: why the replica no longer follows the log; None while it does.
         ended: why the engine that ships to it has ended though the log is open; None while it runs.
         on_rewind: called after a truncate_after.
+        shipping: what ships the log's groups to it, if something beside the log does. It ends with the log.
     """
 
     def __init__(self, path: str, lsn: int) -> None:
@@ -42,6 +50,7 @@ class Replicated:
         self.lost: ReplicaLost | None = None
         self.ended: WalError | None = None
         self.on_rewind: Callable[[], None] = lambda: None
+        self.shipping: Shipping | None = None
         self._loop = asyncio.get_running_loop()
         self._closed: Closed | None = None
         self._tickets = itertools.count()

@@ -23,10 +23,10 @@ from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
-from walsvc.log.extent.pins import ARCHIVE_HOLD, REPLICA_HOLD
 from walsvc.log.extent.retention import to_the_end
 from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
 from walsvc.log.read.hiding import purged_rows
+from walsvc.log.read.pins import ARCHIVE_HOLD, REPLICA_HOLD
 from walsvc.log.read.reader import read_failed
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header, open_stream
 

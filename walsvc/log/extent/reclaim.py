@@ -22,11 +22,11 @@ from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
-from walsvc.log.extent.pins import REPLICA_HOLD, pins_of
 from walsvc.log.extent.retention import check_before, drop_segments, to_the_end
 from walsvc.log.read.filter import Filter
+from walsvc.log.read.pins import REPLICA_HOLD, pins_of
 from walsvc.log.read.reader import Cursor
-from walsvc.log.read.records import Segments
+from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header
 from walsvc.model import Retention
 
@@ -79,6 +79,7 @@ class Reclaimer:
         self._last_drop: str | None = None
         self._failed: str | None = None
         core.catalog.when_begun(self.wake)
+        core.changes.when_passed(self._passed)
         self.wake()
 
     def _wall(self) -> int:
@@ -96,7 +97,7 @@ class Reclaimer:
         if self._task is None:
             self._task = self._core.background.start("retention", self._run())
 
-    def consumed(self, lsn: int) -> None:
+    def _passed(self, lsn: int) -> None:
         """A consumer or holder has passed everything below `lsn`."""
         ids = self._core.catalog.view.ids
         if len(ids) > 1 and lsn >= ids[1]:
@@ -257,7 +258,7 @@ class Reclaimer:
         position, found = self._pending.get(key, (0, 0))
         if position == lsn and found >= lsn:
             return found
-        cursor = Cursor(self._core.disk, self._segments, lsn, Filter(number=number))
+        cursor = Cursor(self._segments, lsn, Filter(number=number))
         records = await cursor.take(target)
         found = records[0].lsn if records else NOBODY
         if records:

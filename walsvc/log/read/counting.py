@@ -5,22 +5,27 @@ from __future__ import annotations
 from bisect import bisect_right
 from functools import partial
 
-from walsvc.disk.base import Disk
 from walsvc.format.group import decode_columns, decode_meta
 from walsvc.format.meta import column_of, decode_map
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.filtered import FilteredStream
 from walsvc.log.read.reader import Cursor, LookAgain
-from walsvc.log.read.records import Segments
+from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import RawGroup, open_stream
 
 
-async def count_before(disk: Disk, segments: Segments, lsn: int, number: int) -> int:
+async def count_before(segments: Segments, lsn: int, number: int) -> int:
     """How many records topic `number` ever had below `lsn`, dropped and purged ones included.
 
     Reads the opening snapshot of the segment that holds `lsn`, and of the segment what lies below it.
     """
-    return await Counter(disk, segments, lsn, Filter(number=number)).count()
+    return await Counter(segments, lsn, Filter(number=number)).count()
+
+
+async def count_from(segments: Segments, lsn: int, number: int) -> int:
+    """How many records of a topic there are from `lsn` on, purged ones included. Reads a part of the log to count them."""
+    total, _ = await segments.topic_sums(number)
+    return total - await count_before(segments, lsn, number)
 
 
 class Counter(Cursor):
@@ -30,7 +35,7 @@ class Counter(Cursor):
         """See count_before."""
         while True:
             self._look(self.next_lsn)
-            ids = self._segments.segment_ids()
+            ids = self._segments.ids()
             segment = ids[max(bisect_right(ids, self.next_lsn) - 1, 0)]
             try:
                 return await self._guarded(partial(self._count_in, segment))
@@ -40,7 +45,7 @@ class Counter(Cursor):
     async def _count_in(self, segment: int) -> int:
         assert self._wanted is not None
         number = self._wanted.number
-        name, file_bytes = self._segments.segment_file(segment)
+        name, file_bytes = self._segments.file(segment)
         _, whole = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
         self._stream = whole
         raw = await whole.next()

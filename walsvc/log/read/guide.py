@@ -8,7 +8,7 @@ from walsvc.format.index import SegmentIndex
 from walsvc.format.summary import Summary
 from walsvc.log.read.cuts import FAR
 from walsvc.log.read.filter import Filter
-from walsvc.log.read.records import Segments
+from walsvc.log.read.segments import Segments
 from walsvc.log.read.summaries import Seal
 from walsvc.model import ReadStats
 
@@ -27,12 +27,12 @@ class Guide:
         wanted, segments = self._wanted, self._segments
         if wanted is None or not (wanted.number or wanted.timed) or lsn < segments.first_lsn:
             return None  # who opens what was dropped says Truncated
-        ids = segments.segment_ids()  # may change whenever something is waited for
+        ids = segments.ids()  # may change whenever something is waited for
         if not self._sought:
             self._sought = True
             if (later := await self._first_since(ids[max(bisect_right(ids, lsn) - 1, 0) :], wanted.since_ns)) > lsn:
                 return later
-            ids = segments.segment_ids()
+            ids = segments.ids()
         place = bisect_right(ids, lsn) - 1
         if place < 0:
             return None
@@ -75,7 +75,7 @@ class Guide:
         seal = await self._seal(segment, FAR if end is None else end)
         return self._segments.index_of(segment) if seal is None else seal.index
 
-    def better_place(self, index: SegmentIndex | None, lsn: int) -> bool:
+    def can_jump_ahead(self, index: SegmentIndex | None, lsn: int) -> bool:
         """Whether the index of the segment at hand knows a place behind `lsn` that is the next where a record may be in time."""
         wanted = self._wanted
         if wanted is None or not wanted.timed or index is None or not index.begins(lsn):

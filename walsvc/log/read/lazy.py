@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, Truncated
 from walsvc.format.group import BadGroup, decode_columns
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.filtered import Outline
 from walsvc.log.read.hiding import may_hide, visible
 from walsvc.log.read.reader import Cursor, Found, Position
-from walsvc.log.read.records import Segments, decode_records
+from walsvc.log.read.records import decode_records
+from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import GroupStream, RawGroup
 from walsvc.model import ReadStats, Record
 
@@ -75,8 +75,8 @@ class LazyRecord:
 class Groups:
     """Fetches groups that were passed over, and keeps the last one."""
 
-    def __init__(self, disk: Disk, segments: Segments, stats: ReadStats) -> None:
-        self._disk = disk
+    def __init__(self, segments: Segments, stats: ReadStats) -> None:
+        self._disk = segments.disk
         self._segments = segments
         self._stats = stats
         self._cuts = segments.cuts.count
@@ -120,7 +120,7 @@ class Groups:
         except (BadGroup, Corruption, OSError):
             if self._is_cut(lsn):
                 return None
-            cursor = Cursor(self._disk, segments, lsn, stats=self._stats)  # it was moved, or finds out what is wrong
+            cursor = Cursor(segments, lsn, stats=self._stats)  # it was moved, or finds out what is wrong
             records = await cursor.take(lsn + 1)
             return records[0] if records else None
 
@@ -131,10 +131,10 @@ class LazyCursor(Position[LazyRecord]):
     _outline = True
 
     def __init__(
-        self, disk: Disk, segments: Segments, start: int, wanted: Filter | None = None, stats: ReadStats | None = None
+        self, segments: Segments, start: int, wanted: Filter | None = None, stats: ReadStats | None = None
     ) -> None:
-        super().__init__(disk, segments, start, wanted or Filter(), stats)
-        self._groups = Groups(disk, segments, self.stats)
+        super().__init__(segments, start, wanted or Filter(), stats)
+        self._groups = Groups(segments, self.stats)
 
     async def _step(self) -> Found | None:
         found = await super()._step()

@@ -24,7 +24,8 @@ from walsvc.log.read.filter import REQUIRED, Filter
 from walsvc.log.read.filtered import FilteredStream, Outline
 from walsvc.log.read.guide import Guide
 from walsvc.log.read.hiding import visible
-from walsvc.log.read.records import Segments, decode_records
+from walsvc.log.read.records import decode_records
+from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import GroupStream, RawGroup, open_stream, unsupported
 from walsvc.model import ReadStats, Record
 
@@ -57,9 +58,9 @@ class Position(ABC, Generic[RecordT]):
     """
 
     def __init__(
-        self, disk: Disk, segments: Segments, start: int, wanted: Filter | None = None, stats: ReadStats | None = None
+        self, segments: Segments, start: int, wanted: Filter | None = None, stats: ReadStats | None = None
     ) -> None:
-        self._disk = disk
+        self._disk = segments.disk
         self._segments = segments
         self.next_lsn = start
         self._wanted = wanted
@@ -109,7 +110,9 @@ class Position(ABC, Generic[RecordT]):
                 continue  # it may be void
             local_limit = limit if end is None else min(limit, end)
             start, self.next_lsn = self.next_lsn, max(self.next_lsn, min(chain.next_lsn, local_limit))
-            if chain.next_lsn > local_limit or (found is None and self._guide.better_place(self._index, self.next_lsn)):
+            if chain.next_lsn > local_limit or (
+                found is None and self._guide.can_jump_ahead(self._index, self.next_lsn)
+            ):
                 self._leave()  # a group was cut by truncate_after, or by `limit`: look up the place anew
             if found is not None and start < self.next_lsn:
                 rows = range(max(start - first, 0), self.next_lsn - first)
@@ -174,18 +177,18 @@ class Position(ABC, Generic[RecordT]):
 
     def _segment_end(self, segment: int) -> int | None:
         """First LSN of the segment after `segment`, if there is one."""
-        ids = self._segments.segment_ids()
+        ids = self._segments.ids()
         after = bisect_right(ids, segment)
         return ids[after] if after < len(ids) else None
 
     async def _open(self) -> GroupStream:
         """A stream at the position, or before it: at the head of the segment, or where its index says."""
-        ids = self._segments.segment_ids()
+        ids = self._segments.ids()
         place = bisect_right(ids, self.next_lsn) - 1
         if place < 0 or self.next_lsn < self._segments.first_lsn:
             raise self._truncated()
         segment = ids[place]  # `ids` may change meanwhile
-        name, file_bytes = self._segments.segment_file(segment)
+        name, file_bytes = self._segments.file(segment)
         self._index = None
         if self._suspect is None:  # what looks damaged is looked at from the head on
             self._index = await self._guide.index(segment, self._segment_end(segment), self.next_lsn)
@@ -204,7 +207,7 @@ class Position(ABC, Generic[RecordT]):
     async def _cross(self, before: int, header: SegmentHeader) -> None:
         """Check that the segment that the reader goes on to, or begins with, belongs behind the one before it."""
         try:
-            boundary = await check_boundary(self._disk, self._segments.segment_file(before)[0], before, header)
+            boundary = await check_boundary(self._disk, self._segments.file(before)[0], before, header)
             self.stats.bytes_read += boundary.bytes_read
         except (FileNotFoundError, KeyError):
             if self._segments.first_lsn < header.first_lsn:
@@ -288,6 +291,11 @@ class Cursor(Position[Record]):
         chosen = rows if self._wanted is None else self._wanted.rows(*found, rows)
         records = decode_records(found, segments.topic_names, chosen)
         return self._known(visible(found, records, segments.marks))
+
+
+def cursor_at(segments: Segments, lsn: int, number: int) -> Cursor:
+    """A cursor over a topic's records; `number` 0: over all."""
+    return Cursor(segments, lsn, Filter(number=number) if number else None)
 
 
 def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:

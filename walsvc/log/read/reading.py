@@ -1,154 +1,63 @@
-"""The reading calls of a log, which one that is open for writing and one that is only read have in common."""
+"""Reading: the calls that read a log, whether it is open for writing or only for reading."""
 
 from __future__ import annotations
 
 import datetime
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Unpack
 
-from walsvc.disk.base import Disk
 from walsvc.errors import BadOption
-from walsvc.format.index import SegmentIndex
-from walsvc.format.purge import Marks
-from walsvc.keyring import KeyRing
-from walsvc.log.read.counting import count_before
+from walsvc.keyring import Keys
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.filter import Filter, Wanted, timestamp_of
 from walsvc.log.read.iteration import Iteration
 from walsvc.log.read.lazy import LazyCursor, LazyRecord
 from walsvc.log.read.reader import Cursor
-from walsvc.log.read.sources import Bounded, Endless, Waits
-from walsvc.log.read.summaries import Summaries
+from walsvc.log.read.segments import Segments
+from walsvc.log.read.sources import Bounded, Endless
 from walsvc.model import ReadStats, Record, is_lsn
 
 
-class Reading(ABC):
-    """What can be read of a log, and what readers must know of it (walsvc.log.read.records.Segments)."""
+class Reading:
+    """The range of a log, and the calls that read it.
 
-    _disk: Disk
+    Attributes:
+        path: the log's directory.
+        segments: what readers, topics and engines see of the log.
+    """
 
-    # ---- for engines, which copy files
-
-    @property
-    def disk(self) -> Disk:
-        """For engines: where the log's files are."""
-        return self._disk
-
-    @property
-    @abstractmethod
-    def sealed(self) -> bool:
-        """Whether the log was sealed for good: it takes nothing more, no hold either."""
-
-    # ---- for readers
+    def __init__(self, segments: Segments) -> None:
+        self.path = segments.disk.path
+        self.segments = segments
 
     @property
-    @abstractmethod
     def first_lsn(self) -> int:
         """LSN of the first visible record; next_lsn when there is none."""
+        return self.segments.first_lsn
 
     @property
-    @abstractmethod
-    def epoch(self) -> int:
-        """For readers: changes when what they have read ahead may have become void."""
+    def next_lsn(self) -> int:
+        """LSN that the next accepted record gets; of a log that is only read, the one after the last record seen so far."""
+        return self.segments.next_lsn
 
     @property
-    @abstractmethod
-    def cuts(self) -> Cuts:
-        """For readers: where the log's end was taken back."""
-
-    @property
-    @abstractmethod
-    def generation(self) -> int:
-        """For readers: the highest of any segment."""
-
-    @property
-    @abstractmethod
-    def released(self) -> bool:
-        """For readers: the log is closed, and its files cannot be read any more."""
-
-    @abstractmethod
-    async def look_again(self) -> bool:
-        """For readers: a file was not where it should be, or not as it should be. True if that may be different now."""
-
-    @abstractmethod
-    def segment_ids(self) -> list[int]:
-        """First LSNs of the segments, ascending."""
-
-    @abstractmethod
-    def segment_file(self, first_lsn: int) -> tuple[str, int]:
-        """File name and length of a segment."""
-
-    @abstractmethod
-    def index_of(self, segment: int) -> SegmentIndex | None:
-        """For readers: the index of the newest segment; None for any other."""
-
-    @property
-    @abstractmethod
-    def topic_names(self) -> Sequence[str | None]:
-        """Names of the topics by their numbers; number 0 is none."""
-
-    @abstractmethod
-    def topic_number(self, name: str) -> int | None:
-        """Number of a topic in the log; None: there is none of that name."""
-
-    @property
-    @abstractmethod
-    def marks(self) -> Marks:
-        """For readers: which records are purged."""
-
-    @property
-    @abstractmethod
-    def summaries(self) -> Summaries:
-        """For readers: what the seals of segments say."""
-
-    @property
-    @abstractmethod
-    def keys(self) -> KeyRing | None:
-        """The keys that are in use; None: the log is not encrypted."""
-
-    @abstractmethod
-    def _check_open(self) -> None:
-        """What makes reading vain: Closed, WrongLoop."""
-
-    @abstractmethod
-    async def _reach(self, stop: int | None) -> int:
-        """See to it that all that is there below `stop` can be read; returns the LSN behind it. Closed, WrongLoop."""
-
-    def _follower_reads(self, change: int) -> None:
-        """A follower begins to read (1), or has read (-1). A read-only log waits for no follower when it is closed."""
-        return
-
-    @property
-    @abstractmethod
     def durable_lsn(self) -> int:
         """Every record up to this LSN is on stable storage."""
+        return self.segments.durable_lsn
 
-    @abstractmethod
-    async def _more(self, topic: str | None) -> bool:
-        """Wait until there may be more durable records, of a topic or of any, than up to durable_lsn as it is now. False:
-        none ever comes. Closed, DurabilityLost."""
+    @property
+    def keys(self) -> Keys:
+        """The keys in use; None: the log is not encrypted."""
+        return self.segments.keys
 
-    # ---- for topics and their consumers
+    def segment_ids(self) -> list[int]:
+        """First LSNs of the segments, ascending."""
+        return self.segments.ids()
 
-    @abstractmethod
-    async def settle(self) -> int:
-        """Make durable what was accepted, or look for what the writer has added; returns the LSN behind it. Closed, WrongLoop."""
-
-    @abstractmethod
-    async def topic_sums(self, number: int) -> tuple[int, int]:
-        """Records of a topic ever, and the LSN of its last one (0: none), as far as they are visible."""
-
-    async def count_from(self, lsn: int, number: int) -> int:
-        """How many records of a topic there are from `lsn` on, purged ones included. Reads a part of the log to count them."""
-        total, _ = await self.topic_sums(number)
-        return total - await count_before(self._disk, self, lsn, number)
-
-    def cursor_at(self, lsn: int, number: int) -> Cursor:
-        """A cursor over a topic's records; `number` 0: over all."""
-        return Cursor(self._disk, self, lsn, Filter(number=number) if number else None)
+    def segment_file(self, first_lsn: int) -> tuple[str, int]:
+        """File name and length of a segment."""
+        return self.segments.file(first_lsn)
 
     # ---- reading
 
@@ -185,7 +94,7 @@ class Reading(ABC):
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
-        return Iteration(Bounded(self, self._reach, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
+        return Iteration(Bounded(self.segments, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
 
     def read_batches(
         self,
@@ -197,7 +106,7 @@ class Reading(ABC):
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         begin = self._beginning(start, stop, stats, wanted)
-        return Iteration(Bounded(self, self._reach, stop, begin, lambda _, records: iter((records,))))
+        return Iteration(Bounded(self.segments, stop, begin, lambda _, records: iter((records,))))
 
     def read_lazy(
         self,
@@ -219,11 +128,9 @@ class Reading(ABC):
         def begin() -> LazyCursor | None:
             number = self._topic(wanted.get("topic"))
             first = self.first_lsn if start is None else start
-            return (
-                None if number is None else LazyCursor(self._disk, self, first, replace(chosen, number=number), stats)
-            )
+            return None if number is None else LazyCursor(self.segments, first, replace(chosen, number=number), stats)
 
-        return Iteration(Bounded(self, self._reach, stop, begin, Cuts.standing))
+        return Iteration(Bounded(self.segments, stop, begin, Cuts.standing))
 
     def follow(
         self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
@@ -241,8 +148,7 @@ class Reading(ABC):
         """
         chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
         check_range(start)
-        waits = Waits(self._check_open, self._follower_reads, partial(self._more, topic))
-        return Iteration(Endless(self, start, lambda lsn: self._cursor(lsn, topic, chosen, stats), waits))
+        return Iteration(Endless(self.segments, start, topic, lambda lsn: self._cursor(lsn, topic, chosen, stats)))
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.
@@ -258,13 +164,13 @@ class Reading(ABC):
             BadOption: `moment` has no time zone. What `read` raises.
         """
         wanted = Filter(since_ns=timestamp_of("moment", moment))
-        limit = await self._reach(None)
-        records = await LazyCursor(self._disk, self, self.first_lsn, wanted, stats).take(limit)
+        limit = await self.segments.reach()
+        records = await LazyCursor(self.segments, self.first_lsn, wanted, stats).take(limit)
         return records[0].lsn if records else limit
 
     def _topic(self, name: str | None) -> int | None:
         """A topic's number, 0 for all; None: there is no such topic yet."""
-        return 0 if name is None else self.topic_number(name)
+        return 0 if name is None else self.segments.topic_number(name)
 
     def _beginning(
         self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted
@@ -282,7 +188,7 @@ class Reading(ABC):
         if number is None:
             return None
         wanted = replace(chosen or Filter(), number=number)
-        return Cursor(self._disk, self, start, None if wanted.everything else wanted, stats)
+        return Cursor(self.segments, start, None if wanted.everything else wanted, stats)
 
 
 def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:

@@ -1,4 +1,4 @@
-"""Groups to records, and what reading them asks of a log."""
+"""Groups to records."""
 
 from __future__ import annotations
 
@@ -7,72 +7,15 @@ from functools import partial
 from itertools import repeat
 from operator import add
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from walsvc.format.group import GROUP_HEADER_BYTES, JOIN_BELOW, decode_columns, record_ends
-from walsvc.format.index import SegmentIndex
 from walsvc.format.labels import unpack_attributes
-from walsvc.format.purge import Marks
-from walsvc.keyring import KeyRing
-from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.stream import RawGroup
-from walsvc.log.read.summaries import Summaries
 from walsvc.model import Record
 
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 make_record: partial[Record] = partial(tuple.__new__, Record)
-
-
-class Segments(Protocol):
-    """What a reader must know of a log; it may change between two calls."""
-
-    @property
-    def first_lsn(self) -> int:
-        """First visible LSN."""
-
-    @property
-    def epoch(self) -> int:
-        """Changes when what was read ahead may have become void."""
-
-    @property
-    def cuts(self) -> Cuts:
-        """Where the log's end was taken back; each of them changes the epoch, too."""
-
-    @property
-    def generation(self) -> int:
-        """The highest that any segment has."""
-
-    @property
-    def released(self) -> bool:
-        """The log is closed, and its files cannot be read any more."""
-
-    async def look_again(self) -> bool:
-        """A file was not where it should be, or not as it should be. True if that may be different now."""
-
-    def segment_ids(self) -> list[int]:
-        """First LSNs of all segments, ascending."""
-
-    def segment_file(self, first_lsn: int) -> tuple[str, int]:
-        """Name and length of a segment's file."""
-
-    @property
-    def topic_names(self) -> Sequence[str | None]:
-        """Names of the topics by their numbers."""
-
-    @property
-    def marks(self) -> Marks:
-        """Which records are purged."""
-
-    @property
-    def summaries(self) -> Summaries:
-        """What the seals of segments say."""
-
-    def index_of(self, segment: int) -> SegmentIndex | None:
-        """The index of a segment that is being written; None for any other: its seal has it."""
-
-    @property
-    def keys(self) -> KeyRing | None:
-        """The keys of an encrypted log."""
 
 
 def decode_records(raw: RawGroup, names: Sequence[str | None], rows: Sequence[int]) -> list[Record]:

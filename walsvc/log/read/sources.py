@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from walsvc.errors import Closed
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.reader import Cursor, Position, Told
+from walsvc.log.read.segments import Segments
 from walsvc.model import Record
-
-if TYPE_CHECKING:
-    from walsvc.log.read.reading import Reading
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=Told)
@@ -32,8 +30,7 @@ class Bounded(Nothing, Generic[RecordT, T]):
     """Reads up to where the log ended at the first call, or a cut that came since.
 
     Args:
-        log: what is read.
-        reach: sees to it that all that is there below an LSN (None: next_lsn) can be read, and returns the LSN behind it.
+        segments: of the log that is read.
         stop: LSN to stop before; None: next_lsn at the first call.
         begin: makes the position once everything below the end can be read; None: nothing is there to be read.
         show: makes items of a group's records.
@@ -41,14 +38,12 @@ class Bounded(Nothing, Generic[RecordT, T]):
 
     def __init__(
         self,
-        log: Reading,
-        reach: Callable[[int | None], Awaitable[int]],
+        segments: Segments,
         stop: int | None,
         begin: Callable[[], Position[RecordT] | None],
         show: Callable[[Cuts, list[RecordT]], Iterator[T]],
     ) -> None:
-        self._log = log
-        self._reach = reach
+        self._segments = segments
         self._stop = stop
         self._begin = begin
         self._show = show
@@ -58,69 +53,61 @@ class Bounded(Nothing, Generic[RecordT, T]):
     async def take(self) -> Iterator[T] | None:
         """See Source."""
         if self._limit is None:
-            limit = await self._reach(self._stop)
+            limit = await self._segments.reach(self._stop)
             self._position, self._limit = self._begin(), limit
         if self._position is None:
             return None
         records = await self._position.take(self._limit)
-        return self._show(self._log.cuts, records) if records else None
-
-
-class Waits(NamedTuple):
-    """How a log waits for more; see Reading, whose methods these are."""
-
-    check_open: Callable[[], None]
-    follower_reads: Callable[[int], None]
-    more: Callable[[], Awaitable[bool]]
+        return self._show(self._segments.cuts, records) if records else None
 
 
 class Endless(Nothing):
     """Reads what is durable, then waits for more.
 
     Args:
-        log: what is read.
+        segments: of the log that is read.
         start: first LSN; None: first_lsn at the first call.
+        topic: whose records are waited for; None: any.
         cursor_at: makes a cursor at an LSN; None: the topic is not there yet.
-        waits: how the log waits.
     """
 
     def __init__(
-        self, log: Reading, start: int | None, cursor_at: Callable[[int], Cursor | None], waits: Waits
+        self, segments: Segments, start: int | None, topic: str | None, cursor_at: Callable[[int], Cursor | None]
     ) -> None:
-        self._log = log
+        self._segments = segments
+        self._topic = topic
         self._cursor_at = cursor_at
-        self._waits = waits
         self._first = start
         self._cuts: int | None = None  # how many of the log's are known here; None: it has not begun
         self._cursor: Cursor | None = None
 
     async def take(self) -> Iterator[Record] | None:
         """See Source."""
-        log = self._log
+        log = self._segments
         if self._cuts is None:
-            self._waits.check_open()
+            log.check_open()
             self._cuts = log.cuts.count
             self._first = log.first_lsn if self._first is None else self._first
         with suppress(Closed):
             while True:
                 self._follow_cuts()
                 if self._cursor is not None:
-                    self._waits.follower_reads(1)
+                    log.follower_reads(1)
                     try:
                         records = await self._cursor.take(log.durable_lsn + 1)
                     finally:
-                        self._waits.follower_reads(-1)
+                        log.follower_reads(-1)
                     if records:
                         return log.cuts.standing(records)
                     if self._cursor.next_lsn <= log.durable_lsn:
                         continue
-                if self._cuts == log.cuts.count and not await self._waits.more():
+                if self._cuts == log.cuts.count and not await log.more(self._topic):
                     return None
         return None
 
     def _follow_cuts(self) -> None:
         """Have a cursor, where there can be one: from where the log was cut meanwhile, if it was."""
-        cuts = self._log.cuts
+        cuts = self._segments.cuts
         assert self._first is not None
         assert self._cuts is not None
         if self._cuts != cuts.count:

@@ -17,7 +17,7 @@ from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import decode_map
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import Summary, decode_summary
-from walsvc.keyring import KeyRing
+from walsvc.keyring import Keys
 from walsvc.log.read.stream import load_header
 
 SEAL_READ_BYTES = 4096
@@ -44,7 +44,7 @@ class Seal:
 class Summaries:
     """A cache of seals, those used last."""
 
-    def __init__(self, disk: Disk, keys: KeyRing | None = None) -> None:
+    def __init__(self, disk: Disk, keys: Keys = None) -> None:
         self._disk = disk
         self.keys = keys
         self._known: OrderedDict[int, Seal | None] = OrderedDict()

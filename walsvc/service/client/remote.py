@@ -247,9 +247,7 @@ class RemoteLog(RemoteReading, Scoped):
     def _elsewhere(self) -> NoReturn:
         raise BadOption("the writer, the segments and the files are the server's", path=self.path)
 
-    writer = keys = epoch = cuts = generation = released = look_again = topic_names = property(_elsewhere)
-    topic_number = marks = summaries = segment_ids = segment_file = index_of = property(_elsewhere)
-    disk = sealed = settle = topic_sums = count_from = cursor_at = consumed = shipped_by = property(_elsewhere)
+    writer = keys = segments = segment_ids = segment_file = property(_elsewhere)
 
     # ---- extent and end
 

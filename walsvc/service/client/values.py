@@ -18,21 +18,6 @@ NOTHING_KNOWN = Stats(
     first_lsn=1,
     next_lsn=1,
     durable_lsn=0,
-    records=0,
-    payload_bytes=0,
-    groups=0,
-    syncs=0,
-    written_bytes=0,
-    pending_bytes=0,
-    waiting=0,
-    rotations=0,
-    segments=0,
-    spares=0,
-    segment_id=0,
-    group_records_max=0,
-    sync_us_last=0,
-    sync_us_total=0,
-    failed=None,
 )
 
 

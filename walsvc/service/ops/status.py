@@ -159,7 +159,7 @@ class ConsumerLags:
 
     async def _status(self, pin: Pin) -> ConsumerStatus | None:
         try:
-            return await Registry(self.log, pin.topic).status(pin.name)
+            return await Registry(self.log.segments, self.log.writer, pin.topic).status(pin.name)
         except (WalError, OSError) as error:  # closed or failed, which the page says; or its users meet the damage
             logger.debug("the lag of %r could not be counted: %s", pin.name, error)
             return None

@@ -293,7 +293,7 @@ class Connection(Duplex):
         self.namespace, self.log = namespace, log
         self.requests = Requests(self, log, self.grant, self.producer)
         self.sessions = Sessions(self, log, self.grant)
-        log.cuts.listeners.add(self._tell_cut)
+        log.segments.cuts.listeners.add(self._tell_cut)
         self._reader.table = FROM_CLIENT
         self._reader.body_bytes_max = self.limits.frame_bytes
         info = {
@@ -354,7 +354,7 @@ class Connection(Duplex):
         if self.requests is not None:
             self.requests.give_up()
         if self.sessions is not None and self.log is not None:
-            self.log.cuts.listeners.discard(self._tell_cut)
+            self.log.segments.cuts.listeners.discard(self._tell_cut)
             self.sessions.give_up()
         if self._welcoming is not None:
             self._welcoming.cancel()

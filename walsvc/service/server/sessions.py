@@ -168,7 +168,7 @@ class Sessions:
                 stream.begin()
             else:
                 turn = self._reading if frame.what == "read" else None
-                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.cuts, turn)
+                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.segments.cuts, turn)
                 opened = range_of(self._log, args)
                 begin = source_of(self._log, frame.what, {**args, **opened})
                 stream.start(self._pump(id, stream, begin))

@@ -1,0 +1,82 @@
+"""A log opened with read_only=True: reads beside a live writer in another process, and changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from walsvc.config import WalConfig, check_timeout
+from walsvc.errors import Closed
+from walsvc.log.read.pins import PINS_SHOWN, pins_of
+from walsvc.log.read.reading import Reading
+from walsvc.model import Stats
+from walsvc.scope import Scoped
+
+if TYPE_CHECKING:
+    from walsvc.log.recover.watched import WatchedSegments
+
+
+def refuse(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
+    """As a method: what would write raises Closed."""
+    raise Closed("the log was opened with read_only=True", path=log.path, hint="open it without read_only")
+
+
+async def refuse_later(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
+    """As a method that is awaited: what would write raises Closed."""
+    refuse(log)
+
+
+class ReadOnlyLog(Reading, Scoped):
+    """The reading half of a log's interface; everything that would write raises Closed.
+
+    Attributes:
+        config: the options that it was opened with.
+        report: what opening found.
+    """
+
+    segments: WatchedSegments
+
+    def __init__(self, segments: WatchedSegments, config: WalConfig) -> None:
+        super().__init__(segments)
+        self.config = config
+        self.report = segments.report
+
+    def stats(self) -> Stats:
+        """A frozen picture: range and backend; the counters of a reader are zero."""
+        segments = self.segments
+        disk, tail = segments.disk, segments.tail
+        return Stats(
+            disk=disk.kind,
+            disk_reason=disk.reason,
+            direct=disk.direct,
+            block_bytes=disk.block_bytes,
+            sync_method=disk.sync_method,
+            reading=disk.reading,
+            first_lsn=self.first_lsn,
+            next_lsn=self.next_lsn,
+            durable_lsn=self.durable_lsn,
+            segments=len(segments.ids()),
+            spares=segments.spares,
+            segment_id=tail.header.first_lsn,
+            topics=len(segments.metadata.topics),
+            pins=pins_of(segments.metadata, self.next_lsn, segments.sizes, PINS_SHOWN),
+            layout="pack" if tail.chain.align < tail.header.block_bytes else "pad",
+            double_write=self.config.double_write,
+            key_id=tail.header.key_id.decode() or None,
+        )
+
+    async def refresh(self) -> int:
+        """Look for what the writer has added, and dropped; returns next_lsn."""
+        return await self.segments.refresh()
+
+    append = append_nowait = append_batch = refuse
+    flush = wait_durable = truncate_before = truncate_after = use_keys = seal = refuse_later
+
+    @property
+    def writer(self) -> NoReturn:
+        """A read-only log has none: raises Closed."""
+        refuse(self)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""
+        check_timeout(timeout)
+        await self.segments.close()
