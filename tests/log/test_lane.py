@@ -12,7 +12,7 @@ import pytest
 from walsvc.log.commit import ack, lane
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE
-from walsvc.model import Relaxed, Strict
+from walsvc.model import Quorum, Relaxed, Strict
 
 RECORD_BYTES_MAX, RECORDS_MAX, LENGTH_BYTES = 50, 12, 4
 compiled_module = ack.extension("_intake")
@@ -35,8 +35,10 @@ def scene(twin: Any) -> Any:
             self.raising: dict[str, BaseException] = {}
             super().__init__(
                 new_ack=self.made,
+                accepted=lambda *numbers: self.note("accepted", *numbers),
                 check=lambda: self.note("check"),
                 wake=lambda: self.note("wake"),
+                arm=lambda: self.note("arm"),
                 slow=lambda *arguments: self.note("slow", *arguments),
                 record_bytes_max=RECORD_BYTES_MAX,
                 records_max=RECORDS_MAX,
@@ -46,7 +48,7 @@ def scene(twin: Any) -> Any:
 
         def begin(self) -> None:
             self.group: tuple[list[Any], list[Any], dict[int, Any]] = ([], [], {})
-            self.fill(*self.group, frozenset({1, 2}))
+            self.fill(*self.group, frozenset({1, 2}), 7, 3, 4096)
 
         def note(self, *call: Any) -> Any:
             self.calls.append(call)
@@ -63,7 +65,16 @@ def scene(twin: Any) -> Any:
 
         @property
         def state(self) -> Any:
-            return self.calls, self.group, self.room, self.limit, self.cost, bool(self.wanted), self.acks
+            return (
+                self.calls,
+                self.group,
+                self.room,
+                self.limit,
+                self.cost,
+                bool(self.wanted),
+                bool(self.armed),
+                self.acks,
+            )
 
     return Scene()
 
@@ -91,7 +102,7 @@ LABELS = [None, Labels(topic=1), Labels(topic=2), Labels(topic=3)]
 def step(chance: random.Random) -> Callable[[Any], Any]:
     """A random thing to do with a lane."""
     payload = chance.choice(PAYLOADS[:3] * 3 + PAYLOADS)
-    match chance.randrange(12):
+    match chance.randrange(13):
         case 0 | 1:
             room = chance.choice([-1, 0, 3, 4, 5, 54, 1000])
             return lambda each: setattr(each, "room", room)
@@ -103,7 +114,10 @@ def step(chance: random.Random) -> Callable[[Any], Any]:
         case 4:
             return lambda each: setattr(each, "wanted", False)
         case 5:
-            what, error = chance.choice(["check", "wake", "slow"]), chance.choice([ValueError, Interrupted])
+            what, error = (
+                chance.choice(["check", "wake", "slow", "arm", "accepted"]),
+                chance.choice([ValueError, Interrupted]),
+            )
             return lambda each: each.raising.update({what: error()})
         case 6:
             mode, kind, attributes = (
@@ -128,7 +142,13 @@ def step(chance: random.Random) -> Callable[[Any], Any]:
             return lambda each: each.append(payload, **words)
         case 8:
             labels = chance.choice(LABELS)
-            return lambda each: each.append_labelled(payload, labels, "topic")
+            mode = chance.choice([Strict, Relaxed, Quorum])
+            return lambda each: each.append_labelled(payload, labels, "topic", mode)
+        case 9:
+            return lambda each: each.append(payload, Relaxed)
+        case 10:
+            armed = chance.choice([True, False])
+            return lambda each: setattr(each, "armed", armed)
         case _:
             return lambda each: each.append(payload)
 
@@ -164,7 +184,7 @@ def test_everything_else_is_handed_on_once_as_it_came(way):
     assert way.append(b"x", Relaxed, 3, {"a": 1}) == ("slow", b"x", Relaxed, 3, {"a": 1}, None, None)
     assert way.append(b"x", expected=7) == ("slow", b"x", Strict, NO_TYPE, None, None, 7)
     assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None, None)
-    assert way.append_labelled(b"x", None, "topic")[1:] == (b"x", Strict, NO_TYPE, None, "topic", None)
+    assert way.append_labelled(b"x", None, "topic", Strict)[1:] == (b"x", Strict, NO_TYPE, None, "topic", None)
     way.room = -1
     assert way.append(b"x")[0] == "slow"
     assert way.group == ([], [], {})
@@ -172,9 +192,9 @@ def test_everything_else_is_handed_on_once_as_it_came(way):
 
 def test_record_of_a_known_topic(way):
     way.cost = 14
-    assert way.append_labelled(b"x", Labels(topic=2), "topic") == "ack 1"
+    assert way.append_labelled(b"x", Labels(topic=2), "topic", Strict) == "ack 1"
     assert way.group == ([b"x"], ["ack 1"], {0: Labels(topic=2)})
-    assert way.append_labelled(b"x", Labels(topic=3), "topic")[0] == "slow"
+    assert way.append_labelled(b"x", Labels(topic=3), "topic", Strict)[0] == "slow"
 
 
 def test_other_thread_takes_the_long_way(way):
@@ -205,3 +225,45 @@ def test_group_that_is_exchanged_while_the_loop_is_checked_gets_the_record(way):
     way.append(b"x")
     assert full[0] == []
     assert way.group[0] == [b"x"]
+
+
+def test_relaxed_record_is_answered_at_once_and_arms_until_somebody_waits(way):
+    assert way.append(b"one", Relaxed) == ("accepted", 7, 3, 4096, 3)
+    assert way.append(b"four", mode=Relaxed) == ("accepted", 8, 3, 4099, 4)
+    assert way.group == ([b"one", b"four"], [None, None], {})
+    assert [call for call in way.calls if call[0] == "arm"] == [("arm",), ("arm",)]
+    way.armed = True
+    way.append(b"x", Relaxed)
+    way.armed = False
+    assert way.append(b"x") == "ack 1"
+    way.append(b"x", Relaxed)
+    assert [call for call in way.calls if call[0] in {"arm", "wake"}] == [("arm",), ("arm",), ("wake",)]
+
+
+def test_relaxed_record_of_a_known_topic(way):
+    way.cost = 14
+    assert way.append_labelled(b"x", Labels(topic=2), "topic", Relaxed) == ("accepted", 7, 3, 4096, 1)
+    assert way.group == ([b"x"], [None], {0: Labels(topic=2)})
+
+
+def test_relaxed_record_is_answered_for_the_place_that_it_gets(way):
+    """An append from inside the making of the answer, as the garbage collector may cause one, comes first."""
+    note = way.note
+
+    def another(*call: Any) -> Any:
+        way.note = note
+        way.append(b"in between", Relaxed)
+        return note(*call)
+
+    way.note = another
+    way.armed = way.wanted = True
+    assert way.append(b"x", Relaxed) == ("slow", b"x", Relaxed, NO_TYPE, None, None, None)
+    assert way.group[0] == [b"in between"]
+
+
+def test_exception_out_of_arming_leaves_a_whole_record(way):
+    way.raising["arm"] = Interrupted()
+    with pytest.raises(Interrupted):
+        way.append(b"x", Relaxed)
+    assert way.group == ([b"x"], [None], {})
+    assert way.calls[-1] == ("mend",)

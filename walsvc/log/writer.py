@@ -25,6 +25,7 @@ from walsvc.log.commit.batch import batch_too_large
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import Start, put_together
+from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.payload import NO_TYPE, to_bytes
@@ -208,8 +209,18 @@ class WalWriter(Scoped):
             pieces, rest = self._head_of_batch(iter(payloads))
         if rest is not None:
             return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
-        future = core.queue.new_ack()
-        entry = Entry(pieces, mode, None, batch=True, future=future, topic=topic, expected=expected)
+        lengths, size, _ = measure(pieces)
+        entry = Entry(
+            pieces,
+            mode,
+            None,
+            batch=True,
+            future=core.queue.new_ack(),
+            topic=topic,
+            expected=expected,
+            lengths=lengths,
+            size=size,
+        )
         if not pieces:
             try:
                 core.queue.conditions.check(topic, expected)
@@ -222,11 +233,12 @@ class WalWriter(Scoped):
     def _whole_batch(self, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
         """Like _head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
         config, pieces = self.core.config, list(payloads)
-        if set(map(type, pieces)) - {bytes}:
+        try:
+            _, size, longest = measure(pieces)
+        except TypeError:
             pieces = list(map(to_bytes, pieces))
-        lengths = list(map(len, pieces))
-        self.core.queue.check_length(max(lengths, default=0))
-        size = sum(lengths)
+            _, size, longest = measure(pieces)
+        self.core.queue.check_length(longest)
         if size > config.max_batch_bytes:
             raise batch_too_large(config.max_batch_bytes, self.core.disk.path)
         if size + LENGTH_BYTES * len(pieces) > config.max_group_bytes and len(pieces) > 1:

@@ -102,11 +102,11 @@ class Topic(TopicReader):
         Args:
             expected: LSN of the topic's last record, 0 where it has none that is visible: Conflict where it ends with another one.
         """
-        if mode is Strict and type is NO_TYPE and attributes is None and expected is None:
+        if type is NO_TYPE and attributes is None and expected is None:
             labels = self._labels
             if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
-            return self._intake.append_labelled(payload, labels, self.name)
+            return self._intake.append_labelled(payload, labels, self.name, mode)
         return self._writer.append_to(self.name, payload, mode, type, attributes, expected=expected)
 
     def append_nowait(

@@ -36,7 +36,7 @@ typedef struct {
     PyObject *message;   /* of cancel */
     PyObject *weakrefs;
     uint64_t numbers[5]; /* of an AppendResult that nobody has asked for: lsn, segment, offset, length, sync_us */
-    unsigned char state, blocking, unseen;  /* unseen: nobody has fetched the exception */
+    unsigned char state, blocking, unseen, durable; /* unseen: nobody has fetched the exception; durable: of the AppendResult */
 } Ack;
 
 typedef struct {
@@ -82,6 +82,7 @@ static Ack *ack_new(PyObject *loop)
     self->exception = self->traceback = self->message = self->weakrefs = NULL;
     self->state = PENDING;
     self->blocking = self->unseen = 0;
+    self->durable = 1;
     return self;
 }
 
@@ -172,12 +173,12 @@ static PyObject *shared_number(int which, uint64_t number)
 }
 
 /* Returns a new AppendResult. It holds numbers only, so the collector need not know it. */
-static PyObject *new_result(const uint64_t numbers[5])
+static PyObject *new_result(const uint64_t numbers[5], int durable)
 {
     PyTypeObject *type = (PyTypeObject *)append_result;
     PyObject *value = type->tp_alloc(type, 6);
     for (int i = 0; value != NULL && i < 6; i++) {
-        PyObject *cell = i == 4   ? Py_NewRef(Py_True)
+        PyObject *cell = i == 4   ? PyBool_FromLong(durable)
                          : i == 1 ? shared_number(0, numbers[1])
                          : i == 5 ? shared_number(1, numbers[4])
                                   : PyLong_FromUnsignedLongLong(numbers[i]);
@@ -195,7 +196,7 @@ static PyObject *new_result(const uint64_t numbers[5])
 static PyObject *ack_value(Ack *self)
 {
     if (self->result == NULL)
-        self->result = new_result(self->numbers);
+        self->result = new_result(self->numbers, self->durable);
     return Py_XNewRef(self->result);
 }
 
@@ -697,7 +698,7 @@ static int settle_future(PyObject *future, const uint64_t numbers[5])
     Py_XDECREF(done);
     if (truth != 0)
         return truth < 0 ? -1 : 0;
-    PyObject *value = new_result(numbers);
+    PyObject *value = new_result(numbers, 1);
     if (value != NULL)
         answer = PyObject_CallMethodOneArg(future, s_set_result, value);
     Py_XDECREF(value);
@@ -902,8 +903,31 @@ static PyObject *waker_wake_on(Waker *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *waker_ack(Waker *self, PyObject *Py_UNUSED(ignored)) { return (PyObject *)ack_new(self->loop); }
 
+/* accepted(lsn, segment_id, offset, length): returns a new Ack with the answer of a record that is not durable. */
+static PyObject *waker_accepted(Waker *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "accepted(lsn, segment_id, offset, length)");
+        return NULL;
+    }
+    Ack *ack = ack_new(self->loop);
+    for (int i = 0; ack != NULL && i < 4; i++) {
+        ack->numbers[i] = PyLong_AsUnsignedLongLong(args[i]);
+        if (ack->numbers[i] == (uint64_t)-1 && PyErr_Occurred())
+            Py_CLEAR(ack);
+    }
+    if (ack != NULL) {
+        ack->numbers[4] = 0;
+        ack->durable = 0;
+        ack->state = DONE;
+    }
+    return (PyObject *)ack;
+}
+
 static PyMethodDef waker_methods[] = {
     {"ack", (PyCFunction)waker_ack, METH_NOARGS, "Return a new Ack that waits for its answer."},
+    {"accepted", (PyCFunction)waker_accepted, METH_FASTCALL,
+     "accepted(lsn, segment_id, offset, length): return a new Ack with the answer of a record that is not durable."},
     {"settle", (PyCFunction)waker_settle, METH_VARARGS,
      "settle(acks, first_lsn, segment_id, offset, lengths, sync_us): give each Ack its AppendResult; None is passed over."},
     {"give", (PyCFunction)waker_give, METH_FASTCALL, "give(ack, value): give one Ack this result."},

@@ -181,32 +181,33 @@ static PyObject *encode_group(PyObject *Py_UNUSED(module), PyObject *const *args
     return outcome < 0 ? NULL : PyLong_FromUnsignedLong(header_crc);
 }
 
-/* measure(payloads): returns a new pair of an array of their lengths and the sum. */
+/* measure(payloads): returns a new tuple of an array of their lengths, the sum, and the greatest; TypeError for what is not bytes. */
 static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *payloads)
 {
     if (!PyList_CheckExact(payloads)) {
         PyErr_SetString(PyExc_TypeError, "measure(payloads)");
         return NULL;
     }
-    Py_ssize_t count = PyList_GET_SIZE(payloads), total = 0;
+    Py_ssize_t count = PyList_GET_SIZE(payloads), total = 0, longest = 0;
     PyObject *cells = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint32_t));
     if (cells == NULL)
         return NULL;
     uint32_t *cell = (uint32_t *)PyBytes_AS_STRING(cells);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *payload = PyList_GET_ITEM(payloads, i);
-        if (!PyBytes_Check(payload) || PyBytes_GET_SIZE(payload) > UINT32_MAX) {
+        if (!PyBytes_CheckExact(payload) || PyBytes_GET_SIZE(payload) > UINT32_MAX) {
             Py_DECREF(cells);
             PyErr_SetString(PyExc_TypeError, "payloads are bytes of less than 4 GiB");
             return NULL;
         }
         cell[i] = (uint32_t)PyBytes_GET_SIZE(payload);
         total += cell[i];
+        longest = cell[i] > longest ? cell[i] : longest;
     }
     PyObject *arguments[2] = {code_i, cells};
     PyObject *lengths = PyObject_Vectorcall(array_type, arguments, 2, NULL);
     Py_DECREF(cells);
-    return lengths == NULL ? NULL : Py_BuildValue("Nn", lengths, total);
+    return lengths == NULL ? NULL : Py_BuildValue("Nnn", lengths, total, longest);
 }
 
 /* ---- the module */

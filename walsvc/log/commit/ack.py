@@ -124,6 +124,12 @@ class PythonWaker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ack: Callable[[], PythonAck] = partial(PythonAck, loop=loop)
 
+    def accepted(self, lsn: int, segment_id: int, offset: int, length: int) -> PythonAck:
+        """The Ack of a record that was accepted, and is not durable."""
+        ack = self.ack()
+        ack.set_result(make_result((lsn, segment_id, offset, length, False, 0)))
+        return ack
+
     def settle(  # noqa: PLR0917 - hot, and C takes no names
         self, acks: list[Any], first_lsn: int, segment_id: int, offset: int, lengths: array[int], sync_us: int
     ) -> None:

@@ -149,6 +149,9 @@ def put_together(disk: Disk, config: WalConfig, start: Start, slow: Slow) -> Cor
     def wake() -> None:
         pipeline.wake()
 
+    def arm() -> None:
+        queue.arm_relaxed_timer()
+
     def answered(group: Group, error: OSError | None) -> None:
         pipeline.answered(group, error)
 
@@ -188,8 +191,10 @@ def put_together(disk: Disk, config: WalConfig, start: Start, slow: Slow) -> Cor
         config,
         Group(segment, segment.end, start.next_lsn),
         new_ack=waker.ack,
+        accepted=waker.accepted,
         check=health.check_loop,
         wake=wake,
+        arm=arm,
         slow=slow,
     )
     health.listen(intake.shut)

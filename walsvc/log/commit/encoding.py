@@ -9,10 +9,12 @@ from walsvc.format import group as specification
 from walsvc.log.commit.ack import extension
 
 
-def python_measure(payloads: list[bytes]) -> tuple[array[int], int]:
-    """The lengths of payloads, and their sum."""
+def python_measure(payloads: list[bytes]) -> tuple[array[int], int, int]:
+    """The lengths of payloads, their sum, and the greatest. TypeError for anything but bytes."""
+    if set(map(type, payloads)) - {bytes}:
+        raise TypeError("payloads are bytes")
     lengths = array("I", map(len, payloads))
-    return lengths, sum(lengths)
+    return lengths, sum(lengths), max(lengths, default=0)
 
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ class Group:
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
-        self.lengths, self.payload_bytes = measure(self.payloads)
+        self.lengths, self.payload_bytes, _ = measure(self.payloads)
         columns = [encode_column(self.lengths)]
         if self.labels:
             flags, rows = self._label_columns()

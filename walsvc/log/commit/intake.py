@@ -28,9 +28,10 @@ class Intake(Lane):
     Args:
         config: its options.
         group: to begin with.
-        new_ack: makes the answer of an append.
+        new_ack, accepted: make the answers of appends; see Lane.
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
+        arm: told that Relaxed records must become durable in time.
         slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
 
     Attributes:
@@ -43,14 +44,18 @@ class Intake(Lane):
         group: Group,
         *,
         new_ack: Callable[[], Any],
+        accepted: Callable[[int, int, int, int], Any],
         check: Callable[[], None],
         wake: Callable[[], None],
+        arm: Callable[[], None],
         slow: Slow,
     ) -> None:
         super().__init__(
             new_ack=new_ack,
+            accepted=accepted,
             check=check,
             wake=wake,
+            arm=arm,
             slow=slow,
             record_bytes_max=config.max_record_bytes,
             records_max=config.max_group_records,
@@ -125,7 +130,8 @@ class Intake(Lane):
             topics: numbers of those that its segment's summary has a row for.
         """
         self.group = group
-        self.fill(group.payloads, group.waiters, group.labels, topics)
+        begin = group.offset + GROUP_HEADER_BYTES
+        self.fill(group.payloads, group.waiters, group.labels, topics, group.first_lsn, group.segment.id, begin)
         self.cost = LENGTH_BYTES
         self.wanted = False
         self.limit = self.room = -1

@@ -1,8 +1,8 @@
 """Lane: the short way of an append into the filling group. Two implementations, equal by test: this one, which is the
 specification, and _intake.c, which is taken where it was built.
 
-Plain bytes that fit take it: check, make an Ack, put payload and Ack into the group's lists, and call `wake()` once a group.
-Everything else goes to `slow(...)`.
+Plain bytes that fit take it: check, make an Ack, put payload and Ack into the group's lists, and call `wake()` once a group. A
+Relaxed record gets an Ack with its answer, and `arm()` is called instead. Everything else goes to `slow(...)`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.log.commit.ack import Ack, extension
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE
-from walsvc.model import AppendResult, Mode, Strict
+from walsvc.model import AppendResult, Mode, Relaxed, Strict
 
 Slow = Callable[..., Ack[AppendResult]]
 
@@ -24,8 +24,10 @@ class PythonLane:
 
     Args:
         new_ack: makes the answer of an append.
+        accepted: makes the answer of a Relaxed one: accepted(lsn, segment_id, offset, length).
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
+        arm: told that a Relaxed record is in the group, unless it is `wanted` or `armed`.
         slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
         record_bytes_max, records_max: of a payload; of a group.
         length_bytes: index bytes of a record without labels.
@@ -35,20 +37,25 @@ class PythonLane:
         limit: bytes that its records and their index may take.
         cost: bytes of index that each of its records takes.
         wanted: somebody waits for the group.
+        armed: Relaxed records become durable in time, or need not.
     """
 
     def __init__(
         self,
         *,
         new_ack: Callable[[], Any],
+        accepted: Callable[[int, int, int, int], Any],
         check: Callable[[], None],
         wake: Callable[[], None],
+        arm: Callable[[], None],
         slow: Slow,
         record_bytes_max: int,
         records_max: int,
         length_bytes: int,
     ) -> None:
         self._new_ack = new_ack
+        self._accepted = accepted
+        self._arm = arm
         self._thread = get_ident()
         self._record_bytes_max = record_bytes_max
         self._records_max = records_max
@@ -56,24 +63,36 @@ class PythonLane:
         self._check = check
         self._wake = wake
         self._slow = slow
-        self.wanted = False
+        self.wanted = self.armed = False
         self.room = self.limit = -1
         self.cost = length_bytes
         self._payloads: list[bytes] = []
         self._waiters: list[Any] = []
         self._labels: dict[int, Labels] = {}
         self._topics: Container[int] = ()
+        self._first_lsn = self._segment_id = self._begin = 0
 
-    def fill(
-        self, payloads: list[bytes], waiters: list[Any], labels: dict[int, Labels], topics: Container[int], /
+    def fill(  # noqa: PLR0917 - C takes no names
+        self,
+        payloads: list[bytes],
+        waiters: list[Any],
+        labels: dict[int, Labels],
+        topics: Container[int],
+        first_lsn: int,
+        segment_id: int,
+        begin: int,
+        /,
     ) -> None:
-        """Say what the filling group is made of.
+        """Say what the filling group is made of, and where it stands.
 
         Args:
             payloads, waiters, labels: of the group; empty.
             topics: numbers of those that its segment's summary has a row for.
+            first_lsn, segment_id: of the group.
+            begin: offset of its first record in the segment.
         """
         self._payloads, self._waiters, self._labels, self._topics = payloads, waiters, labels, topics
+        self._first_lsn, self._segment_id, self._begin = first_lsn, segment_id, begin
 
     def append(
         self,
@@ -86,70 +105,80 @@ class PythonLane:
         """See WalWriter.append."""
         if (
             payload.__class__ is bytes
-            and mode is Strict
+            and (mode is Strict or mode is Relaxed)
             and type is NO_TYPE
             and attributes is None
             and expected is None
+            and self._fits(len(payload))
+            and get_ident() == self._thread
         ):
-            length = len(payload)
-            if (
-                self.room - length - self.cost >= 0
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                if not self.wanted:
-                    self._check()  # costs a system call in CPython 3.11, so once for each group
-                    if not self._fits(length):  # the check may run anything
-                        return self._slow(payload, mode, type, attributes, None, expected)
-                ack: Ack[AppendResult] = self._new_ack()
-                try:
-                    self._payloads.append(payload)
-                    self._waiters.append(ack)
-                    self.room -= length + self.cost
-                    if not self.wanted:
-                        self.wanted = True
-                        self._wake()
-                except BaseException:  # of a signal handler
-                    self.mend()
-                    raise
+            ack = self._take(payload, mode, None)
+            if ack is not None:
                 return ack
         return self._slow(payload, mode, type, attributes, None, expected)
 
-    def append_labelled(self, payload: Any, labels: Labels | None, topic: str) -> Ack[AppendResult]:
+    def append_labelled(self, payload: Any, labels: Labels | None, topic: str, mode: Mode, /) -> Ack[AppendResult]:
         """Append a plain record to a topic; `labels` once its number is known."""
-        if labels is not None and payload.__class__ is bytes:
-            length = len(payload)
-            if (
-                self.room - length - self.cost >= 0
-                and self.cost > self._length_bytes  # the group has labels
-                and labels.topic in self._topics  # the segment's summary has its row
-                and length <= self._record_bytes_max
-                and len(self._payloads) < self._records_max
-                and get_ident() == self._thread
-            ):
-                if not self.wanted:
-                    self._check()
-                    if not self._fits(length):
-                        return self._slow(payload, Strict, NO_TYPE, None, topic, None)
-                ack: Ack[AppendResult] = self._new_ack()
-                try:
-                    self._labels[len(self._payloads)] = labels
-                    self._payloads.append(payload)
-                    self._waiters.append(ack)
-                    self.room -= length + self.cost
-                    if not self.wanted:
-                        self.wanted = True
-                        self._wake()
-                except BaseException:
-                    self.mend()
-                    raise
+        if (
+            payload.__class__ is bytes
+            and (mode is Strict or mode is Relaxed)
+            and get_ident() == self._thread
+            and labels is not None
+            and self.cost > self._length_bytes  # the group has labels
+            and labels.topic in self._topics  # the segment's summary has its row
+            and self._fits(len(payload))
+        ):
+            ack = self._take(payload, mode, labels)
+            if ack is not None:
                 return ack
-        return self._slow(payload, Strict, NO_TYPE, None, topic, None)
+        return self._slow(payload, mode, NO_TYPE, None, topic, None)
 
     def _fits(self, length: int) -> bool:
         """Whether a payload may go into the group as it is."""
-        return self.room - length - self.cost >= 0 and len(self._payloads) < self._records_max
+        return (
+            self.room - length - self.cost >= 0
+            and length <= self._record_bytes_max
+            and len(self._payloads) < self._records_max
+        )
+
+    def _take(self, payload: bytes, mode: Mode, labels: Labels | None) -> Ack[AppendResult] | None:
+        """Put a plain record into the group, which it has fitted so far; None: the group has changed meanwhile."""
+        if not self.wanted:
+            self._check()  # costs a system call in CPython 3.11
+        length, payloads, index = len(payload), self._payloads, len(self._payloads)
+        if not self._fits(length):  # the check may run anything, and so may the collector
+            return None
+        ack = self._ack_for(length, mode)
+        labelled = labels is None or self.cost > self._length_bytes
+        if self._payloads is not payloads or len(payloads) != index or not self._fits(length) or not labelled:
+            return None
+        try:
+            if labels is not None:
+                self._labels[index] = labels
+            payloads.append(payload)
+            self._waiters.append(ack if mode is Strict else None)
+            self.room -= length + self.cost
+            if mode is Strict:
+                if not self.wanted:
+                    self.wanted = True
+                    self._wake()
+            elif not self.wanted and not self.armed:
+                self._arm()
+        except BaseException:  # of a signal handler
+            self.mend()
+            raise
+        return ack
+
+    def _ack_for(self, length: int, mode: Mode) -> Ack[AppendResult]:
+        """The answer for the next record of the group."""
+        ack: Ack[AppendResult]
+        if mode is Strict:
+            ack = self._new_ack()
+        else:
+            index = len(self._payloads)
+            offset = self._begin + self.limit - self.room - self.cost * index
+            ack = self._accepted(self._first_lsn + index, self._segment_id, offset, length)
+        return ack
 
     def mend(self) -> None:
         """Put right what an exception has cut short. For the subclass."""

@@ -48,7 +48,19 @@ class Joining(Protocol):
 class Entry:
     """An append that is being accepted, or waits in the queue for room."""
 
-    __slots__ = ("batch", "expected", "future", "joining", "labels", "mode", "payloads", "request", "size", "topic")
+    __slots__ = (
+        "batch",
+        "expected",
+        "future",
+        "joining",
+        "labels",
+        "lengths",
+        "mode",
+        "payloads",
+        "request",
+        "size",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -62,6 +74,8 @@ class Entry:
         request: Request | None = None,
         joining: Joining | None = None,
         expected: int | None = None,
+        lengths: array[int] | None = None,
+        size: int | None = None,
     ) -> None:
         self.payloads = payloads
         self.mode = mode
@@ -72,7 +86,8 @@ class Entry:
         self.request = request  # of an idempotent producer: remembered with the records, in their group
         self.joining = joining
         self.expected = expected  # LSN that its topic, or the log, must end with; None: any
-        self.size = sum(map(len, payloads))
+        self.lengths = lengths  # of the payloads, and their sum, where the caller has measured them
+        self.size = sum(map(len, payloads)) if size is None else size
 
 
 class Turn:
@@ -136,6 +151,7 @@ class Queue:
         self._waiting: OrderedDict[Entry, None] = OrderedDict()  # those that are cancelled leave it
         self._holds = 0
         self._relaxed_timer: asyncio.TimerHandle | None = None
+        self._intake.armed = config.relaxed_interval is None
 
     # ---- looking
 
@@ -383,7 +399,7 @@ class Queue:
         if entry.joining is not None:
             self._join(group, entry.joining)
         if entry.batch:
-            part = Part(lsn, group.segment.id, offset, array("I", map(len, entry.payloads)))
+            part = Part(lsn, group.segment.id, offset, entry.lengths or array("I", map(len, entry.payloads)))
             if strict:
                 group.batches.append((part, entry.future))
             else:
@@ -412,9 +428,11 @@ class Queue:
         interval = self._config.relaxed_interval
         if interval is not None and self._relaxed_timer is None and not self._intake.wanted:
             self._relaxed_timer = self._health.loop.call_later(interval / 2, self._relaxed_due)
+            self._intake.armed = True
 
     def _relaxed_due(self) -> None:
         self._relaxed_timer = None
+        self._intake.armed = False
         if not self._placement.group.empty and self._health.failure is None:
             self._intake.want()
 
