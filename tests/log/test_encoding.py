@@ -12,6 +12,7 @@ from walsvc.format import group as specification
 from walsvc.format.columns import encode_column
 from walsvc.format.group import GROUP_HEADER_BYTES, GroupHeader, align_up
 from walsvc.log.commit import ack, encoding
+from walsvc.log.commit.group import Labels
 
 compiled = ack.extension("_encode")
 needs_compiled = pytest.mark.skipif(compiled is None, reason="the extension _encode was not built")
@@ -93,6 +94,34 @@ def test_only_bytes_are_measured(wrong):
             measure(wrong)
 
 
+LABELS = [(0, 1, 0), (0, 2, 0), (7, 0, 0), (2**16 - 1, 2**32 - 1, 2**32 - 1), (0, 0, 5), (0, 0, 0)]
+
+
+@needs_compiled
+@pytest.mark.parametrize("seed", range(20))
+def test_columns_of_labels_are_alike(seed):
+    chance = random.Random(seed)
+    count = chance.randrange(1, 40)
+    labels = {
+        at: Labels(*chance.choice(LABELS)) for at in range(count) if chance.random() < chance.choice((0.1, 0.5, 1))
+    }
+    found = compiled.columns(labels, count)
+    assert found == encoding.python_columns(labels, count)
+    assert [each and each.typecode for each in found] == [
+        each and each.typecode for each in encoding.python_columns(labels, count)
+    ]
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    "labels", [{1: (0, 1, 0)}, {-1: (0, 1, 0)}, {0: (2**16, 0, 0)}, {0: (0, 2**32, 0)}, {0: (-1, 0, 0)}, {0: (1,)}, {"a": (0, 1, 0)}]
+)  # fmt: skip
+def test_labels_that_no_column_can_hold_are_refused(labels):
+    for columns in (compiled.columns, encoding.python_columns):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            columns(labels, 1)
+
+
 @needs_compiled
 def test_no_memory_at_any_allocation_is_an_error_and_no_group():
     test_api = pytest.importorskip("_testcapi")
@@ -104,10 +133,11 @@ def test_no_memory_at_any_allocation_is_an_error_and_no_group():
 
     def tried(nth: int) -> bool:
         """Whether the nth allocation from here on was one of theirs."""
-        crc = lengths = None
+        crc = lengths = found = None
         test_api.set_nomemory(nth, nth + 1)
         try:
             lengths = compiled.measure(payloads)
+            found = compiled.columns({1: (3, 4, 5)}, 2)
             crc = compiled.encode_group(view, header, payloads, rest)
         except MemoryError:
             return True
@@ -115,6 +145,7 @@ def test_no_memory_at_any_allocation_is_an_error_and_no_group():
             test_api.remove_mem_hooks()
         assert (crc, bytes(data)) == expected
         assert lengths == encoding.python_measure(payloads)
+        assert found == encoding.python_columns({1: (3, 4, 5)}, 2)
         return False
 
     failed = [tried(nth) for nth in range(1, 60)]

@@ -158,10 +158,12 @@ class Metadata:
 
     def count(self, first_lsn: int, topics: array[int]) -> None:
         """Take note of a group's records; `topics` is its column of topic numbers, one or more."""
-        lsns = range(first_lsn, first_lsn + len(topics))
-        lasts = dict(zip(topics, lsns, strict=True))
-        firsts = dict(zip(reversed(topics), reversed(lsns), strict=True)) if len(lasts) > 1 else {topics[0]: first_lsn}
-        occurrences = Counter(topics)
+        lsns, occurrences = range(first_lsn, first_lsn + len(topics)), Counter(topics)
+        if len(occurrences) == 1:
+            firsts, lasts = {topics[0]: lsns[0]}, {topics[0]: lsns[-1]}
+        else:
+            firsts = dict(zip(reversed(topics), reversed(lsns), strict=True))
+            lasts = dict(zip(topics, lsns, strict=True))
         for number, last in lasts.items():
             if number >= len(self.names):
                 raise BadGroup(f"a record is of topic number {number}, which has no name")

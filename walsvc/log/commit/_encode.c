@@ -1,4 +1,4 @@
-/* The bytes of a group, in C. Twins and specification: measure in encoding.py and encode_group in walsvc.format.group.
+/* The bytes of a group, in C. Twins and specification: measure and columns in encoding.py and encode_group in walsvc.format.group.
 
    A payload is copied and its CRC is taken piece by piece, while the piece is still in the first cache. CRCs come from the package
    crc32c, through its own function: the functions here call nothing else of Python once the arguments are checked. */
@@ -11,7 +11,7 @@
 enum { HEADER = 128, PIECE = 16 << 10 };  /* crc32c lets the GIL go from 32 KiB on, which costs more than it gives here */
 enum { FLAGS, LOG_ID, TIMESTAMP = 8, RECORDS, PAYLOAD_BYTES, GROUP_BYTES = 13, PREVIOUS_CRC, NONCE, DURABLE_UNITS = 18, LAST_CRC, FIELDS };
 
-static PyObject *crc32c, *array_type, *code_i;
+static PyObject *crc32c, *array_type, *code_i, *code_h;
 
 static unsigned char *put32(unsigned char *at, uint32_t number)
 {
@@ -210,10 +210,76 @@ static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *payloads)
     return lengths == NULL ? NULL : Py_BuildValue("Nnn", lengths, total, longest);
 }
 
+/* Returns a new array of `count` cells of this type code, all zero. */
+static PyObject *zeros(PyObject *code, Py_ssize_t count, Py_ssize_t cell_bytes)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, count * cell_bytes);
+    if (bytes == NULL)
+        return NULL;
+    memset(PyBytes_AS_STRING(bytes), 0, (size_t)(count * cell_bytes));
+    PyObject *arguments[2] = {code, bytes};
+    PyObject *cells = PyObject_Vectorcall(array_type, arguments, 2, NULL);
+    Py_DECREF(bytes);
+    return cells;
+}
+
+/* Put one record's label into a column, which is made when its first label is not 0. -1: an error is set. */
+static int put_cell(PyObject **column, PyObject *code, Py_ssize_t count, Py_ssize_t at, unsigned long number)
+{
+    Py_ssize_t cell_bytes = code == code_h ? 2 : 4;
+    if (number == 0)
+        return 0;
+    if (*column == NULL && (*column = zeros(code, count, cell_bytes)) == NULL)
+        return -1;
+    Py_buffer view;
+    if (PyObject_GetBuffer(*column, &view, PyBUF_WRITABLE) < 0)
+        return -1;
+    int fits = number <= (code == code_h ? UINT16_MAX : UINT32_MAX);
+    if (!fits)
+        PyErr_SetString(PyExc_OverflowError, "a label is too large");
+    else if (code == code_h)
+        ((uint16_t *)view.buf)[at] = (uint16_t)number;
+    else
+        ((uint32_t *)view.buf)[at] = (uint32_t)number;
+    PyBuffer_Release(&view);
+    return fits ? 0 : -1;
+}
+
+/* columns(labels, count): returns a new tuple of three: arrays of the records' types, topics and lengths of attributes; None where
+   all are 0. `labels` maps the index of a record to a tuple of the three. */
+static PyObject *columns(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyDict_CheckExact(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "columns(labels, count)");
+        return NULL;
+    }
+    Py_ssize_t count = PyLong_AsSsize_t(args[1]), place = 0;
+    PyObject *codes[3] = {code_h, code_i, code_i}, *found[3] = {NULL, NULL, NULL}, *key, *row;
+    int wrong = count < 0;
+    while (!wrong && PyDict_Next(args[0], &place, &key, &row)) {
+        Py_ssize_t at = PyLong_AsSsize_t(key);
+        if (PyErr_Occurred() || at < 0 || at >= count || !PyTuple_Check(row) || PyTuple_GET_SIZE(row) != 3) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_ValueError, "labels of no record");
+            wrong = 1;
+        }
+        for (int i = 0; !wrong && i < 3; i++) {
+            unsigned long number = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(row, i));
+            wrong = (number == (unsigned long)-1 && PyErr_Occurred()) || put_cell(&found[i], codes[i], count, at, number) < 0;
+        }
+    }
+    PyObject *answer = wrong ? NULL : PyTuple_Pack(3, found[0] ? found[0] : Py_None, found[1] ? found[1] : Py_None,
+                                                   found[2] ? found[2] : Py_None);
+    for (int i = 0; i < 3; i++)
+        Py_XDECREF(found[i]);
+    return answer;
+}
+
 /* ---- the module */
 
 static PyMethodDef functions[] = {
     {"encode_group", (PyCFunction)encode_group, METH_FASTCALL, "See walsvc.format.group.encode_group."},
+    {"columns", (PyCFunction)columns, METH_FASTCALL, "See walsvc.log.commit.encoding.columns."},
     {"measure", measure, METH_O, "See walsvc.log.commit.encoding.measure."},
     {NULL},
 };
@@ -228,6 +294,7 @@ PyMODINIT_FUNC PyInit__encode(void)
         crc32c = PyObject_GetAttrString(crc, "crc32c");
         array_type = PyObject_GetAttrString(array, "array");
         code_i = PyUnicode_InternFromString("I");
+        code_h = PyUnicode_InternFromString("H");
     }
     Py_XDECREF(crc);
     Py_XDECREF(array);

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.format.columns import encode_column
 from walsvc.format.group import DURABLE_UNIT, GROUP_HEADER_BYTES, Flag, GroupHeader, align_up
 from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
-from walsvc.log.commit.encoding import encode_group, measure
+from walsvc.log.commit.encoding import columns, encode_group, measure
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
 from walsvc.model import AppendResult
@@ -99,18 +98,18 @@ class Group:
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
         self.lengths, self.payload_bytes, _ = measure(self.payloads)
-        columns = [encode_column(self.lengths)]
+        index = [encode_column(self.lengths)]
         if self.labels:
             flags, rows = self._label_columns()
             self.flags |= flags
-            columns += rows
+            index += rows
         if self.joined:
             assert not self.meta, "a group of metadata only is closed at once"
             self.meta = encode_map(self.joined)
         if self.labels and self.flags & Flag.ATTRIBUTES:
-            self._name_labels(sum(map(len, columns)))
-        columns.append(self.meta)
-        self.rest = b"".join(columns)
+            self._name_labels(sum(map(len, index)))
+        index.append(self.meta)
+        self.rest = b"".join(index)
         self.group_bytes = align_up(
             GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest) + self.segment.tag_bytes, self.segment.align
         )
@@ -126,20 +125,11 @@ class Group:
 
     def _label_columns(self) -> tuple[int, list[bytes]]:
         flags, rows = 0, []
-        labels: Iterable[Labels] = self.labels.values()
-        if len(self.labels) < len(self.payloads):
-            labels = map(self.labels.get, range(len(self.payloads)), repeat(Labels()))
-        types, topics, attributes = zip(*labels, strict=True)
-        for flag, code, cells in (
-            (Flag.TYPES, "H", types),
-            (Flag.TOPICS, "I", topics),
-            (Flag.ATTRIBUTES, "I", attributes),
-        ):
-            if any(cells):
+        types, self.topics, attributes = columns(self.labels, len(self.payloads))
+        for flag, cells in ((Flag.TYPES, types), (Flag.TOPICS, self.topics), (Flag.ATTRIBUTES, attributes)):
+            if cells is not None:
                 flags |= flag
-                rows.append(encode_column(array(code, cells)))
-        if flags & Flag.TOPICS:
-            self.topics = array("I", topics)
+                rows.append(encode_column(cells))
         return flags, rows
 
     def begin_segment(self, before: Segment, durable_lsn: int) -> None:
