@@ -11,6 +11,8 @@ replica (ReplicaLost).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 
 from walsvc.visible import visible
@@ -165,6 +167,22 @@ class NoSpace(WalError):
     def __init__(self, message: str, *, errno: int = 0, **where: object) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.errno = errno
+
+
+def no_space(error: OSError, text: str, **where: object) -> NoSpace:
+    """The NoSpace for an OSError: `text`, then what the operating system says. `where` as in WalError."""
+    return NoSpace(f"{text}: {error.strerror or error}", errno=error.errno or 0, **where)
+
+
+@contextmanager
+def taking_space(text: str, **where: object) -> Iterator[None]:
+    """Make a full device a NoSpace; see no_space. Any other OSError is raised as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in SPACE_ERRNOS:
+            raise
+        raise no_space(error, text, **where) from error
 
 
 class RecordTooLarge(WalError):

@@ -99,8 +99,8 @@ ORDER = [
         (THREADS + "test_one_write_is_one_call_or_write_and_sync",),
     ),
     Mutant(
-        "no directory sync for a new log",
-        "walsvc/log/opening.py",
+        "no directory sync for a new segment beside the pipeline",
+        "walsvc/log/commit/framing.py",
         "    await disk.rename(name, header.file_name)\n    await disk.sync_directory()\n",
         "    await disk.rename(name, header.file_name)\n",
         (COMMIT_SCENES + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),

@@ -69,7 +69,6 @@ BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
 PATH_ERRNOS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG}
 )
-SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def code_of(error: BaseException) -> int:
@@ -80,7 +79,7 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, OSError):
         if error.errno in PATH_ERRNOS:
             return PATH
-        if error.errno in SPACE_ERRNOS:
+        if error.errno in errors.SPACE_ERRNOS:
             return NO_SPACE
     return OTHER
 

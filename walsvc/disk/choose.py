@@ -7,7 +7,6 @@ steps block and run in the disk's own thread pool; the ring is made on the loop'
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -26,7 +25,7 @@ from walsvc.disk.pool import Pool
 from walsvc.disk.posix import cold_executor
 from walsvc.disk.threads import ThreadsDisk
 from walsvc.disk.uring import UringDisk
-from walsvc.errors import BadOption, WalError
+from walsvc.errors import SPACE_ERRNOS, BadOption, WalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ def find(descriptor: int, config: WalConfig) -> Findings:
         try:
             return try_directory(descriptor, direct=config.direct, make_ring=make_ring)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in SPACE_ERRNOS:
                 raise
     if config.direct is False:
         return Findings(direct=False, device_block_bytes=1)

@@ -19,7 +19,7 @@ import weakref
 from contextlib import suppress
 
 from walsvc.disk.base import Displaced
-from walsvc.errors import Locked, PathError
+from walsvc.errors import SPACE_ERRNOS, Locked, PathError
 
 LOCK_NAME = "LOCK"
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EACCES})
@@ -68,7 +68,7 @@ class DirectoryLock:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the pid is a courtesy; the lock itself holds
+            if error.errno not in SPACE_ERRNOS:  # the pid is a courtesy; the lock itself holds
                 raise
 
     def _taken(self, path: str) -> Locked:

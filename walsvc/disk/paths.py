@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from walsvc.errors import NoSpace, PathError, WalError
+from walsvc.errors import SPACE_ERRNOS, PathError, WalError, no_space
 from walsvc.targets import directory_of
 
 _HINTS = {
@@ -42,8 +42,8 @@ def path_error(error: OSError, path: str) -> WalError:
     """The typed error for an OSError met while opening `path`."""
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"cannot open the log: {reason}", errno=number, path=path, hint="free some space")
+    if number in SPACE_ERRNOS:
+        return no_space(error, "cannot open the log", path=path, hint="free some space")
     return PathError(f"cannot open the log: {reason}", errno=number, path=path, hint=_HINTS.get(number))
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, WalError
+from walsvc.errors import SPACE_ERRNOS, BadOption, WalError, no_space, taking_space
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.commit.core import Start
@@ -25,9 +25,9 @@ from walsvc.log.commit.double_write import (
     install_double_write,
     prepare_double_write,
 )
-from walsvc.log.commit.framing import segment_prefix
+from walsvc.log.commit.framing import install_segment, segment_prefix
 from walsvc.log.commit.reserve import is_reserve
-from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align, tail_of, whole_blocks
+from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align
 from walsvc.log.extent.rekey import after_opening, check_keys
 from walsvc.log.extent.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.read.reader import read_failed
@@ -52,13 +52,11 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
         if isinstance(error, WalError):
             raise
         if error.errno in SPACE_ERRNOS:
-            raise NoSpace(
-                f"cannot open the log: {error.strerror or error}",
-                errno=error.errno or 0,
-                path=disk.path,
-                hint="free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it "
-                "to a place with room",
-            ) from error
+            hint = (
+                "free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it to a place "
+                "with room"
+            )
+            raise no_space(error, "cannot open the log", path=disk.path, hint=hint) from error
         raise read_failed(disk, error) from error
     except BaseException:
         await disk.close()
@@ -192,7 +190,6 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
             await disk.remove(file)
     name, length = spare_name(1), first_segment_bytes(config.segment_bytes)
     block_bytes = max(config.block_bytes or DEFAULT_ALIGN, disk.block_bytes, BLOCK_BYTES_MIN)
-    align = next_align(config, block_bytes)
     header = SegmentHeader(
         block_bytes=block_bytes,
         file_bytes=length,
@@ -202,45 +199,23 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         first_lsn=1,
         created_ns=time.time_ns(),
         previous_end=0,
-        align=align,
+        align=next_align(config, block_bytes),
     )
-    prefix, previous_crc, cipher = segment_prefix(header, Metadata(), durable_lsn=0, keys=config.keys)
-    try:
+    prefix = segment_prefix(header, Metadata(), durable_lsn=0, keys=config.keys)
+    with taking_space(
+        "no room for a new log",
+        path=disk.path,
+        expected=f"{length} bytes",
+        hint="free space and open it again; nothing was left behind",
+    ):
         await disk.allocate(name, length)
-    except OSError as error:
-        if error.errno in SPACE_ERRNOS:
-            raise NoSpace(
-                f"no room for a new log: {os.strerror(error.errno or 0)}",
-                errno=error.errno or 0,
-                path=disk.path,
-                expected=f"{length} bytes",
-                hint="free space and open it again; nothing was left behind",
-            ) from error
-        raise
     try:
         new = await prepare_double_write(disk, config, block_bytes, await disk.list())
     except BaseException:
         await disk.remove(name)
         raise
     double_write = await install_double_write(disk, config, 0, new=new)
-    await disk.write(name, 0, whole_blocks(prefix, block_bytes))
-    await disk.rename(name, header.file_name)
-    await disk.sync_directory()
-    segment = Segment(
-        id=1,
-        file=await disk.open_file(header.file_name),
-        file_bytes=length,
-        align=align,
-        log_id=header.log_id,
-        ordinal=1,
-        end=len(prefix),
-        previous_crc=previous_crc,
-        name=header.file_name,
-        cipher=cipher,
-        block_bytes=block_bytes,
-        tail=tail_of(prefix, block_bytes),
-        durable_end=len(prefix),
-    )
+    segment = await install_segment(disk, name, header, prefix)
     start = Start(segment, next_lsn=1, generation=1, metadata=Metadata(), sizes={1: length}, double_write=double_write)
     writer = WalWriter(disk, config, start)
     await writer.core.tail.spares.make_reserve()

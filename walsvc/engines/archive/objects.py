@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from walsvc.disk.paths import hint_for
 from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
-from walsvc.errors import BadOption, Corruption, NoSpace, PathError, WalError
+from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.extras import need
 from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
 
@@ -212,7 +212,7 @@ def of_the_store(error: BaseException, path: str) -> WalError:
     found = OS_ERROR.search(str(error))
     number = (error.errno or 0) if isinstance(error, OSError) else 0
     number = number or (int(found[1]) if found else 0)
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if number in SPACE_ERRNOS:
         hint = "free some space there; pushing again goes on from here"
         return NoSpace(f"the archive is full: {first_line(error)}", errno=number, path=path, hint=hint)
     if number and path.startswith("file:"):

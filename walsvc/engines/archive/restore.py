@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,14 +14,10 @@ from walsvc.engines.archive.manifest import Entry, Manifest, Piece, damaged, his
 from walsvc.engines.archive.push import Archive, OnProgress
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
-from walsvc.format.group import BadGroup, Flag, GroupHeader
+from walsvc.format.group import BadGroup, Bytes, Flag, GroupHeader
 from walsvc.format.segment import BadSegment, decode_segment_header, segment_name
-from walsvc.keyring import BLIND
-from walsvc.log.offline.backup import Copied, copied_of, write_zeros
-from walsvc.log.offline.destination import destination, new_file
-from walsvc.log.offline.inspect import reading
-from walsvc.log.read.boundary import check_boundaries
-from walsvc.log.recover.looking import find
+from walsvc.log.offline.backup import Copied, checked_copy, write_segment
+from walsvc.log.offline.destination import destination
 from walsvc.model import Finding
 from walsvc.tasks import begin_task
 
@@ -76,14 +73,12 @@ async def restore(
         for piece in pieces:
             last = piece is pieces[-1]
             path = os.path.join(place.path, segment_name(piece.entry.first_lsn))
-            used += await write_segment(archive, piece, path, moment if last else Moment(), last=last)
+            data = contents(archive, piece, moment if last else Moment(), last=last)
+            used += await write_segment(path, piece.entry.file_bytes, data)
             done += piece.entry.bytes
             if on_progress is not None:
                 on_progress(done, total)
-        async with reading(place.path) as copy:
-            found = await find(copy, BLIND)
-            await check_boundaries(copy, found.names)
-            return copied_of(found, used)
+        return await checked_copy(place.path, used)
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -128,17 +123,15 @@ def covers(run: list[Piece], moment: Moment) -> bool:
     return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
 
 
-async def write_segment(archive: Archive, piece: Piece, path: str, moment: Moment, *, last: bool) -> int:
-    """Write one segment file up to `moment`, checked group by group; returns where it ends.
+async def contents(archive: Archive, piece: Piece, moment: Moment, *, last: bool) -> AsyncGenerator[Bytes, None]:
+    """A stored segment's header block and groups up to `moment`, each checked.
 
     The last one of a log loses its seal, which names a successor that is not there.
     """
-    entry = piece.entry
-    name = f"{archive.url.rstrip('/')}/{entry.name}"
+    name = f"{archive.url.rstrip('/')}/{piece.entry.name}"
     data, base, chain = b"", 0, None
-    end = 0
-    async with new_file(path) as file:
-        async for part in parts_of(archive, piece):
+    async with aclosing(parts_of(archive, piece)) as parts:
+        async for part in parts:
             data += part
             if chain is None:
                 try:
@@ -146,19 +139,13 @@ async def write_segment(archive: Archive, piece: Piece, path: str, moment: Momen
                 except BadSegment as error:
                     raise damaged(name, error.reason) from None
                 chain = Chain.begin(header, data, header.file_bytes)
-                await file.write(data[: header.data_start].ljust(header.data_start, b"\0"))
-            ended = False
-            while not ended and (taken := take(chain, data, base, name)) is not None:
+                yield data[: header.data_start].ljust(header.data_start, b"\0")
+            while (taken := take(chain, data, base, name)) is not None:
                 dropped = taken.next_lsn > piece.until and moment == Moment()  # truncate_after came inside the group
-                ended = last and (dropped or bool(taken.flags & Flag.SEAL) or not moment.includes(taken))
-                if not ended:
-                    await file.write(data[taken.offset - base : taken.end - base])
-                    end = taken.end
-            if ended:
-                break
+                if last and (dropped or taken.flags & Flag.SEAL or not moment.includes(taken)):
+                    return
+                yield data[taken.offset - base : taken.end - base]
             data, base = data[chain.offset - base :], chain.offset
-        await write_zeros(file.write, entry.file_bytes - end)
-    return end
 
 
 def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
@@ -172,7 +159,7 @@ def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
     return None if isinstance(taken, Need) else taken
 
 
-async def parts_of(archive: Archive, piece: Piece) -> AsyncIterator[bytes]:
+async def parts_of(archive: Archive, piece: Piece) -> AsyncGenerator[bytes, None]:
     """The pieces of a stored segment in order, the next one on its way."""
     entry = piece.entry
     ahead: asyncio.Task[bytes] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
@@ -15,15 +15,11 @@ from walsvc.engines.jetstream.takeover import survey
 from walsvc.engines.replication.replica import Kept, history, tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
-from walsvc.format.group import BadGroup, Flag
+from walsvc.format.group import BadGroup, Bytes, Flag
 from walsvc.format.segment import segment_name
-from walsvc.keyring import BLIND
-from walsvc.log.offline.backup import Copied, copied_of, write_zeros
-from walsvc.log.offline.destination import Destination, destination, new_file
-from walsvc.log.offline.inspect import reading
-from walsvc.log.read.boundary import check_boundaries
+from walsvc.log.offline.backup import Copied, checked_copy, write_segment
+from walsvc.log.offline.destination import Destination, destination
 from walsvc.log.read.stream import GroupStream, load_header
-from walsvc.log.recover.looking import find
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
@@ -94,47 +90,40 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
     ends = [(await tail_of(stream, each.file)).end for each in kept]
     done = used = 0
     for each, end in zip(kept, ends, strict=True):
-        used += await write_segment(disk, each, end, os.path.join(path, segment_name(each.file.first_lsn)))
+        name = segment_name(each.file.first_lsn)
+        used += await write_segment(os.path.join(path, name), each.file.file_bytes, contents(disk, each, end))
         done += end
         if on_progress is not None:
             on_progress(done, sum(ends))
-    async with reading(path) as copy:
-        found = await find(copy, BLIND)
-        await check_boundaries(copy, found.names)
-        return copied_of(found, used)
+    return await checked_copy(path, used)
 
 
-async def write_segment(disk: JetStreamDisk, kept: Kept, end: int, path: str) -> int:
-    """Write one segment's file, whose groups in the stream reach up to `end`; returns the bytes in use.
+async def contents(disk: JetStreamDisk, kept: Kept, end: int) -> AsyncGenerator[Bytes, None]:
+    """One segment's header block and groups, which in the stream reach up to `end`.
 
     The last one of a log loses its seal, which names a successor that is not there.
     """
     name, first = segment_name(kept.file.first_lsn), kept.file.first_lsn
     header, head = await load_header(disk, name, first)
     stream = GroupStream(disk, name, Chain.begin(header, head, header.file_bytes))
-    used = header.data_start
-    async with new_file(path) as file:
-        await file.write(head.ljust(used, b"\0"))
-        while stream.chain.offset < end:
-            lsn = stream.chain.next_lsn
-            try:
-                raw = await stream.next()
-            except BadGroup as error:
-                if kept.until is not None and lsn >= kept.until:
-                    break  # what truncate_after dropped, and later writes have covered in part
-                raise Corruption(
-                    error.reason,
-                    path=disk.path,
-                    segment=first,
-                    offset=stream.chain.offset,
-                    lsn=lsn,
-                    hint="nothing was restored; compare the stream's servers",
-                ) from None
-            if kept.until is None and raw.header.flags & Flag.SEAL:
-                break
-            if kept.until is not None and raw.header.records and raw.header.first_lsn >= kept.until:
-                break  # dropped by truncate_after
-            await file.write(memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes])
-            used = raw.header.end
-        await write_zeros(file.write, header.file_bytes - used)
-    return used
+    yield head.ljust(header.data_start, b"\0")
+    while stream.chain.offset < end:
+        lsn = stream.chain.next_lsn
+        try:
+            raw = await stream.next()
+        except BadGroup as error:
+            if kept.until is not None and lsn >= kept.until:
+                return  # what truncate_after dropped, and later writes have covered in part
+            raise Corruption(
+                error.reason,
+                path=disk.path,
+                segment=first,
+                offset=stream.chain.offset,
+                lsn=lsn,
+                hint="nothing was restored; compare the stream's servers",
+            ) from None
+        if kept.until is None and raw.header.flags & Flag.SEAL:
+            return
+        if kept.until is not None and raw.header.records and raw.header.first_lsn >= kept.until:
+            return  # dropped by truncate_after
+        yield memoryview(raw.data)[raw.at : raw.at + raw.header.group_bytes]

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
 
 from walsvc.checksum import crc32c
 from walsvc.config import BLOCK_BYTES_MIN, KIB, MIB, WalConfig
 from walsvc.disk.base import Disk, Write
-from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace
+from walsvc.errors import BadOption, taking_space
 from walsvc.format.double_write import (
     DOUBLE_WRITE_NAME,
     DOUBLE_WRITE_NEW,
@@ -191,18 +190,13 @@ async def prepare_double_write(disk: Disk, config: WalConfig, block_bytes: int, 
         return False
     if DOUBLE_WRITE_NEW in sizes:
         await disk.remove(DOUBLE_WRITE_NEW)
-    try:
+    with taking_space(
+        "no room for the double-write file",
+        path=disk.path,
+        expected=f"{SLOTS * slot_bytes} bytes",
+        hint="free space and open the log again; nothing was changed",
+    ):
         await disk.allocate(DOUBLE_WRITE_NEW, SLOTS * slot_bytes)
-    except OSError as error:
-        if error.errno in SPACE_ERRNOS:
-            raise NoSpace(
-                f"no room for the double-write file: {os.strerror(error.errno or 0)}",
-                errno=error.errno or 0,
-                path=disk.path,
-                expected=f"{SLOTS * slot_bytes} bytes",
-                hint="free space and open the log again; nothing was changed",
-            ) from error
-        raise
     return True
 
 

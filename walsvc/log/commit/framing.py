@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from walsvc.config import WalConfig
+from walsvc.disk.base import Disk
 from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.group import Flag
 from walsvc.format.meta import Metadata, encode_map
-from walsvc.format.segment import SegmentHeader, encode_segment_header
+from walsvc.format.segment import METADATA_ONLY, RECYCLED, SegmentHeader, encode_segment_header
 from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.group import Group
-from walsvc.log.commit.segment import Segment
+from walsvc.log.commit.segment import Segment, next_align, tail_of, whole_blocks
+from walsvc.log.commit.spares import Spare
 
 
 class Prefix(NamedTuple):
@@ -43,22 +46,15 @@ class Head:
         if keys is not None:
             header, self.cipher = begin_cipher(keys, header)
         self._header = header
-        segment = Segment(
-            id=header.first_lsn,
-            file=-1,
-            file_bytes=header.file_bytes,
-            align=header.align,
-            log_id=header.log_id,
-            ordinal=header.ordinal,
-            end=header.data_start,
-            previous_crc=0,
-            name="",
-            cipher=self.cipher,
-        )
+        segment = Segment.beginning(header, self.cipher, header.data_start)
         self._snapshot = group = Group(segment, header.data_start, header.first_lsn)
         group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
         group.close()
         self.length = header.data_start + group.group_bytes
+
+    def segment(self, spare: Spare) -> Segment:
+        """The segment, in a spare's file; its first group comes behind the head."""
+        return Segment.beginning(self._header, self.cipher, self.length, file=spare.file, name=spare.name)
 
     def encode(self, before: int, before_at: int, durable_lsn: int) -> Prefix:
         """The bytes; `before` and `before_at` as in the segment header."""
@@ -74,11 +70,59 @@ class Head:
         return Prefix(bytes(data), segment.previous_crc, self.cipher)
 
 
+def next_header(config: WalConfig, newest: Segment, spare: Spare, **own: Any) -> SegmentHeader:
+    """The header of a segment that is made of a spare.
+
+    Args:
+        config: of the log.
+        newest: of its segments.
+        spare: the file.
+        own: what the header alone has: first_lsn, ordinal, generation, created_ns, previous_end and the group before it.
+    """
+    return SegmentHeader(
+        block_bytes=newest.block_bytes,
+        file_bytes=spare.file_bytes,
+        log_id=newest.log_id,
+        align=next_align(config, newest.block_bytes),
+        optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
+        **own,
+    )
+
+
 def segment_prefix(
     header: SegmentHeader, metadata: Metadata, *, durable_lsn: int, keys: KeyRing | None = None
 ) -> Prefix:
     """The beginning of a new segment when the group that its header names is known."""
     return Head(header, metadata, keys).encode(header.before, header.before_at, durable_lsn)
+
+
+async def install_segment(
+    disk: Disk, name: str, header: SegmentHeader, prefix: Prefix, file: int | None = None
+) -> Segment:
+    """Write a new segment's beginning into the file `name`, then give that the segment's name; both are durable on return.
+
+    Args:
+        disk: of the log.
+        name: of a prepared file.
+        header: of the segment.
+        prefix: its encoding, with the snapshot.
+        file: number of the file, where it is open; None: it is opened.
+    """
+    data, block_bytes = prefix.data, header.block_bytes
+    await disk.write(name, 0, whole_blocks(data, block_bytes))
+    await disk.rename(name, header.file_name)
+    await disk.sync_directory()
+    return Segment.beginning(
+        header,
+        prefix.cipher,
+        len(data),
+        file=await disk.open_file(header.file_name) if file is None else file,
+        previous_crc=prefix.previous_crc,
+        tail=tail_of(data, block_bytes),
+        durable_end=len(data),
+        last_crc=header.before,
+        last_at=header.before_at,
+    )
 
 
 def seal_bytes(

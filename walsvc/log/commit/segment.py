@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from walsvc.config import MIB, WalConfig
 from walsvc.format.cipher import SegmentCipher
 from walsvc.format.group import TAG_BYTES, align_up
 from walsvc.format.index import SegmentIndex, index_bytes_max
+from walsvc.format.segment import METADATA_ONLY, SegmentHeader
 from walsvc.format.summary import Tally
 
 FIRST_SEGMENT_BYTES = 1 * MIB  # a young log begins with small segments, so that a few records do not occupy 64 MiB
@@ -54,6 +56,34 @@ class Segment:
         self.index, self.index_bytes = SegmentIndex(self.file_bytes), index_bytes_max(self.file_bytes)
         self.tag_bytes = 0 if self.cipher is None else TAG_BYTES
         self.block_bytes = self.block_bytes or self.align
+
+    @classmethod
+    def beginning(cls, header: SegmentHeader, cipher: SegmentCipher | None, end: int, **known: Any) -> Segment:
+        """The segment that begins with `header`; its first group is placed at `end`.
+
+        Args:
+            header, cipher: of the segment.
+            end: behind what stands at its head.
+            known: other fields, as far as they are known.
+        """
+        return cls(
+            **{
+                "id": header.first_lsn,
+                "file": -1,
+                "file_bytes": header.file_bytes,
+                "align": header.align,
+                "log_id": header.log_id,
+                "ordinal": header.ordinal,
+                "end": end,
+                "previous_crc": 0,
+                "name": header.file_name,
+                "previous_end": header.previous_end,
+                "block_bytes": header.block_bytes,
+                "cipher": cipher,
+                "metadata_only": bool(header.optional & METADATA_ONLY),
+                **known,
+            }
+        )
 
     @property
     def packed(self) -> bool:

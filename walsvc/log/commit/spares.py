@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, NoSpace
+from walsvc.errors import SPACE_ERRNOS
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.commit.background import Background
 
@@ -32,20 +32,6 @@ class Spare(NamedTuple):
     file_bytes: int
     recycled: bool  # it may hold old bytes instead of zeros
     metadata_only: bool = False  # it is lent from the reserve
-
-
-def no_space(error: OSError, path: str, lsn: int) -> NoSpace:
-    """The error for callers, when the next segment could not be prepared for want of something."""
-    hint = "nothing was written and no LSN was used; free space (or truncate_before) and append again"
-    if error.errno not in SPACE_ERRNOS:
-        hint = "nothing was written and no LSN was used; append again once the shortage is over (ulimit -a, free)"
-    return NoSpace(
-        f"no room for the next segment: {error.strerror or error}",
-        errno=error.errno or 0,
-        path=path,
-        lsn=lsn,
-        hint=hint,
-    )
 
 
 class SparePipeline:

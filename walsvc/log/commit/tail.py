@@ -12,16 +12,16 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from walsvc.errors import NoSpace
+from walsvc.errors import SPACE_ERRNOS, NoSpace, no_space
 from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
-from walsvc.format.segment import METADATA_ONLY, RECYCLED, SEGMENT_HEADER_BYTES, SegmentHeader
+from walsvc.format.segment import SEGMENT_HEADER_BYTES
 from walsvc.format.summary import SUMMARY_ROW_BYTES, Tally
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
-from walsvc.log.commit.framing import Head
+from walsvc.log.commit.framing import Head, next_header
 from walsvc.log.commit.group import Group
-from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS, Segment, next_align, tail_of
-from walsvc.log.commit.spares import SHORTAGES, SparePipeline, no_space
+from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS, Segment, tail_of
+from walsvc.log.commit.spares import SHORTAGES, SparePipeline
 from walsvc.log.read.summaries import Summaries
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ class Tail:
         error = self.spares.error
         if error is None or error.errno not in SHORTAGES:
             return None
-        return no_space(error, self._path, lsn)
+        hint = "nothing was written and no LSN was used; free space (or truncate_before) and append again"
+        if error.errno not in SPACE_ERRNOS:
+            hint = "nothing was written and no LSN was used; append again once the shortage is over (ulimit -a, free)"
+        return no_space(error, "no room for the next segment", path=self._path, lsn=lsn, hint=hint)
 
     def prepare_next(self) -> None:
         """Have the next segment prepared as soon as the active one is a quarter full."""
@@ -139,42 +142,20 @@ class Tail:
         """
         old, spare = self.segment, self.spares.take()
         replaces = old.id == first_lsn
-        ordinal = old.ordinal if replaces else old.ordinal + 1
-        previous_end = old.previous_end if replaces else old.end
         old.tally = self._metadata.fold()
-        align = next_align(self._config, old.block_bytes)
-        head = Head(
-            SegmentHeader(
-                block_bytes=old.block_bytes,
-                file_bytes=spare.file_bytes,
-                log_id=old.log_id,
-                generation=self._catalog.generation,
-                ordinal=ordinal,
-                first_lsn=first_lsn,
-                created_ns=self.clock(),
-                previous_end=previous_end,
-                align=align,
-                optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
-            ),
-            self._metadata,
-            self.keys,
+        header = next_header(
+            self._config,
+            old,
+            spare,
+            generation=self._catalog.generation,
+            ordinal=old.ordinal if replaces else old.ordinal + 1,
+            first_lsn=first_lsn,
+            created_ns=self.clock(),
+            previous_end=old.previous_end if replaces else old.end,
         )
+        head = Head(header, self._metadata, self.keys)
         self.new_key = False
-        self.segment = Segment(
-            id=first_lsn,
-            file=spare.file,
-            file_bytes=spare.file_bytes,
-            align=align,
-            block_bytes=old.block_bytes,
-            log_id=old.log_id,
-            ordinal=ordinal,
-            end=head.length,
-            previous_crc=0,  # known with the head
-            name=spare.name,
-            previous_end=previous_end,
-            cipher=head.cipher,
-            metadata_only=spare.metadata_only,
-        )
+        self.segment = head.segment(spare)
         self._counters.rotations += 1
         group = Group(self.segment, head.length, first_lsn)
         group.head, group.attached = head, (old, spare)

@@ -21,18 +21,14 @@ from typing import Any, NamedTuple
 from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat, WalError
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
-from walsvc.format.segment import METADATA_ONLY, RECYCLED, SegmentHeader, segment_name, spare_name
+from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.commit.core import Core
-from walsvc.log.commit.framing import segment_prefix
+from walsvc.log.commit.framing import install_segment, next_header, segment_prefix
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.segment import (
     JOIN_BLOCKS,
     META_BLOCKS,
-    Segment,
     first_segment_bytes,
-    next_align,
-    tail_of,
-    whole_blocks,
 )
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
@@ -241,35 +237,26 @@ async def finish_cut(core: Core, lsn: int) -> None:
     holder, ordinal, complete = None, 1, False
     if place >= 0:
         holder = ids[place]
-        header, _ = await load_header(disk, segment_name(holder), holder)
-        ordinal, complete = header.ordinal + 1, header.seal_at > 0
+        before, _ = await load_header(disk, segment_name(holder), holder)
+        ordinal, complete = before.ordinal + 1, before.seal_at > 0
     elif ids:
         ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
-    align = next_align(core.config, newest.block_bytes)
     core.catalog.next_generation()
     rewind_metadata(core, lsn, end.sums)
-    prefix, previous_crc, cipher = segment_prefix(
-        SegmentHeader(
-            block_bytes=newest.block_bytes,
-            file_bytes=spare.file_bytes,
-            log_id=newest.log_id,
-            generation=core.catalog.generation,
-            ordinal=ordinal,
-            first_lsn=lsn + 1,
-            created_ns=core.tail.clock(),
-            previous_end=0,
-            align=align,
-            optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
-            before_at=end.last_at,
-            before=end.last_crc,
-        ),
-        core.metadata,
-        durable_lsn=lsn,
-        keys=core.tail.keys,
+    header = next_header(
+        core.config,
+        newest,
+        spare,
+        generation=core.catalog.generation,
+        ordinal=ordinal,
+        first_lsn=lsn + 1,
+        created_ns=core.tail.clock(),
+        previous_end=0,
+        before_at=end.last_at,
+        before=end.last_crc,
     )
-    await disk.write(spare.name, 0, whole_blocks(prefix, newest.block_bytes))
-    await disk.rename(spare.name, segment_name(lsn + 1))
-    await disk.sync_directory()
+    prefix = segment_prefix(header, core.metadata, durable_lsn=lsn, keys=core.tail.keys)
+    segment = await install_segment(disk, spare.name, header, prefix, spare.file)
     if holder == newest.id and not complete:
         await core.pipeline.rotation.seal(newest, lsn + 1)
     gone = [first for first in ids if first > lsn + 1]
@@ -281,24 +268,6 @@ async def finish_cut(core: Core, lsn: int) -> None:
         await disk.remove(segment_name(newest.id))
         await disk.sync_directory()
     await disk.close_file(newest.file)
-    segment = Segment(
-        id=lsn + 1,
-        file=spare.file,
-        file_bytes=spare.file_bytes,
-        align=align,
-        block_bytes=newest.block_bytes,
-        tail=tail_of(prefix, newest.block_bytes),
-        log_id=newest.log_id,
-        ordinal=ordinal,
-        end=len(prefix),
-        previous_crc=previous_crc,
-        name=segment_name(lsn + 1),
-        cipher=cipher,
-        metadata_only=spare.metadata_only,
-        durable_end=len(prefix),
-        last_crc=end.last_crc,
-        last_at=end.last_at,
-    )
     core.tail.go_on_with(segment)
     core.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
     if core.replicated is not None:

@@ -10,7 +10,6 @@ Two passes over the old segment, so that memory is bounded by its largest group:
 from __future__ import annotations
 
 import asyncio
-import os
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, Corruption, NoSpace
+from walsvc.errors import Corruption, taking_space
 from walsvc.format.cipher import SegmentCipher, begin_cipher
 from walsvc.format.content import PLACES, Content, encoded_bytes, encoded_index
 from walsvc.format.group import DURABLE_UNIT, TAG_BYTES, BadGroup, Columns, Flag, align_up, encode_group
@@ -134,19 +133,14 @@ async def rewrite(job: Rewriting) -> Rewritten:
     header = header._replace(seal_at=layout.seal_at)
     if job.name in await disk.list():
         await disk.remove(job.name)
-    try:
+    with taking_space(
+        "no room to rewrite a segment",
+        path=disk.path,
+        segment=header.first_lsn,
+        expected=f"{length} bytes free",
+        hint="free some space and try again; nothing was changed",
+    ):
         await disk.allocate(job.name, length)
-    except OSError as error:
-        if error.errno not in SPACE_ERRNOS:
-            raise
-        raise NoSpace(
-            f"no room to rewrite a segment: {os.strerror(error.errno or 0)}",
-            errno=error.errno or 0,
-            path=disk.path,
-            segment=header.first_lsn,
-            expected=f"{length} bytes free",
-            hint="free some space and try again; nothing was changed",
-        ) from error
     try:
         last_crc = await write_groups(replace(job, header=header), cipher, job.header.file_bytes)
         await read_back(replace(job, header=header), layout.end, length, last_crc)

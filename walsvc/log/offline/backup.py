@@ -8,7 +8,8 @@ it. It becomes a log when all of it is on stable storage (walsvc.log.offline.des
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from walsvc.config import MIB
@@ -17,12 +18,12 @@ from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
 from walsvc.errors import Corruption, WalTimeout
 from walsvc.format.cipher import SegmentCipher, cipher_of
-from walsvc.format.group import BadGroup
+from walsvc.format.group import BadGroup, Bytes
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name
 from walsvc.keyring import BLIND, Keys
 from walsvc.log.offline.destination import destination, new_file
 from walsvc.log.offline.inspect import reading
-from walsvc.log.read.boundary import check_boundary
+from walsvc.log.read.boundary import check_boundaries, check_boundary
 from walsvc.log.read.stream import RawGroup, load_header, open_stream
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.looking import find
@@ -147,6 +148,24 @@ async def copy_segment(
         else:
             await write_zeros(file.write, stream.chain.file_bytes - stream.chain.offset)
     return stream.chain.offset
+
+
+async def write_segment(path: str, file_bytes: int, contents: AsyncGenerator[Bytes, None]) -> int:
+    """Write a segment's file of that length from its header block and groups, zeros behind them; returns the bytes in use."""
+    used = 0
+    async with new_file(path) as file, aclosing(contents) as pieces:
+        async for piece in pieces:
+            used += await file.write(piece)
+        await write_zeros(file.write, file_bytes - used)
+    return used
+
+
+async def checked_copy(path: str, used: int) -> Copied:
+    """Look at a copy in directory `path`, which uses so many bytes, as a reader of the log does; returns what it holds."""
+    async with reading(path) as disk:
+        found = await find(disk, BLIND)
+        await check_boundaries(disk, found.names)
+        return copied_of(found, used)
 
 
 async def still_there(disk: Disk, name: str, header: SegmentHeader) -> None:

@@ -22,7 +22,7 @@ import aiofiles
 
 from walsvc.disk.paths import UNFINISHED, hint_for, make_durably, sync_directory
 from walsvc.disk.pool import Pool, in_thread
-from walsvc.errors import NoSpace, PathError, WalError
+from walsvc.errors import SPACE_ERRNOS, PathError, WalError, no_space
 from walsvc.format.segment import parse_name
 
 IGNORED = frozenset({"lost+found"})  # an ext4 file system has it in its root
@@ -42,10 +42,15 @@ def told(path: str) -> Iterator[None]:
 def destination_error(error: OSError, path: str) -> WalError:
     """The typed error for an OSError met at the destination."""
     number = error.errno or 0
-    text = f"cannot write the destination: {error.strerror or error}"
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(text, errno=number, path=path, hint="free some space there, or choose another destination")
-    return PathError(text, errno=number, path=path, hint=hint_for(number) or "choose another destination")
+    text = "cannot write the destination"
+    if number in SPACE_ERRNOS:
+        return no_space(error, text, path=path, hint="free some space there, or choose another destination")
+    return PathError(
+        f"{text}: {error.strerror or error}",
+        errno=number,
+        path=path,
+        hint=hint_for(number) or "choose another destination",
+    )
 
 
 class Destination:

@@ -274,11 +274,11 @@ async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing
         before_at=holder.chain.last_at,
         before=holder.chain.last_crc,
     )
-    prefix = segment_prefix(header, metadata, durable_lsn=plan.keep_to, keys=keys).data
+    prefix = segment_prefix(header, metadata, durable_lsn=plan.keep_to, keys=keys)
     if REPAIR_NAME in sizes:
         await disk.remove(REPAIR_NAME)
     await disk.allocate(REPAIR_NAME, header.file_bytes)
-    await disk.write(REPAIR_NAME, 0, whole_blocks(prefix, header.block_bytes))
+    await disk.write(REPAIR_NAME, 0, whole_blocks(prefix.data, header.block_bytes))
     for name in plan.drop:
         if name != header.file_name:
             await disk.remove(name)

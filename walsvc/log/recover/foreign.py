@@ -10,7 +10,7 @@ import os
 
 from walsvc.config import MIB
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, NoSpace, PathError
+from walsvc.errors import PathError, taking_space
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, DOUBLE_WRITE_NEW
 from walsvc.format.segment import parse_name
 from walsvc.log.commit.spares import allocate_anew
@@ -54,19 +54,14 @@ async def make_own(disk: Disk, name: str, first_lsn: int, length: int) -> None:
     if not await disk.shared(name):
         return
     copy = f"{first_lsn:016x}{REWRITE_SUFFIX}"
-    try:
+    with taking_space(
+        f"no room for a copy of {name}, which is hard-linked elsewhere and would be changed there, too",
+        path=disk.path,
+        segment=first_lsn,
+        expected=f"{length} bytes free",
+        hint="free some space, or remove the other name of the file; nothing was changed",
+    ):
         await allocate_anew(disk, copy, length)
-    except OSError as error:
-        if error.errno not in SPACE_ERRNOS:
-            raise
-        raise NoSpace(
-            f"no room for a copy of {name}, which is hard-linked elsewhere and would be changed there, too",
-            errno=error.errno or 0,
-            path=disk.path,
-            segment=first_lsn,
-            expected=f"{length} bytes free",
-            hint="free some space, or remove the other name of the file; nothing was changed",
-        ) from error
     for offset in range(0, length - length % disk.block_bytes, COPY_BYTES):
         data = await disk.read(name, offset, min(COPY_BYTES, length - length % disk.block_bytes - offset))
         if data.strip(b"\0"):

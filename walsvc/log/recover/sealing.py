@@ -7,7 +7,7 @@ import time
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption
 from walsvc.format.group import BadGroup, Flag, check_group_body, decode_group_header
-from walsvc.format.segment import METADATA_ONLY, segment_name
+from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.double_write import DoubleWrite, append_outside
@@ -23,21 +23,14 @@ async def segment_at(disk: Disk, found: Examined) -> Segment:
     """The segment as a writer sees it that stands at its end; its file is not open yet."""
     header, chain = found.header, found.chain
     inside = chain.offset % header.block_bytes if chain.align < header.block_bytes else 0
-    segment = Segment(
-        id=header.first_lsn,
-        file=-1,
+    segment = Segment.beginning(
+        header,
+        found.stream.cipher,
+        chain.offset,
         file_bytes=chain.file_bytes,
         align=chain.align,
-        log_id=header.log_id,
-        ordinal=header.ordinal,
-        end=chain.offset,
         previous_crc=chain.previous_crc,
-        name=segment_name(header.first_lsn),
-        previous_end=header.previous_end,
         summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.tally),
-        cipher=found.stream.cipher,
-        block_bytes=header.block_bytes,
-        metadata_only=bool(header.optional & METADATA_ONLY),
         tail=await disk.read(segment_name(header.first_lsn), chain.offset - inside, inside),
         durable_end=chain.offset,  # opening has synced it
         last_crc=chain.last_crc,
