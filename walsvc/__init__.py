@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from walsvc.errors import DurabilityLost as DurabilityLost
     from walsvc.errors import Fenced as Fenced
     from walsvc.errors import InUse as InUse
+    from walsvc.errors import LeaseLost as LeaseLost
     from walsvc.errors import Locked as Locked
     from walsvc.errors import MissingKey as MissingKey
     from walsvc.errors import NoSpace as NoSpace
@@ -62,14 +63,16 @@ if TYPE_CHECKING:
     from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
     from walsvc.topics.delivery import StrictlyOnce as StrictlyOnce
     from walsvc.topics.names import ConsumerStatus as ConsumerStatus
+    from walsvc.topics.shared import Delivery as Delivery
+    from walsvc.topics.shared import SharedConsumer as SharedConsumer
     from walsvc.topics.topic import Topic as Topic
 
 __version__ = "0.1.0"
 
 ERRORS = (
-    "Backpressure BadOption BadPayload Closed Conflict Corruption Denied DurabilityLost Fenced InUse Locked MissingKey NoSpace "
-    "OutcomeUnknown PathError ProtocolError RecordTooLarge ReplicaLost Truncated Unreachable UnsupportedFormat WalError "
-    "WalTimeout WrongKey WrongLoop"
+    "Backpressure BadOption BadPayload Closed Conflict Corruption Denied DurabilityLost Fenced InUse LeaseLost Locked MissingKey "
+    "NoSpace OutcomeUnknown PathError ProtocolError RecordTooLarge ReplicaLost Truncated Unreachable UnsupportedFormat "
+    "WalError WalTimeout WrongKey WrongLoop"
 )
 VALUES = "AppendResult Finding Mode Pin Quorum ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
 HOMES = {
@@ -88,6 +91,7 @@ HOMES = {
     "walsvc.topics.consumer": "Consumer",
     "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
     "walsvc.topics.names": "ConsumerStatus",
+    "walsvc.topics.shared": "Delivery SharedConsumer",
     "walsvc.topics.topic": "Topic",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 from walsvc.config import check_timeout
 from walsvc.errors import WalError
@@ -23,9 +23,12 @@ from walsvc.model import RecoveryReport, Retention, Stats
 from walsvc.scope import Scoped
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.hubs import Hubs
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 from walsvc.topics.names import check_start as check_position
 from walsvc.topics.registry import Registry
+from walsvc.topics.shared import SharedConsumer
+from walsvc.topics.sharing import SharedOptions, refuse_lazy, refuse_options
 from walsvc.topics.topic import Topic
 
 
@@ -50,6 +53,7 @@ class Log(Reading, Scoped):
         self.append_batch = writer.append_batch
         self.flush = writer.flush
         self.wait_durable = writer.wait_durable
+        self.hubs = Hubs(self.segments, writer)
         self._reclaimer = Reclaimer(writer.core, self.segments)
 
     # ---- state
@@ -82,16 +86,45 @@ class Log(Reading, Scoped):
 
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
-        return Topic(self, self.writer, check_name("topic", name))
+        return Topic(self, self.writer, self.hubs, check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
         return list(self.writer.core.metadata.topics)
 
+    @overload
     async def consumer(
-        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
-    ) -> Consumer:
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[False] = False,
+    ) -> Consumer: ...
+    @overload
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[True],
+        **options: Unpack[SharedOptions],
+    ) -> SharedConsumer: ...
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: bool = False,
+        **options: Unpack[SharedOptions],
+    ) -> Consumer | SharedConsumer:
         """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
+        if shared:
+            refuse_lazy(delivery)
+            return await self.hubs.open(None, name, start, options)
+        refuse_options(options)
         return await Registry(self.segments, self.writer, None).open(name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
@@ -238,6 +271,7 @@ class Log(Reading, Scoped):
         def left() -> float | None:
             return None if timeout is None else max(started + timeout - self.writer.core.health.loop.time(), 0.0)
 
+        await self.hubs.close(left())
         replicated = self.writer.core.replicated
         if replicated is not None and replicated.shipping is not None:
             with contextlib.suppress(WalError, TimeoutError):

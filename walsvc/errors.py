@@ -4,6 +4,10 @@ A message says what happened; the fields say where (path, segment, lsn, offset) 
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
 Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), look again (Conflict), try later (Backpressure, NoSpace, Locked,
 InUse, WalTimeout), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
+
+
+Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
+InUse, WalTimeout), leave the record to others (LeaseLost), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
 UnsupportedFormat, Truncated, OutcomeUnknown), the path (PathError), the service's operator (Denied, ProtocolError), the
 replica (ReplicaLost).
 """
@@ -139,6 +143,10 @@ class Conflict(WalError):
 
     `expected` is the caller's LSN, `actual` the one that it ends with; 0: it has no visible record.
     """
+
+
+class LeaseLost(WalError):
+    """A delivery of a shared consumer ran out, and its record is another worker's, done, or gone; nothing was changed."""
 
 
 class Truncated(WalError):

@@ -206,7 +206,7 @@ class Stats:
         written_bytes: bytes written to segments, padding and, in layout pack, blocks written again included; the double-write
             file is not.
         pending_bytes: accepted but not yet durable.
-        waiting: appends that wait for room.
+        waiting: appends that wait for room, and next() of shared consumers while max_outstanding records are out.
         rotations: segments begun since opening.
         segments, spares: files at hand.
         segment_id: the active segment.

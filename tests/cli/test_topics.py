@@ -70,6 +70,27 @@ def test_consumers(walsvc: Cli, topical: Path) -> None:
     assert [(each["name"], each["lag"]) for each in left] == [("billing", 100)]
 
 
+def test_work_queue_is_listed_and_its_dead_letters_sent_back(walsvc: Cli, topical: Path) -> None:
+    async def work() -> None:
+        async with library.open(topical) as log:
+            consumer = await log.topic("orders").consumer("workers", shared=True, max_deliveries=1)
+            for delivery in await consumer.read_batch(max_records=3):
+                await delivery.nak()
+            await (await consumer.next()).ack()
+
+    asyncio.run(work())
+    listed = json.loads(walsvc.good("consumers", "ls", topical, "--json"))["consumers"]
+    [told] = [each for each in listed if each["name"] == "workers"]
+    assert told == {
+        "name": "workers", "topic": "orders", "position": 8, "lag": 96, "shared": True, "outstanding": 0, "waiting": 0
+    }  # fmt: skip
+    assert b"shared" in walsvc.good("consumers", "ls", topical)
+    redrive = ("consumers", "redrive", topical, "workers", "--topic", "orders")
+    assert json.loads(walsvc.good(*redrive, "--json")) == {"name": "workers", "topic": "orders", "redriven": 3}
+    assert walsvc.good(*redrive) == b"0 dead letters of consumer workers went back to topic orders\n"
+    assert "no shared consumer" in walsvc.bad(2, "consumers", "redrive", topical, "billing", "--topic", "orders")
+
+
 def test_no_log_stays_no_log(walsvc: Cli, tmp_path: Path) -> None:
     for arguments in (["topics"], ["consumers", "ls"], ["consumers", "rm", "c"], ["consumers", "seek", "c", "1"]):
         verb = arguments[: 2 if arguments[0] == "consumers" else 1]

@@ -672,8 +672,8 @@ READING = [
     Mutant(
         "name of a consumer checked before its turn",
         "walsvc/topics/registry.py",
-        "            self._refuse_used(key, name)\n            return {",
-        "            return {",
+        "            self._refuse_used(key, name)\n            return wanted(key)",
+        "            return wanted(key)",
         (TURNS + "test_consumer_that_is_opened_meanwhile_is_neither_deleted_nor_moved",),
     ),
     Mutant(

@@ -41,11 +41,16 @@ def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: optio
         async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
             found, holds, end = await log.consumers(), log.holds(), log.next_lsn
         if as_json:
-            listed = [{"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag} for c in found]
+            listed = [
+                {"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag}
+                | ({"shared": True, "outstanding": c.outstanding, "waiting": c.waiting} if c.shared else {})
+                for c in found
+            ]
             output.emit_json({"consumers": listed, "holds": holds, "next_lsn": end})
             return exits.OK
         rows: list[tuple[object, ...]] = [
-            ("consumer", c.name, c.topic, c.position, "overtaken" if c.lag is None else c.lag) for c in found
+            ("shared" if c.shared else "consumer", c.name, c.topic, c.position, "overtaken" if c.lag is None else c.lag)
+            for c in found
         ]
         rows += [("hold", name, None, lsn, None) for name, lsn in sorted(holds.items())]
         output.table(("kind", "name", "topic", "position", "lag"), rows)
@@ -99,6 +104,36 @@ def rm(
         await of(log, topic).delete_consumer(name)
 
     change(path, name, topic, delete, as_json=as_json, key_file=key_file)
+
+
+@consumers.command()
+@options.reaching("path")
+def redrive(
+    path: options.LogTarget,
+    name: Name,
+    topic: Annotated[str, typer.Option("--topic", help="Its topic.", show_default=False)],
+    *,
+    as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Send the dead letters of a shared consumer back to its topic.
+
+    Each is sent back once, as it was, and is delivered from the first attempt on. Needs the log for itself: while another process
+    writes it, this ends with "locked".
+    """
+
+    async def verb() -> int:
+        import walsvc
+
+        async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
+            sent = await log.topic(topic).redrive(name)
+        if as_json:
+            output.emit_json({"name": name, "topic": topic, "redriven": sent})
+        else:
+            output.echo(f"{sent} dead letters of consumer {name} went back to topic {topic}")
+        return exits.OK
+
+    runner.run(verb)
 
 
 @consumers.command()

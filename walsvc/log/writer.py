@@ -350,7 +350,7 @@ class WalWriter(Scoped):
             syncs=counters.syncs,
             written_bytes=counters.written_bytes,
             pending_bytes=core.placement.unwritten_bytes,
-            waiting=core.queue.length,
+            waiting=core.queue.length + sum(place.waiting for place in core.changes.places.values()),
             rotations=counters.rotations,
             segments=len(view.ids),
             spares=core.tail.spares.count,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated, WalError
+from walsvc.format.queues import KEY, Window, done_row
 from walsvc.log.commit.changes import Place
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
@@ -20,6 +21,7 @@ from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
+from walsvc.topics.standing import advanced, moved
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -88,9 +90,15 @@ class Consumer(Delivering):
         limit = await self._segments.reach()
         self._check_position()
         position = self.position
+        done = sum(self._window.records) if self._window is not None else 0
         if self._number == WHOLE_LOG:
-            return max(limit - position, 0)
-        return await count_from(self._segments, position, self._number)
+            return max(limit - position - done, 0)
+        return max(await count_from(self._segments, position, self._number) - done, 0)
+
+    @property
+    def _window(self) -> Window | None:
+        """What was acknowledged above the position, if anything was."""
+        return self._writer.core.metadata.queues.get(self._key)
 
     # ---- reading
 
@@ -122,7 +130,10 @@ class Consumer(Delivering):
             return ()  # perhaps nothing was lost, and retention has moved the position: _check_place decides
         if turns != self._place.turns:
             return ()
-        self._ahead.extend(records)
+        if (window := self._window) is None:
+            self._ahead.extend(records)
+        else:
+            self._ahead.extend(record for record in records if not window.covers(record.lsn))
         return records
 
     def _check_place(self) -> None:
@@ -173,6 +184,37 @@ class Consumer(Delivering):
         if turns == self._place.turns:
             self._acknowledged(lsn + 1)
 
+    async def _ack_only(self, lsn: int) -> None:
+        window = self._window
+        if lsn not in self._shown and (lsn < self.position or (window is not None and window.covers(lsn))):
+            return
+        self._check_shown(lsn)
+        if self._shown[0] == lsn:
+            await self._ack_first(self._shown[1] if len(self._shown) > 1 else max(self._following, lsn + 1))
+            return
+        if lsn not in self._shown:
+            return  # it was acknowledged before, or is no record of the topic
+        turns, cuts = self._place.turns, self._segments.cuts.count
+        self._unsaved += 1
+
+        def change() -> dict[str, Any]:
+            gone = self._segments.cuts.since(cuts) <= lsn  # the end may have been cut since
+            return {KEY: {self._key: {"rows": b"" if gone else done_row(lsn, lsn, 1)}}}
+
+        changes = self._writer.core.changes
+        if self._unsaved >= self.delivery.persist_every or not changes.join_lazily(change):
+            await changes.join(change)
+            self._unsaved = 0
+        if turns == self._place.turns and lsn in self._shown:
+            self._shown.remove(lsn)
+
+    async def _ack_first(self, position: int) -> None:
+        """The first record that is not acknowledged is, and so is everything below `position`."""
+        turns = self._place.turns
+        await self._save(position, 1)
+        if turns == self._place.turns:
+            self._acknowledged(position)
+
     def _acknowledged(self, position: int) -> None:
         self._place.position = max(self._place.position, position)
         super()._acknowledged(position)
@@ -180,11 +222,11 @@ class Consumer(Delivering):
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""
         self._unsaved += records
-        cuts, positions = self._segments.cuts.count, self._writer.core.metadata.positions
+        cuts, metadata = self._segments.cuts.count, self._writer.core.metadata
 
         def change() -> dict[str, Any]:
             standing = min(position, self._segments.cuts.since(cuts))  # the end may have been cut since
-            return {"positions": {self._key: max(standing, positions.get(self._key, 0))}}
+            return advanced(metadata, self._key, standing)
 
         if self._unsaved >= self.delivery.persist_every:
             await self._writer.core.changes.join(change)
@@ -213,7 +255,7 @@ class Consumer(Delivering):
             def change() -> dict[str, Any]:
                 forward = is_lsn(to) and to >= stood
                 start = max(to, self.position, self._writer.core.metadata.truncated) if forward else to
-                return {"positions": {self._key: check_start(self._writer, start)}}
+                return moved(self._writer.core.metadata, self._key, check_start(self._writer, start))
 
             await self._writer.core.changes.join(change)
             lsn = self._writer.core.metadata.positions[self._key]
@@ -248,7 +290,7 @@ class Consumer(Delivering):
     async def _save_all(self) -> None:
         """Make what was acknowledged durable, then give the name free; to its end, whoever waits for it."""
         try:
-            await self._writer.core.changes.join(lambda: {"positions": {self._key: self.position}})
+            await self._writer.core.changes.join(lambda: advanced(self._writer.core.metadata, self._key, self.position))
         finally:
             self._leave()
 

@@ -121,8 +121,12 @@ class Delivering(Scoped):
 
     # ---- acknowledging
 
-    async def ack(self, lsn: int) -> None:
+    async def ack(self, lsn: int, *, only: bool = False) -> None:
         """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it.
+
+        Args:
+            lsn: of a record that was delivered.
+            only: the record alone is done, and those before it stay as they are.
 
         When it returns, that is durable with StrictlyOnce; with AtLeastOnce it may be repeated as its delivery says. An LSN
         that was acknowledged before changes nothing.
@@ -135,11 +139,15 @@ class Delivering(Scoped):
             raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
         async with self._saving:
             self._check()  # again: it may have been closed meanwhile
-            await self._ack(lsn)
+            await (self._ack_only(lsn) if only else self._ack(lsn))
 
     @abstractmethod
     async def _ack(self, lsn: int) -> None:
         """`ack`, one at a time."""
+
+    @abstractmethod
+    async def _ack_only(self, lsn: int) -> None:
+        """`ack(only=True)`, one at a time."""
 
     def _check_shown(self, lsn: int) -> None:
         if not self._shown or lsn > self._shown[-1]:

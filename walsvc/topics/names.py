@@ -10,6 +10,7 @@ from walsvc.format.meta import NAME_BYTES_MAX
 from walsvc.model import is_lsn
 
 if TYPE_CHECKING:
+    from walsvc.format.queues import Window
     from walsvc.log.writer import WalWriter
 
 Start = int | str  # an LSN, "first" or "next"
@@ -66,6 +67,11 @@ class ConsumerStatus:
         position: LSN of the next record to deliver, or below that.
         lag: records not yet acknowledged; None where some of them were dropped.
         in_use: it is open in this process.
+        shared: it is a work queue (`shared=True`).
+        outstanding: records that are out with workers.
+        waiting: calls of next() that wait since as many are out as may be.
+        redeliveries, dead_letters: since it was opened.
+        oldest_seconds: age of the oldest record that is not done; None: none is, or it is not known.
     """
 
     name: str
@@ -73,3 +79,19 @@ class ConsumerStatus:
     position: int
     lag: int | None
     in_use: bool
+    shared: bool = False
+    outstanding: int = 0
+    waiting: int = 0
+    redeliveries: int = 0
+    dead_letters: int = 0
+    oldest_seconds: float | None = None
+
+
+def status_of(
+    name: str, topic: str | None, position: int, lag: int | None, window: Window | None, *, in_use: bool
+) -> ConsumerStatus:
+    """The status of a consumer that is not open as a shared one; `lag` is counted from its position."""
+    if window is None:
+        return ConsumerStatus(name, topic, position, lag, in_use)
+    lag = None if lag is None else max(lag - sum(window.records), 0)
+    return ConsumerStatus(name, topic, position, lag, in_use, bool(window.options), len(window.held))

@@ -6,7 +6,7 @@ from walsvc.log.read.counting import count_from
 from walsvc.log.read.pins import pins_of
 from walsvc.log.read.readonly import ReadOnlyLog, refuse_later
 from walsvc.model import Retention
-from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, parse_key
+from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, key_of, parse_key, status_of
 from walsvc.topics.topic import TopicReader
 
 
@@ -17,7 +17,7 @@ class ReadOnlyTopic(TopicReader):
         super().__init__(log, name)
         self._log = log
         self.append = self.append_nowait = self.append_batch = log.append
-        self.consumer = self.move_consumer = self.delete_consumer = self.purge = log.consumer
+        self.consumer = self.move_consumer = self.delete_consumer = self.purge = self.redrive = log.consumer
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name; see ReadOnlyTopics.consumers."""
@@ -64,7 +64,8 @@ class ReadOnlyTopics(ReadOnlyLog):
             lag = max(limit - position, 0)
         elif position >= self.first_lsn:
             lag = await count_from(self.segments, position, number)
-        return ConsumerStatus(name, self.segments.metadata.names[number], position, lag, False)
+        window = self.segments.metadata.queues.get(key_of(number, name))
+        return status_of(name, self.segments.metadata.names[number], position, lag, window, in_use=False)
 
     # what would write raises Closed, as in ReadOnlyLog
     consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = refuse_later

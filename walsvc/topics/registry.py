@@ -12,7 +12,18 @@ from walsvc.log.read.counting import count_from
 from walsvc.log.read.segments import Segments
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
-from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start, check_name, check_start, key_of, parse_key
+from walsvc.topics.hub import Shared
+from walsvc.topics.names import (
+    WHOLE_LOG,
+    ConsumerStatus,
+    Start,
+    check_name,
+    check_start,
+    key_of,
+    parse_key,
+    status_of,
+)
+from walsvc.topics.standing import deleted, moved
 
 if TYPE_CHECKING:
     from walsvc.log.writer import WalWriter
@@ -38,16 +49,16 @@ class Registry:
         while (place := self._used(name)) is not None and place.leaving is not None:
             await asyncio.wait([place.leaving])
             self._writer.core.health.check_open()
-        key, place = await self._claim(name, start)
+        place = Place(0, 0)
+        key = await self.claim(name, start, place)
         return Consumer(
             self._segments, self._writer, self._topic, name, number=parse_key(key)[0], delivery=way, place=place
         )
 
-    async def _claim(self, name: str, start: Start) -> tuple[str, Place]:
-        """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new. The
-        name is given free again where that fails or is cancelled."""
-        metadata, places = self._writer.core.metadata, self._writer.core.changes.places
-        place, key = Place(0, 0), ""
+    async def claim(self, name: str, start: Start, place: Place) -> str:
+        """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new;
+        returns its key. The name is given free again where that fails or is cancelled."""
+        metadata, places, key = self._writer.core.metadata, self._writer.core.changes.places, ""
 
         def change() -> dict[str, Any]:
             nonlocal key
@@ -75,7 +86,7 @@ class Registry:
             and known not in unsure
         ):
             change()
-            return key, place
+            return key
         try:
             await self._writer.core.changes.join(change)
         except BaseException:
@@ -84,7 +95,7 @@ class Registry:
                 unsure.add(key)
             raise
         unsure.discard(key)
-        return key, place
+        return key
 
     async def list(self) -> list[ConsumerStatus]:
         """See Topic.consumers."""
@@ -106,25 +117,29 @@ class Registry:
         return await self._status(number, name, key_of(number, name), self._writer.durable_lsn + 1)
 
     async def _status(self, number: int, name: str, key: str, limit: int) -> ConsumerStatus:
-        position = self._writer.core.metadata.positions.get(key, limit)
+        if isinstance(place := self._writer.core.changes.places.get(key), Shared) and place.hub is not None:
+            return await place.hub.status()
+        metadata = self._writer.core.metadata
+        position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
         lag: int | None = None
         if position >= self._segments.first_lsn and number == WHOLE_LOG:
             lag = max(limit - position, 0)
         elif position >= self._segments.first_lsn:
             lag = await count_from(self._segments, position, number)
-        return ConsumerStatus(name, self._topic, position, lag, key in self._writer.core.changes.places)
+        return status_of(name, self._topic, position, lag, window, in_use=key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:
         """See Topic.move_consumer."""
-        await self._change(name, lambda: check_start(self._writer, to))
+        metadata = self._writer.core.metadata
+        await self._change(name, lambda key: moved(metadata, key, check_start(self._writer, to)))
 
     async def delete(self, name: str) -> None:
         """See Topic.delete_consumer."""
-        await self._change(name, lambda: None)
+        await self._change(name, lambda key: deleted(self._writer.core.metadata, key))
         self._writer.core.changes.passed(self._writer.next_lsn)
 
-    async def _change(self, name: str, position: Callable[[], int | None]) -> None:
-        """Set the position of a consumer that is there and not in use when the change's turn has come."""
+    async def _change(self, name: str, wanted: Callable[[str], dict[str, Any]]) -> None:
+        """Change the state of a consumer that is there and not in use when the change's turn has come; `wanted(key)` says how."""
         check_name("consumer", name)
         self._writer.core.health.check_open()
         key = ""
@@ -136,7 +151,7 @@ class Registry:
                 where = "the log" if self._topic is None else f"topic {self._topic!r}"
                 raise BadOption(f"{where} has no consumer {name!r}", path=self._segments.disk.path)
             self._refuse_used(key, name)
-            return {"positions": {key: position()}}
+            return wanted(key)
 
         try:
             await self._writer.core.changes.join(change)

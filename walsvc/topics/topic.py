@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
@@ -20,10 +21,13 @@ from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.reading import TopicReading
 from walsvc.topics.registry import Registry
+from walsvc.topics.shared import SharedConsumer
+from walsvc.topics.sharing import SharedOptions, refuse_lazy, refuse_options, with_not_before
 
 if TYPE_CHECKING:
     from walsvc.log.commit.results import BatchResult
     from walsvc.log.writer import WalWriter
+    from walsvc.topics.hubs import Hubs
 
 
 class TopicReader(TopicReading):
@@ -81,9 +85,10 @@ class Topic(TopicReader):
     The topic exists in the log from its first record or consumer on.
     """
 
-    def __init__(self, log: Reading, writer: WalWriter, name: str) -> None:
+    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, name: str) -> None:
         super().__init__(log, name)
         self._writer = writer
+        self._hubs = hubs
         self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
 
@@ -96,12 +101,18 @@ class Topic(TopicReader):
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        *,
+        not_before: datetime.datetime | float | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append.
 
         Args:
             expected: LSN of the topic's last record, 0 where it has none that is visible: Conflict where it ends with another one.
+            not_before: an aware datetime, or Unix seconds, before which no shared consumer delivers the record. It becomes the
+                label "not_before", in microseconds.
         """
+        if not_before is not None:
+            attributes = with_not_before(attributes, not_before)
         if type is NO_TYPE and attributes is None and expected is None:
             labels = self._labels
             if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
@@ -116,9 +127,13 @@ class Topic(TopicReader):
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        *,
+        not_before: datetime.datetime | float | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self._writer.append_nowait_to(self.name, payload, mode, type, attributes, expected=expected)
+        return self._writer.append_nowait_to(
+            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected
+        )
 
     def append_batch(
         self,
@@ -135,20 +150,55 @@ class Topic(TopicReader):
 
     # ---- consumers
 
+    @overload
     async def consumer(
-        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
-    ) -> Consumer:
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[False] = False,
+    ) -> Consumer: ...
+    @overload
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[True],
+        **options: Unpack[SharedOptions],
+    ) -> SharedConsumer: ...
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: bool = False,
+        **options: Unpack[SharedOptions],
+    ) -> Consumer | SharedConsumer:
         """Open the topic's consumer `name`, making it if there is none; it exists, durably, until it is deleted.
 
         Args:
             name: 1 to 255 bytes in UTF-8.
-            delivery: StrictlyOnce or AtLeastOnce(persist_every=n).
+            delivery: StrictlyOnce or AtLeastOnce(persist_every=n). A shared consumer is StrictlyOnce.
             start: where a new consumer begins: "first" (all that is there), "next" (only what comes), or an LSN. One that
                 exists goes on at its position.
+            shared: it is a work queue, which any number of tasks, processes and connections have open at once.
+            options: of a shared consumer; those that are left out are as at the last opening. lease: seconds that a worker has a
+                record, 0.001 to 604,800 (30.0); None, with `worker=` a name: until it acknowledges it or gives it back.
+                max_deliveries: of one record, then it goes to the topic dead_letter ("<topic>.dead"). ordered_by: a label;
+                records with an equal value are out one at a time, in order. max_outstanding: records that are out, 1 to 20,000
+                (1,000).
 
         Raises:
-            InUse: it is open already. BadOption: `name` or `start`.
+            InUse: it is open already; as a shared one: with other options. BadOption: `name`, `start` or an option.
         """
+        if shared:
+            refuse_lazy(delivery)
+            return await self._hubs.open(self.name, name, start, options)
+        refuse_options(options)
         return await Registry(self._segments, self._writer, self.name).open(name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
@@ -162,3 +212,12 @@ class Topic(TopicReader):
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer that is not open, durably: it holds nothing back any more. InUse, BadOption."""
         await Registry(self._segments, self._writer, self.name).delete(name)
+
+    async def redrive(self, name: str) -> int:
+        """Send the dead letters of the topic's shared consumer `name` back to the topic, durably: payload, type and labels as they
+        were, as new records, which are delivered from the first attempt on. Returns how many.
+
+        Each is sent back once, whatever interrupts it. Others' dead letters in the same topic stay. The topic of dead letters gets
+        a consumer "redrive", so from then on retention keeps those that were not sent back. BadOption: there is no such consumer.
+        """
+        return await self._hubs.redrive(self.name, name)

@@ -42,6 +42,11 @@ class Place:
     turns: int = 0
     leaving: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait since the consumer may give out no more."""
+        return 0
+
     def rewind(self, end: int) -> None:
         """The log ends before LSN `end` now."""
         self.move(min(self.position, end), min(self.following, end))

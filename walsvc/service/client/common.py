@@ -10,8 +10,10 @@ from walsvc.model import Mode
 from walsvc.service.client.appends import Appends
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.session import Session
+from walsvc.service.client.shared import RemoteShared
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import ConsumerStatus, Start, check_name
+from walsvc.topics.sharing import SharedOptions, refuse_lazy
 
 
 class Common:
@@ -71,6 +73,19 @@ class Common:
         check_name("consumer", name)
         way = check_delivery(delivery)
         consumer = RemoteConsumer(self.session, self.consumers, topic, name, delivery=way, start=start)
+        await consumer.opened()
+        if topic is not None:
+            self.topics.setdefault(topic)
+        return consumer
+
+    async def open_shared(
+        self, topic: str | None, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
+    ) -> RemoteShared:
+        """See Topic.consumer."""
+        self.session.check(changes=True)
+        check_name("consumer", name)
+        refuse_lazy(delivery)
+        consumer = RemoteShared(self.session, topic, name, start=start, options=options)
         await consumer.opened()
         if topic is not None:
             self.topics.setdefault(topic)

@@ -53,6 +53,7 @@ class RemoteConsumer(Delivering):
         self._following = 0
         self._checked = 0  # first_lsn that this consumer is known to have nothing lost below
         self._position = 0
+        self._resent: asyncio.Future[None] | None = None  # of an acknowledgement that waits for its record
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
@@ -94,6 +95,11 @@ class RemoteConsumer(Delivering):
         elif isinstance(frame, End):
             self._gone()
         self._wake()
+
+    def _wake(self) -> None:
+        super()._wake()
+        if self._resent is not None and not self._resent.done():
+            self._resent.set_result(None)
 
     def _take_in(self, frame: Records) -> None:
         if frame.turn != self._turn:
@@ -224,6 +230,26 @@ class RemoteConsumer(Delivering):
             else:
                 if cuts == self._cuts:  # else there is no such record any more, or another one
                     self._acknowledged(lsn + 1)
+
+    async def _ack_only(self, lsn: int) -> None:
+        if lsn not in self._shown:
+            if lsn >= self._position:
+                self._check_shown(lsn)
+            return
+        cuts = self._cuts
+        while (
+            lsn > self._sent and cuts == self._cuts
+        ):  # it was delivered on an earlier connection, and is sent again on this one
+            self._check()
+            self._resent = self._session.loop.create_future()
+            await self._resent
+        await self._session.call("consumer.ack", stream=self._id, lsn=lsn, only=True)
+        if cuts != self._cuts or lsn not in self._shown:
+            return
+        if self._shown[0] != lsn:
+            self._shown.remove(lsn)
+            return
+        self._acknowledged(self._shown[1] if len(self._shown) > 1 else max(self._following, lsn + 1))
 
     async def _save(self, lsn: int) -> None:
         """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""

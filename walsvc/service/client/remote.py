@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
@@ -26,6 +26,8 @@ from walsvc.service.wire.wanted import Hidden
 from walsvc.tasks import begin_task
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start, check_name
+from walsvc.topics.shared import SharedConsumer
+from walsvc.topics.sharing import SharedOptions, refuse_options
 
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
@@ -147,10 +149,38 @@ class RemoteLog(RemoteReading, Scoped):
         """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
         return self._common.list_topics()
 
+    @overload
     async def consumer(
-        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
-    ) -> RemoteConsumer:
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[False] = False,
+    ) -> RemoteConsumer: ...
+    @overload
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[True],
+        **options: Unpack[SharedOptions],
+    ) -> SharedConsumer: ...
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: bool = False,
+        **options: Unpack[SharedOptions],
+    ) -> RemoteConsumer | SharedConsumer:
         """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
+        if shared:
+            return await self._common.open_shared(None, name, delivery, start, options)
+        refuse_options(options)
         return await self._common.open_consumer(None, name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.results import BatchResult
@@ -15,6 +16,8 @@ from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.reading import Reads, TopicReading
+from walsvc.topics.shared import SharedConsumer
+from walsvc.topics.sharing import SharedOptions, refuse_options, with_not_before
 
 
 class RemoteTopic(TopicReading):
@@ -37,10 +40,12 @@ class RemoteTopic(TopicReading):
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        *,
+        not_before: datetime.datetime | float | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
         ack: Ack[AppendResult] = self._common.append_to(
-            self.name, payload, mode, type, attributes, expected=expected, wait=True
+            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected, wait=True
         )
         return ack
 
@@ -51,10 +56,14 @@ class RemoteTopic(TopicReading):
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        *,
+        not_before: datetime.datetime | float | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room."""
         future: asyncio.Future[AppendResult]
-        future = self._common.append_to(self.name, payload, mode, type, attributes, expected=expected, wait=False)
+        future = self._common.append_to(
+            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected, wait=False
+        )
         return future
 
     def append_batch(
@@ -91,10 +100,38 @@ class RemoteTopic(TopicReading):
 
     # ---- consumers
 
+    @overload
     async def consumer(
-        self, name: str, delivery: Delivery | type[Delivery] = StrictlyOnce, start: Start = "first"
-    ) -> RemoteConsumer:
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[False] = False,
+    ) -> RemoteConsumer: ...
+    @overload
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: Literal[True],
+        **options: Unpack[SharedOptions],
+    ) -> SharedConsumer: ...
+    async def consumer(
+        self,
+        name: str,
+        delivery: Delivery | type[Delivery] = StrictlyOnce,
+        start: Start = "first",
+        *,
+        shared: bool = False,
+        **options: Unpack[SharedOptions],
+    ) -> RemoteConsumer | SharedConsumer:
         """Open the topic's consumer `name`, making it if there is none; see Topic.consumer."""
+        if shared:
+            return await self._common.open_shared(self.name, name, delivery, start, options)
+        refuse_options(options)
         return await self._common.open_consumer(self.name, name, delivery, start)
 
     async def consumers(self) -> list[ConsumerStatus]:
@@ -108,6 +145,11 @@ class RemoteTopic(TopicReading):
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer that is not open, durably: it holds nothing back any more. InUse, BadOption."""
         await self._common.session.call("delete_consumer", name=name, topic=self.name)
+
+    async def redrive(self, name: str) -> int:
+        """Send the dead letters of a shared consumer back to the topic; see Topic.redrive."""
+        sent: int = await self._common.session.call("redrive", topic=self.name, name=name)
+        return sent
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"

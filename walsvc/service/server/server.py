@@ -40,7 +40,7 @@ from walsvc.service.server.quota import Quota
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.state import consumer_count, has_consumer
 from walsvc.service.server.status import ServerStatus, Trouble
-from walsvc.service.server.streams import ConsumerStream
+from walsvc.service.server.streams import Holding
 from walsvc.service.server.troubles import Troubles, ended
 from walsvc.service.wire.codes import code_of
 from walsvc.targets import PORT_MAX, is_host
@@ -357,7 +357,7 @@ class Server:
 
     # ---- consumers
 
-    def close_consumer(self, stream: ConsumerStream) -> asyncio.Task[None]:
+    def close_consumer(self, stream: Holding) -> asyncio.Task[None]:
         """Close a consumer whose connection does not wait for it."""
         task = begin_task(stream.close())
         self.await_before_opening(task)

@@ -10,15 +10,18 @@ from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.streams import (
+    OPENED,
     ConsumerStream,
+    Holding,
+    HoldingT,
     RecordStream,
+    SharedStream,
     Source,
     Stream,
-    open_consumer,
     range_of,
     source_of,
 )
-from walsvc.service.server.verbs import OF_A_CONSUMER, OF_THE_LOG
+from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
@@ -108,7 +111,9 @@ class Sessions:
     async def _answer(self, method: Method, args: dict[str, Any]) -> Any:
         """What a method answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
         if (of_consumer := OF_A_CONSUMER.get(method.name)) is not None:
-            return await of_consumer(self._consumer(args["stream"]), args)
+            return await of_consumer(await self._held(args["stream"], ConsumerStream), args)
+        if (of_worker := OF_A_WORKER.get(method.name)) is not None:
+            return await of_worker(await self._held(args["stream"], SharedStream), args)
         answer = OF_THE_LOG[method.name]
         if method.name == "hold":
             with self._server.holds.taking(self._log, None, args["name"]):
@@ -131,9 +136,13 @@ class Sessions:
             self._connection.send(Result(id, value, self._connection.state))
             self._connection.flush()
 
-    def _consumer(self, id: int) -> ConsumerStream:
+    async def _held(self, id: int, kind: type[HoldingT]) -> HoldingT:
+        """A consumer that is open on this connection. One that is being opened is waited for: a client that has come back sends
+        its calls behind the OPEN, without waiting."""
+        if id in self._opening and (task := self._tasks.get(id)) is not None:
+            await asyncio.wait([task])
         stream = self._streams.get(id)
-        if not isinstance(stream, ConsumerStream):
+        if not isinstance(stream, kind):
             raise Closed(f"consumer {id} is not open on this connection", hint="open it again")
         return stream
 
@@ -159,13 +168,11 @@ class Sessions:
                 )
             args = method.checked(frame.args)
             stream: Stream
-            if frame.what == "consumer":
+            opened: dict[str, Any]
+            if frame.what in OPENED:
                 await self._server.consumers_closed()
                 with self._server.consumers.taking(self._log, args["topic"], args["name"]):
-                    consumer = await open_consumer(self._log, args)
-                stream = ConsumerStream(connection, id, frame.credit, consumer)
-                opened = {"position": consumer.position, "topic": consumer.topic}
-                stream.begin()
+                    stream, opened = await OPENED[frame.what](self._log, connection, frame, args)
             else:
                 turn = self._reading if frame.what == "read" else None
                 stream = RecordStream(connection, id, frame.credit, frame.what, self._log.segments.cuts, turn)
@@ -206,7 +213,7 @@ class Sessions:
 
     async def _close(self, id: int, stream: Stream) -> None:
         try:
-            if isinstance(stream, ConsumerStream):
+            if isinstance(stream, Holding):
                 await asyncio.shield(self._server.close_consumer(stream))
             else:
                 await stream.stop()
@@ -230,7 +237,7 @@ class Sessions:
             if stream.task is not None:
                 stream.task.cancel()
             stream.drop()
-            if isinstance(stream, ConsumerStream):
+            if isinstance(stream, Holding):
                 self._server.close_consumer(stream)
         self._streams.clear()
 

@@ -8,21 +8,24 @@ to wait for more.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from walsvc.api import Log
-from walsvc.errors import Closed, WalError
+from walsvc.errors import BadOption, Closed, WalError
 from walsvc.log.read.cuts import Cuts
 from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.wire.columns import cost_of, records_frame
-from walsvc.service.wire.frames import RECORD_COST, End, Frame, Result, State
+from walsvc.service.wire.frames import RECORD_COST, End, Frame, Open, Result, State
 from walsvc.service.wire.wanted import reading
 from walsvc.tasks import begin_task
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
+from walsvc.topics.leases import Lease
+from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
 Source = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
 
@@ -171,7 +174,55 @@ class RecordStream(Stream):
             return await anext(records, None)
 
 
-class ConsumerStream(Stream):
+class Holding(Stream):
+    """A stream that holds a consumer open: it is the connection's until it is closed."""
+
+    async def close(self) -> None:
+        """Stop, and give the consumer free."""
+        raise NotImplementedError
+
+
+HoldingT = TypeVar("HoldingT", bound=Holding)
+
+
+class SharedStream(Holding):
+    """A shared consumer of the log for a client. It sends nothing by itself."""
+
+    def __init__(self, line: Line, id: int, consumer: LocalConsumer) -> None:
+        super().__init__(line, id, 0)
+        self.consumer = consumer
+
+    async def next(self, max_bytes: int, max_records: int) -> dict[str, Any]:
+        """What shared.next answers. Given up it takes nothing."""
+        hub, loop = self.consumer.open_hub(), self._loop
+        batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
+        given = [each for each in batch if isinstance(each, LocalDelivery)]
+        try:
+            await self._line.writable()
+        except BaseException:
+            for each in given:
+                hub.unseen(each.lease)
+            raise
+        frame = records_frame(self.id, 0, [each.record for each in given], self._line.state)
+        left = [None if each.deadline is None else each.deadline - loop.time() for each in given]
+        attempts = [each.attempt for each in given]
+        return {"records": list(frame[2:-1]), "attempts": attempts, "left": left, "token": hub.past.token}
+
+    async def leases(self, rows: list[Any]) -> list[Lease]:
+        """The deliveries that a client speaks of. Raises LeaseLost, BadOption."""
+        found = []
+        for row in rows:
+            if type(row) is not list or [type(each) for each in row] != [int, int, str]:
+                raise BadOption("a delivery is [lsn, attempt, token]")
+            found.append(await self.consumer.open_hub().find(*row))
+        return found
+
+    async def close(self) -> None:
+        """Others get what the client had, at once."""
+        await self.consumer.close()
+
+
+class ConsumerStream(Holding):
     """A consumer of the log for a client. It is the connection's until it is closed."""
 
     def __init__(self, line: Line, id: int, credit: int, consumer: Consumer) -> None:
@@ -237,10 +288,21 @@ def source_of(log: Log, what: str, args: dict[str, Any]) -> Callable[[int], Sour
     return begin
 
 
-async def open_consumer(log: Log, args: dict[str, Any]) -> Consumer:
+async def open_shared(log: Log, line: Line, frame: Open, args: dict[str, Any]) -> tuple[Stream, dict[str, Any]]:
+    """The shared consumer that an OPEN asks for."""
+    consumer = await log.hubs.open(args["topic"], args["name"], args["start"], args["options"])
+    return SharedStream(line, frame.id, consumer), {"sharing": dataclasses.asdict(consumer.sharing)}
+
+
+async def open_consumer(log: Log, line: Line, frame: Open, args: dict[str, Any]) -> tuple[Stream, dict[str, Any]]:
     """The consumer that an OPEN asks for."""
     every = args["persist_every"]
     delivery: Delivery = StrictlyOnce() if every == 1 else AtLeastOnce(every)
     owner: Any = log if args["topic"] is None else log.topic(args["topic"])
     consumer: Consumer = await owner.consumer(args["name"], delivery, args["start"])
-    return consumer
+    stream = ConsumerStream(line, frame.id, frame.credit, consumer)
+    stream.begin()
+    return stream, {"position": consumer.position, "topic": consumer.topic}
+
+
+OPENED = {"consumer": open_consumer, "shared": open_shared}

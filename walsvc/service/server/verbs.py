@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from walsvc.api import Log
-from walsvc.service.server.streams import ConsumerStream
+from walsvc.service.server.streams import ConsumerStream, SharedStream
 from walsvc.service.wire.wanted import moment_of
+from walsvc.topics.leases import Lease
 from walsvc.topics.names import ConsumerStatus
+from walsvc.topics.sharing import check_delay, check_lease
 
 
 async def flush(log: Log, args: dict[str, Any]) -> int:
@@ -77,6 +79,10 @@ async def delete_consumer(log: Log, args: dict[str, Any]) -> None:
     await of_topic(log, args).delete_consumer(args["name"])
 
 
+async def redrive(log: Log, args: dict[str, Any]) -> int:
+    return await log.topic(args["topic"]).redrive(args["name"])
+
+
 async def topic_count(log: Log, args: dict[str, Any]) -> int:
     return await log.topic(args["topic"]).count()
 
@@ -109,7 +115,7 @@ def of_topic(log: Log, args: dict[str, Any]) -> Any:
 
 
 async def consumer_ack(stream: ConsumerStream, args: dict[str, Any]) -> int:
-    await stream.consumer.ack(args["lsn"])
+    await stream.consumer.ack(args["lsn"], only=args["only"])
     return stream.consumer.position
 
 
@@ -119,6 +125,41 @@ async def consumer_seek(stream: ConsumerStream, args: dict[str, Any]) -> int:
 
 async def consumer_lag(stream: ConsumerStream, args: dict[str, Any]) -> int:
     return await stream.consumer.lag()
+
+
+async def shared_next(stream: SharedStream, args: dict[str, Any]) -> dict[str, Any]:
+    return await stream.next(args["max_bytes"], args["max_records"])
+
+
+async def shared_ack(stream: SharedStream, args: dict[str, Any]) -> None:
+    await stream.consumer.open_hub().ack(await stream.leases(args["deliveries"]))
+
+
+async def shared_nak(stream: SharedStream, args: dict[str, Any]) -> None:
+    check_delay("delay", args["delay"])
+    await stream.consumer.open_hub().give_back(await delivery_of(stream, args), args["delay"])
+
+
+async def shared_extend(stream: SharedStream, args: dict[str, Any]) -> float | None:
+    check_lease("seconds", args["seconds"])
+    return stream.consumer.open_hub().extend(await delivery_of(stream, args), args["seconds"])
+
+
+async def shared_unseen(stream: SharedStream, args: dict[str, Any]) -> None:
+    for lease in await stream.leases(args["deliveries"]):
+        stream.consumer.open_hub().unseen(lease)
+
+
+async def shared_status(stream: SharedStream, args: dict[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(await stream.consumer.status())
+
+
+async def shared_seek(stream: SharedStream, args: dict[str, Any]) -> None:
+    await stream.consumer.seek(args["to"])
+
+
+async def delivery_of(stream: SharedStream, args: dict[str, Any]) -> Lease:
+    return await stream.consumer.open_hub().find(args["lsn"], args["attempt"], args["token"])
 
 
 OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
@@ -138,6 +179,7 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "consumers": consumers,
     "move_consumer": move_consumer,
     "delete_consumer": delete_consumer,
+    "redrive": redrive,
     "seek_time": seek_time,
     "purge": purge,
     "compact": compact,
@@ -149,4 +191,13 @@ OF_A_CONSUMER: dict[str, Callable[[ConsumerStream, dict[str, Any]], Awaitable[An
     "consumer.ack": consumer_ack,
     "consumer.seek": consumer_seek,
     "consumer.lag": consumer_lag,
+}
+OF_A_WORKER: dict[str, Callable[[SharedStream, dict[str, Any]], Awaitable[Any]]] = {
+    "shared.next": shared_next,
+    "shared.ack": shared_ack,
+    "shared.nak": shared_nak,
+    "shared.extend": shared_extend,
+    "shared.unseen": shared_unseen,
+    "shared.status": shared_status,
+    "shared.seek": shared_seek,
 }

@@ -14,7 +14,8 @@ from walsvc.errors import BadOption
 APPEND, READ, CONSUME, ADMIN = "append", "read", "consume", "admin"
 RIGHTS = frozenset({APPEND, READ, CONSUME, ADMIN})
 
-INT, TEXT, BOOL, MAP = (int,), (str,), (bool,), (dict,)
+INT, TEXT, BOOL, MAP, ROWS = (int,), (str,), (bool,), (dict,), (list,)
+SECONDS = (float, int)
 NAME = (str, type(None))
 NUMBER = (int, type(None))
 POSITION = (int, str)
@@ -72,6 +73,7 @@ def table(*methods: Method) -> dict[str, Method]:
 ANY_TOPIC: Arguments = {"topic": (NAME, None)}
 NAMED: Arguments = {**required(name=TEXT), **ANY_TOPIC}
 STREAM = required(stream=INT)
+DELIVERY: Arguments = {**STREAM, **required(lsn=INT, attempt=INT, token=TEXT)}
 
 METHODS = table(
     Method("flush", APPEND, {}),
@@ -90,6 +92,7 @@ METHODS = table(
     Method("consumers", READ, ANY_TOPIC, changes=False, large=True),
     Method("move_consumer", ADMIN, {**NAMED, **required(to=POSITION)}),
     Method("delete_consumer", ADMIN, NAMED, repeatable=False),
+    Method("redrive", ADMIN, required(name=TEXT, topic=TEXT)),
     Method("seek_time", READ, required(moment=INT), changes=False),
     Method("purge", ADMIN, {**required(labels=MAP), "before": (NUMBER, None), **ANY_TOPIC}, repeatable=False),
     Method("compact", ADMIN, {}, repeatable=False),
@@ -97,9 +100,17 @@ METHODS = table(
     Method("topic.first_lsn", READ, required(topic=TEXT), changes=False),
     Method("topic.last_lsn", READ, required(topic=TEXT), changes=False),
     # of a consumer that is open on this connection, by the id of its stream
-    Method("consumer.ack", CONSUME, {**STREAM, **required(lsn=INT)}),
+    Method("consumer.ack", CONSUME, {**STREAM, **required(lsn=INT), "only": (BOOL, False)}),
     Method("consumer.seek", CONSUME, {**STREAM, **required(to=POSITION)}),
     Method("consumer.lag", CONSUME, STREAM, changes=False),
+    # of a shared consumer that is open on this connection
+    Method("shared.next", CONSUME, {**STREAM, **required(max_bytes=INT, max_records=INT)}, changes=False),
+    Method("shared.ack", CONSUME, {**STREAM, **required(deliveries=ROWS)}),
+    Method("shared.nak", CONSUME, {**DELIVERY, **required(delay=SECONDS)}),
+    Method("shared.extend", CONSUME, {**DELIVERY, **required(seconds=SECONDS)}),
+    Method("shared.unseen", CONSUME, {**STREAM, **required(deliveries=ROWS)}),
+    Method("shared.status", CONSUME, STREAM, changes=False),
+    Method("shared.seek", CONSUME, {**STREAM, **required(to=POSITION)}),
 )
 
 CHOSEN: Arguments = {
@@ -113,4 +124,5 @@ STREAMS = table(
     Method("read", READ, {**CHOSEN, "stop": (NUMBER, None), "until": (NUMBER, None)}, changes=False),
     Method("follow", READ, CHOSEN, changes=False),
     Method("consumer", CONSUME, {**NAMED, "persist_every": (INT, 1), "start": (POSITION, "first")}),
+    Method("shared", CONSUME, {**NAMED, "start": (POSITION, "first"), "options": (MAP, {})}),
 )

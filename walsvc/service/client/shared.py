@@ -1,0 +1,260 @@
+"""A shared consumer of a log behind a server: leases, order and counts are there; a call of next() here is a question there.
+
+Nothing is sent ahead: a record that nobody has asked for would run against its deadline in a buffer. So each next() is one CALL,
+answered when there is a record; one that is given up is cancelled at the server, and what was on its way then goes back as if it
+had never been out. The server frees what a connection has when that ends. A client that has lost its connection opens the
+consumer again by itself; what it had it may still acknowledge, as long as nobody else got it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from walsvc.errors import BadOption, Closed, ProtocolError, WalError, again
+from walsvc.model import Record
+from walsvc.service.client.call import Calling, encoded
+from walsvc.service.client.session import Session
+from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.columns import records_of
+from walsvc.service.wire.frames import Call, Cancel, End, Error, Frame, Open, Records, Result
+from walsvc.service.wire.protocol import encode
+from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.shared import Delivery, SharedConsumer
+from walsvc.topics.sharing import SharedOptions, Sharing
+
+ASKING_MAX = 64  # calls of next() that are asked at a time; the server takes 1,024 calls of a connection
+
+
+class RemoteDelivery(Delivery):
+    """A delivery of a log behind a server."""
+
+    __slots__ = ("_deadline", "home", "token")
+
+    def __init__(self, home: RemoteShared, record: Record, attempt: int, token: str, left: float | None) -> None:
+        super().__init__(record, attempt)
+        self.home = home
+        self.token = token
+        self._until(left)
+
+    def _until(self, left: float | None) -> None:
+        self._deadline = None if left is None else asyncio.get_running_loop().time() + left
+
+    @property
+    def deadline(self) -> float | None:
+        """See Delivery."""
+        return self._deadline
+
+    def said(self) -> dict[str, Any]:
+        """Which delivery, for the server."""
+        return {"lsn": self.record.lsn, "attempt": self.attempt, "token": self.token}
+
+    async def _ack(self) -> None:
+        await self.home.ack([self])
+
+    async def _nak(self, delay: float) -> None:
+        await self.home.call("shared.nak", **self.said(), delay=float(delay))
+
+    async def _extend(self, seconds: float) -> None:
+        self._until(await self.home.call("shared.extend", **self.said(), seconds=float(seconds)))
+
+
+class Asking:
+    """A CALL of next() that waits for its answer, as long as it takes."""
+
+    def __init__(self, home: RemoteShared, session: Session, args: dict[str, Any]) -> None:
+        self._home = home
+        self._session = session
+        self._frame = Call(session.new_id(), "shared.next", args)
+        self.answer: asyncio.Future[list[RemoteDelivery]] = session.loop.create_future()
+        session.begin(self._frame.id, self)
+        session.put(encode(self._frame))
+
+    def received(self, frame: Frame) -> None:
+        """RESULT or ERROR."""
+        self._session.requests.pop(self._frame.id, None)
+        if isinstance(frame, Result):
+            deliveries = self._home.deliveries(frame.value)
+            if self.answer.done():
+                self._home.return_unseen(deliveries)
+            else:
+                self.answer.set_result(deliveries)
+        elif isinstance(frame, Error) and not self.answer.done():
+            self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
+
+    def lost(self) -> None:
+        """What was given out to a connection that has ended is free already."""
+        if self.answer.done():
+            self._session.requests.pop(self._frame.id, None)
+
+    def again(self) -> None:
+        """Ask again."""
+        self._session.put(encode(self._frame))
+
+    def failed(self, error: WalError) -> None:
+        """No connection in time, or closed."""
+        if not self.answer.done():
+            self.answer.set_exception(self._session.unreachable(error, "no record was asked for"))
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        if self._frame.id in self._session.requests:
+            self._session.send(Cancel(self._frame.id))
+            if not self._session.connected:
+                self._session.requests.pop(self._frame.id, None)
+        elif not self.answer.cancelled() and self.answer.exception() is None:
+            self._home.return_unseen(self.answer.result())
+
+
+class RemoteShared(SharedConsumer):
+    """See walsvc.SharedConsumer, whose interface this is."""
+
+    def __init__(self, session: Session, topic: str | None, name: str, *, start: Start, options: SharedOptions) -> None:
+        super().__init__(topic, name, options.get("worker"))
+        self._session = session
+        self._id = session.new_id()
+        self._frame = Open(self._id, "shared", {"name": name, "topic": topic, "start": start, "options": options}, 0)
+        self._asking = asyncio.Semaphore(ASKING_MAX)
+        self._sharing = Sharing()
+        self._open = True
+        self._error: WalError | None = None
+        self._opened: asyncio.Future[None] = session.loop.create_future()
+        self._closed: asyncio.Future[None] = session.loop.create_future()
+        data = encoded(self._frame)
+        session.begin(self._id, self)
+        session.put(data)
+
+    @property
+    def sharing(self) -> Sharing:
+        """See SharedConsumer."""
+        return self._sharing
+
+    # ---- from the session
+
+    def again(self) -> None:
+        """Open it on a new connection."""
+        self._session.put(encode(self._frame))
+
+    def lost(self) -> None:
+        """It will be opened again, unless it is being closed: then it is."""
+        if not self._open:
+            self._gone()
+
+    def failed(self, error: WalError) -> None:
+        """No connection in time, or closed."""
+        self._fail(self._session.unreachable(error, f"consumer {self.name!r} is lost"))
+
+    def received(self, frame: Frame) -> None:
+        """RESULT when it is open, ERROR where it cannot be opened, END when it is closed."""
+        if isinstance(frame, Result):
+            try:
+                self._sharing = Sharing(**frame.value["sharing"])
+            except (KeyError, TypeError):
+                raise ProtocolError("the server does not say how a shared consumer is open") from None
+            if not self._opened.done():
+                self._opened.set_result(None)
+        elif isinstance(frame, Error):
+            self._fail(error_of(frame.code, frame.message, frame.fields))
+        elif isinstance(frame, End):
+            self._gone()
+
+    def _fail(self, error: WalError) -> None:
+        self._open, self._error = False, error
+        self._gone()
+        if not self._opened.done():
+            self._opened.set_exception(again(error))
+            self._opened.exception()  # perhaps nobody waits for it any more
+
+    def _gone(self) -> None:
+        self._session.requests.pop(self._id, None)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    async def opened(self) -> None:
+        """Wait until the server has opened it; raises what it says instead."""
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+
+    # ---- records
+
+    async def next(self) -> RemoteDelivery:
+        """See SharedConsumer."""
+        return (await self._batch(1, 1))[0]
+
+    async def _batch(self, max_bytes: int, max_records: int) -> Sequence[RemoteDelivery]:
+        async with self._asking:
+            self._check()
+            args = {"stream": self._id, "max_bytes": max_bytes, "max_records": max_records}
+            asking = Asking(self, self._session, args)
+            try:
+                return await asking.answer
+            except asyncio.CancelledError:
+                asking.give_up()
+                raise
+
+    def deliveries(self, answer: Any) -> list[RemoteDelivery]:
+        """What the server answers to next()."""
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("records"), list):
+            raise ProtocolError("the answer to shared.next is none")
+        try:
+            records = records_of(Records._make([0, 0, *answer["records"], []]))
+            rows = zip(records, answer["attempts"], answer["left"], strict=True)
+            return [RemoteDelivery(self, record, attempt, answer["token"], left) for record, attempt, left in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"the answer to shared.next is none: {error}") from None
+
+    def return_unseen(self, deliveries: Sequence[RemoteDelivery]) -> None:
+        """Nobody got these: they go out again as if they had not been."""
+        if deliveries and self._open:
+            rows = [list(each.said().values()) for each in deliveries]
+            Calling(self._session, "shared.unseen", {"stream": self._id, "deliveries": rows}, None)
+
+    # ---- what becomes of them
+
+    async def call(self, method: str, **args: Any) -> Any:
+        """Call a method of this consumer."""
+        self._check()
+        return await self._session.call(method, stream=self._id, **args)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """See SharedConsumer."""
+        rows = []
+        for each in deliveries:
+            if not isinstance(each, RemoteDelivery) or each.home is not self:
+                raise BadOption(f"{each!r} is no delivery of {self!r}")
+            rows.append(list(each.said().values()))
+        await self.call("shared.ack", deliveries=rows)
+
+    async def status(self) -> ConsumerStatus:
+        """See SharedConsumer."""
+        return ConsumerStatus(**await self.call("shared.status"))
+
+    async def seek(self, to: Start) -> None:
+        """See SharedConsumer."""
+        await self.call("shared.seek", to=to)
+
+    # ---- ending
+
+    def _check(self) -> None:
+        self._session.check()
+        if self._error is not None:
+            raise again(self._error)
+        if not self._open:
+            raise Closed(f"consumer {self.name!r} is closed", path=self._session.address.url, hint="open it again")
+
+    async def close(self) -> None:
+        """See SharedConsumer."""
+        self._session.check_loop()
+        if self._open:
+            self._leave()
+        await asyncio.shield(self._closed)
+
+    def _leave(self) -> None:
+        self._open = False
+        self._session.send(Cancel(self._id))
+        if not self._session.connected:
+            self._gone()

@@ -1,0 +1,87 @@
+"""What a shared consumer lets join a group: acknowledgements and moves; and which acknowledgements there were lately."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from walsvc.format.queues import KEY, done_row, moved_row
+from walsvc.topics.leases import Lease
+from walsvc.topics.names import Start, check_start
+
+if TYPE_CHECKING:
+    from walsvc.topics.feed import Stretch
+    from walsvc.topics.hub import Hub
+
+PAST_MAX = 20_000  # acknowledgements that a client may have to repeat: more are not out at a time
+
+
+class Acking:
+    """Acknowledgements that join a group, alone or with other things that are to be durable with them."""
+
+    def __init__(self, hub: Hub, leases: Sequence[Lease]) -> None:
+        self._hub = hub
+        self._leases = leases
+        self._gone: list[Stretch] = []
+
+    def change(self) -> dict[str, Any]:
+        """What is done by it. Raises LeaseLost where one of the records was given to somebody else."""
+        for lease in self._leases:
+            if not lease.done and not self._hub.leases.owns(lease):
+                raise self._hub.lost(lease)
+        rows = [done_row(each.job.first, each.job.lsn, 1) for each in self._leases if not each.done]
+        self._gone = list(self._hub.feed.gone)
+        rows += [done_row(*each) for each in self._gone]
+        return {KEY: {self._hub.key: {"rows": b"".join(rows)}}}
+
+    def accepted(self) -> None:
+        """The records are done."""
+        for lease in self._leases:
+            lease.done = True
+            self._hub.feed.finished(lease.job)
+            self._hub.past.note(lease)
+        del self._hub.feed.gone[: len(self._gone)]
+        self._hub.changed()
+
+
+class Moving:
+    """A move of the consumer that joins a group."""
+
+    def __init__(self, hub: Hub, to: Start) -> None:
+        self._hub = hub
+        self._to = to
+        self._lsn = 0
+
+    def change(self) -> dict[str, Any]:
+        """Where it stands then. Raises BadOption."""
+        self._lsn = check_start(self._hub.writer, self._to)
+        return {KEY: {self._hub.key: {"rows": moved_row(self._lsn)}}}
+
+    def accepted(self) -> None:
+        """It is moved."""
+        self._hub.feed.restart(self._lsn)
+        self._hub.changed()
+
+
+class Past:
+    """Which deliveries were acknowledged lately, so that one that is acknowledged again, since its answer was lost, is answered.
+
+    Attributes:
+        token: tells the deliveries of this hub from those of earlier ones of the same consumer.
+    """
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(8)
+        self._attempts: OrderedDict[int, int] = OrderedDict()
+
+    def note(self, lease: Lease) -> None:
+        """It was acknowledged."""
+        self._attempts[lease.job.lsn] = lease.attempt
+        if len(self._attempts) > PAST_MAX:
+            self._attempts.popitem(last=False)
+
+    def has(self, lsn: int, attempt: int, token: str) -> bool:
+        """Whether a record that is done may have been acknowledged by that delivery."""
+        return token != self.token or self._attempts.get(lsn) == attempt

@@ -1,0 +1,370 @@
+"""Feed: brings a shared consumer's records to those who wait for them.
+
+A worker takes a record in its own step of the loop, never through a future: so a wait that is cancelled drops nothing. While
+somebody waits, one task reads on, or loads again what is to go out; without waits it ends. Whatever may let a record go out
+calls `wake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgpack
+
+from walsvc.errors import Closed, Truncated, WalError, again
+from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
+from walsvc.model import Record
+from walsvc.topics.ahead import Ahead, Found
+from walsvc.topics.leases import Job, Lease, Leases, Moment, State
+from walsvc.topics.names import WHOLE_LOG
+from walsvc.topics.sharing import NOT_BEFORE
+
+if TYPE_CHECKING:
+    from walsvc.log.commit.core import Core
+    from walsvc.log.read.segments import Segments
+
+WINDOW_RECORDS_MAX = 20_000  # that are read and not done: SQS looks through as many for a message group that is free
+NEVER = 1 << 63  # above every LSN
+WINDOW_BYTES_MAX = 64 << 10  # of ranges and counts in the log's metadata, which every segment repeats
+
+
+class Out(NamedTuple):
+    """A delivery and its record."""
+
+    lease: Lease
+    record: Record
+
+
+class Stretch(NamedTuple):
+    """LSNs that are done without an acknowledgement, and how many records of the topic they are."""
+
+    first: int
+    last: int
+    records: int
+
+
+class Feed:
+    """The records of one shared consumer. Loop thread only.
+
+    Attributes:
+        key: the consumer's in the metadata.
+        leases, ahead: what is out, and what was read.
+        gone: what was purged or has vanished, to be kept as done with the next acknowledgement.
+        resumed: records that workers have had since before they came, by worker.
+    """
+
+    def __init__(
+        self, segments: Segments, core: Core, topic: str | None, *, key: str, leases: Leases, label: str | None
+    ) -> None:
+        self.key = key
+        self.leases = leases
+        self.gone: list[Stretch] = []
+        self.resumed: dict[Hashable, deque[Job]] = {}
+        self._segments = segments
+        self._topic = topic
+        self._number = int(key.partition("/")[0])
+        self._label = label
+        self._core = core
+        self._marks = segments.marks
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._supplier: asyncio.Task[None] | None = None
+        self._pause: asyncio.Future[Any] | None = None
+        self.ahead = Ahead(segments, self._number, self.position)
+
+    # ---- looking
+
+    @property
+    def position(self) -> int:
+        """LSN below which everything is done."""
+        return self._core.metadata.positions.get(self.key, 1)
+
+    @property
+    def window(self) -> Window:
+        """What is done and was tried above that."""
+        return self._core.metadata.queues.get(self.key) or Window()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait though there is something, since as many records are out as may be."""
+        return len(self._waiters) if self.leases.full else 0
+
+    def now(self) -> Moment:
+        """The time on both clocks."""
+        return Moment(self._core.health.loop.time(), self._core.tail.clock() / 1e9)
+
+    def look(self) -> None:
+        """Take notice of what has happened to the log. Raises Truncated where records that are not done were dropped."""
+        if self._marks is not self._segments.marks:
+            self._marks = self._segments.marks
+            for job in list(self.leases.jobs.values()):
+                record = self.ahead.get(job.lsn)
+                if record is not None and job.state is not State.OUT and self._hidden(record):
+                    self.forget(job)
+        first, position = self._segments.first_lsn, self.position
+        if position < first:
+            raise Truncated(
+                f"consumer {self.key.partition('/')[2]!r} was overtaken: records from LSN {position} on were dropped",
+                path=self._segments.disk.path,
+                lsn=position,
+                expected=f"at least LSN {first}",
+                hint='seek("first") to go on with what is left',
+            )
+
+    def _hidden(self, record: Record) -> bool:
+        number = self._core.metadata.topics.get(record.topic or "", 0)
+        return self._marks.hides(record.lsn, number, record.attributes)
+
+    # ---- taking
+
+    def take(self, holder: Hashable, bytes_max: int | None = None) -> Out | None:
+        """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`."""
+        self.look()
+        now, line = self.now(), self.resumed.get(holder)
+        if line:
+            job: Job | None = line[0]
+        else:
+            job = None if self.leases.full else self.leases.ready(now)
+        if job is None or (record := self.ahead.get(job.lsn)) is None:
+            return None
+        if bytes_max is not None and len(record.payload) > bytes_max:
+            return None
+        if line:
+            line.popleft()
+            return Out(self.leases.again(job, holder), record)
+        lease = self.leases.take(holder, now)
+        assert lease is not None
+        return Out(lease, record)
+
+    async def wait(self) -> None:
+        """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
+        waiter: asyncio.Future[None] = self._core.health.loop.create_future()
+        self._waiters.append(waiter)
+        self._supply()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.wake()  # its turn goes to the next one
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def wake(self) -> None:
+        """Something may go out now: whoever waits first looks, and the task that reads."""
+        if self._takeable():
+            self._wake_first()
+        self._supply()
+
+    def wake_all(self) -> None:
+        """Everybody looks: the consumer was closed, or somebody's own records are there."""
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._supply()
+
+    def _wake_first(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _takeable(self) -> bool:
+        job = None if self.leases.full else self.leases.ready(self.now())
+        return job is not None and job.lsn in self.ahead
+
+    def unread(self, max_bytes: int, max_records: int) -> bool:
+        """Whether a batch of so much may need more than was read."""
+        return len(self.leases.jobs) - self.leases.out < max_records and self.ahead.bytes < max_bytes
+
+    def resume(self, worker: str) -> None:
+        """A worker has come back: it gets what it has, in order."""
+        mine = [job for job in self.leases.jobs.values() if job.state is State.OUT and job.held_by(worker)]
+        if mine:
+            self.resumed[worker] = deque(sorted(mine, key=lambda job: job.lsn))
+
+    def oldest_seconds(self) -> float | None:
+        """Age of the oldest record that is not done, as far as it is in memory."""
+        record = self.ahead.get(next(iter(self.leases.jobs), 0))
+        return None if record is None else max(self.now().wall - record.timestamp_ns / 1e9, 0.0)
+
+    # ---- supplying
+
+    def _supply(self) -> None:
+        if not self._waiters:
+            return
+        if self._supplier is None:
+            work = self._supplying()
+            self._supplier = self._core.background.start("reading for a shared consumer", work, foreseen=(WalError,))
+        elif self._pause is not None:
+            self._pause.cancel()
+
+    async def _supplying(self) -> None:
+        try:
+            while self._waiters:
+                if await self.bring():
+                    continue
+                if self._takeable():
+                    self._wake_first()
+                    if self._waiters:
+                        await self._rest()
+                elif self._waiters:
+                    await self._rest()
+        except WalError as error:
+            waiters, self._waiters = self._waiters, deque()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(again(error))
+        finally:
+            self._supplier = None
+
+    async def bring(self) -> bool:
+        """Load what is to go out next, or read on; False where neither helps now."""
+        self.look()
+        heads = [line[0] for line in self.resumed.values() if line and line[0].lsn not in self.ahead]
+        job = self.leases.ready(self.now())
+        if job is not None and job.lsn not in self.ahead and not self.leases.full:
+            heads.append(job)
+        for head in heads:
+            if await self.ahead.load(head.lsn) is None and self.leases.jobs.get(head.lsn) is head:
+                self.forget(head)
+        if heads:
+            if self.resumed:
+                self.wake_all()
+            return True
+        if job is not None or not self._roomy():
+            return False
+        return await self.read_on()
+
+    async def read_on(self) -> bool:
+        """Read what comes next and is durable; False where there is nothing, or no room for it."""
+        if not self._roomy():
+            return False
+        try:
+            found = await self.ahead.read(self._core.catalog.durable_lsn + 1)
+        except Truncated:
+            self.look()  # raises, unless retention has moved the position beyond what is gone
+            self.ahead.move(self.position, self.position)
+            return True
+        for each in found:
+            self._offer(each)
+        return bool(found)
+
+    def _roomy(self) -> bool:
+        """Whether more records may be read: each may need a range, or a count, in the metadata."""
+        jobs = len(self.leases.jobs)
+        each = HELD_BYTES + 32 if self.leases.lease is None else DONE_BYTES
+        used = self.window.rows_bytes + min(jobs, self.leases.outstanding_max) * each
+        return jobs < WINDOW_RECORDS_MAX and (used < WINDOW_BYTES_MAX or not jobs)
+
+    def _offer(self, found: Found) -> None:
+        record, window, now = found.record, self.window, self.now()
+        if record.lsn < self.position or window.covers(record.lsn) or record.lsn in self.leases.jobs:
+            if (
+                record.lsn not in self.leases.jobs
+                and record.lsn >= self.position
+                and not window.spans(max(found.first, self.position), record.lsn)
+            ):
+                self._gone(found.first, record.lsn, 0)
+            return
+        job = Job(record.lsn, found.first, self._key_of(record), not_before_of(record))
+        held = window.held.get(record.lsn)
+        job.attempts = held.attempts if held is not None else window.tried.get(record.lsn, 0)
+        self.ahead.keep(record)
+        if held is None or self.leases.lease is not None:
+            self.leases.offer(job, now)
+            return
+        self.leases.hold(job, held.worker, now)
+        self.resumed.setdefault(held.worker, deque()).append(job)
+        self.wake_all()
+
+    def _key_of(self, record: Record) -> bytes | None:
+        if self._label is None or self._label not in record.attributes:
+            return None
+        packed: bytes = msgpack.packb(record.attributes[self._label])
+        return packed
+
+    async def _rest(self) -> None:
+        """Wait for a record that was not read, or for a wake."""
+        following, health = self.ahead.following, self._core.health
+        job = self.leases.ready(self.now())
+        if job is None and self._roomy():
+            if following <= self._core.catalog.durable_lsn:
+                return
+            if (terminal := health.terminal()) is not None:
+                raise terminal
+            if self._number == WHOLE_LOG:
+                self._pause = self._core.durable_above(following - 1)
+            else:
+                assert self._topic is not None
+                self._pause = self._core.topic_record(self._topic, following)
+        elif (ended := health.ended()) is not None:
+            raise ended
+        else:
+            self._pause = self._core.waits.durable(NEVER)  # fails with the log
+        try:
+            await asyncio.wait([self._pause])
+            if not self._pause.cancelled():
+                self._pause.result()
+        finally:
+            self._pause = None
+
+    # ---- ends
+
+    def finished(self, job: Job) -> None:
+        """The record is done."""
+        self.leases.done(job, self.now())
+        self.ahead.drop(job.lsn)
+
+    def forget(self, job: Job) -> None:
+        """The record is purged, or not there any more: nobody gets it."""
+        self.finished(job)
+        self._gone(job.first, job.lsn, 1)
+
+    def _gone(self, first: int, last: int, records: int) -> None:
+        self.gone.append(Stretch(first, last, records))
+
+    def restart(self, lsn: int) -> None:
+        """The consumer was moved to `lsn`: nothing that went out before counts any more."""
+        for job in list(self.leases.jobs.values()):
+            self.finished(job)
+        self.gone.clear()
+        self.resumed.clear()
+        self.ahead.move(lsn, lsn)
+        self.wake_all()
+
+    def cut(self, end: int) -> None:
+        """The log ends before LSN `end` now."""
+        jobs = self.leases.jobs
+        for job in [job for job in jobs.values() if job.lsn >= end]:
+            self.finished(job)
+        for line in self.resumed.values():
+            while line and line[-1].lsn >= end:
+                line.pop()
+        self.gone = [each for each in self.gone if each.last < end]
+        if self.ahead.following > end:
+            known = [self.position, *(lsn + 1 for lsn in jobs), *(last + 1 for last in self.window.lasts[-1:])]
+            self.ahead.move(end, max(known))
+        self.wake_all()
+
+    def end(self) -> None:
+        """The consumer is closed: whoever waits looks, and hears of it."""
+        self.wake_all()
+        if self._pause is not None:
+            self._pause.cancel()
+
+
+def not_before_of(record: Record) -> float:
+    """Unix time, in seconds, before which a record is not delivered; 0.0: none is said."""
+    micros = record.attributes.get(NOT_BEFORE, 0)
+    return micros / 1e6 if isinstance(micros, (int, float)) else 0.0
+
+
+def closed(name: str, path: str) -> Closed:
+    """The error of whoever uses a shared consumer that was closed."""
+    return Closed(f"consumer {name!r} is closed", path=path, hint="open it again")

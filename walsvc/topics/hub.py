@@ -1,0 +1,329 @@
+"""Hub: one shared consumer of a log that is open here, whoever uses it: tasks, connections, workers.
+
+    Leases  which records are out, and what may go out next: pure
+    Ahead   the records, and the reader
+    Feed    brings records to those who wait
+    Hub     what becomes durable: acknowledgements, counts of deliveries, dead letters; and the timer
+
+An acknowledgement is in force from the step in which it joins a group, and durable when the call returns. A count of deliveries is
+durable before its record goes out again, so a crash loses the one that was under way and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
+from walsvc.format.queues import KEY, Held, held_row, tried_row
+from walsvc.log.commit.changes import Place
+from walsvc.log.read.counting import count_from
+from walsvc.topics.acking import Acking, Moving, Past
+from walsvc.topics.dead import bury
+from walsvc.topics.feed import Feed, Out
+from walsvc.topics.leases import Ended, Job, Lease, Leases
+from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start
+from walsvc.topics.sharing import Sharing
+
+if TYPE_CHECKING:
+    from walsvc.log.read.segments import Segments
+    from walsvc.log.writer import WalWriter
+
+LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long the timer goes on without a look at it
+
+
+class Shared(Place):
+    """Where a shared consumer stands, for those who ask what is open."""
+
+    hub: Hub | None = None  # while it is being opened
+
+    @property
+    def waiting(self) -> int:
+        """Calls of next() that wait since as many records are out as may be."""
+        return 0 if self.hub is None else self.hub.feed.waiting
+
+
+class Hub:
+    """One shared consumer. Loop thread only.
+
+    Attributes:
+        writer, topic, name, key: whose it is.
+        sharing: how it was opened.
+        leases, feed: see above.
+        holders: those who have it open.
+        dead: records that went to the dead-letter topic since it was opened.
+        past: what was acknowledged lately.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        writer: WalWriter,
+        topic: str | None,
+        name: str,
+        *,
+        key: str,
+        sharing: Sharing,
+        ended: Callable[[Hub], None],
+    ) -> None:
+        self.writer, self.topic, self.name, self.key, self.sharing = writer, topic, name, key, sharing
+        self.leases = Leases(sharing.lease, sharing.max_deliveries, sharing.max_outstanding)
+        self.feed = Feed(segments, writer.core, topic, key=key, leases=self.leases, label=sharing.ordered_by)
+        self.holders: dict[object, Hashable] = {}
+        self.dead = 0
+        self.past = Past()
+        self._core = writer.core
+        self._segments = segments
+        self._when_ended = ended
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self._ending: asyncio.Task[None] | None = None
+        segments.cuts.listeners.add(self._cut)
+
+    # ---- coming
+
+    def enter(self, face: object, worker: str | None) -> None:
+        """One more has it open. A worker without lease gets what it has had before."""
+        if worker is not None and worker not in self.holders.values():
+            self.feed.resume(worker)
+        self.holders[face] = face if worker is None else worker
+        self.changed()
+
+    # ---- delivering
+
+    async def next(self, face: object) -> Out:
+        """The next record for one who has the consumer open."""
+        while True:
+            self.check(face)
+            if (out := self.feed.take(self.holders[face])) is not None:
+                self.changed()
+                return out
+            await self.feed.wait()
+
+    async def batch(self, face: object, max_bytes: int, max_records: int) -> list[Out]:
+        """The next records that are there, one at least, for which it waits."""
+        while True:
+            self.check(face)
+            while self.feed.unread(max_bytes, max_records) and await self.feed.read_on():
+                self.check(face)
+            outs: list[Out] = []
+            size = 0
+            while len(outs) < max_records and (size < max_bytes or not outs):
+                out = self.feed.take(self.holders[face], max_bytes - size if outs else None)
+                if out is None:
+                    break
+                outs.append(out)
+                size += len(out.record.payload)
+            if outs:
+                self.changed()
+                return outs
+            await self.feed.wait()
+
+    async def there(self, face: object) -> Out | None:
+        """The next record, if there is one that is durable; it is not waited for."""
+        while True:
+            self.check(face)
+            if (out := self.feed.take(self.holders[face])) is not None:
+                self.changed()
+                return out
+            if not await self.feed.bring():
+                return None
+
+    async def keep_held(self, leases: Sequence[Lease]) -> None:
+        """Make durable which worker has the records."""
+
+        def change() -> dict[str, Any]:
+            since = int(self.feed.now().wall * 1000)
+            rows = [
+                held_row(each.job.lsn, Held(each.attempt, str(each.holder), since))
+                for each in leases
+                if self.leases.is_out(each)
+            ]
+            return {KEY: {self.key: {"rows": b"".join(rows)}}}
+
+        await self._core.changes.join(change)
+
+    # ---- what becomes of deliveries
+
+    def acking(self, leases: Sequence[Lease]) -> Acking:
+        """Their acknowledgement, to join a group."""
+        return Acking(self, leases)
+
+    async def ack(self, leases: Sequence[Lease]) -> None:
+        """Acknowledge records, all or none; durable on return."""
+        await self._core.changes.join(Acking(self, leases))
+        self._core.changes.passed(self.feed.position)
+
+    async def find(self, lsn: int, attempt: int, token: str) -> Lease:
+        """The delivery that somebody elsewhere speaks of. One of an earlier hub, from before the log was opened or while nobody
+        had the consumer open, counts as long as nobody got the record since. Raises LeaseLost."""
+        job = self.leases.jobs.get(lsn)
+        while job is None and lsn >= self.feed.ahead.following and await self.feed.read_on():
+            job = self.leases.jobs.get(lsn)
+        if job is None:
+            done = Lease(Job(lsn, lsn), None, attempt, None, done=True)
+            if (lsn < self.feed.position or self.feed.window.covers(lsn)) and self.past.has(lsn, attempt, token):
+                return done
+            raise self.lost(done)
+        earlier = token != self.past.token
+        if earlier and job.lease is None:
+            job.lease = Lease(job, None, attempt, None)
+        lease = job.lease
+        if lease is None or lease.attempt != attempt or (lease.holder is None) != earlier:
+            raise self.lost(Lease(job, None, attempt, None))
+        return lease
+
+    def unseen(self, lease: Lease) -> None:
+        """A delivery that nobody got: the record goes out again as if it had not been."""
+        if self.sharing.lease is not None and self.leases.is_out(lease):
+            self.leases.untake(lease, self.feed.now())
+            self.changed()
+
+    async def give_back(self, lease: Lease, delay: float) -> None:
+        """A record goes out again after `delay` seconds, or to the dead-letter topic."""
+        if lease.done or not self.leases.owns(lease):
+            raise self.lost(lease)
+        for task in self._settle(self.leases.give_back(lease, delay, self.feed.now())):
+            await asyncio.shield(task)
+
+    def extend(self, lease: Lease, seconds: float) -> float | None:
+        """A worker has a record until `seconds` from now; returns them, None where there is no deadline."""
+        if not self.leases.is_out(lease):
+            raise self.lost(lease)
+        self.leases.extend(lease, seconds, self.feed.now())
+        self._arm()
+        return None if lease.deadline is None else seconds
+
+    def lost(self, lease: Lease) -> LeaseLost:
+        """The error for whoever has lost a record."""
+        return LeaseLost(
+            f"delivery {lease.attempt} of LSN {lease.job.lsn} to consumer {self.name!r} has ended",
+            path=self._core.disk.path,
+            lsn=lease.job.lsn,
+            hint="another worker has the record, or it is done; a longer lease=, or extend() in time, keeps it",
+        )
+
+    def _settle(self, ended: Ended) -> list[asyncio.Task[None]]:
+        """Keep what deliveries that ended have counted, then let the records go out again, or bury them."""
+        tasks = []
+        if ended.returning:
+            tasks.append(self._start("giving deliveries back", self._return(ended.returning)))
+        tasks += [self._start("a dead letter", bury(self, job)) for job in ended.dying]
+        self.changed()
+        return tasks
+
+    def _start(self, name: str, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._core.background.start(name, work, foreseen=(WalError,))
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    async def _return(self, jobs: Iterable[Job]) -> None:
+        def change() -> dict[str, Any]:
+            rows = [tried_row(job.lsn, job.attempts) for job in jobs if self.leases.jobs.get(job.lsn) is job]
+            return {KEY: {self.key: {"rows": b"".join(rows)}}}
+
+        try:
+            await self._core.changes.join(change)
+        except NoSpace:
+            pass  # the count is true in memory; on a full device nobody can acknowledge anything either
+        now = self.feed.now()
+        for job in jobs:
+            self.leases.returned(job, now)
+        self.changed()
+
+    # ---- time
+
+    def changed(self) -> None:
+        """Something may go out, or a deadline has moved."""
+        self._arm()
+        self.feed.wake()
+
+    def _arm(self) -> None:
+        due = self.leases.due(self.feed.now())
+        if due is None or not self.holders:
+            return
+        loop = self._core.health.loop
+        at = loop.time() + min(due, LOOK_SECONDS_MAX)
+        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+            self.stop()
+            self._timer = loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._settle(self.leases.overdue(self.feed.now()))
+
+    def stop(self) -> None:
+        """Look at no deadline any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cut(self) -> None:
+        self.feed.cut(self._core.next_lsn)
+        self.changed()
+
+    # ---- looking, moving
+
+    def check(self, face: object) -> None:
+        """Raise if the consumer or its log cannot be used any more."""
+        self._core.health.check_open()
+        if face not in self.holders:
+            raise Closed(f"consumer {self.name!r} is closed", path=self._core.disk.path, hint="open it again")
+
+    async def seek(self, to: Start) -> None:
+        """Move the consumer; what is out is lost to those who have it."""
+        await self._core.changes.join(Moving(self, to))
+        self._core.changes.passed(self.feed.position)
+
+    async def status(self) -> ConsumerStatus:
+        """Where it stands; see Log.consumers."""
+        self._core.health.check_open()
+        limit = self._core.catalog.durable_lsn + 1
+        position, window = self.feed.position, self.feed.window
+        lag: int | None = None
+        if position >= self._segments.first_lsn:
+            number = int(self.key.partition("/")[0])
+            lag = limit - position if number == WHOLE_LOG else await count_from(self._segments, position, number)
+            lag = max(lag - sum(window.records), 0)
+        return ConsumerStatus(
+            self.name,
+            self.topic,
+            position,
+            lag,
+            True,
+            shared=True,
+            outstanding=self.leases.out,
+            waiting=self.feed.waiting,
+            redeliveries=self.leases.redeliveries,
+            dead_letters=self.dead,
+            oldest_seconds=self.feed.oldest_seconds(),
+        )
+
+    # ---- ending
+
+    async def leave(self, face: object) -> None:
+        """One who has it open is gone: others get what it had, at once. Its last user ends it."""
+        holder = self.holders.pop(face, None)
+        self.feed.wake_all()
+        if holder is not None and holder not in self.holders.values() and self._core.health.terminal() is None:
+            self._settle(self.leases.leave(holder))
+        if not self.holders:
+            await self.ended()
+
+    async def ended(self) -> None:
+        """What it has begun is done, and others may open the name. To its end, whoever waits for it."""
+        self.stop()
+        if self._ending is None:
+            self._ending = self._core.background.start("closing a shared consumer", self._end(), foreseen=(WalError,))
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        try:
+            while self._work:
+                await asyncio.wait(self._work)
+        finally:
+            self.feed.end()
+            self._segments.cuts.listeners.discard(self._cut)
+            self._when_ended(self)
