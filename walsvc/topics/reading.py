@@ -7,39 +7,22 @@ from typing import Protocol, Unpack
 
 from walsvc.log.read.filter import Chosen, Wanted
 from walsvc.log.read.lazy import LazyRecord
-from walsvc.model import ReadStats, Record
+from walsvc.model import Record
 
 
 class Reads(Protocol):
     """What reading a topic needs of a log."""
 
     def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]: ...
     def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[list[Record], None]: ...
     def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[LazyRecord, None]: ...
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncGenerator[Record, None]: ...
+    def follow(self, start: int | None = None, **wanted: Unpack[Wanted]) -> AsyncGenerator[Record, None]: ...
 
 
 class TopicReading:
@@ -54,40 +37,23 @@ class TopicReading:
         self._reads = log
 
     def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
+        self, start: int | None = None, stop: int | None = None, **chosen: Unpack[Chosen]
     ) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See the log's read for all arguments."""
-        return self._reads.read(start, stop, topic=self.name, stats=stats, **chosen)
+        return self._reads.read(start, stop, topic=self.name, **chosen)
 
     def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
+        self, start: int | None = None, stop: int | None = None, **chosen: Unpack[Chosen]
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists; see the log's read_batches."""
-        return self._reads.read_batches(start, stop, topic=self.name, stats=stats, **chosen)
+        return self._reads.read_batches(start, stop, topic=self.name, **chosen)
 
     def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **chosen: Unpack[Chosen],
+        self, start: int | None = None, stop: int | None = None, **chosen: Unpack[Chosen]
     ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, but for payloads on demand; see the log's read_lazy."""
-        return self._reads.read_lazy(start, stop, topic=self.name, stats=stats, **chosen)
+        return self._reads.read_lazy(start, stop, topic=self.name, **chosen)
 
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **chosen: Unpack[Chosen]
-    ) -> AsyncGenerator[Record, None]:
+    def follow(self, start: int | None = None, **chosen: Unpack[Chosen]) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's durable records, then wait for new ones. See the log's follow."""
-        return self._reads.follow(start, topic=self.name, stats=stats, **chosen)
+        return self._reads.follow(start, topic=self.name, **chosen)

@@ -15,7 +15,7 @@ from walsvc.errors import BadOption
 from walsvc.format.group import Bytes, Columns, Flag, GroupHeader, decode_columns, decode_meta, record_ends
 from walsvc.format.labels import may_have, unpack_attributes
 from walsvc.format.meta import decode_map
-from walsvc.model import is_lsn
+from walsvc.model import ReadStats, is_lsn
 
 REQUIRED = 1 << 15  # bit of a record's type: who does not know it must stop
 FOREVER = 1 << 64  # behind every timestamp
@@ -23,12 +23,13 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class Chosen(TypedDict, total=False):
-    """The keyword arguments of every reading call that say which records are wanted; see Filter.of."""
+    """The keyword arguments of every reading call: which records are wanted, see Filter.of; and what counts the cost."""
 
     types: Collection[int] | None
     where: Mapping[str, Any] | None
     since: datetime.datetime | None
     until: datetime.datetime | None
+    stats: ReadStats | None
 
 
 class Wanted(Chosen, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 from walsvc.errors import BadOption
@@ -62,12 +63,7 @@ class Reading:
     # ---- reading
 
     def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order.
 
@@ -94,27 +90,17 @@ class Reading:
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
-        return Iteration(Bounded(self.segments, stop, self._beginning(start, stop, stats, wanted), Cuts.standing))
+        return Iteration(Bounded(self.segments, stop, self._beginning(start, stop, wanted), Cuts.standing))
 
     def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
-        begin = self._beginning(start, stop, stats, wanted)
+        begin = self._beginning(start, stop, wanted)
         return Iteration(Bounded(self.segments, stop, begin, lambda _, records: iter((records,))))
 
     def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, but payloads are fetched when they are asked for: `await record.payload()`.
 
@@ -128,13 +114,15 @@ class Reading:
         def begin() -> LazyCursor | None:
             number = self._topic(wanted.get("topic"))
             first = self.first_lsn if start is None else start
-            return None if number is None else LazyCursor(self.segments, first, replace(chosen, number=number), stats)
+            return (
+                None
+                if number is None
+                else LazyCursor(self.segments, first, replace(chosen, number=number), wanted.get("stats"))
+            )
 
         return Iteration(Bounded(self.segments, stop, begin, Cuts.standing))
 
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncGenerator[Record, None]:
+    def follow(self, start: int | None = None, **wanted: Unpack[Wanted]) -> AsyncGenerator[Record, None]:
         """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones: without polling, but for a
         read-only log, which looks every 50 ms.
 
@@ -146,9 +134,9 @@ class Reading:
         what is written in its place, as consumers do: after record 10 and truncate_after(5) with the new record 6. So LSNs
         ascend but for that. In a read-only log all this holds from when it has noticed.
         """
-        chosen, topic = chosen_of(wanted, endless=True), wanted.get("topic")
+        chosen = chosen_of(wanted, endless=True)
         check_range(start)
-        return Iteration(Endless(self.segments, start, topic, lambda lsn: self._cursor(lsn, topic, chosen, stats)))
+        return Iteration(Endless(self.segments, start, wanted.get("topic"), partial(self._cursor, wanted, chosen)))
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later; next_lsn when there is none.
@@ -172,23 +160,19 @@ class Reading:
         """A topic's number, 0 for all; None: there is no such topic yet."""
         return 0 if name is None else self.segments.topic_number(name)
 
-    def _beginning(
-        self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted
-    ) -> Callable[[], Cursor | None]:
+    def _beginning(self, start: int | None, stop: int | None, wanted: Wanted) -> Callable[[], Cursor | None]:
         """What makes the cursor of a reading call, once what it reads is durable. BadOption for a wrong argument at once."""
         chosen = chosen_of(wanted)
         check_range(start, stop)
-        return lambda: self._cursor(self.first_lsn if start is None else start, wanted.get("topic"), chosen, stats)
+        return lambda: self._cursor(wanted, chosen, self.first_lsn if start is None else start)
 
-    def _cursor(
-        self, start: int, topic: str | None, chosen: Filter | None = None, stats: ReadStats | None = None
-    ) -> Cursor | None:
+    def _cursor(self, wanted: Wanted, chosen: Filter, start: int) -> Cursor | None:
         """A cursor over the log or over a topic; None: there is no such topic yet."""
-        number = self._topic(topic)
+        number = self._topic(wanted.get("topic"))
         if number is None:
             return None
-        wanted = replace(chosen or Filter(), number=number)
-        return Cursor(self.segments, start, None if wanted.everything else wanted, stats)
+        chosen = replace(chosen, number=number)
+        return Cursor(self.segments, start, None if chosen.everything else chosen, wanted.get("stats"))
 
 
 def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:

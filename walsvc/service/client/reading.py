@@ -80,43 +80,26 @@ class RemoteReading:
         self._left: asyncio.Future[None] | None = None
 
     def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order; see Log.read, also for what is `wanted`. `stats` is refused: BadOption."""
-        return self._reading(start, stop, stats, wanted, standing)
+        return self._reading(start, stop, wanted, standing)
 
     def read_batches(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists as they come over the connection."""
-        return self._reading(start, stop, stats, wanted, lambda records, _: iter((records,)))
+        return self._reading(start, stop, wanted, lambda records, _: iter((records,)))
 
     def read_lazy(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        stats: ReadStats | None = None,
-        **wanted: Unpack[Wanted],
+        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[LazyRecord, None]:
         """Like read, in the form of Log.read_lazy. Nothing is saved by it here: the payloads come over the connection, too."""
-        return self._reading(start, stop, stats, wanted, lambda *taken: map(read_already, standing(*taken)))
+        return self._reading(start, stop, wanted, lambda *taken: map(read_already, standing(*taken)))
 
-    def follow(
-        self, start: int | None = None, *, stats: ReadStats | None = None, **wanted: Unpack[Wanted]
-    ) -> AsyncGenerator[Record, None]:
+    def follow(self, start: int | None = None, **wanted: Unpack[Wanted]) -> AsyncGenerator[Record, None]:
         """Iterate over durable records, then wait for new ones; see Log.follow. It goes on over a lost connection."""
-        self._refuse_stats(stats)
+        self._refuse_stats(wanted.get("stats"))
         check_range(start)
         args = {"start": start, **sent(wanted, endless=True)}
         begin = partial(Follower, self._session, args, self._reader_left)
@@ -130,11 +113,9 @@ class RemoteReading:
         lsn: int = await self._session.call("seek_time", moment=microseconds_of("moment", moment))
         return lsn
 
-    def _reading(
-        self, start: int | None, stop: int | None, stats: ReadStats | None, wanted: Wanted, show: Show[T]
-    ) -> AsyncGenerator[T, None]:
+    def _reading(self, start: int | None, stop: int | None, wanted: Wanted, show: Show[T]) -> AsyncGenerator[T, None]:
         """The iteration of a "read". BadOption for a wrong argument at once."""
-        self._refuse_stats(stats)
+        self._refuse_stats(wanted.get("stats"))
         check_range(start, stop)
         args = {"start": start, "stop": stop, **sent(wanted)}
         begin = partial(RemoteStream, self._session, "read", args)
