@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from walsvc.checksum import crc32c
 from walsvc.config import KIB
-from walsvc.format.chain import Chain, Need
+from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.stream import GroupStream, RawGroup
@@ -49,7 +49,7 @@ class FilteredStream(GroupStream):
         Raises:
             BadGroup, Corruption, OSError: as `next`.
         """
-        header = await self._peek()
+        header = await self._found(self.chain.peek, identity)
         beyond = header.end - self._base - len(self._data)  # bytes of it that are yet to be read
         # nothing of an encrypted group counts, not even its header, before it has authenticated
         if beyond > 0 and self.cipher is None and not wanted.in_header(header):
@@ -77,23 +77,6 @@ class FilteredStream(GroupStream):
         self._ahead = None  # it would be of a place that is left behind
         self._piece_bytes = PASSING_BYTES
 
-    async def _peek(self) -> GroupHeader:
-        """The next group's header. What was read ahead of the writer is read afresh before it counts as bad."""
-        fresh = False
-        while True:
-            try:
-                found = self.chain.peek(self._data, self._base)
-                if not isinstance(found, Need):
-                    return found
-                if await self._read_on(found.length):
-                    continue
-                raise BadGroup("the file ends inside a group")
-            except BadGroup:
-                self.forget()
-                if fresh:
-                    raise
-                fresh = True
-
     async def _rest(self, header: GroupHeader) -> bytes:
         """Index, metadata and padding of a plain group, read alone, and checked by their CRC."""
         start = header.offset + GROUP_HEADER_BYTES + header.payload_bytes
@@ -102,3 +85,8 @@ class FilteredStream(GroupStream):
         if len(rest) < header.end - start or crc32c(rest) != header.rest_crc:
             raise BadGroup("the CRC of index, metadata and padding is wrong")
         return rest
+
+
+def identity(header: GroupHeader) -> GroupHeader:
+    """The header itself: a group that is perhaps passed over is not taken."""
+    return header

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from walsvc.config import KIB, MIB
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat
-from walsvc.format.chain import Chain, later_evidence, strength
+from walsvc.format.chain import Chain, Need, later_evidence, strength
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader, align_up
 from walsvc.format.index import Row
@@ -22,6 +23,9 @@ HEAD_BYTES_MAX = 1 * MIB + 64 * KIB  # in front of a piece, for the beginning of
 BLOCK_BYTES = 4096  # pieces end at multiples of it, so that the next one can be read with O_DIRECT as it is
 
 
+FoundT = TypeVar("FoundT")
+
+
 class RawGroup(NamedTuple):
     """A checked group: its header, and the buffer in which it stands at `at`; valid until the stream takes the next."""
 
@@ -30,8 +34,8 @@ class RawGroup(NamedTuple):
     at: int
 
 
-class Piece(NamedTuple):
-    """A piece of the file on its way into `memory`, behind `head` bytes that are left free."""
+class Chunk(NamedTuple):
+    """A chunk of the file on its way into `memory`, behind `head` bytes that are left free."""
 
     memory: memoryview
     head: int
@@ -69,7 +73,7 @@ class GroupStream:
         self._data: Bytes = b""
         self._base = self.chain.offset
         self._piece_bytes = min(FIRST_CHUNK_BYTES, self._chunk_bytes)
-        self._ahead: Piece | None = None
+        self._ahead: Chunk | None = None
         self._memory: memoryview | None = None  # which `_data` is a part of
         self._spare: memoryview | None = None  # what the piece before was in
 
@@ -81,14 +85,24 @@ class GroupStream:
     async def next(self) -> RawGroup:
         """The next group. Raises BadGroup where no valid one stands, with the chain unmoved; OSError from reading;
         Corruption where an encrypted one does not authenticate, with the chain unmoved."""
+        return await self._found(self.chain.check, self._taken)
+
+    def _taken(self, header: GroupHeader) -> RawGroup:
+        raw = self.opened(RawGroup(header, self._data, header.offset - self._base))
+        self.chain.pass_over(header)
+        return raw
+
+    async def _found(
+        self, look: Callable[[Bytes, int], GroupHeader | Need], take: Callable[[GroupHeader], FoundT]
+    ) -> FoundT:
+        """What `take` makes of the header that `look` finds, which has as much of the file as it needs. What was read ahead of the
+        writer is read afresh before it counts as bad."""
         fresh = False
         while True:
             try:
-                found = self.chain.check(self._data, self._base)
+                found = look(self._data, self._base)
                 if isinstance(found, GroupHeader):
-                    raw = self.opened(RawGroup(found, self._data, found.offset - self._base))
-                    self.chain.pass_over(found)
-                    return raw
+                    return take(found)
                 if await self._read_on(found.length):
                     continue
                 raise BadGroup("the file ends inside a group")
@@ -127,7 +141,7 @@ class GroupStream:
         self._piece_bytes = min(2 * self._piece_bytes, self._chunk_bytes)
         return got > 0
 
-    def _begin(self, position: int, length: int) -> Piece:
+    def _begin(self, position: int, length: int) -> Chunk:
         """Begin to read about `length` bytes of the file from `position` on."""
         length = align_up(position + length, BLOCK_BYTES) - position
         head = min(align_up(length // 2, BLOCK_BYTES), HEAD_BYTES_MAX) + position % BLOCK_BYTES
@@ -136,7 +150,7 @@ class GroupStream:
             memory = self.disk.buffer(head + length)
         reading = begin_task(self.disk.read_into(self.name, position, memory[head : head + length]))
         reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody comes back
-        return Piece(memory, head, reading)
+        return Chunk(memory, head, reading)
 
     @property
     def readable(self) -> bool:
