@@ -12,7 +12,7 @@ from walsvc import Quorum
 from walsvc.engines.archive import Archive
 from walsvc.engines.archive.restore import restore
 from walsvc.engines.replication.restore import restore_replica
-from walsvc.engines.replication.session import Session
+from walsvc.engines.replication.session import ShippingSession
 from walsvc.log.read.pins import ARCHIVE_HOLD
 
 
@@ -130,14 +130,14 @@ async def test_compaction_while_a_segment_is_being_shipped(tmp_path, cluster, ur
         await log.purge(1)
         if moved:
             await log.hold("replica", log.segment_ids()[-1])
-        freed, send = [], Session._send
+        freed, send = [], ShippingSession._send
 
         async def compacting(session, piece):
             if not freed and (moved or piece.offset > 300_000):
                 freed.append(await log.compact())
             await send(session, piece)
 
-        monkeypatch.setattr(Session, "_send", compacting)
+        monkeypatch.setattr(ShippingSession, "_send", compacting)
     async with walsvc.open(tmp_path / "log", replicate=url, **options) as log, asyncio.timeout(60):
         await log.append(b"on", mode=Quorum)
         assert freed == [0]

@@ -12,7 +12,7 @@ from walsvc.engines.jetstream.message import (
     BadMessage,
     Kind,
     Message,
-    Row,
+    SegmentRow,
     Span,
     decode_message,
     decode_rows,
@@ -20,7 +20,7 @@ from walsvc.engines.jetstream.message import (
     encode_rows,
     span_of,
 )
-from walsvc.engines.jetstream.segment_table import Index, Piece, SegmentTable
+from walsvc.engines.jetstream.segment_table import FilePart, Index, SegmentTable
 
 MESSAGE = Message(
     kind=Kind.WRITE,
@@ -82,7 +82,7 @@ def test_newer_kinds_are_not_damage():
 
 
 def test_directory_body_comes_back_and_a_cut_one_is_found():
-    rows = [Row(1, 65536, 2, 30), Row(900, 65536, 29, 77)]
+    rows = [SegmentRow(1, 65536, 2, 30), SegmentRow(900, 65536, 29, 77)]
     assert decode_rows(encode_rows(rows)) == rows
     assert decode_rows(b"") == []
     for length in set(range(1, 64)) - {32}:  # whole rows are a directory, too: the CRC is what finds that cut
@@ -103,29 +103,29 @@ def write(segment: int, offset: int, sequence: int, *, part: int = 0, parts: int
     )
 
 
-def listing(*rows: Row, sequence: int = 1) -> Message:
+def listing(*rows: SegmentRow, sequence: int = 1) -> Message:
     return MESSAGE._replace(kind=Kind.DIRECTORY, sequence=sequence, body=encode_rows(list(rows)))
 
 
 def test_directory_follows_writes_and_removals():
     directory = SegmentTable()
     for message in (
-        listing(Row(1, 65536, 1, 5), Row(50, 65536, 6, 8)),
+        listing(SegmentRow(1, 65536, 1, 5), SegmentRow(50, 65536, 6, 8)),
         write(50, 8192, 11),
         MESSAGE._replace(kind=Kind.REMOVE, segment=1, sequence=12),
     ):
         directory.apply(message)
-    assert directory.rows() == [Row(50, 65536, 6, 11)]
+    assert directory.rows() == [SegmentRow(50, 65536, 6, 11)]
     assert directory.first_sequence == 6
 
 
 def test_write_of_several_messages_counts_only_when_all_are_there():
     directory = SegmentTable()
-    directory.apply(listing(Row(1, 65536, 1, 5)))
+    directory.apply(listing(SegmentRow(1, 65536, 1, 5)))
     directory.apply(write(1, 4096, 6, part=0, parts=3))
     directory.apply(write(1, 4196, 7, part=1, parts=3))
     assert directory.files[1].last_sequence == 5
-    directory.apply(listing(Row(1, 65536, 1, 5), sequence=8))  # a takeover cut it off
+    directory.apply(listing(SegmentRow(1, 65536, 1, 5), sequence=8))  # a takeover cut it off
     directory.apply(write(1, 4296, 9, part=2, parts=3))
     assert directory.files[1].last_sequence == 5
     for part in range(3):
@@ -141,7 +141,7 @@ def test_index_shows_what_was_written_last(seed):
         back = source.random() < 0.2
         offset = source.choice([piece.offset for piece in index.between(0, end)] or [0]) if back else end
         length = source.randint(1, 30)
-        index.add(Piece(offset, length, sequence, sequence))
+        index.add(FilePart(offset, length, sequence, sequence))
         model[offset : offset + length] = [sequence] * length
         end = offset + length if back else max(end, offset + length)
         if back:

@@ -6,7 +6,7 @@ import asyncio
 
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
-from walsvc.engines.replication.source import Source
+from walsvc.engines.replication.source import GroupSource
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536, max_group_bytes=16384)
@@ -30,7 +30,7 @@ async def test_segment_that_gave_way_to_another_within_a_batch_is_no_damage():
     await shown.wait()
     while log.writer.core.catalog.replacements == 0:
         await asyncio.sleep(0.001)
-    source = Source(log)
+    source = GroupSource(log)
     source.begin(1, 0)
     while (piece := await source.next()) is not None:
         assert piece.lsn == 0, "no record counts before the batch is whole"

@@ -20,7 +20,7 @@ from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.engines.archive import Archive
 from walsvc.engines.jetstream.options import Address, JetStreamOptions
-from walsvc.engines.replication.session import Session
+from walsvc.engines.replication.session import ShippingSession
 from walsvc.engines.replication.shipping import Replication
 from walsvc.errors import BadOption, PathError, ReplicaLost, WalError
 from walsvc.log.extent.reclaim import Reclaimer
@@ -124,7 +124,7 @@ async def test_replication_that_is_cancelled_tells_who_waits_and_the_server(tmp_
     async def run(*_args: object) -> None:
         await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(Session, "run", run)
+    monkeypatch.setattr(ShippingSession, "run", run)
     async with serving(tmp_path) as server:
         log = server.logs[""]
         replication = Replication(log, Address(servers=("h",), stream="s"), JetStreamOptions())

@@ -16,7 +16,7 @@ from walsvc.errors import BadOption, OutcomeUnknown
 from walsvc.format import producers as rules
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.meta import Metadata, decode_map
-from walsvc.format.producers import ROW, Producers, Request, Row
+from walsvc.format.producers import ROW, Producers, Request, RequestRow
 from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.producers import append_request, stream_request
 from walsvc.model import Relaxed, Strict
@@ -262,8 +262,8 @@ def test_payloads_over_a_group_are_refused_and_nothing_is_written() -> None:
 # ---- the window
 
 
-def row(lsn: int) -> Row:
-    return Row(lsn, 1, 4096, 1, 1)
+def row(lsn: int) -> RequestRow:
+    return RequestRow(lsn, 1, 4096, 1, 1)
 
 
 def test_answered_requests_are_forgotten_and_asking_for_one_is_told() -> None:

@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
     from walsvc.keyring import KeyRing
-    from walsvc.log.offline.repair import Plan
+    from walsvc.log.offline.repair import RepairPlan
 
 
 def repair(
@@ -55,7 +55,7 @@ def repair(
     runner.run(verb)
 
 
-async def repaired(path: str, keys: KeyRing | None) -> tuple[Plan, str | None]:
+async def repaired(path: str, keys: KeyRing | None) -> tuple[RepairPlan, str | None]:
     """Lock the log, plan, copy everything aside and carry the plan out; the copy is None where nothing was to be done."""
     import asyncio
 
@@ -76,7 +76,7 @@ async def repaired(path: str, keys: KeyRing | None) -> tuple[Plan, str | None]:
         await disk.close()
 
 
-def show(plan: Plan, copy: str | None, writer: int | None) -> None:
+def show(plan: RepairPlan, copy: str | None, writer: int | None) -> None:
     """Print a plan for people."""
     if plan.reasons:
         explain(plan, copy)
@@ -86,7 +86,7 @@ def show(plan: Plan, copy: str | None, writer: int | None) -> None:
         output.echo(f"process {writer} has it open for writing: this is how it looks at this moment")
 
 
-def explain(plan: Plan, copy: str | None) -> None:
+def explain(plan: RepairPlan, copy: str | None) -> None:
     """What is wrong, what stays and what goes."""
     for reason in plan.reasons:
         output.echo(f"damaged: {reason}")

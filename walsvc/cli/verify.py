@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
     from walsvc.log.offline.inspect import Walk
-    from walsvc.log.offline.verify import Verdict
+    from walsvc.log.offline.verify import Verified
     from walsvc.model import Finding
 
 COLUMNS = ("finding", "segment", "offset", "LSN", "bytes", "what")
@@ -69,7 +69,7 @@ def progress() -> Iterator[Callable[[Walk], None] | None]:
         yield show_walk
 
 
-def show(verdict: Verdict) -> None:
+def show(verdict: Verified) -> None:
     """Print the verdict for people."""
     if verdict.findings:
         output.table(COLUMNS, [row(each) for each in verdict.findings])
@@ -110,7 +110,7 @@ def row(finding: Finding) -> tuple[object, ...]:
     )
 
 
-def as_dict(verdict: Verdict) -> dict[str, Any]:
+def as_dict(verdict: Verified) -> dict[str, Any]:
     """The verdict for JSON."""
     import dataclasses
 

@@ -16,7 +16,7 @@ from walsvc.format.group import (
     check_group_body,
     decode_group_header,
 )
-from walsvc.format.index import Row
+from walsvc.format.index import IndexRow
 from walsvc.format.segment import CRC_FIELD, CRC_OFFSET, ENCRYPTED, REWRITTEN, SegmentHeader
 
 
@@ -26,7 +26,7 @@ class Need(NamedTuple):
     length: int
 
 
-class Batch(NamedTuple):
+class UnfinishedBatch(NamedTuple):
     """An atomic batch over several groups that has begun and not ended: where the log ends if it never does.
 
     `offset`, `previous_crc`, `generation`, `last_crc` and `last_at` are the chain's before the batch; offset is 0 when the
@@ -57,7 +57,7 @@ class Chain:
     offset: int
     next_lsn: int
     previous_crc: int
-    batch: Batch | None = None
+    batch: UnfinishedBatch | None = None
     encrypted: bool = False
     rewritten: bool = False
     last_crc: int = 0
@@ -133,14 +133,14 @@ class Chain:
         elif header.last_crc:
             self.last_crc = header.last_crc
 
-    def skip_to(self, row: Row) -> None:
+    def skip_to(self, row: IndexRow) -> None:
         """Stand where a row of the segment's index says, without what comes before."""
         self.offset, self.next_lsn = row.offset, row.lsn
         self.generation, self.previous_crc = row.generation, row.previous_crc
         self.last_crc = self.last_at = 0
-        self.batch = Batch(row.batch, 0, row.previous_crc, row.generation) if row.batch else None
+        self.batch = UnfinishedBatch(row.batch, 0, row.previous_crc, row.generation) if row.batch else None
 
-    def _batch_after(self, header: GroupHeader) -> Batch | None:
+    def _batch_after(self, header: GroupHeader) -> UnfinishedBatch | None:
         """Rule 7, and the unfinished batch behind this group, if there is one."""
         batch = self.batch
         if not header.flags & Flag.BATCH:
@@ -154,7 +154,7 @@ class Chain:
                     f"the group continues a batch of LSN {header.batch_lsn}, of which nothing stands before it"
                 )
             before = (self.previous_crc, self.generation, self.last_crc, self.last_at)
-            batch = Batch(header.batch_lsn, self.offset if here else 0, *before)
+            batch = UnfinishedBatch(header.batch_lsn, self.offset if here else 0, *before)
         elif header.batch_lsn != batch.lsn:
             raise BadGroup(f"a batch of LSN {header.batch_lsn} begins inside the unfinished one of LSN {batch.lsn}")
         return None if header.flags & Flag.BATCH_END else batch

@@ -32,7 +32,7 @@ ROWS_MAX = 4096  # of one segment: 208 KiB, also where a segment has 64 GiB
 FRAME_BYTES = 16  # key and length in the seal's map
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """A place where reading may begin; see the module's table."""
 
     offset: int
@@ -57,11 +57,11 @@ class SegmentIndex:
     def __len__(self) -> int:
         return len(self.lsns)
 
-    def __iter__(self) -> Iterator[Row]:
-        return map(Row._make, zip(*self._columns, strict=True))
+    def __iter__(self) -> Iterator[IndexRow]:
+        return map(IndexRow._make, zip(*self._columns, strict=True))
 
-    def __getitem__(self, place: int) -> Row:
-        return Row._make(column[place] for column in self._columns)
+    def __getitem__(self, place: int) -> IndexRow:
+        return IndexRow._make(column[place] for column in self._columns)
 
     def note(self, header: GroupHeader) -> None:
         """Take note of the next group of the segment."""

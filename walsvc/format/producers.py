@@ -45,7 +45,7 @@ class Request(NamedTuple):
     since: int = 0
 
 
-class Row(NamedTuple):
+class RequestRow(NamedTuple):
     """Where the records of a request are; see the head of this file."""
 
     lsn: int
@@ -62,7 +62,7 @@ class Window:
     Ordered dicts, here and below: the first entry of a plain one is found in a time that grows with what was removed there.
     """
 
-    rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
+    rows: OrderedDict[int, RequestRow] = field(default_factory=OrderedDict)
     floor: int = 0
 
 
@@ -85,7 +85,7 @@ class Producers:
         """What `encode` gives has."""
         return self.count * ROW.size
 
-    def find(self, request: Request) -> Row | None:
+    def find(self, request: Request) -> RequestRow | None:
         """The row of a request that was accepted; None: it never was. Raises OutcomeUnknown where that was forgotten."""
         window = self.windows.get(request.producer)
         if window is None:
@@ -103,7 +103,7 @@ class Producers:
             "from that LSN on to see whether the records are there",
         )
 
-    def note(self, producer: int, seq: int, done: int, row: Row) -> None:
+    def note(self, producer: int, seq: int, done: int, row: RequestRow) -> None:
         """A request was accepted."""
         window = self.windows.get(producer)
         if window is None:
@@ -153,4 +153,4 @@ class Producers:
         if len(data) % ROW.size:
             raise BadGroup("the rows of producers are cut")
         for producer, seq, done, *row in ROW.iter_unpack(data):
-            self.note(producer, seq, done, Row(*row))
+            self.note(producer, seq, done, RequestRow(*row))

@@ -19,7 +19,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS, BadOption, WalError, no_space, taking_space
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
-from walsvc.log.commit.core import Start
+from walsvc.log.commit.core import StartingPoint
 from walsvc.log.commit.double_write import (
     DoubleWrite,
     install_double_write,
@@ -146,7 +146,7 @@ async def writer_at(disk: Disk, config: WalConfig, found: Recovered, double_writ
     segment = await segment_at(disk, found.active)
     await fill_holes(disk, segment, found)
     segment.file = await disk.open_file(segment.name)
-    start = Start(
+    start = StartingPoint(
         segment,
         next_lsn=chain.next_lsn,
         generation=chain.generation + 1,
@@ -216,7 +216,9 @@ async def create_log(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recovery
         raise
     double_write = await install_double_write(disk, config, 0, new=new)
     segment = await install_segment(disk, name, header, prefix)
-    start = Start(segment, next_lsn=1, generation=1, metadata=Metadata(), sizes={1: length}, double_write=double_write)
+    start = StartingPoint(
+        segment, next_lsn=1, generation=1, metadata=Metadata(), sizes={1: length}, double_write=double_write
+    )
     writer = WalWriter(disk, config, start)
     await writer.core.tail.spares.make_reserve()
     return writer, RecoveryReport(clean=True, created=True, first_lsn=1, next_lsn=1, segments=1, bytes_read=0)

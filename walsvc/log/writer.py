@@ -24,12 +24,12 @@ from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
 from walsvc.log.commit.batch import batch_too_large
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
-from walsvc.log.commit.core import Start, put_together
+from walsvc.log.commit.core import StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.payload import NO_TYPE, to_bytes
-from walsvc.log.commit.queue import Entry
+from walsvc.log.commit.queue import QueuedAppend
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.log.read.pins import PINS_SHOWN, pins_of
@@ -50,7 +50,7 @@ class WalWriter(Scoped):
         ending: seals and closes it.
     """
 
-    def __init__(self, disk: Disk, config: WalConfig, start: Start) -> None:
+    def __init__(self, disk: Disk, config: WalConfig, start: StartingPoint) -> None:
         self.core = put_together(disk, config, start, self._append_slowly)
         self.ending = Ending(self.core)
         intake = self.core.placement.intake
@@ -210,7 +210,7 @@ class WalWriter(Scoped):
         if rest is not None:
             return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
         lengths, size, _ = measure(pieces)
-        entry = Entry(
+        entry = QueuedAppend(
             pieces,
             mode,
             None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated, WalError
 from walsvc.format.queues import KEY, Window, done_row
-from walsvc.log.commit.changes import Place
+from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
@@ -50,7 +50,7 @@ class Consumer(Delivering):
         *,
         number: int,
         delivery: Delivery,
-        place: Place,
+        place: Standing,
     ) -> None:
         super().__init__(segments.disk.path, topic, name, delivery)
         self._segments = segments

@@ -15,7 +15,7 @@ from walsvc.errors import NoSpace, WalError
 from walsvc.format.queues import KEY, done_row
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes
-from walsvc.log.commit.queue import Entry, Joining
+from walsvc.log.commit.queue import Joining, QueuedAppend
 from walsvc.model import Record, Strict
 from walsvc.topics.leases import Job, State
 
@@ -89,7 +89,7 @@ def send(hub: Hub, record: Record, packed: bytes, topic: str | None, joining: Jo
     labels = Labels(record.type, 0, len(packed))
     ack = core.queue.new_ack()
     pieces = [packed + record.payload]
-    return core.queue.enter(Entry(pieces, Strict, labels, batch=False, future=ack, topic=topic, joining=joining))
+    return core.queue.enter(QueuedAppend(pieces, Strict, labels, batch=False, future=ack, topic=topic, joining=joining))
 
 
 async def send_back(hub: Hub, face: object, origin: tuple[str, str], limit: int) -> int:

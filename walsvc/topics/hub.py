@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
 from walsvc.format.queues import KEY, Held, held_row, tried_row
-from walsvc.log.commit.changes import Place
+from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_from
 from walsvc.topics.acking import Acking, Moving, Past
 from walsvc.topics.dead import bury
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long the timer goes on without a look at it
 
 
-class Shared(Place):
+class Shared(Standing):
     """Where a shared consumer stands, for those who ask what is open."""
 
     hub: Hub | None = None  # while it is being opened

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
-from walsvc.log.commit.changes import Place
+from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.segments import Segments
 from walsvc.topics.consumer import Consumer
@@ -49,13 +49,13 @@ class Registry:
         while (place := self._used(name)) is not None and place.leaving is not None:
             await asyncio.wait([place.leaving])
             self._writer.core.health.check_open()
-        place = Place(0, 0)
+        place = Standing(0, 0)
         key = await self.claim(name, start, place)
         return Consumer(
             self._segments, self._writer, self._topic, name, number=parse_key(key)[0], delivery=way, place=place
         )
 
-    async def claim(self, name: str, start: Start, place: Place) -> str:
+    async def claim(self, name: str, start: Start, place: Standing) -> str:
         """Take a consumer's name, in the step that finds it free, and make the consumer, and its topic, where they are new;
         returns its key. The name is given free again where that fails or is cancelled."""
         metadata, places, key = self._writer.core.metadata, self._writer.core.changes.places, ""
@@ -160,7 +160,7 @@ class Registry:
                 self._writer.core.changes.unsure.add(key)
             raise
 
-    def _used(self, name: str) -> Place | None:
+    def _used(self, name: str) -> Standing | None:
         """Where a consumer stands that is open, or being closed."""
         return None if self._number is None else self._writer.core.changes.places.get(key_of(self._number, name))
 

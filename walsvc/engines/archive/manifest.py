@@ -198,26 +198,26 @@ def lost(log_id: str, number: int, found: int) -> Corruption:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class KeptEntry:
     """A stored segment as part of the log's history: of `entry`, what lies below LSN `until`."""
 
     entry: Entry
     until: int
 
 
-def history(entries: list[Entry]) -> list[Piece]:
+def history(entries: list[Entry]) -> list[KeptEntry]:
     """The segments that make up the log as it was archived last, ascending; what truncate_after dropped is left out."""
-    pieces: list[Piece] = []
+    pieces: list[KeptEntry] = []
     for entry in entries:
         while pieces and pieces[-1].entry.first_lsn >= entry.first_lsn:
             pieces.pop()
         if pieces and pieces[-1].until > entry.first_lsn:
             pieces[-1] = replace(pieces[-1], until=entry.first_lsn)
-        pieces.append(Piece(entry, entry.next_lsn))
+        pieces.append(KeptEntry(entry, entry.next_lsn))
     return pieces
 
 
-def last_run(pieces: list[Piece]) -> list[Piece]:
+def last_run(pieces: list[KeptEntry]) -> list[KeptEntry]:
     """The newest of `pieces` back to the last gap."""
     start = len(pieces)
     while start and (start == len(pieces) or pieces[start - 1].until == pieces[start].entry.first_lsn):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from walsvc.disk.paths import checked_path
-from walsvc.engines.archive.manifest import Entry, Manifest, Piece, damaged, history, last_run
+from walsvc.engines.archive.manifest import Entry, KeptEntry, Manifest, damaged, history, last_run
 from walsvc.engines.archive.push import Archive, OnProgress
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
@@ -88,7 +88,7 @@ def nanoseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000) * 1000 + 999
 
 
-def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None) -> list[Piece]:
+def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None) -> list[KeptEntry]:
     """The stored segments that the log at that moment consists of. A truncate_after that came later has not happened yet, and
     what lies behind a damaged entry does not count. Raises that damage where the moment does not lie before it."""
     entries = manifest.entries[: manifest.whole]
@@ -112,18 +112,18 @@ def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None
     return run
 
 
-def run_at(entries: list[Entry], moment: Moment) -> list[Piece]:
+def run_at(entries: list[Entry], moment: Moment) -> list[KeptEntry]:
     """The segments of the log at that moment, as far as `entries` tell."""
     pieces = history([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
     return last_run([each for each in pieces if each.entry.first_lsn <= moment.lsn])
 
 
-def covers(run: list[Piece], moment: Moment) -> bool:
+def covers(run: list[KeptEntry], moment: Moment) -> bool:
     """Whether the moment lies within these segments, so that nothing is needed of later ones."""
     return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
 
 
-async def contents(archive: Archive, piece: Piece, moment: Moment, *, last: bool) -> AsyncGenerator[Bytes, None]:
+async def contents(archive: Archive, piece: KeptEntry, moment: Moment, *, last: bool) -> AsyncGenerator[Bytes, None]:
     """A stored segment's header block and groups up to `moment`, each checked.
 
     The last one of a log loses its seal, which names a successor that is not there.
@@ -159,7 +159,7 @@ def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
     return None if isinstance(taken, Need) else taken
 
 
-async def parts_of(archive: Archive, piece: Piece) -> AsyncGenerator[bytes, None]:
+async def parts_of(archive: Archive, piece: KeptEntry) -> AsyncGenerator[bytes, None]:
     """The pieces of a stored segment in order, the next one on its way."""
     entry = piece.entry
     ahead: asyncio.Task[bytes] | None = None

@@ -42,7 +42,7 @@ GROUP_ROOM_BYTES = 16 * KIB  # what a segment's header, a snapshot and an index 
 
 
 @dataclass(slots=True)
-class Place:
+class WritePlace:
     """Where writes go: a segment's file, or a prepared one until its first write says which segment it is."""
 
     segment: int | None
@@ -79,9 +79,9 @@ class JetStreamDisk:
         self._files = StreamFiles(stream, directory, last, follows=follows and publisher is None, busy=self._busy)
         self._publisher = publisher
         self._body_bytes = stream.client.max_payload - ENVELOPE_BYTES
-        self._handles: dict[int, Place] = {}
+        self._handles: dict[int, WritePlace] = {}
         self._next_handle = 1
-        self._spares: dict[str, Place] = {}
+        self._spares: dict[str, WritePlace] = {}
         self._loop = asyncio.get_running_loop()
         self._purged = first  # the stream's first message
         self._closed = False
@@ -124,7 +124,7 @@ class JetStreamDisk:
         put(done)
         await asyncio.shield(future)
 
-    def _put(self, place: Place, offset: int, data: bytes, done: Callable[[OSError | None], None]) -> None:
+    def _put(self, place: WritePlace, offset: int, data: bytes, done: Callable[[OSError | None], None]) -> None:
         """Send a write in as many messages as it needs. Its place in the directory is known at once, so that a directory
         message behind it counts it; its bytes can be read once they are stored."""
         publisher = self._writing()
@@ -212,7 +212,7 @@ class JetStreamDisk:
             raise OSError(errno.ENOSPC, "the stream's max_bytes leaves no room", name)
         if self._closed:
             raise OSError(errno.ECANCELED, "the log is being closed", name)
-        self._spares[name] = Place(None, length)
+        self._spares[name] = WritePlace(None, length)
 
     async def rename(self, old: str, new: str) -> None:
         """Name a segment's file (its first write has named it in the stream already), or make one a prepared one."""
@@ -223,7 +223,7 @@ class JetStreamDisk:
             return
         place = self._spares.pop(old, None)
         if place is None:
-            place = Place(None, self._files.file(old).file_bytes)
+            place = WritePlace(None, self._files.file(old).file_bytes)
             await self.remove(old)
         self._spares[new] = place
 
@@ -280,11 +280,11 @@ class JetStreamDisk:
         limit = -1 if info is None else info["config"]["max_bytes"]
         return 1 << 62 if info is None or limit < 0 else max(limit - info["state"]["bytes"], 0)
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str) -> WritePlace:
         if name in self._spares:
             return self._spares[name]
         file = self._files.file(name)
-        return Place(file.first_lsn, file.file_bytes)
+        return WritePlace(file.first_lsn, file.file_bytes)
 
     # ---- reading
 

@@ -146,7 +146,7 @@ def decode_message(data: bytes, *, stream_id: int | None, sequence: int) -> Mess
     return message
 
 
-class Row(NamedTuple):
+class SegmentRow(NamedTuple):
     """A segment in a directory."""
 
     first_lsn: int
@@ -155,22 +155,22 @@ class Row(NamedTuple):
     last_sequence: int
 
 
-def encode_rows(rows: list[Row]) -> bytes:
+def encode_rows(rows: list[SegmentRow]) -> bytes:
     """A directory's body."""
     columns = zip(*rows, strict=True) if rows else ()
     return b"".join(encode_column(array("Q", cells)) for cells in columns)
 
 
-def decode_rows(body: bytes) -> list[Row]:
+def decode_rows(body: bytes) -> list[SegmentRow]:
     """The segments in a directory's body. Raises BadMessage if it is cut."""
     try:
         cells = decode_column(body)
     except ValueError:
         cells = array("Q", [0])
-    count, rest = divmod(len(cells), len(Row._fields))
+    count, rest = divmod(len(cells), len(SegmentRow._fields))
     if rest:
         raise BadMessage("the directory is cut")
-    return [Row(*cells[row::count]) for row in range(count)]
+    return [SegmentRow(*cells[row::count]) for row in range(count)]
 
 
 def claim_message(stream_id: int) -> tuple[bytes, int]:
@@ -178,7 +178,7 @@ def claim_message(stream_id: int) -> tuple[bytes, int]:
     return encode_message(Message(Kind.CLAIM, stream_id, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, b""))
 
 
-def directory_messages(rows: list[Row], body_bytes: int) -> list[Message]:
+def directory_messages(rows: list[SegmentRow], body_bytes: int) -> list[Message]:
     """A directory, in as many messages as it needs; the publisher fills in their places."""
     body = encode_rows(rows)
     pieces = [body[at : at + body_bytes] for at in range(0, len(body), body_bytes)] or [b""]

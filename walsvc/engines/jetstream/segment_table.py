@@ -12,10 +12,10 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from walsvc.engines.jetstream.message import BadMessage, Kind, Message, Row, decode_rows, segment_of
+from walsvc.engines.jetstream.message import BadMessage, Kind, Message, SegmentRow, decode_rows, segment_of
 
 
-class Piece(NamedTuple):
+class FilePart(NamedTuple):
     """Bytes of a file that stand in one message: `length` from `offset` on. `end_lsn`: LSN behind the write's records."""
 
     offset: int
@@ -24,9 +24,9 @@ class Piece(NamedTuple):
     end_lsn: int
 
 
-def piece_of(message: Message) -> Piece:
+def piece_of(message: Message) -> FilePart:
     """Where a write's message puts its bytes."""
-    return Piece(message.offset, message.length, message.sequence, message.next_lsn)
+    return FilePart(message.offset, message.length, message.sequence, message.next_lsn)
 
 
 class Hole(NamedTuple):
@@ -48,7 +48,7 @@ class Index:
     end_lsns: array[int] = field(default_factory=lambda: array("Q"))
     hole: Hole | None = None  # the first one
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: FilePart) -> None:
         """Take note of a write. Older ones that begin inside it are gone: what is left behind their end means nothing."""
         columns = (self.offsets, self.lengths, self.sequences, self.end_lsns)
         if self.offsets and piece.offset <= self.offsets[-1]:
@@ -65,7 +65,7 @@ class Index:
         for column, cell in zip(columns, piece, strict=True):
             column.append(cell)
 
-    def between(self, start: int, end: int) -> list[Piece]:
+    def between(self, start: int, end: int) -> list[FilePart]:
         """The pieces that have bytes in [start, end), in order."""
         first = max(bisect_right(self.offsets, start) - 1, 0)
         last = bisect_left(self.offsets, end)
@@ -76,7 +76,7 @@ class Index:
             self.end_lsns[first:last],
             strict=True,
         )
-        return [piece for piece in map(Piece._make, rows) if piece.offset + piece.length > start]
+        return [piece for piece in map(FilePart._make, rows) if piece.offset + piece.length > start]
 
     @property
     def end(self) -> tuple[int, int]:
@@ -150,10 +150,10 @@ class SegmentTable:
         whole, self._parts = self._parts, []
         return whole
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SegmentRow]:
         """What a directory message has to say."""
         return [
-            Row(each.first_lsn, each.file_bytes, each.first_sequence, each.last_sequence)
+            SegmentRow(each.first_lsn, each.file_bytes, each.first_sequence, each.last_sequence)
             for each in self.files.values()
         ]
 

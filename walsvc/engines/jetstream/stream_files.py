@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from walsvc.config import MIB
 from walsvc.engines.jetstream.message import BadMessage, Kind, Message
-from walsvc.engines.jetstream.segment_table import Hole, Index, Piece, SegmentFile, SegmentTable, piece_of
+from walsvc.engines.jetstream.segment_table import FilePart, Hole, Index, SegmentFile, SegmentTable, piece_of
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey
 from walsvc.format.segment import parse_name
@@ -113,7 +113,7 @@ class StreamFiles:
             data[at : at + piece.length - skip] = shown.ljust(min(piece.length - skip, len(data) - at), b"\0")
         return bytes(data)
 
-    async def _bodies(self, pieces: Sequence[Piece]) -> tuple[dict[int, bytes], Hole | None]:
+    async def _bodies(self, pieces: Sequence[FilePart]) -> tuple[dict[int, bytes], Hole | None]:
         """The bodies of these pieces by sequence, up to the first one that is missing or damaged."""
         bodies = {piece.sequence: body for piece in pieces if (body := self.cache.get(piece.sequence)) is not None}
         missing = [piece for piece in pieces if piece.sequence not in bodies]

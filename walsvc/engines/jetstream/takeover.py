@@ -23,10 +23,10 @@ from walsvc.engines.jetstream.segment_table import SegmentTable
 from walsvc.engines.jetstream.stream import ENVELOPE_BYTES, Stream
 from walsvc.errors import Corruption, PathError, WalTimeout
 
-Found = tuple[SegmentTable, Publisher | None, int]
+Survey = tuple[SegmentTable, Publisher | None, int]
 
 
-async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[object]] | None = None) -> Found:
+async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[object]] | None = None) -> Survey:
     """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it.
     `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
     try:
@@ -71,7 +71,7 @@ async def claim(stream: Stream, count: int) -> None:
         await asyncio.gather(*requests, return_exceptions=True)
 
 
-async def survey(stream: Stream) -> Found:
+async def survey(stream: Stream) -> Survey:
     """The directory and the last message, for reading: nothing is taken over."""
     found = await look(stream)
     return found.directory, None, found.last

@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptFile:
     """A segment in the stream that counts: its records below `until` (None: all)."""
 
     file: SegmentFile
     until: int | None
 
 
-def history(files: Iterable[SegmentFile]) -> tuple[list[Kept], list[SegmentFile]]:
+def history(files: Iterable[SegmentFile]) -> tuple[list[KeptFile], list[SegmentFile]]:
     """The segments that make up the log, ascending, and those whose place another one has taken."""
-    kept: list[Kept] = []
+    kept: list[KeptFile] = []
     gone: list[SegmentFile] = []
     for file in sorted(files, key=lambda each: each.first_sequence):
         while kept and kept[-1].file.first_lsn >= file.first_lsn:
             gone.append(kept.pop().file)
         if kept:
-            kept[-1] = Kept(kept[-1].file, file.first_lsn)
-        kept.append(Kept(file, None))
+            kept[-1] = KeptFile(kept[-1].file, file.first_lsn)
+        kept.append(KeptFile(file, None))
     return kept, gone
 
 
@@ -89,7 +89,7 @@ async def tail_of(stream: Stream, file: SegmentFile) -> GroupHeader:
     return tail
 
 
-class Plan(NamedTuple):
+class ResumePlan(NamedTuple):
     """How a log goes on in a stream.
 
     Attributes:
@@ -107,7 +107,7 @@ class Plan(NamedTuple):
     missing: int = 0
 
 
-async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> Plan:
+async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumePlan:
     """Where `log` goes on in the stream. Reads only.
 
     Raises:
@@ -118,7 +118,7 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> Plan:
     removed = [file.first_lsn for file in gone]
     ids = log.segment_ids()
     if not kept:
-        return Plan(None, ids[0], remove=tuple(removed))
+        return ResumePlan(None, ids[0], remove=tuple(removed))
     newest = kept[-1].file
     head, ours = await head_of(stream, newest), log.writer.core.tail.segment.log_id
     if head.log_id != ours:
@@ -135,11 +135,13 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> Plan:
         if len(kept) > 1 and kept[-2].file.first_lsn in ids:
             before = await tail_of(stream, kept[-2].file)
             unsealed = before if not before.flags & Flag.SEAL and await is_ours(log, before) else None
-        return Plan(tail, 0, unsealed, tuple(sorted(removed, reverse=True)))
+        return ResumePlan(tail, 0, unsealed, tuple(sorted(removed, reverse=True)))
     return await after_truncation(log, stream, kept, tail, removed)
 
 
-async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: GroupHeader, removed: list[int]) -> Plan:
+async def after_truncation(
+    log: Log, stream: Stream, kept: list[KeptFile], tail: GroupHeader, removed: list[int]
+) -> ResumePlan:
     """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
     ids = log.segment_ids()
     common, count, compacted = None, len(kept) - 1, False
@@ -161,10 +163,10 @@ async def after_truncation(log: Log, stream: Stream, kept: list[Kept], tail: Gro
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
         if replaced or cut:  # of a compacted segment the stream has the whole, as it was
-            return Plan(None if compacted else common, following, remove=lost)
+            return ResumePlan(None if compacted else common, following, remove=lost)
         later = header.ordinal > newest.ordinal or header.generation > tail.generation
         if common is None and later and following >= tail.next_lsn:
-            return Plan(None, following, remove=lost, missing=following - tail.next_lsn)
+            return ResumePlan(None, following, remove=lost, missing=following - tail.next_lsn)
     raise ReplicaLost(
         "the replica holds records that this log does not have",
         path=stream.path,

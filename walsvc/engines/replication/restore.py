@@ -12,7 +12,7 @@ from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_replica
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey
-from walsvc.engines.replication.replica import Kept, history, tail_of
+from walsvc.engines.replication.replica import KeptFile, history, tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Bytes, Flag
@@ -98,7 +98,7 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
     return await checked_copy(path, used)
 
 
-async def contents(disk: JetStreamDisk, kept: Kept, end: int) -> AsyncGenerator[Bytes, None]:
+async def contents(disk: JetStreamDisk, kept: KeptFile, end: int) -> AsyncGenerator[Bytes, None]:
     """One segment's header block and groups, which in the stream reach up to `end`.
 
     The last one of a log loses its seal, which names a successor that is not there.

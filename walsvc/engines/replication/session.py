@@ -19,8 +19,8 @@ from walsvc.engines.jetstream.publish import Publisher
 from walsvc.engines.jetstream.segment_table import SegmentTable
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import take_over
-from walsvc.engines.replication.replica import Plan, plan_for
-from walsvc.engines.replication.source import Moved, Piece, Source
+from walsvc.engines.replication.replica import ResumePlan, plan_for
+from walsvc.engines.replication.source import GroupSource, Moved, Shipment
 from walsvc.errors import Corruption, ReplicaLost, WalError
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.read.pins import REPLICA_HOLD
@@ -40,7 +40,7 @@ LEAVE_SECONDS = 2 * CLOSE_SECONDS  # that the connection may take to end
 logger = logging.getLogger("walsvc.replication")
 
 
-class Session:
+class ShippingSession:
     """One connection to the stream, from finding the place to the first failure.
 
     Attributes:
@@ -52,7 +52,7 @@ class Session:
         self._replication = replication
         self._replicated = replication.replicated
         self._wake = wake
-        self._source = Source(log)
+        self._source = GroupSource(log)
         self._sent: deque[int] = deque()  # bytes of each write on its way
         self._sent_bytes = 0
         self._since_directory = 0
@@ -143,7 +143,7 @@ class Session:
             if not await self._moved_since(extent):
                 raise
 
-    async def _stand(self, plan: Plan) -> None:
+    async def _stand(self, plan: ResumePlan) -> None:
         """Continue as the plan says."""
         for handle in self._handles.values():
             await self._disk.close_file(handle)
@@ -157,7 +157,7 @@ class Session:
             self._replication.acknowledged = (plan.last.segment, plan.last.end)
             self._replicated.advance(min(self._source.lsn, self._log.durable_lsn))
 
-    async def _next_piece(self) -> Piece | None:
+    async def _next_piece(self) -> Shipment | None:
         """The next piece, if nothing was truncated while it was read."""
         extent = self._extent()
         try:
@@ -171,7 +171,7 @@ class Session:
             return None
         return piece if self._replicated.rewinds == self._rewinds else None
 
-    async def _plan(self, directory: SegmentTable) -> Plan:
+    async def _plan(self, directory: SegmentTable) -> ResumePlan:
         """Where the log goes on, whatever is truncated while that is looked up."""
         while True:
             extent = self._extent()
@@ -193,7 +193,7 @@ class Session:
             await self._log.writer.core.pipeline.rotation.ended()
             return extent != self._extent()
 
-    async def _send(self, piece: Piece) -> None:
+    async def _send(self, piece: Shipment) -> None:
         while self._sent and (self._sent_bytes + len(piece.data) > WINDOW_BYTES or len(self._sent) >= WINDOW_MESSAGES):
             await self._arrival()
         begins = piece.offset == 0
@@ -214,7 +214,7 @@ class Session:
             self._disk.publish_directory()
             self._since_directory = 0
 
-    async def _begin(self, piece: Piece) -> int:
+    async def _begin(self, piece: Shipment) -> int:
         """A handle for a segment that is new in the stream."""
         if piece.segment in self._handles:
             await self._disk.close_file(self._handles.pop(piece.segment))
@@ -242,7 +242,7 @@ class Session:
         if self._failure is not None:
             raise self._failure
 
-    def _arrived(self, piece: Piece, rewinds: int, _: Write, error: OSError | None) -> None:
+    def _arrived(self, piece: Shipment, rewinds: int, _: Write, error: OSError | None) -> None:
         """The stream has a piece, and, since it answers in order, all before it."""
         self._wake.set()
         self._replication.moved.set()

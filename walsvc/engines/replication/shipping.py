@@ -16,7 +16,7 @@ from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream.connect import Refused
 from walsvc.engines.jetstream.durability import Durability
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, Address, JetStreamOptions, parse_replica
-from walsvc.engines.replication.session import LEAVE_SECONDS, Session
+from walsvc.engines.replication.session import LEAVE_SECONDS, ShippingSession
 from walsvc.errors import Closed, Corruption, DurabilityLost, NoSpace, ReplicaLost, WalError
 from walsvc.log.commit.replicated import Replicated
 from walsvc.log.read.pins import REPLICA_HOLD
@@ -105,7 +105,7 @@ class Replication:
 
         pause = PAUSE_SECONDS
         while True:
-            session = Session(self._log, self, self._wake)
+            session = ShippingSession(self._log, self, self._wake)
             try:
                 await session.run(self._address, self._options)
             except ReplicaLost as error:

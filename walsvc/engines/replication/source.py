@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import KIB
 from walsvc.errors import Corruption
-from walsvc.format.chain import Batch, Chain, Need
+from walsvc.format.chain import Chain, Need, UnfinishedBatch
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader
 from walsvc.format.segment import segment_name
 from walsvc.log.read.stream import load_header
@@ -28,7 +28,7 @@ class Moved(Exception):
     """What was to be read next is not there any more: the log was truncated meanwhile."""
 
 
-class Piece(NamedTuple):
+class Shipment(NamedTuple):
     """Whole groups of one segment, one behind the other; at offset 0 the segment's header stands before them.
 
     Attributes:
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
     lsn: int
 
 
-class Source:
+class GroupSource:
     """Reads a log behind its writer. Begin with `begin` or `go_on`, then call `next` again and again."""
 
     def __init__(self, log: Log) -> None:
@@ -62,7 +62,7 @@ class Source:
         self._replacements = 0
         self.lsn = 0  # all up to it is whole with what was given out
         self._head = b""  # of the segment, until its first groups have been given out
-        self._seal: Piece | None = None
+        self._seal: Shipment | None = None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -102,10 +102,10 @@ class Source:
             offset=last.end,
             next_lsn=last.next_lsn,
             previous_crc=last.header_crc,
-            batch=Batch(last.batch_lsn, 0, 0, 0) if unfinished else None,
+            batch=UnfinishedBatch(last.batch_lsn, 0, 0, 0) if unfinished else None,
         )
 
-    async def next(self) -> Piece | None:
+    async def next(self) -> Shipment | None:
         """The next groups, about PIECE_BYTES unless one alone is larger; None when nothing more is durable.
 
         Raises:
@@ -150,7 +150,7 @@ class Source:
         self._chain = chain = Chain.begin(header, head, header.file_bytes)
         return chain
 
-    async def _read(self, chain: Chain, end: int, following: int | None) -> Piece | None:
+    async def _read(self, chain: Chain, end: int, following: int | None) -> Shipment | None:
         """The next groups of this segment; None at its end, where a seal is kept."""
         base, length, data = chain.offset, PIECE_BYTES, b""
         while True:
@@ -197,13 +197,13 @@ class Source:
                 self.lsn = min(self.lsn, following - 1)
         return chain.offset - base, 0
 
-    def _give_seal(self) -> Piece | None:
+    def _give_seal(self) -> Shipment | None:
         """The seal of the segment before, once this one's beginning has been given out."""
         seal, self._seal = self._seal, None
         return None if seal is None else seal._replace(lsn=self.lsn)
 
-    def _piece(self, chain: Chain, offset: int, end: int, data: bytes) -> Piece:
-        return Piece(chain.segment, chain.file_bytes, self._ordinal, offset, end, data, self.lsn)
+    def _piece(self, chain: Chain, offset: int, end: int, data: bytes) -> Shipment:
+        return Shipment(chain.segment, chain.file_bytes, self._ordinal, offset, end, data, self.lsn)
 
     def _damage(self, chain: Chain, reason: str) -> Corruption:
         return Corruption(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import RecordTooLarge, WalError, again
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
-from walsvc.format.producers import REQUEST_BYTES, Request, Row
+from walsvc.format.producers import REQUEST_BYTES, Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.background import keep
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
 
 READY_MAX = 2  # groups of a batch that wait to be written: enough to keep the device busy, few enough for memory
-Source = AsyncIterable[Any] | Iterator[Any]
+BatchSource = AsyncIterable[Any] | Iterator[Any]
 
 
 class Batches:
@@ -49,7 +49,7 @@ class Batches:
         self,
         core: Core,
         head: list[bytes],
-        rest: Source,
+        rest: BatchSource,
         topic: str | None = None,
         request: Request | None = None,
         *,
@@ -90,7 +90,7 @@ class Batches:
             batch.cancel()
 
 
-async def chunks(core: Core, head: list[bytes], rest: Source) -> AsyncGenerator[list[bytes], None]:
+async def chunks(core: Core, head: list[bytes], rest: BatchSource) -> AsyncGenerator[list[bytes], None]:
     """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, and whatever
     the source raises."""
     config = core.config
@@ -119,7 +119,7 @@ def batch_too_large(limit: int, path: str) -> RecordTooLarge:
     )
 
 
-async def as_async_iterator(core: Core, source: Source) -> AsyncIterator[Any]:
+async def as_async_iterator(core: Core, source: BatchSource) -> AsyncIterator[Any]:
     """A plain or an asynchronous iterable as an asynchronous one."""
     if isinstance(source, AsyncIterable):
         async for each in source:
@@ -130,7 +130,7 @@ async def as_async_iterator(core: Core, source: Source) -> AsyncIterator[Any]:
             yield each
 
 
-class Start(NamedTuple):
+class BatchStart(NamedTuple):
     """Where a batch begins."""
 
     segment: Segment
@@ -150,7 +150,7 @@ class Batch:
         self._request = request
         self._expected = expected
         self._labels: Labels | None = None
-        self._start: Start | None = None
+        self._start: BatchStart | None = None
         self._parts: list[Part] = []
         self._durable: asyncio.Future[None] | None = None  # for its end
 
@@ -198,7 +198,7 @@ class Batch:
         """Put a chunk into an empty group, and say which part of the batch it is."""
         placement = self._core.placement
         if self._start is None:
-            self._start = Start(group.segment, group.offset, group.first_lsn)
+            self._start = BatchStart(group.segment, group.offset, group.first_lsn)
             if not last:
                 placement.begin_batch(group.first_lsn)
         group.batch_lsn = placement.batch_lsn
@@ -214,7 +214,7 @@ class Batch:
             if self._request is not None:
                 count = group.first_lsn + len(chunk) - self._start.lsn
                 at = self._parts[0].offset if self._parts else self._offset(group)
-                row = Row(self._start.lsn, self._start.segment.id, at, count, len(self._parts) + 1)
+                row = RequestRow(self._start.lsn, self._start.segment.id, at, count, len(self._parts) + 1)
                 self._core.queue.note_request(group, self._request, row)
             placement.end_batch()  # from here on the batch counts, and its end may be on disk any moment
 
@@ -237,7 +237,7 @@ class Batch:
                 return core.placement.group
             await core.queue.room_change()
 
-    async def _give_up(self, start: Start) -> None:
+    async def _give_up(self, start: BatchStart) -> None:
         """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
         core = self._core
         try:

@@ -27,7 +27,7 @@ Change = Callable[[], dict[str, Any]]
 
 
 @dataclass(slots=True)
-class Place:
+class Standing:
     """Where an open consumer stands.
 
     Attributes:
@@ -81,7 +81,7 @@ class Changes:
     def __init__(
         self, metadata: Metadata, placement: Placement, pipeline: Pipeline, queue: Queue, health: Health
     ) -> None:
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Standing] = {}
         self.unsure: set[str] = set()
         self.marked = False
         self._metadata = metadata

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Start:
+class StartingPoint:
     """Where a writer begins.
 
     Attributes:
@@ -127,7 +127,7 @@ class Core:
         return self.waits.durable(lsn)
 
 
-def put_together(disk: Disk, config: WalConfig, start: Start, slow: Slow) -> Core:
+def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow) -> Core:
     """Make the parts of a writer. Those that call upwards get a function that finds the part when it is called.
 
     Args:

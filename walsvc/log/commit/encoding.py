@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Union
 from walsvc.format import group as specification
 from walsvc.log.commit.ack import extension
 
-Row = tuple[int, int, int]  # type, topic, length of the attributes
+LabelRow = tuple[int, int, int]  # type, topic, length of the attributes
 Column = Union["array[int]", None]  # array takes no brackets before CPython 3.12
 
 
@@ -22,11 +22,11 @@ def python_measure(payloads: list[bytes]) -> tuple[array[int], int, int]:
     return lengths, sum(lengths), max(lengths, default=0)
 
 
-def python_columns(labels: Mapping[int, Row], count: int) -> tuple[Column, Column, Column]:
+def python_columns(labels: Mapping[int, LabelRow], count: int) -> tuple[Column, Column, Column]:
     """Types, topics and lengths of attributes of `count` records; None where all are 0. `labels` is sparse, by index."""
     if labels and not 0 <= min(labels) <= max(labels) < count:
         raise ValueError("labels of no record")
-    rows: Iterable[Row] = map(labels.get, range(count), repeat((0, 0, 0)))
+    rows: Iterable[LabelRow] = map(labels.get, range(count), repeat((0, 0, 0)))
     types, topics, attributes = zip(*rows, strict=True)
     return (
         array("H", types) if any(types) else None,

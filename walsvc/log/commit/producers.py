@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
-from walsvc.format.producers import Request, Row
+from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.conditions import check_expected
-from walsvc.log.commit.queue import Entry
-from walsvc.log.commit.results import BatchResult, Place
+from walsvc.log.commit.queue import QueuedAppend
+from walsvc.log.commit.results import BatchResult, Run
 from walsvc.log.read.stream import open_stream
 from walsvc.model import Mode, Strict
 from walsvc.tasks import begin_task
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Repeated(NamedTuple):
     """The answer to a request that had been accepted before; what a BatchResult tells, without the lengths."""
 
-    places: list[Place]
+    places: list[Run]
     durable: bool
     sync_us: int
 
@@ -73,7 +73,9 @@ def append_request(
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
     future = core.queue.new_ack()
-    entry = Entry(payloads, mode, labels, batch=True, future=future, topic=topic, request=request, expected=expected)
+    entry = QueuedAppend(
+        payloads, mode, labels, batch=True, future=future, topic=topic, request=request, expected=expected
+    )
     if not payloads:
         core.queue.conditions.check(topic, expected)
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
@@ -98,12 +100,12 @@ def stream_request(
     return core.batches.start(core, [], source, topic, request, expected=expected)
 
 
-async def repeated(core: Core, row: Row, mode: Mode) -> Repeated:
+async def repeated(core: Core, row: RequestRow, mode: Mode) -> Repeated:
     """Where the records of a request are, durable where the mode asks for it."""
     last = row.lsn + row.records - 1
     if mode is Strict and last > core.catalog.durable_lsn:
         await core.durable(last)
-    places = [Place(row.lsn, row.records, row.segment, row.offset)]
+    places = [Run(row.lsn, row.records, row.segment, row.offset)]
     if row.parts > 1:
         try:
             places = await find_parts(core, row)
@@ -112,9 +114,9 @@ async def repeated(core: Core, row: Row, mode: Mode) -> Repeated:
     return Repeated(places, last <= core.catalog.durable_lsn, 0)
 
 
-async def find_parts(core: Core, row: Row) -> list[Place]:
+async def find_parts(core: Core, row: RequestRow) -> list[Run]:
     """The groups of a streamed batch, from the headers of the segments that hold it."""
-    places: list[Place] = []
+    places: list[Run] = []
     following = row.lsn
     for first in [each for each in core.catalog.view.ids if each >= row.segment]:
         _, stream = await open_stream(
@@ -126,7 +128,7 @@ async def find_parts(core: Core, row: Row) -> list[Place]:
             except BadGroup:
                 break  # the segment's end
             if header.records and header.first_lsn == following:
-                places.append(Place(following, header.records, first, header.offset + GROUP_HEADER_BYTES))
+                places.append(Run(following, header.records, first, header.offset + GROUP_HEADER_BYTES))
                 following = header.next_lsn
         if following == row.lsn + row.records:
             return places

@@ -17,7 +17,7 @@ from walsvc.config import WalConfig, between
 from walsvc.errors import Backpressure, Conflict, NoSpace, RecordTooLarge, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import Metadata, change_bytes_max, merge
-from walsvc.format.producers import REQUEST_BYTES, ROW, Request, Row
+from walsvc.format.producers import REQUEST_BYTES, ROW, Request, RequestRow
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.conditions import Conditions, check_expected
@@ -45,7 +45,7 @@ class Joining(Protocol):
         """It is in a group and in the metadata: true from this step on."""
 
 
-class Entry:
+class QueuedAppend:
     """An append that is being accepted, or waits in the queue for room."""
 
     __slots__ = (
@@ -148,7 +148,7 @@ class Queue:
         self._waits = waits
         self._health = health
         self._first = first
-        self._waiting: OrderedDict[Entry, None] = OrderedDict()  # those that are cancelled leave it
+        self._waiting: OrderedDict[QueuedAppend, None] = OrderedDict()  # those that are cancelled leave it
         self._holds = 0
         self._relaxed_timer: asyncio.TimerHandle | None = None
         self._intake.armed = config.relaxed_interval is None
@@ -213,7 +213,7 @@ class Queue:
         topic: str | None,
         *,
         expected: int | None,
-    ) -> Entry:
+    ) -> QueuedAppend:
         piece = self.checked(payload)
         self._health.check_call(mode)
         between("type", type, 0, 0xFFFF)
@@ -223,7 +223,7 @@ class Queue:
         if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
-        return Entry([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic, expected=expected)
+        return QueuedAppend([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic, expected=expected)
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
@@ -240,7 +240,7 @@ class Queue:
                 hint="split it, or open the log with a larger max_record_bytes",
             )
 
-    def enter(self, entry: Entry, *, wait: bool = True) -> Ack[Any]:
+    def enter(self, entry: QueuedAppend, *, wait: bool = True) -> Ack[Any]:
         """Accept an entry, or let it wait for room."""
         no_space = self.no_space()  # accepting starts another attempt, and forgets the last one
         try:
@@ -261,13 +261,13 @@ class Queue:
         self._intake.want()
         return cast("Ack[Any]", entry.future)
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: QueuedAppend) -> None:
         """Let an entry wait, behind all others. Cancelled while it waits it leaves the queue at once."""
         self._waiting[entry] = None
         entry.future.add_done_callback(partial(self._leave, entry))
         self._placement.hold(True)
 
-    def _leave(self, entry: Entry, future: asyncio.Future[Any]) -> None:
+    def _leave(self, entry: QueuedAppend, future: asyncio.Future[Any]) -> None:
         if future.cancelled() and entry in self._waiting:
             del self._waiting[entry]
             self.move_up()  # it may have been the one that the others waited for
@@ -276,7 +276,7 @@ class Queue:
 
     def take_turn(self) -> Turn:
         """Queue for having the log alone: every append called before comes first, every later one waits."""
-        entry = Entry([], Strict, None, batch=False, future=self._health.loop.create_future())
+        entry = QueuedAppend([], Strict, None, batch=False, future=self._health.loop.create_future())
         if self._holds or self._waiting:
             self._add(entry)
         else:
@@ -307,7 +307,7 @@ class Queue:
 
     # ---- accepting
 
-    def _accept(self, entry: Entry) -> bool:
+    def _accept(self, entry: QueuedAppend) -> bool:
         """Put an entry into the filling group, or a new one behind it; False if there is no room yet. Raises Conflict."""
         self.conditions.check(entry.topic, entry.expected)
         intake, count, cost = self._intake, len(entry.payloads), LENGTH_BYTES
@@ -339,7 +339,7 @@ class Queue:
             intake.want()
         return True
 
-    def _fits(self, entry: Entry, need: int) -> bool:
+    def _fits(self, entry: QueuedAppend, need: int) -> bool:
         """Whether the entry can join the filling group as it is."""
         group = self._placement.group
         if self._tail.new_key:
@@ -352,7 +352,7 @@ class Queue:
             return False
         return not group.payloads or len(group.payloads) + len(entry.payloads) <= self._config.max_group_records
 
-    def _metadata_bytes(self, entry: Entry) -> int:
+    def _metadata_bytes(self, entry: QueuedAppend) -> int:
         """Bytes that an entry adds to its group's metadata, at most."""
         size = self._topic_bytes(entry)[0]
         if entry.request is not None:
@@ -361,7 +361,7 @@ class Queue:
             size += change_bytes_max(entry.joining.change(), {})
         return size
 
-    def _topic_bytes(self, entry: Entry) -> tuple[int, int]:
+    def _topic_bytes(self, entry: QueuedAppend) -> tuple[int, int]:
         """Bytes that an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
         if entry.topic is None:
             return 0, 0
@@ -371,7 +371,7 @@ class Queue:
         known = number in self._metadata.tally or number in self._placement.group.new_topics
         return 0, 0 if known else SUMMARY_ROW_BYTES
 
-    def _labels_of(self, entry: Entry, group: Group) -> Labels | None:
+    def _labels_of(self, entry: QueuedAppend, group: Group) -> Labels | None:
         """An entry's labels; a new topic gets its number here, and its name goes with the group."""
         if entry.topic is None:
             return entry.labels
@@ -388,14 +388,14 @@ class Queue:
             group.new_topics.add(number)
         return (entry.labels or NO_LABELS)._replace(topic=number)
 
-    def _put(self, entry: Entry, need: int, cost: int) -> None:
+    def _put(self, entry: QueuedAppend, need: int, cost: int) -> None:
         group, strict = self._placement.group, entry.mode is Strict
         single = entry.future if strict and not entry.batch else None
         labels = self._labels_of(entry, group)
         index, offset = self._intake.add(entry.payloads, single, need=need, cost=cost, labels=labels)
         lsn = group.first_lsn + index
         if entry.request is not None:
-            self.note_request(group, entry.request, Row(lsn, group.segment.id, offset, len(entry.payloads), 1))
+            self.note_request(group, entry.request, RequestRow(lsn, group.segment.id, offset, len(entry.payloads), 1))
         if entry.joining is not None:
             self._join(group, entry.joining)
         if entry.batch:
@@ -407,7 +407,7 @@ class Queue:
         elif not strict:
             entry.future.set_result(AppendResult(lsn, group.segment.id, offset, entry.size, False, 0))
 
-    def note_request(self, group: Group, request: Request, row: Row) -> None:
+    def note_request(self, group: Group, request: Request, row: RequestRow) -> None:
         """Remember an accepted request, in memory and with its group."""
         self._metadata.producers.note(request.producer, request.seq, request.done, row)
         merge(group.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
@@ -481,7 +481,7 @@ class Queue:
             self._waits.wake_beyond(self._placement.next_lsn)
             self._waits.wake_topics()
 
-    def _admit(self, entry: Entry) -> bool:
+    def _admit(self, entry: QueuedAppend) -> bool:
         """Give the first entry of the queue what it waits for; False if it must go on waiting. Raises what ends its wait."""
         if (error := self._health.ended() or self.no_space()) is not None:
             raise error

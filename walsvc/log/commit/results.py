@@ -19,7 +19,7 @@ class Part(NamedTuple):
     lengths: array[int]
 
 
-class Place(NamedTuple):
+class Run(NamedTuple):
     """Where some records stand, one behind the other: the first at `offset`."""
 
     first_lsn: int
@@ -39,9 +39,9 @@ class BatchResult(Sequence[AppendResult]):
         self._sync_us = sync_us
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[Run]:
         """Where the records are, a row for each group."""
-        return [Place(part.first_lsn, len(part.lengths), part.segment_id, part.offset) for part in self._parts]
+        return [Run(part.first_lsn, len(part.lengths), part.segment_id, part.offset) for part in self._parts]
 
     @property
     def durable(self) -> bool:

@@ -41,7 +41,7 @@ LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 
 
 @dataclass(slots=True)
-class Plan:
+class DropPlan:
     """What dropping everything below `target` means for consumers, as of one moment.
 
     Attributes:
@@ -234,9 +234,9 @@ class Reclaimer:
             self._created_ns[first] = header.created_ns
         return self._created_ns[first]
 
-    async def _plan(self, target: int) -> Plan:
+    async def _plan(self, target: int) -> DropPlan:
         """Who is below `target`, and who would lose something."""
-        plan, metadata = Plan(target), self._core.metadata
+        plan, metadata = DropPlan(target), self._core.metadata
         for key, position in list(metadata.positions.items()):
             if position >= target:
                 continue
@@ -265,7 +265,7 @@ class Reclaimer:
             self._pending[key] = (lsn, found)
         return found
 
-    def _still_true(self, plan: Plan, *, overtake: bool, keep_holds: bool) -> bool:
+    def _still_true(self, plan: DropPlan, *, overtake: bool, keep_holds: bool) -> bool:
         if keep_holds and self._lowest_hold()[1] < plan.target:
             return False
         below = {key: at for key, at in self._core.metadata.positions.items() if at < plan.target}
@@ -296,7 +296,7 @@ class Reclaimer:
             await drop_segments(core)
         self._tell(why, first, target, before, plan)
 
-    def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: Plan) -> None:
+    def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: DropPlan) -> None:
         gone = [each for each in before if each not in self._core.catalog.view.sizes]
         size = sum(before[each] for each in gone)
         self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]

@@ -43,7 +43,7 @@ BLOCK_BYTES = 4096
 
 
 Change = Callable[[RawGroup], Content]
-Source = Callable[[], Awaitable[GroupStream]]
+StreamMaker = Callable[[], Awaitable[GroupStream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Rewriting:
 
     disk: Disk
     header: SegmentHeader
-    source: Source
+    source: StreamMaker
     change: Change
     keys: KeyRing | None
     until: int

@@ -61,7 +61,7 @@ class Migration:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSegment:
     """A segment of any version."""
 
     name: str
@@ -143,13 +143,13 @@ async def migrate_on(
     return done
 
 
-async def look(disk: Disk) -> list[Found]:
+async def look(disk: Disk) -> list[FoundSegment]:
     """All segments in LSN order, whatever their version; numbered without a gap."""
     sizes = await disk.list()
     ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)
     if not ids:
         raise PathError("there is no log here", path=disk.path, hint="check the path")
-    found: list[Found] = []
+    found: list[FoundSegment] = []
     for first in ids:
         name = segment_name(first)
         data = await disk.read(name, 0, SEGMENT_HEADER_BYTES)
@@ -162,7 +162,7 @@ async def look(disk: Disk) -> list[Found]:
             if error.older:
                 hint = "migrate it with an earlier walsvc first; nothing was changed"
             raise kind(f"{name}: {error.reason}", path=disk.path, segment=first, offset=0, hint=hint) from None
-        found.append(Found(name, sizes[name], form, header))
+        found.append(FoundSegment(name, sizes[name], form, header))
         if header.log_id != found[0].header.log_id:
             raise foreign(disk, first, header, found[0].header)
         if header.first_lsn != first or header.ordinal != found[0].header.ordinal + len(found) - 1:
@@ -177,14 +177,14 @@ async def look(disk: Disk) -> list[Found]:
     return found
 
 
-async def groups_of(disk: Disk, each: Found, keys: KeyRing | None) -> GroupStream:
+async def groups_of(disk: Disk, each: FoundSegment, keys: KeyRing | None) -> GroupStream:
     """The groups of a segment of any version, from the first one on."""
     data = await disk.read(each.name, 0, SEGMENT_HEADER_BYTES)
     chain = each.form.begin(each.header, data, each.file_bytes)
     return GroupStream(disk, each.name, chain, cipher=cipher_of(keys, each.header, disk.path))
 
 
-async def closed_in_order(disk: Disk, last: Found, keys: KeyRing | None) -> bool:
+async def closed_in_order(disk: Disk, last: FoundSegment, keys: KeyRing | None) -> bool:
     """Whether the log's last group is that of an orderly close."""
     stream, flags = await groups_of(disk, last, keys), 0
     while (raw := await next_group(stream, 0)) is not None:
@@ -192,7 +192,7 @@ async def closed_in_order(disk: Disk, last: Found, keys: KeyRing | None) -> bool
     return bool(flags & Flag.CLOSE)
 
 
-def rewriting(disk: Disk, each: Found, keys: KeyRing | None, *, until: int, is_last: bool) -> Rewriting:
+def rewriting(disk: Disk, each: FoundSegment, keys: KeyRing | None, *, until: int, is_last: bool) -> Rewriting:
     """How a segment becomes one of the present version. The last one keeps its room: appending goes on there."""
 
     def change(raw: RawGroup) -> Content:

@@ -42,7 +42,7 @@ REPAIR_NAME = "ffffffffffffffff.spare"  # no spare of a log has this number: ord
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RepairPlan:
     """What repair would do.
 
     Attributes:
@@ -77,12 +77,12 @@ async def segment_files(disk: Disk) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-async def look_at(disk: Disk, keys: KeyRing | None = None) -> Plan:
+async def look_at(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:
     """Like plan_repair, beside a writer: nothing is locked, and what looks damaged is looked at twice."""
     return await settled(disk.path, lambda: plan_repair(disk, keys), lambda plan: plan.reasons)
 
 
-async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
+async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:
     """Read everything and say what a repair would keep. Changes nothing.
 
     Raises:
@@ -115,7 +115,7 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> Plan:
         reasons.insert(0, f"the segments that held LSN {last.truncated} to {lowest - 1} are missing")
     if not reasons and last.successor is not None:
         reasons.append(f"{last.name} is sealed and names {segment_name(last.successor)}, which is missing")
-    return Plan(
+    return RepairPlan(
         keep_from=first,
         keep_to=last.next_lsn - 1,
         lost_to=max([last.next_lsn - 1, *(each.next_lsn - 1 for each in walks), *lost_files(walks)]),
@@ -245,7 +245,7 @@ def make_free(path: str) -> str:
     raise AssertionError("numbers do not end")
 
 
-async def apply_repair(disk: Disk, plan: Plan, segment_bytes: int, keys: KeyRing | None = None) -> None:
+async def apply_repair(disk: Disk, plan: RepairPlan, segment_bytes: int, keys: KeyRing | None = None) -> None:
     """Carry out a plan on a locked disk whose files were copied aside. Cut by a crash, it can be run again."""
     sizes = await disk.list()
     await write_images(disk, (await find_images(disk, sizes))[0])

@@ -20,7 +20,7 @@ OnSegment = Callable[[Walk], None]
 
 
 @dataclass(slots=True)
-class Verdict:
+class Verified:
     """What reading everything found.
 
     Attributes:
@@ -63,7 +63,7 @@ async def verify(
     on_segment: OnSegment | None = None,
     keys: Keys = BLIND,
     holder: Callable[[], int | None] = lambda: None,
-) -> Verdict:
+) -> Verified:
     """Read everything and check it: all CRCs, the chain of groups, the sequence of segments, the end.
 
     Damage is looked at twice: what a living log moved under our eyes looks otherwise the second time, damage does not.
@@ -88,10 +88,10 @@ async def verify(
 
 async def read_through(
     path: str | os.PathLike[str], on_segment: OnSegment | None, keys: Keys, holder: Callable[[], int | None]
-) -> Verdict:
+) -> Verified:
     """One look at everything."""
     before = holder()
-    verdict = Verdict()
+    verdict = Verified()
     async with reading(path) as disk:
         found: Recovered | None = None
         try:
@@ -136,7 +136,7 @@ async def read_through(
     return verdict
 
 
-async def check_behind(disk: Disk, walks: list[Walk], verdict: Verdict) -> None:
+async def check_behind(disk: Disk, walks: list[Walk], verdict: Verified) -> None:
     """Check that the last segment so far belongs behind the one before it, where no record between them is missing."""
     before, after = walks[-2:] if len(walks) > 1 else (None, None)
     if before is None or before.header is None or after is None or after.header is None:
@@ -153,7 +153,7 @@ async def check_behind(disk: Disk, walks: list[Walk], verdict: Verdict) -> None:
 
 
 def judge_walks(
-    path: str, walks: list[Walk], verdict: Verdict, *, end_is_judged: bool, numbered: bool, closed: bool
+    path: str, walks: list[Walk], verdict: Verified, *, end_is_judged: bool, numbered: bool, closed: bool
 ) -> None:
     """Add a finding for everything wrong in and between segments, which must be given in LSN order.
 
@@ -223,7 +223,7 @@ def _out_of_sequence(path: str, before: SegmentHeader, after: SegmentHeader) -> 
     return None
 
 
-def count(walks: list[Walk], found: Recovered | None, verdict: Verdict) -> None:
+def count(walks: list[Walk], found: Recovered | None, verdict: Verified) -> None:
     """Fill in the range, the sums and what recovery had to say, in order of place."""
     whole = [each for each in walks if each.header is not None]
     if whole:

@@ -12,7 +12,7 @@ from walsvc.errors import Corruption, UnsupportedFormat
 from walsvc.format.chain import Chain, Need, later_evidence, strength
 from walsvc.format.cipher import SegmentCipher, cipher_of
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Bytes, GroupHeader, align_up
-from walsvc.format.index import Row
+from walsvc.format.index import IndexRow
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, SegmentHeader, decode_segment_header
 from walsvc.keyring import Keys
 from walsvc.tasks import begin_task
@@ -77,7 +77,7 @@ class GroupStream:
         self._memory: memoryview | None = None  # which `_data` is a part of
         self._spare: memoryview | None = None  # what the piece before was in
 
-    def start_at(self, row: Row) -> None:
+    def start_at(self, row: IndexRow) -> None:
         """Begin at a row of the segment's index instead of where the stream stands."""
         self.chain.skip_to(row)
         self.forget()

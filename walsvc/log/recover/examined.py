@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from walsvc.errors import Corruption
-from walsvc.format.chain import Batch, Chain
+from walsvc.format.chain import Chain, UnfinishedBatch
 from walsvc.format.group import BadGroup, Flag, GroupHeader
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
@@ -80,7 +80,7 @@ class Examined:
         self.index.rewind(self.chain.offset)
         self.metadata.successor, self.last_flags, self.seal = None, 0, None
 
-    def unfinished_batch(self, before: Batch | None) -> Batch | None:
+    def unfinished_batch(self, before: UnfinishedBatch | None) -> UnfinishedBatch | None:
         """The batch that is unfinished at this segment's end, when `before` was at its beginning."""
         if self.chain.batch is not None or self.chain.next_lsn > self.header.first_lsn:
             return self.chain.batch

@@ -14,7 +14,7 @@ once: what is claimed meanwhile is for the next look.
 from __future__ import annotations
 
 from walsvc.disk.base import Disk
-from walsvc.format.chain import Batch
+from walsvc.format.chain import UnfinishedBatch
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import RECYCLED, segment_name
 from walsvc.log.read.stream import load_header
@@ -69,7 +69,7 @@ async def goes_on(disk: Disk, sealed: Examined) -> bool:
 
 def end_of(tail: list[Examined]) -> tuple[Examined, list[Examined]]:
     """The segment in which an LSN is missing, or the last one, and those after it. No unfinished batch is left in front."""
-    batch: Batch | None = None
+    batch: UnfinishedBatch | None = None
     for position, segment in enumerate(tail):
         active, later = segment, tail[position + 1 :]
         batch = segment.unfinished_batch(batch)
@@ -80,7 +80,7 @@ def end_of(tail: list[Examined]) -> tuple[Examined, list[Examined]]:
     raise AssertionError("nothing follows the last segment")
 
 
-def before_batch(tail: list[Examined], batch: Batch) -> tuple[Examined, list[Examined]]:
+def before_batch(tail: list[Examined], batch: UnfinishedBatch) -> tuple[Examined, list[Examined]]:
     """The log ends inside a batch that was never finished: it ends where that begins, perhaps segments earlier."""
     place = max(index for index, each in enumerate(tail) if each.header.first_lsn <= batch.lsn)
     active = tail[place]

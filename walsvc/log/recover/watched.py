@@ -13,7 +13,7 @@ from typing import cast
 
 from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, WalError, closed_log
-from walsvc.format.chain import Batch
+from walsvc.format.chain import UnfinishedBatch
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
@@ -56,7 +56,7 @@ class WatchedSegments(Segments):
         self._epoch = 0
         self._cuts = Cuts()
         self._summaries = Summaries(self.disk, keys)
-        self._batch: Batch | None = None
+        self._batch: UnfinishedBatch | None = None
         self._next_lsn = self._end_of(found.active)
         self.report = RecoveryReport(
             clean=found.clean,

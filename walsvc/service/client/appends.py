@@ -22,7 +22,7 @@ from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
-from walsvc.service.client.sent import MODES, PLAIN, Entry, Labels, Sent
+from walsvc.service.client.sent import MODES, PLAIN, FrameLabels, Sent, Unsent
 from walsvc.service.client.session import Session
 from walsvc.service.wire.frames import APPEND_COST
 
@@ -51,7 +51,7 @@ class Appends(Account):
         self._payloads: list[bytes] = []
         self._waiters: list[Any] = []
         self._labels = PLAIN
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[Unsent] = deque()
         self._holds = 0  # batches that are being streamed
         self._room = 0  # that a plain append on the fast path may take; below 0: none
         self._turn = False  # a flush at the end of this turn is arranged
@@ -132,9 +132,9 @@ class Appends(Account):
         labels = PLAIN
         packed = pack_attributes(attributes)
         if mode is not Strict or topic is not None or type or packed or expected is not None:
-            labels = Labels(MODES[mode], topic, type, packed, expected=expected)
+            labels = FrameLabels(MODES[mode], topic, type, packed, expected=expected)
         answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
-        entry = Entry(piece, labels, len(piece) + APPEND_COST, answer)
+        entry = Unsent(piece, labels, len(piece) + APPEND_COST, answer)
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
             self._accept(entry)
         elif wait:
@@ -181,7 +181,7 @@ class Appends(Account):
         state = self.session.state
         return max(state[PENDING] - self._sent_bytes, 0) if len(state) > PENDING else 0
 
-    def _fits(self, entry: Entry, others: int = 0) -> bool:
+    def _fits(self, entry: Unsent, others: int = 0) -> bool:
         """Whether there is room for it: always, when nothing is unanswered and nobody else's records take it."""
         frames = len(self._open) + bool(self._payloads) + (not self._joins(entry))
         if frames > self._requests_max:
@@ -189,7 +189,7 @@ class Appends(Account):
         used = self._sent_bytes + self._filling_bytes + others
         return not used or used + entry.size <= self.pending_bytes_max
 
-    def _joins(self, entry: Entry) -> bool:
+    def _joins(self, entry: Unsent) -> bool:
         """Whether it can be in the frame that is being filled."""
         return (
             bool(self._payloads)
@@ -238,7 +238,7 @@ class Appends(Account):
         """The future of the append at the end of the queue."""
         return self._waiting[-1].future if self._waiting else None
 
-    def queue(self, entry: Entry) -> None:
+    def queue(self, entry: Unsent) -> None:
         """Wait for room, behind the others."""
         entry.deadline = self.deadline()
         self._waiting.append(entry)
@@ -247,14 +247,14 @@ class Appends(Account):
 
     def take_turn(self) -> asyncio.Future[None]:
         """For a batch: resolved when everything appended before is sent; what comes later then waits for `hold(-1)`."""
-        entry = Entry(None, PLAIN, 0, self._create_future())
+        entry = Unsent(None, PLAIN, 0, self._create_future())
         if self._waiting or self._holds:
             self.queue(entry)
         else:
             self._grant(entry)
         return entry.future
 
-    def _grant(self, entry: Entry) -> None:
+    def _grant(self, entry: Unsent) -> None:
         self._cut()
         self._holds += 1
         self._set_room()
@@ -267,7 +267,7 @@ class Appends(Account):
         self.pulse()
         self.session.wake_up()
 
-    def _accept(self, entry: Entry) -> None:
+    def _accept(self, entry: Unsent) -> None:
         """Take it into the filling frame, or the next."""
         assert entry.payload is not None
         if not self._joins(entry):

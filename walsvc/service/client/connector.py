@@ -27,7 +27,7 @@ from walsvc.tasks import begin_task
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
 
 
-class Request(Protocol):
+class FrameWaiter(Protocol):
     """Something in the table that waits for frames."""
 
     def received(self, frame: Frame) -> None:
@@ -63,7 +63,7 @@ class Connector(ABC):
         self.useful = False
         self._welcomed_at = 0.0
         self.producer = secrets.randbits(63) + 1
-        self.requests: dict[int, Request] = {}
+        self.requests: dict[int, FrameWaiter] = {}
         self._context, self._server_name = address.context(config), address.server_name(config)
         self._connection: Connection | None = None
         self._process = os.getpid()

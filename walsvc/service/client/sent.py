@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
 
 
-class Labels:
+class FrameLabels:
     """What all appends of a frame have in common."""
 
     __slots__ = ("attributes", "expected", "mode", "topic", "type")
@@ -46,7 +46,7 @@ class Labels:
         return self.expected is not None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Labels) and self._fields() == other._fields()
+        return isinstance(other, FrameLabels) and self._fields() == other._fields()
 
     def _fields(self) -> tuple[Any, ...]:
         return self.mode, self.topic, self.type, self.attributes, self.expected
@@ -54,15 +54,15 @@ class Labels:
     __hash__ = None  # type: ignore[assignment]
 
 
-PLAIN = Labels()
+PLAIN = FrameLabels()
 
 
-class Entry:
+class Unsent:
     """Something that waits in the queue: an append, or a batch that waits for its turn (whose payload is None)."""
 
     __slots__ = ("deadline", "future", "labels", "payload", "size")
 
-    def __init__(self, payload: bytes | None, labels: Labels, size: int, future: asyncio.Future[Any]) -> None:
+    def __init__(self, payload: bytes | None, labels: FrameLabels, size: int, future: asyncio.Future[Any]) -> None:
         self.payload = payload
         self.labels = labels
         self.size = size
@@ -78,7 +78,7 @@ class Sent:
     def __init__(
         self,
         appends: Appends,
-        labels: Labels,
+        labels: FrameLabels,
         payloads: list[bytes],
         waiters: list[Any],
         size: int,

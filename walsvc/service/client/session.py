@@ -15,7 +15,7 @@ from typing import Any
 from walsvc.errors import Closed, OutcomeUnknown, Unreachable, UnsupportedFormat, WalError, WalTimeout, WrongLoop, again
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
-from walsvc.service.client.connector import FINAL, Connector, Request
+from walsvc.service.client.connector import FINAL, Connector, FrameWaiter
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
 from walsvc.service.wire.methods import METHODS
@@ -123,12 +123,12 @@ class Session(Connector):
             self._out.clear()
             self._connection.write(data)
 
-    def begin(self, id: int, request: Request) -> None:
+    def begin(self, id: int, request: FrameWaiter) -> None:
         """Put a request into the table, behind what was appended before it."""
         self.before_sending()
         self.note(id, request)
 
-    def note(self, id: int, request: Request) -> None:
+    def note(self, id: int, request: FrameWaiter) -> None:
         """Put a request at the end of the table; also a sign to try connecting, where there is no connection."""
         self.requests[id] = request
         self.wanted()

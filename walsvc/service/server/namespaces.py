@@ -31,7 +31,7 @@ class Opened:
 
 
 @dataclasses.dataclass(slots=True)
-class Turn:
+class CountedLock:
     """A lock, and how many hold it or wait for it."""
 
     lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
@@ -58,7 +58,7 @@ class Logs:
         self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
         self._opened: dict[str, Opened] = {}
         self._turns: dict[
-            str, Turn
+            str, CountedLock
         ] = {}  # one opening or closing of a namespace at a time; only of those that want one
         self._opening = 0
         self._directory = directory
@@ -174,7 +174,7 @@ class Logs:
     @contextlib.asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
         """Wait for the turn of a namespace."""
-        turn = self._turns.setdefault(name, Turn())
+        turn = self._turns.setdefault(name, CountedLock())
         turn.wanted += 1
         try:
             async with turn.lock:

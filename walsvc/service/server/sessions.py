@@ -14,9 +14,9 @@ from walsvc.service.server.streams import (
     ConsumerStream,
     Holding,
     HoldingT,
+    RecordSource,
     RecordStream,
     SharedStream,
-    Source,
     Stream,
     range_of,
     source_of,
@@ -185,7 +185,7 @@ class Sessions:
         self._streams[id] = stream
         connection.send(Result(id, opened, connection.state))
 
-    async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], Source]) -> None:
+    async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], RecordSource]) -> None:
         await stream.pump(begin)
         if self._streams.get(id) is stream:
             del self._streams[id]

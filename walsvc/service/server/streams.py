@@ -27,7 +27,7 @@ from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 from walsvc.topics.leases import Lease
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
-Source = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
+RecordSource = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
 
 
 class Line(Protocol):
@@ -147,7 +147,7 @@ class RecordStream(Stream):
         self.tell_cut()
         super().flush(turn)
 
-    async def pump(self, begin: Callable[[int], Source]) -> None:
+    async def pump(self, begin: Callable[[int], RecordSource]) -> None:
         """Send a source to its end, then END, or the error that ended it. `begin` makes it, up to a cut that came since the
         stream was opened, or from there."""
         try:
@@ -165,7 +165,7 @@ class RecordStream(Stream):
             self.flush()
             self._line.answer_error(self.id, error)
 
-    async def _next(self, records: Source) -> list[Record] | Record | None:
+    async def _next(self, records: RecordSource) -> list[Record] | Record | None:
         """What the source gives next; None at its end."""
         if self._turn is None:
             return await anext(records, None)
@@ -276,11 +276,11 @@ def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def source_of(log: Log, what: str, args: dict[str, Any]) -> Callable[[int], Source]:
+def source_of(log: Log, what: str, args: dict[str, Any]) -> Callable[[int], RecordSource]:
     """What makes the source of a "read" or "follow", for RecordStream.pump."""
     wanted = reading(args)
 
-    def begin(end: int) -> Source:
+    def begin(end: int) -> RecordSource:
         if what == "read":
             return log.read_batches(**{**wanted, "stop": min(wanted["stop"], end)})
         return log.follow(**{**wanted, "start": min(wanted["start"], end)})
