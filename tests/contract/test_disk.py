@@ -135,6 +135,18 @@ async def test_allocate_makes_zeros_that_list_shows(disk):
     assert await disk.read("a.spare", 0, 1 << 20) == bytes(3 * 65536)
 
 
+async def test_reserved_room_reads_as_zeros_and_takes_a_durable_write(disk):
+    await disk.allocate("a.spare", FILE_BYTES, reserved=True)
+    assert (await disk.list())["a.spare"] == FILE_BYTES
+    file, view = await disk.open_file("a.spare"), filled(disk, disk.block_bytes, 1)
+    outcome = asyncio.get_running_loop().create_future()
+    disk.submit(Write(file, disk.block_bytes, view, lambda _, error: outcome.set_result(error)))
+    assert await outcome is None
+    block = bytes(disk.block_bytes)
+    expected = (block + bytes(view)).ljust(FILE_BYTES, b"\0")
+    assert await disk.read("a.spare", 0, FILE_BYTES) == expected
+
+
 async def test_listings_at_the_same_time_each_see_everything(disk):
     for number in range(40):
         await disk.allocate(f"{number:02}.spare", 4096)

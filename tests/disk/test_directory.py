@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from walsvc.disk.directory import READ_BYTES_MAX, Directory, aligned_buffer, write_all
+from walsvc.disk.dsync import EXT4_MAGIC, XFS_MAGIC
 from walsvc.disk.threads import ThreadsDisk
 
 BLOCK = 4096
@@ -97,6 +98,27 @@ def test_allocation_has_written_extents_and_not_only_reserved_ones(directory, tm
         assert offset == position
         position += length
     assert position == (5 << 20) + BLOCK
+
+
+@pytest.mark.parametrize(
+    ("magic", "written"), [(EXT4_MAGIC, 0), (XFS_MAGIC, 0), (0x9123683E, 2 << 20), (None, 2 << 20)]
+)
+def test_room_is_only_reserved_where_the_file_system_keeps_it(directory, tmp_path, monkeypatch, magic, written):
+    lengths = []
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: (lengths.append(len(data)), real(fd, data, at))[1])
+    monkeypatch.setattr("walsvc.disk.directory.magic_of", lambda _: magic)
+    directory.allocate("a.spare", 2 << 20, reserved=True)
+    assert sum(lengths) == written
+    assert (tmp_path / "a.spare").stat().st_blocks * 512 >= 2 << 20
+    assert (tmp_path / "a.spare").read_bytes() == bytes(2 << 20)
+
+
+def test_zeros_are_written_where_no_room_can_be_reserved(directory, tmp_path, monkeypatch):
+    fail_nth(monkeypatch, "posix_fallocate", 1, errno.EOPNOTSUPP)
+    directory.allocate("a.spare", 1 << 20, reserved=True)
+    assert (tmp_path / "a.spare").stat().st_blocks * 512 >= 1 << 20
+    assert (tmp_path / "a.spare").read_bytes() == bytes(1 << 20)
 
 
 @pytest.mark.parametrize("call", ["sync", "sync_directory", "rename", "write", "remove"])

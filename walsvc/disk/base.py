@@ -108,8 +108,9 @@ class Disk(Protocol):
     async def close_file(self, file: int) -> None:
         """Release a handle; no write may be in flight on it."""
 
-    async def allocate(self, name: str, length: int) -> None:
+    async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """Create `name` (it must not exist) as `length` bytes of written zeros, and sync the file and the directory.
+        `reserved`: room that reads as zeros is enough, where the file system keeps such room for certain.
         Stops early, removing the file, with OSError(ECANCELED) when `close` was called meanwhile. On any failure, such as
         ENOSPC, nothing is left behind."""
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from walsvc.disk.base import Displaced
+from walsvc.disk.dsync import RESERVING, magic_of
 from walsvc.disk.lock import DirectoryLock, same_file
 from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
 
@@ -184,16 +185,17 @@ class Directory:
                 raise OSError(errno.EBADF, f"{file} is not an open handle of this disk")
         os.close(file)
 
-    def allocate(self, name: str, length: int) -> None:
+    def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """Create `name` with `length` written zeros, durable together with its name; all or nothing.
 
         Zeros are written and not only reserved, because a write into a reserved (unwritten) extent has to commit file
-        system metadata each time.
+        system metadata each time. Large writes bear that better than the zeros, which take as long as they do: for these
+        the room may be `reserved`.
         """
         file = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN)
         try:
             try:
-                self._fill(file, length)
+                self._fill(file, length, reserved=reserved)
                 os.fsync(file)
                 if not self.direct:
                     os.posix_fadvise(file, 0, length, os.POSIX_FADV_DONTNEED)
@@ -205,10 +207,12 @@ class Directory:
                 os.unlink(name, dir_fd=self._descriptor)
             raise
 
-    def _fill(self, file: int, length: int) -> None:
+    def _fill(self, file: int, length: int, *, reserved: bool) -> None:
         self._check_stopping()
         try:
             os.posix_fallocate(file, 0, length)  # finds ENOSPC before anything is written, and keeps extents together
+            if reserved and magic_of(file) in RESERVING:
+                return
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL) or length == 0:
                 raise

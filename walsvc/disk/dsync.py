@@ -22,6 +22,9 @@ from walsvc.disk.mapped import libc
 
 EXT4_MAGIC, XFS_MAGIC = 0xEF53, 0x58465342  # include/uapi/linux/magic.h; ext2 and ext3 share ext4's, and its driver
 
+RESERVING = frozenset({EXT4_MAGIC, XFS_MAGIC})
+"""File systems whose reserved room is kept for the file: they overwrite in place, and set metadata blocks for the conversion aside."""
+
 NAMES = {
     0x65735546: "FUSE",
     0x794C7630: "overlayfs",

@@ -93,8 +93,8 @@ class PosixDisk:
     async def close_file(self, file: int) -> None:
         await self._cold(self._directory.close_file, file)
 
-    async def allocate(self, name: str, length: int) -> None:
-        await self._cold(self._directory.allocate, name, length)
+    async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
+        await self._cold(self._directory.allocate, name, length, reserved=reserved)
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         return await self._cold(self._directory.read, name, offset, length)

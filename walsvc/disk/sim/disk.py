@@ -151,9 +151,9 @@ class SimDisk:
 
         await self._run(self._single("close_file", close_handle))
 
-    async def allocate(self, name: str, length: int) -> None:
+    async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """See Disk.allocate."""
-        await self._run(self._allocating(name, length))
+        await self._run(self._allocating(name, length, reserved=reserved))
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         """See Disk.read."""
@@ -272,13 +272,13 @@ class SimDisk:
         yield
         self.device.sync_directory(name, mark)
 
-    def _allocating(self, name: str, length: int) -> Program[None]:
+    def _allocating(self, name: str, length: int, *, reserved: bool) -> Program[None]:
         device = self.device
         device.check("allocate")
         file = device.create(name)
         try:
             # Two pieces are enough for a power cut, or `close`, to find a file that is only partly there.
-            for end in (length // 2, length):
+            for end in (length,) if reserved else (length // 2, length):
                 yield
                 if self._closing:
                     raise system_error(errno.ECANCELED)

@@ -206,7 +206,7 @@ class JetStreamDisk:
         stored = file.last_sequence if self._publisher is None else self._publisher.stored_sequence
         return file.last_sequence > stored or any(place.segment == file.first_lsn for place in self._handles.values())
 
-    async def allocate(self, name: str, length: int) -> None:
+    async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """A prepared file is a name. OSError(ENOSPC) where a stream with a limit has no room for what it will hold."""
         if await self.free_bytes() < length:
             raise OSError(errno.ENOSPC, "the stream's max_bytes leaves no room", name)

@@ -135,7 +135,7 @@ class Placement:
         if spares.fitting(wanted, metadata=last_resort) is not None:
             self.begin_segment()
             return True
-        spares.prepare(segment.ordinal + 1, segment.file_bytes, wanted, metadata=last_resort)
+        spares.prepare(segment.ordinal + 1, segment.file_bytes, wanted, metadata=last_resort, bulk=self._tail.bulk)
         return False
 
     def begin_segment(self) -> None:

@@ -1,7 +1,8 @@
 """Spares: the pipeline that prepares the file of the next segment.
 
 Preparing costs a file of written zeros and three syncs, so it happens ahead of time and in the background, as etcd's
-file_pipeline.go does. A segment may be GROWTH times as long as the one before it, up to segment_bytes.
+file_pipeline.go does. A segment may be GROWTH times as long as the one before it, up to segment_bytes. Behind a segment of large
+groups, a bulk load, the room is only reserved: the zeros would be half of what the device writes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SHORTAGES = SPACE_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGA
 
 
 class Spare(NamedTuple):
-    """A prepared file: every byte was written once (zeros, or a former segment), synced with its directory entry."""
+    """A prepared file, synced with its directory entry: every byte was written once (zeros, or a former segment), or is reserved."""
 
     name: str
     file: int
@@ -71,7 +72,9 @@ class SparePipeline:
             return None
         return spare if metadata or (self.reserve.complete and not spare.metadata_only) else None
 
-    def prepare(self, ordinal: int, after_bytes: int, need: int = 0, *, metadata: bool = False) -> None:
+    def prepare(
+        self, ordinal: int, after_bytes: int, need: int = 0, *, metadata: bool = False, bulk: bool = False
+    ) -> None:
         """Have a spare for segment `ordinal` made, unless one is there or on its way. The reserve is made first.
 
         Args:
@@ -79,6 +82,7 @@ class SparePipeline:
             after_bytes: size of the segment before it.
             need: bytes that it must hold; a spare that is too small is replaced.
             metadata: on a full device, lend a file of the reserve.
+            bulk: large groups will go into it.
         """
         if self.fitting(need, metadata=metadata) is not None:
             return
@@ -88,9 +92,9 @@ class SparePipeline:
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
-        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length, need))
+        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length, need, bulk=bulk))
 
-    async def _prepare(self, ordinal: int, length: int, need: int) -> None:
+    async def _prepare(self, ordinal: int, length: int, need: int, *, bulk: bool) -> None:
         name = spare_name(ordinal)
         try:
             if self.spare is not None and (self.spare.metadata_only or self.spare.file_bytes < need):
@@ -98,7 +102,7 @@ class SparePipeline:
             there = self.spare is not None
             await self._top_up()
             if not there:
-                self.spare = await self._make(name, length)
+                self.spare = await self._make(name, length, bulk=bulk)
         except OSError as error:
             self.error = error
             if self._lending >= 0 and error.errno in SHORTAGES and self.spare is None:
@@ -109,12 +113,12 @@ class SparePipeline:
             self._task, self._lending = None, -1
         self._ready()
 
-    async def _make(self, name: str, length: int) -> Spare:
+    async def _make(self, name: str, length: int, *, bulk: bool) -> Spare:
         """A spare of that name, recycled where there is a fitting file. What goes wrong can be tried again."""
         await self._drop_unfit(name, length)
         recycled = next(iter(self.recyclable), None)
         if recycled is None:
-            await allocate_anew(self._disk, name, length)
+            await allocate_anew(self._disk, name, length, reserved=bulk)
             return Spare(name, await self._disk.open_file(name), length, False)
         await self._disk.fill_holes(recycled, 0)  # a sparse copy of the log may have it
         if recycled != name:
@@ -200,13 +204,13 @@ class SparePipeline:
             await asyncio.wait([self._task])
 
 
-async def allocate_anew(disk: Disk, name: str, length: int) -> None:
+async def allocate_anew(disk: Disk, name: str, length: int, *, reserved: bool = False) -> None:
     """Allocate a file, in place of one that an attempt has left that ended behind this step."""
     try:
-        await disk.allocate(name, length)
+        await disk.allocate(name, length, reserved=reserved)
     except FileExistsError:
         await disk.remove(name)
-        await disk.allocate(name, length)
+        await disk.allocate(name, length, reserved=reserved)
 
 
 async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:

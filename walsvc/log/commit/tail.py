@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from walsvc.format.meta import Metadata
     from walsvc.keyring import KeyRing
 
+BULK_GROUP_BYTES = (
+    512 << 10
+)  # measured: at 256 KiB written zeros and reserved room are even, at 1 MiB the latter is 1.5 times as fast
+
 
 @dataclass(slots=True)
 class Checkpoint:
@@ -80,6 +84,7 @@ class Tail:
         self.summaries = Summaries(disk, config.keys)
         self.clock = clock or time.time_ns
         self.before = Checkpoint()
+        self._group_bytes = 0  # of the last groups, about
         self._path = disk.path
         self._config = config
         self._metadata = metadata
@@ -130,7 +135,12 @@ class Tail:
         """Have the next segment prepared as soon as the active one is a quarter full."""
         segment = self.segment
         if segment.end > segment.file_bytes // 4 and self.spares.error is None:
-            self.spares.prepare(segment.ordinal + 1, segment.file_bytes)
+            self.spares.prepare(segment.ordinal + 1, segment.file_bytes, bulk=self.bulk)
+
+    @property
+    def bulk(self) -> bool:
+        """Whether the last groups were so large that reserved room serves the next ones better than zeros."""
+        return self._group_bytes >= BULK_GROUP_BYTES
 
     # ---- segments
 
@@ -188,7 +198,8 @@ class Tail:
     # ---- batches
 
     def count(self, group: Group) -> None:
-        """Add a closed group to the sums by topic."""
+        """Take note of a closed group: how long it is, and the sums by topic."""
+        self._group_bytes += (group.group_bytes - self._group_bytes) // 4
         if group.batch_lsn == group.first_lsn:  # never so without a batch: LSNs begin with 1
             self.before.sums = self._metadata.mark()
         if group.topics is not None:
