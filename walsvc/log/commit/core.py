@@ -85,16 +85,20 @@ class Core:
     queue: Queue
     changes: Changes
     batches: Batches
-    replicated: Replicated | None = None  # the replica that Quorum waits for; an engine attaches it
 
     @property
     def next_lsn(self) -> int:
         """The LSN that the next accepted record gets."""
         return self.placement.next_lsn
 
+    @property
+    def replicated(self) -> Replicated | None:
+        """The replica that Quorum waits for, if there is one."""
+        return self.waits.replicated
+
     def attach(self, replicated: Replicated) -> None:
-        """The log has a replica from now on."""
-        self.replicated = replicated
+        """Let Quorum wait for this replica from now on."""
+        self.waits.replicated = replicated
 
     def durable_above(self, lsn: int) -> asyncio.Future[int]:
         """A future for when durable_lsn is above `lsn`; whoever waits for it may end it. Closed once no more can come."""

@@ -14,7 +14,7 @@ from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.segment import Segment, next_align, tail_of, whole_blocks
-from walsvc.log.commit.spares import Spare
+from walsvc.log.commit.spare import Spare
 
 
 class Prefix(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from walsvc.disk.base import Disk
 from walsvc.format.segment import parse_name, spare_name
-from walsvc.log.commit.spares import Spare, allocate_anew
+from walsvc.log.commit.spare import Spare, allocate_anew
 
 RESERVE_FILES = 2  # one is in use while the other waits to take its place
 RESERVE_NAME = 1 << 62  # keeps their names apart from those of other spares

@@ -20,7 +20,7 @@ from walsvc.log.commit.framing import seal_bytes
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.segment import Segment
-from walsvc.log.commit.spares import install
+from walsvc.log.commit.spare import install
 from walsvc.log.commit.tail import Tail
 
 

@@ -10,29 +10,17 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS
-from walsvc.format.segment import segment_name, spare_name
+from walsvc.format.segment import spare_name
 from walsvc.log.commit.background import Background
-
-if TYPE_CHECKING:
-    from walsvc.log.commit.reserve import Reserve
+from walsvc.log.commit.reserve import Reserve
+from walsvc.log.commit.spare import Spare, allocate_anew
 
 GROWTH = 8
 SHORTAGES = SPACE_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG}
 """Shortages that may keep a segment from being prepared, and may pass: no data is at stake, so the log tries again."""
-
-
-class Spare(NamedTuple):
-    """A prepared file, synced with its directory entry: every byte was written once (zeros, or a former segment), or is reserved."""
-
-    name: str
-    file: int
-    file_bytes: int
-    recycled: bool  # it may hold old bytes instead of zeros
-    metadata_only: bool = False  # it is lent from the reserve
 
 
 class SparePipeline:
@@ -202,19 +190,3 @@ class SparePipeline:
         """Wait for a preparation under way."""
         if self._task is not None:
             await asyncio.wait([self._task])
-
-
-async def allocate_anew(disk: Disk, name: str, length: int, *, reserved: bool = False) -> None:
-    """Allocate a file, in place of one that an attempt has left that ended behind this step."""
-    try:
-        await disk.allocate(name, length, reserved=reserved)
-    except FileExistsError:
-        await disk.remove(name)
-        await disk.allocate(name, length, reserved=reserved)
-
-
-async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:
-    """Give a spare its name as a segment; durable only after sync_directory."""
-    name = segment_name(first_lsn)
-    await disk.rename(spare.name, name)
-    return name

@@ -1,4 +1,4 @@
-"""Waits: who waits for an LSN to be durable, for a record of a topic, or for room.
+"""Waits: the callers that wait for an LSN to be durable, for a record of a topic, for room, or for the replica.
 
 A wait is a future. Its owner may cancel it at any time, and it then removes itself: a wait that nobody needs costs no
 memory (trio's ParkingLot). Called by the pipeline when groups are durable, by the queue when room may have come.
@@ -11,10 +11,14 @@ import heapq
 import itertools
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from walsvc.errors import WalError
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.health import Health
+
+if TYPE_CHECKING:
+    from walsvc.log.commit.replicated import Replicated
 
 PRUNED_AT_LEAST = 64  # cancelled waits that may lie in the heap before they are swept out
 
@@ -24,11 +28,15 @@ Wait = asyncio.Future[None]
 class Waits:
     """All waits of one writer. Loop thread only.
 
+    Attributes:
+        replicated: the replica, and the waits for it; an engine attaches it. None: the log is not replicated.
+
     `_barriers` is a heap of (LSN, ticket, future). A cancelled one is only counted, and all of them are swept out as soon as
     they are half of the heap, which costs each a constant.
     """
 
     def __init__(self, health: Health, catalog: Catalog) -> None:
+        self.replicated: Replicated | None = None
         self._health = health
         self._catalog = catalog
         self._create_future = health.loop.create_future

@@ -13,7 +13,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import PathError, taking_space
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, DOUBLE_WRITE_NEW
 from walsvc.format.segment import parse_name
-from walsvc.log.commit.spares import allocate_anew
+from walsvc.log.commit.spare import allocate_anew
 
 REWRITE_SUFFIX = ".rewrite"
 COPY_BYTES = 1 * MIB
