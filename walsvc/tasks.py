@@ -1,15 +1,38 @@
-"""Tasks of walsvc's own. No task factory is asked: an eager one, as a program may have set, would run the work before its starter
-can keep the task, or answer first."""
+"""Tasks and callbacks of walsvc's own.
+
+No task factory is asked: an eager one, as a program may have set, would run the work before its starter can keep the task, or
+answer first.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 Answer = TypeVar("Answer")
+P = ParamSpec("P")
+TWICE = range(2)
+"""How often a callback is given to the loop that must not be lost: the exception of a signal handler may come before its first
+line, and the second time it finds nothing to do."""
 
 
 def begin_task(work: Coroutine[Any, Any, Answer], *, name: str | None = None) -> asyncio.Task[Answer]:
     """Run `work` in a task on the running loop; it begins in a later turn of it."""
     return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
+
+
+def insistent(tell: Callable[P, Answer]) -> Callable[P, Answer]:
+    """Make a function run again where an exception cuts it short; the exception goes on. The second time it must do only what was
+    not done."""
+
+    @wraps(tell)
+    def again(*args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            return tell(*args, **kwargs)
+        except BaseException:
+            tell(*args, **kwargs)
+            raise
+
+    return again

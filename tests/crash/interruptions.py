@@ -1,25 +1,28 @@
 """A signal handler raises at any line of the log's own code: a campaign, run by hand.
 
-`python -W ignore -m tests.crash.interruptions [STEP]` tries every STEPth moment (1: all) with KeyboardInterrupt and with an
-exception of the program's own, and prints what ended badly. docs/RELIABILITY.md has the figures of one run. What
-tests/log/test_interrupted.py covers ends well at every line; elsewhere some moments still hang the caller.
+`WALSVC_CORE=python python -W ignore -m tests.crash.interruptions [STEP [FIRST]]` tries every STEPth moment (1: all), from number
+FIRST on, with KeyboardInterrupt and with an exception of the program's own, and prints what ended badly, with the number to go on
+from. docs/RELIABILITY.md has the figures of one run; tests/crash/test_interruptions.py runs a sample.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import walsvc.log
+import walsvc
 from walsvc.disk.sim import SimDevice
 
 from .grid import CtrlC, Ledger, PatientLoop, Program, drive, on_device
 
-CODE = str(Path(walsvc.log.__file__).parent)
+PACKAGE = Path(walsvc.__file__).parent
+CODE = (str(PACKAGE / "log"), str(PACKAGE / "tasks.py"))
 LINES_MIN = 400  # places in the code of the log that the program passes
+PROGRESS = 500  # moments between two lines that say how far the campaign is
 Place = tuple[str, int]
 
 
@@ -59,13 +62,17 @@ def run(lines: Lines) -> Program:
     loop = PatientLoop()
     loop.set_exception_handler(lambda *_: None)  # a handler's exception in a callback is told there
     device = SimDevice(1)
-    program = Program(on_device(device), Ledger(), interruption=(CtrlC, Alarm), during=lines.arm)
+    program = Program(on_device(device), Ledger(), interruption=(CtrlC, Alarm), during=lines.arm, at_close=True)
     before = sys.gettrace()
+    gc.disable()  # what the run before left behind would end in this one, and its lines would count
     try:
         drive(program, loop)
     finally:
         sys.settrace(before)
         loop.close()
+        del loop
+        gc.enable()
+        gc.collect()
     return program
 
 
@@ -94,18 +101,25 @@ def raised_at(nth: int, error: type[BaseException]) -> None:
         raise
 
 
-def main() -> None:
-    """Both exceptions at every STEPth moment."""
-    places = moments()[:: int(sys.argv[1]) if len(sys.argv) > 1 else 1]
+def campaign(step: int, first: int = 0) -> Iterator[str]:
+    """Try both exceptions at every `step`th moment; yields what ends badly, and how far it is."""
+    tries = [(nth, error) for nth in moments()[::step] for error in (CtrlC, Alarm)]
     bad = 0
-    for error in (CtrlC, Alarm):
-        for nth in places:
-            try:
-                raised_at(nth, error)
-            except Exception as broken:
-                bad += 1
-                print(f"{type(broken).__name__}: {broken} {broken.__notes__}")
-    print(f"{2 * len(places)} moments, {bad} ended badly")
+    for number, (nth, error) in enumerate(tries[first:], first):
+        if number % PROGRESS == 0:
+            yield f"moment {number} of {len(tries)}"
+        try:
+            raised_at(nth, error)
+        except Exception as broken:
+            bad += 1
+            yield f"{type(broken).__name__}: {broken} {broken.__notes__}"
+    yield f"{len(tries) - first} moments, {bad} ended badly"
+
+
+def main() -> None:
+    """See the head of this file."""
+    for line in campaign(*map(int, sys.argv[1:])):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

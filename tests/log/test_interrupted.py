@@ -139,5 +139,9 @@ def test_exception_at_any_line_of_an_append_shifts_no_answer(kind):
     while not ended or ended[-1]:
         nth += 1 if nth < 60 else 7
         run_sim(main, nth)
-    in_c = Lane is not PythonLane and kind in {"append to a busy log", "topic"}  # one call, which no handler interrupts
+    in_c = Lane is not PythonLane and kind in {
+        "append to a busy log",
+        "relaxed",
+        "topic",
+    }  # one call, which no handler interrupts
     assert in_c or sum(ended) > 30, "the call has fewer lines than that?"

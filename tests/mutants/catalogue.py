@@ -259,6 +259,20 @@ RECOVERY = [
         (ROTATION_SCENES + "test_sealed_log_without_its_last_segment_is_not_taken_for_complete",),
     ),
     Mutant(
+        "step that was cut short goes on",
+        "walsvc/log/commit/whole.py",
+        '                self._health.broken(f"{what} was cut short", error)\n',
+        "",
+        ("tests/log/test_whole.py::test_step_that_is_cut_short_fails_the_log_and_an_answer_does_not",),
+    ),
+    Mutant(
+        "turn that outlives its task",
+        "walsvc/log/commit/extent.py",
+        "            task.add_done_callback(self._end)\n",
+        "",
+        ("tests/log/test_whole.py::test_turn_ends_with_its_task_and_when_the_task_takes_another",),
+    ),
+    Mutant(
         "read error taken for the end",
         "walsvc/log/read/stream.py",
         "        got = await piece.reading\n",
@@ -332,8 +346,8 @@ FAILING = [
     Mutant(
         "failure flag cleared by a later success",
         "walsvc/log/commit/pipeline.py",
-        "            elif self._health.failure is None:\n",
-        "            else:\n                self._health.failure = None\n",
+        "        elif self._health.failure is None:\n",
+        "        else:\n            self._health.failure = None\n",
         (COMMIT_SCENES + "test_one_failure_flag_for_all_groups",),
     ),
     Mutant(
@@ -367,8 +381,8 @@ FAILING = [
     Mutant(
         "LSN burnt by NoSpace",
         "walsvc/log/commit/queue.py",
-        "                return False\n        try:\n            self._put(",
-        "                self._placement.group.first_lsn += 1\n                return False\n        try:\n            self._put(",
+        "                return False\n        self._put(",
+        "                self._placement.group.first_lsn += 1\n                return False\n        self._put(",
         (WAITING + "test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed",),
     ),
 ]

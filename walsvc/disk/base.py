@@ -22,8 +22,9 @@ class Write:
         file: handle from `Disk.open_file`.
         offset: byte offset in the file; a multiple of the disk's block_bytes where `direct`.
         view: the bytes; length and address aligned likewise (take it from `Disk.buffer`).
-        done: called once, on the loop, as done(write, error). error is None only when every byte was written AND synced;
-            a short write, a cancelled sync and everything else is an OSError with the errno.
+        done: called on the loop, as done(write, error), once; and again where an exception came out of it, which may have come before
+            its first line. error is None only when every byte was written AND synced; a short write, a cancelled sync and
+            everything else is an OSError with the errno.
     """
 
     __slots__ = ("done", "file", "offset", "tag", "view")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory, aligned_buffer
 from walsvc.disk.pool import Pool
-from walsvc.tasks import begin_task
+from walsvc.tasks import TWICE, begin_task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +58,8 @@ class PosixDisk:
         self._loop = loop
         self._directory = directory
         self._executor = executor or cold_executor()
-        self._in_flight = 0  # submitted and not yet answered; loop thread only
+        self._in_flight: set[Write] = set()  # submitted and not yet answered; loop thread only
+        self._answers: deque[tuple[Write, OSError | None]] = deque()  # that are still to be given
         self._cold_calls: set[asyncio.Future[Any]] = (
             set()
         )  # under way, cancelled ones included until their thread is through
@@ -131,6 +133,7 @@ class PosixDisk:
 
     async def _close(self) -> None:
         self._directory.stopping = True
+        self._answer_all()
         while self._in_flight or self._cold_calls:
             self._quiet = self._loop.create_future()
             await self._quiet
@@ -175,9 +178,21 @@ class PosixDisk:
         else:
             waiter.set_result(done.result())
 
+    def _answer_all(self) -> None:
+        """Give the answers that are due, on the loop. What a `done` raises goes on to the loop, when that write was told again and
+        the others will be."""
+        answers = self._answers
+        try:
+            while answers:
+                self._finish(*answers[0])
+                del answers[0]
+        except BaseException:
+            self._loop.call_soon(self._answer_all)
+            self._finish(*answers.popleft())
+            raise
+
     def _finish(self, write: Write, error: OSError | None) -> None:
-        """Answer one write, on the loop. What `done` raises goes to the loop's exception handler, by way of the caller."""
-        self._in_flight -= 1
+        self._in_flight.discard(write)
         self._check_quiet()
         write.done(write, error)
 
@@ -187,8 +202,13 @@ class PosixDisk:
 
     def _refuse(self, write: Write, error: OSError) -> None:
         """Answer a write that was never started, from the loop and not from inside `submit`."""
-        self._in_flight += 1
-        self._loop.call_soon(self._finish, write, error)
+        self._in_flight.add(write)
+        self._answer_later(write, error)
+
+    def _answer_later(self, write: Write, error: OSError | None) -> None:
+        self._answers.append((write, error))
+        for _ in TWICE:
+            self._loop.call_soon(self._answer_all)
 
 
 def tell(
@@ -197,7 +217,7 @@ def tell(
     """In a thread of the pool: let the loop hear of a call's end. The thread holds no reference to the disk, which it might be the
     last to drop at some later time."""
     try:
-        for _ in range(2):  # a signal that wakes the loop has its handler run at the first line of what the loop calls
+        for _ in TWICE:  # a signal that wakes the loop has its handler run at the first line of what the loop calls
             loop.call_soon_threadsafe(hand_over, deliver, waiter, done)
     except RuntimeError:
         pass  # the loop is closed, so nobody waits any more

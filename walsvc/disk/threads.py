@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from queue import SimpleQueue
 
 from walsvc.disk import posix
@@ -44,7 +43,7 @@ class ThreadsDisk(PosixDisk):
         super().__init__(directory, loop=loop, dsync=dsync, reason=reason, executor=executor)
         self._dsync = dsync
         self._commits: Commits = SimpleQueue()
-        self._finished: deque[tuple[Write, OSError | None]] = deque()
+        self._finished = self._answers  # the thread adds to it
         self._woken = False
         self._thread: threading.Thread | None = None
         self._stop_thread: weakref.finalize[..., ThreadsDisk] | None = None
@@ -58,8 +57,16 @@ class ThreadsDisk(PosixDisk):
         except OSError as error:
             self._refuse(write, error)
             return
-        self._in_flight += 1
-        self._commits.put((self, write))
+        if self._finished:
+            self._loop.call_soon(
+                self._complete
+            )  # where a signal handler's exception came before its first line, it was lost
+        try:
+            self._in_flight.add(write)
+            self._commits.put((self, write))
+        except BaseException:  # of a signal handler: `close` waits for the thread itself
+            self._in_flight.discard(write)
+            raise
 
     def start(self) -> None:
         """Start the commit thread, unless it runs. OSError(EAGAIN) where none is to be had.
@@ -95,12 +102,7 @@ class ThreadsDisk(PosixDisk):
 
     def _complete(self) -> None:
         self._woken = False
-        try:
-            while self._finished:
-                self._finish(*self._finished.popleft())
-        finally:
-            if self._finished:  # a callback raised; the others still get their answer
-                self._loop.call_soon(self._complete)
+        self._answer_all()
 
 
 def commit_all(commits: Commits) -> None:

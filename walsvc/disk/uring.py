@@ -38,9 +38,10 @@ class Flight:
         start, length: the piece: bytes of `write.view` from `start`.
         written, synced: results so far; None while outstanding.
         attempts: how often the kernel put it off.
+        token: under which it was launched last; 0: it was not yet.
     """
 
-    __slots__ = ("attempts", "length", "start", "synced", "write", "written")
+    __slots__ = ("attempts", "length", "start", "synced", "token", "write", "written")
 
     def __init__(self, write: Write, start: int, length: int) -> None:
         self.write = write
@@ -49,6 +50,7 @@ class Flight:
         self.written: int | None = None
         self.synced: int | None = None
         self.attempts = 0
+        self.token = 0
 
 
 def judge(length: int, written: int, synced: int) -> int:
@@ -98,7 +100,6 @@ class UringDisk(PosixDisk):
         self._pins: dict[int, object] = {}
         self._waiting: deque[Flight] = deque()  # no room in the ring yet
         self._reaped: deque[tuple[int, int]] = deque()  # completions that are not taken yet
-        self._answers: deque[tuple[Write, OSError | None]] = deque()
         self._token = 0
         self._flush_attempts = 0  # since the kernel last took everything
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -112,15 +113,28 @@ class UringDisk(PosixDisk):
         if self._closing is not None or self._lost is not None:
             self._refuse(write, self._lost or closed())
             return
-        self._in_flight += 1
-        self._watch.busy = self
-        flight = Flight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
-        if self._waiting or len(self._flights) >= self._flights_max:
-            self._waiting.append(flight)
-        else:
-            self._launch(flight)
+        try:
+            self._in_flight.add(write)
+            self._watch.busy = self
+            flight = Flight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
+            if self._waiting or len(self._flights) >= self._flights_max:
+                self._waiting.append(flight)
+            else:
+                self._launch(flight)
+        except BaseException:  # of a signal handler
+            under_way = any(write is each.write for each in (*self._flights.values(), *self._waiting))
+            if not under_way and all(write is not each for each, _ in self._answers):
+                self._in_flight.discard(
+                    write
+                )  # it was never begun; whoever submits it takes the exception for an error
+            raise
 
-    def _launch(self, flight: Flight) -> None:
+    def _wait_no_more(self, flight: Flight) -> None:
+        if self._waiting and self._waiting[0] is flight:
+            del self._waiting[0]
+
+    def _launch(self, flight: Flight) -> bool:
+        """Hand a flight to the kernel. False: the ring is full, and it waits in front of all others."""
         write, start, length = flight.write, flight.start, flight.length
         view = write.view if length == len(write.view) else write.view[start : start + length]
         self._token = token = self._token + 1
@@ -128,25 +142,29 @@ class UringDisk(PosixDisk):
         flight.synced = None if self._linked else 0
         try:
             pinned = self._pins[token] = self._ring.pin(view)
+            flight.token = token
             self._flights[token] = flight  # before the call: cut short when it returns, the kernel has the write
             result = self._ring.write(write.file, pinned, length, write.offset + start, token, self._linked)
         except (BufferError, ValueError, TypeError, OverflowError, MemoryError) as error:  # nothing was queued
             self._forget(token)
             number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
             self._answer_later(write, OSError(number, f"{os.strerror(number)}: {error}"))
-            return
+            return True
         except BaseException:  # of a signal handler, which runs when a call has returned
             if token in self._flights:
                 self._loop.call_soon(self._flush_again)  # the kernel may have asked for that
             else:
                 self._forget(token)
+                self._wait_no_more(flight)
                 self._answer_later(write, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
             raise
         if result == QUEUE_FULL:
             self._forget(token)
+            self._wait_no_more(flight)
             self._waiting.appendleft(flight)
         if result != 0:
             self._flush_outcome(result)
+        return result != QUEUE_FULL
 
     def _forget(self, token: int) -> None:
         """Nothing was queued."""
@@ -213,7 +231,9 @@ class UringDisk(PosixDisk):
             and self._flush_timer is None
             and len(self._flights) < self._flights_max
         ):
-            self._launch(self._waiting.popleft())
+            flight = self._waiting[0]
+            if flight.token in self._flights or self._launch(flight):  # the former where launching it was cut short
+                self._wait_no_more(flight)
 
     def _take(self, token: int, result: int) -> None:
         """One completion. A flight is over when its last one came; its memory is free once the write's came."""
@@ -260,23 +280,8 @@ class UringDisk(PosixDisk):
         self._waiting.append(flight)
         self._launch_waiting()
 
-    def _answer_later(self, write: Write, error: OSError) -> None:
-        self._answers.append((write, error))
-        self._loop.call_soon(self._answer_all)
-
-    def _answer_all(self) -> None:
-        answers = self._answers
-        try:
-            while answers:
-                write, error = answers[0]
-                del answers[0]
-                self._finish(write, error)
-        finally:
-            if answers:  # a callback raised; the others still get their answer
-                self._loop.call_soon(self._answer_all)
-
     def _finish(self, write: Write, error: OSError | None) -> None:
-        if self._in_flight == 1:
+        if self._in_flight <= {write}:
             self._watch.busy = None  # before the answer, which may submit again
         super()._finish(write, error)
 

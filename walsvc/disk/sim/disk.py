@@ -302,7 +302,11 @@ class SimDisk:
             self._writes[write.file] -= 1
             if error is not None and not isinstance(error, OSError):
                 raise error
-            write.done(write, error)
+            try:
+                write.done(write, error)
+            except BaseException:
+                write.done(write, error)
+                raise
 
         self._queue.add(program, end)
 

@@ -18,6 +18,7 @@ import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.base import Write
@@ -97,7 +98,7 @@ class JetStreamDisk:
     def submit(self, write: Write) -> None:
         """Publish one write. Its outcome comes through `write.done`."""
         place = self._handles[write.file]
-        self._put(place, write.offset, bytes(write.view), lambda error: write.done(write, error))
+        self._put(place, write.offset, bytes(write.view), partial(write.done, write))
 
     def buffer(self, length: int) -> memoryview:
         """Zeroed memory."""

@@ -19,6 +19,7 @@ from itertools import accumulate, repeat
 from typing import Any, TypeVar, cast
 
 from walsvc.model import AppendResult
+from walsvc.tasks import TWICE
 
 make_result: partial[AppendResult] = partial(tuple.__new__, AppendResult)  # a third of the time of AppendResult(...)
 
@@ -99,12 +100,15 @@ class TaskAck(PythonAck):
     def __init__(self, task: asyncio.Task[Any]) -> None:
         super().__init__(loop=task.get_loop())
         self._task = task
-        task.add_done_callback(self._ended)
+        for _ in TWICE:
+            task.add_done_callback(self._ended)
 
     def cancel(self, msg: Any = None) -> bool:
         return self._task.cancel(msg)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
+        if self.done():
+            return
         if task.cancelled():
             super().cancel()
         elif (error := task.exception()) is not None:
@@ -229,18 +233,18 @@ def wakeup_of_a_task() -> Callable[..., Any] | None:
 async def all_done(waiting: Iterable[Any]) -> None:
     """Wait until all of these are done, whatever became of them. What asyncio.wait does for futures, here for Acks, too."""
     pending = [each for each in waiting if not each.done()]
-    left = len(pending)
+    left = {id(each) for each in pending}
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def count(_: object) -> None:
-        nonlocal left
-        left -= 1
+    def count(each: object) -> None:
+        left.discard(id(each))
         if not left and not done.done():
             done.set_result(None)
 
-    for each in pending:
-        each.add_done_callback(count)
     try:
+        for each in pending:
+            for _ in TWICE:
+                each.add_done_callback(count)
         if pending:
             await done
     finally:

@@ -7,8 +7,8 @@ all tasks when they end, and a signal handler may raise SystemExit in any of the
 * Its keeper, on that list under the name "walsvc ...", which waits for the work however often it is cancelled. While the loop
   is being shut down it makes asyncio.run wait, too.
 
-Work that ends by a cancellation or by an exception it did not foresee fails the log, which wakes everybody. No task factory is
-asked: an eager one would run the work before its starter can keep the task.
+Work that ends by a cancellation or by an exception it did not foresee fails the log, which wakes everybody, before anything else
+runs on the loop. No task factory is asked: an eager one would run the work before its starter can keep the task.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
@@ -44,22 +45,54 @@ class Background:
             work: what to run.
             foreseen: exceptions that are an answer to whoever asked for the work.
         """
-        task = asyncio.Task(work, loop=self._loop, name=f"walsvc {name}: work")
-        asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
-        keeper = asyncio.Task(keep(task), loop=self._loop, name=f"walsvc {name}")
-        self._kept.add(keeper)
-        keeper.add_done_callback(self._kept.discard)
-
-        def ended(task: asyncio.Task[Answer]) -> None:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if error is None or isinstance(error, foreseen):
-                return
-            self._broken(f"{name} ended", error)
-            if isinstance(error, Exception) and not isinstance(error, (OSError, MemoryError)):  # a defect of ours
-                self._loop.call_exception_handler({"message": f"walsvc: {name} ended", "exception": error})
-
-        task.add_done_callback(ended)
+        try:
+            told: list[BaseException] = []
+            task = asyncio.Task(self._run(name, work, foreseen, told), loop=self._loop, name=f"walsvc {name}: work")
+            asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
+            task.add_done_callback(partial(self._ended, name, foreseen, told))
+            keeper = asyncio.Task(keep(task), loop=self._loop, name=f"walsvc {name}")
+            self._kept.add(keeper)
+            keeper.add_done_callback(self._kept.discard)
+        except BaseException as error:  # it may run already, and its starter does not know it
+            self._broken(f"beginning {name} was cut short", error)
+            raise
         return task
+
+    async def _run(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, Answer],
+        foreseen: tuple[type[BaseException], ...],
+        told: list[BaseException],
+    ) -> Answer:
+        try:
+            return await work
+        except foreseen:
+            raise
+        except BaseException as error:
+            self._broken(f"{name} ended", error)
+            told.append(error)
+            raise
+
+    def _ended(
+        self,
+        name: str,
+        foreseen: tuple[type[BaseException], ...],
+        told: list[BaseException],
+        task: asyncio.Task[Any],
+    ) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None or isinstance(error, foreseen):
+            return
+        if not told:  # it has ended before its first line
+            self._broken(f"{name} ended", error)
+        if isinstance(error, Exception) and not isinstance(error, (OSError, MemoryError)):  # a defect of ours
+            self._loop.call_exception_handler({"message": f"walsvc: {name} ended", "exception": error})
+
+
+def under_way(task: asyncio.Task[Any] | None) -> bool:
+    """Whether there is a task that has not ended."""
+    return task is not None and not task.done()
 
 
 async def keep(work: asyncio.Task[Any]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.errors import RecordTooLarge, WalError, again
@@ -25,6 +26,7 @@ from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.queue import Turn
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
@@ -65,19 +67,16 @@ class Batches:
             request: of an idempotent producer, remembered with the batch's last group.
             expected: LSN that the topic, or the log, must end with when the batch has the log; the source is not read otherwise.
         """
-        batch = Batch(
-            core, core.queue.take_turn(), topic, request, expected
-        )  # now, so that LSNs follow the order of the calls
-        work = batch.run(chunks(core, head, rest))
-        task = asyncio.Task(
-            work, loop=core.health.loop, name="walsvc batch"
-        )  # by no factory, which might run it at once
-        task.add_done_callback(batch.turn.end)  # also when it is cancelled before it ran at all
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
-        if isinstance(rest, AsyncIterable):
-            self.drawing.add(task)
-            task.add_done_callback(self.drawing.discard)
+        with core.health.whole("beginning a batch"):
+            turn = core.queue.take_turn()  # now, so that LSNs follow the order of the calls
+            batch = Batch(core, turn, topic, request, expected)
+            task = begin_task(batch.run(chunks(core, head, rest)), name="walsvc batch")
+            task.add_done_callback(batch.turn.end)  # also when it is cancelled before it ran at all
+            self.under_way.add(task)
+            task.add_done_callback(self.under_way.discard)
+            if isinstance(rest, AsyncIterable):
+                self.drawing.add(task)
+                task.add_done_callback(self.drawing.discard)
         return task
 
     def of_others(self) -> list[asyncio.Task[BatchResult]]:
@@ -159,7 +158,7 @@ class Batch:
         core = self._core
         try:
             await self.turn.granted
-            async with core.extent, aclosing(pieces) as source:
+            async with core.extent, self, aclosing(pieces) as source:
                 core.queue.conditions.check(self._topic, self._expected)
                 core.tail.spares.forget_shortage()  # a new attempt: what the last one met may be over
                 if self._topic is not None:
@@ -181,18 +180,31 @@ class Batch:
             while chunk is not None:
                 following = await anext(source, None)
                 group = await self._group_with_room(chunk)
-                self._fill(group, chunk, last=following is None)
-                self._core.pipeline.send()
-                self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.lengths))
+                with self._core.health.whole("writing a part of a batch"):
+                    self._fill(group, chunk, last=following is None)
+                    self._core.pipeline.send()
+                    self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.lengths))
                 chunk = following
+        except GeneratorExit:  # the loop is closed: the next opening drops what there is of the batch
+            raise
         except BaseException:
-            if self._start is not None:
+            if self._start is not None and self._core.placement.batch_lsn:
                 giving_up = self._core.background.start(
                     "giving up a batch", self._give_up(self._start), foreseen=(WalError,)
                 )
                 await keep(giving_up)  # nobody may be let in before it is done, however often the caller is cancelled
                 giving_up.result()
             raise
+
+    async def __aenter__(self) -> None:
+        """Nothing is written yet."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nobody is let in behind half a batch, whatever has cut short that it is given up."""
+        if error is not None and self._core.placement.batch_lsn:
+            self._core.health.broken("a batch was cut short", error)
 
     def _fill(self, group: Group, chunk: list[bytes], *, last: bool) -> None:
         """Put a chunk into an empty group, and say which part of the batch it is."""
@@ -252,8 +264,8 @@ class Batch:
         core.catalog.give_up()
         core.tail.rollback(start.segment, start.offset)
         core.pipeline.forget_batch()
-        core.placement.end_batch()
         core.placement.start(Group(start.segment, start.offset, start.lsn))
+        core.placement.end_batch()
         await core.changes.write({}, Flag.OPEN)
 
     async def _remove_begun(self, first: Segment) -> None:

@@ -54,8 +54,8 @@ class Catalog:
     Attributes:
         durable_lsn, place, generation, rewinds, replacements: as in a View.
         cuts: where truncate_after has taken the log's end back.
-        cutting: resolved when a truncate_after that is changing files has ended; None: there is none. It stays after one that
-            failed in the middle.
+        cutting: the task of a truncate_after that is changing files; None: there is none. It stays after one that failed in the
+            middle.
     """
 
     def __init__(self, sizes: Mapping[int, int], *, durable_lsn: int, place: tuple[int, int], generation: int) -> None:

@@ -22,6 +22,7 @@ from walsvc.log.commit.health import Health
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queue import Joining, Queue
+from walsvc.log.commit.whole import whole
 
 Change = Callable[[], dict[str, Any]]
 
@@ -134,10 +135,12 @@ class Changes:
             durable.add_done_callback(self._leave)
         await durable
 
+    @whole("leaving the queue")
     def _leave(self, durable: asyncio.Future[None]) -> None:
         if durable.cancelled() and self._waiting.pop(durable, None) is not None:
             self._queue.move_up()  # close may wait until nothing is queued
 
+    @whole("changing metadata")
     def serve(self) -> None:
         """Let waiting changes move up, in order."""
         while self._waiting:
@@ -155,6 +158,7 @@ class Changes:
                         durable.set_exception(wrong)
             self._waiting.pop(durable, None)
 
+    @whole("changing metadata")
     def _merge(self, wanted: Joining, durable: asyncio.Future[None] | None = None) -> bool:
         """Let a change join the filling group, or a new one behind it; False if there is no room now."""
         if self._queue.held or self._placement.batch_lsn or self._health.over:
@@ -166,16 +170,12 @@ class Changes:
             if not self._placement.place(size, joining=True):
                 return False
             group = self._placement.group
-        try:
-            self._metadata.apply(change)
-            merge(group.joined, change)
-            group.reserved += size
-            wanted.accepted()
-            if durable is not None:
-                group.barriers.append((durable, None))
-        except BaseException as error:
-            self._health.broken("a change of metadata was cut short", error)
-            raise
+        self._metadata.apply(change)
+        merge(group.joined, change)
+        group.reserved += size
+        wanted.accepted()
+        if durable is not None:
+            group.barriers.append((durable, None))
         self._placement.set_room()
         if durable is not None:
             self._placement.intake.want()
@@ -190,6 +190,7 @@ class Changes:
 
     # ---- groups of their own
 
+    @whole("writing metadata")
     def try_write(self, change: dict[str, Any], flags: int = 0, *, mark: bool = False) -> asyncio.Future[int] | None:
         """Append a group of metadata only, or a `mark` without any; its future gets its offset in its segment. None: no room
         yet."""

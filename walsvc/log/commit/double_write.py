@@ -12,7 +12,9 @@ is written beside the pipeline, the seal of a segment, has the last slot.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -56,7 +58,7 @@ class DoubleWrite:
         self._slot_bytes = slot_bytes
         self._sequence = sequence  # of the last slot written, in this opening or an earlier one
         self._turn = sequence % PIPELINE_SLOTS
-        self._in_flight = 0  # writes to the log, from before their slots until they ended
+        self._under_way: dict[Write, bool] = {}  # writes to the log, from before their slots on; True: behind its slot
         self._quiet: asyncio.Future[None] | None = None
         self._wiping = False
         self._waiting: list[Callable[[], None]] = []  # for the end of `wipe`
@@ -74,8 +76,15 @@ class DoubleWrite:
         if self._wiping:
             self._waiting.append(partial(self.submit, write, buffer, segment, at, outside=outside))
             return
-        self._in_flight += 1
+        self._under_way[write] = False
         write.done = partial(self._ended, write.done)
+        try:
+            self._submit(write, buffer, segment, at, outside=outside)
+        except BaseException:
+            self._over(write)  # else `wipe` would wait for ever; whoever submits fails the log
+            raise
+
+    def _submit(self, write: Write, buffer: memoryview, segment: Segment, at: int, *, outside: bool) -> None:
         group = decode_group_header(bytes(write.view[at : at + GROUP_HEADER_BYTES]))
         start = at - group.offset % segment.block_bytes  # of the group's first block: what stands before is a prefix
         image_bytes = len(write.view) - start
@@ -113,6 +122,12 @@ class DoubleWrite:
 
     def _written(self, write: Write, place: memoryview, covered: bytes, _: Write, error: OSError | None) -> None:
         """The slot is durable: now the log."""
+        if (begun := self._under_way.get(write)) is None:
+            return
+        if begun:  # told again, since an exception cut it short: whether the write is on its way is not known
+            write.done(write, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
+            return
+        self._under_way[write] = True
         place[:] = covered
         if error is not None:
             write.done(write, OSError(error.errno, f"{error.strerror or error}, in the file {DOUBLE_WRITE_NAME}"))
@@ -120,10 +135,13 @@ class DoubleWrite:
             self._disk.submit(write)
 
     def _ended(self, done: Callable[[Write, OSError | None], None], write: Write, error: OSError | None) -> None:
-        self._in_flight -= 1
-        if self._quiet is not None and not self._in_flight and not self._quiet.done():
-            self._quiet.set_result(None)
+        self._over(write)
         done(write, error)
+
+    def _over(self, write: Write) -> None:
+        self._under_way.pop(write, None)
+        if self._quiet is not None and not self._under_way and not self._quiet.done():
+            self._quiet.set_result(None)
 
     async def wipe(self) -> None:
         """Overwrite all slots with zeros, durably; one caller at a time. What is written meanwhile waits.
@@ -132,7 +150,7 @@ class DoubleWrite:
         """
         self._wiping = True
         try:
-            while self._in_flight:
+            while self._under_way:
                 self._quiet = asyncio.get_running_loop().create_future()
                 await self._quiet
             for offset in range(0, SLOTS * self._slot_bytes, WIPE_BYTES):
@@ -246,6 +264,8 @@ async def durable_write(submit: Callable[[Write], None], file: int, offset: int,
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def done(_: Write, error: OSError | None) -> None:
+        if future.done():
+            return
         if error is not None:
             future.set_exception(error)
         else:

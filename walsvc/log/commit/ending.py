@@ -12,9 +12,11 @@ from typing import Any
 from walsvc.config import check_timeout
 from walsvc.errors import DurabilityLost, NoSpace, WalError, WalTimeout, closed_log
 from walsvc.log.commit.ack import all_done
+from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.queue import Turn
 
+ANSWERS = (WalError, OSError)  # of closing
 FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet read the log's end
 
 
@@ -49,8 +51,9 @@ class Ending:
         core.health.check_running()
         if self._sealing is None and not core.metadata.sealed:
             core.health.check_call()
-            work = self._seal_behind(core.queue.take_turn())
-            self._sealing = core.background.start("seal", work, foreseen=(WalError,))
+            with core.health.whole("sealing"):
+                work = self._seal_behind(core.queue.take_turn())
+                self._sealing = core.background.start("seal", work, foreseen=(WalError,))
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
 
@@ -75,12 +78,14 @@ class Ending:
         core = self._core
         core.health.check_loop()
         check_timeout(timeout)
-        if self._closing is None:
-            self._begin_draining()
-            core.health.begin_closing()
-            self._closing = core.background.start("close", self._close(), foreseen=(WalError, OSError))
-        elif self._closing.done():
+        if answered(self._closing):
             return
+        if not under_way(self._closing):
+            with core.health.whole("closing"):
+                self._begin_draining()
+                core.health.begin_closing()
+                self._closing = core.background.start("close", self._close(), foreseen=ANSWERS)
+        assert self._closing is not None
         done, _ = await asyncio.wait([self._closing], timeout=timeout)
         if not done:
             self._end_draining()
@@ -101,6 +106,20 @@ class Ending:
             told_by_waiting = 1  # this very wait
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # raised below
             unforeseen = error
+        try:
+            await self._release()
+        except BaseException:
+            await (
+                self._release()
+            )  # where the exception of a signal handler cut it short, the lock must be let go all the same
+            raise
+        if unforeseen is not None:
+            raise unforeseen
+        if core.health.failure is not None and core.health.told <= told_by_waiting:
+            raise core.health.again()
+
+    async def _release(self) -> None:
+        core = self._core
         core.health.release()
         core.queue.stop_timer()
         try:
@@ -108,10 +127,6 @@ class Ending:
         finally:
             core.waits.release(closed_log(core.disk.path))
         await core.tail.spares.settle()
-        if unforeseen is not None:
-            raise unforeseen
-        if core.health.failure is not None and core.health.told <= told_by_waiting:
-            raise core.health.again()
 
     async def _end_in_order(self) -> None:
         """Make everything durable and say so in the log."""
@@ -147,7 +162,7 @@ class Ending:
         self._begin_draining()
         await asyncio.sleep(0)  # batches called in this turn begin: only a task that runs can say why it ends
         core.batches.give_up_drawing()
-        while core.health.draining and (queue.length or core.changes.length or queue.held):
+        while not core.health.over and (queue.length or core.changes.length or queue.held):
             with contextlib.suppress(NoSpace, DurabilityLost):  # whoever waits is told of it
                 await queue.room_change()
         if core.health.failure is None:
@@ -164,3 +179,11 @@ class Ending:
         """No queued call gets its turn any more; those that still wait are told."""
         self._core.health.end_draining()
         self._core.queue.move_up()
+
+
+def answered(closing: asyncio.Task[None] | None) -> bool:
+    """Whether closing has ended, well or not, and was not cut short."""
+    if closing is None or not closing.done() or closing.cancelled():
+        return False
+    error = closing.exception()
+    return error is None or isinstance(error, ANSWERS)

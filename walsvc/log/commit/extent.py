@@ -2,14 +2,16 @@
 
 Truncation, retention, compaction, rekeying, sealing, closing and streamed batches take their turn here, as does whoever copies
 segments and wants none of them to change meanwhile.
+
+A turn belongs to a task, and is over at the latest when that task ends, or takes another one: an exception may come between the
+end of its work and the line that ends the turn, and others wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from types import TracebackType
+from typing import Any
 
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
@@ -23,20 +25,45 @@ class Extent:
     def __init__(self, disk: Disk, health: Health) -> None:
         self._disk = disk
         self._health = health
-        self._lock = asyncio.Lock()
+        self._turns: dict[
+            asyncio.Task[Any], asyncio.Future[None]
+        ] = {}  # in the order of the calls; the first one has come
 
     @property
     def busy(self) -> bool:
         """Whether somebody has the turn."""
-        return self._lock.locked()
+        return bool(self._turns)
 
     async def __aenter__(self) -> None:
-        await self._lock.acquire()
+        task = asyncio.current_task()
+        assert task is not None, "a turn belongs to a task"
+        self._end(task)
+        try:
+            self._turns[task] = turn = self._health.loop.create_future()
+            task.add_done_callback(self._end)
+            self._grant()
+            await turn
+        except BaseException:
+            self._end(task)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        task = asyncio.current_task()
+        assert task is not None, "a turn belongs to a task"
+        self._end(task)
+        task.remove_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._turns.pop(task, None)
+        self._grant()
+
+    def _grant(self) -> None:
+        for turn in self._turns.values():
+            if not turn.done():
+                turn.set_result(None)
+            return
 
     def changing(self) -> Changing:
         """A turn for a change."""
@@ -77,8 +104,7 @@ class Changing:
             if isinstance(error, OSError) and not isinstance(error, WalError):
                 self._health.fail("changing the log's extent failed", error)
                 raise self._health.again() from error
-            if isinstance(error, asyncio.CancelledError):  # nothing may be let in behind half a change
-                cause = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                self._health.fail("a change of the log's extent was cancelled", cause)
+            if error is not None and not isinstance(error, WalError):  # nothing may be let in behind half a change
+                self._health.broken("changing the log's extent was cut short", error)
         finally:
             await self._extent.__aexit__(kind, error, trace)

@@ -25,7 +25,9 @@ from collections.abc import Callable
 from walsvc.config import one_of
 from walsvc.disk.base import Displaced, TakenOver
 from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, again, closed_log
+from walsvc.log.commit.whole import Whole
 from walsvc.model import Mode, Quorum, Relaxed, Strict
+from walsvc.tasks import insistent
 
 UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
 DISPLACED_HINT = (
@@ -71,7 +73,7 @@ class Health:
     # ---- failing
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener()` once when the log fails, after those that were added before."""
+        """Call `listener()` when the log fails, after those that were added before; twice where the first time was cut short."""
         self._listeners.append(listener)
 
     def fail(self, what: str, error: OSError, place: Place | None = None) -> None:
@@ -100,12 +102,18 @@ class Health:
             hint=hint,
         )
         failure.__cause__ = error
+        self._fail(failure)
+
+    @insistent
+    def _fail(self, failure: DurabilityLost) -> None:
         self.failure = failure
         for listener in self._listeners:
             listener()
 
     def broken(self, what: str, error: BaseException) -> None:
         """Something ended in the middle, so that memory and disk may not agree any more: fail."""
+        if self.loop.is_closed():
+            return  # it is being collected: nobody is left to be told
         number = errno.EIO
         if isinstance(error, OSError) and error.errno:
             number = error.errno
@@ -117,6 +125,10 @@ class Health:
         cause = OSError(number, os.strerror(number))
         cause.__cause__ = error
         self.fail(f"{what} ({text})", cause)
+
+    def whole(self, what: str) -> Whole:
+        """Guard some lines: `with health.whole("doing it"):`; see walsvc.log.commit.whole."""
+        return Whole(self, what)
 
     def again(self) -> WalError:
         """The terminal failure as a new exception."""

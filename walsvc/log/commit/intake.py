@@ -62,6 +62,7 @@ class Intake(Lane):
             length_bytes=LENGTH_BYTES,
         )
         self._tell = wake
+        self._arm_timer = arm
         self.start(group, ())
 
     def mend(self) -> None:
@@ -75,6 +76,8 @@ class Intake(Lane):
             self.room = self.limit - sum(map(len, payloads)) - self.cost * count
         if self.wanted:
             self._tell()
+        elif payloads and not self.armed:
+            self._arm_timer()
 
     # ---- for the queue
 

@@ -8,7 +8,8 @@ Rules that everything here keeps:
   guaranteed: in the active segment, or in one prepared spare.
 * At most PIPELINE groups are in flight; completions come in any order, acknowledgements go out in LSN order.
 * The first failed write or sync ends it: everybody who waits and every later call gets DurabilityLost with its errno.
-* A step that is cut short by an exception fails the log: no group is ever in no queue, so everybody who waits is told.
+* A step that is cut short by an exception fails the log (walsvc.log.commit.whole): no group is ever in no queue, so everybody
+  who waits is told.
 
 All of it runs on the loop's thread, and no function here awaits between reading and changing the state it decides on.
 """
@@ -30,7 +31,9 @@ from walsvc.log.commit.health import Health
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.rotation import Rotation
 from walsvc.log.commit.waits import Waits
+from walsvc.log.commit.whole import whole
 from walsvc.log.commit.writing import Writing
+from walsvc.tasks import TWICE
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
 
@@ -87,25 +90,34 @@ class Pipeline:
 
     # ---- starting
 
+    @whole("starting a commit")
     def wake(self) -> None:
         """Somebody waits for the filling group. Three cases: its commit is on its way, a completion will take it along, or
         an idle device takes it in this very turn of the loop."""
         if self._scheduled or not self._free():
             return
+        loop = self._health.loop
         if self._delay > 0:
-            self._health.loop.call_later(self._delay, self.pump)
+            for _ in TWICE:
+                loop.call_later(self._delay, self._due)
         elif self._counters.group_records_last > 1 or self._in_flight:
-            self._health.loop.call_soon(self.pump)
+            for _ in TWICE:
+                loop.call_soon(self._due)
         else:
             self.pump()  # a lone appender has nobody to wait for, and saves a turn of the loop
             return
-        self._scheduled = True  # behind the call: cut short between the two, it is called twice
+        self._scheduled = True
+
+    def _due(self) -> None:
+        if self._scheduled:
+            self.pump()
 
     def _free(self) -> bool:
         """Whether one more group may be written. Packed layout: one in flight, because the next one rewrites its last block."""
         in_flight = self._in_flight
         return not in_flight or (len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)
 
+    @whole("writing a group")
     def pump(self) -> None:
         """Submit what is ready or wanted, as far as the pipeline has room."""
         self._scheduled = False
@@ -127,9 +139,6 @@ class Pipeline:
                 self._health.loop.call_exception_handler(
                     {"message": "walsvc: a group cannot be written", "exception": error}
                 )
-        except BaseException as error:  # a signal handler's: half a group is on its way
-            self._health.broken("writing a group was cut short", error)
-            raise
 
     def cut_off(self) -> None:
         """Close the filling group, if there is something in it, because something must go behind it.
@@ -165,23 +174,19 @@ class Pipeline:
 
     # ---- ending
 
+    @whole("answering a group")
     def answered(self, group: Group, error: OSError | None) -> None:
         """The disk has answered for a group."""
-        try:
-            if error is not None:
-                place = (group.segment.id, group.offset, group.first_lsn)
-                self._health.fail("a write or its sync failed", error, place)
-            elif self._health.failure is None:
-                if group.attached is not None:
-                    self.rotation.written(group)
-                else:
-                    self.complete(group)
-        except BaseException as broken:
-            self._health.broken("answering a group was cut short", broken)
-            for each in self._resolving:
-                each.fail(self._health.again)
-            raise
+        if error is not None:
+            place = (group.segment.id, group.offset, group.first_lsn)
+            self._health.fail("a write or its sync failed", error, place)
+        elif self._health.failure is None:
+            if group.attached is not None:
+                self.rotation.written(group)
+            else:
+                self.complete(group)
 
+    @whole("answering a group")
     def complete(self, group: Group) -> None:
         """Acknowledge all groups that are durable without a gap before them; first keep the device busy."""
         group.done = True
@@ -225,7 +230,7 @@ class Pipeline:
 
     def fail(self) -> None:
         """The log has failed: tell whoever waits for a group."""
-        for group in [*self._unended, *self._in_flight, *self._ready, self._placement.group]:
+        for group in [*self._resolving, *self._unended, *self._in_flight, *self._ready, self._placement.group]:
             self._health.told += group.fail(self._health.again)
             if group.passed is not None and not group.passed.done():
                 group.passed.set_exception(self._health.again())

@@ -18,6 +18,7 @@ from walsvc.log.commit.rotation import Rotation
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
+from walsvc.log.commit.whole import whole
 
 
 class Placement:
@@ -105,6 +106,7 @@ class Placement:
 
     # ---- placing
 
+    @whole("placing a group")
     def place(
         self, need: int, *, rows: int = 0, metadata: bool = False, joining: bool = False, mark: bool = False
     ) -> bool:
@@ -138,15 +140,12 @@ class Placement:
         spares.prepare(segment.ordinal + 1, segment.file_bytes, wanted, metadata=last_resort, bulk=self._tail.bulk)
         return False
 
+    @whole("beginning a segment")
     def begin_segment(self) -> None:
         """Place the filling group, which is empty, at the head of the prepared spare."""
-        try:
-            group = self._tail.begin_segment(self.intake.group.first_lsn)
-            self._rotation.begun()
-            self.start(group)
-        except BaseException as error:
-            self._health.broken("beginning a segment was cut short", error)
-            raise
+        group = self._tail.begin_segment(self.intake.group.first_lsn)
+        self._rotation.begun()
+        self.start(group)
 
     def cut(self) -> Group:
         """Close the filling group and open the next one behind it. The caller keeps the group before it calls."""

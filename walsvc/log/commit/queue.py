@@ -29,7 +29,9 @@ from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
+from walsvc.log.commit.whole import whole
 from walsvc.model import AppendResult, Mode, Strict
+from walsvc.tasks import TWICE
 
 NO_LABELS = Labels()
 
@@ -102,13 +104,16 @@ class Turn:
 
     def end(self, _: object = None) -> None:
         """Leave the queue, or let the appends go on that waited for this turn."""
-        if self._ended:
-            return
+        if not self._ended:
+            self._queue.end_turn(self)
+
+    def leave(self) -> bool:
+        """For the queue: be over. True if the turn had come."""
         self._ended = True
         if self.granted.done() and not self.granted.cancelled() and self.granted.exception() is None:
-            self._queue.hold(-1)
-        else:
-            self.granted.cancel()
+            return True
+        self.granted.cancel()
+        return False
 
 
 class Queue:
@@ -150,7 +155,8 @@ class Queue:
         self._first = first
         self._waiting: OrderedDict[QueuedAppend, None] = OrderedDict()  # those that are cancelled leave it
         self._holds = 0
-        self._relaxed_timer: asyncio.TimerHandle | None = None
+        self._relaxed_timers: list[asyncio.TimerHandle] = []  # two, see TWICE
+        self._relaxed_round = 0
         self._intake.armed = config.relaxed_interval is None
 
     # ---- looking
@@ -240,6 +246,7 @@ class Queue:
                 hint="split it, or open the log with a larger max_record_bytes",
             )
 
+    @whole("accepting a record")
     def enter(self, entry: QueuedAppend, *, wait: bool = True) -> Ack[Any]:
         """Accept an entry, or let it wait for room."""
         no_space = self.no_space()  # accepting starts another attempt, and forgets the last one
@@ -267,6 +274,7 @@ class Queue:
         entry.future.add_done_callback(partial(self._leave, entry))
         self._placement.hold(True)
 
+    @whole("leaving the queue")
     def _leave(self, entry: QueuedAppend, future: asyncio.Future[Any]) -> None:
         if future.cancelled() and entry in self._waiting:
             del self._waiting[entry]
@@ -274,6 +282,7 @@ class Queue:
 
     # ---- having the log alone
 
+    @whole("taking a turn")
     def take_turn(self) -> Turn:
         """Queue for having the log alone: every append called before comes first, every later one waits."""
         entry = QueuedAppend([], Strict, None, batch=False, future=self._health.loop.create_future())
@@ -284,17 +293,20 @@ class Queue:
             entry.future.set_result(None)
         return Turn(self, entry.future)
 
+    @whole("ending a turn")
+    def end_turn(self, turn: Turn) -> None:
+        """For Turn.end."""
+        if turn.leave():
+            self.hold(-1)
+
+    @whole("holding appends")
     def hold(self, change: int) -> None:
         """Let new appends wait (1), or no longer (-1)."""
-        try:
-            self._holds += change
-            if self._holds:
-                self._placement.hold(True)
-                return
-        except BaseException as error:
-            self._health.broken("holding appends was cut short", error)
-            raise
-        self.move_up()
+        self._holds += change
+        if self._holds:
+            self._placement.hold(True)
+        else:
+            self.move_up()
 
     async def room_change(self, *, metadata: bool = False) -> None:
         """Wait for a change of what room there is, for records or for `metadata`. Raises what ends all waiting: NoSpace,
@@ -325,13 +337,7 @@ class Queue:
                 need + self._metadata_bytes(entry), rows=SUMMARY_ROW_BYTES if entry.topic else 0
             ):
                 return False
-        try:
-            self._put(entry, need + relabel, max(intake.cost, cost))
-        except (
-            BaseException
-        ) as error:  # an exception of a signal handler, or no memory: the record may be there by halves
-            self._health.broken("accepting a record was cut short", error)
-            raise
+        self._put(entry, need + relabel, max(intake.cost, cost))
         self._placement.set_room()
         if entry.mode is not Strict:
             self.arm_relaxed_timer()
@@ -426,23 +432,29 @@ class Queue:
     def arm_relaxed_timer(self) -> None:
         """Relaxed records wait for at most half the interval, which leaves the other half for the write itself."""
         interval = self._config.relaxed_interval
-        if interval is not None and self._relaxed_timer is None and not self._intake.wanted:
-            self._relaxed_timer = self._health.loop.call_later(interval / 2, self._relaxed_due)
+        if interval is not None and not self._relaxed_timers and not self._intake.wanted:
+            self._relaxed_round += 1
+            call_later = partial(self._health.loop.call_later, interval / 2, self._relaxed_due, self._relaxed_round)
+            self._relaxed_timers = [call_later() for _ in TWICE]
             self._intake.armed = True
 
-    def _relaxed_due(self) -> None:
-        self._relaxed_timer = None
+    @whole("committing what is relaxed")
+    def _relaxed_due(self, number: int) -> None:
+        if number != self._relaxed_round or not self._relaxed_timers:
+            return
+        self._relaxed_timers = []
         self._intake.armed = False
         if not self._placement.group.empty and self._health.failure is None:
             self._intake.want()
 
     def stop_timer(self) -> None:
         """The log is closed."""
-        if self._relaxed_timer is not None:
-            self._relaxed_timer.cancel()
+        for timer in self._relaxed_timers:
+            timer.cancel()
 
     # ---- moving up
 
+    @whole("going on with a prepared segment")
     def spare_ready(self) -> None:
         """A preparation of a segment has ended. A shortage is the callers' matter; any other error is terminal."""
         error = self._tail.spares.error
@@ -453,15 +465,9 @@ class Queue:
             self._health.fail("preparing the next segment failed", error, place)
         self.move_up()
 
+    @whole("accepting what waited")
     def move_up(self) -> None:
         """Room may have become available, or never will: let the queue move up, in order; tell it of a shortage."""
-        try:
-            self._move_up()
-        except BaseException as error:  # one may have been accepted and still be in the queue
-            self._health.broken("accepting what waited was cut short", error)
-            raise
-
-    def _move_up(self) -> None:
         self._first()
         while self._waiting:
             entry = next(iter(self._waiting))

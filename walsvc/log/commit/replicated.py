@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again, closed_log
 from walsvc.log.commit.ack import Waker
+from walsvc.tasks import TWICE
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
@@ -88,11 +89,16 @@ class Replicated:
         future. Cancelling it cancels the append, which takes back what was not accepted yet."""
         waiting: Any = stored
         answer: Any = self._loop.create_future() if isinstance(stored, asyncio.Future) else Waker(self._loop).ack()
-        waiting.add_done_callback(partial(self._stored, answer))
+        stored_once = partial(self._stored, [answer])
+        for _ in TWICE:
+            waiting.add_done_callback(stored_once)
         answer.add_done_callback(lambda done: waiting.cancel() if done.cancelled() else None)
         return cast("Answer", answer)
 
-    def _stored(self, answer: asyncio.Future[Any], stored: asyncio.Future[Any]) -> None:
+    def _stored(self, untold: list[asyncio.Future[Any]], stored: asyncio.Future[Any]) -> None:
+        if not untold:
+            return
+        answer = untold[0]
         if stored.cancelled():
             answer.cancel()
         elif (error := stored.exception()) is not None:
@@ -101,6 +107,7 @@ class Replicated:
         elif not answer.done():
             result = stored.result()
             self._wait(last_lsn(result), answer, result)
+        untold.clear()
 
     def _wait(self, lsn: int, future: asyncio.Future[Any], value: Any) -> None:
         if lsn <= self.lsn:
@@ -109,8 +116,9 @@ class Replicated:
             future.set_exception(self._unfulfilled(error, lsn))
         else:
             if len(self._waiters) > 2 * self._pruned + 100:
-                self._waiters = [each for each in self._waiters if not each[2].done()]
-                heapq.heapify(self._waiters)
+                waiters = [each for each in self._waiters if not each[2].done()]
+                heapq.heapify(waiters)
+                self._waiters = waiters
                 self._pruned = len(self._waiters)
             heapq.heappush(self._waiters, (lsn, next(self._tickets), future, value))
 
@@ -120,9 +128,10 @@ class Replicated:
         """The replica has every record up to `lsn`."""
         self.lsn = max(self.lsn, lsn)
         while self._waiters and self._waiters[0][0] <= self.lsn:
-            _, _, future, value = heapq.heappop(self._waiters)
+            _, _, future, value = self._waiters[0]
             if not future.done():
                 future.set_result(value)
+            heapq.heappop(self._waiters)
 
     def rewind(self, lsn: int) -> None:
         """The log ends with record `lsn` now: whoever waits for a later one waits for what was dropped."""
@@ -150,12 +159,12 @@ class Replicated:
         self._end_waiting(lambda at: self._unfulfilled(closed, at))
 
     def _end_waiting(self, error_for: Callable[[int], WalError], above: int = 0) -> None:
-        ended = [each for each in self._waiters if each[0] > above]
-        self._waiters = [each for each in self._waiters if each[0] <= above]
-        heapq.heapify(self._waiters)
-        for lsn, _, future, _ in ended:
-            if not future.done():
+        for lsn, _, future, _ in self._waiters:
+            if lsn > above and not future.done():
                 future.set_exception(error_for(lsn))
+        left = [each for each in self._waiters if each[0] <= above]
+        heapq.heapify(left)
+        self._waiters = left
 
     def _unfulfilled(self, error: WalError, lsn: int) -> WalError:
         """The error for somebody whose record is durable here and not known to be there."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from walsvc.disk.base import Disk
 from walsvc.errors import DurabilityLost
-from walsvc.log.commit.background import Background
+from walsvc.log.commit.background import Background, under_way
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.double_write import DoubleWrite, append_outside
 from walsvc.log.commit.framing import seal_bytes
@@ -60,7 +60,7 @@ class Rotation:
     @property
     def busy(self) -> bool:
         """Whether a segment is being begun."""
-        return self._task is not None or self._head_in_flight
+        return under_way(self._task) or self._head_in_flight
 
     @property
     def head_in_flight(self) -> bool:
@@ -81,7 +81,7 @@ class Rotation:
 
     async def ended(self) -> None:
         """Wait until no segment is being begun whose first group is written."""
-        while self._task is not None:
+        while self._task is not None and not self._task.done():
             await asyncio.wait([self._task])
 
     async def _finish(self, group: Group) -> None:

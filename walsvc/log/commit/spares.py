@@ -14,7 +14,7 @@ from collections.abc import Callable
 from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS
 from walsvc.format.segment import spare_name
-from walsvc.log.commit.background import Background
+from walsvc.log.commit.background import Background, under_way
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 
@@ -76,7 +76,7 @@ class SparePipeline:
             return
         if metadata:
             self._lending = max(self._lending, need)
-        if self._task is not None:
+        if under_way(self._task):
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from walsvc.errors import WalError
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.whole import whole
 
 if TYPE_CHECKING:
     from walsvc.log.commit.replicated import Replicated
@@ -86,6 +87,7 @@ class Waits:
 
     # ---- cancelled
 
+    @whole("ending a wait")
     def _barrier_done(self, future: asyncio.Future[int]) -> None:
         if not future.cancelled():
             return
@@ -94,8 +96,9 @@ class Waits:
             self._sweep()
 
     def _sweep(self) -> None:
-        self._barriers = [each for each in self._barriers if not each[2].done()]
-        heapq.heapify(self._barriers)
+        pending = [each for each in self._barriers if not each[2].done()]
+        heapq.heapify(pending)
+        self._barriers = pending
         self._cancelled = 0
 
     def _topic_done(self, name: str, waits: dict[Wait, None], wait: Wait) -> None:
@@ -111,16 +114,17 @@ class Waits:
         """Durable_lsn has moved: answer all that it has reached."""
         durable_lsn, barriers = self._catalog.durable_lsn, self._barriers
         while barriers and barriers[0][0] <= durable_lsn:
-            future = heapq.heappop(barriers)[2]
+            future = barriers[0][2]
             if not future.done():
                 future.set_result(durable_lsn)
             elif future.cancelled():
                 self._cancelled = max(self._cancelled - 1, 0)
+            heapq.heappop(barriers)
 
     def wake_topics_of(self, names: Iterable[str]) -> None:
         """The topics have new records."""
         for name in names:
-            wake(self._topics.pop(name, {}))
+            wake(self._topics.get(name, {}))
 
     @property
     def wants_topics(self) -> bool:
@@ -129,14 +133,12 @@ class Waits:
 
     def wake_topics(self) -> None:
         """No topic gets a record any more: each one that waits looks for the reason."""
-        topics, self._topics = self._topics, {}
-        for waits in topics.values():
+        for waits in self._topics.values():
             wake(waits)
 
     def wake_room(self) -> None:
         """Room may have come, or never will."""
-        waits, self._room = self._room, {}
-        wake(waits)
+        wake(self._room)
 
     def wake_beyond(self, next_lsn: int) -> None:
         """Each one that waits for an LSN from `next_lsn` on looks again: none comes any more, or others come before it."""
@@ -146,11 +148,11 @@ class Waits:
         self._sweep()
 
     def _fail(self) -> None:
-        barriers, self._barriers = self._barriers, []
-        for _, _, future in barriers:
+        for _, _, future in self._barriers:
             if not future.done():
                 future.set_exception(self._health.again())
                 self._health.told += 1
+        self._barriers = []
         self._cancelled = 0
 
     def release(self, error: WalError) -> None:
@@ -162,7 +164,7 @@ class Waits:
 
 
 def wake(waits: dict[Wait, None]) -> None:
-    """Resolve those that are not over."""
+    """Resolve those that are not over; each then takes itself out."""
     for wait in list(waits):
         if not wait.done():
             wait.set_result(None)

@@ -17,6 +17,7 @@ from walsvc.log.commit.double_write import DoubleWrite
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.tail import Tail
+from walsvc.log.commit.whole import whole
 
 
 class Writing:
@@ -87,15 +88,17 @@ class Writing:
     def _written(self, write: Write, error: OSError | None) -> None:
         """The disk's answer: every byte written and synced, or an error."""
         try:
-            group = write.tag
-            assert isinstance(group, Group)
-            assert group.buffer is not None
-            self._pool.give_back(group.buffer)
-            group.buffer = None
-            self._counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
-            self._answered(group, error)
-        except BaseException as broken:  # a defect of ours, or a signal handler's: the others must not wait for ever
-            self._health.broken("answering a group was cut short", broken)
-            raise
+            self._take_answer(write, error)
         finally:
             self._wake()  # last: a woken task may do anything at once
+
+    @whole("answering a group")
+    def _take_answer(self, write: Write, error: OSError | None) -> None:
+        group = write.tag
+        assert isinstance(group, Group)
+        if group.buffer is None:
+            return  # told again, since an exception cut it short
+        self._pool.give_back(group.buffer)
+        group.buffer = None
+        self._counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
+        self._answered(group, error)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
 from walsvc.log.extent.retention import check_before, drop_segments, to_the_end
@@ -29,6 +30,7 @@ from walsvc.log.read.reader import Cursor
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header
 from walsvc.model import Retention
+from walsvc.tasks import TWICE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -69,7 +71,7 @@ class Reclaimer:
         self._limited = self._config.retain_bytes is not None or self._config.retain_seconds is not None
         self._task: asyncio.Task[None] | None = None
         self._again = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []  # two, see TWICE
         self._pending: dict[str, tuple[int, int]] = {}  # of consumers: position, next record of the topic from there on
         self._created_ns: dict[int, int] = {}
         self._ages = Ages(self._wall, core.health.loop.time, self._begun_ns)
@@ -94,7 +96,7 @@ class Reclaimer:
         if not automatic or len(self._core.catalog.view.ids) < 2 or self._core.health.closing:
             return
         self._again = True
-        if self._task is None:
+        if not under_way(self._task):
             self._task = self._core.background.start("retention", self._run())
 
     def _passed(self, lsn: int) -> None:
@@ -116,18 +118,16 @@ class Reclaimer:
         except Exception as error:  # the next rotation looks again
             self._failed = repr(error)
             logger.exception("nothing was reclaimed in %s", self._core.disk.path)
-        finally:
-            self._task = None
 
     def _look_again(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._core.health.loop.call_later(max(seconds, LOOK_AGAIN_SECONDS), self.wake)
+        self.stop()
+        loop, pause = self._core.health.loop, max(seconds, LOOK_AGAIN_SECONDS)
+        self._timers = [loop.call_later(pause, self.wake) for _ in TWICE]
 
     def stop(self) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     async def close(self) -> None:
         """Wait for a look under way, which the closed writer ends."""

@@ -85,8 +85,10 @@ async def truncate_after(core: Core, lsn: int) -> None:
     """Drop all records above `lsn`, durably; the next append gets lsn + 1."""
     core.health.check_call()
     check_after(core, lsn)
-    core.queue.hold(1)  # from the call on, not from when its turn has come: it must not drop what came later
-    await to_the_end(core, "truncate_after", _truncate_after(core, lsn))
+    with core.health.whole("truncating"):
+        core.queue.hold(1)  # from the call on, not from when its turn has come: it must not drop what came later
+        ending = core.background.start("truncate_after", _truncate_after(core, lsn), foreseen=(WalError, OSError))
+    await asyncio.shield(ending)
 
 
 def check_after(core: Core, lsn: int) -> None:
@@ -101,7 +103,6 @@ def check_after(core: Core, lsn: int) -> None:
 
 
 async def _truncate_after(core: Core, lsn: int) -> None:
-    cutting: asyncio.Future[None] = core.health.loop.create_future()
     try:
         async with core.extent.changing():
             check_after(core, lsn)  # again: another truncation may have come first
@@ -117,12 +118,12 @@ async def _truncate_after(core: Core, lsn: int) -> None:
                 except NoSpace as error:
                     await revoke_cut(core, error)
                     raise
+                cutting = asyncio.current_task()
+                assert cutting is not None, "a change of the extent runs in a task of its own"
                 core.catalog.begin_cutting(cutting)
                 await finish_cut(core, lsn)
+                core.catalog.end_cutting()
     finally:
-        cutting.set_result(None)
-        if core.catalog.cutting is cutting and core.health.failure is None:
-            core.catalog.end_cutting()
         core.queue.hold(-1)
 
 
