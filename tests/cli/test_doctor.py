@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from walsvc.disk.choose import probe
-from walsvc.disk.doctor import mount_of
+from walsvc.disk.doctor import mount_of, probe
 
 from .conftest import Cli
 
