@@ -16,7 +16,7 @@ def append(
     path: options.LogTarget,
     *,
     file: Annotated[
-        str | None, typer.Option("--file", "-f", help="Read this file; -: standard input, as without.")
+        str | None, typer.Option("--file", "-f", help="Read this file instead of standard input (-).")
     ] = None,
     topic: Annotated[str | None, typer.Option(metavar="TOPIC", help="Append to this topic.")] = None,
     type_: Annotated[int, typer.Option("--type", metavar="TYPE", min=0, max=0xFFFF, help="Type of the records.")] = 0,
@@ -35,14 +35,15 @@ def append(
     batch: Annotated[int, typer.Option(min=1, help="Append this many lines at a time, all or nothing.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no LSNs.")] = False,
     disk: options.DiskName = options.Disk.AUTO,
-    segment_bytes: Annotated[int | None, typer.Option(help="Size of new segments.", show_default=False)] = None,
-    max_record_bytes: Annotated[int | None, typer.Option(help="Longest line taken.", show_default=False)] = None,
+    segment_bytes: Annotated[int | None, typer.Option(help="Size of new segments, in bytes.", show_default=False)] = None,
+    max_record_bytes: Annotated[int | None, typer.Option(help="Longest line that is accepted, in bytes.", show_default=False)] = None,
     key_file: options.KeyFile = None,
 ) -> None:
     """Append lines as records; print their LSNs.
 
-    Each LSN is printed when its record is acknowledged. The log is created if it is not there. Ctrl-C stops reading, waits for what is under way, prints it and ends with
-    130: everything acknowledged is in the log. With --mode relaxed the records are on disk when the command ends.
+    Each LSN is printed when its record is acknowledged. The log is created if it does not exist. Ctrl-C stops reading, waits for
+    the appends under way, prints their LSNs and ends with 130: every acknowledged record is in the log. With --mode relaxed the
+    records are on disk when the command ends.
     """
     if whole and (json or batch > 1):
         raise typer.BadParameter("--whole goes with neither --json nor --batch")

@@ -73,7 +73,7 @@ def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_f
 
 @archive.command()
 def ls(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
-    """List what is archived."""
+    """List the archived segments."""
 
     async def verb() -> int:
         from datetime import UTC, datetime

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from walsvc.api import Log
 
 consumers = typer.Typer(
-    help="List, move and delete durable consumers, see who holds records back, and release holds.",
+    help="List, move and delete durable consumers, show what keeps records from being dropped, and release holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,7 @@ TopicName = Annotated[str | None, typer.Option("--topic", help="Its topic. Defau
 
 @consumers.callback()
 def _only_verbs_below() -> None:
-    """List, move and delete durable consumers, see who holds records back, and release holds."""
+    """List, move and delete durable consumers, show what keeps records from being dropped, and release holds."""
 
 
 @consumers.command("list", hidden=True)

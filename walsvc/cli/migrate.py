@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def migrate(
     path: options.LogPath,
     apply: Annotated[
-        bool, typer.Option("--apply/--dry-run", help="Do it; without it, only say what is to do.")
+        bool, typer.Option("--apply/--dry-run", help="Do it; without this option, only say what is to be done.")
     ] = False,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,

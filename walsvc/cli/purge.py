@@ -26,8 +26,8 @@ def purge(
 ) -> None:
     """Hide the records of a key, or with some labels.
 
-    Later records are visible. Nothing is removed from the files: see compact. Needs the log for itself; a served log is
-    purged under its users.
+    Later records are visible. Nothing is removed from the files: see compact. The log must not be open elsewhere; a served log is
+    purged while its clients use it.
     """
     if (key is None) == (not where):
         raise typer.BadParameter("give either --key KEY or --where NAME=VALUE")

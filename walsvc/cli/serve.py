@@ -29,7 +29,7 @@ def serve(
         typer.Option(metavar="FILE", help="The keys of an encrypted log: lines of id and base64, mode 0600."),
     ] = None,
     namespaces: Annotated[
-        bool | None, typer.Option("--namespaces/--no-namespaces", help="Serve logs below the directory by name.")
+        bool | None, typer.Option("--namespaces/--no-namespaces", help="Serve the logs in the directory's subdirectories, by their names.")
     ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen beyond this machine without TLS and tokens.")
@@ -51,7 +51,7 @@ def serve(
         typer.Option("--set", metavar="NAME=VALUE", help="A limit or an option of the log; repeatable."),
     ] = None,
     loop: Annotated[options.Loop, typer.Option(help="Event loop.")] = options.Loop.AUTO,
-    check: Annotated[bool, typer.Option("--check", help="Print what is in effect, check it, and leave.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Print the settings in effect, check them, and exit.")] = False,
 ) -> None:
     """Serve a log to other processes until SIGTERM.
 

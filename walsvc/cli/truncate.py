@@ -15,7 +15,7 @@ def truncate(
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also drop what somebody holds (walsvc consumers ls).")
+        bool, typer.Option("--force", help="Also drop records that a hold keeps; `walsvc consumers ls` lists the holds.")
     ] = False,
     *,
     disk: options.DiskName = options.Disk.AUTO,
@@ -24,8 +24,9 @@ def truncate(
 ) -> None:
     """Drop records from either end.
 
-    For good: --before keeps LSN and what follows, --after keeps LSN and what precedes.
-    Needs the log for itself: while another process writes it, this ends with "locked". A served log is cut under its users.
+    The records are gone for good. --before keeps the record LSN and all later ones, --after keeps it and all earlier ones.
+    The log must not be open elsewhere: while another process writes it, the command ends with "locked". A served log is cut
+    while its clients use it.
     """
     if (before is None) == (after is None):
         raise typer.BadParameter("give either --before LSN or --after LSN")

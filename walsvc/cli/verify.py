@@ -21,9 +21,9 @@ def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
 
     Every CRC, the chain of groups, the sequence of segments, the end. Changes nothing.
 
-    A torn tail and an unclean close are told but are no errors: nothing acknowledged is concerned. Damage to acknowledged
-    data ends with 3, a format that this version does not know with 6. Works beside a program that is writing the log; what
-    that is just writing is no finding.
+    A torn tail and an unclean close are reported but are no errors: no acknowledged record is lost. Damage to acknowledged
+    data ends with 3, a format that this version does not know with 6. Works beside a program that is writing the log: a group
+    that it is writing is no finding.
     """
 
     async def verb() -> int:
