@@ -35,8 +35,12 @@ def append(
     batch: Annotated[int, typer.Option(min=1, help="Append this many lines at a time, all or nothing.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no LSNs.")] = False,
     disk: options.DiskName = options.Disk.AUTO,
-    segment_bytes: Annotated[int | None, typer.Option(help="Size of new segments, in bytes.", show_default=False)] = None,
-    max_record_bytes: Annotated[int | None, typer.Option(help="Longest line that is accepted, in bytes.", show_default=False)] = None,
+    segment_bytes: Annotated[
+        int | None, typer.Option(help="Size of new segments, in bytes.", show_default=False)
+    ] = None,
+    max_record_bytes: Annotated[
+        int | None, typer.Option(help="Longest line that is accepted, in bytes.", show_default=False)
+    ] = None,
     key_file: options.KeyFile = None,
 ) -> None:
     """Append lines as records; print their LSNs.

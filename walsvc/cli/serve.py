@@ -29,7 +29,10 @@ def serve(
         typer.Option(metavar="FILE", help="The keys of an encrypted log: lines of id and base64, mode 0600."),
     ] = None,
     namespaces: Annotated[
-        bool | None, typer.Option("--namespaces/--no-namespaces", help="Serve the logs in the directory's subdirectories, by their names.")
+        bool | None,
+        typer.Option(
+            "--namespaces/--no-namespaces", help="Serve the logs in the directory's subdirectories, by their names."
+        ),
     ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen beyond this machine without TLS and tokens.")

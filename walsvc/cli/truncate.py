@@ -15,7 +15,8 @@ def truncate(
     before: Annotated[int | None, typer.Option(min=1, metavar="LSN", help="Drop the records before this one.")] = None,
     after: Annotated[int | None, typer.Option(min=0, metavar="LSN", help="Drop the records after this one.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also drop records that a hold keeps; `walsvc consumers ls` lists the holds.")
+        bool,
+        typer.Option("--force", help="Also drop records that a hold keeps; `walsvc consumers ls` lists the holds."),
     ] = False,
     *,
     disk: options.DiskName = options.Disk.AUTO,
