@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from walsvc.config import MIB
-from walsvc.disk.directory import aligned_buffer, write_all
+from walsvc.disk.memory import aligned_buffer, write_all
 
 FILE_BYTES = 64 * MIB  # as a segment
 METHODS = ("dsync", "fdatasync")

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from walsvc.disk.directory import READ_BYTES_MAX, Directory, aligned_buffer, write_all
+from walsvc.disk.directory import READ_BYTES_MAX, Directory
 from walsvc.disk.dsync import EXT4_MAGIC, XFS_MAGIC
+from walsvc.disk.memory import aligned_buffer, write_all
 from walsvc.disk.threads import ThreadsDisk
 
 BLOCK = 4096

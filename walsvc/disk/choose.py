@@ -17,9 +17,10 @@ from typing import Any
 from walsvc.config import WalConfig
 from walsvc.disk import dsync, ring
 from walsvc.disk.base import Disk
-from walsvc.disk.directory import Directory, aligned_buffer
+from walsvc.disk.directory import Directory
 from walsvc.disk.lock import DirectoryLock
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, Timings, dsync_wins, say_timings, try_directory
+from walsvc.disk.memory import aligned_buffer
 from walsvc.disk.paths import checked_path, open_directory, path_error
 from walsvc.disk.pool import Pool
 from walsvc.disk.posix import cold_executor

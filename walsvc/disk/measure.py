@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from walsvc.config import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN
-from walsvc.disk.directory import aligned_buffer, write_all
+from walsvc.disk.memory import aligned_buffer, write_all
 from walsvc.disk.ring import Ring
 
 PROBE_NAME = "probe.spare"  # `*.spare` is what a log takes for garbage when it opens

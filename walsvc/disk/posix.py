@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from walsvc.disk.base import Write
-from walsvc.disk.directory import Directory, aligned_buffer
+from walsvc.disk.directory import Directory
+from walsvc.disk.memory import aligned_buffer
 from walsvc.disk.pool import Pool
 from walsvc.tasks import TWICE, begin_task
 

@@ -8,10 +8,9 @@ wait_for take it as it is, and no task is needed for an append in flight.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import weakref
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -19,20 +18,19 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
 from walsvc.errors import BadOption, Conflict
-from walsvc.format.group import LENGTH_BYTES
-from walsvc.log.commit.ack import CORE, Ack, ack_of, reason
-from walsvc.log.commit.batch import batch_too_large
+from walsvc.log.commit.ack import Ack, ack_of
+from walsvc.log.commit.batch import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
-from walsvc.log.commit.payload import NO_TYPE, to_bytes
-from walsvc.log.commit.queue import QueuedAppend
+from walsvc.log.commit.payload import NO_TYPE
+from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
-from walsvc.log.read.pins import PINS_SHOWN, pins_of
+from walsvc.log.commit.stats import stats_of
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
 from walsvc.scope import Opening, Scoped
 
@@ -204,9 +202,9 @@ class WalWriter(Scoped):
         if isinstance(payloads, AsyncIterable):
             return ack_of(core.batches.start(core, [], payloads, topic, expected=expected))
         if isinstance(payloads, (list, tuple)):
-            pieces, rest = self._whole_batch(payloads)
+            pieces, rest = whole_batch(core, payloads)
         else:
-            pieces, rest = self._head_of_batch(iter(payloads))
+            pieces, rest = head_of_batch(core, iter(payloads))
         if rest is not None:
             return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
         lengths, size, _ = measure(pieces)
@@ -229,36 +227,6 @@ class WalWriter(Scoped):
                 entry.future.set_exception(conflict)
             return cast("Ack[BatchResult]", entry.future)
         return core.queue.enter(entry, wait=True)
-
-    def _whole_batch(self, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
-        """Like _head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
-        config, pieces = self.core.config, list(payloads)
-        try:
-            _, size, longest = measure(pieces)
-        except TypeError:
-            pieces = list(map(to_bytes, pieces))
-            _, size, longest = measure(pieces)
-        self.core.queue.check_length(longest)
-        if size > config.max_batch_bytes:
-            raise batch_too_large(config.max_batch_bytes, self.core.disk.path)
-        if size + LENGTH_BYTES * len(pieces) > config.max_group_bytes and len(pieces) > 1:
-            return [], iter(pieces)
-        return pieces, None
-
-    def _head_of_batch(self, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
-        """As many payloads as fit a group, and the iterator over the others, if there are others."""
-        config = self.core.config
-        pieces: list[bytes] = []
-        room = config.max_group_bytes
-        for payload in payloads:
-            piece = self.core.queue.checked(payload)
-            room -= len(piece) + LENGTH_BYTES
-            if room < 0 and pieces:
-                return pieces, itertools.chain([piece], payloads)
-            pieces.append(piece)
-        if sum(map(len, pieces)) > config.max_batch_bytes:
-            raise batch_too_large(config.max_batch_bytes, self.core.disk.path)
-        return pieces, None
 
     # ---- waiting and ending
 
@@ -330,58 +298,7 @@ class WalWriter(Scoped):
 
     def stats(self) -> Stats:
         """A frozen picture of the writer's state and counters."""
-        core, view, counters = self.core, self.view, self.core.counters
-        disk, segment = core.disk, core.tail.segment
-        return Stats(
-            disk=disk.kind,
-            disk_reason=disk.reason,
-            core=CORE,
-            core_reason=reason,
-            direct=disk.direct,
-            block_bytes=disk.block_bytes,
-            sync_method=disk.sync_method,
-            reading=disk.reading,
-            first_lsn=core.metadata.truncated,
-            next_lsn=self.next_lsn,
-            durable_lsn=view.durable_lsn,
-            records=self.next_lsn - counters.lsn_at_open,
-            payload_bytes=counters.payload_bytes + sum(map(len, core.placement.group.payloads)),
-            groups=counters.groups,
-            syncs=counters.syncs,
-            written_bytes=counters.written_bytes,
-            pending_bytes=core.placement.unwritten_bytes,
-            waiting=core.queue.length + sum(place.waiting for place in core.changes.places.values()),
-            rotations=counters.rotations,
-            segments=len(view.ids),
-            spares=core.tail.spares.count,
-            segment_id=segment.id,
-            group_records_max=counters.group_records_max,
-            sync_us_last=counters.sync_us_last,
-            sync_us_total=counters.sync_us_total,
-            failed=None if core.health.failure is None else core.health.failure.message,
-            topics=len(core.metadata.topics),
-            pins=pins_of(core.metadata, self.next_lsn, view.sizes, PINS_SHOWN),
-            layout="pack" if segment.packed else "pad",
-            double_write=core.config.double_write,
-            key_id=None if segment.cipher is None else segment.cipher.key_id,
-            double_write_uncovered=counters.uncovered,
-            log_bytes=counters.log_bytes,
-            sync_us_counts=tuple(counters.sync_us_counts),
-            group_records_counts=tuple(counters.group_records_counts),
-            group_records_total=counters.group_records_total,
-            **self._replica_stats(),
-        )
-
-    def _replica_stats(self) -> dict[str, Any]:
-        replicated = self.core.replicated
-        if replicated is None:
-            return {}
-        return {
-            "replicated_lsn": replicated.lsn,
-            "replica_records": max(self.durable_lsn - replicated.lsn, 0),
-            "replica_bytes": replicated.behind_bytes(),
-            "replica_state": replicated.state,
-        }
+        return stats_of(self.core)
 
 
 INTAKES: weakref.WeakSet[Intake] = weakref.WeakSet()

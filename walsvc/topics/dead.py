@@ -15,7 +15,7 @@ from walsvc.errors import NoSpace, WalError
 from walsvc.format.queues import KEY, done_row
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes
-from walsvc.log.commit.queue import Joining, QueuedAppend
+from walsvc.log.commit.queued import Joining, QueuedAppend
 from walsvc.model import Record, Strict
 from walsvc.topics.leases import Job, State
 

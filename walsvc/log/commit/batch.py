@@ -11,7 +11,8 @@ running writer: segments that were begun for it are removed, newest first, and a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,9 @@ from walsvc.format.producers import REQUEST_BYTES, Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.background import keep
+from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.group import Group, Labels
+from walsvc.log.commit.payload import to_bytes
 from walsvc.log.commit.queue import Turn
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
@@ -107,6 +110,38 @@ async def chunks(core: Core, head: list[bytes], rest: BatchSource) -> AsyncGener
         size += len(piece)
     if chunk:
         yield chunk
+
+
+def whole_batch(core: Core, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
+    """Like head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
+    config, pieces = core.config, list(payloads)
+    try:
+        _, size, longest = measure(pieces)
+    except TypeError:
+        pieces = list(map(to_bytes, pieces))
+        _, size, longest = measure(pieces)
+    core.queue.check_length(longest)
+    if size > config.max_batch_bytes:
+        raise batch_too_large(config.max_batch_bytes, core.disk.path)
+    if size + LENGTH_BYTES * len(pieces) > config.max_group_bytes and len(pieces) > 1:
+        return [], iter(pieces)
+    return pieces, None
+
+
+def head_of_batch(core: Core, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
+    """As many payloads as fit a group, and the iterator over the others, if there are others."""
+    config = core.config
+    pieces: list[bytes] = []
+    room = config.max_group_bytes
+    for payload in payloads:
+        piece = core.queue.checked(payload)
+        room -= len(piece) + LENGTH_BYTES
+        if room < 0 and pieces:
+            return pieces, itertools.chain([piece], payloads)
+        pieces.append(piece)
+    if sum(map(len, pieces)) > config.max_batch_bytes:
+        raise batch_too_large(config.max_batch_bytes, core.disk.path)
+    return pieces, None
 
 
 def batch_too_large(limit: int, path: str) -> RecordTooLarge:

@@ -21,7 +21,8 @@ from walsvc.format.meta import Metadata, change_bytes_max, encode_map, merge
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
-from walsvc.log.commit.queue import Joining, Queue
+from walsvc.log.commit.queue import Queue
+from walsvc.log.commit.queued import Joining
 from walsvc.log.commit.whole import whole
 
 Change = Callable[[], dict[str, Any]]

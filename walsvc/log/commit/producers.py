@@ -14,7 +14,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.conditions import check_expected
-from walsvc.log.commit.queue import QueuedAppend
+from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.results import BatchResult, Run
 from walsvc.log.read.stream import open_stream
 from walsvc.model import Mode, Strict

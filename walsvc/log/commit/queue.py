@@ -11,7 +11,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from walsvc.config import WalConfig, between
 from walsvc.errors import Backpressure, Conflict, NoSpace, RecordTooLarge, WalError
@@ -26,6 +26,7 @@ from walsvc.log.commit.health import Health
 from walsvc.log.commit.payload import pack_attributes, to_bytes
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
+from walsvc.log.commit.queued import Joining, QueuedAppend
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
@@ -34,62 +35,6 @@ from walsvc.model import AppendResult, Mode, Strict
 from walsvc.tasks import TWICE
 
 NO_LABELS = Labels()
-
-
-class Joining(Protocol):
-    """A change of metadata that is to be in the same group as something else: both are durable, or none is."""
-
-    def change(self) -> dict[str, Any]:
-        """The change, from the state at that moment. It may be asked for more than once. Raises a WalError where the whole is
-        to be refused."""
-
-    def accepted(self) -> None:
-        """It is in a group and in the metadata: true from this step on."""
-
-
-class QueuedAppend:
-    """An append that is being accepted, or waits in the queue for room."""
-
-    __slots__ = (
-        "batch",
-        "expected",
-        "future",
-        "joining",
-        "labels",
-        "lengths",
-        "mode",
-        "payloads",
-        "request",
-        "size",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        payloads: list[bytes],
-        mode: Mode,
-        labels: Labels | None,
-        *,
-        batch: bool,
-        future: Any,
-        topic: str | None = None,
-        request: Request | None = None,
-        joining: Joining | None = None,
-        expected: int | None = None,
-        lengths: array[int] | None = None,
-        size: int | None = None,
-    ) -> None:
-        self.payloads = payloads
-        self.mode = mode
-        self.labels = labels
-        self.batch = batch
-        self.future: Any = future  # an Ack, or an asyncio.Future for append_nowait and turns
-        self.topic = topic  # by name: it gets its number when its first record is accepted
-        self.request = request  # of an idempotent producer: remembered with the records, in their group
-        self.joining = joining
-        self.expected = expected  # LSN that its topic, or the log, must end with; None: any
-        self.lengths = lengths  # of the payloads, and their sum, where the caller has measured them
-        self.size = sum(map(len, payloads)) if size is None else size
 
 
 class Turn:
