@@ -1,1 +1,1 @@
-"""What touches the kernel: the Disk protocol (base), its backends (threads, uring, sim) and the choice between them."""
+"""The kernel's side of the log: the Disk protocol (base), its backends (threads, uring, sim) and the choice between them."""

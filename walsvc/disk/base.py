@@ -1,4 +1,4 @@
-"""What a log asks of a disk. One disk object serves one directory and one event loop.
+"""The disk, as a log uses it. One disk object serves one directory and one event loop.
 
 Two kinds of calls, because they have different callers:
 

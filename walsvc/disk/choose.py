@@ -31,7 +31,7 @@ from walsvc.errors import SPACE_ERRNOS, BadOption, WalError
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the blocking part of opening hands to the loop."""
+    """Result of the blocking part of opening, for the loop."""
 
     directory: Directory
     timings: Timings

@@ -1,4 +1,4 @@
-"""What `walsvc doctor` says about a place for a log: facts, measured figures, the backend that would be chosen, advice."""
+"""The report of `walsvc doctor` about a place for a log: facts, measured figures, the backend that would be chosen, advice."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
 
 
 def advise(filesystem: str, findings: Findings, refused: str | None, free_bytes: int, doubt: str = "") -> list[str]:
-    """What could be better, and how."""
+    """Advice: what could be better, and how."""
     advice: list[str] = []
     if filesystem in MEMORY_FILE_SYSTEMS:
         advice.append(f"{filesystem} is memory: nothing here survives a power cut; use a directory on a device")

@@ -35,7 +35,7 @@ _measured: dict[tuple[int, bool, bool], Timings] = {}
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a trial in a directory said.
+    """Result of a trial in a directory.
 
     Attributes:
         direct: O_DIRECT works.

@@ -236,7 +236,7 @@ def cold_executor() -> Pool:
 
 
 def closed() -> OSError:
-    """What a call after `close` gets."""
+    """The error of a call after `close`."""
     return OSError(errno.EBADF, "the disk is closed")
 
 

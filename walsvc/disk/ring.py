@@ -21,7 +21,7 @@ except ImportError:  # built without a compiler or without liburing.h
 ENTRIES = 256  # submission queue slots; the completion queue has twice as many, so it cannot overflow
 REAP_MAX = 64  # completions taken per call into C
 
-QUEUE_FULL = 1  # what `Ring.write` answers when it queued nothing
+QUEUE_FULL = 1  # answer of `Ring.write` when it queued nothing
 SYNC_BIT = 1  # bit 0 of a completion's token: this is the linked sync and not the write
 
 

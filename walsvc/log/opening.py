@@ -128,7 +128,7 @@ def check_writable(disk: Disk, config: WalConfig, found: Recovered, unsealed: Ex
 
 
 def report_of(found: Recovered, writer: WalWriter) -> RecoveryReport:
-    """What recovery has to tell."""
+    """The report of recovery."""
     return RecoveryReport(
         clean=found.clean,
         created=False,

@@ -1,5 +1,5 @@
-"""What every consumer does with the records that it has, wherever its log is: deliver them in order, one task at a time,
-and take acknowledgements of what was delivered."""
+"""Delivering, which is the same for every consumer wherever its log is: records go out in order, one task at a time, and those
+that went out may be acknowledged."""
 
 from __future__ import annotations
 

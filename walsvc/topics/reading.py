@@ -11,7 +11,7 @@ from walsvc.model import Record
 
 
 class Reads(Protocol):
-    """What reading a topic needs of a log."""
+    """The calls of a log by which a topic is read."""
 
     def read(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]

@@ -42,7 +42,7 @@ class ReadOnlyTopics(ReadOnlyLog):
         return dict(self.segments.metadata.holds)
 
     def retention(self) -> Retention:
-        """What is kept and who needs it."""
+        """Segments that are kept, and the pins that need them."""
         lengths = self.segments.sizes
         return Retention(
             first_lsn=self.first_lsn,
@@ -67,6 +67,6 @@ class ReadOnlyTopics(ReadOnlyLog):
         window = self.segments.metadata.queues.get(key_of(number, name))
         return status_of(name, self.segments.metadata.names[number], position, lag, window, in_use=False)
 
-    # what would write raises Closed, as in ReadOnlyLog
+    # calls that write raise Closed, as in ReadOnlyLog
     consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = refuse_later
     wait_replicated = refuse_later

@@ -1,4 +1,4 @@
-"""What a power cut leaves of the unsynced state: a `Cut` is one outcome, drawn at random or from the extremes."""
+"""Unsynced state after a power cut: a `Cut` is one outcome, drawn at random or from the extremes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FRUITLESS_MAX = 32  # random outcomes in a row without a new one, after which al
 
 
 class Image(Protocol):
-    """What is left of a device."""
+    """A device after a crash."""
 
     def fingerprint(self) -> str:
         """Equal for equal images."""

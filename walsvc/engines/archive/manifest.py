@@ -83,7 +83,7 @@ def encode_entry(entry: Entry) -> tuple[Entry, bytes]:
 
 
 def canonical(entry: Entry) -> bytes:
-    """What `check` is taken of."""
+    """Bytes that `check` is taken of."""
     fields: dict[str, Any] = asdict(entry)
     del fields["check"]
     if entry.end_crc is None:

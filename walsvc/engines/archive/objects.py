@@ -187,7 +187,7 @@ class Objects:
 
     @asynccontextmanager
     async def _reaching(self, name: str | None = None) -> AsyncIterator[None]:
-        """What the store says, in our words."""
+        """Turn the errors of the store into ours."""
         from obstore.exceptions import BaseError, NotFoundError
 
         path = self.url if name is None else f"{self.url.rstrip('/')}/{name}"
@@ -264,5 +264,5 @@ def place_of(target: str | bytes | os.PathLike[Any]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the debug dump that obstore adds in further lines."""
+    """Text of an error, without the debug dump that obstore adds in further lines."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

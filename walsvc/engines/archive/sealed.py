@@ -235,7 +235,7 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
 
 
 class State(NamedTuple):
-    """What changes with a log's files: which log, how often files were exchanged, and which there are."""
+    """State that changes with a log's files: which log, how often files were exchanged, and which there are."""
 
     log: Log | ReadOnlyLog
     epoch: int

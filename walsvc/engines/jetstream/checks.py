@@ -1,4 +1,4 @@
-"""What a stream and its servers must be, so that an acknowledgement means what it means on a disk.
+"""Requirements on a stream and its servers, so that an acknowledgement means what it means on a disk.
 
 Read once, when the log is opened: nobody tells when an operator changes a server later.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("walsvc.jetstream")
 CONNECT_SECONDS = 2
-PENDING_BYTES = 64 * MIB  # what the client may hold back while it is connected to nobody
+PENDING_BYTES = 64 * MIB  # that the client may hold back while it has no connection
 CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut
 UNACKNOWLEDGED_MS = 5000  # that sent bytes may stay unanswered by a server's machine, before the kernel gives it up
 CREDENTIALS_BYTES_MAX = 64 << 10

@@ -19,7 +19,7 @@ SILENT_SECONDS = 2.0  # in which a leader hears twice of a server that is up: fo
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """What an acknowledgement of the stream is worth. `words` for stats(); `weak`: it is less than a log demands; `down`:
+    """Worth of the stream's acknowledgements. `words` for stats(); `weak`: it is less than a log demands; `down`:
     servers of the stream that were down, and not asked."""
 
     words: str
@@ -76,7 +76,7 @@ async def check_durability(
 
 
 def allowed(words: str, names: list[str], replicas: int) -> Durability:
-    """What `allow_unsynced` lets pass."""
+    """Durability of a stream some of whose servers are accepted by `allow_unsynced`."""
     if not names and replicas >= REPLICAS_MIN:
         return Durability(f"{words}, each of which syncs always", weak=False)
     return Durability(

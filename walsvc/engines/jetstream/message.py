@@ -64,7 +64,7 @@ MESSAGE_HEADER_BYTES = MESSAGE_FIELDS.size + HEADER_CRC.size
 
 
 class Kind(enum.IntEnum):
-    """What a message does."""
+    """Kinds of messages."""
 
     DIRECTORY = 1  # lists the segments
     WRITE = 2  # puts bytes into a segment's file; at offset 0 it makes the file, in place of one of that name
@@ -189,7 +189,7 @@ def directory_messages(rows: list[SegmentRow], body_bytes: int) -> list[Message]
 
 
 class Span(NamedTuple):
-    """What a write holds."""
+    """Records of a write."""
 
     first_lsn: int
     records: int

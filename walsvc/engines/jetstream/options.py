@@ -31,7 +31,7 @@ STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")  # NATS forbids blanks, dots, 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a URL says.
+    """Parts of a URL.
 
     Attributes:
         servers: "nats://host:port" of each server, or "tls://host:port".
@@ -110,7 +110,7 @@ def login_in(place: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JetStreamOptions:
-    """What `walsvc.open("nats://...")` takes beside the options of every log.
+    """Options of `walsvc.open("nats://...")` beside those of every log.
 
     Attributes:
         replicas: of a stream that is created, 3 or 5. One that exists keeps its own, at least 3.

@@ -109,7 +109,7 @@ class SegmentTable:
         self._parts: list[Message] = []
 
     def apply(self, message: Message) -> None:
-        """What a message changes. Raises BadMessage where a directory or a segment header is damaged."""
+        """Change the files as a message says. Raises BadMessage where a directory or a segment header is damaged."""
         whole = self._whole(message)
         if not whole or message.kind == Kind.CLAIM:
             return
@@ -151,7 +151,7 @@ class SegmentTable:
         return whole
 
     def rows(self) -> list[SegmentRow]:
-        """What a directory message has to say."""
+        """Content of a directory message."""
         return [
             SegmentRow(each.first_lsn, each.file_bytes, each.first_sequence, each.last_sequence)
             for each in self.files.values()

@@ -28,7 +28,7 @@ logger = logging.getLogger("walsvc.jetstream")
 BATCH_MESSAGES = 256  # read by one request
 BATCH_BYTES = 4 * MIB
 NOT_FOUND, NO_MESSAGE = 10059, 10037  # JetStream's error codes: no such stream, no such message
-ENVELOPE_BYTES = 1024  # what NATS headers and our own take of a message at most
+ENVELOPE_BYTES = 1024  # of a message, for NATS headers and our own, at most
 
 
 class ApiError(Exception):
@@ -103,7 +103,7 @@ class Stream:
         raise self.unavailable(reason)
 
     def unavailable(self, reason: object) -> PathError:
-        """Nobody answered in time, or nobody waits any more."""
+        """No server answered in time, or no caller waits any more."""
         if self._closed:
             return PathError("the connection was closed", path=self.path, hint="open the log again")
         return PathError(

@@ -78,7 +78,7 @@ async def survey(stream: Stream) -> Survey:
 
 
 class Sight(NamedTuple):
-    """What looking at a stream has found.
+    """Result of looking at a stream.
 
     Attributes:
         directory: the segments.

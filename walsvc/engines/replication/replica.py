@@ -210,5 +210,5 @@ async def was_ours(log: Log, group: GroupHeader) -> bool:
 
 
 def identity(group: GroupHeader) -> tuple[int, ...]:
-    """What compaction leaves as it is."""
+    """Fields of a group that compaction leaves as they are."""
     return group.generation, group.first_lsn, group.records, group.batch_lsn, group.durable_lsn, group.timestamp_ns

@@ -93,7 +93,7 @@ class ShippingSession:
             self._holding.cancel()
             await asyncio.wait([self._holding])
         if self._publisher is not None:
-            await self._publisher.abort()  # what is on its way is looked up by the next session
+            await self._publisher.abort()  # the next session looks up the messages that are on their way
         await close_client(client)
 
     async def _take_over(self, first: int, words: str) -> None:

@@ -25,7 +25,7 @@ PIECE_BYTES = 256 * KIB  # three nodes on loopback took 2 ms for such a message,
 
 
 class Moved(Exception):
-    """What was to be read next is not there any more: the log was truncated meanwhile."""
+    """The groups to be read next are gone: the log was truncated meanwhile."""
 
 
 class Shipment(NamedTuple):

@@ -227,7 +227,7 @@ class Batch:
                 giving_up = self._core.background.start(
                     "giving up a batch", self._give_up(self._start), foreseen=(WalError,)
                 )
-                await keep(giving_up)  # nobody may be let in before it is done, however often the caller is cancelled
+                await keep(giving_up)  # no append is let in before it is done, however often the caller is cancelled
                 giving_up.result()
             raise
 
@@ -237,7 +237,7 @@ class Batch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nobody is let in behind half a batch, whatever has cut short that it is given up."""
+        """Fail the log if giving up was cut short: no append may come behind half a batch."""
         if error is not None and self._core.placement.batch_lsn:
             self._core.health.broken("a batch was cut short", error)
 

@@ -18,7 +18,7 @@ from walsvc.log.commit.spare import Spare
 
 
 class Prefix(NamedTuple):
-    """What begins a segment.
+    """The encoded beginning of a segment.
 
     Attributes:
         data: header block and snapshot group.

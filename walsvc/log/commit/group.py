@@ -23,7 +23,7 @@ NO_NONCE = bytes(12)
 
 
 class Labels(NamedTuple):
-    """What distinguishes a record from an ordinary one."""
+    """Type, topic and attributes, by which a record differs from an ordinary one."""
 
     type: int = 0
     topic: int = 0

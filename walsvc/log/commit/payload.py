@@ -1,4 +1,4 @@
-"""What callers hand over, as bytes of our own."""
+"""Payloads and attributes of callers, checked, as bytes of our own."""
 
 from __future__ import annotations
 

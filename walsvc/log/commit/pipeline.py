@@ -132,7 +132,7 @@ class Pipeline:
                 else:
                     break
             if intake.group.empty:
-                intake.want_no_more()  # who waits for room asks again once accepted; else nobody would wake the pump
+                intake.want_no_more()  # a queued append wants it again once it is accepted; else nothing would wake the pump
         except Exception as error:  # noqa: BLE001  # a defect of ours, or no memory: whoever waits is told, and it is shown
             self._health.broken("a group cannot be written", error)
             if not isinstance(error, MemoryError):

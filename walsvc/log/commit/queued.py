@@ -1,4 +1,4 @@
-"""What waits in the queue: an append with all that it asks for, and a change of metadata that goes with it."""
+"""Entries of the queue: an append with all that it asks for, and the change of metadata that goes with it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Shipping(Protocol):
 
 
 class Replicated:
-    """Who waits for a log's replica.
+    """The replica of a log, and the callers that wait for it.
 
     Attributes:
         path: of the replica, for messages.
@@ -85,7 +85,7 @@ class Replicated:
         return future
 
     def after(self, stored: Answer) -> Answer:
-        """What gets the answer of the append `stored` once the replica has its records, too: an Ack for an Ack, a future for a
+        """The future that gets the answer of the append `stored` once the replica has its records, too: an Ack for an Ack, a future for a
         future. Cancelling it cancels the append, which takes back what was not accepted yet."""
         waiting: Any = stored
         answer: Any = self._loop.create_future() if isinstance(stored, asyncio.Future) else Waker(self._loop).ack()
@@ -154,7 +154,7 @@ class Replicated:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Who waits now gets Closed."""
+        """Give Closed to every caller that waits."""
         closed = self._closed or Closed("the log is being closed", path=self.path)
         self._end_waiting(lambda at: self._unfulfilled(closed, at))
 

@@ -1,4 +1,4 @@
-"""What append_batch answers: results that are made when looked at."""
+"""Answers of append_batch: results that are made when they are looked at."""
 
 from __future__ import annotations
 

@@ -36,19 +36,19 @@ class Segment:
     previous_crc: int
     name: str
     previous_end: int = 0  # as in its header
-    summary_bytes: int = 0  # what the topics of its records take in the seal
+    summary_bytes: int = 0  # of the seal, for the topics of its records
     tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
     cipher: SegmentCipher | None = None  # None: it is not encrypted
     block_bytes: int = 0  # of the device, at least; 0: that is `align`
     replaced: bool = False  # its file has given way to another of its name
     metadata_only: bool = False  # it is of the reserve (reserve.py): no record begins in it, and it is never sealed
-    tail: bytes = b""  # what its last block holds already, where groups begin inside a block
+    tail: bytes = b""  # content of its last block, where groups begin inside a block
     durable_end: int = 0  # everything before it is on stable storage, and no batch that is unfinished is in it
     last_crc: int = 0  # of the last group with records that was submitted, here or in an earlier segment, and
     last_at: int = 0  # where it stands; both as in walsvc.format.chain
     index: SegmentIndex = field(init=False)  # of the groups that were submitted
-    index_bytes: int = field(init=False)  # what the index takes in the seal at most
-    tag_bytes: int = field(init=False)  # what encryption adds to every group: the limits leave room for it
+    index_bytes: int = field(init=False)  # of the seal, for the index, at most
+    tag_bytes: int = field(init=False)  # encryption adds them to every group: the limits leave room for it
     _limit_for: int = -1  # bytes of the summary for which `_limit` was found last
     _limit: int = 0
 
@@ -148,7 +148,7 @@ def next_align(config: WalConfig, block_bytes: int) -> int:
 
 
 def tail_of(prefix: bytes, block_bytes: int) -> bytes:
-    """What the last block of a segment holds whose prefix alone has been written."""
+    """The last block's content in a segment of which only the prefix has been written."""
     return prefix[len(prefix) - len(prefix) % block_bytes :]
 
 

@@ -1,4 +1,4 @@
-"""What `stats()` tells of a log that is open for appending: state of the parts, and counters. One formula for each number."""
+"""The numbers that `stats()` gives of a log that is open for appending: state of the parts, and counters. One formula for each number."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Tail:
             limit = group.segment.join_limit if less else group.segment.meta_limit
             limit = group.segment.mark_limit if self.sealed else limit
         fits = group.offset + GROUP_HEADER_BYTES + need <= limit
-        return fits and (not self.new_key or metadata)  # what makes room still goes under the old key
+        return fits and (not self.new_key or metadata)  # metadata may make room, so it still goes under the old key
 
     def prefix_bytes(self) -> int:
         """Bytes that the next segment's header and snapshot take at most."""

@@ -44,7 +44,7 @@ LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 
 @dataclass(slots=True)
 class DropPlan:
-    """What dropping everything below `target` means for consumers, as of one moment.
+    """The effect on consumers of dropping everything below `target`, as of one moment.
 
     Attributes:
         target: LSN.
@@ -196,7 +196,7 @@ class Reclaimer:
     async def _consumed_by_all(self) -> int:
         metadata = self._core.metadata
         if not metadata.positions and not metadata.holds.keys() - {REPLICA_HOLD}:
-            return 0  # nobody has consumed anything; a replica holds what the log holds, so it goes with the log
+            return 0  # no consumer or hold has passed anything; the hold of a replica goes with the log
         _, lowest = self._lowest_hold()
         target = self._boundary(lowest)
         while target > metadata.truncated:
@@ -235,7 +235,7 @@ class Reclaimer:
         return self._created_ns[first]
 
     async def _plan(self, target: int) -> DropPlan:
-        """Who is below `target`, and who would lose something."""
+        """The consumers below `target`, and those that would lose records."""
         plan, metadata = DropPlan(target), self._core.metadata
         for key, position in list(metadata.positions.items()):
             if position >= target:
@@ -316,7 +316,7 @@ class Reclaimer:
         return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
     def status(self, pins_max: int | None = None) -> Retention:
-        """What is kept, who needs it, and what was dropped."""
+        """Records that are kept, the pins that need them, and the records that were dropped."""
         core = self._core
         segments, size, records = self._dropped
         return Retention(

@@ -142,7 +142,7 @@ async def revoke_cut(core: Core, error: NoSpace) -> None:
 
 
 class EndAt(NamedTuple):
-    """What a log knows that ends with some record.
+    """State of a log that ends with some record.
 
     Attributes:
         sums: by topic.
@@ -155,7 +155,7 @@ class EndAt(NamedTuple):
 
 
 async def end_at(core: Core, lsn: int) -> EndAt:
-    """What the log knew when it ended with record `lsn`, found in the segment that holds it.
+    """State of the log when it ended with record `lsn`, found in the segment that holds it.
 
     Raises Corruption where that cannot be read; nothing was changed then.
     """

@@ -38,7 +38,7 @@ from walsvc.log.read.stream import GroupStream, RawGroup, open_stream, unsupport
 from walsvc.log.recover.foreign import REWRITE_SUFFIX
 
 WRITE_BYTES = 1 * MIB  # written and synced at a time: a commit beside it does not wait for long
-SEALED_ALIGN = 64  # nobody writes behind the last group of a rewritten sealed segment, so none needs a block of its own
+SEALED_ALIGN = 64  # no group is written behind those of a rewritten sealed segment, so none needs a block of its own
 BLOCK_BYTES = 4096
 
 
@@ -79,7 +79,7 @@ class Rewriting:
 
 
 class Layout(NamedTuple):
-    """What the first pass finds: where the groups of the new segment end, where its seal stands (0: it has none), and the
+    """Result of the first pass: where the groups of the new segment end, where its seal stands (0: it has none), and the
     flags of the last group."""
 
     end: int
@@ -157,7 +157,7 @@ def block_bytes_of(job: Rewriting) -> int:
 
 
 async def contents(job: Rewriting) -> AsyncIterator[Content]:
-    """What the groups of the new segment hold, in order; each is to be used before the next one is asked for."""
+    """Contents of the new segment's groups, in order; each is to be used before the next one is asked for."""
     stream, last = await job.source(), None
     last_crc = stream.chain.last_crc
     while (raw := await next_group(stream, job.until)) is not None:

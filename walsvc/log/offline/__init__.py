@@ -1,1 +1,1 @@
-"""What works on a log that nobody has open: inspecting, verifying, repairing, copying, migrating."""
+"""Tools for a log that no program has open: inspecting, verifying, repairing, copying, migrating."""

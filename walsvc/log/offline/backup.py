@@ -35,7 +35,7 @@ ZEROS_BYTES = 1 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy holds.
+    """Contents of a copy.
 
     Attributes:
         first_lsn, next_lsn: its records.
@@ -88,7 +88,7 @@ async def copy_log(
 
 
 def copied_of(found: Recovered, used: int) -> Copied:
-    """What was found, as a copy that uses so many bytes."""
+    """The log that was found, as a copy that uses so many bytes."""
     first_lsn = max(found.active.metadata.truncated, min(found.names))  # without the key only the names tell
     return Copied(first_lsn, found.active.chain.next_lsn, len(found.names), used)
 
@@ -124,7 +124,7 @@ async def copy_segment(
     """Copy one segment's header and valid groups, up to the log's end as found; returns the bytes in use."""
     active: Examined | None = found.active if following is None else None
     first = parse_name(name, ".wal")  # None: a crash came before its renaming was durable
-    header, stream = await open_stream(disk, name, first, found.sizes[name], BLIND)  # what is copied is ciphertext
+    header, stream = await open_stream(disk, name, first, found.sizes[name], BLIND)  # ciphertext is copied as it is
     cipher = cipher_of(keys, header, disk.path)
     same, head = await load_header(disk, name, first)
     if same != header or (active is not None and header != active.header):

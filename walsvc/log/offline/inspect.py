@@ -183,7 +183,7 @@ async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | Non
             if not looked_ahead and not bad.newer:
                 evidence, looked_ahead = await stream.evidence(), True
                 if evidence is not None:
-                    continue  # what it says was durable has been written meanwhile, unless it is damaged
+                    continue  # the groups that it calls durable have been written meanwhile, unless they are damaged
             reason = bad.reason
             if bad.newer:
                 error = unsupported(stream, bad)

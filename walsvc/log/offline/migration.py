@@ -43,7 +43,7 @@ OnSegment = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What was migrated, or would be.
+    """Segments that were migrated, or would be.
 
     Attributes:
         version: the present format version, which the log has afterwards.

@@ -43,7 +43,7 @@ REPAIR_NAME = "ffffffffffffffff.spare"  # no spare of a log has this number: ord
 
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
-    """What repair would do.
+    """Changes that repair would make.
 
     Attributes:
         keep_from, keep_to: the LSNs that stay; keep_to below keep_from: none.
@@ -92,7 +92,7 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:
     """
     files, sizes = await segment_files(disk), await disk.list()
     images, _ = await find_images(disk, sizes)
-    disk = laid_over(disk, images)  # what opening the log restores needs no repair
+    disk = laid_over(disk, images)  # opening the log restores them, so they need no repair
     found = [await walk(disk, name, first, sizes.get(name, 0), keys=keys) for first, name in files.items()]
     walks = [each for each in found if each is not None]
     for each in walks:

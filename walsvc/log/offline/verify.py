@@ -21,7 +21,7 @@ OnSegment = Callable[[Walk], None]
 
 @dataclass(slots=True)
 class Verified:
-    """What reading everything found.
+    """Result of reading everything.
 
     Attributes:
         clean: closed in order, nothing dropped, nothing damaged.

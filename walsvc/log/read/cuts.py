@@ -14,7 +14,7 @@ FAR = 1 << 64  # behind every LSN
 
 
 class Numbered(Protocol):
-    """What has an LSN."""
+    """A record, or anything else with an LSN."""
 
     @property
     def lsn(self) -> int: ...

@@ -26,7 +26,7 @@ class Guide:
         """Where to go on when nothing is wanted from `lsn` up to there; None: look into the segment."""
         wanted, segments = self._wanted, self._segments
         if wanted is None or not (wanted.number or wanted.timed) or lsn < segments.first_lsn:
-            return None  # who opens what was dropped says Truncated
+            return None  # opening a dropped segment raises Truncated
         ids = segments.ids()  # may change whenever something is waited for
         if not self._sought:
             self._sought = True
@@ -83,7 +83,7 @@ class Guide:
         return index.wanted(lsn, wanted.since_ns, wanted.until_ns) != lsn
 
     async def _seal(self, segment: int, successor: int) -> Seal | None:
-        """What the seal of a segment says, if it has one that can be read."""
+        """The seal of a segment, if it has one that can be read."""
         if successor == FAR:
             return None
         summaries = self._segments.summaries

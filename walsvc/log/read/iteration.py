@@ -1,4 +1,4 @@
-"""What `read` and `follow` return: an asynchronous iteration that its caller may give up waiting for, and go on with.
+"""The asynchronous iteration that `read` and `follow` return: its caller may give up waiting, and go on.
 
 An asynchronous generator is finished once a wait in it was cancelled: after one timeout of its caller the next call says that
 nothing more comes. So these are objects. Where they stand is kept in a source, whose `take` may be cancelled and called again.

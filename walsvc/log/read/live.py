@@ -92,7 +92,7 @@ class LiveSegments(Segments):
 
     async def more(self, topic: str | None) -> bool:
         core = self._core
-        if core.health.over and core.health.failure is None:  # what was accepted is all that ever comes
+        if core.health.over and core.health.failure is None:  # no record comes but those that were accepted
             if self.durable_lsn + 1 == self.next_lsn:
                 return False
             await core.durable(self.next_lsn - 1)

@@ -1,4 +1,4 @@
-"""Who still needs which records, from the metadata alone."""
+"""Pins: the consumers and holds that need records, by the metadata alone."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from walsvc.model import ReadStats, Record
 
 
 class Told(Protocol):
-    """What any kind of record says of itself."""
+    """LSN and type, which any kind of record has."""
 
     @property
     def lsn(self) -> int: ...
@@ -71,7 +71,7 @@ class Position(ABC, Generic[RecordT]):
         self._index: SegmentIndex | None = None  # of the segment that the stream reads, as far as it was asked for
         self._epoch = segments.epoch
         self._cuts = segments.cuts.count
-        self._suspect: object = None  # what looked damaged at the last look
+        self._suspect: object = None  # place and error that looked damaged at the last look
         self._refusal: UnsupportedFormat | None = None  # the record at the position must not be passed over
 
     async def take(self, limit: int) -> list[RecordT]:
@@ -119,7 +119,7 @@ class Position(ABC, Generic[RecordT]):
                 if records := self._records(found, rows):
                     return records
         if self._stream is not None:
-            self._stream.forget()  # what was read beyond the end will be written anew
+            self._stream.forget()  # the writer will write the place beyond the end anew
         return []
 
     def _look(self, limit: int) -> bool:
@@ -299,7 +299,7 @@ def cursor_at(segments: Segments, lsn: int, number: int) -> Cursor:
 
 
 def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:
-    """What stops a reader at a record that it must know and does not."""
+    """The error of a reader at a record of a required type that it does not know."""
     return UnsupportedFormat(
         f"the record is of type {type:#06x}, which is required and not among the reader's types",
         path=disk.path,

@@ -161,7 +161,7 @@ class Reading:
         return 0 if name is None else self.segments.topic_number(name)
 
     def _beginning(self, start: int | None, stop: int | None, wanted: Wanted) -> Callable[[], Cursor | None]:
-        """What makes the cursor of a reading call, once what it reads is durable. BadOption for a wrong argument at once."""
+        """A function that makes the cursor of a reading call, once its records are durable. BadOption for a wrong argument at once."""
         chosen = chosen_of(wanted)
         check_range(start, stop)
         return lambda: self._cursor(wanted, chosen, self.first_lsn if start is None else start)

@@ -102,7 +102,7 @@ class Segments(ABC):
     @property
     @abstractmethod
     def summaries(self) -> Summaries:
-        """What the seals of segments say."""
+        """The seals of segments."""
 
     @property
     @abstractmethod

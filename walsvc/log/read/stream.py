@@ -75,7 +75,7 @@ class GroupStream:
         self._piece_bytes = min(FIRST_CHUNK_BYTES, self._chunk_bytes)
         self._ahead: Chunk | None = None
         self._memory: memoryview | None = None  # which `_data` is a part of
-        self._spare: memoryview | None = None  # what the piece before was in
+        self._spare: memoryview | None = None  # memory of the chunk before
 
     def start_at(self, row: IndexRow) -> None:
         """Begin at a row of the segment's index instead of where the stream stands."""
@@ -154,7 +154,7 @@ class GroupStream:
 
     @property
     def readable(self) -> bool:
-        """What is behind the groups' headers can be read; not so where an encrypted segment is looked at from outside."""
+        """Whether the groups' content can be read: not where an encrypted segment is looked at from outside."""
         return self.cipher is not None or not self.chain.encrypted
 
     def opened(self, raw: RawGroup) -> RawGroup:

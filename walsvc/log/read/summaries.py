@@ -1,4 +1,4 @@
-"""What the seals of segments tell a reader: which topics are in them, where to begin, and when their records were written.
+"""Seals of segments, as a reader uses them: which topics are in them, where to begin, and when their records were written.
 
 The seal's place is in the header of the segment after it, so an answer costs two small reads, and none when it is asked
 for again. Whatever is missing, damaged or out of place means "not known": the reader looks through the segment then.
@@ -26,7 +26,7 @@ ROWS_KEPT = 1 << 20  # of all seals together: 24 MB
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """What a seal says of its segment.
+    """The content of a segment's seal.
 
     Attributes:
         summary: the topics in it.
@@ -128,5 +128,5 @@ def rows_of(seal: Seal | None) -> int:
 
 
 def place_of(header: GroupHeader) -> tuple[int, int, int, int]:
-    """What must be right of a seal besides its CRCs."""
+    """Log, segment, offset and next LSN, which must be right in a seal besides its CRCs."""
     return header.log_id, header.segment, header.offset, header.next_lsn

@@ -1,4 +1,4 @@
-"""What a group adds to the log's state: its changes of metadata, and its records by topic."""
+"""Adding a group to the log's state: its changes of metadata, and its records by topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recovery says: findings for the report, errors with their place and what to do next."""
+"""Reports of recovery: findings for the report, errors with their place and what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in a log's directory and is not the log's alone: links, and things that are no files, under the names of its files.
+"""Files in a log's directory that are not the log's alone: links, and things that are no files, under the names of its files.
 
 A log never puts anything in their place. A file that has a second name somewhere, as in a backup that was made of hard links
 (cp -al), is left to that name: it is not recycled, and a segment gets a copy of its own before it is written on.

@@ -89,7 +89,7 @@ def before_batch(tail: list[Examined], batch: UnfinishedBatch) -> tuple[Examined
 
 
 def what_follows(active: Examined, later: list[Examined]) -> After:
-    """What the segments after `active` say about the LSN that it ends with."""
+    """Statement of the segments after `active` about the LSN that it ends with."""
     missing = active.chain.next_lsn
     if not later:
         return After.NONE
@@ -99,14 +99,14 @@ def what_follows(active: Examined, later: list[Examined]) -> After:
 
 
 def last_of(active: Examined) -> Last:
-    """What the last valid group was."""
+    """Kind of the last valid group."""
     if active.last_flags & Flag.SEAL:
         return Last.SEAL
     return Last.CLOSE if active.last_flags & Flag.CLOSE else Last.ORDINARY
 
 
 async def observe_end(disk: Disk, active: Examined) -> tuple[End, int]:
-    """What stands behind the last valid group, and how long it is."""
+    """Content of the place behind the last valid group, and its length."""
     chain = active.chain
     data = b""
     if chain.offset < chain.file_bytes:

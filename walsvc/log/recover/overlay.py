@@ -1,4 +1,4 @@
-"""What the double-write file can restore, found by reading only: images laid over the log's bytes while recovery looks at
+"""Images from the double-write file, found by reading only, and laid over the log's bytes while recovery looks at
 them. Opening for writing then makes it true on disk; opening read-only never writes, and goes on reading through it.
 
 A slot may be stale: of a group that was given up, of a tail that was cut, of a segment that has gone. So the chain of groups
@@ -110,7 +110,7 @@ async def read_slots(disk: Disk, file_bytes: int) -> list[tuple[SlotHeader, byte
 
 
 async def find_images(disk: Disk, sizes: dict[str, int]) -> tuple[list[Image], int]:
-    """What is to be laid over the log, and the sequence number of the newest slot (0: none). Reads only.
+    """The images to be laid over the log, and the sequence number of the newest slot (0: none). Reads only.
 
     Raises:
         OSError: from reading; a read error is never taken for a slot that is not valid.

@@ -30,7 +30,7 @@ from walsvc.model import Finding
 
 @dataclass(slots=True)
 class Recovered:
-    """What a directory holds.
+    """The log that a directory holds.
 
     `names` maps each segment's first LSN to its file, oldest first, without what was dropped. `active` is the last one.
     """

@@ -29,7 +29,7 @@ import enum
 
 
 class End(enum.Enum):
-    """What stands where the next group should."""
+    """Content of the place where the next group should be."""
 
     NOTHING = "no group: zeros, the end of the file, or what an earlier use of the file left"
     TORN = "a group of this log and place that is not whole, or bytes in a file that held only zeros"
@@ -37,7 +37,7 @@ class End(enum.Enum):
 
 
 class Last(enum.Enum):
-    """What the last valid group was."""
+    """Kind of the last valid group."""
 
     ORDINARY = "records, metadata or a snapshot"
     CLOSE = "the mark of a clean close"
@@ -45,7 +45,7 @@ class Last(enum.Enum):
 
 
 class After(enum.Enum):
-    """What the next segment says about the missing LSN."""
+    """Statement of the next segment about the missing LSN."""
 
     NONE = "there is no next segment"
     ADJOINING = "it begins with that LSN, or before it (truncate_after): nothing is missing"
@@ -54,7 +54,7 @@ class After(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What follows."""
+    """Decision of the table."""
 
     COMPLETE = "read on in the next segment"
     CLEAN = "the log ends here, closed in order"

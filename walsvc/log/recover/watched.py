@@ -152,7 +152,7 @@ class WatchedSegments(Segments):
 
     @property
     def _found(self) -> tuple[object, ...]:
-        """What a look at the directory may change."""
+        """The state that a look at the directory may change."""
         return dict(self._names), self.first_lsn, self._next_lsn, self.generation, self._overlay.images
 
     async def reach(self, stop: int | None = None) -> int:
@@ -229,7 +229,7 @@ class WatchedSegments(Segments):
         return True
 
     def _show(self, tail: Examined) -> None:
-        """What stands up to the end of `tail` is durable: let readers have it."""
+        """Let readers have everything up to the end of `tail`, which is durable."""
         self._tail, self._unsynced = tail, None
         self._batch = tail.unfinished_batch(self._batch)
         end = self._end_of(tail)
@@ -243,7 +243,7 @@ class WatchedSegments(Segments):
         return end if tail.metadata.cut is None else min(end, tail.metadata.cut + 1)
 
     def _note_cut(self, end: int) -> None:
-        """What was seen from LSN `end` on does not stand any more."""
+        """Tell readers if records that they have seen, from LSN `end` on, were dropped."""
         if end < self._next_lsn:
             self._cuts.note(end)
             self._epoch += 1
