@@ -20,7 +20,7 @@ from bench.targets import Point, Verdict
 from walsvc.config import KIB, MIB, WalConfig
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Log
 
 FEW_SEGMENTS = 10
 SMALL_SEGMENT = 64 * KIB

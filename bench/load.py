@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from walsvc.config import MIB
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Log
 
 LAG_SECONDS = 0.001  # between two looks at the loop
 FILLER_BYTES = 80 * MIB  # past the small segments of a young log: 1, 8 and 64 MiB

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import walsvc
 from bench.environment import loop_factory
+from walsvc.config import DiskKind
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Log
 
 TASKS = 1024
 
 
-async def watch(path: str, appends: int, disk: str) -> tuple[int, int]:
+async def watch(path: str, appends: int, disk: DiskKind) -> tuple[int, int]:
     """Resident bytes after a tenth of the appends and after all of them."""
     payload = os.urandom(128)
     async with walsvc.open(path, disk=disk) as log:
@@ -44,4 +45,4 @@ def resident_bytes() -> int:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=loop_factory(sys.argv[4])) as runner:
-        print(*runner.run(watch(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
+        print(*runner.run(watch(sys.argv[1], int(sys.argv[2]), cast(DiskKind, sys.argv[3]))))

@@ -18,6 +18,7 @@ import walsvc
 from bench import load
 from bench.environment import loop_factory
 from bench.memory import resident_bytes
+from walsvc.config import DiskKind
 
 SEEKS = 100
 
@@ -33,7 +34,7 @@ class Point:
     """
 
     path: str
-    disk: str
+    disk: DiskKind
     loop: str
     payload_bytes: int
     seconds: float

@@ -19,7 +19,7 @@ from walsvc.bench.measure import Workload, measure
 from walsvc.config import WalConfig
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Log
 
 PAYLOAD_BYTES = 128
 FLOOR_BYTES = 4096

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` is half of the time that this module would take
 if TYPE_CHECKING:
-    from walsvc.api import Log as Log
     from walsvc.config import WalConfig as WalConfig
     from walsvc.errors import Backpressure as Backpressure
     from walsvc.errors import BadOption as BadOption
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from walsvc.errors import WalTimeout as WalTimeout
     from walsvc.errors import WrongKey as WrongKey
     from walsvc.errors import WrongLoop as WrongLoop
+    from walsvc.interface import Consumer as Consumer
+    from walsvc.interface import Log as Log
+    from walsvc.interface import Topic as Topic
     from walsvc.keyring import KeyRing as KeyRing
     from walsvc.log.commit.ack import Ack as Ack
     from walsvc.log.offline.migration import Migration as Migration
@@ -59,13 +61,11 @@ if TYPE_CHECKING:
     from walsvc.model import Strict as Strict
     from walsvc.opening import open as open
     from walsvc.service.client.config import ClientConfig as ClientConfig
-    from walsvc.topics.consumer import Consumer as Consumer
     from walsvc.topics.delivery import AtLeastOnce as AtLeastOnce
     from walsvc.topics.delivery import StrictlyOnce as StrictlyOnce
     from walsvc.topics.names import ConsumerStatus as ConsumerStatus
     from walsvc.topics.shared import Delivery as Delivery
     from walsvc.topics.shared import SharedConsumer as SharedConsumer
-    from walsvc.topics.topic import Topic as Topic
 
 __version__ = "0.1.0"
 
@@ -80,7 +80,7 @@ HOMES = {
     "walsvc.errors": ERRORS,
     "walsvc.keyring": "KeyRing",
     "walsvc.model": VALUES,
-    "walsvc.api": "Log",
+    "walsvc.interface": "Consumer Log Topic",
     "walsvc.opening": "open",
     "walsvc.log.commit.ack": "Ack",
     "walsvc.log.offline.migration": "Migration migrate",
@@ -88,11 +88,9 @@ HOMES = {
     "walsvc.log.read.readonly": "ReadOnlyLog",
     "walsvc.log.writer": "WalWriter",
     "walsvc.service.client.config": "ClientConfig",
-    "walsvc.topics.consumer": "Consumer",
     "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
     "walsvc.topics.names": "ConsumerStatus",
     "walsvc.topics.shared": "Delivery SharedConsumer",
-    "walsvc.topics.topic": "Topic",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack, overload
 
-from walsvc.config import check_timeout
+from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
+from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.payload import NO_TYPE
 from walsvc.log.commit.replicated import replica_of
+from walsvc.log.commit.results import BatchResult
 from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
@@ -19,7 +22,7 @@ from walsvc.log.extent.retention import truncate_after
 from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
-from walsvc.model import RecoveryReport, Retention, Stats
+from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Scoped
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, StrictlyOnce
@@ -44,17 +47,54 @@ class Log(Reading, Scoped):
 
     def __init__(self, writer: WalWriter, report: RecoveryReport) -> None:
         super().__init__(LiveSegments(writer))
-        self.config = writer.core.config
+        self.config: WalConfig = writer.core.config
         self.writer = writer
         self.report = report
-        # bound once: the way from the caller to the buffer is one call long
-        self.append = writer.append
-        self.append_nowait = writer.append_nowait
-        self.append_batch = writer.append_batch
-        self.flush = writer.flush
-        self.wait_durable = writer.wait_durable
-        self.hubs = Hubs(self.segments, writer)
+        vars(self)["append"] = writer.append  # in the place of the method: the way to the buffer is one call shorter
+        self.hubs: Hubs = Hubs(self.segments, writer)
         self._reclaimer = Reclaimer(writer.core, self.segments)
+
+    # ---- appending: the writer's
+
+    def append(
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode = Strict,
+        type: int = NO_TYPE,
+        attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
+    ) -> Ack[AppendResult]:
+        """Append one record; await the result. See WalWriter.append."""
+        return self.writer.append(payload, mode, type, attributes, expected)
+
+    def append_nowait(
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode = Strict,
+        type: int = NO_TYPE,
+        attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
+    ) -> asyncio.Future[AppendResult]:
+        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
+        return self.writer.append_nowait(payload, mode, type, attributes, expected)
+
+    def append_batch(
+        self,
+        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
+        mode: Mode = Strict,
+        expected: int | None = None,
+    ) -> Ack[BatchResult]:
+        """Append several records atomically; see WalWriter.append_batch."""
+        return self.writer.append_batch(payloads, mode, expected)
+
+    async def flush(self) -> int:
+        """Wait until everything appended so far is durable; returns durable_lsn. See WalWriter.flush."""
+        return await self.writer.flush()
+
+    async def wait_durable(self, lsn: int) -> int:
+        """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn. BadOption: `lsn` was not
+        given out yet."""
+        return await self.writer.wait_durable(lsn)
 
     # ---- state
 
@@ -77,6 +117,10 @@ class Log(Reading, Scoped):
         await self.writer.wait_durable(lsn)
         await replicated.wait(lsn)
         return replicated.lsn
+
+    async def refresh(self) -> int:
+        """Return next_lsn: here everything is known. For programs that may also get a served log, which has to ask."""
+        return self.next_lsn
 
     def stats(self) -> Stats:
         """A frozen picture: range, backend, counters."""

@@ -32,4 +32,4 @@ def load() -> Crc32c:
     return cast(Crc32c, whole)
 
 
-crc32c = load()
+crc32c: Crc32c = load()

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 from walsvc.errors import BadOption
 from walsvc.keyring import KeyRing
@@ -23,6 +24,8 @@ BLOCK_BYTES_MAX = 64 * KIB
 RECORD_BYTES_MAX = 1 * GIB  # lengths are u32 on disk, and a record must fit in memory twice
 BATCH_BYTES_MAX = 10 * GIB  # walrus-rust allows as much
 ATTRIBUTES_BYTES_MAX = 64 * KIB  # labels, not data
+
+DiskKind = Literal["auto", "uring", "threads"]
 
 NAMESPACE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # file names have 255 bytes
 OWN_FILES = frozenset({"LOCK", "double-write", "double-write.new", "copy.unfinished"})
@@ -69,7 +72,7 @@ class WalConfig:
             docs/ENGINES.md. None: no replica.
     """
 
-    disk: str = "auto"
+    disk: DiskKind = "auto"
     direct: bool | None = None
     block_bytes: int | None = None
     segment_bytes: int = 64 * MIB
@@ -80,14 +83,14 @@ class WalConfig:
     max_pending_bytes: int = 256 * MIB
     commit_delay: float = 0.0
     relaxed_interval: float | None = 0.2
-    layout: str = "pad"
-    double_write: str = "off"
+    layout: Literal["pad", "pack"] = "pad"
+    double_write: Literal["off", "buffered", "direct"] = "off"
     read_only: bool = False
     namespace: str | None = None
-    reclaim: str = "manual"
+    reclaim: Literal["manual", "consumed"] = "manual"
     retain_bytes: int | None = None
     retain_seconds: float | None = None
-    reading: str = "direct"
+    reading: Literal["direct", "mapped"] = "direct"
     keys: KeyRing | None = field(default=None, repr=False)  # what is wrongly given may be a key itself
     replicate: str | None = None
 
@@ -131,7 +134,7 @@ class WalConfig:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
 
     @classmethod
-    def of(cls, base: WalConfig | None, overrides: dict[str, object]) -> WalConfig:
+    def of(cls, base: WalConfig | None, overrides: dict[str, Any]) -> WalConfig:
         """`base` (or the defaults) with `overrides`; unknown names raise BadOption."""
         check_type("config", base, cls)
         known = {each.name for each in dataclasses.fields(cls)}
@@ -141,11 +144,11 @@ class WalConfig:
         for name in overrides:
             if name not in known:
                 raise unknown_option(name, known)
-        config = dataclasses.replace(base or cls(), **overrides)  # type: ignore[arg-type]
+        config = dataclasses.replace(base or cls(), **overrides)
         wished = os.environ.get(DISK_ENVIRONMENT)
         if wished and config.disk == "auto":
             one_of(DISK_ENVIRONMENT, wished, ("auto", "uring", "threads"))
-            config = dataclasses.replace(config, disk=wished)
+            config = dataclasses.replace(config, disk=cast("DiskKind", wished))
         return config
 
 

@@ -51,7 +51,7 @@ class WalError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.path = None if path is None else os.fspath(path)
+        self.path: str | None = None if path is None else os.fspath(path)
         self.segment = segment
         self.lsn = lsn
         self.offset = offset
@@ -216,7 +216,8 @@ class Unreachable(WalError, OSError):
         WalError.__init__(self, message, **where)  # type: ignore[arg-type]
         self.errno = errno
 
-    __str__ = WalError.__str__
+    def __str__(self) -> str:
+        return WalError.__str__(self)
 
 
 class OutcomeUnknown(WalError):
@@ -234,7 +235,8 @@ class PathError(WalError, OSError):
         WalError.__init__(self, message, **where)  # type: ignore[arg-type]
         self.errno = errno
 
-    __str__ = WalError.__str__
+    def __str__(self) -> str:
+        return WalError.__str__(self)
 
 
 class BadPayload(WalError, TypeError):

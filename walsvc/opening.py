@@ -10,7 +10,7 @@ import asyncio
 import os
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from walsvc.config import WalConfig
 from walsvc.disk.pool import imported
@@ -19,7 +19,11 @@ from walsvc.scope import Opening
 from walsvc.targets import scheme_of, shown
 
 if TYPE_CHECKING:
+    from walsvc.api import Log
     from walsvc.disk.base import Disk
+    from walsvc.interface import Log as AnyLog
+    from walsvc.keywords import ClientOptions, LogOptions, StreamOptions
+    from walsvc.topics.readonly import ReadOnlyTopics
 
 SERVICE = ("walsvc.service.client.config", "walsvc.service.client.opening")
 JETSTREAM = ("walsvc.engines.jetstream.options", "walsvc.engines.jetstream.opening")
@@ -31,7 +35,31 @@ EMBEDDED = ("walsvc.api", "walsvc.disk.choose", "walsvc.log.opening", "walsvc.to
 ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazmat.primitives.kdf.hkdf")
 
 
-def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening:
+@overload
+def open(
+    target: bytes | os.PathLike[Any],
+    *,
+    read_only: Literal[True],
+    config: WalConfig | None = None,
+    **overrides: Unpack[LogOptions],
+) -> Opening[ReadOnlyTopics]: ...
+@overload
+def open(
+    target: bytes | os.PathLike[Any], *, read_only: Literal[False] = False, **overrides: Unpack[LogOptions]
+) -> Opening[Log]: ...
+@overload
+def open(
+    target: str | bytes | os.PathLike[Any],
+    *,
+    read_only: bool = False,
+    config: WalConfig | None = None,
+    **overrides: Unpack[LogOptions],
+) -> Opening[AnyLog]: ...
+@overload
+def open(target: str, **overrides: Unpack[ClientOptions]) -> Opening[AnyLog]: ...
+@overload
+def open(target: str, *, config: WalConfig | None = None, **overrides: Unpack[StreamOptions]) -> Opening[AnyLog]: ...
+def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening[Any]:
     """Open the log in directory `target`, creating it if there is none, or the log that a URL names.
 
     Args:

@@ -18,7 +18,8 @@ import walsvc
 from tests.disks import URING
 from tests.engines.cluster import WHY_NO_SERVER, shared_cluster
 from tests.service.certificates import certificates
-from walsvc import KeyRing, Log, WalConfig
+from walsvc import KeyRing, WalConfig
+from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.opening import open_on
 from walsvc.service.server.listeners import tls_context

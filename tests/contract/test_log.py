@@ -27,6 +27,7 @@ from walsvc import (
     Truncated,
     UnsupportedFormat,
 )
+from walsvc.api import Log as EmbeddedLog
 from walsvc.log.commit.ack import all_done
 from walsvc.log.read.stream import open_stream
 
@@ -41,6 +42,21 @@ async def test_new_log_is_empty(open_log):
         assert log.report.created
         assert await read_all(log) == []
         assert await log.flush() == 0
+
+
+async def test_every_kind_of_log_is_a_log_with_topics_and_consumers(open_log):
+    async with open_log() as log:
+        assert isinstance(log, walsvc.Log)
+        topic = log.topic("a")
+        assert isinstance(topic, walsvc.Topic)
+        assert not isinstance(topic, walsvc.Log)
+        async with await topic.consumer("c") as consumer:
+            assert isinstance(consumer, walsvc.Consumer)
+        await log.append(b"x")
+        assert await log.refresh() == log.next_lsn == 2
+    async with open_log(read_only=True) as log:
+        assert isinstance(log, walsvc.Log)
+        assert isinstance(log.topic("a"), walsvc.Topic)
 
 
 async def test_strict_append_is_durable_when_it_returns(open_log):
@@ -446,7 +462,7 @@ async def test_record_listed_before_a_cut_is_not_fetched_behind_it(open_log):
                 assert await record.payload() == bytes(9000), "it came with its payload"
             except Truncated:
                 cut += 1
-        assert cut == 20 or not isinstance(log, Log) or log.keys is not None or log.stats().disk == "jetstream"
+        assert cut == 20 or not isinstance(log, EmbeddedLog) or log.keys is not None or log.stats().disk == "jetstream"
 
 
 async def test_follow_goes_on_behind_a_cut_without_ghosts_or_gap(open_log):
@@ -1033,3 +1049,12 @@ async def test_append_is_a_coroutine_for_task_groups_and_a_future_for_gather(ope
         now = log.append_nowait(b"now")
         assert isinstance(now, asyncio.Future)
         assert (await asyncio.wait([now]))[0] == {now}
+
+
+async def test_a_call_on_an_opening_that_was_not_awaited_says_what_is_missing(tmp_path):
+    opening = walsvc.open(tmp_path / "log")
+    for name in ("append", "read", "close"):
+        with pytest.raises(AttributeError, match=rf"no '{name}': await it first, `log = await walsvc.open\(\.\.\.\)`"):
+            getattr(opening, name)
+    async with opening as log:
+        assert (await log.append(b"x")).lsn == 1

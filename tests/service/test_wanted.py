@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 import walsvc
-from walsvc import BadOption, Consumer, Log, ReadStats, Topic, UnsupportedFormat
+from walsvc import BadOption, ReadStats, UnsupportedFormat
+from walsvc.api import Log
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.remote import RemoteLog
 from walsvc.service.client.topic import RemoteTopic
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.wire.frames import ITEMS_MAX, Ack, Call, Error, Open, Purged
 from walsvc.service.wire.methods import APPEND, READ, RIGHTS
+from walsvc.topics.consumer import Consumer
+from walsvc.topics.topic import Topic
 
 from .raw import Raw
 from .simulated import serving
@@ -26,7 +29,18 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 def names(kind: type) -> set[str]:
     """The public names of a class and, since some are bound when an object is made, of what it makes."""
-    bound = {"append", "append_nowait", "append_batch", "flush", "wait_durable", "path", "config", "writer", "report"}
+    bound = {
+        "append",
+        "append_nowait",
+        "append_batch",
+        "flush",
+        "wait_durable",
+        "path",
+        "config",
+        "writer",
+        "report",
+        "segments",
+    }
     return {name for name in dir(kind) if not name.startswith("_")} | (bound if kind in (Log, RemoteLog) else set())
 
 
@@ -36,7 +50,7 @@ async def lsns(records: Any) -> list[int]:
 
 @pytest.mark.parametrize(
     ("local", "remote", "more"),
-    [(Log, RemoteLog, {"refresh"}), (Topic, RemoteTopic, set()), (Consumer, RemoteConsumer, set())],
+    [(Log, RemoteLog, set()), (Topic, RemoteTopic, set()), (Consumer, RemoteConsumer, set())],
 )
 async def test_served_log_has_every_name_of_the_log(local, remote, more) -> None:
     assert names(local) <= names(remote)
@@ -50,7 +64,7 @@ async def test_what_only_the_server_has_is_a_clear_error(tmp_path) -> None:
         for name in names(Log):
             with contextlib.suppress(BadOption):
                 assert getattr(log, name) is not Log, "an AttributeError would be no clear error"
-        for name in ("writer", "keys", "marks", "summaries", "segment_ids", "segment_file", "index_of", "epoch"):
+        for name in ("writer", "keys", "segments", "segment_ids", "segment_file"):
             with pytest.raises(BadOption, match="the server's"):
                 getattr(log, name)
         with pytest.raises(BadOption, match="the server's") as caught:

@@ -27,7 +27,7 @@ from walsvc.model import Mode
 from walsvc.targets import scheme_of
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Log
 
 LAG_INTERVAL = 0.001  # seconds between two looks at the loop; the timer's own resolution is of the same size
 FOLD_AT = 1 << 11  # latencies kept as a list before they are counted; counting them takes the loop about 0.2 ms
@@ -169,10 +169,10 @@ class Run:
     def __init__(self, log: Log, workload: Workload) -> None:
         self.log = log
         self.workload = workload
-        self.done = 0
-        self.latency = Durations()
-        self.lag = Durations()
-        self.began = time.perf_counter_ns()
+        self.done: int = 0
+        self.latency: Durations = Durations()
+        self.lag: Durations = Durations()
+        self.began: int = time.perf_counter_ns()
         self._deadline = math.inf if workload.records is not None else self.began + workload.seconds * 1e9
         operations = None if workload.records is None else -(-workload.records // workload.batch)
         # Shared by all tasks: each takes one turn for one append.

@@ -14,7 +14,7 @@ from walsvc.cli import exits, options, output, runner, wanted
 if TYPE_CHECKING:
     from walsvc.engines.archive.push import OnProgress
 
-archive = typer.Typer(
+archive: typer.Typer = typer.Typer(
     help="Store sealed segments in S3-compatible storage or a directory, and restore the log as it was at any moment.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from walsvc.bench.measure import Outcome, Run, Workload
 
-bench = typer.Typer(
+bench: typer.Typer = typer.Typer(
     help="Measure how fast this machine acknowledges records.", no_args_is_help=True, rich_markup_mode=None
 )
 

@@ -10,9 +10,9 @@ import typer
 from walsvc.cli import exits, options, output, runner
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.interface import Appending, Log
 
-consumers = typer.Typer(
+consumers: typer.Typer = typer.Typer(
     help="List, move and delete durable consumers, show what keeps records from being dropped, and release holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -79,7 +79,7 @@ def seek(
         raise typer.BadParameter(f'{to!r} is neither "first" nor "next" nor an LSN')
 
     async def move(log: Log) -> None:
-        await of(log, topic).move_consumer(name, int(to) if to.isdecimal() else to)
+        await of(log, topic).move_consumer(name, "first" if to == "first" else "next" if to == "next" else int(to))
 
     change(path, name, topic, move, as_json=as_json, key_file=key_file)
 
@@ -169,10 +169,9 @@ def release(
     runner.run(verb)
 
 
-def of(log: Log, topic: str | None) -> Log:
+def of(log: Log, topic: str | None) -> Appending:
     """The log or one of its topics: both have the same methods for consumers."""
-    whose: Log = log if topic is None else log.topic(topic)  # type: ignore[assignment]
-    return whose
+    return log if topic is None else log.topic(topic)
 
 
 def change(

@@ -65,7 +65,7 @@ def visible_messages() -> Iterator[None]:
         raise
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="walsvc",
     cls=Verbs,
     help="A durable log: append records, read them back, look inside, check, measure.",

@@ -14,9 +14,8 @@ from walsvc.cli import exits, output
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from walsvc.api import Log
+    from walsvc.interface import Log, Topic
     from walsvc.model import Mode
-    from walsvc.topics.topic import Topic
 
 # What may be under way at once. Enough to fill several groups while one is being synced; little beside the log's own cap.
 WINDOW_RECORDS = 8192
@@ -55,8 +54,8 @@ class Pump:
         self._impatient = False
         self._feeding: asyncio.Task[None] | None = None
         self._flush_due = False
-        self.acknowledged = 0
-        self.acknowledged_bytes = 0
+        self.acknowledged: int = 0
+        self.acknowledged_bytes: int = 0
 
     async def run(self, source: AsyncIterator[list[bytes]]) -> int:
         """Append everything that `source` yields; returns the exit code.

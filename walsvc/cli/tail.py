@@ -10,8 +10,8 @@ import typer
 from walsvc.cli import exits, options, runner, wanted
 
 if TYPE_CHECKING:
+    from walsvc.interface import Log
     from walsvc.log.read.filter import Wanted
-    from walsvc.log.read.readonly import ReadOnlyLog
 
 
 @options.reaching("path")
@@ -51,7 +51,7 @@ def tail(
     runner.run(verb, only_reads=True)
 
 
-async def start_of_last(log: ReadOnlyLog, count: int, chosen: Wanted) -> int:
+async def start_of_last(log: Log, count: int, chosen: Wanted) -> int:
     """LSN of the last-but-`count` record; of those that are wanted, if not all are."""
     if not chosen or not count:
         return max(log.first_lsn, log.next_lsn - count)

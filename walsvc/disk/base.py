@@ -37,11 +37,11 @@ class Write:
         done: Callable[[Write, OSError | None], None],
         tag: object = None,
     ) -> None:
-        self.file = file
-        self.offset = offset
-        self.view = view
-        self.done = done
-        self.tag = tag
+        self.file: int = file
+        self.offset: int = offset
+        self.view: memoryview = view
+        self.done: Callable[[Write, OSError | None], None] = done
+        self.tag: object = tag
 
 
 class TakenOver(OSError):

@@ -62,11 +62,12 @@ class Directory:
     ) -> None:
         self.path = path
         self.direct = direct
-        self.mapped = mapped and not why_not()
+        self.mapped: bool = mapped and not why_not()
         self.reading = "mapped" if self.mapped else "direct" if direct else "through the page cache"
         if mapped and not self.mapped:
             self.reading += f"; not mapped, because of {why_not()}"
-        self.block_bytes = self.device_block_bytes = block_bytes
+        self.block_bytes: int = block_bytes
+        self.device_block_bytes: int = block_bytes
         self.read_only = False
         self.stopping = False
         self._descriptor = descriptor

@@ -35,7 +35,7 @@ class DirectoryLock:
     """
 
     def __init__(self, path: str, directory: int) -> None:
-        self.note = ""
+        self.note: str = ""
         self._path = os.path.abspath(path)
         self._directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         self._file = -1

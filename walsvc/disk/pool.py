@@ -34,8 +34,8 @@ class Load:
     """How many calls are queued or running. Threads share it, and hold no reference to their pool, which may be dropped."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.calls = 0
+        self.lock: threading.Lock = threading.Lock()
+        self.calls: int = 0
 
     def add(self, change: int) -> int:
         """Count; returns the new number."""

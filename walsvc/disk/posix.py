@@ -50,11 +50,11 @@ class PosixDisk:
         reason: str,
         executor: Pool | None = None,
     ) -> None:
-        self.path = directory.path
+        self.path: str = directory.path
         self.reason = reason
-        self.direct = directory.direct
-        self.block_bytes = directory.block_bytes
-        self.reading = directory.reading
+        self.direct: bool = directory.direct
+        self.block_bytes: int = directory.block_bytes
+        self.reading: str = directory.reading
         self.sync_method = "dsync" if dsync else "fdatasync"
         self._loop = loop
         self._directory = directory

@@ -44,13 +44,13 @@ class Flight:
     __slots__ = ("attempts", "length", "start", "synced", "token", "write", "written")
 
     def __init__(self, write: Write, start: int, length: int) -> None:
-        self.write = write
-        self.start = start
-        self.length = length
+        self.write: Write = write
+        self.start: int = start
+        self.length: int = length
         self.written: int | None = None
         self.synced: int | None = None
-        self.attempts = 0
-        self.token = 0
+        self.attempts: int = 0
+        self.token: int = 0
 
 
 def judge(length: int, written: int, synced: int) -> int:
@@ -298,7 +298,7 @@ class Watch:
     __slots__ = ("busy", "disk")
 
     def __init__(self, disk: UringDisk) -> None:
-        self.disk = weakref.ref(disk)
+        self.disk: weakref.ref[UringDisk] = weakref.ref(disk)
         self.busy: UringDisk | None = None
 
     def __call__(self) -> None:

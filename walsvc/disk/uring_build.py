@@ -216,7 +216,7 @@ def linking() -> dict[str, Any]:
     return {"libraries": ["uring"]}
 
 
-ffibuilder = FFI()
+ffibuilder: FFI = FFI()
 ffibuilder.cdef(DECLARATIONS)
 ffibuilder.set_source(
     "walsvc.disk._uring", SOURCE, py_limited_api=True, extra_compile_args=["-O2"], optional=True, **linking()

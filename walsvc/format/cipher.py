@@ -70,7 +70,7 @@ class SegmentCipher:
         self._aead = aead
         self._encrypt_into = getattr(aead, "encrypt_into", None)  # newer than the oldest cryptography that we take
         self._decrypt_into = getattr(aead, "decrypt_into", None)
-        self.key_id = key_id
+        self.key_id: str = key_id
 
     def __repr__(self) -> str:
         return f"SegmentCipher(key_id={self.key_id!r})"

@@ -52,7 +52,7 @@ class SegmentIndex:
     def __init__(self, file_bytes: int) -> None:
         self._spacing = spacing(file_bytes)
         self._columns = [array(code) for code in "QQQQQQI"]
-        self.lsns = self._columns[1]
+        self.lsns: array[int] = self._columns[1]
 
     def __len__(self) -> int:
         return len(self.lsns)

@@ -98,7 +98,7 @@ class Marks:
     __slots__ = ("_everywhere", "_tests", "highest")
 
     def __init__(self, purges: Mapping[str, int]) -> None:
-        self.highest = max(purges.values(), default=0)
+        self.highest: int = max(purges.values(), default=0)
         # topic -> names of labels -> their values -> before: asking costs one lookup for each set of names in use
         tests: dict[int, dict[tuple[str, ...], dict[tuple[tuple[bool, Any], ...], int]]] = {}
         for name, before in purges.items():

@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
@@ -22,7 +22,7 @@ from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.batch import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
-from walsvc.log.commit.core import StartingPoint, put_together
+from walsvc.log.commit.core import Core, StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
@@ -37,6 +37,10 @@ from walsvc.scope import Opening, Scoped
 Payloads = Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview]
 
 
+if TYPE_CHECKING:
+    from walsvc.keywords import LogOptions
+
+
 class WalWriter(Scoped):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
@@ -49,16 +53,16 @@ class WalWriter(Scoped):
     """
 
     def __init__(self, disk: Disk, config: WalConfig, start: StartingPoint) -> None:
-        self.core = put_together(disk, config, start, self._append_slowly)
-        self.ending = Ending(self.core)
+        self.core: Core = put_together(disk, config, start, self._append_slowly)
+        self.ending: Ending = Ending(self.core)
         intake = self.core.placement.intake
         self.append = intake.append  # type: ignore[method-assign]  # the way from the caller to the buffer is one call long
         INTAKES.add(intake)
 
     @classmethod
     def open(
-        cls, path: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any
-    ) -> Opening:
+        cls, path: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Unpack[LogOptions]
+    ) -> Opening[WalWriter]:
         """Open (or create) the log in directory `path` for appending: `async with WalWriter.open(path) as writer`, or
         `writer = await WalWriter.open(path)`. Options and errors as in `walsvc.open`."""
         options = WalConfig.of(config, {**overrides, "read_only": False})

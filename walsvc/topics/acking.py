@@ -73,7 +73,7 @@ class Past:
     """
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(8)
+        self.token: str = secrets.token_hex(8)
         self._attempts: OrderedDict[int, int] = OrderedDict()
 
     def note(self, lease: Lease) -> None:

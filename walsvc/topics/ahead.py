@@ -40,7 +40,7 @@ class Ahead:
         self._behind = start  # LSN behind the last record that was read
         self._turns = 0  # changes whenever it was moved: what is being read then is void
         self._records: dict[int, Record] = {}
-        self.bytes = 0
+        self.bytes: int = 0
         self._reading = asyncio.Lock()
 
     @property

@@ -72,7 +72,7 @@ class Feed:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._supplier: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[Any] | None = None
-        self.ahead = Ahead(segments, self._number, self.position)
+        self.ahead: Ahead = Ahead(segments, self._number, self.position)
 
     # ---- looking
 

@@ -67,12 +67,16 @@ class Hub:
         sharing: Sharing,
         ended: Callable[[Hub], None],
     ) -> None:
-        self.writer, self.topic, self.name, self.key, self.sharing = writer, topic, name, key, sharing
-        self.leases = Leases(sharing.lease, sharing.max_deliveries, sharing.max_outstanding)
-        self.feed = Feed(segments, writer.core, topic, key=key, leases=self.leases, label=sharing.ordered_by)
+        self.writer: WalWriter = writer
+        self.topic: str | None = topic
+        self.name: str = name
+        self.key: str = key
+        self.sharing: Sharing = sharing
+        self.leases: Leases = Leases(sharing.lease, sharing.max_deliveries, sharing.max_outstanding)
+        self.feed: Feed = Feed(segments, writer.core, topic, key=key, leases=self.leases, label=sharing.ordered_by)
         self.holders: dict[object, Hashable] = {}
         self.dead = 0
-        self.past = Past()
+        self.past: Past = Past()
         self._core = writer.core
         self._segments = segments
         self._when_ended = ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from walsvc.errors import BadOption
 from walsvc.format.meta import NAME_BYTES_MAX
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from walsvc.format.queues import Window
     from walsvc.log.writer import WalWriter
 
-Start = int | str  # an LSN, "first" or "next"
+Start = int | Literal["first", "next"]  # an LSN, or one end of the log
 WHOLE_LOG = 0  # number of the "topic" that consumers of the whole log read
 
 

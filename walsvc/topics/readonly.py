@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.pins import pins_of
-from walsvc.log.read.readonly import ReadOnlyLog, refuse_later
+from walsvc.log.read.readonly import ReadOnlyLog, Refusing, RefusingLater, refuse_later
 from walsvc.model import Retention
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, key_of, parse_key, status_of
 from walsvc.topics.topic import TopicReader
@@ -16,8 +16,14 @@ class ReadOnlyTopic(TopicReader):
     def __init__(self, log: ReadOnlyTopics, name: str) -> None:
         super().__init__(log, name)
         self._log = log
-        self.append = self.append_nowait = self.append_batch = log.append
-        self.consumer = self.move_consumer = self.delete_consumer = self.purge = self.redrive = log.consumer
+        self.append: Refusing = log.append
+        self.append_nowait: Refusing = log.append
+        self.append_batch: Refusing = log.append
+        self.consumer: RefusingLater = log.consumer
+        self.move_consumer: RefusingLater = log.consumer
+        self.delete_consumer: RefusingLater = log.consumer
+        self.purge: RefusingLater = log.consumer
+        self.redrive: RefusingLater = log.consumer
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name; see ReadOnlyTopics.consumers."""
@@ -27,7 +33,7 @@ class ReadOnlyTopic(TopicReader):
 class ReadOnlyTopics(ReadOnlyLog):
     """A ReadOnlyLog with the reading half of topics, and a look at consumers and retention."""
 
-    replicated_lsn = None  # only the writer knows
+    replicated_lsn: int | None = None  # only the writer knows
 
     def topic(self, name: str) -> ReadOnlyTopic:
         """The topic `name`, for reading, following and counting."""
@@ -68,5 +74,12 @@ class ReadOnlyTopics(ReadOnlyLog):
         return status_of(name, self.segments.metadata.names[number], position, lag, window, in_use=False)
 
     # calls that write raise Closed, as in ReadOnlyLog
-    consumer = move_consumer = delete_consumer = hold = release = reclaim = purge = compact = refuse_later
-    wait_replicated = refuse_later
+    consumer: RefusingLater = refuse_later
+    move_consumer: RefusingLater = refuse_later
+    delete_consumer: RefusingLater = refuse_later
+    hold: RefusingLater = refuse_later
+    release: RefusingLater = refuse_later
+    reclaim: RefusingLater = refuse_later
+    purge: RefusingLater = refuse_later
+    compact: RefusingLater = refuse_later
+    wait_replicated: RefusingLater = refuse_later

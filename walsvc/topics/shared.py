@@ -35,8 +35,8 @@ class Delivery(ABC):
     __slots__ = ("_ended", "attempt", "record")
 
     def __init__(self, record: Record, attempt: int) -> None:
-        self.record = record
-        self.attempt = attempt
+        self.record: Record = record
+        self.attempt: int = attempt
         self._ended = False
 
     @property
@@ -107,8 +107,8 @@ class LocalDelivery(Delivery):
 
     def __init__(self, consumer: LocalConsumer, out: Out) -> None:
         super().__init__(out.record, out.lease.attempt)
-        self.consumer = consumer
-        self.lease = out.lease
+        self.consumer: LocalConsumer = consumer
+        self.lease: Lease = out.lease
 
     @property
     def deadline(self) -> float | None:

@@ -70,10 +70,10 @@ class SimDevice(Operations):
         self.loose = loose
         self.sync_names = sync_names
         self.capacity = capacity
-        self.random = random.Random(seed)
-        self.directory = SimDirectory()
+        self.random: random.Random = random.Random(seed)
+        self.directory: SimDirectory = SimDirectory()
         self.files: dict[int, SimFile] = {}
-        self.stall = 0.0
+        self.stall: float = 0.0
         self.linked: set[int] = set()  # inodes that have a name in another directory, too
         self._attached: list[Attached] = []
         self._numbers = 0

@@ -51,9 +51,9 @@ class Operations:
     """
 
     def __init__(self) -> None:
-        self.operations = 0
+        self.operations: int = 0
         self.on_operation: Callable[[int, str], None] | None = None
-        self.dead = False
+        self.dead: bool = False
         self._faults: list[Fault] = []
         self._hooked = False
 

@@ -41,14 +41,14 @@ class SimFile:
     __slots__ = ("_content", "durable", "in_flight", "lost", "pending", "sector", "shared", "size", "writes")
 
     def __init__(self, sector: int) -> None:
-        self.sector = sector
+        self.sector: int = sector
         self.durable: dict[int, bytes] = {}
-        self.size = 0
+        self.size: int = 0
         self.pending: dict[int, tuple[Fragment, ...]] = {}
         self.writes: dict[int, UnsyncedWrite] = {}
         self.in_flight: set[int] = set()
         self.lost: set[int] = set()
-        self.shared = False
+        self.shared: bool = False
         self._content = 0  # sum of the durable sectors' hashes, kept up with every change
 
     # ---- writing

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from walsvc.api import Log
 
 RETRY_SECONDS_MAX = 60.0
-logger = logging.getLogger("walsvc.archive")
+logger: logging.Logger = logging.getLogger("walsvc.archive")
 
 
 class Archiver:
@@ -38,7 +38,7 @@ class Archiver:
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
         self._ending = False
-        self.archived_lsn = log.holds().get(ARCHIVE_HOLD, log.first_lsn)
+        self.archived_lsn: int = log.holds().get(ARCHIVE_HOLD, log.first_lsn)
         self.error: WalError | None = None
 
     @property

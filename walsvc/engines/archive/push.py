@@ -47,7 +47,8 @@ class Archive(Objects):
 
     def __init__(self, store: ObjectStore, url: str, log_id: str | None = None) -> None:
         super().__init__(store, url, log_id)
-        self.archived_lsn = self.mended = 0
+        self.archived_lsn: int = 0
+        self.mended: int = 0
         self._judged_in: tuple[object, ...] = ()  # the log and its state, in which
         self._judged: dict[int, tuple[int, int]] = {}  # by first LSN: next LSN, and the entry that holds it
 
@@ -82,7 +83,7 @@ class Archive(Objects):
         if not segments:
             await self._keep(state.log, state.log.first_lsn)
             return True
-        self.log_id = f"{(await segments[0].load()).log_id:016x}"
+        self.log_id: str = f"{(await segments[0].load()).log_id:016x}"
         wanted = await self._wanted(state, segments)
         await self._keep(state.log, wanted[0].first_lsn if wanted else segments[-1].next_lsn)
         for segment in segments[max(len(segments) - len(wanted) - 1, 0) :] if wanted else ():

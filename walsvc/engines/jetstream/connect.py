@@ -21,7 +21,7 @@ from walsvc.errors import BadOption, PathError
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-logger = logging.getLogger("walsvc.jetstream")
+logger: logging.Logger = logging.getLogger("walsvc.jetstream")
 CONNECT_SECONDS = 2
 PENDING_BYTES = 64 * MIB  # that the client may hold back while it has no connection
 CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut

@@ -36,7 +36,7 @@ from walsvc.engines.jetstream.stream_files import StreamFiles
 from walsvc.errors import WalError
 from walsvc.format.segment import parse_name, segment_name
 
-logger = logging.getLogger("walsvc.jetstream")
+logger: logging.Logger = logging.getLogger("walsvc.jetstream")
 BLOCK_BYTES = 512  # padding is not sent, so this only keeps the format's smallest alignment
 GROUP_BYTES_MAX = 256 * KIB  # three nodes on loopback took 2 ms for such a message, 25 ms for one of 1 MiB
 GROUP_ROOM_BYTES = 16 * KIB  # what a segment's header, a snapshot and an index add to a group's records, mostly
@@ -71,8 +71,8 @@ class JetStreamDisk:
         first: int,
         follows: bool = True,
     ) -> None:
-        self.path = stream.path
-        self.reason = (
+        self.path: str = stream.path
+        self.reason: str = (
             f"stream {stream.name}, epoch {publisher.epoch}" if publisher else f"stream {stream.name}, reading"
         )
         self.sync_method = words

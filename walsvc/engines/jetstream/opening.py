@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
@@ -52,7 +53,7 @@ class Majority(Replicated):
     def __init__(self, log: Log) -> None:
         self._log = log
         super().__init__(log.path, 0)
-        self.words = lambda: "current"
+        self.words: Callable[[], str] = lambda: "current"
 
     @property
     def lsn(self) -> int:

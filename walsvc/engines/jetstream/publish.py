@@ -55,8 +55,10 @@ class Publisher:
         self._stream = stream
         self._stream_id = stream_id
         self.epoch = epoch
-        self.base = self.stored_base = base
-        self.next_sequence, self.stored_sequence = last + 1, last
+        self.base: int = base
+        self.stored_base: int = base
+        self.next_sequence: int = last + 1
+        self.stored_sequence: int = last
         self._last_crc = last_crc
         self._queue: deque[Sent] = deque()  # not sent yet
         self._in_flight: deque[Sent] = deque()

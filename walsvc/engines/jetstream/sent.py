@@ -15,12 +15,12 @@ class Sent:
     __slots__ = ("acknowledged", "base", "data", "done", "sent_at", "sequence")
 
     def __init__(self, sequence: int, base: int, data: bytes, done: Done) -> None:
-        self.sequence = sequence
-        self.base = base
-        self.data = data
-        self.done = done
-        self.acknowledged = False
-        self.sent_at = time.monotonic()
+        self.sequence: int = sequence
+        self.base: int = base
+        self.data: bytes = data
+        self.done: Done = done
+        self.acknowledged: bool = False
+        self.sent_at: float = time.monotonic()
 
 
 def sequence_acknowledged(answer: bytes) -> int | None:

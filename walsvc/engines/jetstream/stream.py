@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-logger = logging.getLogger("walsvc.jetstream")
+logger: logging.Logger = logging.getLogger("walsvc.jetstream")
 BATCH_MESSAGES = 256  # read by one request
 BATCH_BYTES = 4 * MIB
 NOT_FOUND, NO_MESSAGE = 10059, 10037  # JetStream's error codes: no such stream, no such message
@@ -36,8 +36,8 @@ class ApiError(Exception):
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(str(error.get("description", "unknown error")))
-        self.code = int(error.get("err_code", 0))
-        self.status = int(error.get("code", 0))
+        self.code: int = int(error.get("err_code", 0))
+        self.status: int = int(error.get("code", 0))
 
 
 class Stream:
@@ -46,12 +46,12 @@ class Stream:
 
     def __init__(self, client: Client, address: Address, options: JetStreamOptions) -> None:
         self.client = client
-        self.name = address.stream
-        self.path = str(address)
-        self.servers = address.servers
-        self.timeout = options.timeout
+        self.name: str = address.stream
+        self.path: str = str(address)
+        self.servers: tuple[str, ...] = address.servers
+        self.timeout: float = options.timeout
         self.stream_id: int | None = None
-        self.bytes_read = 0
+        self.bytes_read: int = 0
         self._closed = False
         self._limits: set[asyncio.Timeout] = set()  # of the requests under way
 

@@ -62,8 +62,8 @@ class StreamFiles:
     ) -> None:
         """`last`: the last message that the directory knows; `follows`: somebody else writes, and is to be followed; `busy`:
         a segment may be written to, and must keep its index."""
-        self.directory = directory
-        self.cache = Cache(CACHE_BYTES)
+        self.directory: SegmentTable = directory
+        self.cache: Cache = Cache(CACHE_BYTES)
         self._stream = stream
         self._follows = follows
         self._busy = busy

@@ -37,7 +37,7 @@ DIRECTORY_BYTES = (
 )  # after so many bytes a directory follows, so that going on after an outage reads no more than that
 HOLD_SECONDS = 0.5  # between two changes of the hold while there is more to ship
 LEAVE_SECONDS = 2 * CLOSE_SECONDS  # that the connection may take to end
-logger = logging.getLogger("walsvc.replication")
+logger: logging.Logger = logging.getLogger("walsvc.replication")
 
 
 class ShippingSession:
@@ -65,7 +65,7 @@ class ShippingSession:
         self._hold_after = 0.0
         self._holding: asyncio.Task[None] | None = None
         self._publisher: Publisher | None = None
-        self.connected = False
+        self.connected: bool = False
 
     async def run(self, address: Address, options: JetStreamOptions) -> None:
         """Ship until something fails; raises what it was."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RETRY_SECONDS_MAX = 5.0
 CLOSE_SECONDS = 5.0  # closing the log waits so long for the replica, and for no more than a part of the time there is:
 CLOSE_SHARE = 0.25  # the connection needs some to end, and the log for its last sync
-logger = logging.getLogger("walsvc.replication")
+logger: logging.Logger = logging.getLogger("walsvc.replication")
 
 
 async def start(log: Log, url: str) -> None:
@@ -49,12 +49,12 @@ class Replication:
         self._options = options
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self.acknowledged = (0, 0)  # segment and offset up to which the replica has the log
+        self.acknowledged: tuple[int, int] = (0, 0)  # segment and offset up to which the replica has the log
         self.durability: Durability | None = None  # what an acknowledgement of the stream is worth
-        self.ending = False
+        self.ending: bool = False
         self._warned: set[str] = set()  # since it was connected
-        self.moved = asyncio.Event()  # set whenever that, or the state, has changed
-        self.replicated = Replicated(str(address), 0)
+        self.moved: asyncio.Event = asyncio.Event()  # set whenever that, or the state, has changed
+        self.replicated: Replicated = Replicated(str(address), 0)
 
     async def start(self) -> None:
         """Hold what is there, and begin."""

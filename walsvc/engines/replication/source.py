@@ -60,7 +60,7 @@ class GroupSource:
         self._following = 0  # the segment to begin when there is no chain
         self._ordinal = 0
         self._replacements = 0
-        self.lsn = 0  # all up to it is whole with what was given out
+        self.lsn: int = 0  # all up to it is whole with what was given out
         self._head = b""  # of the segment, until its first groups have been given out
         self._seal: Shipment | None = None
 

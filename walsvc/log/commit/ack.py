@@ -275,9 +275,9 @@ def why() -> str:
     )
 
 
-compiled = extension("_ack")
+compiled: Any = extension("_ack")
 learned = compiled is not None and compiled.learn(wakeup_of_a_task())
-reason = why()
+reason: str = why()
 CORE = "python" if compiled is None else "c"
 Waker: Any = PythonWaker if compiled is None else compiled.Waker
 Ack.register(PythonAck)

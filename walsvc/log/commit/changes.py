@@ -65,7 +65,7 @@ class Silent:
     __slots__ = ("change",)
 
     def __init__(self, change: Change) -> None:
-        self.change = change
+        self.change: Change = change
 
     def accepted(self) -> None:
         """Nothing is to be done."""

@@ -37,7 +37,7 @@ from walsvc.log.commit.segment import Segment
 META_BYTES = 64 * KIB  # of what may join a group of full size: names of new topics, acknowledgements
 WIPE_BYTES = MIB  # written at a time
 
-logger = logging.getLogger("walsvc")
+logger: logging.Logger = logging.getLogger("walsvc")
 
 
 class DoubleWrite:
@@ -50,9 +50,9 @@ class DoubleWrite:
     """
 
     def __init__(self, disk: Disk, file: int, slot_bytes: int, sequence: int) -> None:
-        self.room = room_of(disk)
-        self.uncovered = 0
-        self.syncs = 0
+        self.room: int = room_of(disk)
+        self.uncovered: int = 0
+        self.syncs: int = 0
         self._disk = disk
         self._file = file
         self._slot_bytes = slot_bytes

@@ -50,7 +50,7 @@ class Head:
         self._snapshot = group = Group(segment, header.data_start, header.first_lsn)
         group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
         group.close()
-        self.length = header.data_start + group.group_bytes
+        self.length: int = header.data_start + group.group_bytes
 
     def segment(self, spare: Spare) -> Segment:
         """The segment, in a spare's file; its first group comes behind the head."""

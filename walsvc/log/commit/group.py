@@ -45,36 +45,36 @@ class Group:
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int) -> None:
-        self.segment = segment
-        self.offset = offset
-        self.first_lsn = first_lsn
+        self.segment: Segment = segment
+        self.offset: int = offset
+        self.first_lsn: int = first_lsn
         self.head: Head | None = None  # segment header and snapshot, when this group is the first of its segment
-        self.prefix = b""  # their bytes
+        self.prefix: bytes = b""  # their bytes
         self.payloads: list[bytes] = []
         self.waiters: list[Any] = []
         self.batches: list[tuple[Part, asyncio.Future[Sequence[AppendResult]]]] = []
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
-        self.batch_lsn = 0  # of the batch over several groups that it is part of
+        self.batch_lsn: int = 0  # of the batch over several groups that it is part of
         self.passed: asyncio.Future[None] | None = None  # resolved when it and all before it are written, batch or not
-        self.flags = 0
-        self.meta = b""
+        self.flags: int = 0
+        self.meta: bytes = b""
         self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
         self.new_topics: set[int] = set()  # which no group before has in this segment
-        self.reserved = 0  # bytes that `joined` takes at most
+        self.reserved: int = 0  # bytes that `joined` takes at most
         self.lasts: dict[int, int] = {}  # index of each topic's last record among the first `seen`
-        self.seen = 0
+        self.seen: int = 0
         # set by close():
         self.topics: array[int] | None = None  # its column of topic numbers
-        self.lengths = array("I")
-        self.payload_bytes = 0
-        self.rest = b""
-        self.group_bytes = 0
+        self.lengths: array[int] = array("I")
+        self.payload_bytes: int = 0
+        self.rest: bytes = b""
+        self.group_bytes: int = 0
         # set while it is written:
         self.buffer: memoryview | None = None
         self.attached: object = None
-        self.submitted_at = 0.0
-        self.done = False
+        self.submitted_at: float = 0.0
+        self.done: bool = False
 
     @property
     def next_lsn(self) -> int:

@@ -36,7 +36,7 @@ DISPLACED_HINT = (
 )
 TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
 Place = tuple[int, int, int]  # segment, offset in it, LSN
-get_running_loop = asyncio._get_running_loop  # noqa: SLF001 - asyncio exports it; None instead of an error where no loop runs
+get_running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop  # noqa: SLF001 - asyncio exports it; None instead of an error where no loop runs
 
 
 class Health:
@@ -61,10 +61,10 @@ class Health:
         self.loop = loop
         self.failure: DurabilityLost | None = None
         self.closed: Closed | None = None
-        self.draining = False
-        self.closing = False
-        self.released = False
-        self.told = 0
+        self.draining: bool = False
+        self.closing: bool = False
+        self.released: bool = False
+        self.told: int = 0
         self._path = path
         self._end = end
         self._process = os.getpid()

@@ -105,7 +105,7 @@ class Intake(Lane):
         group, index = self.group, len(self.group.payloads)
         offset = group.offset + GROUP_HEADER_BYTES + self.filled_bytes - self.cost * index
         self.room -= need
-        self.cost = cost
+        self.cost: int = cost
         if labels is not None:
             group.labels.update(zip(range(index, index + len(payloads)), repeat(labels)))
         group.payloads.extend(payloads)
@@ -136,8 +136,9 @@ class Intake(Lane):
         begin = group.offset + GROUP_HEADER_BYTES
         self.fill(group.payloads, group.waiters, group.labels, topics, group.first_lsn, group.segment.id, begin)
         self.cost = LENGTH_BYTES
-        self.wanted = False
-        self.limit = self.room = -1
+        self.wanted: bool = False
+        self.limit: int = -1
+        self.room: int = -1
 
     def want(self) -> None:
         """Somebody waits for the group."""

@@ -63,8 +63,10 @@ class PythonLane:
         self._check = check
         self._wake = wake
         self._slow = slow
-        self.wanted = self.armed = False
-        self.room = self.limit = -1
+        self.wanted: bool = False
+        self.armed: bool = False
+        self.room: int = -1
+        self.limit: int = -1
         self.cost = length_bytes
         self._payloads: list[bytes] = []
         self._waiters: list[Any] = []

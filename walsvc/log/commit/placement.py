@@ -42,8 +42,8 @@ class Placement:
         counters: Counters,
     ) -> None:
         self.intake = intake
-        self.batch_lsn = 0
-        self.pending_bytes = 0
+        self.batch_lsn: int = 0
+        self.pending_bytes: int = 0
         self._held = False
         self._config = config
         self._tail = tail

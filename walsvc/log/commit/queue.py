@@ -45,7 +45,7 @@ class Turn:
     def __init__(self, queue: Queue, granted: asyncio.Future[None]) -> None:
         self._queue = queue
         self._ended = False
-        self.granted = granted
+        self.granted: asyncio.Future[None] = granted
 
     def end(self, _: object = None) -> None:
         """Leave the queue, or let the appends go on that waited for this turn."""
@@ -87,7 +87,7 @@ class Queue:
         new_ack: Callable[[], Any],
     ) -> None:
         self.new_ack = new_ack
-        self.conditions = Conditions(metadata, placement, path)
+        self.conditions: Conditions = Conditions(metadata, placement, path)
         self._path = path
         self._config = config
         self._metadata = metadata

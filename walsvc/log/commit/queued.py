@@ -53,14 +53,14 @@ class QueuedAppend:
         lengths: array[int] | None = None,
         size: int | None = None,
     ) -> None:
-        self.payloads = payloads
-        self.mode = mode
-        self.labels = labels
-        self.batch = batch
+        self.payloads: list[bytes] = payloads
+        self.mode: Mode = mode
+        self.labels: Labels | None = labels
+        self.batch: bool = batch
         self.future: Any = future  # an Ack, or an asyncio.Future for append_nowait and turns
-        self.topic = topic  # by name: it gets its number when its first record is accepted
-        self.request = request  # of an idempotent producer: remembered with the records, in their group
-        self.joining = joining
-        self.expected = expected  # LSN that its topic, or the log, must end with; None: any
-        self.lengths = lengths  # of the payloads, and their sum, where the caller has measured them
-        self.size = sum(map(len, payloads)) if size is None else size
+        self.topic: str | None = topic  # by name: it gets its number when its first record is accepted
+        self.request: Request | None = request  # of an idempotent producer: remembered with the records, in their group
+        self.joining: Joining | None = joining
+        self.expected: int | None = expected  # LSN that its topic, or the log, must end with; None: any
+        self.lengths: array[int] | None = lengths  # of the payloads, and their sum, where the caller has measured them
+        self.size: int = sum(map(len, payloads)) if size is None else size

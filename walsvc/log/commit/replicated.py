@@ -44,8 +44,8 @@ class Replicated:
 
     def __init__(self, path: str, lsn: int) -> None:
         self.path = path
-        self.lsn = lsn
-        self.rewinds = 0
+        self.lsn: int = lsn
+        self.rewinds: int = 0
         self.words: Callable[[], str] = lambda: "connecting"
         self.behind_bytes: Callable[[], int] = lambda: 0
         self.lost: ReplicaLost | None = None

@@ -77,13 +77,13 @@ class Tail:
         counters: Counters,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        self.segment = segment
+        self.segment: Segment = segment
         self.spares = spares
         self.keys = config.keys
-        self.new_key = False
-        self.summaries = Summaries(disk, config.keys)
-        self.clock = clock or time.time_ns
-        self.before = Checkpoint()
+        self.new_key: bool = False
+        self.summaries: Summaries = Summaries(disk, config.keys)
+        self.clock: Callable[[], int] = clock or time.time_ns
+        self.before: Checkpoint = Checkpoint()
         self._group_bytes = 0  # of the last groups, about
         self._path = disk.path
         self._config = config

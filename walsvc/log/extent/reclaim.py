@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
-logger = logging.getLogger("walsvc.retention")
-clocks = logging.getLogger("walsvc.log")
+logger: logging.Logger = logging.getLogger("walsvc.retention")
+clocks: logging.Logger = logging.getLogger("walsvc.log")
 NOBODY = 1 << 64  # above every LSN
 LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 

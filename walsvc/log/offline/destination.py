@@ -62,8 +62,8 @@ class Destination:
     """
 
     def __init__(self, target: str, source: str | None = None) -> None:
-        self.target = os.path.realpath(target)
-        self.path = os.path.join(self.target, UNFINISHED)
+        self.target: str = os.path.realpath(target)
+        self.path: str = os.path.join(self.target, UNFINISHED)
         self._made = not os.path.lexists(self.target)
         refuse_taken(self.target, source)
         self._directory = -1

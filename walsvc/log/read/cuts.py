@@ -32,7 +32,7 @@ class Cuts:
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self.listeners: set[Callable[[], None]] = set()
         self._numbers: list[int] = []  # of the cuts that no later one went behind, ascending as their ends are
         self._ends: list[int] = []

@@ -33,7 +33,7 @@ class FilteredStream(GroupStream):
         groups_passed: how many it passed over without reading their payloads.
     """
 
-    groups_passed = 0
+    groups_passed: int = 0
 
     def forget(self) -> None:
         super().forget()

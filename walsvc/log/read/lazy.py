@@ -42,11 +42,11 @@ class LazyRecord:
         *,
         source: tuple[Groups, Outline] | Record,
     ) -> None:
-        self.lsn = lsn
-        self.type = type
-        self.topic = topic
-        self.timestamp_ns = timestamp_ns
-        self.length = length
+        self.lsn: int = lsn
+        self.type: int = type
+        self.topic: str | None = topic
+        self.timestamp_ns: int = timestamp_ns
+        self.length: int = length
         self._source = source  # where to fetch it, or what was read already
 
     async def record(self) -> Record:

@@ -62,9 +62,9 @@ class Position(ABC, Generic[RecordT]):
     ) -> None:
         self._disk = segments.disk
         self._segments = segments
-        self.next_lsn = start
+        self.next_lsn: int = start
         self._wanted = wanted
-        self.stats = stats or ReadStats()
+        self.stats: ReadStats = stats or ReadStats()
         self._guide = Guide(segments, wanted, self.stats)
         self._stream: GroupStream | None = None
         self._stream_bytes = 0  # of what the stream has read, those that are in `stats`

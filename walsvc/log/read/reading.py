@@ -29,7 +29,7 @@ class Reading:
     """
 
     def __init__(self, segments: Segments) -> None:
-        self.path = segments.disk.path
+        self.path: str = segments.disk.path
         self.segments = segments
 
     @property

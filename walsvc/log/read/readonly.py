@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import Closed
 from walsvc.log.read.pins import PINS_SHOWN, pins_of
 from walsvc.log.read.reading import Reading
-from walsvc.model import Stats
+from walsvc.model import RecoveryReport, Stats
 from walsvc.scope import Scoped
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ async def refuse_later(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
     refuse(log)
 
 
+Refusing = Callable[..., NoReturn]
+RefusingLater = Callable[..., Coroutine[Any, Any, NoReturn]]
+
+
 class ReadOnlyLog(Reading, Scoped):
     """The reading half of a log's interface; everything that would write raises Closed.
 
@@ -38,7 +43,7 @@ class ReadOnlyLog(Reading, Scoped):
     def __init__(self, segments: WatchedSegments, config: WalConfig) -> None:
         super().__init__(segments)
         self.config = config
-        self.report = segments.report
+        self.report: RecoveryReport = segments.report
 
     def stats(self) -> Stats:
         """A frozen picture: range and backend; the counters of a reader are zero."""
@@ -68,8 +73,15 @@ class ReadOnlyLog(Reading, Scoped):
         """Look for what the writer has added, and dropped; returns next_lsn."""
         return await self.segments.refresh()
 
-    append = append_nowait = append_batch = refuse
-    flush = wait_durable = truncate_before = truncate_after = use_keys = seal = refuse_later
+    append: Refusing = refuse
+    append_nowait: Refusing = refuse
+    append_batch: Refusing = refuse
+    flush: RefusingLater = refuse_later
+    wait_durable: RefusingLater = refuse_later
+    truncate_before: RefusingLater = refuse_later
+    truncate_after: RefusingLater = refuse_later
+    use_keys: RefusingLater = refuse_later
+    seal: RefusingLater = refuse_later
 
     @property
     def writer(self) -> NoReturn:

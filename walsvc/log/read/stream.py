@@ -64,7 +64,7 @@ class GroupStream:
         self.name = name
         self.chain = chain
         self.cipher = cipher  # None: the segment is not encrypted, or its groups are wanted as they stand
-        self.bytes_read = 0
+        self.bytes_read: int = 0
         self._chunk_bytes = chunk_bytes
         self.forget()
 

@@ -49,7 +49,7 @@ class Summaries:
         self.keys = keys
         self._known: OrderedDict[int, Seal | None] = OrderedDict()
         self._rows = 0
-        self.bytes_read = 0
+        self.bytes_read: int = 0
 
     async def seal(self, segment: int, successor: int) -> Seal | None:
         """The seal of the segment with first LSN `segment`, or None where it is not known."""

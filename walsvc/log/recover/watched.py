@@ -58,7 +58,7 @@ class WatchedSegments(Segments):
         self._summaries = Summaries(self.disk, keys)
         self._batch: UnfinishedBatch | None = None
         self._next_lsn = self._end_of(found.active)
-        self.report = RecoveryReport(
+        self.report: RecoveryReport = RecoveryReport(
             clean=found.clean,
             created=False,
             first_lsn=self.first_lsn,

@@ -44,7 +44,7 @@ class Appends(Account):
         self.relaxed_lsn = 0
         self.drawing: set[asyncio.Task[Any]] = set()
         self._create_future = session.loop.create_future
-        self.waker = Waker(session.loop)
+        self.waker: Any = Waker(session.loop)
         self._new_ack = self.waker.ack
         self._thread = get_ident()
         self._filling_bytes = 0
@@ -173,7 +173,7 @@ class Appends(Account):
         self._items_max = min(limits["items"], FRAME_RECORDS)
         self._append_bytes_max = limits["append_bytes"]
         self._requests_max = limits["requests"]
-        self.pending_bytes_max = min(limits["pending_bytes"], config.max_pending_bytes)
+        self.pending_bytes_max: int = min(limits["pending_bytes"], config.max_pending_bytes)
         self._set_room()
 
     def _others(self) -> int:

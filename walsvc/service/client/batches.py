@@ -127,7 +127,7 @@ class Sending:
     def __init__(
         self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
     ) -> None:
-        self.batch = SentBatch(appends, mode, topic, expected)
+        self.batch: SentBatch = SentBatch(appends, mode, topic, expected)
         self.batch.interrupt = self._interrupt
         self.batch.deadline = appends.deadline()
         self.batch.can_repeat = whole is not None

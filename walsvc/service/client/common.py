@@ -28,7 +28,7 @@ class Common:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.appends = Appends(session)
+        self.appends: Appends = Appends(session)
         self.topics: dict[str, None] = {}
         self.consumers: dict[int, RemoteConsumer] = {}
         self._first: dict[Any, str] = {}  # appends to topics not heard of yet, that are not known to have ended

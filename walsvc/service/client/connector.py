@@ -54,15 +54,15 @@ class Connector(ABC):
     """
 
     def __init__(self, address: Address, config: ClientConfig) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.address = address
         self.config = config
         self.limits: dict[str, int] = {}
         self.info: dict[str, Any] = {}
-        self.connections = 0
-        self.useful = False
+        self.connections: int = 0
+        self.useful: bool = False
         self._welcomed_at = 0.0
-        self.producer = secrets.randbits(63) + 1
+        self.producer: int = secrets.randbits(63) + 1
         self.requests: dict[int, FrameWaiter] = {}
         self._context, self._server_name = address.context(config), address.server_name(config)
         self._connection: Connection | None = None

@@ -11,10 +11,11 @@ from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
 from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.commit.results import BatchResult
-from walsvc.model import AppendResult, Mode, Retention, Stats, Strict
+from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Scoped
 from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common
+from walsvc.service.client.config import ClientConfig
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.reading import RemoteReading
 from walsvc.service.client.session import Session
@@ -49,18 +50,28 @@ class RemoteLog(RemoteReading, Scoped):
         super().__init__(session)
         self._common = Common(session)
         self._appends = self._common.appends
-        self.path = session.address.url
-        self.config = session.config
-        self.report = report_of(session.info["report"])
+        self.path: str = session.address.url
+        self.config: ClientConfig = session.config
+        self.report: RecoveryReport = report_of(session.info["report"])
         self._stats = NOTHING_KNOWN
         self._retention = NOTHING_KEPT
         self._holds: dict[str, int] = {}
         self._closing: asyncio.Task[None] | None = None
         session.cut, session.purged = self._cut, self._hide
-        # bound once: the way from the caller to the frame is one call long
-        self.append = self._appends.append
+        vars(self)["append"] = self._appends.append  # in the method's place: the way to the frame is one call shorter
 
     # ---- appending
+
+    def append(
+        self,
+        payload: bytes | bytearray | memoryview,
+        mode: Mode = Strict,
+        type: int = 0,
+        attributes: Mapping[str, Any] | None = None,
+        expected: int | None = None,
+    ) -> Ack[AppendResult]:
+        """Append one record; await the result. See WalWriter.append."""
+        return self._appends.append(payload, mode, type, attributes, expected)
 
     def append_nowait(
         self,
@@ -277,7 +288,11 @@ class RemoteLog(RemoteReading, Scoped):
     def _elsewhere(self) -> NoReturn:
         raise BadOption("the writer, the segments and the files are the server's", path=self.path)
 
-    writer = keys = segments = segment_ids = segment_file = property(_elsewhere)
+    writer: property = property(_elsewhere)
+    keys: property = property(_elsewhere)
+    segments: property = property(_elsewhere)
+    segment_ids: property = property(_elsewhere)
+    segment_file: property = property(_elsewhere)
 
     # ---- extent and end
 

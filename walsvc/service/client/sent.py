@@ -34,11 +34,11 @@ class FrameLabels:
         *,
         expected: int | None = None,
     ) -> None:
-        self.mode = mode
-        self.topic = topic
-        self.type = type
-        self.attributes = attributes
-        self.expected = expected
+        self.mode: int = mode
+        self.topic: str | None = topic
+        self.type: int = type
+        self.attributes: bytes = attributes
+        self.expected: int | None = expected
 
     @property
     def alone(self) -> bool:
@@ -63,10 +63,10 @@ class Unsent:
     __slots__ = ("deadline", "future", "labels", "payload", "size")
 
     def __init__(self, payload: bytes | None, labels: FrameLabels, size: int, future: asyncio.Future[Any]) -> None:
-        self.payload = payload
-        self.labels = labels
-        self.size = size
-        self.future = future
+        self.payload: bytes | None = payload
+        self.labels: FrameLabels = labels
+        self.size: int = size
+        self.future: asyncio.Future[Any] = future
         self.deadline: float | None = None
 
 
@@ -90,9 +90,9 @@ class Sent:
         self._waiters = waiters
         self._id = session.new_id()
         self._since = 0
-        self.size = size
-        self.seq = appends.new_seq(self)
-        self.deadline = appends.deadline()
+        self.size: int = size
+        self.seq: int = appends.new_seq(self)
+        self.deadline: float | None = appends.deadline()
         session.note(self._id, self)
         if session.connected:
             self.again()

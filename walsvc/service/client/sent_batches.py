@@ -43,13 +43,13 @@ class SentBatch:
         self._lengths = array("I")
         self._open = True
         self.size = 0
-        self.complete = False
-        self.connection = 0  # counts connections
+        self.complete: bool = False
+        self.connection: int = 0  # counts connections
         self.can_repeat = True  # whoever sends the parts can send all of them once more
         self.deadline: float | None = None
         self.interrupt: Callable[[WalError], None] = lambda _error: None
         self.answer: Any = appends.waker.ack()
-        self.seq = appends.new_seq(self)
+        self.seq: int = appends.new_seq(self)
         self._session.note(self._id, self)
 
     def _begin_again(self) -> None:
@@ -171,7 +171,7 @@ class WholeBatch(SentBatch):
     ) -> None:
         super().__init__(appends, mode, topic, expected)
         self._payloads = payloads
-        self.deadline = appends.deadline()
+        self.deadline: float | None = appends.deadline()
         self.answer.add_done_callback(self._left)
         if self._session.connected:
             self.send(payloads, last=True)

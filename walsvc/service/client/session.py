@@ -214,7 +214,8 @@ class Session(Connector):
 
     def _give_up(self, error: WalError) -> None:
         """No connection in time, or never again: everybody who waits is told."""
-        requests, self.requests = list(self.requests.values()), {}
+        requests = list(self.requests.values())
+        self.requests.clear()
         for request in requests:
             request.failed(error)
 

@@ -34,8 +34,8 @@ class RemoteDelivery(Delivery):
 
     def __init__(self, home: RemoteShared, record: Record, attempt: int, token: str, left: float | None) -> None:
         super().__init__(record, attempt)
-        self.home = home
-        self.token = token
+        self.home: RemoteShared = home
+        self.token: str = token
         self._until(left)
 
     def _until(self, left: float | None) -> None:

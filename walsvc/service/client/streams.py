@@ -165,7 +165,7 @@ class Follower:
         self._left = left
         self._streams = deque([RemoteStream(session, "follow", args)])
         self._finishing = False
-        self.reading = False
+        self.reading: bool = False
 
     @property
     def hidden(self) -> list[Hides]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from walsvc.service.ops.http import HttpSide
 
 LOOK_SECONDS = 5.0  # between two looks at the files
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 Stamp = tuple[int, int, int] | None
 
 

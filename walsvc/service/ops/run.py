@@ -21,7 +21,7 @@ from walsvc.targets import host_and_port
 if TYPE_CHECKING:
     from walsvc.service.ops.http import HttpSide
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -89,13 +89,13 @@ class Settings:
     """
 
     def __init__(self, values: Mapping[str, Value], environment: Mapping[str, str]) -> None:
-        self.values = dict(values)
-        self.main = Main(**self._of(MAIN_FIELDS))
-        self.limits = Limits(**self._of(LIMIT_FIELDS))
-        self.keys = load_keys(self.main.key_file)
-        self.log = WalConfig.of(None, {**self._of(LOG_FIELDS), "keys": self.keys})
+        self.values: dict[str, Value] = dict(values)
+        self.main: Main = Main(**self._of(MAIN_FIELDS))
+        self.limits: Limits = Limits(**self._of(LIMIT_FIELDS))
+        self.keys: KeyRing | None = load_keys(self.main.key_file)
+        self.log: WalConfig = WalConfig.of(None, {**self._of(LOG_FIELDS), "keys": self.keys})
         self._environment = environment
-        self.tokens = self.load_tokens()
+        self.tokens: Tokens | None = self.load_tokens()
         self._check()
 
     def _of(self, fields: Mapping[str, Any]) -> dict[str, Any]:

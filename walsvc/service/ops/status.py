@@ -26,7 +26,7 @@ LAGS_WAIT_SECONDS = 0.2  # how long a request waits for fresh lags
 LAGS_REST = 10  # counting may take one part in this many of the time
 LAGS_REST_SECONDS = 0.5  # and pauses at least so long
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
 @dataclass(frozen=True, slots=True)

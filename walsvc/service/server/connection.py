@@ -61,7 +61,7 @@ from walsvc.tasks import begin_task
 if TYPE_CHECKING:
     from walsvc.service.server.server import Server
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 LINGER_SECONDS = 2.0  # how long the peer has to read why the connection ends; what it still sends is thrown away
 FRAMES_A_TURN = 256  # of one connection, and
 RECORDS_A_TURN = 8192  # so many records in them: then others have their turn
@@ -75,9 +75,9 @@ class Connection(Duplex):
         super().__init__(server.loop)
         self.server = server
         self.limits: Limits = server.limits
-        self.name = "?"
+        self.name: str = "?"
         self.grant: Grant | None = None
-        self.producer = 0
+        self.producer: int = 0
         self.producer_key: tuple[str, int] | None = None  # under which the server knows it
         self.namespace: str | None = None  # once its log is taken
         self.log: Log | None = None
@@ -89,7 +89,8 @@ class Connection(Duplex):
         self._holding = False  # something of a frame or a batch that is not complete
         self._sliced = False  # more frames are here than one turn of the loop takes
         self._heard = True  # since the server looked last
-        self._silent_since = self.opened_at = server.loop.time()
+        self.opened_at: float = server.loop.time()
+        self._silent_since = self.opened_at
         self._welcoming: asyncio.Task[None] | None = None
         self._leaving = False
         self._told: State = []

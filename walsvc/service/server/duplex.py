@@ -12,7 +12,7 @@ class Duplex(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.sent_bytes = 0
+        self.sent_bytes: int = 0
         self.stuck_since: float | None = None  # since when the peer does not read
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []

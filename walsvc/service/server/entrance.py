@@ -17,7 +17,7 @@ from typing import Protocol
 
 from walsvc.tasks import begin_task
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 ACCEPTED_AT_ONCE = 64  # in one turn of the loop
 AGAIN_SECONDS = 1.0  # without descriptors or memory accept() is tried again after so long
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

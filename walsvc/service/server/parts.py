@@ -28,10 +28,11 @@ class Parts:
     def __init__(self, first: Batch, replicated: Replicated | None) -> None:
         self.first = first
         self.replicated = replicated
-        self.following = 0
+        self.following: int = 0
         self.payloads: deque[bytes] = deque()
-        self.bytes = self.records = 0
-        self.last = False
+        self.bytes: int = 0
+        self.records: int = 0
+        self.last: bool = False
         self.future: asyncio.Future[Any] | None = None
         self._arrived: asyncio.Future[None] | None = None
 

@@ -26,8 +26,8 @@ class Pressure:
     """
 
     def __init__(self, limit: int) -> None:
-        self.bytes = 0
-        self.asked = 0
+        self.bytes: int = 0
+        self.asked: int = 0
         self.tight_since: float | None = None
         self._limit = limit
         self._held: dict[Connection, None] = {}  # not read from, in the order in which they were stopped

@@ -31,7 +31,8 @@ class Roster:
 
     def __init__(self, connections_max: int, pressure: Pressure, descriptors: Callable[[], int]) -> None:
         """descriptors: how many file descriptors clients may take at this moment."""
-        self.accepted = self.failed_handshakes = 0
+        self.accepted: int = 0
+        self.failed_handshakes: int = 0
         self._descriptors = descriptors
         self._entering: dict[asyncio.BaseProtocol, Entrance] = {}  # in a handshake, in the order in which they came
         self.closed: WalError | None = None

@@ -46,7 +46,7 @@ from walsvc.service.wire.codes import code_of
 from walsvc.targets import PORT_MAX, is_host
 from walsvc.tasks import begin_task
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 LOOK_SECONDS = 1.0  # how often connections are looked at
 STOP_SECONDS = 20.0
 CLOSE_SHARE = 0.25  # of the deadline is kept for the last sync
@@ -106,20 +106,22 @@ class Server:
                     f"{host}:{port} is no address to listen on", hint="127.0.0.1 and 7420, say; port 0: any"
                 )
             refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
-        self.version = __version__
-        self.limits = limits or Limits()
-        self.pressure = Pressure(self.limits.pending_total_bytes)
-        self.roster = Roster(self.limits.connections, self.pressure, lambda: for_clients(len(self.logs_by_name)))
-        self.holds = Quota(
+        self.version: str = __version__
+        self.limits: Limits = limits or Limits()
+        self.pressure: Pressure = Pressure(self.limits.pending_total_bytes)
+        self.roster: Roster = Roster(
+            self.limits.connections, self.pressure, lambda: for_clients(len(self.logs_by_name))
+        )
+        self.holds: Quota = Quota(
             self.limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
         )
-        self.consumers = Quota(self.limits.consumers, "consumers", consumer_count, has_consumer)
+        self.consumers: Quota = Quota(self.limits.consumers, "consumers", consumer_count, has_consumer)
         self.requests: Counter[str] = Counter()
         self.received_bytes = 0
         if isinstance(source, Log):
             if namespaces or config is not None:
                 raise BadOption("an open log is served as it is", hint="give its directory for namespaces or a config")
-            self.logs_by_name = Logs.of(source, self.limits)
+            self.logs_by_name: Logs = Logs.of(source, self.limits)
         else:
             self.logs_by_name = Logs(
                 checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
@@ -141,7 +143,7 @@ class Server:
         self._why_not = "starting"
         self._stopping: asyncio.Task[None] | None = None
         self.failures: tuple[WalError, ...] = ()
-        self.troubles = Troubles()
+        self.troubles: Troubles = Troubles()
         for look in (self.logs_by_name.troubles, lambda: self._copying.troubles(self.logs), self._own_troubles):
             self.troubles.watch(look)
 
@@ -150,7 +152,7 @@ class Server:
     async def start(self) -> None:
         """Open the log (with namespaces, none yet) and listen. Raises what opening raises; PathError, Locked, BadOption for an
         address."""
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._started_ns = time.time_ns()
         try:
             if not self.logs_by_name.several:

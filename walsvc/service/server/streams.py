@@ -25,6 +25,7 @@ from walsvc.tasks import begin_task
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 from walsvc.topics.leases import Lease
+from walsvc.topics.names import Start
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
 RecordSource = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
@@ -51,7 +52,7 @@ class Stream:
 
     def __init__(self, line: Line, id: int, credit: int) -> None:
         self.id = id
-        self.credit = credit
+        self.credit: int = credit
         self._line = line
         self._gathered: list[Record] = []
         self._gathered_cost = 0
@@ -251,7 +252,7 @@ class ConsumerStream(Holding):
         """Deliver from the consumer's position on."""
         self.start(self.deliver())
 
-    async def seek(self, to: int | str) -> int:
+    async def seek(self, to: Start) -> int:
         """See Consumer.seek; returns the position."""
         async with self._moving:
             try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from walsvc.errors import WalError
 from walsvc.service.server.status import Trouble
 
-logger = logging.getLogger("walsvc.service")
+logger: logging.Logger = logging.getLogger("walsvc.service")
 Look = Callable[[], Iterable[Trouble]]
 
 

@@ -90,7 +90,7 @@ class FrameReader:
         self.table = table
         self.body_bytes_max = body_bytes_max
         self.foreign: str | None = None  # the protocol that the other side speaks instead, where it is known
-        self.over_limit = False  # a frame was refused for its length
+        self.over_limit: bool = False  # a frame was refused for its length
         self._items_max = RESULT_ITEMS_MAX if table is FROM_SERVER else ITEMS_MAX
         self._data: bytes | bytearray = b""
         self._at = 0
