@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 import walsvc
 from tests.disks import REAL_DISKS
 from tests.fuse.mount import mounted, needs_fuse
-from walsvc import Strict
+from walsvc import DurabilityLost, NoSpace, Strict
 
 pytestmark = needs_fuse
 
@@ -38,3 +41,31 @@ async def test_what_is_acknowledged_is_synced(
         )
         async with walsvc.open(fuse.path / "log", read_only=True) as log:
             assert len([record async for record in log.read()]) == 30
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+@pytest.mark.parametrize("direct", [None, False])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+async def test_full_device_below_a_prepared_segment_fails_the_log(
+    tmp_path: Path, disk: str, direct: bool | None, code: int
+) -> None:
+    """A thin device may have no room for what was allocated: the record's write was refused, so its LSN is given."""
+    with mounted(tmp_path) as fuse:
+        wal = await walsvc.open(fuse.path / "log", disk=disk, direct=direct)
+        first = await wal.append(b"first")
+        operation = "fsync" if direct is False else "write"  # through the page cache the write itself finds its page
+        fuse.fail(operation, errno=code, suffix=".wal", times=1000)
+        answers = await asyncio.gather(*(wal.append(b"refused") for _ in range(3)), return_exceptions=True)
+        for answer in answers:
+            assert isinstance(answer, DurabilityLost)
+            assert not isinstance(answer, NoSpace)
+            assert answer.errno == code
+        fuse.heal()
+        with pytest.raises(DurabilityLost):
+            wal.append(b"later")
+        with suppress(DurabilityLost):
+            await wal.close()
+        async with walsvc.open(fuse.path / "log", disk=disk, direct=direct) as wal:
+            there = [record.payload async for record in wal.read()]
+            assert there[: first.lsn] == [b"first"]
+            assert (await wal.append(b"again")).lsn == len(there) + 1
