@@ -16,8 +16,10 @@ import pytest
 import walsvc
 from tests.disks import REAL_DISKS
 from walsvc.api import Log
-from walsvc.config import KIB
-from walsvc.errors import DurabilityLost
+from walsvc.config import KIB, WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.errors import DurabilityLost, PathError
+from walsvc.opening import open_on
 
 from .faults import FaultRun, Planted
 from .grid import Ledger, Program
@@ -134,3 +136,62 @@ def test_no_memory_for_a_group_is_told_as_that(disk: str, tmp_path: Path) -> Non
             short = Shortage(patch, mmap, "mmap", nth, OSError(ENOMEM, os.strerror(ENOMEM)))
             told = run(tmp_path / f"{nth}", disk, short).told
         assert {error.errno for error in told if isinstance(error, DurabilityLost)} <= {ENOMEM}, f"the {nth}th"
+
+
+READS = (EMFILE, ENFILE, ENOMEM, EAGAIN, errno.EIO)
+
+
+def refuse(disk: SimDisk, error: BaseException) -> None:
+    """Let every read fail, until `read` is deleted again."""
+
+    async def read(name: str, offset: int, length: int) -> bytes:
+        raise error
+
+    disk.read = read  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("number", READS, ids=errno.errorcode.get)
+def test_refused_read_ends_no_rotation_and_no_truncation(number: int) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
+        async with await open_on(SimDisk(device), small) as log:
+            await log.topic("t").append(b"x")
+            await (await log.topic("t").consumer("c")).close()  # whose records truncate_before looks for
+            for _ in range(40):
+                await log.append(bytes(4000))
+        disk = SimDisk(device)
+        async with await open_on(disk, small) as log:
+            refuse(disk, OSError(number, os.strerror(number)))
+            for change in (log.truncate_before(20), log.truncate_after(20), log.reclaim()):
+                with pytest.raises(PathError) as refused:
+                    await change
+                assert refused.value.errno == number
+                assert (log.first_lsn, log.next_lsn) == (1, 42)
+            rotations = log.stats().rotations
+            for _ in range(20):
+                await log.append(bytes(4000))
+            assert log.stats().rotations > rotations
+            del disk.read
+            await log.truncate_after(30)
+            await log.truncate_before(20)
+            assert [record.lsn async for record in log.read()] == list(range(20, 31))
+
+    run_sim(main, 1)
+
+
+def test_no_memory_for_a_read_ends_no_rotation() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
+        async with await open_on(SimDisk(device), small) as log:
+            for _ in range(40):
+                await log.append(bytes(4000))
+        disk = SimDisk(device)
+        async with await open_on(disk, small) as log:
+            refuse(disk, MemoryError())
+            for _ in range(20):
+                await log.append(bytes(4000))
+            assert log.stats().rotations > 0
+
+    run_sim(main, 1)

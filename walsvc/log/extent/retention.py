@@ -30,6 +30,7 @@ from walsvc.log.commit.segment import (
     META_BLOCKS,
     first_segment_bytes,
 )
+from walsvc.log.read.reader import read_failed
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
 from walsvc.model import is_lsn
@@ -109,7 +110,7 @@ async def _truncate_after(core: Core, lsn: int) -> None:
             await core.durable(core.next_lsn - 1)
             await core.pipeline.rotation.ended()
             if lsn < core.next_lsn - 1:
-                await end_at(core, lsn)  # damage and a full device are found out before the intent is written
+                await check_end(core, lsn)  # damage and a full device are found out before the intent is written
                 await have_spare(core)
                 await core.changes.write({"cut": lsn})
                 await core.pipeline.rotation.ended()
@@ -178,6 +179,16 @@ async def end_at(core: Core, lsn: int) -> EndAt:
         with suppress(BadGroup):
             last_crc = (await stream.next()).header.last_crc
     return EndAt(metadata, last_crc, last_at)
+
+
+async def check_end(core: Core, lsn: int) -> None:
+    """See that what stands at a cut can be read. Raises Corruption, and PathError where a read is refused: nothing was changed."""
+    try:
+        await end_at(core, lsn)
+    except OSError as error:
+        if isinstance(error, WalError):
+            raise
+        raise read_failed(core.disk, error, lsn=lsn) from error
 
 
 def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:

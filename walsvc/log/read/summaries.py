@@ -59,8 +59,8 @@ class Summaries:
             return known[segment]
         try:
             found = await self._read(segment, successor)
-        except (BadGroup, Corruption, UnsupportedFormat, MissingKey, WrongKey, OSError):
-            return None  # perhaps not written yet: look again next time
+        except (BadGroup, Corruption, UnsupportedFormat, MissingKey, WrongKey, OSError, MemoryError):
+            return None  # perhaps not written yet, or not to be read at present: look again next time
         if known is not self._known:
             return found  # forgotten meanwhile
         self._known[segment] = found
