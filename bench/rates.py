@@ -77,7 +77,7 @@ class Rates:
         self._fresh.append(fresh.per_s * len(payload) / bandwidth)
         self.verdicts["P5"].note = (
             f"write size {size >> 10} KiB; into recycled segments, as the limit's file is prepared too. "
-            f"Without truncation every segment is first written with zeros: {median(self._fresh):.2f}"
+            f"Without truncation the room of every segment is only reserved behind large groups: {median(self._fresh):.2f}"
         )
 
     def _add(self, target: str, ours: float, limit: float) -> None:
