@@ -1,7 +1,7 @@
 /* The bytes of a group, in C. Twins and specification: measure and columns in encoding.py and encode_group in walsvc.format.group.
 
    A payload is copied and its CRC is taken piece by piece, while the piece is still in the first cache. CRCs come from the package
-   crc32c, through its own function: the functions here call nothing else of Python once the arguments are checked. */
+   crc32c, through walsvc.checksum: the functions here call nothing else of Python once the arguments are checked. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -289,7 +289,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__encode(void)
 {
-    PyObject *crc = PyImport_ImportModule("crc32c"), *array = PyImport_ImportModule("array");
+    PyObject *crc = PyImport_ImportModule("walsvc.checksum"), *array = PyImport_ImportModule("array");
     if (crc != NULL && array != NULL) {
         crc32c = PyObject_GetAttrString(crc, "crc32c");
         array_type = PyObject_GetAttrString(array, "array");
