@@ -138,7 +138,7 @@ def test_no_memory_for_a_group_is_told_as_that(disk: str, tmp_path: Path) -> Non
         assert {error.errno for error in told if isinstance(error, DurabilityLost)} <= {ENOMEM}, f"the {nth}th"
 
 
-READS = (EMFILE, ENFILE, ENOMEM, EAGAIN, errno.EIO)
+READS = (EMFILE, ENFILE, ENOMEM, EAGAIN)
 
 
 def refuse(disk: SimDisk, error: BaseException) -> None:

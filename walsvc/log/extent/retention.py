@@ -30,6 +30,7 @@ from walsvc.log.commit.segment import (
     META_BLOCKS,
     first_segment_bytes,
 )
+from walsvc.log.commit.spares import SHORTAGES
 from walsvc.log.read.reader import read_failed
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
@@ -182,11 +183,11 @@ async def end_at(core: Core, lsn: int) -> EndAt:
 
 
 async def check_end(core: Core, lsn: int) -> None:
-    """See that what stands at a cut can be read. Raises Corruption, and PathError where a read is refused: nothing was changed."""
+    """See that what stands at a cut can be read. Raises Corruption, and PathError where a shortage refuses a read: nothing was changed."""
     try:
         await end_at(core, lsn)
     except OSError as error:
-        if isinstance(error, WalError):
+        if error.errno not in SHORTAGES:  # the device is broken where the log is to end
             raise
         raise read_failed(core.disk, error, lsn=lsn) from error
 
