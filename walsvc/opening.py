@@ -31,7 +31,13 @@ SCHEMES = {"unix": SERVICE, "wal": SERVICE, "wals": SERVICE, "nats": JETSTREAM, 
 """What a URL names: a module whose `prepare(url, config, options)` checks both at once, and returns the arguments of `open_log`
 in the other module."""
 REPLICATION = "walsvc.engines.replication.shipping"  # imported when a log is replicated
-EMBEDDED = ("walsvc.api", "walsvc.disk.choose", "walsvc.log.opening", "walsvc.topics.readonly")
+EMBEDDED = (
+    "walsvc.api",
+    "walsvc.disk.choose",
+    "walsvc.log.opening",
+    "walsvc.log.recover.looking",
+    "walsvc.topics.readonly",
+)
 ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazmat.primitives.kdf.hkdf")
 
 
