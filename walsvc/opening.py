@@ -36,6 +36,7 @@ EMBEDDED = (
     "walsvc.disk.choose",
     "walsvc.log.opening",
     "walsvc.log.recover.looking",
+    "walsvc.log.recover.watched",
     "walsvc.topics.readonly",
 )
 ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazmat.primitives.kdf.hkdf")
