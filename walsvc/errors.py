@@ -85,7 +85,7 @@ class WalError(Exception):
         return visible(text)
 
 
-def again(error: WalError) -> WalError:
+def copy_of(error: WalError) -> WalError:
     """The same error once more, as an object of its own: raising one adds to its traceback, which keeps the callers' frames,
     and what they were given, in memory. So an error that is kept to be told to many is raised as a copy."""
     copy = error.__class__.__new__(error.__class__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from walsvc.errors import Closed, Truncated, WalError, again
+from walsvc.errors import Closed, Truncated, WalError, copy_of
 from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
 from walsvc.model import Record
 from walsvc.topics.ahead import Ahead, Found
@@ -219,7 +219,7 @@ class Feed:
             waiters, self._waiters = self._waiters, deque()
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(again(error))
+                    waiter.set_exception(copy_of(error))
         finally:
             self._supplier = None
 

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from walsvc.errors import RecordTooLarge, WalError, again
+from walsvc.errors import RecordTooLarge, WalError, copy_of
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES, Flag
 from walsvc.format.producers import REQUEST_BYTES, Request, RequestRow
 from walsvc.format.segment import segment_name
@@ -201,7 +201,7 @@ class Batch:
                 await self._place(source)
         except asyncio.CancelledError:
             if core.health.closed is not None and asyncio.current_task() in core.batches.drawing:
-                raise again(core.health.closed) from None  # by close
+                raise copy_of(core.health.closed) from None  # by close
             raise
         self.turn.end()
         if self._durable is not None:

@@ -116,7 +116,7 @@ class Ending:
         if unforeseen is not None:
             raise unforeseen
         if core.health.failure is not None and core.health.told <= told_by_waiting:
-            raise core.health.again()
+            raise core.health.failure_told()
 
     async def _release(self) -> None:
         core = self._core

@@ -77,7 +77,7 @@ class Extent:
             if self._health.released:
                 return  # closing has seen to it
             self._health.fail("the log was changed under its writer", error)
-            raise self._health.again() from error
+            raise self._health.failure_told() from error
 
 
 class Changing:
@@ -103,7 +103,7 @@ class Changing:
         try:
             if isinstance(error, OSError) and not isinstance(error, WalError):
                 self._health.fail("changing the log's extent failed", error)
-                raise self._health.again() from error
+                raise self._health.failure_told() from error
             if error is not None and not isinstance(error, WalError):  # nothing may be let in behind half a change
                 self._health.broken("changing the log's extent was cut short", error)
         finally:

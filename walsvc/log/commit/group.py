@@ -39,9 +39,34 @@ class Group:
     """
 
     __slots__ = (
-        "attached", "barriers", "batch_lsn", "batches", "buffer", "done", "first_lsn", "flags", "group_bytes", "head",
-        "joined", "labels", "lasts", "lengths", "meta", "new_topics", "offset", "passed", "payload_bytes", "payloads", "prefix", "reserved", "rest",
-        "seen", "segment", "submitted_at", "topics", "waiters",
+        "attached",
+        "barriers",
+        "batch_lsn",
+        "batches",
+        "buffer",
+        "done",
+        "first_lsn",
+        "flags",
+        "group_bytes",
+        "head",
+        "joined",
+        "labels",
+        "lasts",
+        "lengths",
+        "meta",
+        "new_topics",
+        "offset",
+        "payload_bytes",
+        "payloads",
+        "prefix",
+        "reserved",
+        "rest",
+        "seen",
+        "segment",
+        "submitted_at",
+        "topics",
+        "waiters",
+        "written_in_order",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, offset: int, first_lsn: int) -> None:
@@ -56,7 +81,7 @@ class Group:
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
         self.batch_lsn: int = 0  # of the batch over several groups that it is part of
-        self.passed: asyncio.Future[None] | None = None  # resolved when it and all before it are written, batch or not
+        self.written_in_order: asyncio.Future[None] | None = None  # done when it and all before are written, batch or not
         self.flags: int = 0
         self.meta: bytes = b""
         self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged

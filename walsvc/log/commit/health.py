@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 from walsvc.config import one_of
 from walsvc.disk.base import Displaced, TakenOver
-from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, again, closed_log
+from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, closed_log, copy_of
 from walsvc.log.commit.whole import Whole
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 from walsvc.tasks import insistent
@@ -130,22 +130,22 @@ class Health:
         """Guard some lines: `with health.whole("doing it"):`; see walsvc.log.commit.whole."""
         return Whole(self, what)
 
-    def again(self) -> WalError:
+    def failure_told(self) -> WalError:
         """The terminal failure as a new exception."""
         assert self.failure is not None, "asked only after a failure"
-        return again(self.failure)
+        return copy_of(self.failure)
 
     def raise_failure(self) -> None:
         """Raise the terminal failure if there is one."""
         if self.failure is not None:
-            raise self.again()
+            raise self.failure_told()
 
     def terminal(self) -> WalError | None:
         """The error that every call gets from now on, if there is one."""
         if self.failure is not None:
             self.told += 1
-            return self.again()
-        return None if self.closed is None else again(self.closed)
+            return self.failure_told()
+        return None if self.closed is None else copy_of(self.closed)
 
     @property
     def over(self) -> bool:

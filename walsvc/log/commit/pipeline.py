@@ -161,7 +161,7 @@ class Pipeline:
         except BaseException as error:
             self._health.broken("a group cannot be closed", error)
             if isinstance(error, Exception):
-                raise self._health.again() from error
+                raise self._health.failure_told() from error
             raise
         self.pump()
         self._health.raise_failure()
@@ -199,8 +199,8 @@ class Pipeline:
             self._placement.written(head)
             if head.prefix:
                 self.rotation.head_durable()
-            if head.passed is not None and not head.passed.done():
-                head.passed.set_result(None)
+            if head.written_in_order is not None and not head.written_in_order.done():
+                head.written_in_order.set_result(None)
             if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
                 self._catalog.advance(head.next_lsn - 1)
                 for each in self._unended:
@@ -231,9 +231,9 @@ class Pipeline:
     def fail(self) -> None:
         """The log has failed: tell whoever waits for a group."""
         for group in [*self._resolving, *self._unended, *self._in_flight, *self._ready, self._placement.group]:
-            self._health.told += group.fail(self._health.again)
-            if group.passed is not None and not group.passed.done():
-                group.passed.set_exception(self._health.again())
+            self._health.told += group.fail(self._health.failure_told)
+            if group.written_in_order is not None and not group.written_in_order.done():
+                group.written_in_order.set_exception(self._health.failure_told())
         self._in_flight.clear()
         self._unended.clear()
         self._ready.clear()

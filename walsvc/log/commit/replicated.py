@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, again, closed_log
+from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, closed_log, copy_of
 from walsvc.log.commit.ack import Waker
 from walsvc.tasks import TWICE
 
@@ -75,7 +75,7 @@ class Replicated:
     def check(self) -> None:
         """Raise what makes waiting vain: ReplicaLost, Closed."""
         if (error := self.lost or self._closed) is not None:
-            raise again(error)
+            raise copy_of(error)
 
     def wait(self, lsn: int) -> asyncio.Future[int]:
         """A future that gets `lsn` once the replica has that record."""

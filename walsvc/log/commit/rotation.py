@@ -99,11 +99,11 @@ class Rotation:
             self._catalog.begin(segment.id, segment.file_bytes)
             if replaces:
                 self._catalog.arrive(segment.id, group.offset)
-            group.passed = self._health.loop.create_future()
+            group.written_in_order = self._health.loop.create_future()
             if self._health.failure is None:
                 self._complete(group)
                 await self._disk.sync_directory()
-                await group.passed  # like all groups before it, so that a seal never says more than is true
+                await group.written_in_order  # like all groups before it, so that a seal never says more than is true
             if self._health.failure is None:
                 if not replaces:
                     await self.seal(old, segment.id)

@@ -62,7 +62,7 @@ class Waits:
         """A future that gets durable_lsn as soon as it has reached `lsn`."""
         future: asyncio.Future[int] = self._create_future()
         if self._health.failure is not None:
-            future.set_exception(self._health.again())
+            future.set_exception(self._health.failure_told())
         elif lsn <= self._catalog.durable_lsn:
             future.set_result(self._catalog.durable_lsn)
         else:
@@ -150,7 +150,7 @@ class Waits:
     def _fail(self) -> None:
         for _, _, future in self._barriers:
             if not future.done():
-                future.set_exception(self._health.again())
+                future.set_exception(self._health.failure_told())
                 self._health.told += 1
         self._barriers = []
         self._cancelled = 0

@@ -23,7 +23,7 @@ from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
-from walsvc.log.extent.retention import to_the_end
+from walsvc.log.extent.retention import run_shielded
 from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
 from walsvc.log.read.hiding import purged_rows
 from walsvc.log.read.pins import ARCHIVE_HOLD, REPLICA_HOLD
@@ -66,7 +66,7 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
     freed, left = 0, active  # no segment below `left` holds anything that the marks hide
     for done, first in enumerate(ids, 1):
         results: list[int | None] = []
-        await to_the_end(core, "compaction", _compact_segment(core, first, marks, results))
+        await run_shielded(core, "compaction", _compact_segment(core, first, marks, results))
         if results == [None]:
             left = min(left, first)
         freed += sum(filter(None, results))

@@ -23,7 +23,7 @@ from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
-from walsvc.log.extent.retention import check_before, drop_segments, to_the_end
+from walsvc.log.extent.retention import check_before, drop_segments, run_shielded
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
 from walsvc.log.read.reader import Cursor
@@ -177,7 +177,7 @@ class Reclaimer:
         return name, holds.get(name, NOBODY)
 
     async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
-        await to_the_end(self._core, "truncate_before", change)
+        await run_shielded(self._core, "truncate_before", change)
 
     # ---- deciding
 

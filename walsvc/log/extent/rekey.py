@@ -20,7 +20,7 @@ from walsvc.format.cipher import cipher_of
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
-from walsvc.log.extent.retention import have_spare, to_the_end
+from walsvc.log.extent.retention import have_spare, run_shielded
 from walsvc.log.read.stream import load_header
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def use_keys(core: Core, keys: KeyRing) -> None:
             path=core.disk.path,
             hint="an encrypted log stays encrypted; copy its records to a new log to have them plain",
         )
-    await to_the_end(core, "use_keys", _use_keys(core, keys))
+    await run_shielded(core, "use_keys", _use_keys(core, keys))
 
 
 async def _use_keys(core: Core, keys: KeyRing) -> None:

@@ -129,7 +129,7 @@ async def _truncate_after(core: Core, lsn: int) -> None:
         core.queue.hold(-1)
 
 
-async def to_the_end(core: Core, name: str, change: Coroutine[Any, Any, None]) -> None:
+async def run_shielded(core: Core, name: str, change: Coroutine[Any, Any, None]) -> None:
     """Run a change of the log's extent in a task of its own: cancelling the caller ends the wait, not the change. Left
     half done, it would be finished by the next opening, which would drop what was appended and acknowledged since."""
     await asyncio.shield(core.background.start(name, change, foreseen=(WalError, OSError)))

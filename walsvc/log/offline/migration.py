@@ -108,7 +108,7 @@ async def migrate_on(
     disk: Disk, keys: KeyRing | None, *, dry_run: bool = False, on_segment: OnSegment | None = None
 ) -> Migration:
     """See migrate; on a given disk, which holds the lock and stays open."""
-    found = await look(disk)
+    found = await find_segments(disk)
     old = [each for each in found if each.form.version != VERSION]
     last = found[-1]
     if last in old and not await closed_in_order(disk, last, keys):
@@ -143,7 +143,7 @@ async def migrate_on(
     return done
 
 
-async def look(disk: Disk) -> list[FoundSegment]:
+async def find_segments(disk: Disk) -> list[FoundSegment]:
     """All segments in LSN order, whatever their version; numbered without a gap."""
     sizes = await disk.list()
     ids = sorted(first for name in sizes if (first := parse_name(name, ".wal")) is not None)

@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import Any
 
 from walsvc.config import between, one_of
-from walsvc.errors import Backpressure, RecordTooLarge, WalError, again
+from walsvc.errors import Backpressure, RecordTooLarge, WalError, copy_of
 from walsvc.log.commit.ack import Ack, Waker
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
@@ -328,7 +328,7 @@ class Appends(Account):
         while self._waiting:
             entry = self._waiting.popleft()
             if not entry.future.done():
-                entry.future.set_exception(again(error))
+                entry.future.set_exception(copy_of(error))
         self._set_room()
 
     def forked(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, cast
 
-from walsvc.errors import RecordTooLarge, WalError, again
+from walsvc.errors import RecordTooLarge, WalError, copy_of
 from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode, Strict
@@ -111,7 +111,7 @@ async def stream(
     except asyncio.CancelledError:
         closed = appends.session.closed if asyncio.current_task() in appends.drawing else None
         if (error := (sending and sending.interrupted) or closed) is not None:
-            raise again(error) from None
+            raise copy_of(error) from None
         raise
     finally:
         if sending is not None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from walsvc.errors import BadOption, DurabilityLost, NoSpace, WalError, again
+from walsvc.errors import BadOption, DurabilityLost, NoSpace, WalError, copy_of
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
 from walsvc.service.client.session import Session
@@ -118,13 +118,13 @@ class RemoteConsumer(Delivering):
         self._error = error
         if not self._open:
             if isinstance(error, (DurabilityLost, NoSpace)) and not self._closed.done():  # else it had failed before
-                self._closed.set_exception(again(error))
+                self._closed.set_exception(copy_of(error))
                 self._closed.exception()  # perhaps nobody waits for it any more
             self._gone()
         if not self._opened.done():
             self._open = False
             self._gone()
-            self._opened.set_exception(again(error))
+            self._opened.set_exception(copy_of(error))
             self._opened.exception()  # perhaps nobody waits for it any more
         self._wake()
 
@@ -202,7 +202,7 @@ class RemoteConsumer(Delivering):
             if self._ahead:
                 return
             if self._error is not None:
-                raise again(self._error)
+                raise copy_of(self._error)
             self._waiter = self._session.loop.create_future()
             await self._waiter
 
@@ -293,7 +293,7 @@ class RemoteConsumer(Delivering):
     def _check(self) -> None:
         self._session.check()
         if not self._open and self._error is not None:
-            raise again(self._error)
+            raise copy_of(self._error)
         self._check_open()
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import WalError, again
+from walsvc.errors import WalError, copy_of
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
@@ -181,4 +181,4 @@ class Sent:
     def _fail(self, error: WalError) -> None:
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(again(error))
+                waiter.set_exception(copy_of(error))

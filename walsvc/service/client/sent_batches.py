@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Unreachable, WalError, again
+from walsvc.errors import Unreachable, WalError, copy_of
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import Mode
 from walsvc.service.client.appends import Appends
@@ -140,7 +140,7 @@ class SentBatch:
     def _settle(self, error: WalError) -> None:
         self.end()
         if not self.answer.done():
-            self.answer.set_exception(again(error))
+            self.answer.set_exception(copy_of(error))
             self.interrupt(error)
 
     def nothing(self) -> None:

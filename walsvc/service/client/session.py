@@ -12,7 +12,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Closed, OutcomeUnknown, Unreachable, UnsupportedFormat, WalError, WalTimeout, WrongLoop, again
+from walsvc.errors import (
+    Closed,
+    OutcomeUnknown,
+    Unreachable,
+    UnsupportedFormat,
+    WalError,
+    WalTimeout,
+    WrongLoop,
+    copy_of,
+)
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, FrameWaiter
@@ -67,7 +76,7 @@ class Session(Connector):
         """Raise whatever makes any call vain; with `changes` also for a log that is only read."""
         self.check_loop()
         if self.closed is not None:
-            raise again(self.closed)
+            raise copy_of(self.closed)
         if changes and self.config.read_only:
             raise Closed(
                 "the log was opened with read_only=True", path=self.address.url, hint="open it without read_only"
@@ -229,7 +238,7 @@ class Session(Connector):
     def unreachable(self, error: WalError, what: str) -> WalError:
         """What a request is told that was certainly not carried out."""
         if isinstance(error, (*FINAL, Closed)):
-            return again(error)
+            return copy_of(error)
         return Unreachable(
             f"{what}: {error.message}",
             path=self.address.url,

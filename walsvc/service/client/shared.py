@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from walsvc.errors import BadOption, Closed, ProtocolError, WalError, again
+from walsvc.errors import BadOption, Closed, ProtocolError, WalError, copy_of
 from walsvc.model import Record
 from walsvc.service.client.call import Calling, encoded
 from walsvc.service.client.session import Session
@@ -163,7 +163,7 @@ class RemoteShared(SharedConsumer):
         self._open, self._error = False, error
         self._gone()
         if not self._opened.done():
-            self._opened.set_exception(again(error))
+            self._opened.set_exception(copy_of(error))
             self._opened.exception()  # perhaps nobody waits for it any more
 
     def _gone(self) -> None:
@@ -242,7 +242,7 @@ class RemoteShared(SharedConsumer):
     def _check(self) -> None:
         self._session.check()
         if self._error is not None:
-            raise again(self._error)
+            raise copy_of(self._error)
         if not self._open:
             raise Closed(f"consumer {self.name!r} is closed", path=self._session.address.url, hint="open it again")
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from walsvc.errors import Closed, WalError, again
+from walsvc.errors import Closed, WalError, copy_of
 from walsvc.log.read.cuts import FAR
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
@@ -112,7 +112,7 @@ class RemoteStream:
             while not self._received:
                 if self._ended:
                     if self._error is not None:
-                        raise again(self._error)
+                        raise copy_of(self._error)
                     return []
                 self._waiter = self._session.loop.create_future()
                 await self._waiter
