@@ -466,7 +466,7 @@ async def test_refused_thread_while_a_segment_is_prepared_ends_nothing(tmp_path,
     async with walsvc.open(tmp_path / "log", segment_bytes=65536, disk="threads") as log:
         allocate, refused = log.writer.core.disk.allocate, []
 
-        async def refuse(*_):
+        async def refuse(*_, **__):
             refused.append(1)
             raise RuntimeError("can't start new thread")
 
