@@ -81,7 +81,9 @@ class Group:
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
         self.batch_lsn: int = 0  # of the batch over several groups that it is part of
-        self.written_in_order: asyncio.Future[None] | None = None  # done when it and all before are written, batch or not
+        self.written_in_order: asyncio.Future[None] | None = (
+            None  # done when it and all before are written, batch or not
+        )
         self.flags: int = 0
         self.meta: bytes = b""
         self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
