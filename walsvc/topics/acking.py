@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class Past:
     """
 
     def __init__(self) -> None:
-        self.token: str = secrets.token_hex(8)
+        self.token: str = os.urandom(8).hex()
         self._attempts: OrderedDict[int, int] = OrderedDict()
 
     def note(self, lease: Lease) -> None:
