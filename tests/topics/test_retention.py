@@ -10,6 +10,7 @@ import pytest
 
 from tests.contract.openers import behind
 from walsvc import AtLeastOnce, BadOption, Truncated, WalConfig
+from walsvc.log.commit.background import under_way
 
 
 async def write(log, count: int, *topics: str, size: int = 1000) -> None:
@@ -26,7 +27,7 @@ def held_bytes(log) -> int:
 async def settled(log) -> None:
     """Wait until retention has done what there is to do."""
     embedded = behind(log)
-    while embedded._reclaimer._task is not None or embedded.writer.core.pipeline.rotation.busy:
+    while under_way(embedded._reclaimer._task) or embedded.writer.core.pipeline.rotation.busy:
         await asyncio.sleep(0.001)
     if embedded is not log:
         await log.refresh()  # what the server has done by itself it does not tell
