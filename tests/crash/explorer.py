@@ -75,11 +75,12 @@ class Explorer:
     def close(self) -> None:
         self._loop.close()
 
-    def explore(self, seed: int) -> None:
-        """One seed: some lives of a log, each ended by a power cut. Raises Violation and whatever the log raises."""
+    def explore(self, seed: int, enough: Callable[[], bool] = lambda: False) -> None:
+        """One seed: some lives of a log, each ended by a power cut; ends early where it is `enough`. Raises Violation and
+        whatever the log raises."""
         self.tally.seeds += 1
         with reproducible(seed):
-            SeedRun(self, seed).run()
+            SeedRun(self, seed).run(enough)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop that all recoveries share."""
@@ -107,11 +108,15 @@ class SeedRun:
         self.rng = random.Random(f"{seed} explorer")
         self.seen: dict[str, Observed] = {}
 
-    def run(self) -> None:
+    def run(self, enough: Callable[[], bool]) -> None:
         device, model = self.plan.device(), Model()
         for life in range(self.effort.lives):
             points = self.live(device, model, life)
-            left = [found for point in points for found in self.cut(life, point)]
+            left: list[tuple[SimDevice, Bounds]] = []
+            for point in points:
+                if enough():
+                    return
+                left += self.cut(life, point)
             if not left:
                 return
             device, bounds = self.rng.choice(left)

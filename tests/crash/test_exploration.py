@@ -22,9 +22,13 @@ def test_power_cut_at_every_operation_keeps_what_was_acknowledged(block: int) ->
     seed = block * 1_000
     with closing(Explorer(Effort(steps=15, recovery_share=0.02, go_on_share=0.25))) as explorer:
         tally = explorer.tally
-        while len(tally.states) < STATES or tally.points < POINTS or tally.recovery_points < RECOVERY_POINTS:
+
+        def enough() -> bool:
+            return len(tally.states) >= STATES and tally.points >= POINTS and tally.recovery_points >= RECOVERY_POINTS
+
+        while not enough():
             try:
-                explorer.explore(seed)
+                explorer.explore(seed, enough)
             except BaseException as error:
                 error.add_note(f"replay: {replay_command(seed)}")
                 raise

@@ -18,7 +18,7 @@ from typing import Protocol
 from walsvc.disk.sim.crash import Cut, distinct, random_cut
 from walsvc.disk.sim.directory import SimDirectory
 from walsvc.disk.sim.faults import Operations, system_error
-from walsvc.disk.sim.file import SimFile
+from walsvc.disk.sim.file import ZEROS, SimFile
 from walsvc.errors import Locked
 
 UNLIMITED_BYTES = 1 << 50  # what free_bytes says when no capacity was set
@@ -61,7 +61,7 @@ class SimDevice(Operations):
         sync_names: bool = False,
         capacity: int | None = None,
     ) -> None:
-        assert sector in {512, 4096}, "disks have sectors of 512 or 4096 bytes"
+        assert sector in ZEROS, "disks have sectors of 512 or 4096 bytes"
         super().__init__()
         self.seed = seed
         self.sector = sector

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import mmap
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from walsvc.disk.sim.queue import Program, SimQueue
 
 T = TypeVar("T")
 
+LAZY_BYTES = 64 << 10  # larger buffers are of pages that are made when they are written: most of one never is
 LATENCY_S = 100e-6  # about what a durable 4 KiB write takes on an NVMe disk with power-loss protection
 
 
@@ -97,6 +99,8 @@ class SimDisk:
 
     def buffer(self, length: int) -> memoryview:
         """Zeroed memory of `length` bytes, aligned to block_bytes."""
+        if length >= LAZY_BYTES and mmap.PAGESIZE % self.block_bytes == 0:
+            return memoryview(mmap.mmap(-1, length))
         memory = bytearray(length + self.block_bytes)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         start = -address % self.block_bytes

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 HASH_BYTES = 16
 HASH_RANGE = 1 << 8 * HASH_BYTES
+ZEROS = {sector: bytes(sector) for sector in (512, 4096)}  # disks have sectors of 512 or 4096 bytes
 Coin = Callable[[], bool]
 Fragment = tuple[int, int, bytes]
 """One sector's share of one write: number of the write, first byte within the sector, the bytes."""
@@ -38,10 +39,11 @@ class SimFile:
         lost: numbers of the writes whose pages a failed sync marked clean: visible, but no sync will save them.
     """
 
-    __slots__ = ("_content", "durable", "in_flight", "lost", "pending", "sector", "shared", "size", "writes")
+    __slots__ = ("_content", "durable", "in_flight", "lost", "pending", "sector", "shared", "size", "writes", "zeros")
 
     def __init__(self, sector: int) -> None:
         self.sector: int = sector
+        self.zeros: bytes = ZEROS[sector]
         self.durable: dict[int, bytes] = {}
         self.size: int = 0
         self.pending: dict[int, tuple[Fragment, ...]] = {}
@@ -105,6 +107,10 @@ class SimFile:
             self.size = max(self.size, write.end)
             for index in self._sectors(write):
                 fragments = self.pending.get(index, ())
+                if len(fragments) == 1 and fragments[0][0] == number and number not in self.in_flight:
+                    self._store(index, self._overlay(index, fragments))
+                    del self.pending[index]
+                    continue
                 settled = [each for each in fragments if each[0] <= number and each[0] not in self.in_flight]
                 if settled:
                     self._store(index, self._overlay(index, settled))
@@ -144,8 +150,8 @@ class SimFile:
             return b""
         wanted = range(offset // self.sector, -(-end // self.sector))
         if not self.pending:
-            start, zeros = wanted.start * self.sector, bytes(self.sector)
-            return b"".join([self.durable.get(index, zeros) for index in wanted])[offset - start : end - start]
+            start, zeros, get = wanted.start * self.sector, self.zeros, self.durable.get
+            return b"".join([get(index, zeros) for index in wanted])[offset - start : end - start]
         result = bytearray(end - offset)
         present = self.durable.keys() | self.pending.keys()
         indices: Iterable[int] = wanted
@@ -220,7 +226,7 @@ class SimFile:
         return range(write.offset // self.sector, -(-write.end // self.sector))
 
     def _overlay(self, index: int, fragments: Collection[Fragment]) -> bytes:
-        content = self.durable.get(index) or bytes(self.sector)
+        content = self.durable.get(index) or self.zeros
         for _, start, data in fragments:
             content = data if len(data) == self.sector else content[:start] + data + content[start + len(data) :]
         return content
@@ -231,7 +237,7 @@ class SimFile:
             self.shared = False
         if index in self.durable:
             self._content -= sector_hash(index, self.durable.pop(index))
-        if data != bytes(self.sector):
+        if data != self.zeros:
             self.durable[index] = data
             self._content += sector_hash(index, data)
 
