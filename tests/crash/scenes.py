@@ -34,6 +34,20 @@ async def opened(device: SimDevice, config: WalConfig = CONFIG, **options: Any) 
     return log
 
 
+def closed_log(sizes: list[int]) -> SimDevice:
+    """A device with a log that was closed in order."""
+    device = SimDevice(1)
+
+    async def fill(_: int) -> None:
+        log = await opened(device)
+        for number, size in enumerate(sizes):
+            await log.append(b"%d" % (number % 10) * size)
+        await log.close()
+
+    run(fill)
+    return device
+
+
 async def payloads(log: Log) -> list[bytes]:
     """All payloads, in order."""
     return [entry.payload for entry in (await observe(log)).entries]

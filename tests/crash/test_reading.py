@@ -11,21 +11,7 @@ from walsvc.disk.sim import SimDevice
 from walsvc.errors import PathError
 from walsvc.model import Relaxed
 
-from .scenes import ONE_EACH, opened, payloads, run
-
-
-def closed_log(sizes: list[int]) -> SimDevice:
-    """A device with a log that was closed in order."""
-    device = SimDevice(1)
-
-    async def fill(_: int) -> None:
-        log = await opened(device)
-        for number, size in enumerate(sizes):
-            await log.append(b"%d" % (number % 10) * size)
-        await log.close()
-
-    run(fill)
-    return device
+from .scenes import ONE_EACH, closed_log, opened, payloads, run
 
 
 def test_read_error_while_reading_is_an_error_and_never_the_end_of_the_log() -> None:

@@ -30,23 +30,9 @@ from walsvc.opening import open_on
 
 from .damage import content, groups, overwrite, rename
 from .plan import SEGMENT_BYTES
-from .scenes import CONFIG, ONE_EACH, USUAL, Film, fill_segment, opened, payloads, run, segments
+from .scenes import CONFIG, ONE_EACH, USUAL, Film, closed_log, fill_segment, opened, payloads, run, segments
 
 LENGTHS = {"records": 72, "payload_bytes": 76, "index_bytes": 80, "meta_bytes": 84, "group_bytes": 88}
-
-
-def closed_log(sizes: list[int]) -> SimDevice:
-    """A device with a log that was closed in order."""
-    device = SimDevice(1)
-
-    async def fill(_: int) -> None:
-        log = await opened(device)
-        for number, size in enumerate(sizes):
-            await log.append(b"%d" % (number % 10) * size)
-        await log.close()
-
-    run(fill)
-    return device
 
 
 def test_opening_and_closing_many_times_without_appends_keeps_the_log_openable() -> None:
