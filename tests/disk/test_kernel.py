@@ -87,7 +87,8 @@ if libc.prctl(22, 2, ctypes.byref(filter), 0, 0) != 0:
     print("no seccomp")
     sys.exit(0)
 
-from walsvc.disk.choose import open_disk, probe
+from walsvc.disk.choose import open_disk
+from walsvc.disk.doctor import probe
 
 async def main():
     loop = asyncio.get_running_loop()
