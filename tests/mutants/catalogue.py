@@ -712,6 +712,20 @@ READING = [
         (GIVING_UP + "test_calls_that_a_stalled_server_does_not_answer_are_given_up_there_too",),
     ),
     Mutant(
+        "client sends what was called behind a batch before the batch is sent again",
+        "walsvc/service/client/sent_batches.py",
+        "        self._appends.pulse()\n        return not self._keeps_back\n",
+        "        self._appends.pulse()\n        return True\n",
+        ("tests/service/test_order.py::test_append_behind_a_batch_in_parts_stays_behind_it_over_lost_connections",),
+    ),
+    Mutant(
+        "client sends again more than the server gives credit for",
+        "walsvc/service/client/account.py",
+        "        return not self._used_bytes or self._used_bytes + request.size <= self._credit_bytes\n",
+        "        return True\n",
+        ("tests/service/test_order.py::test_requests_sent_again_keep_to_smaller_limits_of_a_server_that_comes_back",),
+    ),
+    Mutant(
         "client lists a topic only once its first append's callbacks have run",
         "walsvc/service/client/common.py",
         "            self._made(done)\n",

@@ -238,12 +238,12 @@ async def test_wrong_token_is_told_at_once_and_rights_are_kept(monkeypatch, tmp_
                 await anext(writer.read())
 
 
-async def test_token_that_is_refused_later_is_not_tried_again(monkeypatch):
+async def test_token_that_is_refused_later_is_tried_again_for_a_while_only(monkeypatch):
     grant = Grant("all", frozenset({"read", "append", "admin"}))
     monkeypatch.setenv("WALSVC_TOKEN", SECRET)
     async with (
         placed(tokens=Tokens([(SECRET, grant)])) as place,
-        walsvc.open(place.wire.url, backoff_seconds=0.001, max_pending_bytes=4096) as log,
+        walsvc.open(place.wire.url, backoff_seconds=0.001, max_pending_bytes=4096, reconnect_seconds=0.1) as log,
     ):
         place.wire.deaf = True
         sent = log.append(b"x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,8 +12,10 @@ import walsvc
 from tests.service.wire import QUICK, payloads, placed, until
 from walsvc import Closed, OutcomeUnknown, Relaxed, Unreachable, WalTimeout
 from walsvc.format import producers
+from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.limits import Limits
+from walsvc.service.wire.methods import RIGHTS
 
 
 async def test_append_whose_answer_was_lost_is_carried_out_once():
@@ -480,3 +483,49 @@ async def test_peer_that_welcomes_and_hangs_up_is_met_after_pauses_and_not_for_e
                 await log.append(b"never answered")
             assert 3 < place.wire.connections < 100, "a pause of 25 ms in the mean, for half a second"
         assert (await log.append(b"y")).lsn in (2, 3)
+
+
+async def test_token_that_was_changed_a_moment_too_late_is_tried_again(monkeypatch):
+    grant = Grant("all", RIGHTS)
+    monkeypatch.setenv("WALSVC_TOKEN", "o" * 32)
+    async with placed(tokens=Tokens([("o" * 32, grant)])) as place, walsvc.open(place.wire.url, **QUICK) as log:
+        assert (await log.append(b"x")).lsn == 1
+        place.server.renew(tls=None, tokens=Tokens([("n" * 32, grant)]))
+        connections = place.wire.connections
+        place.wire.cut()
+        waiting = log.append(b"y")
+        await until(lambda: place.wire.connections > connections + 3)
+        assert not log.connected
+        monkeypatch.setenv("WALSVC_TOKEN", "n" * 32)
+        assert (await waiting).lsn == 2
+
+
+async def test_lost_and_found_connections_are_told_once_each(caplog):
+    async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
+        told: list[walsvc.WalError | None] = []
+        end = log.on_connection(told.append)
+        assert log.connected
+        with caplog.at_level(logging.INFO, "walsvc.client"):
+            place.wire.refusing = True
+            place.wire.cut()
+            await until(lambda: place.wire.connections > 5)
+            assert not log.connected
+            place.wire.refusing = False
+            await until(lambda: log.connected and len(told) == 2)
+            assert isinstance(told[0], Unreachable)
+            assert told[1] is None
+            lines = [record.getMessage() for record in caplog.records if record.name == "walsvc.client"]
+            assert [line.split(": ")[1].split(",")[0] for line in lines] == [
+                "the connection is lost",
+                "there is a connection again",
+            ]
+        end()
+        end()
+        place.wire.cut()
+        await until(lambda: not log.connected)
+        await log.append(b"x")
+        assert len(told) == 2
+        with pytest.raises(walsvc.BadOption):
+            log.on_connection(None)  # type: ignore[arg-type]
+    assert not log.connected
+    assert len([record for record in caplog.records if "nothing connects" in record.getMessage()]) == 0

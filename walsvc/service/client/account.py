@@ -1,4 +1,8 @@
-"""What a producer has sent and not seen answered: sequence numbers, bytes, deadlines."""
+"""What a producer has asked for and not seen answered: sequence numbers, bytes, deadlines.
+
+Two things are counted: what was accepted from the caller, which is bounded here, and how much of it was sent on this connection,
+for which the server gives credit. They differ only while requests wait to be sent again.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from walsvc.service.client.session import Session
 
 
 class Account(ABC):
-    """Keeps it. Requests have a `seq`, a `size`, a `deadline`, and are told by `expired` when they are late.
+    """Keeps it. Requests have a `seq`, a `size`, a `deadline`, say in `counted` whether they were sent on this connection, and are
+    told by `expired` when they are late.
 
     Attributes:
         session: on whose connection.
-        pending_bytes_max: so much may be unanswered.
+        pending_bytes_max: so much may be accepted and unanswered.
     """
 
     def __init__(self, session: Session) -> None:
@@ -23,8 +28,10 @@ class Account(ABC):
         self._loop = session.loop
         self._seq = 0
         self._open: dict[int, Any] = {}  # by seq: requests that are not answered
-        self._sent_bytes = 0  # of those, payloads with RECORD_COST
+        self._sent_bytes = 0  # of those, payloads with APPEND_COST
+        self._credit_bytes = 0  # that the server gives
         self._requests_max = 0
+        self._used_bytes = self._used_requests = 0  # of that, by requests that were sent on this connection
         self._pulse: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -55,9 +62,30 @@ class Account(ABC):
         """A request is over."""
         if self._open.pop(request.seq, None) is not None:
             self._sent_bytes -= request.size
+            self.uncount(request)
             self._set_room()
             self.pulse()
             self._settled()
+
+    def count(self, request: Any) -> None:
+        """A request is being sent on this connection."""
+        if not request.counted:
+            request.counted = True
+            self._used_bytes += request.size
+            self._used_requests += 1
+
+    def uncount(self, request: Any) -> None:
+        """A request is answered, or its connection is lost."""
+        if request.counted:
+            request.counted = False
+            self._used_bytes -= request.size
+            self._used_requests -= 1
+
+    def has_credit(self, request: Any) -> bool:
+        """Whether the server takes a request that was not sent on this connection yet."""
+        if self._used_requests >= self._requests_max:
+            return False
+        return not self._used_bytes or self._used_bytes + request.size <= self._credit_bytes
 
     async def change(self) -> None:
         """For a batch: wait until there may be more room, or the connection has changed."""
@@ -66,21 +94,31 @@ class Account(ABC):
         await asyncio.shield(self._pulse)
 
     def pulse(self) -> None:
-        """End every `change`."""
+        """There may be more room: end every `change`, and let what waits for credit be sent."""
         if self._pulse is not None:
             self._pulse.set_result(None)
             self._pulse = None
+        self.session.send_on()
 
-    def fits(self, size: int) -> bool:
-        """Whether a part of a batch may be sent now."""
+    def accepts(self, size: int) -> bool:
+        """Whether there is room for a batch."""
         if len(self._open) > self._requests_max:
             return False
         return not self._sent_bytes or self._sent_bytes + size <= self.pending_bytes_max
+
+    def fits(self, size: int) -> bool:
+        """Whether a part of a batch may be sent now."""
+        if self._used_requests > self._requests_max:
+            return False
+        most = min(self._credit_bytes, self.pending_bytes_max)
+        return not self._used_bytes or self._used_bytes + size <= most
 
     def resize(self, request: Any, change: int) -> None:
         """A request has more or fewer bytes that are not answered."""
         request.size += change
         self._sent_bytes += change
+        if request.counted:
+            self._used_bytes += change
         if change < 0:
             self._set_room()
             self.pulse()

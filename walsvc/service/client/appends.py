@@ -165,6 +165,28 @@ class Appends(Account):
             )
         return piece
 
+    def outgrown(self, payloads: list[bytes]) -> bool:
+        """Whether a frame is over the limits of this connection: a server may come back with lower ones."""
+        if self.session.connections == 1:
+            return False
+        lengths, limits = list(map(len, payloads)), self.session.limits
+        together = len(lengths) > limits["items"] or (len(lengths) > 1 and sum(lengths) > self._append_bytes_max)
+        return together or max(lengths, default=0) > self._record_bytes_max
+
+    def outgrown_batch(self, payloads: list[bytes]) -> bool:
+        """Whether a batch is over the limits of this connection, in whatever parts it is sent."""
+        lengths, limits = list(map(len, payloads)), self.session.limits
+        return max(lengths, default=0) > self._record_bytes_max or sum(lengths) > limits["batch_bytes"]
+
+    def does_not_fit(self) -> RecordTooLarge:
+        """The error of what was accepted under other limits, and of which nothing was written."""
+        return RecordTooLarge(
+            "the server has come back with lower limits, which this is over; nothing of it was written",
+            path=self.session.address.url,
+            expected=f"records of {self._record_bytes_max} bytes, together {self._append_bytes_max} in a frame",
+            hint="append it again, split where it has to be, or start the server with its limits of before",
+        )
+
     # ---- room
 
     def _take_limits(self) -> None:
@@ -172,7 +194,7 @@ class Appends(Account):
         self._record_bytes_max = limits["record_bytes"]
         self._items_max = min(limits["items"], FRAME_RECORDS)
         self._append_bytes_max = limits["append_bytes"]
-        self._requests_max = limits["requests"]
+        self._requests_max, self._credit_bytes = limits["requests"], limits["pending_bytes"]
         self.pending_bytes_max: int = min(limits["pending_bytes"], config.max_pending_bytes)
         self._set_room()
 

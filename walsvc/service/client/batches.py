@@ -15,7 +15,7 @@ from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode, Strict
 from walsvc.service.client.appends import Appends
 from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up
-from walsvc.service.wire.frames import APPEND_COST
+from walsvc.service.wire.frames import APPEND_COST, OVERHEAD_BYTES
 from walsvc.tasks import begin_task
 
 PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to interleave with other frames
@@ -49,7 +49,7 @@ def append_batch(
                 return cast("Ack[BatchResult]", empty)
             size = sum(map(len, pieces)) + APPEND_COST * len(pieces)
             turn = appends.take_turn()
-            if turn.done() and appends.fits(size):
+            if turn.done() and appends.accepts(size):
                 batch = WholeBatch(appends, mode, topic, pieces, expected)
                 appends.hold(-1)
                 return cast("Ack[BatchResult]", batch.answer)
@@ -122,21 +122,19 @@ async def stream(
 
 
 class Sending:
-    """The task of a batch in parts. `whole`: all payloads, if they are in memory: then the batch can be sent again."""
+    """The task of a batch in parts; see SentBatch."""
 
     def __init__(
         self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
     ) -> None:
-        self.batch: SentBatch = SentBatch(appends, mode, topic, expected)
+        self.batch: SentBatch = SentBatch(appends, mode, topic, whole, expected)
         self.batch.interrupt = self._interrupt
-        self.batch.deadline = appends.deadline()
-        self.batch.can_repeat = whole is not None
         self.interrupted: WalError | None = None
         self._appends = appends
         self._session = appends.session
-        self._whole = whole
         self._holds = True
         self._task = asyncio.current_task()
+        self.batch.submit()
 
     def _interrupt(self, error: WalError) -> None:
         """It is over while perhaps the source of the payloads is waited for."""
@@ -159,15 +157,15 @@ class Sending:
 
     async def run(self, source: AsyncIterable[Any] | Iterable[Any]) -> BatchResult:
         """Send it, again after a lost connection where that is possible, until it is answered."""
-        batch, sent_on = self.batch, -1
+        batch, sent_on = self.batch, 0
         while not batch.answer.done():
             on = batch.connection
-            if not self._session.connected or on == sent_on:
+            if on == sent_on or not self._on(on):
                 await self._appends.change()
                 continue
-            if sent_on < 0 or self._whole is not None:
-                await self._send(source if self._whole is None else self._whole)
-            if self._whole is None and not batch.complete and not batch.answer.done():
+            if batch.due:
+                await self._send(source if batch.whole is None else batch.whole)
+            if batch.whole is None and not batch.complete and not batch.answer.done():
                 raise given_up(self._session)
             sent_on = on
         result: BatchResult = batch.answer.result()
@@ -193,7 +191,7 @@ class Sending:
         self.release()
 
     def _on(self, connection: int) -> bool:
-        return self._session.connected and self.batch.connection == connection
+        return self._session.connected and self._session.connections == connection
 
 
 async def parts_of(
@@ -201,12 +199,13 @@ async def parts_of(
 ) -> AsyncGenerator[tuple[list[bytes], bool], None]:
     """The payloads in parts, and whether a part is the last. Only a batch of nothing has an empty part."""
     part, size, total = list[bytes](), 0, 0
+    most = min(PART_BYTES, appends.session.limits["frame_bytes"] - OVERHEAD_BYTES // 2)
     async for payload in every(appends, source):
         piece = appends.checked(payload)
         total += len(piece)
         if total > appends.session.limits["batch_bytes"]:
             raise too_large(appends)
-        if part and (size + len(piece) > PART_BYTES or len(part) >= appends.session.limits["items"]):
+        if part and (size + len(piece) > most or len(part) >= appends.session.limits["items"]):
             yield part, False
             part, size = [], 0
         part.append(piece)

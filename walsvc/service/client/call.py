@@ -23,11 +23,10 @@ class Calling:
         self._session = session
         self._then = then
         self._frame = Call(session.new_id(), method, args)
-        self._sent = session.connected
+        self._data = encoded(self._frame)
+        self._sent = False
         self.answer: asyncio.Future[Any] = session.loop.create_future()
-        data = encoded(self._frame)
         session.begin(self._frame.id, self)
-        session.put(data)
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
@@ -47,10 +46,11 @@ class Calling:
             self.answer.set_exception(self._session.unknown(error, self._frame.method))
             self._forget()
 
-    def again(self) -> None:
-        """Ask again."""
+    def again(self) -> bool:
+        """Ask."""
+        self._session.put(self._data)
         self._sent = True
-        self._session.put(encode(self._frame))
+        return True
 
     def failed(self, error: WalError) -> None:
         """No connection in time."""

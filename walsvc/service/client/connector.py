@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import secrets
@@ -25,6 +26,8 @@ from walsvc.service.wire.frames import MAGIC, VERSION, Frame, Hello, Welcome
 from walsvc.tasks import begin_task
 
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
+DENIED_SECONDS = 10.0  # but for a token that is being changed: a server looks at its token file every 5 seconds
+logger = logging.getLogger("walsvc.client")
 
 
 class FrameWaiter(Protocol):
@@ -33,8 +36,9 @@ class FrameWaiter(Protocol):
     def received(self, frame: Frame) -> None:
         """A frame with its id."""
 
-    def again(self) -> None:
-        """There is a new connection."""
+    def again(self) -> bool:
+        """Send it: all before it was sent on this connection. False: it waits, and nothing behind it may be sent before. Raises
+        WalError where it cannot be sent; then `failed` hears of that."""
 
     def lost(self) -> None:
         """The connection is lost; perhaps there will be another."""
@@ -85,8 +89,8 @@ class Connector(ABC):
         """There is a connection."""
 
     @abstractmethod
-    def _disconnected(self) -> None:
-        """There is none any more."""
+    def _disconnected(self, error: WalError) -> None:
+        """There is none any more, for this reason."""
 
     @abstractmethod
     def _give_up(self, error: WalError) -> None:
@@ -105,7 +109,7 @@ class Connector(ABC):
         """For the connection: it has ended."""
         if connection is self._connection:
             self._connection = None
-            self._disconnected()
+            self._disconnected(error)
             if self._lost is not None and not self._lost.done():
                 self._lost.set_result(error)
 
@@ -164,7 +168,7 @@ class Connector(ABC):
             error = await self._lost
             if self.useful or self.loop.time() - self._welcomed_at > self.config.backoff_max_seconds:
                 since, attempt = self.loop.time(), 0
-            while not isinstance(error, FINAL):
+            while not self._is_final(error, self.loop.time() - since):
                 left = since + self.config.reconnect_seconds - self.loop.time()
                 if left <= 0 and self.requests:
                     self._give_up(error)
@@ -180,6 +184,12 @@ class Connector(ABC):
             else:
                 self._finish(error)
                 return
+
+    def _is_final(self, error: WalError, seconds: float) -> bool:
+        """Whether to connect no more, so many seconds after the connection was lost."""
+        if isinstance(error, Denied):
+            return seconds >= min(DENIED_SECONDS, self.config.reconnect_seconds)
+        return isinstance(error, FINAL)
 
     def _runner_ended(self, runner: asyncio.Task[None]) -> None:
         """Nobody connects any more. Where that is a mistake in here, nobody shall wait for it either."""

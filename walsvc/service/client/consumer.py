@@ -57,18 +57,18 @@ class RemoteConsumer(Delivering):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
-        opening = encoded(Open(self._id, "consumer", self._args, self._window))
+        encoded(Open(self._id, "consumer", self._args, self._window))  # what cannot be sent is said before anything is
         consumers[self._id] = self
         self._session.begin(self._id, self)
-        self._session.put(opening)
 
     # ---- from the session
 
-    def again(self) -> None:
-        """Open it on a new connection: it begins at the position, and what was delivered here is passed over."""
+    def again(self) -> bool:
+        """Open it, also on a new connection: it begins at the position, and what was delivered here is passed over."""
         self._turn, self._sent = None, 0
         self._drop_ahead()
         self._session.put(encode(Open(self._id, "consumer", self._args, self._window)))
+        return True
 
     def lost(self) -> None:
         """It will be opened again, unless it is being closed: then it is."""

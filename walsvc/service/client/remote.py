@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, NoReturn, Unpack, overload
 
 from walsvc.config import check_timeout
-from walsvc.errors import BadOption, Closed, ProtocolError, WalTimeout, closed_log
+from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout, closed_log
 from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
@@ -112,6 +112,36 @@ class RemoteLog(RemoteReading, Scoped):
         """Wait until record `lsn` is durable; returns durable_lsn. BadOption: `lsn` was not given out yet."""
         durable: int = await self._session.call("wait_durable", lsn=lsn)
         return durable
+
+    # ---- the connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment. Without one, calls wait for `reconnect_seconds` at most."""
+        return self._session.connected
+
+    def on_connection(self, callback: Callable[[WalError | None], None]) -> Callable[[], None]:
+        """Call `callback` whenever the connection is lost, with the reason, and with None when there is one again; each is also a
+        line in the logger "walsvc.client". Attempts in between are not told.
+
+        Args:
+            callback: a plain function; called on the log's loop, soon after the event. What it raises goes to the loop's
+                exception handler.
+
+        Returns:
+            A function that ends it.
+        """
+        self._session.check_loop()
+        if not callable(callback):
+            raise BadOption(f"callback is {type(callback).__name__}", hint="give a plain function of one argument")
+        watchers = self._session.watchers
+        watchers.append(callback)
+
+        def end() -> None:
+            if callback in watchers:
+                watchers.remove(callback)
+
+        return end
 
     # ---- range
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import WalError, copy_of
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.codes import error_of
-from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Cancel, Error, Frame
+from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Batch, Cancel, Error, Frame
 from walsvc.service.wire.protocol import encode
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ class FrameLabels:
 PLAIN = FrameLabels()
 
 
+def question(id: int, seq: int, done: int, since: int, mode: int) -> bytes:
+    """A frame that asks for the answer to a request that was sent before and cannot be sent again: a batch of nothing under its
+    number. The server answers with what it knows of that, or else, without parts, that nothing of it was written."""
+    return encode(Batch(id, seq, done, since, mode, None, 0, True, []))
+
+
 class Unsent:
     """Something that waits in the queue: an append, or a batch that waits for its turn (whose payload is None)."""
 
@@ -73,7 +79,7 @@ class Unsent:
 class Sent:
     """The appends of one frame, until they are answered."""
 
-    __slots__ = ("_appends", "_id", "_labels", "_payloads", "_since", "_waiters", "deadline", "seq", "size")
+    __slots__ = ("_appends", "_id", "_labels", "_payloads", "_since", "_waiters", "counted", "deadline", "seq", "size")
 
     def __init__(
         self,
@@ -91,19 +97,24 @@ class Sent:
         self._id = session.new_id()
         self._since = 0
         self.size: int = size
+        self.counted = False
         self.seq: int = appends.new_seq(self)
         self.deadline: float | None = appends.deadline()
-        session.note(self._id, self)
-        if session.connected:
-            self.again()
+        session.submit(self._id, self)
 
-    def again(self) -> None:
+    def again(self) -> bool:
         """Send it: the first time with since=0, later with the next_lsn that was known then, in the very same grouping."""
         session, labels = self._appends.session, self._labels
-        if labels.alone and (lack := session.lack("expected", "conditional appends")) is not None:
-            self._finish()  # the server that came back is older
-            self._fail(session.unknown(lack, "the append") if self._since else lack)
-            return
+        if labels.alone:
+            session.need("expected", "conditional appends")  # the server that came back may be older
+        if not self._appends.has_credit(self):
+            return False
+        self._appends.count(self)
+        if self._appends.outgrown(self._payloads):
+            if not self._since:
+                raise self._appends.does_not_fit()
+            session.put(question(self._id, self.seq, self._appends.done(), self._since, labels.mode))
+            return True
         frame = Append(
             self._id,
             self.seq,
@@ -116,12 +127,14 @@ class Sent:
             self._payloads,
             labels.expected,
         )
+        session.put(encode(frame))
         session.repeated += self._since > 0
         self._since = self._since or session.state[1]
-        session.put(encode(frame))
+        return True
 
     def lost(self) -> None:
         """It will be sent again."""
+        self._appends.uncount(self)
 
     def received(self, frame: Frame) -> None:
         """ACK or ERROR."""
@@ -156,6 +169,9 @@ class Sent:
 
     def _resolve(self, ack: Ack) -> None:
         """Answer everybody, then wake them."""
+        if not ack.parts:  # to a question
+            self._fail(self._appends.does_not_fit())
+            return
         waker = self._appends.waker
         begin, extra = 0, len(self._labels.attributes)
         if ack.durable is False and ack.parts:

@@ -15,7 +15,7 @@ from walsvc.errors import Unreachable, WalError, copy_of
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import Mode
 from walsvc.service.client.appends import Appends
-from walsvc.service.client.sent import MODES
+from walsvc.service.client.sent import MODES, FrameLabels, question
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import APPEND_COST, Ack, Batch, Cancel, Credit, Error, Frame
@@ -23,54 +23,75 @@ from walsvc.service.wire.protocol import encode
 
 
 class SentBatch:
-    """A batch until it is answered. `answer` is its result; the parts are sent by who made it.
+    """A batch until it is answered. `answer` is its result; `Sending` sends its parts.
+
+    Args:
+        appends: whose.
+        mode, topic: of all its records.
+        expected: see WalWriter.append_batch.
+        whole: its payloads where all of them are in memory: then it can be sent again.
 
     Attributes:
-        seq, size, deadline: as of every request of a producer; size is what the server has not consumed yet.
+        seq, size, deadline, counted: as of every request of a producer; size is what the server has not consumed yet.
         complete: its last part was sent, on some connection.
+        connection: on which its turn has come, as the session counts them; 0: on none yet.
+        due: its parts are to be sent on that connection.
     """
 
-    def __init__(self, appends: Appends, mode: Mode, topic: str | None, expected: int | None) -> None:
+    def __init__(
+        self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
+    ) -> None:
+        self.whole = whole
         self._appends = appends
         self._session = appends.session
-        self._mode = MODES[mode]
-        self._topic = topic
-        self._expected = expected
+        self._labels = FrameLabels(MODES[mode], topic, expected=expected)
         self._id = self._session.new_id()
         self._since = 0
+        self._keeps_back = False  # what stands behind it in the session
         self._sent_since = 0  # next_lsn when it was first sent
         self._parts = 0
         self._lengths = array("I")
         self._open = True
         self.size = 0
-        self.complete: bool = False
-        self.connection: int = 0  # counts connections
-        self.can_repeat = True  # whoever sends the parts can send all of them once more
-        self.deadline: float | None = None
+        self.counted = self.complete = self.due = False
+        self.connection: int = 0
+        self.deadline: float | None = appends.deadline()
         self.interrupt: Callable[[WalError], None] = lambda _error: None
         self.answer: Any = appends.waker.ack()
         self.seq: int = appends.new_seq(self)
-        self._session.note(self._id, self)
+
+    def submit(self) -> None:
+        """Let the session say when its turn has come."""
+        self._session.submit(self._id, self)
+
+    def send(self, payloads: list[bytes], *, last: bool) -> None:
+        """Send the next part."""
+        self._appends.resize(self, size_of(payloads))
+        self._put(payloads, last=last)
+
+    def _put(self, payloads: list[bytes], *, last: bool) -> None:
+        done, labels = self._appends.done(), self._labels
+        expected = labels.expected if self._parts == 0 else None
+        frame = Batch(
+            self._id, self.seq, done, self._since, labels.mode, labels.topic, self._parts, last, payloads, expected
+        )
+        self._session.put(encode(frame))
+        self._lengths.extend(map(len, payloads))
+        self._sent_since = self._sent_since or self._session.state[1]
+        self.complete = self.complete or last
+        if last:
+            self.due = self._keeps_back = False
+        self._parts += 1
 
     def _begin_again(self) -> None:
         """On a new connection: from the first part on."""
         self._since, self._parts, self._lengths = self._sent_since, 0, array("I")
-        self._appends.resize(self, -self.size)
 
-    def send(self, payloads: list[bytes], *, last: bool) -> None:
-        """Send the next part."""
-        size = sum(map(len, payloads)) + APPEND_COST * len(payloads)  # as the server counts what it gives credit for
-        self._appends.resize(self, size)
-        self._lengths.extend(map(len, payloads))
-        self._sent_since = self._sent_since or self._session.state[1]
-        self.complete = self.complete or last
-        done = self._appends.done()
-        expected = self._expected if self._parts == 0 else None
-        frame = Batch(
-            self._id, self.seq, done, self._since, self._mode, self._topic, self._parts, last, payloads, expected
-        )
-        self._parts += 1
-        self._session.put(encode(frame))
+    def _ask(self) -> None:
+        """It was sent before and cannot be sent again: ask what became of it. RecordTooLarge where it was not sent whole."""
+        if not self.complete:
+            raise self._appends.does_not_fit()
+        self._session.put(question(self._id, self.seq, self._appends.done(), self._sent_since, self._labels.mode))
 
     # ---- from the session
 
@@ -80,7 +101,7 @@ class SentBatch:
             self._appends.resize(self, -min(frame.bytes, self.size))
         elif isinstance(frame, Ack):
             if not frame.parts and self._lengths:
-                self._settle(given_up(self._session))
+                self._settle(given_up(self._session) if self.whole is None else self._appends.does_not_fit())
             self.end()
             if not self.answer.done():
                 self.answer.set_result(self._result(frame))
@@ -96,30 +117,37 @@ class SentBatch:
             begin += count
         return BatchResult(parts, durable=ack.durable, sync_us=ack.sync_us)
 
-    def again(self) -> None:
-        """There is another connection. What stands before and after it is sent at this moment, and in this order, so a first
-        part without payloads takes the place; the others follow as there is room for them. One that was sent whole and
-        cannot be sent again ends with that: the server answers with what it knows, or with a batch of nothing."""
-        self.connection += 1
-        if self._refused():
-            return
-        if self._parts and (self.can_repeat or self.complete):
-            kept = self._lengths
+    def again(self) -> bool:
+        """Its turn has come. What stands behind it in the session waits while all of it is sent again: else the log would take
+        that first. When it is sent for the first time, what is appended behind it waits in its own queue."""
+        if self.connection == self._session.connections:
+            return not self._keeps_back
+        if not self._appends.has_credit(self):
+            return False
+        self._check_server()
+        self.connection = self._session.connections
+        self._appends.count(self)
+        repeated = self._sent_since > 0
+        self.due = not repeated or (self.whole is not None and not self._appends.outgrown_batch(self.whole))
+        self._keeps_back = self.due and repeated
+        if self._keeps_back:
             self._begin_again()
-            self.send([], last=not self.can_repeat)
-            if not self.can_repeat:
-                self._lengths = kept
+        elif self.complete:
+            self._ask()
+        elif not self.due and self.whole is not None:
+            raise self._appends.does_not_fit()
         self._appends.pulse()
+        return not self._keeps_back
 
-    def _refused(self) -> bool:
-        """Whether it has ended because the server that came back is older, and would not look at its condition."""
-        lack = None if self._expected is None else self._session.lack("expected", "conditional appends")
-        if lack is not None:
-            self._settle(self._session.unknown(lack, "the batch") if self.complete else lack)
-        return lack is not None
+    def _check_server(self) -> None:
+        """Raise UnsupportedFormat where the server that came back is older, and would not look at the condition."""
+        if self._labels.alone:
+            self._session.need("expected", "conditional appends")
 
     def lost(self) -> None:
         """Whoever sends the parts stops."""
+        self._appends.uncount(self)
+        self._appends.resize(self, -self.size)
         self._appends.pulse()
 
     def failed(self, error: WalError) -> None:
@@ -152,7 +180,7 @@ class SentBatch:
         """Give it up: the server forgets what it has of it, if its last part is not accepted yet."""
         if self._open:
             self.end()
-            if self._parts:
+            if self._sent_since:
                 self._session.put(encode(Cancel(self._id)))
 
     def end(self) -> None:
@@ -169,24 +197,39 @@ class WholeBatch(SentBatch):
     def __init__(
         self, appends: Appends, mode: Mode, topic: str | None, payloads: list[bytes], expected: int | None
     ) -> None:
-        super().__init__(appends, mode, topic, expected)
+        super().__init__(appends, mode, topic, payloads, expected)
         self._payloads = payloads
-        self.deadline: float | None = appends.deadline()
+        appends.resize(self, size_of(payloads))
         self.answer.add_done_callback(self._left)
-        if self._session.connected:
-            self.send(payloads, last=True)
+        self.submit()
 
-    def again(self) -> None:
-        """Send it again."""
-        self.connection += 1
-        if self._refused():
-            return
-        self._begin_again()
-        self.send(self._payloads, last=True)
+    def again(self) -> bool:
+        """Send it."""
+        if not self._appends.has_credit(self):
+            return False
+        self._check_server()
+        self._appends.count(self)
+        if not self._appends.outgrown(self._payloads):
+            self._begin_again()
+            self._put(self._payloads, last=True)
+        elif self.complete:
+            self._ask()
+        else:
+            raise self._appends.does_not_fit()
+        return True
+
+    def lost(self) -> None:
+        """It will be sent again."""
+        self._appends.uncount(self)
 
     def _left(self, answer: Any) -> None:
         if answer.cancelled():
             self.cancel()
+
+
+def size_of(payloads: list[bytes]) -> int:
+    """What payloads take of the credit that the server gives."""
+    return sum(map(len, payloads)) + APPEND_COST * len(payloads)
 
 
 def given_up(session: Session) -> Unreachable:

@@ -2,19 +2,23 @@
 
 A request is in the table from its first sending until its answer. When a connection is lost, another one is made, and the
 requests that can be repeated are sent again, in the order of their first sending, before anything new: with the producer's
-id and their own sequence numbers an append that was carried out already is answered, not carried out again.
+id and their own sequence numbers an append that was carried out already is answered, not carried out again. One that has to
+wait for room keeps back all behind it: so the log takes calls in the order in which they were called.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import (
+    BadOption,
     Closed,
     OutcomeUnknown,
+    RecordTooLarge,
     Unreachable,
     UnsupportedFormat,
     WalError,
@@ -24,11 +28,11 @@ from walsvc.errors import (
 )
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
-from walsvc.service.client.connector import FINAL, Connector, FrameWaiter
+from walsvc.service.client.connector import FINAL, Connector, FrameWaiter, logger
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
 from walsvc.service.wire.methods import METHODS
-from walsvc.service.wire.protocol import encode
+from walsvc.service.wire.protocol import LENGTH, encode
 
 
 def nothing(*_: object) -> None:
@@ -42,6 +46,7 @@ class Session(Connector):
         state: [first_lsn, next_lsn, durable_lsn, counters...] as the last frame said.
         closed: why nothing can be called any more; None while it can.
         repeated: appends and batches that were sent again.
+        watchers: hear why the connection was lost, and None when there is one again; see RemoteLog.on_connection.
     """
 
     def __init__(self, address: Address, config: ClientConfig) -> None:
@@ -56,7 +61,11 @@ class Session(Connector):
         self.ended: Callable[[WalError], None] = nothing
         self.cut: Callable[[int], None] = nothing  # records above this LSN are gone
         self.purged: Callable[[Purged], None] = nothing
+        self.watchers: list[Callable[[WalError | None], None]] = []
+        self._lost_at: float | None = None
         self._ids = 0
+        self._unsent: deque[tuple[int, FrameWaiter]] = deque()  # in the table, and not sent on this connection
+        self._sending_on = False
         self._out: list[bytes] = []
         self._flushing = False
 
@@ -84,16 +93,10 @@ class Session(Connector):
 
     def need(self, feature: str, what: str) -> None:
         """Raise UnsupportedFormat unless the server said in WELCOME that it has a feature; an older one would pass it over."""
-        if (lack := self.lack(feature, what)) is not None:
-            raise lack
-
-    def lack(self, feature: str, what: str) -> UnsupportedFormat | None:
-        """The error of whoever needs a feature that the server does not have; None: it has it."""
-        if feature in self.info.get("features", ()):
-            return None
-        return UnsupportedFormat(
-            f"the server does not know {what}", path=self.address.url, hint="update walsvc where it serves the log"
-        )
+        if feature not in self.info.get("features", ()):
+            raise UnsupportedFormat(
+                f"the server does not know {what}", path=self.address.url, hint="update walsvc where it serves the log"
+            )
 
     # ---- sending
 
@@ -108,9 +111,17 @@ class Session(Connector):
         self.put(encode(frame))
 
     def put(self, data: bytes) -> None:
-        """Send bytes of a frame with whatever else this turn of the loop sends, in one write."""
+        """Send bytes of a frame with whatever else this turn of the loop sends, in one write. BadOption for more than the server
+        takes in a frame."""
         if self._connection is None:
             return
+        if len(data) > self.limits["frame_bytes"] + LENGTH.size:
+            raise BadOption(
+                f"a frame of {len(data)} bytes is over the server's limit",
+                path=self.address.url,
+                expected=f"at most {self.limits['frame_bytes']}",
+                hint="give smaller arguments, or start the server with a larger frame_bytes",
+            )
         self._out.append(data)
         self.wake_up()
 
@@ -133,14 +144,41 @@ class Session(Connector):
             self._connection.write(data)
 
     def begin(self, id: int, request: FrameWaiter) -> None:
-        """Put a request into the table, behind what was appended before it."""
+        """Put a request into the table and send it, behind what was appended before it."""
         self.before_sending()
-        self.note(id, request)
+        self.submit(id, request)
 
-    def note(self, id: int, request: FrameWaiter) -> None:
-        """Put a request at the end of the table; also a sign to try connecting, where there is no connection."""
+    def submit(self, id: int, request: FrameWaiter) -> None:
+        """Put a request at the end of the table, and send it once all before it are sent; also a sign to try connecting, where
+        there is no connection."""
         self.requests[id] = request
         self.wanted()
+        if self._connection is not None:
+            self._unsent.append((id, request))
+            self.send_on()
+
+    def send_on(self) -> None:
+        """There may be room: send what is not sent yet, in order, up to the first that has to wait."""
+        if self._sending_on:
+            return
+        self._sending_on = True
+        try:
+            while self._unsent and self._connection is not None:
+                id, request = self._unsent[0]
+                if self.requests.get(id) is request and not self._sent(id, request):
+                    return
+                self._unsent.popleft()
+        finally:
+            self._sending_on = False
+
+    def _sent(self, id: int, request: FrameWaiter) -> bool:
+        """Whether a request needs no more looking after. One that cannot be sent fails alone."""
+        try:
+            return request.again()
+        except WalError as error:
+            self.requests.pop(id, None)
+            request.failed(error)
+            return True
 
     async def call(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:
         """Call a method of the server's log; returns its value, which `then` gets before any later frame is looked at.
@@ -205,19 +243,31 @@ class Session(Connector):
         if self._connection is not None:
             self._connection.end(error)
 
-    def _disconnected(self) -> None:
+    def _disconnected(self, error: WalError) -> None:
         """The connection is lost."""
+        self._lost_at = self.loop.time()
+        logger.warning("%s: the connection is lost: %s", self.address.url, error.message)
         self._out.clear()
+        self._unsent.clear()
         for request in list(self.requests.values()):
             request.lost()
+        self._tell(error)
+
+    def _tell(self, error: WalError | None) -> None:
+        for watcher in list(self.watchers):
+            self.loop.call_soon(watcher, error)
 
     def _connected(self, welcome: Welcome) -> None:
         """Send again what is not answered, in the order of its first sending."""
         self._new_state(welcome.state)
         self.limits_changed()
-        for request in list(self.requests.values()):
-            request.again()
+        self._unsent.extend(self.requests.items())
+        self.send_on()
         self.wake_up()
+        if self._lost_at is not None:
+            seconds, self._lost_at = self.loop.time() - self._lost_at, None
+            logger.warning("%s: there is a connection again, after %.1f s", self.address.url, seconds)
+            self._tell(None)
 
     # ---- ending
 
@@ -230,6 +280,8 @@ class Session(Connector):
 
     def _finish(self, error: WalError) -> None:
         """Nothing can be called from now on; also what was not sent yet, or waits for room, is told."""
+        if self.closed is None:
+            logger.error("%s: nothing connects any more: %s", self.address.url, error.message)
         self.closed = self.closed or error
         self.ended(error)
         self.before_sending()
@@ -237,7 +289,7 @@ class Session(Connector):
 
     def unreachable(self, error: WalError, what: str) -> WalError:
         """What a request is told that was certainly not carried out."""
-        if isinstance(error, (*FINAL, Closed)):
+        if isinstance(error, (*FINAL, Closed, RecordTooLarge)):
             return copy_of(error)
         return Unreachable(
             f"{what}: {error.message}",

@@ -69,7 +69,6 @@ class Asking:
         self._frame = Call(session.new_id(), "shared.next", args)
         self.answer: asyncio.Future[list[RemoteDelivery]] = session.loop.create_future()
         session.begin(self._frame.id, self)
-        session.put(encode(self._frame))
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
@@ -88,9 +87,10 @@ class Asking:
         if self.answer.done():
             self._session.requests.pop(self._frame.id, None)
 
-    def again(self) -> None:
-        """Ask again."""
+    def again(self) -> bool:
+        """Ask."""
         self._session.put(encode(self._frame))
+        return True
 
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
@@ -121,9 +121,8 @@ class RemoteShared(SharedConsumer):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = session.loop.create_future()
         self._closed: asyncio.Future[None] = session.loop.create_future()
-        data = encoded(self._frame)
+        encoded(self._frame)  # what cannot be sent is said before anything is
         session.begin(self._id, self)
-        session.put(data)
 
     @property
     def sharing(self) -> Sharing:
@@ -132,9 +131,10 @@ class RemoteShared(SharedConsumer):
 
     # ---- from the session
 
-    def again(self) -> None:
-        """Open it on a new connection."""
+    def again(self) -> bool:
+        """Open it, also on a new connection."""
         self._session.put(encode(self._frame))
+        return True
 
     def lost(self) -> None:
         """It will be opened again, unless it is being closed: then it is."""

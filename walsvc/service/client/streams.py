@@ -43,9 +43,8 @@ class RemoteStream:
         self._waiter: asyncio.Future[None] | None = None
         self.following: int | None = args.get("start")
         self.hidden: list[Hides] = []
-        opening = encoded(Open(self._id, what, args, self._window))
+        encoded(Open(self._id, what, args, self._window))  # what cannot be sent is said before anything is
         session.begin(self._id, self)
-        session.put(opening)
 
     # ---- from the session
 
@@ -78,12 +77,13 @@ class RemoteStream:
         elif self._what == "read":
             self._stop_at(bounds.get("stop", FAR))
 
-    def again(self) -> None:
-        """Go on behind what was received."""
+    def again(self) -> bool:
+        """Begin, or go on behind what was received."""
         start = self._args.get("start") if self.following is None else self.following
         credit = max(self._window - self._held, 1)
         self._owed = 0
         self._session.put(encode(Open(self._id, self._what, {**self._args, "start": start}, credit)))
+        return True
 
     def lost(self) -> None:
         """It will be opened again."""
