@@ -21,8 +21,9 @@ from walsvc.service.wire.frames import Ack, Error
 
 def replica_of(log: Any) -> Replicated:
     """Give a log a replica, which has nothing yet."""
-    log.writer.core.replicated = Replicated("nats://h/stream", 0)
-    return log.writer.core.replicated
+    replicated = Replicated("nats://h/stream", 0)
+    log.writer.core.attach(replicated)
+    return replicated
 
 
 async def test_answers_come_when_the_replica_has_the_records(tmp_path) -> None:
