@@ -211,6 +211,7 @@ ROWS: dict[str, Call] = {
     "topic.consumers": lambda w: w.log.topic("t").consumers(),
     "topic.move_consumer": lambda w: refused(w.log.topic("t").move_consumer("none", 1)),
     "topic.delete_consumer": lambda w: refused(w.log.topic("t").delete_consumer("none")),
+    "topic.redrive": lambda w: refused(w.log.topic("t").redrive("none")),
     "consumer.next": lambda w: w.deliver(w.consumer.next()),
     "consumer.peek": lambda w: w.consumer.peek(),
     "consumer.read_batch": lambda w: w.deliver(w.consumer.read_batch(max_records=7)),

@@ -13,8 +13,9 @@ NUMBERS: dict[str, type[int] | type[float]] = {"int": int, "float": float}
 
 
 def kinds_of(field: Any) -> list[str]:
-    """The types that an option may have, as written in its class: "int | None" is "int" and "None"."""
-    return [each.strip() for each in str(field.type).split("|")]
+    """The types that an option may have, as written in its class: "int | None" is "int" and "None", a Literal is "str"."""
+    kinds = [each.strip() for each in str(field.type).split("|")]
+    return ["str" if each == "DiskKind" or each.startswith("Literal[") else each for each in kinds]  # one of some words
 
 
 def option_of(field: Any, text: str, where: str) -> Any:

@@ -15,7 +15,7 @@ import walsvc
 from tests.service.wire import placed
 from walsvc import Truncated
 
-GATHERED = {"Session.call", "Logs._close"}  # asyncio.gather makes a task of each, and keeps it
+GATHERED = {"Session.call", "Log.close"}  # asyncio.gather makes a task of each, and keeps it
 OURS = str(Path(walsvc.__file__).parent)
 
 

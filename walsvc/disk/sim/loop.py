@@ -28,13 +28,16 @@ class _JumpingSelector(selectors.DefaultSelector):
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events:
+            return events
         if timeout is None:
             raise SimDeadlock("nothing is ready and no timer is set: the tasks wait for each other, or for nobody")
         if timeout > 0:
             # Rounding may leave the sum just before the timer, and the loop would spin for ever: go a hair beyond it.
             self.now += timeout
             self.now += 2 * math.ulp(self.now)
-        return []  # the kernel is not asked: there are no sockets
+        return events
 
 
 class SimLoop(asyncio.SelectorEventLoop):
