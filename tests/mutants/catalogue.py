@@ -426,9 +426,9 @@ SHARING = [
     ),
     Mutant(
         "Relaxed records wait for the next append",
-        "walsvc/log/commit/queue.py",
-        "            self.arm_relaxed_timer()\n",
-        "            pass\n",
+        "walsvc/log/commit/core.py",
+        "        queue.arm_relaxed_timer()\n",
+        "        pass\n",
         (COMMIT_SCENES + "test_timer_that_only_fires_on_the_next_append",),
     ),
     Mutant(

@@ -166,7 +166,10 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
             waker.wake()
 
     def fail() -> None:
-        pipeline.fail()
+        try:
+            pipeline.fail()
+        finally:
+            waker.wake()  # an exception may have come between a group's answers and their wake-up
 
     def freed() -> None:
         queue.move_up()

@@ -10,6 +10,7 @@ end of its work and the line that ends the turn, and others wait for it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -50,10 +51,10 @@ class Extent:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a turn belongs to a task"
-        self._end(task)
-        task.remove_done_callback(self._end)
+        with suppress(RuntimeError):  # no loop: it ended in the middle of a change, the coroutine is thrown away
+            if (task := asyncio.current_task()) is not None:
+                self._end(task)
+                task.remove_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._turns.pop(task, None)
