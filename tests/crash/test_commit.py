@@ -99,6 +99,22 @@ def test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write(sy
     run(scenario, 2)
 
 
+def test_new_log_without_room_for_its_reserve_has_a_durable_name_before_the_first_answer() -> None:
+    """The reserve's files sync the directory as well, and there is not always room for them."""
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        device.fail("allocate", nth=2, errno=errno.ENOSPC, times=100)
+        log = await opened(device)
+        await log.append(b"answered")
+        for image in device.fork().crash_states(20):
+            again = await opened(image)
+            assert await payloads(again) == [b"answered"]
+            await again.close()
+
+    run(scenario, 2)
+
+
 def test_completions_out_of_order_are_answered_in_order() -> None:
     async def scenario(seed: int) -> None:
         device = SimDevice(seed)

@@ -103,7 +103,7 @@ ORDER = [
         "walsvc/log/commit/framing.py",
         "    await disk.rename(name, header.file_name)\n    await disk.sync_directory()\n",
         "    await disk.rename(name, header.file_name)\n",
-        (COMMIT_SCENES + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
+        (COMMIT_SCENES + "test_new_log_without_room_for_its_reserve_has_a_durable_name_before_the_first_answer",),
     ),
     Mutant(
         "no directory sync after a segment's rename",
