@@ -28,7 +28,7 @@ class Method(NamedTuple):
 
     Attributes:
         name: as CALL or OPEN says it.
-        right: which a token needs for it. What needs "admin" is written to the audit log.
+        right: which a token needs for it.
         arguments: by name.
         repeatable: a client that lost its connection may send it again, since twice does the same as once. False: the caller
             gets OutcomeUnknown where the first one may have arrived.
