@@ -82,7 +82,7 @@ async def test_what_quorum_acknowledged_survives_the_loss_of_the_disk(tmp_path, 
     loading.cancel()
     await asyncio.wait([loading])
     with contextlib.suppress(DurabilityLost):  # the next segment finds no directory
-        await log.close(timeout=2)
+        await log.close(timeout=20)
     async with opening(tmp_path / "back", url) as back:
         assert (await back.append(b"on", mode=Quorum)).lsn == len(found) + 1
 

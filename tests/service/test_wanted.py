@@ -50,7 +50,7 @@ async def lsns(records: Any) -> list[int]:
 
 @pytest.mark.parametrize(
     ("local", "remote", "more"),
-    [(Log, RemoteLog, set()), (Topic, RemoteTopic, set()), (Consumer, RemoteConsumer, set())],
+    [(Log, RemoteLog, {"connected", "on_connection"}), (Topic, RemoteTopic, set()), (Consumer, RemoteConsumer, set())],
 )
 async def test_served_log_has_every_name_of_the_log(local, remote, more) -> None:
     assert names(local) <= names(remote)
