@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ from walsvc.disk.pool import Pool, in_thread
 from walsvc.errors import PathError
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.repair import copy_aside
+from walsvc.opening import EMBEDDED
 
 Refuse = Callable[[int], None]
 
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
-    """From now on no thread can be started, but for the first few."""
+    """From now on no thread can be started, but for the first few. The log is imported before, which takes one as well."""
+    for name in EMBEDDED:
+        import_module(name)
 
     def begin(allowed: int) -> None:
         left = iter(range(allowed))
@@ -55,6 +59,25 @@ async def test_opening_without_a_thread_says_so_and_leaves_nothing_open(
         assert caught.value.path == str(tmp_path / "log")
         assert "ulimit -u" in str(caught.value.hint)
         await (await walsvc.open(tmp_path / "log", disk=disk)).close()  # the lock was released
+
+
+def test_first_opening_of_a_process_without_a_thread_says_which_log_it_was(tmp_path: Path, run_script: Script) -> None:
+    assert run_script(FIRST_OPENING, tmp_path / "log").split() == ["EAGAIN", str(tmp_path / "log")]
+
+
+FIRST_OPENING = """
+import asyncio, errno, sys, threading
+import walsvc
+
+def refused(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = refused
+try:
+    asyncio.run(walsvc.open(sys.argv[1]).__aenter__())
+except walsvc.PathError as error:
+    print(errno.errorcode[error.errno], error.path)
+"""
 
 
 async def test_reading_needs_one_thread(tmp_path: Path, refuse: Refuse) -> None:

@@ -116,10 +116,15 @@ def end(owner: int, calls: Calls, threads: list[threading.Thread]) -> None:
 async def imported(*names: str) -> None:
     """Import modules in a thread, as far as they are not there: on the loop, each would hold up everything else for its time.
 
-    Raises PathError(EAGAIN) as in_thread does, and what the import raises.
+    Where no thread can be had they are imported on the loop: what needs a thread for its work says so itself, with its path.
+    Raises what the import raises.
     """
     if any(name not in sys.modules or starting(sys.modules[name]) for name in names):
-        await in_thread(lambda: [import_module(name) for name in names])
+        with suppress(PathError):
+            await in_thread(lambda: [import_module(name) for name in names])
+            return
+        for name in names:
+            import_module(name)
 
 
 def starting(module: object) -> bool:
