@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any, Literal, Unpack, overload
+from typing import Any
 
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
@@ -25,17 +25,18 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Scoped
 from walsvc.topics.consumer import Consumer
-from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.delivery import Delivery
 from walsvc.topics.hubs import Hubs
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 from walsvc.topics.names import check_start as check_position
+from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.registry import Registry
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, refuse_lazy, refuse_options
+from walsvc.topics.sharing import SharedOptions, refuse_lazy
 from walsvc.topics.topic import Topic
 
 
-class Log(Reading, Scoped):
+class Log(Reading, OpensConsumers[Consumer], Scoped):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -136,40 +137,14 @@ class Log(Reading, Scoped):
         """Names of all topics, in the order in which they were made."""
         return list(self.writer.core.metadata.topics)
 
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[False] = False,
-    ) -> Consumer: ...
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[True],
-        **options: Unpack[SharedOptions],
-    ) -> SharedConsumer: ...
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: bool = False,
-        **options: Unpack[SharedOptions],
-    ) -> Consumer | SharedConsumer:
-        """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
-        if shared:
-            refuse_lazy(delivery)
-            return await self.hubs.open(None, name, start, options)
-        refuse_options(options)
+    async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
         return await Registry(self.segments, self.writer, None).open(name, delivery, start)
+
+    async def _open_shared(
+        self, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
+    ) -> SharedConsumer:
+        refuse_lazy(delivery)
+        return await self.hubs.open(None, name, start, options)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers: those of the whole log, then those of each topic."""

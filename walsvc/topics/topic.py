@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
@@ -17,12 +17,13 @@ from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.reading import Reading
 from walsvc.model import AppendResult, Mode, Strict
 from walsvc.topics.consumer import Consumer
-from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.reading import TopicReading
 from walsvc.topics.registry import Registry
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, refuse_lazy, refuse_options, with_not_before
+from walsvc.topics.sharing import SharedOptions, refuse_lazy, with_not_before
 
 if TYPE_CHECKING:
     from walsvc.log.commit.results import BatchResult
@@ -79,7 +80,7 @@ class TopicReader(TopicReading):
         return f"{type(self).__name__}({self.name!r})"
 
 
-class Topic(TopicReader):
+class Topic(TopicReader, OpensConsumers[Consumer]):
     """A topic of a log that is open for writing; get it by `log.topic(name)`, which costs nothing and writes nothing.
 
     The topic exists in the log from its first record or consumer on.
@@ -150,56 +151,14 @@ class Topic(TopicReader):
 
     # ---- consumers
 
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[False] = False,
-    ) -> Consumer: ...
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[True],
-        **options: Unpack[SharedOptions],
-    ) -> SharedConsumer: ...
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: bool = False,
-        **options: Unpack[SharedOptions],
-    ) -> Consumer | SharedConsumer:
-        """Open the topic's consumer `name`, making it if there is none; it exists, durably, until it is deleted.
-
-        Args:
-            name: 1 to 255 bytes in UTF-8.
-            delivery: StrictlyOnce or AtLeastOnce(persist_every=n). A shared consumer is StrictlyOnce.
-            start: where a new consumer begins: "first" (all that is there), "next" (only what comes), or an LSN. One that
-                exists goes on at its position.
-            shared: it is a work queue, which any number of tasks, processes and connections have open at once.
-            options: of a shared consumer; those that are left out are as at the last opening. lease: seconds that a worker has a
-                record, 0.001 to 604,800 (30.0); None, with `worker=` a name: until it acknowledges it or gives it back.
-                max_deliveries: of one record, then it goes to the topic dead_letter ("<topic>.dead"). ordered_by: a label;
-                records with an equal value are out one at a time, in order. max_outstanding: records that are out, 1 to 20,000
-                (1,000).
-
-        Raises:
-            InUse: it is open already; as a shared one: with other options. BadOption: `name`, `start` or an option.
-        """
-        if shared:
-            refuse_lazy(delivery)
-            return await self._hubs.open(self.name, name, start, options)
-        refuse_options(options)
+    async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
         return await Registry(self._segments, self._writer, self.name).open(name, delivery, start)
+
+    async def _open_shared(
+        self, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
+    ) -> SharedConsumer:
+        refuse_lazy(delivery)
+        return await self._hubs.open(self.name, name, start, options)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name."""

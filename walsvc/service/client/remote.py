@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, Unpack, overload
+from typing import Any, NoReturn
 
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout, closed_log
@@ -25,15 +25,16 @@ from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of,
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
 from walsvc.tasks import begin_task
-from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start, check_name
+from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, refuse_options
+from walsvc.topics.sharing import SharedOptions
 
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
 
-class RemoteLog(RemoteReading, Scoped):
+class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -190,39 +191,13 @@ class RemoteLog(RemoteReading, Scoped):
         """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
         return self._common.list_topics()
 
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[False] = False,
-    ) -> RemoteConsumer: ...
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[True],
-        **options: Unpack[SharedOptions],
-    ) -> SharedConsumer: ...
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: bool = False,
-        **options: Unpack[SharedOptions],
-    ) -> RemoteConsumer | SharedConsumer:
-        """Open consumer `name` of the whole log, making it if there is none; see Topic.consumer."""
-        if shared:
-            return await self._common.open_shared(None, name, delivery, start, options)
-        refuse_options(options)
+    async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> RemoteConsumer:
         return await self._common.open_consumer(None, name, delivery, start)
+
+    async def _open_shared(
+        self, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
+    ) -> SharedConsumer:
+        return await self._common.open_shared(None, name, delivery, start, options)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers: those of the whole log, then those of each topic."""

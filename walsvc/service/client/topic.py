@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any, Literal, Unpack, overload
+from typing import Any
 
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.results import BatchResult
@@ -13,14 +13,15 @@ from walsvc.model import AppendResult, Mode, Strict
 from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
-from walsvc.topics.delivery import Delivery, StrictlyOnce
+from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.reading import Reads, TopicReading
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, refuse_options, with_not_before
+from walsvc.topics.sharing import SharedOptions, with_not_before
 
 
-class RemoteTopic(TopicReading):
+class RemoteTopic(TopicReading, OpensConsumers[RemoteConsumer]):
     """See walsvc.Topic, whose interface this is; get it by `log.topic(name)`.
 
     Attributes:
@@ -100,39 +101,13 @@ class RemoteTopic(TopicReading):
 
     # ---- consumers
 
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[False] = False,
-    ) -> RemoteConsumer: ...
-    @overload
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: Literal[True],
-        **options: Unpack[SharedOptions],
-    ) -> SharedConsumer: ...
-    async def consumer(
-        self,
-        name: str,
-        delivery: Delivery | type[Delivery] = StrictlyOnce,
-        start: Start = "first",
-        *,
-        shared: bool = False,
-        **options: Unpack[SharedOptions],
-    ) -> RemoteConsumer | SharedConsumer:
-        """Open the topic's consumer `name`, making it if there is none; see Topic.consumer."""
-        if shared:
-            return await self._common.open_shared(self.name, name, delivery, start, options)
-        refuse_options(options)
+    async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> RemoteConsumer:
         return await self._common.open_consumer(self.name, name, delivery, start)
+
+    async def _open_shared(
+        self, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
+    ) -> SharedConsumer:
+        return await self._common.open_shared(self.name, name, delivery, start, options)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """The topic's consumers, by name."""
