@@ -126,7 +126,10 @@ class WalWriter(Scoped):
         expected: int | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self.append_nowait_to(None, payload, mode, type, attributes, expected=expected)
+        future: asyncio.Future[AppendResult] = self.append_to(
+            None, payload, mode, type, attributes, expected=expected, wait=False
+        )
+        return future
 
     def append_to(
         self,
@@ -137,30 +140,14 @@ class WalWriter(Scoped):
         attributes: Mapping[str, Any] | None = None,
         *,
         expected: int | None = None,
-    ) -> Ack[AppendResult]:
-        """Append one record to a topic, or to none."""
+        wait: bool = True,
+    ) -> Any:
+        """Append one record to a topic, or to none; `wait` for room as append does, or never, as append_nowait."""
         core = self.core
         if mode is Quorum:
-            return replica_of(core).after(self.append_to(topic, payload, Strict, type, attributes, expected=expected))
-        return core.queue.append(payload, mode, type, attributes, topic, expected=expected)
-
-    def append_nowait_to(
-        self,
-        topic: str | None,
-        payload: Any,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        expected: int | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """append_nowait, to a topic or to none."""
-        core = self.core
-        if mode is Quorum:
-            return replica_of(core).after(
-                self.append_nowait_to(topic, payload, Strict, type, attributes, expected=expected)
-            )
-        return core.queue.append_nowait(payload, mode, type, attributes, topic, expected=expected)
+            replica = replica_of(core)  # raises before anything is appended
+            return replica.after(self.append_to(topic, payload, Strict, type, attributes, expected=expected, wait=wait))
+        return core.queue.append(payload, mode, type, attributes, topic, expected=expected, wait=wait)
 
     def _append_slowly(  # noqa: PLR0917  called by C
         self,
@@ -172,7 +159,8 @@ class WalWriter(Scoped):
         expected: int | None = None,
     ) -> Ack[AppendResult]:
         """Append what the intake does not take."""
-        return self.append_to(topic, payload, mode, type, attributes, expected=expected)
+        ack: Ack[AppendResult] = self.append_to(topic, payload, mode, type, attributes, expected=expected)
+        return ack
 
     def append_batch(self, payloads: Payloads, mode: Mode = Strict, expected: int | None = None) -> Ack[BatchResult]:
         """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.

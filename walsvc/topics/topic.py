@@ -119,7 +119,8 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
             if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
             return self._intake.append_labelled(payload, labels, self.name, mode)
-        return self._writer.append_to(self.name, payload, mode, type, attributes, expected=expected)
+        ack: Ack[AppendResult] = self._writer.append_to(self.name, payload, mode, type, attributes, expected=expected)
+        return ack
 
     def append_nowait(
         self,
@@ -132,9 +133,11 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
         not_before: datetime.datetime | float | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self._writer.append_nowait_to(
-            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected
+        attributes = with_not_before(attributes, not_before)
+        future: asyncio.Future[AppendResult] = self._writer.append_to(
+            self.name, payload, mode, type, attributes, expected=expected, wait=False
         )
+        return future
 
     def append_batch(
         self,

@@ -136,35 +136,10 @@ class Queue:
         topic: str | None,
         *,
         expected: int | None = None,
-    ) -> Ack[AppendResult]:
-        """Any append of one record: check it, accept it or let it wait."""
-        return self.enter(self._entry(payload, mode, type, attributes, topic, expected=expected))
-
-    def append_nowait(
-        self,
-        payload: Any,
-        mode: Mode,
-        type: int,
-        attributes: Mapping[str, Any] | None,
-        topic: str | None,
-        *,
-        expected: int | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """The same, or Backpressure, NoSpace where it would wait. The answer is an asyncio.Future, which asyncio.wait takes."""
-        entry = self._entry(payload, mode, type, attributes, topic, expected=expected)
-        entry.future = self._health.loop.create_future()
-        return cast("asyncio.Future[AppendResult]", self.enter(entry, wait=False))
-
-    def _entry(
-        self,
-        payload: Any,
-        mode: Mode,
-        type: int,
-        attributes: Mapping[str, Any] | None,
-        topic: str | None,
-        *,
-        expected: int | None,
-    ) -> QueuedAppend:
+        wait: bool = True,
+    ) -> Any:
+        """Any append of one record: check it, accept it or let it wait. With `wait` False it never waits: Backpressure, NoSpace
+        instead, and the answer is an asyncio.Future, which asyncio.wait takes."""
         piece = self.checked(payload)
         self._health.check_call(mode)
         between("type", type, 0, 0xFFFF)
@@ -174,7 +149,9 @@ class Queue:
         if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
-        return QueuedAppend([piece], mode, labels, batch=False, future=self.new_ack(), topic=topic, expected=expected)
+        answer = self.new_ack() if wait else self._health.loop.create_future()
+        entry = QueuedAppend([piece], mode, labels, batch=False, future=answer, topic=topic, expected=expected)
+        return self.enter(entry, wait=wait)
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
