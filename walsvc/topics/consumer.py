@@ -20,7 +20,7 @@ from walsvc.log.read.segments import Segments
 from walsvc.model import Record, is_lsn
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
-from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of
+from walsvc.topics.names import WHOLE_LOG, Start, check_start, key_of, overtaken
 from walsvc.topics.standing import advanced, moved
 
 if TYPE_CHECKING:
@@ -163,13 +163,7 @@ class Consumer(Delivering):
     def _check_position(self) -> None:
         first, position = self._segments.first_lsn, self.position
         if position < first:
-            raise Truncated(
-                f"consumer {self.name!r} was overtaken: records from LSN {position} on were dropped",
-                path=self._path,
-                lsn=position,
-                expected=f"at least LSN {first}",
-                hint='seek("first") to go on with what is left',
-            )
+            raise overtaken(self.name, position, first, self._path)
 
     # ---- acknowledging
 

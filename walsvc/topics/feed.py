@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from walsvc.errors import Closed, Truncated, WalError, copy_of
+from walsvc.errors import Truncated, WalError, copy_of
 from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
 from walsvc.model import Record
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import Job, Lease, Leases, Moment, State
-from walsvc.topics.names import WHOLE_LOG
+from walsvc.topics.names import WHOLE_LOG, overtaken
 from walsvc.topics.sharing import NOT_BEFORE
 
 if TYPE_CHECKING:
@@ -105,13 +105,7 @@ class Feed:
                     self.forget(job)
         first, position = self._segments.first_lsn, self.position
         if position < first:
-            raise Truncated(
-                f"consumer {self.key.partition('/')[2]!r} was overtaken: records from LSN {position} on were dropped",
-                path=self._segments.disk.path,
-                lsn=position,
-                expected=f"at least LSN {first}",
-                hint='seek("first") to go on with what is left',
-            )
+            raise overtaken(self.key.partition("/")[2], position, first, self._segments.disk.path)
 
     def _hidden(self, record: Record) -> bool:
         number = self._core.metadata.topics.get(record.topic or "", 0)
@@ -363,8 +357,3 @@ def not_before_of(record: Record) -> float:
     """Unix time, in seconds, before which a record is not delivered; 0.0: none is said."""
     micros = record.attributes.get(NOT_BEFORE, 0)
     return micros / 1e6 if isinstance(micros, (int, float)) else 0.0
-
-
-def closed(name: str, path: str) -> Closed:
-    """The error of whoever uses a shared consumer that was closed."""
-    return Closed(f"consumer {name!r} is closed", path=path, hint="open it again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, Truncated
 from walsvc.format.meta import NAME_BYTES_MAX
 from walsvc.model import is_lsn
 
@@ -55,6 +55,17 @@ def check_start(writer: WalWriter, start: Start) -> int:
             hint=f'"first", "next", or an LSN from {first} to {following}',
         )
     return start
+
+
+def overtaken(consumer: str, position: int, first: int, path: str) -> Truncated:
+    """The error of a consumer whose records from its position on to `first`, the log's first LSN, are gone."""
+    return Truncated(
+        f"consumer {consumer!r} was overtaken: records from LSN {position} on were dropped",
+        path=path,
+        lsn=position,
+        expected=f"at least LSN {first}",
+        hint='seek("first") to go on with what is left',
+    )
 
 
 @dataclass(frozen=True, slots=True)
