@@ -10,10 +10,11 @@ from typing import Any
 from walsvc.errors import BadOption, DurabilityLost, NoSpace, WalError, copy_of
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
+from walsvc.service.client.opened import OpenedThere
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import cost_of, records_of
-from walsvc.service.wire.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
+from walsvc.service.wire.frames import Credit, End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
 from walsvc.service.wire.wanted import Hidden
 from walsvc.topics.delivering import Delivering
@@ -21,7 +22,7 @@ from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import Start
 
 
-class RemoteConsumer(Delivering):
+class RemoteConsumer(OpenedThere, Delivering):
     """See walsvc.Consumer, whose interface this is. The server gives its name free when the connection ends; a client that
     has lost its connection opens it again by itself, and delivers nothing again that it has delivered here.
 
@@ -69,11 +70,6 @@ class RemoteConsumer(Delivering):
         self._drop_ahead()
         self._session.put(encode(Open(self._id, "consumer", self._args, self._window)))
         return True
-
-    def lost(self) -> None:
-        """It will be opened again, unless it is being closed: then it is."""
-        if not self._open:
-            self._gone()
 
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
@@ -158,14 +154,6 @@ class RemoteConsumer(Delivering):
             self._grant(cost_of(gone))
 
     # ---- looking
-
-    async def opened(self) -> None:
-        """Wait until the server has opened it; raises what it says instead."""
-        try:
-            await asyncio.shield(self._opened)
-        except asyncio.CancelledError:
-            self._leave()
-            raise
 
     @property
     def position(self) -> int:
@@ -306,15 +294,6 @@ class RemoteConsumer(Delivering):
             return
         await asyncio.shield(self._closed)
 
-    def _leave(self) -> None:
-        """Give it up on the server."""
-        self._open = False
-        self._session.send(Cancel(self._id))
-        if not self._session.connected:
-            self._gone()
-
     def _gone(self) -> None:
-        self._session.requests.pop(self._id, None)
         self._consumers.pop(self._id, None)
-        if not self._closed.done():
-            self._closed.set_result(None)
+        super()._gone()

@@ -15,6 +15,7 @@ from typing import Any
 from walsvc.errors import BadOption, Closed, ProtocolError, WalError, copy_of
 from walsvc.model import Record
 from walsvc.service.client.call import Calling, encoded
+from walsvc.service.client.opened import OpenedThere
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import records_of
@@ -107,7 +108,7 @@ class Asking:
             self._home.return_unseen(self.answer.result())
 
 
-class RemoteShared(SharedConsumer):
+class RemoteShared(OpenedThere, SharedConsumer):
     """See walsvc.SharedConsumer, whose interface this is."""
 
     def __init__(self, session: Session, topic: str | None, name: str, *, start: Start, options: SharedOptions) -> None:
@@ -136,11 +137,6 @@ class RemoteShared(SharedConsumer):
         self._session.put(encode(self._frame))
         return True
 
-    def lost(self) -> None:
-        """It will be opened again, unless it is being closed: then it is."""
-        if not self._open:
-            self._gone()
-
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
         self._fail(self._session.unreachable(error, f"consumer {self.name!r} is lost"))
@@ -165,19 +161,6 @@ class RemoteShared(SharedConsumer):
         if not self._opened.done():
             self._opened.set_exception(copy_of(error))
             self._opened.exception()  # perhaps nobody waits for it any more
-
-    def _gone(self) -> None:
-        self._session.requests.pop(self._id, None)
-        if not self._closed.done():
-            self._closed.set_result(None)
-
-    async def opened(self) -> None:
-        """Wait until the server has opened it; raises what it says instead."""
-        try:
-            await asyncio.shield(self._opened)
-        except asyncio.CancelledError:
-            self._leave()
-            raise
 
     # ---- records
 
@@ -252,9 +235,3 @@ class RemoteShared(SharedConsumer):
         if self._open:
             self._leave()
         await asyncio.shield(self._closed)
-
-    def _leave(self) -> None:
-        self._open = False
-        self._session.send(Cancel(self._id))
-        if not self._session.connected:
-            self._gone()
