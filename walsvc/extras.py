@@ -1,4 +1,4 @@
-"""What walsvc needs only for a part of itself: which extra brings a package, and the one line that says so where it is missing."""
+"""Extras: which of them brings a package, and the one line that names it where the package is missing."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ class Log(Appending, Protocol):
         ...
 
     def retention(self) -> Retention:
-        """What is kept, who needs it, and what was dropped since opening."""
+        """Segments that are kept, the pins that need them, and the records dropped since opening."""
         ...
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = ...) -> int:

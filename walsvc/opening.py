@@ -107,7 +107,7 @@ async def open_elsewhere(module: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def parts_of(config: WalConfig) -> list[str]:
-    """What the log of a directory needs: names of modules."""
+    """Names of the modules that the log of a directory needs."""
     names = [*EMBEDDED]
     if config.keys is not None:
         names += ENCRYPTION

@@ -32,7 +32,7 @@ class Scoped(ABC):
 
 
 class Leaving(Protocol):
-    """What can be left at the end of an `async with`."""
+    """An object that can be left at the end of an `async with`."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

@@ -283,7 +283,7 @@ def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
 
 
 def change_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
-    """What a change adds at most to a group's metadata that holds `joined`."""
+    """Bytes that a change adds at most to a group's metadata that holds `joined`."""
     total = 0
     for key, value in change.items():
         if key not in joined:

@@ -1,4 +1,4 @@
-"""What the log remembers of a consumer besides its position: what is done out of order, and what was tried before.
+"""The window of a consumer, which the log remembers besides its position: records done out of order, and deliveries tried before.
 
 The position says: everything below is done. A shared consumer, and one that acknowledges single records, have done more than
 that. What they have done above the position is kept as ranges of LSNs. Other topics' records lie between those of a topic, so a
@@ -88,7 +88,7 @@ class Window:
 
     @property
     def rows_bytes(self) -> int:
-        """What `rows` gives has at most."""
+        """Bytes that `rows` gives at most."""
         held = len(self.held) * HELD_BYTES + self._names_bytes
         return len(self.firsts) * DONE_BYTES + len(self.tried) * TRIED_BYTES + held
 
@@ -277,7 +277,7 @@ class Queues:
 
 
 def options_bytes(options: dict[str, Any]) -> int:
-    """What a consumer's options have, encoded."""
+    """Bytes of a consumer's options, encoded."""
     return len(msgpack.packb(options)) if options else 1
 
 
@@ -294,7 +294,7 @@ def merge_queues(into: dict[str, Any], change: dict[str, Any]) -> None:
 
 
 def queues_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
-    """What a change adds at most to a group's metadata that holds `joined`."""
+    """Bytes that a change adds at most to a group's metadata that holds `joined`."""
     total = 0
     for key, said in change.items():
         total += len(key.encode()) + STATE_BYTES if joined.get(key) is None else 0

@@ -1,4 +1,4 @@
-"""What a shared consumer lets join a group: acknowledgements and moves; and which acknowledgements there were lately."""
+"""Acknowledgements and moves of a shared consumer, which join a group; and which acknowledgements there were lately."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Acking:
         self._gone: list[Stretch] = []
 
     def change(self) -> dict[str, Any]:
-        """What is done by it. Raises LeaseLost where one of the records was given to somebody else."""
+        """Say which records are done by it. Raises LeaseLost where one of them was given to somebody else."""
         for lease in self._leases:
             if not lease.done and not self._hub.leases.owns(lease):
                 raise self._hub.lost(lease)

@@ -57,7 +57,7 @@ class Ahead:
             self.drop(each)
 
     async def read(self, limit: int) -> list[Found]:
-        """What comes next below `limit`; nothing where there is nothing. Raises what the reader raises."""
+        """Read the next records below `limit`; empty where there are none. Raises what the reader raises."""
         async with self._reading:
             turns = self._turns
             try:

@@ -97,7 +97,7 @@ class Consumer(Delivering):
 
     @property
     def _window(self) -> Window | None:
-        """What was acknowledged above the position, if anything was."""
+        """The window of records that were acknowledged above the position, if any were."""
         return self._writer.core.metadata.queues.get(self._key)
 
     # ---- reading

@@ -83,7 +83,7 @@ class Feed:
 
     @property
     def window(self) -> Window:
-        """What is done and was tried above that."""
+        """Records above that which are done, and those that were tried."""
         return self._core.metadata.queues.get(self.key) or Window()
 
     @property

@@ -317,7 +317,7 @@ class Hub:
             await self.ended()
 
     async def ended(self) -> None:
-        """What it has begun is done, and others may open the name. To its end, whoever waits for it."""
+        """Finish what it has begun, and let others open the name. It goes on to its end, whoever waits for it."""
         self.stop()
         if self._ending is None:
             self._ending = self._core.background.start("closing a shared consumer", self._end(), foreseen=(WalError,))

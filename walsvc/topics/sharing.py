@@ -35,7 +35,7 @@ class SharedOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all who open one shared consumer have in common.
+    """The options that all who open one shared consumer have in common.
 
     Attributes:
         lease: seconds that a worker has a record before others get it, 0.001 to 604,800; None: until it acknowledges it or gives it

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Guarded(Protocol):
-    """What has a method that is `whole`."""
+    """An object with a method that is `whole`."""
 
     _health: Health
 

@@ -1,4 +1,4 @@
-"""What a producer has asked for and not seen answered: sequence numbers, bytes, deadlines.
+"""The requests of a producer that are not answered: sequence numbers, bytes, deadlines.
 
 Two things are counted: what was accepted from the caller, which is bounded here, and how much of it was sent on this connection,
 for which the server gives credit. They differ only while requests wait to be sent again.

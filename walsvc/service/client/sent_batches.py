@@ -228,7 +228,7 @@ class WholeBatch(SentBatch):
 
 
 def size_of(payloads: list[bytes]) -> int:
-    """What payloads take of the credit that the server gives."""
+    """Bytes that payloads take of the credit that the server gives."""
     return sum(map(len, payloads)) + APPEND_COST * len(payloads)
 
 

@@ -84,7 +84,7 @@ class Asking:
             self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
 
     def lost(self) -> None:
-        """What was given out to a connection that has ended is free already."""
+        """The server has freed the records that it gave to a connection that has ended."""
         if self.answer.done():
             self._session.requests.pop(self._frame.id, None)
 
@@ -99,7 +99,7 @@ class Asking:
             self.answer.set_exception(self._session.unreachable(error, "no record was asked for"))
 
     def give_up(self) -> None:
-        """Nobody waits for it any more."""
+        """The caller has given up: cancel the call at the server, or return what it brought."""
         if self._frame.id in self._session.requests:
             self._session.send(Cancel(self._frame.id))
             if not self._session.connected:
@@ -180,7 +180,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
                 raise
 
     def deliveries(self, answer: Any) -> list[RemoteDelivery]:
-        """What the server answers to next()."""
+        """Make deliveries of the server's answer to next()."""
         if not isinstance(answer, Mapping) or not isinstance(answer.get("records"), list):
             raise ProtocolError("the answer to shared.next is none")
         try:
@@ -191,7 +191,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
             raise ProtocolError(f"the answer to shared.next is none: {error}") from None
 
     def return_unseen(self, deliveries: Sequence[RemoteDelivery]) -> None:
-        """Nobody got these: they go out again as if they had not been."""
+        """Return deliveries that no caller got: they go out again as if they had not been."""
         if deliveries and self._open:
             rows = [list(each.said().values()) for each in deliveries]
             Calling(self._session, "shared.unseen", {"stream": self._id, "deliveries": rows}, None)

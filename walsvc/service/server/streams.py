@@ -194,7 +194,7 @@ class SharedStream(Holding):
         self.consumer = consumer
 
     async def next(self, max_bytes: int, max_records: int) -> dict[str, Any]:
-        """What shared.next answers. Given up it takes nothing."""
+        """Answer shared.next. Given up it takes nothing."""
         hub, loop = self.consumer.open_hub(), self._loop
         batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
         given = [each for each in batch if isinstance(each, LocalDelivery)]

@@ -1,4 +1,4 @@
-"""What a server does for CALL: the answer to each method of walsvc.service.wire.methods."""
+"""Answers of a server to CALL: one for each method of walsvc.service.wire.methods."""
 
 from __future__ import annotations
 

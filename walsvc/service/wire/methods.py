@@ -1,4 +1,4 @@
-"""What CALL can call and OPEN can open: one table, from which client and server both take what they need. Pure.
+"""Methods that CALL can call and OPEN can open: one table, from which client and server both take what they need. Pure.
 
 A new method is a row here and its answer in walsvc.service.server.verbs; nothing else on either side asks for its name. What the
 server answers with stands in docs/PROTOCOL.md, a test compares it with this table.
