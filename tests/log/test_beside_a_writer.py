@@ -14,6 +14,7 @@ from walsvc.errors import Corruption
 from walsvc.format.segment import parse_name
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.inspect import walk
+from walsvc.log.offline.repair import look_at
 from walsvc.log.offline.verify import verify
 from walsvc.log.recover.looking import find
 from walsvc.opening import open_on
@@ -22,7 +23,7 @@ Hook = Callable[[str, int], Awaitable[None]]
 
 
 class Watched(SimDisk):
-    """A reader's view: `hooks` are run in front of its operations, "listed" behind a listing."""
+    """A reader's view: `hooks` are run in front of its operations, "listed" behind a listing, "was read" behind a reading."""
 
     def __init__(self, device: SimDevice, **hooks: Hook) -> None:
         super().__init__(device, latency=0.0, lock=False)
@@ -43,7 +44,9 @@ class Watched(SimDisk):
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         await self._met("read", name, offset)
-        return await super().read(name, offset, length)
+        data = await super().read(name, offset, length)
+        await self._met("was read", name, offset)
+        return data
 
     async def read_into(self, name: str, offset: int, view: memoryview) -> int:
         data = await super().read(name, offset, len(view))  # groups are read in this way: no hook here
@@ -194,3 +197,59 @@ async def test_what_a_writer_is_just_writing_is_no_finding(tmp_path):
             (torn,) = (await verify("sim")).findings
             assert (torn.kind, torn.lsn, "dropped" in torn.message) == ("torn_tail", last.lsn, False)
             device.flip(*place, 0)
+
+
+LOOKS = {
+    "open": lambda disk: open_on(disk, WalConfig(read_only=True)),
+    "find": find,
+    "verify": lambda _: verify("sim"),
+    "repair": look_at,
+    "backup": lambda _: copy_log("sim", "copy", sparse=True),
+}
+
+
+@pytest.mark.parametrize("how", LOOKS)
+async def test_segment_that_a_cut_exchanges_under_several_looks_is_no_damage(how, monkeypatch, tmp_path):
+    device, times = SimDevice(8), 0
+
+    async def opened(*_: object, **__: object) -> SimDisk:
+        return Watched(device, **{"was read": exchange})
+
+    async def exchange(name: str, offset: int) -> None:
+        nonlocal times
+        if (
+            times < 5 and offset == 0 and name == f"{1:016x}.wal"
+        ):  # the groups are read behind the header of another file
+            times += 1
+            await log.truncate_after(0)
+            await log.append(b"%d" % times)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
+    async with await written(device) as log:
+        looked = await LOOKS[how](await opened())
+        assert times == 5
+        assert not getattr(looked, "errors", ())
+        assert not getattr(looked, "reasons", ())
+
+
+async def test_backup_whose_earlier_segment_a_cut_exchanges_begins_again(monkeypatch, tmp_path):
+    device, heads = SimDevice(9), 0
+
+    async def opened(*_: object, **__: object) -> SimDisk:
+        return Watched(device, **{"was read": exchange})
+
+    async def exchange(name: str, offset: int) -> None:
+        nonlocal heads
+        heads += offset == 0 and name == newest
+        if heads == 2:  # once when the log was found, now before the head of the segment in front of it is read
+            heads += 1
+            await log.truncate_after(0)
+            await log.append(b"anew")
+
+    monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
+    async with await written(device) as log:
+        await segment_turns(log)
+        newest = f"{log.segment_ids()[-1]:016x}.wal"
+        assert (await copy_log("sim", str(tmp_path / "copy"), sparse=True)).next_lsn == 2
+        assert heads == 3

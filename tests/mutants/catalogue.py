@@ -627,6 +627,16 @@ REWRITING = [
 
 READING = [
     Mutant(
+        "damage that tells the same of two files taken for damage",
+        "walsvc/log/recover/looking.py",
+        "now = told, await seen.births()",
+        "now = told",
+        (
+            "tests/log/test_beside_a_writer.py::"
+            "test_segment_that_a_cut_exchanges_under_several_looks_is_no_damage[find]",
+        ),
+    ),
+    Mutant(
         "a record of an unknown required type passed over",
         "walsvc/log/read/filter.py",
         "return type >= REQUIRED or self.types is None or type in self.types",

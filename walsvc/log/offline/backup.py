@@ -80,11 +80,19 @@ async def copy_log(
                     found.through(disk), found, place.path, keys, sparse=sparse, on_segment=on_segment
                 )
                 break
-            except FileNotFoundError:  # dropped or recycled meanwhile
-                await in_thread(place.clear)
+            except (FileNotFoundError, Corruption) as error:
+                if isinstance(error, Corruption) and not await cut_since(disk, found):
+                    raise
+                await in_thread(place.clear)  # what was copied has been dropped, recycled or compacted meanwhile
         else:
             raise WalTimeout("the log dropped segments under every attempt to copy it", path=disk.path)
     return copied_of(found, used)
+
+
+async def cut_since(disk: Disk, found: Recovered) -> bool:
+    """Whether truncate_after has cut the log since it was found: what was read before and what was read behind it do not fit."""
+    again = await find(disk, BLIND)
+    return again.active.header.generation != found.active.header.generation
 
 
 def copied_of(found: Recovered, used: int) -> Copied:

@@ -95,7 +95,7 @@ async def migrate(
         raise PathError("there is no log here", path=path, hint="check the path")
     if dry_run:
         async with reading(path) as disk:
-            return await settled(disk.path, lambda: migrate_on(disk, keys, dry_run=True))
+            return await settled(disk, lambda seen: migrate_on(seen, keys, dry_run=True))
     config = WalConfig(keys=keys)
     disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True)
     async with releasing(disk):

@@ -79,7 +79,7 @@ async def segment_files(disk: Disk) -> dict[int, str]:
 
 async def look_at(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:
     """Like plan_repair, beside a writer: nothing is locked, and what looks damaged is looked at twice."""
-    return await settled(disk.path, lambda: plan_repair(disk, keys), lambda plan: plan.reasons)
+    return await settled(disk, lambda seen: plan_repair(seen, keys), lambda plan: plan.reasons)
 
 
 async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:

@@ -79,45 +79,45 @@ async def verify(
         PathError: there is no log, or it cannot be read. Damage is a finding.
         WalTimeout: whatever looked damaged looked otherwise each time.
     """
-    return await settled(
-        os.fspath(path),
-        lambda: read_through(path, on_segment, keys, holder),
-        lambda verdict: [str(each) for each in verdict.errors],
-    )
+    async with reading(path) as disk:
+        return await settled(
+            disk,
+            lambda seen: read_through(seen, on_segment, keys, holder),
+            lambda verdict: [str(each) for each in verdict.errors],
+        )
 
 
 async def read_through(
-    path: str | os.PathLike[str], on_segment: OnSegment | None, keys: Keys, holder: Callable[[], int | None]
+    disk: Disk, on_segment: OnSegment | None, keys: Keys, holder: Callable[[], int | None]
 ) -> Verified:
     """One look at everything."""
     before = holder()
     verdict = Verified()
-    async with reading(path) as disk:
-        found: Recovered | None = None
-        try:
-            found = await find(disk, keys)
-        except (Corruption, UnsupportedFormat) as error:
-            verdict.add(error)
-        sizes = await disk.list() if found is None else found.sizes
-        names = (
-            {first: name for name in sizes if (first := parse_name(name, ".wal")) is not None}
-            if found is None
-            else found.names
-        )
-        walks: list[Walk] = []
-        for _, name in sorted(names.items()):
-            seen = disk if found is None else found.through(disk)
-            walked = await walk(seen, name, parse_name(name, ".wal"), sizes[name], keys=keys)
-            if walked is None:
-                continue
-            walks.append(walked)
-            if on_segment is not None:
-                on_segment(walked)
-            if found is None or found.cut is None:
-                await check_behind(seen, walks, verdict)
-        if len(walks) < len(names):  # files went meanwhile, perhaps more of them than were missed
-            sizes = await disk.list()
-            walks = [each for each in walks if each.name in sizes]
+    found: Recovered | None = None
+    try:
+        found = await find(disk, keys)
+    except (Corruption, UnsupportedFormat) as error:
+        verdict.add(error)
+    sizes = await disk.list() if found is None else found.sizes
+    names = (
+        {first: name for name in sizes if (first := parse_name(name, ".wal")) is not None}
+        if found is None
+        else found.names
+    )
+    walks: list[Walk] = []
+    for _, name in sorted(names.items()):
+        seen = disk if found is None else found.through(disk)
+        walked = await walk(seen, name, parse_name(name, ".wal"), sizes[name], keys=keys)
+        if walked is None:
+            continue
+        walks.append(walked)
+        if on_segment is not None:
+            on_segment(walked)
+        if found is None or found.cut is None:
+            await check_behind(seen, walks, verdict)
+    if len(walks) < len(names):  # files went meanwhile, perhaps more of them than were missed
+        sizes = await disk.list()
+        walks = [each for each in walks if each.name in sizes]
     after = holder()
     verdict.writer = before if after is None else after
     judge_walks(
