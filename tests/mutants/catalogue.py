@@ -731,7 +731,7 @@ READING = [
     Mutant(
         "client sends again more than the server gives credit for",
         "walsvc/service/client/account.py",
-        "        return not self._used_bytes or self._used_bytes + request.size <= self._credit_bytes\n",
+        "        return self._used_requests < self._requests_max and self.credit.fits(request.size)\n",
         "        return True\n",
         ("tests/service/test_order.py::test_requests_sent_again_keep_to_smaller_limits_of_a_server_that_comes_back",),
     ),

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from walsvc.service.client.session import Session
+from walsvc.service.wire.window import Window
 
 
 class Account(ABC):
@@ -19,19 +20,19 @@ class Account(ABC):
 
     Attributes:
         session: on whose connection.
-        pending_bytes_max: so much may be accepted and unanswered.
+        accepted: payloads with APPEND_COST that were accepted and are not answered; its size is the most that may be.
+        credit: of that, what was sent on this connection; its size is what the server lets be.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.pending_bytes_max = 0
+        self.accepted = Window()
+        self.credit = Window()
         self._loop = session.loop
         self._seq = 0
         self._open: dict[int, Any] = {}  # by seq: requests that are not answered
-        self._sent_bytes = 0  # of those, payloads with APPEND_COST
-        self._credit_bytes = 0  # that the server gives
         self._requests_max = 0
-        self._used_bytes = self._used_requests = 0  # of that, by requests that were sent on this connection
+        self._used_requests = 0  # of that, by requests that were sent on this connection
         self._pulse: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -51,7 +52,7 @@ class Account(ABC):
         """The next sequence number of this producer, for a request with a `size`."""
         self._seq += 1
         self._open[self._seq] = request
-        self._sent_bytes += request.size
+        self.accepted.take(request.size)
         return self._seq
 
     def done(self) -> int:
@@ -61,7 +62,7 @@ class Account(ABC):
     def answered(self, request: Any) -> None:
         """A request is over."""
         if self._open.pop(request.seq, None) is not None:
-            self._sent_bytes -= request.size
+            self.accepted.give(request.size)
             self.uncount(request)
             self._set_room()
             self.pulse()
@@ -71,21 +72,19 @@ class Account(ABC):
         """A request is being sent on this connection."""
         if not request.counted:
             request.counted = True
-            self._used_bytes += request.size
+            self.credit.take(request.size)
             self._used_requests += 1
 
     def uncount(self, request: Any) -> None:
         """A request is answered, or its connection is lost."""
         if request.counted:
             request.counted = False
-            self._used_bytes -= request.size
+            self.credit.give(request.size)
             self._used_requests -= 1
 
     def has_credit(self, request: Any) -> bool:
         """Whether the server takes a request that was not sent on this connection yet."""
-        if self._used_requests >= self._requests_max:
-            return False
-        return not self._used_bytes or self._used_bytes + request.size <= self._credit_bytes
+        return self._used_requests < self._requests_max and self.credit.fits(request.size)
 
     async def change(self) -> None:
         """For a batch: wait until there may be more room, or the connection has changed."""
@@ -102,23 +101,21 @@ class Account(ABC):
 
     def accepts(self, size: int) -> bool:
         """Whether there is room for a batch."""
-        if len(self._open) > self._requests_max:
-            return False
-        return not self._sent_bytes or self._sent_bytes + size <= self.pending_bytes_max
+        return len(self._open) <= self._requests_max and self.accepted.fits(size)
 
     def fits(self, size: int) -> bool:
         """Whether a part of a batch may be sent now."""
         if self._used_requests > self._requests_max:
             return False
-        most = min(self._credit_bytes, self.pending_bytes_max)
-        return not self._used_bytes or self._used_bytes + size <= most
+        credit = self.credit
+        return not credit.used or credit.used + size <= min(credit.size, self.accepted.size)
 
     def resize(self, request: Any, change: int) -> None:
         """A request has more or fewer bytes that are not answered."""
         request.size += change
-        self._sent_bytes += change
+        self.accepted.take(change)
         if request.counted:
-            self._used_bytes += change
+            self.credit.take(change)
         if change < 0:
             self._set_room()
             self.pulse()

@@ -194,22 +194,22 @@ class Appends(Account):
         self._record_bytes_max = limits["record_bytes"]
         self._items_max = min(limits["items"], FRAME_RECORDS)
         self._append_bytes_max = limits["append_bytes"]
-        self._requests_max, self._credit_bytes = limits["requests"], limits["pending_bytes"]
-        self.pending_bytes_max: int = min(limits["pending_bytes"], config.max_pending_bytes)
+        self._requests_max, self.credit.size = limits["requests"], limits["pending_bytes"]
+        self.accepted.size = min(limits["pending_bytes"], config.max_pending_bytes)
         self._set_room()
 
     def _others(self) -> int:
         """Bytes that are pending in the log, and not ours."""
         state = self.session.state
-        return max(state[PENDING] - self._sent_bytes, 0) if len(state) > PENDING else 0
+        return max(state[PENDING] - self.accepted.used, 0) if len(state) > PENDING else 0
 
     def _fits(self, entry: Unsent, others: int = 0) -> bool:
         """Whether there is room for it: always, when nothing is unanswered and nobody else's records take it."""
         frames = len(self._open) + bool(self._payloads) + (not self._joins(entry))
         if frames > self._requests_max:
             return False
-        used = self._sent_bytes + self._filling_bytes + others
-        return not used or used + entry.size <= self.pending_bytes_max
+        used = self.accepted.used + self._filling_bytes + others
+        return not used or used + entry.size <= self.accepted.size
 
     def _joins(self, entry: Unsent) -> bool:
         """Whether it can be in the frame that is being filled."""
@@ -228,15 +228,15 @@ class Appends(Account):
         if shut or self._waiting or self._holds or frames > self._requests_max:
             self._room = -1
         else:
-            free = self.pending_bytes_max - self._sent_bytes - self._filling_bytes - self._others()
+            free = self.accepted.size - self.accepted.used - self._filling_bytes - self._others()
             self._room = min(free, self._append_bytes_max - self._filling_bytes)
 
     def _no_room(self) -> Backpressure:
         return Backpressure(
-            f"no room: {self._sent_bytes + self._filling_bytes} bytes are not answered, {len(self._waiting)} appends wait",
+            f"no room: {self.accepted.used + self._filling_bytes} bytes are not answered, {len(self._waiting)} appends wait",
             path=self.session.address.url,
             lsn=self.session.state[1],
-            expected=f"at most {self.pending_bytes_max} bytes pending, this client's and others'",
+            expected=f"at most {self.accepted.size} bytes pending, this client's and others'",
             hint="await append instead, or try again later",
         )
 
@@ -254,7 +254,7 @@ class Appends(Account):
     @property
     def unanswered_bytes(self) -> int:
         """Payload bytes that were accepted and are not answered, with what each record costs besides."""
-        return self._sent_bytes + self._filling_bytes
+        return self.accepted.used + self._filling_bytes
 
     def last_waiting(self) -> asyncio.Future[Any] | None:
         """The future of the append at the end of the queue."""

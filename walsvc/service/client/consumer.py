@@ -17,6 +17,7 @@ from walsvc.service.wire.columns import cost_of, records_of
 from walsvc.service.wire.frames import Credit, End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
 from walsvc.service.wire.wanted import Hidden
+from walsvc.service.wire.window import Window
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import Start
@@ -45,11 +46,9 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._consumers = consumers  # the log's open ones
         self._args = {"name": name, "topic": topic, "persist_every": delivery.persist_every, "start": start}
         self._id = self._session.new_id()
-        self._window = self._session.config.read_ahead_bytes
+        self._window = Window(self._session.config.read_ahead_bytes)
         self._turn: int | None = None
         self._cuts = 0  # of the log, that this consumer has heard of
-        self._ahead_cost = 0
-        self._owed = 0
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
         self._following = 0
         self._checked = 0  # first_lsn that this consumer is known to have nothing lost below
@@ -58,7 +57,9 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
-        encoded(Open(self._id, "consumer", self._args, self._window))  # what cannot be sent is said before anything is
+        encoded(
+            Open(self._id, "consumer", self._args, self._window.size)
+        )  # what cannot be sent is said before anything is
         consumers[self._id] = self
         self._session.begin(self._id, self)
 
@@ -68,7 +69,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         """Open it, also on a new connection: it begins at the position, and what was delivered here is passed over."""
         self._turn, self._sent = None, 0
         self._drop_ahead()
-        self._session.put(encode(Open(self._id, "consumer", self._args, self._window)))
+        self._session.put(encode(Open(self._id, "consumer", self._args, self._window.renewed())))
         return True
 
     def failed(self, error: WalError) -> None:
@@ -104,6 +105,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         records = records_of(frame)
         self._sent = max(self._sent, records[-1].lsn)
         cost = cost_of(records)
+        self._window.take(cost)
         fresh = records if records[0].lsn >= self._following else [r for r in records if r.lsn >= self._following]
         self._ahead.extend(fresh)
         if len(fresh) < len(records):
@@ -132,10 +134,8 @@ class RemoteConsumer(OpenedThere, Delivering):
             self._grant(cost)
 
     def _grant(self, cost: int) -> None:
-        self._owed += cost
-        if self._owed * 2 >= self._window:
-            self._session.put(encode(Credit(self._id, self._owed)))
-            self._owed = 0
+        if granted := self._window.taken(cost):
+            self._session.put(encode(Credit(self._id, granted)))
 
     def cut(self, lsn: int) -> None:
         """The log was cut behind `lsn`."""

@@ -16,6 +16,7 @@ from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import cost_of, records_of
 from walsvc.service.wire.frames import Cancel, Credit, End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
+from walsvc.service.wire.window import Window
 
 Hides = Callable[[Record], bool]
 
@@ -34,16 +35,14 @@ class RemoteStream:
         self._args = args
         self._id = session.new_id()
         self._received: deque[tuple[list[Record], int]] = deque()
-        self._held = 0  # cost of what was received and not taken
-        self._owed = 0  # cost of what was taken and not granted again
-        self._window = session.config.read_ahead_bytes
+        self._window = Window(session.config.read_ahead_bytes)
         self._error: WalError | None = None
         self._ended = False
         self._opened = False
         self._waiter: asyncio.Future[None] | None = None
         self.following: int | None = args.get("start")
         self.hidden: list[Hides] = []
-        encoded(Open(self._id, what, args, self._window))  # what cannot be sent is said before anything is
+        encoded(Open(self._id, what, args, self._window.size))  # what cannot be sent is said before anything is
         session.begin(self._id, self)
 
     # ---- from the session
@@ -54,7 +53,7 @@ class RemoteStream:
             records = records_of(frame)
             cost = cost_of(records)
             self._received.append((records, cost))
-            self._held += cost
+            self._window.take(cost)
             self.following = records[-1].lsn + 1
         elif isinstance(frame, Result):
             self._open(frame.value, frame.state[1])
@@ -80,9 +79,8 @@ class RemoteStream:
     def again(self) -> bool:
         """Begin, or go on behind what was received."""
         start = self._args.get("start") if self.following is None else self.following
-        credit = max(self._window - self._held, 1)
-        self._owed = 0
-        self._session.put(encode(Open(self._id, self._what, {**self._args, "start": start}, credit)))
+        args = {**self._args, "start": start}
+        self._session.put(encode(Open(self._id, self._what, args, self._window.renewed())))
         return True
 
     def lost(self) -> None:
@@ -117,11 +115,8 @@ class RemoteStream:
                 self._waiter = self._session.loop.create_future()
                 await self._waiter
             records, cost = self._received.popleft()
-            self._held -= cost
-            self._owed += cost
-            if self._owed * 2 >= self._window and not self._ended:
-                self._session.put(encode(Credit(self._id, self._owed)))
-                self._owed = 0
+            if (granted := self._window.taken(cost)) and not self._ended:
+                self._session.put(encode(Credit(self._id, granted)))
         self.hidden.clear()
         return records
 

@@ -19,6 +19,7 @@ from walsvc.service.server.auth import Grant
 from walsvc.service.server.parts import Parts
 from walsvc.service.wire.frames import APPEND_COST, QUORUM, RECORD_COST, RELAXED, STRICT, Ack, Append, Batch, Credit
 from walsvc.service.wire.methods import APPEND
+from walsvc.service.wire.window import Window
 from walsvc.topics.names import check_name
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Requests:
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._batches: dict[int, Parts] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # the log has their records, and the replica not yet
-        self._pending_bytes = self._pending_records = 0  # payloads and records that are not answered
+        self._window = Window(self._limits.pending_bytes)  # payloads with APPEND_COST that are not answered
+        self._pending_records = 0  # of how many records
         self._seq = 0  # the highest that came on this connection
         self._attributes = b""  # that were found good last
 
@@ -113,7 +115,7 @@ class Requests:
         id, seq = frame.id, frame.seq
         if id in self or self._connection.has_session(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
-        if self._credit_left(frame, size) < 0 and self._pending_records:
+        if not self._window.fits(size + APPEND_COST * len(frame.payloads)):
             raise self._over_credit(size, frame, "wait for answers before sending more")
         if self.unanswered >= self._limits.requests:
             raise Backpressure(
@@ -128,16 +130,12 @@ class Requests:
 
     def _over_credit(self, size: int, frame: Append | Batch, hint: str) -> Backpressure:
         records = self._pending_records + len(frame.payloads)
+        pending = self._window.used - APPEND_COST * self._pending_records + size
         return Backpressure(
-            f"{self._pending_bytes + size} payload bytes are unanswered on this connection, of {records} records",
-            expected=f"at most {self._limits.pending_bytes} with {APPEND_COST} for each record",
+            f"{pending} payload bytes are unanswered on this connection, of {records} records",
+            expected=f"at most {self._window.size} with {APPEND_COST} for each record",
             hint=hint,
         )
-
-    def _credit_left(self, frame: Append | Batch, size: int) -> int:
-        """Credit that the client would have left with this frame, whose payloads have `size` bytes."""
-        records = self._pending_records + len(frame.payloads)
-        return self._limits.pending_bytes - self._pending_bytes - size - APPEND_COST * records
 
     def _request(self, frame: Append | Batch) -> Request | None:
         if not self._producer or not frame.seq:
@@ -187,7 +185,7 @@ class Requests:
                 self._connection.send(Credit(frame.id, 0))  # a client that cannot send all of it again must know
         elif frame.part != parts.following:
             raise ProtocolError(f"part {frame.part} of batch {frame.id} came", expected=f"part {parts.following}")
-        elif self._credit_left(frame, size) < 0 and self._pending_records:
+        elif not self._window.fits(size + APPEND_COST * len(frame.payloads)):
             raise self._over_credit(size, frame, "a batch in parts waits for CREDIT")
         parts.add(frame, size)
         self._hold(size, len(frame.payloads))
@@ -303,7 +301,7 @@ class Requests:
 
     def _hold(self, size: int, count: int) -> None:
         """So many more payload bytes and records are held, or fewer: a record without payload is an object, too."""
-        self._pending_bytes += size
+        self._window.take(size + APPEND_COST * count)
         self._pending_records += count
         self._pressure.charge(size + RECORD_COST * count)
 

@@ -21,6 +21,7 @@ from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.wire.columns import cost_of, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Frame, Open, Result, State
 from walsvc.service.wire.wanted import reading
+from walsvc.service.wire.window import Window
 from walsvc.tasks import begin_task
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
@@ -52,7 +53,7 @@ class Stream:
 
     def __init__(self, line: Line, id: int, credit: int) -> None:
         self.id = id
-        self.credit: int = credit
+        self._window = Window(credit)
         self._line = line
         self._gathered: list[Record] = []
         self._gathered_cost = 0
@@ -78,13 +79,13 @@ class Stream:
 
     def grant(self, credit: int) -> None:
         """The client takes more."""
-        self.credit += credit
-        if self.credit > 0 and self._granted is not None and not self._granted.done():
+        self._window.give(credit)
+        if self._window.left > 0 and self._granted is not None and not self._granted.done():
             self._granted.set_result(None)
 
     async def ready(self) -> None:
         """Wait until the client and the connection take more."""
-        while self.credit <= 0:
+        while self._window.left <= 0:
             self._granted = self._loop.create_future()
             await self._granted
         await self._line.writable()
@@ -93,7 +94,7 @@ class Stream:
     def full(self) -> bool:
         """What is gathered is a frame, or all that the client takes."""
         cost = self._gathered_cost
-        return cost >= STREAM_BYTES or len(self._gathered) >= STREAM_RECORDS or cost >= self.credit
+        return cost >= STREAM_BYTES or len(self._gathered) >= STREAM_RECORDS or cost >= self._window.left
 
     def gather(self, record: Record) -> None:
         """Send a record with those that come in the same turn of the loop."""
@@ -106,7 +107,7 @@ class Stream:
         """Send what is gathered."""
         if self._gathered:
             records, self._gathered = self._gathered, []
-            self.credit -= self._gathered_cost
+            self._window.take(self._gathered_cost)
             self._gathered_cost = 0
             self._line.send(records_frame(self.id, turn, records, self._line.state))
 
@@ -236,7 +237,7 @@ class ConsumerStream(Holding):
         while True:
             await self.ready()
             try:
-                records = await self.consumer.read_batch(min(self.credit, STREAM_BYTES), STREAM_RECORDS)
+                records = await self.consumer.read_batch(min(self._window.left, STREAM_BYTES), STREAM_RECORDS)
             except WalError as error:
                 self._line.answer_error(self.id, error)
                 if isinstance(error, Closed):
