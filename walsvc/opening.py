@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from walsvc.config import WalConfig
+from walsvc.disk.base import Storage
 from walsvc.disk.pool import imported
 from walsvc.errors import BadOption
 from walsvc.scope import Opening
@@ -44,7 +45,7 @@ ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazma
 
 @overload
 def open(
-    target: bytes | os.PathLike[Any],
+    target: bytes | os.PathLike[Any] | Storage,
     *,
     read_only: Literal[True],
     config: WalConfig | None = None,
@@ -52,11 +53,14 @@ def open(
 ) -> Opening[ReadOnlyTopics]: ...
 @overload
 def open(
-    target: bytes | os.PathLike[Any], *, read_only: Literal[False] = False, **overrides: Unpack[LogOptions]
+    target: bytes | os.PathLike[Any] | Storage,
+    *,
+    read_only: Literal[False] = False,
+    **overrides: Unpack[LogOptions],
 ) -> Opening[Log]: ...
 @overload
 def open(
-    target: str | bytes | os.PathLike[Any],
+    target: str | bytes | os.PathLike[Any] | Storage,
     *,
     read_only: bool = False,
     config: WalConfig | None = None,
@@ -66,13 +70,15 @@ def open(
 def open(target: str, **overrides: Unpack[ClientOptions]) -> Opening[AnyLog]: ...
 @overload
 def open(target: str, *, config: WalConfig | None = None, **overrides: Unpack[StreamOptions]) -> Opening[AnyLog]: ...
-def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = None, **overrides: Any) -> Opening[Any]:
+def open(
+    target: str | bytes | os.PathLike[Any] | Storage, *, config: WalConfig | None = None, **overrides: Any
+) -> Opening[Any]:
     """Open the log in directory `target`, creating it if there is none, or the log that a URL names.
 
     Args:
         target: the directory, as text, bytes or a path; or unix:///path, wal://host:port, wals://host:port (a log behind `walsvc
             serve`, docs/SERVICE.md), nats://host:port/stream, tls://host:port/stream (docs/ENGINES.md). Text that begins with
-            a scheme and a colon is a URL: write ./a:b for a directory of that name.
+            a scheme and a colon is a URL: write ./a:b for a directory of that name. Also the disk of a test: walsvc.testing.Disk.
         config: options; None: the defaults. For a directory only.
         **overrides: single options, see WalConfig; for a URL the options of its own kind.
 
@@ -86,6 +92,8 @@ def open(target: str | bytes | os.PathLike[Any], *, config: WalConfig | None = N
         that allocates at every write (Btrfs, ZFS). It can then be read with read_only=True, and copied by `walsvc backup` to a
         place with room.
     """
+    if isinstance(target, Storage):
+        return Opening(partial(open_storage, target, WalConfig.of(config, overrides)))
     if (scheme := scheme_of(target)) is not None:
         if scheme not in SCHEMES:
             known = ", ".join(f"{each}://" for each in SCHEMES)
@@ -130,6 +138,13 @@ async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) ->
         check=partial(check_newest, config.keys),
     )
     return await open_on(disk, config)
+
+
+async def open_storage(storage: Storage, config: WalConfig) -> Any:
+    """Open the log of what brings its own disk. Imports happen here: its loop may know no threads."""
+    for name in parts_of(config):
+        import_module(name)
+    return await open_on(await storage.disk_for(config), config)
 
 
 async def open_on(disk: Disk, config: WalConfig) -> Any:

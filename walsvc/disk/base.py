@@ -12,7 +12,10 @@ A disk knows bytes, names and offsets. It never knows what a record is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from walsvc.config import WalConfig
 
 
 class Write:
@@ -149,3 +152,11 @@ class Disk(Protocol):
 
     async def close(self) -> None:
         """Wait for every submitted write, then release all handles, threads, rings and the directory lock. Idempotent."""
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """What `walsvc.open` takes in the place of a directory: something that brings a disk of its own."""
+
+    async def disk_for(self, config: WalConfig) -> Disk:
+        """The disk of a log that is opened with these options."""

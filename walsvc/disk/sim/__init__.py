@@ -40,6 +40,6 @@ later, and recover from each. The run that is looked at does not change by that.
 from walsvc.disk.sim.device import SimDevice
 from walsvc.disk.sim.disk import SimDisk
 from walsvc.disk.sim.faults import SimCrash, SimPowerOff
-from walsvc.disk.sim.loop import SimDeadlock, SimLoop, run_sim
+from walsvc.disk.sim.loop import SimDeadlock, SimLoop, run_sim, simulate
 
-__all__ = ["SimCrash", "SimDeadlock", "SimDevice", "SimDisk", "SimLoop", "SimPowerOff", "run_sim"]
+__all__ = ["SimCrash", "SimDeadlock", "SimDevice", "SimDisk", "SimLoop", "SimPowerOff", "run_sim", "simulate"]

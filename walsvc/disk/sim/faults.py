@@ -47,11 +47,13 @@ class Operations:
         operations: operations so far, of all processes.
         on_operation: called as on_operation(n, name) before the nth operation takes effect. It may take `fork()` or
             `crash_states()`, or raise SimCrash, which kills the device there and then.
+        failed: operations that failed by plan.
         dead: the power is off.
     """
 
     def __init__(self) -> None:
         self.operations: int = 0
+        self.failed: int = 0
         self.on_operation: Callable[[int, str], None] | None = None
         self.dead: bool = False
         self._faults: list[Fault] = []
@@ -95,6 +97,7 @@ class Operations:
                 fault.nth -= 1
                 if fault.nth <= 0 and fault.times > 0 and chosen is None:
                     fault.times -= 1
+                    self.failed += 1
                     chosen = fault
         return chosen
 

@@ -41,25 +41,61 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """Event loop with simulated time, from 0 seconds on."""
+    """Event loop with simulated time, from 0 seconds on.
 
-    def __init__(self) -> None:
+    Attributes:
+        epoch: what a wall clock shows at 0 seconds, for those who simulate one.
+    """
+
+    def __init__(self, epoch: float = 0.0) -> None:
         self._jumping = _JumpingSelector()
+        self.epoch = epoch
         super().__init__(self._jumping)
 
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
         return self._jumping.now
 
+    def run_in_executor(  # type: ignore[override]  # the base class names a future's type that only type checkers know
+        self, executor: object, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Call `func` in the loop's next round: it takes no simulated time, and every run calls it at the same place."""
+        future: asyncio.Future[T] = self.create_future()
+
+        def call() -> None:
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                future.set_exception(error)
+
+        self.call_soon(call)
+        return future
+
 
 def run_sim(main: Callable[[int], Coroutine[Any, Any, T]], seed: int) -> T:
-    """Run `main(seed)` on a fresh SimLoop and return its result.
+    """Run `main(seed)` on a fresh SimLoop and return its result; see `simulate`.
 
-    An exception in a callback, or one that nobody fetched from a task, fails the run like one in `main`. A failure
-    prints the seed, and the same seed replays it. SimCrash, raised by a device's hook, ends the run at once and is
-    raised to the caller, who holds the device and looks at what is left.
+    A failure prints the seed, and the same seed replays it.
     """
-    loop = SimLoop()
+    try:
+        return simulate(SimLoop(), lambda: main(seed))
+    except SimCrash:
+        raise
+    except BaseException as error:
+        error.add_note(f"simulation seed {seed}")
+        print(f"simulation failed with seed {seed}; the same seed replays it", file=sys.stderr)
+        raise
+
+
+def simulate(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `main()` on a loop that nothing has run on, close the loop, and return the result.
+
+    An exception in a callback, or one that nobody fetched from a task, fails the run like one in `main`. SimCrash, raised by
+    a device's hook, ends the run at once and is raised to the caller, who holds the device and looks at what is left.
+    """
+    __tracebackhide__ = True
     strays: list[BaseException] = []
 
     def stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -77,7 +113,7 @@ def run_sim(main: Callable[[int], Coroutine[Any, Any, T]], seed: int) -> T:
 
     loop.set_exception_handler(stray)
     try:
-        task = loop.create_task(main(seed))
+        task = loop.create_task(main())
         task.add_done_callback(finished)
         try:
             loop.run_forever()
@@ -86,12 +122,6 @@ def run_sim(main: Callable[[int], Coroutine[Any, Any, T]], seed: int) -> T:
         if strays:
             raise strays[0]
         return task.result()
-    except SimCrash:
-        raise
-    except BaseException as error:
-        error.add_note(f"simulation seed {seed}")
-        print(f"simulation failed with seed {seed}; the same seed replays it", file=sys.stderr)
-        raise
     finally:
         try:
             _cancel_all(loop)
