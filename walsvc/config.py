@@ -68,6 +68,8 @@ class WalConfig:
             dropped from it again, either way.
         keys: encrypt the log with AES-256-GCM; the keys of an encrypted log, which cannot be opened without. A plain log is
             encrypted from its next segment on.
+        slow_sync_seconds: warn, on logger `walsvc.log`, of a group whose write and sync took longer, 0.001 to 3600; None: never. 1 is
+            etcd's limit for the same warning.
         replicate: ship every committed group to a JetStream stream, "nats://host,host,host/stream?monitor=..."; see
             docs/ENGINES.md. None: no replica.
     """
@@ -92,6 +94,7 @@ class WalConfig:
     retain_seconds: float | None = None
     reading: Literal["direct", "mapped"] = "direct"
     keys: KeyRing | None = field(default=None, repr=False)  # what is wrongly given may be a key itself
+    slow_sync_seconds: float | None = 1.0
     replicate: str | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +135,8 @@ class WalConfig:
             )
         if self.relaxed_interval is not None:
             between("relaxed_interval", self.relaxed_interval, 0.0001, 3600.0)
+        if self.slow_sync_seconds is not None:
+            between("slow_sync_seconds", self.slow_sync_seconds, 0.001, 3600.0)
 
     @classmethod
     def of(cls, base: WalConfig | None, overrides: dict[str, Any]) -> WalConfig:

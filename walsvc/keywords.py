@@ -29,6 +29,7 @@ class CommonOptions(TypedDict, total=False):
     reclaim: Literal["manual", "consumed"]
     retain_bytes: int | None
     retain_seconds: float | None
+    slow_sync_seconds: float | None
     keys: KeyRing | None
 
 

@@ -82,9 +82,13 @@ def test_work_queue_is_listed_and_its_dead_letters_sent_back(walsvc: Cli, topica
     listed = json.loads(walsvc.good("consumers", "ls", topical, "--json"))["consumers"]
     [told] = [each for each in listed if each["name"] == "workers"]
     assert told == {
-        "name": "workers", "topic": "orders", "position": 8, "lag": 96, "shared": True, "outstanding": 0, "waiting": 0
+        "name": "workers", "topic": "orders", "position": 8, "lag": 96, "shared": True, "outstanding": 0, "waiting": 0,
+        "redeliveries": 0, "dead_letters": 0, "oldest_seconds": None,
     }  # fmt: skip
-    assert b"shared" in walsvc.good("consumers", "ls", topical)
+    head, *rows = walsvc.good("consumers", "ls", topical).decode().splitlines()
+    assert head.split() == ["kind", "name", "topic", "position", "lag", "out", "oldest", "s", "again", "dead"]
+    assert [row.split()[5:] for row in rows if row.startswith("shared")] == [["0", "-", "0", "0"]]
+    assert {tuple(row.split()[5:]) for row in rows if not row.startswith("shared")} == {("-",) * 4}
     redrive = ("consumers", "redrive", topical, "workers", "--topic", "orders")
     assert json.loads(walsvc.good(*redrive, "--json")) == {"name": "workers", "topic": "orders", "redriven": 3}
     assert walsvc.good(*redrive) == b"0 dead letters of consumer workers went back to topic orders\n"

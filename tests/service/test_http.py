@@ -142,7 +142,7 @@ async def test_a_consumer_whose_lag_cannot_be_counted_does_not_hide_the_others(t
 
 
 async def test_only_the_neediest_are_counted_and_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("walsvc.service.ops.status.PINS_SHOWN", 3)
+    monkeypatch.setattr("walsvc.metrics.looking.PINS_SHOWN", 3)
     async with walsvc.open(tmp_path / "log") as log, serving(Stub(root=log)) as session:
         await log.append_batch([b"x"] * 10)
         for start in range(1, 8):

@@ -18,10 +18,11 @@ from tests.service.watching import COPIES, FULL, Stub, parsed
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit import writing
+from walsvc.metrics.families import buckets
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 from walsvc.opening import open_on
 from walsvc.service.ops.http import HttpSide
-from walsvc.service.ops.metrics import Families, buckets
+from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.status import Observer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +128,9 @@ async def families_of_everything(tmp_path) -> dict[str, tuple[str, frozenset[str
     """Type and labels of every metric that there can be."""
     async with walsvc.open(tmp_path / "log") as log:
         await log.append(b"x")
-        await (await log.consumer("c")).close()
+        shared = await log.topic("t").consumer("s", shared=True)
+        await log.topic("t").append(b"x")
+        await shared.next()
         source = Stub(root=log)
         source.tell(**FULL, copies={"": COPIES})
         found = Families(await Observer(source).snapshot(), "1.2.3").collect()

@@ -145,6 +145,12 @@ def test_figures_move_with_the_data(server, open_page):
     server.run(consume())
     expect(row.locator("td").nth(2)).to_have_text("1,001")
     expect(row.locator("td").nth(3)).to_have_text(f"{last - 1000:,}")
+    workers = server.run(server.log.topic("orders").consumer("workers", shared=True))
+    server.run(workers.next())
+    expect(page.locator("#needs tbody tr", has_text="workers").locator("td").last).to_have_text(
+        re.compile("^1 out, oldest ")
+    )
+    server.run(workers.close())
     server.source.tell(**FULL, copies={"": COPIES})
     expect(page.locator("#copies tbody tr")).to_have_count(2)
     expect(page.locator("#copies")).to_contain_text("catching up")

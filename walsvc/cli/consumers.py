@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ consumers: typer.Typer = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+OF_SHARED = ("shared", "outstanding", "waiting", "redeliveries", "dead_letters", "oldest_seconds")
 Name = Annotated[str, typer.Argument(metavar="CONSUMER", help="The consumer's name.", show_default=False)]
 TopicName = Annotated[str | None, typer.Option("--topic", help="Its topic. Default: it reads the whole log.")]
 
@@ -32,7 +34,9 @@ def _only_verbs_below() -> None:
 def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
     """List the consumers with their positions and lag, and the holders.
 
-    Works beside a program that is writing the log; shows what is durable.
+    Of shared consumers also the records that are out with workers, the age in seconds of the oldest record that is not done, and how
+    many went out again and to the dead-letter topic since the consumer was opened. Only the process that has the log knows these:
+    ask its server, by its URL. Works beside a program that is writing the log; shows what is durable.
     """
 
     async def verb() -> int:
@@ -43,7 +47,7 @@ def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: optio
         if as_json:
             listed = [
                 {"name": c.name, "topic": c.topic, "position": c.position, "lag": c.lag}
-                | ({"shared": True, "outstanding": c.outstanding, "waiting": c.waiting} if c.shared else {})
+                | ({name: getattr(c, name) for name in OF_SHARED} if c.shared else {})
                 for c in found
             ]
             output.emit_json({"consumers": listed, "holds": holds, "next_lsn": end})
@@ -53,7 +57,15 @@ def ls(path: options.LogTarget, as_json: options.AsJson = False, key_file: optio
             for c in found
         ]
         rows += [("hold", name, None, lsn, None) for name, lsn in sorted(holds.items())]
-        output.table(("kind", "name", "topic", "position", "lag"), rows)
+        columns: tuple[str, ...] = ("kind", "name", "topic", "position", "lag")
+        if any(c.shared for c in found):
+            columns += ("out", "oldest s", "again", "dead")
+            at_work = [
+                (c.outstanding, c.oldest_seconds, c.redeliveries, c.dead_letters) if c.shared else (None,) * 4
+                for c in found
+            ]
+            rows = [(*row, *more) for row, more in zip_longest(rows, at_work, fillvalue=(None,) * 4)]
+        output.table(columns, rows)
         return exits.OK
 
     runner.run(verb, only_reads=True)

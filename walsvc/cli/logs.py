@@ -20,6 +20,7 @@ class LogLines(logging.Formatter):
 
 
 def install() -> None:
-    """For what is logged where nobody has set up logging."""
+    """For what is logged where nobody has set up logging. What fails a log ends the verb, which says so itself."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogLines("%(message)s"))
+        logging.lastResort.addFilter(lambda record: record.name != "walsvc.log")

@@ -32,6 +32,7 @@ from walsvc.log.extent.rekey import after_opening, check_keys
 from walsvc.log.extent.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.read.reader import read_failed
 from walsvc.log.recover.examined import Examined
+from walsvc.log.recover.findings import tell
 from walsvc.log.recover.foreign import REWRITE_SUFFIX, make_own
 from walsvc.log.recover.overlay import write_images
 from walsvc.log.recover.recovery import Recovered, recover
@@ -102,7 +103,9 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         await writer.core.changes.open()
         await writer.core.pipeline.rotation.ended()
         await after_opening(writer.core, was_plain=not found.active.header.cipher)
-    return writer, report_of(found, writer)
+    report = report_of(found, writer)
+    tell(disk.path, report)
+    return writer, report
 
 
 def check_writable(disk: Disk, config: WalConfig, found: Recovered, unsealed: Examined | None) -> None:

@@ -226,6 +226,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         catalog=catalog,
         counters=counters,
         health=health,
+        slow_sync_seconds=config.slow_sync_seconds,
         wake=waker.wake,
         answered=answered,
     )

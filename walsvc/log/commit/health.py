@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ from walsvc.log.commit.whole import Whole
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 from walsvc.tasks import insistent
 
+logger: logging.Logger = logging.getLogger("walsvc.log")
 UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
 DISPLACED_HINT = (
     "keep others from removing or replacing files of a log that is open. What was acknowledged since the last flush or the "
@@ -109,6 +111,7 @@ class Health:
         self.failure = failure
         for listener in self._listeners:
             listener()
+        logger.error("%s: %s", type(failure).__name__, failure)
 
     def broken(self, what: str, error: BaseException) -> None:
         """Something ended in the middle, so that memory and disk may not agree any more: fail."""

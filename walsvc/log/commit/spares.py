@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable
 
 from walsvc.disk.base import Disk
@@ -18,6 +19,7 @@ from walsvc.log.commit.background import Background, under_way
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 
+logger: logging.Logger = logging.getLogger("walsvc.log")
 GROWTH = 8
 SHORTAGES = SPACE_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG}
 """Shortages that may keep a segment from being prepared, and may pass: no data is at stake, so the log tries again."""
@@ -47,6 +49,7 @@ class SparePipeline:
         self.recyclable: dict[str, int] = {}  # file name -> length: old segments and spares of earlier runs
         self.spare: Spare | None = None
         self.error: OSError | None = None
+        self._short = False  # the log has said so
 
     @property
     def count(self) -> int:
@@ -99,7 +102,20 @@ class SparePipeline:
             self.error = OSError(errno.EAGAIN if isinstance(error, RuntimeError) else errno.ENOMEM, str(error))
         finally:
             self._task, self._lending = None, -1
+        self._tell()
         self._ready()
+
+    def _tell(self) -> None:
+        """Say that a shortage has begun, or that it is over; not each attempt in between."""
+        error, path = self.error, self._disk.path
+        if error is None and self._short:
+            self._short = False
+            logger.info("%s: there is room for the next segment again", path)
+        elif error is not None and error.errno in SHORTAGES and not self._short:
+            self._short = True
+            logger.warning(
+                "%s: no room for the next segment (%s): appends will get NoSpace", path, error.strerror or error
+            )
 
     async def _make(self, name: str, length: int, *, bulk: bool) -> Spare:
         """A spare of that name, recycled where there is a fitting file. What goes wrong can be tried again."""

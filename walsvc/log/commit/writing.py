@@ -5,6 +5,7 @@ Owns the buffers: a group has one from its submission until the disk has answere
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -19,11 +20,15 @@ from walsvc.log.commit.health import Health
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.whole import whole
 
+logger: logging.Logger = logging.getLogger("walsvc.log")
+SLOW_REST_SECONDS = 1.0  # between two warnings: a log that is always slow must not be slowed by saying so
+
 
 class Writing:
     """Writes the groups of one log. Loop thread only.
 
     Args:
+        slow_sync_seconds: warn of what takes longer; None: of nothing.
         wake: wakes those who were answered; called last.
         answered: called as answered(group, error) from the loop, once for each group that was submitted.
     """
@@ -37,6 +42,7 @@ class Writing:
         catalog: Catalog,
         counters: Counters,
         health: Health,
+        slow_sync_seconds: float | None,
         wake: Callable[[], None],
         answered: Callable[[Group, OSError | None], None],
     ) -> None:
@@ -47,6 +53,9 @@ class Writing:
         self._catalog = catalog
         self._counters = counters
         self._health = health
+        self._slow_seconds = slow_sync_seconds
+        self._slow_until = 0.0  # no warning before that
+        self._slow = 0  # groups since the last warning
         self._wake = wake
         self._answered = answered
 
@@ -100,5 +109,26 @@ class Writing:
             return  # told again, since an exception cut it short
         self._pool.give_back(group.buffer)
         group.buffer = None
-        self._counters.answered(len(group.payloads), int((time.perf_counter() - group.submitted_at) * 1e6))
+        seconds = time.perf_counter() - group.submitted_at
+        self._counters.answered(len(group.payloads), int(seconds * 1e6))
+        if self._slow_seconds is not None and seconds > self._slow_seconds:
+            self._tell_slow(group, seconds)
         self._answered(group, error)
+
+    def _tell_slow(self, group: Group, seconds: float) -> None:
+        """Say that the disk was slow, unless that was said just now."""
+        self._slow += 1
+        if (ended := group.submitted_at + seconds) < self._slow_until:
+            return
+        what = f"LSN {group.first_lsn} to {group.next_lsn - 1}" if group.payloads else "metadata"
+        others = f" and {self._slow - 1} more since the last warning" if self._slow > 1 else ""
+        self._slow, self._slow_until = 0, ended + SLOW_REST_SECONDS
+        logger.warning(
+            "%s: write and sync of %s (%d bytes) took %.3f s%s; slow_sync_seconds is %g",
+            self._disk.path,
+            what,
+            group.group_bytes,
+            seconds,
+            others,
+            self._slow_seconds,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from walsvc.disk.base import Disk
@@ -9,7 +10,10 @@ from walsvc.errors import Corruption
 from walsvc.format.segment import SegmentHeader, segment_name
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.verdict import Verdict
-from walsvc.model import Finding
+from walsvc.model import Finding, RecoveryReport
+
+logger: logging.Logger = logging.getLogger("walsvc.recovery")
+ORDINARY = frozenset({"torn_tail", "unclean_close", "truncation_resumed"})  # what any crash leaves behind
 
 
 def finding_of(verdict: Verdict, active: Examined, length: int) -> Finding | None:
@@ -70,3 +74,12 @@ def foreign(disk: Disk, first_lsn: int, found: SegmentHeader, newest: SegmentHea
         actual=f"{found.log_id:016x}",
         hint="move the foreign file elsewhere",
     )
+
+
+def tell(path: str, report: RecoveryReport) -> None:
+    """Say what opening the log has found: on level INFO what a crash leaves behind, as a warning what should not be."""
+    for each in report.findings:
+        level = logging.INFO if each.kind in ORDINARY and not each.fatal else logging.WARNING
+        places = (("segment", each.segment), ("offset", each.offset), ("LSN", each.lsn), ("bytes", each.length or None))
+        where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
+        logger.log(level, "%s: %s: %s%s", path, each.kind, each.message, f" [{where}]" if where else "")

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from walsvc import __version__
+from walsvc.metrics.looking import LogStatus, Need
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
-from walsvc.service.ops.status import LogStatus, Need, Snapshot
+from walsvc.service.ops.status import Snapshot
 
 
 def encode_status(snapshot: Snapshot) -> bytes:
@@ -38,7 +39,11 @@ def log_as_dict(log: LogStatus) -> dict[str, Any]:
         "stats": without_pins(log.stats),
         "retention": without_pins(log.retention),
         "needs": [need_as_dict(need) for need in log.needs],
-        "copies": {kind: copy._asdict() for kind, copy in log.copies.items()},
+        "copies": {
+            kind: {"lsn": copy.lsn, "records": copy.records, "bytes": copy.bytes, "state": copy.state}
+            for kind, copy in log.copies.items()
+        },
+        "free_bytes": log.free_bytes,
     }
 
 
@@ -48,9 +53,22 @@ def without_pins(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in fields if name != "pins"}
 
 
+OF_A_CONSUMER = [
+    "position",
+    "lag",
+    "in_use",
+    "shared",
+    "outstanding",
+    "waiting",
+    "redeliveries",
+    "dead_letters",
+    "oldest_seconds",
+]
+
+
 def need_as_dict(need: Need) -> dict[str, Any]:
-    """Who needs what, and how far behind."""
-    pin, status = need.pin, need.status
+    """Who needs what, how far behind, and of a shared consumer what becomes of its deliveries."""
+    pin = need.pin
     return {
         "kind": pin.kind,
         "name": pin.name,
@@ -58,7 +76,5 @@ def need_as_dict(need: Need) -> dict[str, Any]:
         "lsn": pin.lsn,
         "bytes": pin.bytes,
         "segment": need.segment,
-        "position": None if status is None else status.position,
-        "lag": None if status is None else status.lag,
-        "in_use": None if status is None else status.in_use,
+        **{name: None if need.status is None else getattr(need.status, name) for name in OF_A_CONSUMER},
     }

@@ -155,16 +155,26 @@ function showLog(log, status) {
 function showNeeds(log) {
   const oldest = log.needs.reduce((least, need) => (need.segment === null ? least : Math.min(least, need.segment)), Infinity);
   fill($("needs"), log.needs.map((need) => [
-    need.kind === "hold" ? { text: need.name, tag: "hold" } : { text: need.name, tag: need.in_use ? "open" : null },
+    need.kind === "hold" ? { text: need.name, tag: "hold" } : { text: need.name, tag: need.shared ? "shared" : need.in_use ? "open" : null },
     need.topic ?? (need.kind === "hold" ? "–" : "whole log"),
     whole.format(need.position ?? need.lsn),
     need.kind === "hold" ? "–" : need.lag === null ? (need.position === null ? "…" : "lost records") : whole.format(need.lag),
     need.segment === null ? "nothing" : { text: segment(need.segment), tag: need.segment === oldest ? "oldest" : null, warn: true },
     bytes(need.segment === null ? 0 : need.bytes),
+    need.shared ? atWork(need) : "–",
   ]));
   $("needs").hidden = !log.needs.length;
   $("needs-none").hidden = Boolean(log.needs.length);
   set($("needs-count"), log.needs.length >= 100 ? "the 100 that need the oldest records" : "");
+}
+
+function atWork(need) {
+  const parts = [`${whole.format(need.outstanding)} out`];
+  if (need.oldest_seconds !== null) parts.push(`oldest ${since(need.oldest_seconds)}`);
+  if (need.waiting) parts.push(`${whole.format(need.waiting)} wait`);
+  if (need.redeliveries) parts.push(`${whole.format(need.redeliveries)} again`);
+  if (need.dead_letters) parts.push(`${whole.format(need.dead_letters)} dead`);
+  return parts.join(", ");
 }
 
 function showCopies(log) {
@@ -182,6 +192,7 @@ function showDisk(log) {
     ["Active segment", segment(stats.segment_id)],
     ["Prepared", plural(stats.spares, "segment")],
     ["Written", `${bytes(stats.written_bytes)} in ${plural(stats.groups, "group")}`],
+    ["Free", log.free_bytes === null ? "not known" : bytes(log.free_bytes)],
     ["Topics", whole.format(stats.topics)],
     ["Dropped", `${plural(retention.dropped_records, "record")}, ${bytes(retention.dropped_bytes)}`],
     ...(retention.last_drop ? [["Last drop", retention.last_drop]] : []),
