@@ -62,6 +62,10 @@ class WalConfig:
         retain_bytes: drop the oldest segments while all together are larger, whether consumed or not, 64 KiB or more.
         retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9. Older by the wall clock
             and by the monotonic clock of this process, so that setting a clock ahead drops nothing.
+        dedupe_records: how many later records with a `dedupe` key of the same topic a key is remembered for, 1 to 1e9.
+        dedupe_seconds: how long a `dedupe` key is remembered, 0.001 to 1e9, by the wall clock.
+        dedupe_bytes: what all remembered `dedupe` keys take together, 60 bytes each, 4 KiB to 64 MiB; beyond it the oldest of any
+            topic is forgotten. Each segment begins with them.
         reading: "direct": read with O_DIRECT, or through the page cache where the file system does not take that. "mapped":
             through memory maps, so that several readers of the same records share the page cache while they read; a file that
             is cut under a reader is an error like any other, not SIGBUS. Pages that were not in the page cache before are
@@ -92,6 +96,9 @@ class WalConfig:
     reclaim: Literal["manual", "consumed"] = "manual"
     retain_bytes: int | None = None
     retain_seconds: float | None = None
+    dedupe_records: int = 100_000
+    dedupe_seconds: float = 3600.0
+    dedupe_bytes: int = 1 * MIB
     reading: Literal["direct", "mapped"] = "direct"
     keys: KeyRing | None = field(default=None, repr=False)  # what is wrongly given may be a key itself
     slow_sync_seconds: float | None = 1.0
@@ -127,6 +134,9 @@ class WalConfig:
             between("retain_bytes", self.retain_bytes, SEGMENT_BYTES_MIN, 1 << 62)
         if self.retain_seconds is not None:
             between("retain_seconds", self.retain_seconds, 0.001, 1e9)
+        between("dedupe_records", self.dedupe_records, 1, 1_000_000_000)
+        between("dedupe_seconds", self.dedupe_seconds, 0.001, 1e9)
+        between("dedupe_bytes", self.dedupe_bytes, 4 * KIB, 64 * MIB)
         one_of("reading", self.reading, ("direct", "mapped"))
         check_keys(self.keys)
         if self.replicate is not None and (self.read_only or not isinstance(self.replicate, str)):

@@ -54,6 +54,22 @@ class AppendResult(NamedTuple):
     durable: bool
     sync_us: int
 
+    @property
+    def duplicate(self) -> bool:
+        """True: the append's `dedupe` key had been used before, so this is where the first one's record is."""
+        return False
+
+
+class Duplicate(AppendResult):
+    """The answer to an append whose `dedupe` key had been used before; equal to any AppendResult of the same place."""
+
+    __slots__ = ()
+
+    @property
+    def duplicate(self) -> bool:
+        """True."""
+        return True
+
 
 class Record(NamedTuple):
     """A record as reading returns it.

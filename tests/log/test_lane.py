@@ -134,6 +134,8 @@ def step(chance: random.Random) -> Callable[[Any], Any]:
                     {"type": 0},
                     {"expected": None},
                     {"expected": 0},
+                    {"dedupe": None},
+                    {"dedupe": "k"},
                     {"attributes": {"a": 1}},
                     {"modus": 1},
                     {"payload": b"y"},
@@ -181,10 +183,11 @@ def test_plain_record_goes_into_the_group_and_wakes_once(way):
 
 
 def test_everything_else_is_handed_on_once_as_it_came(way):
-    assert way.append(b"x", Relaxed, 3, {"a": 1}) == ("slow", b"x", Relaxed, 3, {"a": 1}, None, None)
-    assert way.append(b"x", expected=7) == ("slow", b"x", Strict, NO_TYPE, None, None, 7)
-    assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None, None)
-    assert way.append_labelled(b"x", None, "topic", Strict)[1:] == (b"x", Strict, NO_TYPE, None, "topic", None)
+    assert way.append(b"x", Relaxed, 3, {"a": 1}) == ("slow", b"x", Relaxed, 3, {"a": 1}, None, None, None)
+    assert way.append(b"x", expected=7) == ("slow", b"x", Strict, NO_TYPE, None, None, 7, None)
+    assert way.append(b"x", dedupe="k") == ("slow", b"x", Strict, NO_TYPE, None, None, None, "k")
+    assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None, None, None)
+    assert way.append_labelled(b"x", None, "topic", Strict)[1:] == (b"x", Strict, NO_TYPE, None, "topic", None, None)
     way.room = -1
     assert way.append(b"x")[0] == "slow"
     assert way.group == ([], [], {})

@@ -20,6 +20,7 @@ key begins with "!": then the log needs a newer walsvc.
     index       bin         in a SEAL group: places in the segment where a reader may begin, see walsvc.format.index
     newest      int         in a SEAL group: the highest timestamp of any record up to here, or higher
     labels      map         label -> the values that it has in the group, nil: too many or too long to name; see walsvc.format.labels
+    !dedupe     bin         rows of callers' keys, see walsvc.format.dedupe; a change adds its rows
     !queues     map         what consumers have done above their positions, see walsvc.format.queues; a change adds its rows
 
 A change names only what it changes in `topics`, `positions`, `holds` and `purges`. Topic number 0 in `positions` is the whole log.
@@ -36,6 +37,8 @@ from typing import Any
 import msgpack
 
 from walsvc.format.columns import decode_column, encode_column
+from walsvc.format.dedupe import KEY as DEDUPE
+from walsvc.format.dedupe import Keys
 from walsvc.format.group import BadGroup
 from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
@@ -45,7 +48,7 @@ from walsvc.format.summary import Tally
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
-    | {"index", "newest", "labels", "producers", "forgotten", QUEUES}
+    | {"index", "newest", "labels", "producers", "forgotten", QUEUES, DEDUPE}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
@@ -67,6 +70,7 @@ class Metadata:
         positions, holds, purges: as on disk, without what was deleted, and marks that truncation has passed.
         producers: the requests that are remembered.
         queues: what consumers have done above their positions.
+        keys: callers' keys that are remembered.
     """
 
     truncated: int = 1
@@ -83,6 +87,7 @@ class Metadata:
     purges: dict[str, int] = field(default_factory=dict)
     producers: Producers = field(default_factory=Producers)
     queues: Queues = field(default_factory=Queues)
+    keys: Keys = field(default_factory=Keys)
     _packed_topics: bytes | None = field(
         default=None, compare=False
     )  # of `topics`: packing 100,000 names takes longer than a loop should be held up
@@ -102,6 +107,7 @@ class Metadata:
             self.tally, self.positions, self.holds, self.purges, self._marks = {}, {}, {}, {}, None
             self._topic_bytes = self._entry_bytes = 0
             self.producers, self.queues = Producers(forgotten=change.get("forgotten", 0)), Queues()
+            self.keys = Keys()
             self.counts, self.lasts = column_of(change, "counts"), column_of(change, "lasts")
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
@@ -111,6 +117,8 @@ class Metadata:
             self._name(change["topics"])
         if "producers" in change:
             self.producers.apply(change["producers"])
+        if DEDUPE in change:
+            self.keys.apply(change[DEDUPE])
         for key, state in (("positions", self.positions), ("holds", self.holds), ("purges", self.purges)):
             if key in change:
                 self._enter(state, change[key])
@@ -218,6 +226,7 @@ class Metadata:
             dict(self.purges),
             self.producers.copy(),
             self.queues.copy(),
+            self.keys.copy(),
             self._packed_topics,
             self._topic_bytes,
             self._entry_bytes,
@@ -235,6 +244,7 @@ class Metadata:
             + self._entry_bytes
             + self.producers.encoded_bytes
             + self.queues.encoded_bytes
+            + self.keys.encoded_bytes
         )
 
     def snapshot(self) -> bytes:
@@ -251,6 +261,8 @@ class Metadata:
             state["producers"], state["forgotten"] = self.producers.encode(), self.producers.forgotten
         if queues := self.queues.encode():
             state[QUEUES] = queues
+        if len(self.keys):
+            state[DEDUPE] = self.keys.encode()
         if not self.topics:
             return encode_map(state)
         state["counts"], state["lasts"] = encode_column(self.counts), encode_column(self.lasts)

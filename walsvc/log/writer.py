@@ -85,13 +85,14 @@ class WalWriter(Scoped):
 
     # ---- appending
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; await the result.
 
@@ -105,6 +106,10 @@ class WalWriter(Scoped):
             expected: LSN that the log must end with when the record is accepted, 0 where it has no visible record; every record
                 counts, whatever its topic. None: it is not asked. Of several appends with one expectation exactly one is accepted.
 
+            dedupe: key of the caller's, 1 to 1,024 bytes in UTF-8. Where it was used before for the topic (or for the log's
+                records of no topic), and is remembered (dedupe_records, dedupe_seconds, dedupe_bytes), nothing is written and
+                `expected` is not asked: the answer is that of the first append, whose payload counts, with `duplicate` True.
+
         Returns:
             An Ack. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
             before the record is accepted, nothing is written; later, the record stays and only the wait ends.
@@ -115,19 +120,20 @@ class WalWriter(Scoped):
             and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
             future otherwise.
         """
-        return self.core.placement.intake.append(payload, mode, type, attributes, expected)
+        return self.core.placement.intake.append(payload, mode, type, attributes, expected, dedupe)
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         future: asyncio.Future[AppendResult] = self.append_to(
-            None, payload, mode, type, attributes, expected=expected, wait=False
+            None, payload, mode, type, attributes, expected=expected, dedupe=dedupe, wait=False
         )
         return future
 
@@ -140,14 +146,17 @@ class WalWriter(Scoped):
         attributes: Mapping[str, Any] | None = None,
         *,
         expected: int | None = None,
+        dedupe: str | None = None,
         wait: bool = True,
     ) -> Any:
         """Append one record to a topic, or to none; `wait` for room as append does, or never, as append_nowait."""
         core = self.core
         if mode is Quorum:
             replica = replica_of(core)  # raises before anything is appended
-            return replica.after(self.append_to(topic, payload, Strict, type, attributes, expected=expected, wait=wait))
-        return core.queue.append(payload, mode, type, attributes, topic, expected=expected, wait=wait)
+            return replica.after(
+                self.append_to(topic, payload, Strict, type, attributes, expected=expected, dedupe=dedupe, wait=wait)
+            )
+        return core.queue.append(payload, mode, type, attributes, topic, expected=expected, dedupe=dedupe, wait=wait)
 
     def _append_slowly(  # noqa: PLR0917  called by C
         self,
@@ -157,9 +166,12 @@ class WalWriter(Scoped):
         attributes: Mapping[str, Any] | None,
         topic: str | None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append what the intake does not take."""
-        ack: Ack[AppendResult] = self.append_to(topic, payload, mode, type, attributes, expected=expected)
+        ack: Ack[AppendResult] = self.append_to(
+            topic, payload, mode, type, attributes, expected=expected, dedupe=dedupe
+        )
         return ack
 
     def append_batch(self, payloads: Payloads, mode: Mode = Strict, expected: int | None = None) -> Ack[BatchResult]:

@@ -95,13 +95,14 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
 
     # ---- appending
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
         *,
         not_before: datetime.datetime | float | None = None,
     ) -> Ack[AppendResult]:
@@ -109,33 +110,37 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
 
         Args:
             expected: LSN of the topic's last record, 0 where it has none that is visible: Conflict where it ends with another one.
+            dedupe: key of the caller's; each topic has its own.
             not_before: an aware datetime, or Unix seconds, before which no shared consumer delivers the record. It becomes the
                 label "not_before", in microseconds.
         """
         if not_before is not None:
             attributes = with_not_before(attributes, not_before)
-        if type is NO_TYPE and attributes is None and expected is None:
+        if type is NO_TYPE and attributes is None and expected is None and dedupe is None:
             labels = self._labels
             if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
                 labels = self._labels = Labels(topic=number)
             return self._intake.append_labelled(payload, labels, self.name, mode)
-        ack: Ack[AppendResult] = self._writer.append_to(self.name, payload, mode, type, attributes, expected=expected)
+        ack: Ack[AppendResult] = self._writer.append_to(
+            self.name, payload, mode, type, attributes, expected=expected, dedupe=dedupe
+        )
         return ack
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
         *,
         not_before: datetime.datetime | float | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         attributes = with_not_before(attributes, not_before)
         future: asyncio.Future[AppendResult] = self._writer.append_to(
-            self.name, payload, mode, type, attributes, expected=expected, wait=False
+            self.name, payload, mode, type, attributes, expected=expected, dedupe=dedupe, wait=False
         )
         return future
 

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-enum { PAYLOAD, MODE, TYPE, ATTRIBUTES, EXPECTED, ARGUMENTS };
+enum { PAYLOAD, MODE, TYPE, ATTRIBUTES, EXPECTED, DEDUPE, ARGUMENTS };
 
 typedef struct {
     PyObject_HEAD
@@ -228,7 +228,7 @@ static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py
     found[PAYLOAD] = NULL;
     found[MODE] = strict;
     found[TYPE] = no_type;
-    found[ATTRIBUTES] = found[EXPECTED] = Py_None;
+    found[ATTRIBUTES] = found[EXPECTED] = found[DEDUPE] = Py_None;
     if (count > ARGUMENTS) {
         PyErr_Format(PyExc_TypeError, "append() takes at most %d arguments, %zd were given", ARGUMENTS, count + named);
         return -1;
@@ -261,11 +261,11 @@ static PyObject *lane_append(Lane *self, PyObject *const *args, Py_ssize_t count
         return NULL;
     PyObject *payload = found[PAYLOAD], *mode = found[MODE], *ack = NULL;
     if (PyBytes_CheckExact(payload) && (mode == strict || mode == relaxed) && found[TYPE] == no_type &&
-        found[ATTRIBUTES] == Py_None && found[EXPECTED] == Py_None && fits(self, payload) && PyThread_get_thread_ident() == self->thread &&
+        found[ATTRIBUTES] == Py_None && found[EXPECTED] == Py_None && found[DEDUPE] == Py_None && fits(self, payload) && PyThread_get_thread_ident() == self->thread &&
         take(self, payload, mode, NULL, &ack) != 0)
         return ack;
     return PyObject_CallFunctionObjArgs(self->slow, payload, mode, found[TYPE], found[ATTRIBUTES], Py_None,
-                                        found[EXPECTED], NULL);
+                                        found[EXPECTED], found[DEDUPE], NULL);
 }
 
 /* 1: the group has labels already, and its segment's summary has a row for the topic of these. */
@@ -289,12 +289,12 @@ static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssiz
                 PyThread_get_thread_ident() == self->thread ? known_topic(self, labels) : 0;
     if (known < 0 || (known && fits(self, payload) && take(self, payload, mode, labels, &ack) != 0))
         return ack;
-    return PyObject_CallFunctionObjArgs(self->slow, payload, mode, no_type, Py_None, args[2], Py_None, NULL);
+    return PyObject_CallFunctionObjArgs(self->slow, payload, mode, no_type, Py_None, args[2], Py_None, Py_None, NULL);
 }
 
 static PyMethodDef lane_methods[] = {
     {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
-     "append($self, payload, mode=..., type=0, attributes=None, expected=None)\n--\n\nSee WalWriter.append."},
+     "append($self, payload, mode=..., type=0, attributes=None, expected=None, dedupe=None)\n--\n\nSee WalWriter.append."},
     {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a plain record to a topic."},
     {"fill", (PyCFunction)lane_fill, METH_VARARGS, "Say what the filling group is made of, and where it stands."},
     {NULL},
@@ -330,7 +330,7 @@ static struct PyModuleDef definition = {
 
 static int import_names(void)
 {
-    static const char *const texts[ARGUMENTS] = {"payload", "mode", "type", "attributes", "expected"};
+    static const char *const texts[ARGUMENTS] = {"payload", "mode", "type", "attributes", "expected", "dedupe"};
     for (int i = 0; i < ARGUMENTS; i++)
         names[i] = PyUnicode_InternFromString(texts[i]);
     s_mend = PyUnicode_InternFromString("mend");

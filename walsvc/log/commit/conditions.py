@@ -1,26 +1,46 @@
-"""Conditions: whether an append may be accepted, decided in the step that gives it its LSN.
+"""Conditions: whether an append may be accepted, and whether its record is there already, decided in the step that gives it its LSN.
 
 An append may say which LSN its topic, or the log, ends with (`expected`): optimistic concurrency, as EventStoreDB's expected
 revision and JetStream's Nats-Expected-Last-Sequence have it. Whether that holds is asked when the append's turn has come, of what is
-accepted and not of what is durable: so of several appends with one expectation exactly one is accepted. Owns nothing; called by
-Queue and Batch while no other append can come between.
+accepted and not of what is durable: so of several appends with one expectation exactly one is accepted. An append may have a key of
+the caller's (`dedupe`), as JetStream's Nats-Msg-Id: while the key is remembered the first append with it counts, and the others get
+its answer. The keys are asked first, so that an append that is repeated with its expectation is answered as the first time.
+
+Owns nothing: the keys are metadata. Called by Queue and Batch while no other append can come between.
 """
 
 from __future__ import annotations
 
-from walsvc.errors import BadOption, Conflict
-from walsvc.format.meta import Metadata
+import asyncio
+from array import array
+from functools import partial
+from typing import Any
+
+from walsvc.errors import BadOption, Conflict, Truncated
+from walsvc.format.dedupe import DEDUPE_BYTES as ROW_BYTES
+from walsvc.format.dedupe import KEY, Row, digest_of
+from walsvc.format.meta import Metadata, merge
+from walsvc.log.commit.group import Group
 from walsvc.log.commit.placement import Placement
-from walsvc.model import is_lsn
+from walsvc.log.commit.results import BatchResult, Part
+from walsvc.log.commit.tail import Tail
+from walsvc.log.commit.waits import Waits
+from walsvc.model import Duplicate, Mode, Strict, is_lsn
+
+DEDUPE_KEY_BYTES_MAX = 1024  # of a caller's key
 
 
 class Conditions:
     """Decides for one log. Loop thread only."""
 
-    def __init__(self, metadata: Metadata, placement: Placement, path: str) -> None:
+    def __init__(self, metadata: Metadata, placement: Placement, tail: Tail, waits: Waits, path: str) -> None:
         self._metadata = metadata
         self._placement = placement
+        self._tail = tail
+        self._waits = waits
         self._path = path
+
+    # ---- what a topic ends with
 
     def last(self, topic: str | None) -> int:
         """LSN of the last record that was accepted, of a topic or (None) of the whole log; 0: none that is visible. What a purge
@@ -37,6 +57,63 @@ class Conditions:
         """Raise Conflict unless a topic, or the log, ends with the LSN that was expected; None: any will do."""
         if expected is not None and (actual := self.last(topic)) != expected:
             raise conflict(topic, expected, actual, self._path)
+
+    # ---- keys of the caller's
+
+    def find(self, topic: str | None, key: str) -> Row | None:
+        """Where the record of a topic is that was accepted with this key; None: there is none that is remembered."""
+        number = 0 if topic is None else self._metadata.topics.get(topic)
+        return None if number is None else self._metadata.keys.find(number, digest_of(key), self._tail.clock())
+
+    def note(self, group: Group, number: int, key: str, place: tuple[int, int, int, int]) -> None:
+        """Remember a key with its record, in memory and in the record's group.
+
+        Args:
+            group: of the record.
+            number: of its topic, 0: of none.
+            key: the caller's.
+            place: LSN, segment, offset and length, as AppendResult says.
+        """
+        digest = digest_of(key)
+        merge(group.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._tail.clock()))})
+        group.reserved += ROW_BYTES
+        group.told.append(partial(self._metadata.keys.settle, number, digest))
+
+    def repeat(self, future: Any, row: Row, mode: Mode, *, batch: bool) -> None:
+        """Answer an append with where the record of its key is, as soon as that is as durable as its mode asks.
+
+        Args:
+            future: of the append.
+            row: of the key.
+            mode: as of append.
+            batch: whether a BatchResult is wanted.
+        """
+        wait = self._waits.durable(row.lsn)
+        if wait.done() or mode is not Strict:
+            answer(future, row, wait, self._path, batch=batch)
+            wait.cancel()
+            return
+        if row.lsn >= self._placement.group.first_lsn:
+            self._placement.intake.want()
+        wait.add_done_callback(lambda done: answer(future, row, done, self._path, batch=batch))
+        future.add_done_callback(lambda done: wait.cancel() if done.cancelled() else None)
+
+
+def answer(future: Any, row: Row, wait: asyncio.Future[int], path: str, *, batch: bool) -> None:
+    """Give an append where the record of its key is; `wait`: until that is durable."""
+    if future.done():
+        return
+    durable = wait.done() and not wait.cancelled()
+    if durable and (error := wait.exception()) is not None:
+        future.set_exception(error)
+    elif durable and wait.result() < row.lsn:
+        message = "truncate_after dropped the record of that key"
+        future.set_exception(Truncated(message, path=path, lsn=row.lsn, hint="append it again"))
+    elif batch:
+        part = Part(row.lsn, row.segment, row.offset, array("I", [row.length]))
+        future.set_result(BatchResult([part], durable=durable, sync_us=row.sync_us, duplicate=True))
+    else:
+        future.set_result(Duplicate(row.lsn, row.segment, row.offset, row.length, durable, row.sync_us))
 
 
 def conflict(topic: str | None, expected: int, actual: int, path: str) -> Conflict:
@@ -56,4 +133,18 @@ def check_expected(expected: object) -> None:
     if expected is not None and not (is_lsn(expected) and 0 <= expected < 1 << 63):
         raise BadOption(
             f"expected={expected!r} is no LSN", hint="the last LSN of the topic or the log, 0 where there is no record"
+        )
+
+
+def check_key(key: object) -> None:
+    """Raise BadOption unless `key` is None or text of 1 to 1,024 bytes in UTF-8."""
+    if key is None:
+        return
+    try:
+        right = isinstance(key, str) and 1 <= len(key.encode()) <= DEDUPE_KEY_BYTES_MAX
+    except UnicodeEncodeError:
+        right = False
+    if not right:
+        raise BadOption(
+            f"dedupe={str(key)[:64]!r} is no key", hint=f"text of 1 to {DEDUPE_KEY_BYTES_MAX:,} bytes in UTF-8"
         )

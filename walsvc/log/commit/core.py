@@ -142,6 +142,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     The order of the listeners of Health matters: the way in is shut first, then groups and waits are told, and the queue comes
     last, which lets those hear of it that wait for room.
     """
+    start.metadata.keys.limit(config.dedupe_records, config.dedupe_seconds, config.dedupe_bytes)
     loop, segment = asyncio.get_running_loop(), start.segment
     waker = Waker(loop)
 

@@ -64,6 +64,7 @@ class Group:
         "seen",
         "segment",
         "submitted_at",
+        "told",
         "topics",
         "waiters",
         "written_in_order",
@@ -78,6 +79,7 @@ class Group:
         self.payloads: list[bytes] = []
         self.waiters: list[Any] = []
         self.batches: list[tuple[Part, asyncio.Future[Sequence[AppendResult]]]] = []
+        self.told: list[Callable[[int], None]] = []  # called with sync_us before anybody is answered
         self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
         self.batch_lsn: int = 0  # of the batch over several groups that it is part of
@@ -203,6 +205,8 @@ class Group:
     def resolve(self, waker: Any, sync_us: int) -> None:
         """Answer everybody who waits for this group; `waker.wake()` then wakes them."""
         begin = self.offset + GROUP_HEADER_BYTES
+        for tell in self.told:
+            tell(sync_us)
         waker.settle(self.waiters, self.first_lsn, self.segment.id, begin, self.lengths, sync_us)
         self.waiters.clear()  # a result that its task has taken then dies at once, in memory that is still in the cache
         for part, ack in self.batches:

@@ -32,7 +32,7 @@ class Intake(Lane):
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
         arm: told that Relaxed records must become durable in time.
-        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
+        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected, dedupe).
 
     Attributes:
         group: it takes records now. The others are those of the Lane.

@@ -28,7 +28,7 @@ class PythonLane:
         check: raises what makes a call wrong; asked once a group.
         wake: told once a group that somebody waits for it.
         arm: told that a Relaxed record is in the group, unless it is `wanted` or `armed`.
-        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected).
+        slow: takes what is not plain, or does not fit: slow(payload, mode, type, attributes, topic, expected, dedupe).
         record_bytes_max, records_max: of a payload; of a group.
         length_bytes: index bytes of a record without labels.
 
@@ -96,13 +96,14 @@ class PythonLane:
         self._payloads, self._waiters, self._labels, self._topics = payloads, waiters, labels, topics
         self._first_lsn, self._segment_id, self._begin = first_lsn, segment_id, begin
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,  # not keyword-only: CPython looks up each absent keyword-only argument in a dict
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """See WalWriter.append."""
         if (
@@ -111,13 +112,14 @@ class PythonLane:
             and type is NO_TYPE
             and attributes is None
             and expected is None
+            and dedupe is None
             and self._fits(len(payload))
             and get_ident() == self._thread
         ):
             ack = self._take(payload, mode, None)
             if ack is not None:
                 return ack
-        return self._slow(payload, mode, type, attributes, None, expected)
+        return self._slow(payload, mode, type, attributes, None, expected, dedupe)
 
     def append_labelled(self, payload: Any, labels: Labels | None, topic: str, mode: Mode, /) -> Ack[AppendResult]:
         """Append a plain record to a topic; `labels` once its number is known."""
@@ -133,7 +135,7 @@ class PythonLane:
             ack = self._take(payload, mode, labels)
             if ack is not None:
                 return ack
-        return self._slow(payload, mode, NO_TYPE, None, topic, None)
+        return self._slow(payload, mode, NO_TYPE, None, topic, None, None)
 
     def _fits(self, length: int) -> bool:
         """Whether a payload may go into the group as it is."""

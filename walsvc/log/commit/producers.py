@@ -13,7 +13,7 @@ from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
-from walsvc.log.commit.conditions import check_expected
+from walsvc.log.commit.conditions import check_expected, check_key
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.results import BatchResult, Run
 from walsvc.log.read.stream import open_stream
@@ -42,6 +42,7 @@ def append_request(
     topic: str | None = None,
     request: Request | None = None,
     expected: int | None = None,
+    dedupe: str | None = None,
 ) -> Any:
     """Append payloads to one group, atomically, unless `request` did it before.
 
@@ -52,7 +53,7 @@ def append_request(
         labels: type and length of the attributes of every record.
         topic: by name.
         request: whose; None: nobody's, nothing is remembered.
-        expected: as of append.
+        expected, dedupe: as of append; a key is for one payload.
 
     Returns:
         An Ack of a BatchResult, or a task whose result is Repeated.
@@ -62,6 +63,9 @@ def append_request(
     """
     core.health.check_call(mode)
     check_expected(expected)
+    check_key(dedupe)
+    if dedupe is not None and len(payloads) != 1:
+        raise BadOption(f"one dedupe key came for {len(payloads)} payloads", hint="send each in a request of its own")
     if len(payloads) > 1 and sum(map(len, payloads)) > core.config.max_group_bytes:
         raise BadOption(
             "the payloads of one request are more than a group holds",
@@ -74,7 +78,15 @@ def append_request(
         return begin_task(repeated(core, row, mode))
     future = core.queue.new_ack()
     entry = QueuedAppend(
-        payloads, mode, labels, batch=True, future=future, topic=topic, request=request, expected=expected
+        payloads,
+        mode,
+        labels,
+        batch=True,
+        future=future,
+        topic=topic,
+        request=request,
+        expected=expected,
+        dedupe=dedupe,
     )
     if not payloads:
         core.queue.conditions.check(topic, expected)

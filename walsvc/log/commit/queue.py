@@ -15,12 +15,13 @@ from typing import Any, cast
 
 from walsvc.config import WalConfig, between
 from walsvc.errors import Backpressure, Conflict, NoSpace, RecordTooLarge, WalError
+from walsvc.format.dedupe import DEDUPE_BYTES
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.format.meta import Metadata, change_bytes_max, merge
 from walsvc.format.producers import REQUEST_BYTES, ROW, Request, RequestRow
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.ack import Ack
-from walsvc.log.commit.conditions import Conditions, check_expected
+from walsvc.log.commit.conditions import Conditions, check_expected, check_key
 from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.payload import pack_attributes, to_bytes
@@ -87,7 +88,7 @@ class Queue:
         new_ack: Callable[[], Any],
     ) -> None:
         self.new_ack = new_ack
-        self.conditions: Conditions = Conditions(metadata, placement, path)
+        self.conditions: Conditions = Conditions(metadata, placement, tail, waits, path)
         self._path = path
         self._config = config
         self._metadata = metadata
@@ -136,6 +137,7 @@ class Queue:
         topic: str | None,
         *,
         expected: int | None = None,
+        dedupe: str | None = None,
         wait: bool = True,
     ) -> Any:
         """Any append of one record: check it, accept it or let it wait. With `wait` False it never waits: Backpressure, NoSpace
@@ -144,13 +146,16 @@ class Queue:
         self._health.check_call(mode)
         between("type", type, 0, 0xFFFF)
         check_expected(expected)
+        check_key(dedupe)
         labels = None
         packed = pack_attributes(attributes)
         if type or packed:
             labels = Labels(type, 0, len(packed))
             piece = packed + piece
         answer = self.new_ack() if wait else self._health.loop.create_future()
-        entry = QueuedAppend([piece], mode, labels, batch=False, future=answer, topic=topic, expected=expected)
+        entry = QueuedAppend(
+            [piece], mode, labels, batch=False, future=answer, topic=topic, expected=expected, dedupe=dedupe
+        )
         return self.enter(entry, wait=wait)
 
     def checked(self, payload: Any) -> bytes:
@@ -242,7 +247,11 @@ class Queue:
     # ---- accepting
 
     def _accept(self, entry: QueuedAppend) -> bool:
-        """Put an entry into the filling group, or a new one behind it; False if there is no room yet. Raises Conflict."""
+        """Put an entry into the filling group, or a new one behind it; False if there is no room yet; True also where it is there
+        already, under its key. Raises Conflict."""
+        if entry.dedupe is not None and (row := self.conditions.find(entry.topic, entry.dedupe)) is not None:
+            self.conditions.repeat(entry.future, row, entry.mode, batch=entry.batch)
+            return True
         self.conditions.check(entry.topic, entry.expected)
         intake, count, cost = self._intake, len(entry.payloads), LENGTH_BYTES
         if entry.labels is not None or entry.topic is not None:
@@ -285,6 +294,8 @@ class Queue:
         size = self._topic_bytes(entry)[0]
         if entry.request is not None:
             size += REQUEST_BYTES
+        if entry.dedupe is not None:
+            size += DEDUPE_BYTES
         if entry.joining is not None:
             size += change_bytes_max(entry.joining.change(), {})
         return size
@@ -324,6 +335,9 @@ class Queue:
         lsn = group.first_lsn + index
         if entry.request is not None:
             self.note_request(group, entry.request, RequestRow(lsn, group.segment.id, offset, len(entry.payloads), 1))
+        if entry.dedupe is not None:
+            number = 0 if labels is None else labels.topic
+            self.conditions.note(group, number, entry.dedupe, (lsn, group.segment.id, offset, entry.size))
         if entry.joining is not None:
             self._join(group, entry.joining)
         if entry.batch:

@@ -26,6 +26,7 @@ class QueuedAppend:
 
     __slots__ = (
         "batch",
+        "dedupe",
         "expected",
         "future",
         "joining",
@@ -52,6 +53,7 @@ class QueuedAppend:
         expected: int | None = None,
         lengths: array[int] | None = None,
         size: int | None = None,
+        dedupe: str | None = None,
     ) -> None:
         self.payloads: list[bytes] = payloads
         self.mode: Mode = mode
@@ -62,5 +64,6 @@ class QueuedAppend:
         self.request: Request | None = request  # of an idempotent producer: remembered with the records, in their group
         self.joining: Joining | None = joining
         self.expected: int | None = expected  # LSN that its topic, or the log, must end with; None: any
+        self.dedupe: str | None = dedupe  # caller's key, of a single record
         self.lengths: array[int] | None = lengths  # of the payloads, and their sum, where the caller has measured them
         self.size: int = sum(map(len, payloads)) if size is None else size

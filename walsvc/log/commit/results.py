@@ -31,9 +31,10 @@ class Run(NamedTuple):
 class BatchResult(Sequence[AppendResult]):
     """The results of an atomic batch: an AppendResult for each record, in order. No object for each until it is asked for."""
 
-    __slots__ = ("_durable", "_parts", "_sync_us")
+    __slots__ = ("_durable", "_parts", "_sync_us", "duplicate")
 
-    def __init__(self, parts: list[Part], *, durable: bool, sync_us: int) -> None:
+    def __init__(self, parts: list[Part], *, durable: bool, sync_us: int, duplicate: bool = False) -> None:
+        self.duplicate = duplicate  # of a single record: see AppendResult.duplicate
         self._parts = parts
         self._durable = durable
         self._sync_us = sync_us

@@ -202,6 +202,7 @@ def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}
     metadata.apply({"positions": positions, "holds": holds, "purges": purges})
     metadata.producers.cut(lsn)
+    metadata.keys.cut(lsn)
     unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
     metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
 

@@ -18,7 +18,7 @@ from typing import Any
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, RecordTooLarge, WalError, copy_of
 from walsvc.log.commit.ack import Ack, Waker
-from walsvc.log.commit.conditions import check_expected
+from walsvc.log.commit.conditions import check_expected, check_key
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
@@ -65,13 +65,14 @@ class Appends(Account):
 
     # ---- appending
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
         if (
@@ -80,6 +81,7 @@ class Appends(Account):
             and type is NO_TYPE
             and attributes is None
             and expected is None
+            and dedupe is None
         ):
             length = len(payload)
             room = self._room - length - APPEND_COST
@@ -101,7 +103,9 @@ class Appends(Account):
                 if first:
                     self._begin_turn()
                 return ack
-        waiting: Ack[AppendResult] = self.enter(payload, mode, type, attributes, None, wait=True, expected=expected)
+        waiting: Ack[AppendResult] = self.enter(
+            payload, mode, type, attributes, None, wait=True, expected=expected, dedupe=dedupe
+        )
         return waiting
 
     def _begin_turn(self) -> None:
@@ -123,16 +127,18 @@ class Appends(Account):
         *,
         wait: bool,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Any:
         """Any append: check it, accept it or let it wait; Backpressure where it must not wait."""
         self.check(mode)
         piece = self.checked(payload)
         between("type", type, 0, 0xFFFF)
         self.check_expected(expected)
+        self.check_key(dedupe)
         labels = PLAIN
         packed = pack_attributes(attributes)
-        if mode is not Strict or topic is not None or type or packed or expected is not None:
-            labels = FrameLabels(MODES[mode], topic, type, packed, expected=expected)
+        if mode is not Strict or topic is not None or type or packed or expected is not None or dedupe is not None:
+            labels = FrameLabels(MODES[mode], topic, type, packed, expected=expected, dedupe=dedupe)
         answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
         entry = Unsent(piece, labels, len(piece) + APPEND_COST, answer)
         if not self._waiting and not self._holds and self._fits(entry, self._others()):
@@ -153,6 +159,12 @@ class Appends(Account):
         check_expected(expected)
         if expected is not None:
             self.session.need("expected", "conditional appends")
+
+    def check_key(self, dedupe: str | None) -> None:
+        """Raise what is wrong with a key of the caller's, and UnsupportedFormat where the server would not look at it."""
+        check_key(dedupe)
+        if dedupe is not None:
+            self.session.need("dedupe", "deduplication")
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own, of a length that the server takes."""

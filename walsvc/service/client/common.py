@@ -43,9 +43,10 @@ class Common:
         *,
         wait: bool,
         expected: int | None,
+        dedupe: str | None,
     ) -> Any:
         """Append to a topic; `wait`: for room."""
-        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait, expected=expected)
+        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait, expected=expected, dedupe=dedupe)
         self.notice(topic, future)
         return future
 

@@ -63,28 +63,30 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
 
     # ---- appending
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; await the result. See WalWriter.append."""
-        return self._appends.append(payload, mode, type, attributes, expected)
+        return self._appends.append(payload, mode, type, attributes, expected, dedupe)
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room, here or in the server's log."""
         future: asyncio.Future[AppendResult] = self._appends.enter(
-            payload, mode, type, attributes, None, wait=False, expected=expected
+            payload, mode, type, attributes, None, wait=False, expected=expected, dedupe=dedupe
         )
         return future
 

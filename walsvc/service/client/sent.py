@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, copy_of
-from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
+from walsvc.model import AppendResult, Duplicate, Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack, Append, Batch, Cancel, Error, Frame
 from walsvc.service.wire.protocol import encode
@@ -23,7 +23,7 @@ MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
 class FrameLabels:
     """What all appends of a frame have in common."""
 
-    __slots__ = ("attributes", "expected", "mode", "topic", "type")
+    __slots__ = ("attributes", "dedupe", "expected", "mode", "topic", "type")
 
     def __init__(
         self,
@@ -33,23 +33,25 @@ class FrameLabels:
         attributes: bytes = b"",
         *,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> None:
         self.mode: int = mode
         self.topic: str | None = topic
         self.type: int = type
         self.attributes: bytes = attributes
         self.expected: int | None = expected
+        self.dedupe: str | None = dedupe
 
     @property
     def alone(self) -> bool:
         """Whether the frame has one record: the server decides for a frame as a whole."""
-        return self.expected is not None
+        return self.expected is not None or self.dedupe is not None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FrameLabels) and self._fields() == other._fields()
 
     def _fields(self) -> tuple[Any, ...]:
-        return self.mode, self.topic, self.type, self.attributes, self.expected
+        return self.mode, self.topic, self.type, self.attributes, self.expected, self.dedupe
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -105,8 +107,10 @@ class Sent:
     def again(self) -> bool:
         """Send it: the first time with since=0, later with the next_lsn that was known then, in the very same grouping."""
         session, labels = self._appends.session, self._labels
-        if labels.alone:
+        if labels.expected is not None:
             session.need("expected", "conditional appends")  # the server that came back may be older
+        if labels.dedupe is not None:
+            session.need("dedupe", "deduplication")
         if not self._appends.has_credit(self):
             return False
         self._appends.count(self)
@@ -126,6 +130,7 @@ class Sent:
             labels.attributes,
             self._payloads,
             labels.expected,
+            labels.dedupe,
         )
         session.put(encode(frame))
         session.repeated += self._since > 0
@@ -173,6 +178,11 @@ class Sent:
             self._fail(self._appends.does_not_fit())
             return
         waker = self._appends.waker
+        if ack.duplicate is not None:
+            (lsn, _, segment, offset), waiter = ack.parts[0], self._waiters[0]
+            if not waiter.done():
+                waiter.set_result(Duplicate(lsn, segment, offset, ack.duplicate, ack.durable, ack.sync_us))
+            return
         begin, extra = 0, len(self._labels.attributes)
         if ack.durable is False and ack.parts:
             self._appends.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1

@@ -34,36 +34,52 @@ class RemoteTopic(TopicReading, OpensConsumers[RemoteConsumer]):
 
     # ---- appending
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
         *,
         not_before: datetime.datetime | float | None = None,
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see WalWriter.append."""
         ack: Ack[AppendResult] = self._common.append_to(
-            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected, wait=True
+            self.name,
+            payload,
+            mode,
+            type,
+            with_not_before(attributes, not_before),
+            expected=expected,
+            dedupe=dedupe,
+            wait=True,
         )
         return ack
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
         *,
         not_before: datetime.datetime | float | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure where append would have to wait for room."""
         future: asyncio.Future[AppendResult]
         future = self._common.append_to(
-            self.name, payload, mode, type, with_not_before(attributes, not_before), expected=expected, wait=False
+            self.name,
+            payload,
+            mode,
+            type,
+            with_not_before(attributes, not_before),
+            expected=expected,
+            dedupe=dedupe,
+            wait=False,
         )
         return future
 

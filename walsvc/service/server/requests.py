@@ -84,6 +84,7 @@ class Requests:
                 topic=frame.topic,
                 request=self._request(frame),
                 expected=frame.expected,
+                dedupe=frame.dedupe,
             )
         except WalError as error:
             self._connection.answer_error(id, error)
@@ -320,9 +321,9 @@ class Requests:
         error = future.exception()
         if error is None:
             result = future.result()
-            connection.send(
-                Ack(id, [list(place) for place in result.places], result.durable, result.sync_us, connection.state)
-            )
+            places = [list(place) for place in result.places]
+            duplicate = result[0].encoded_len if getattr(result, "duplicate", False) else None
+            connection.send(Ack(id, places, result.durable, result.sync_us, connection.state, duplicate))
         elif isinstance(error, WalError):
             connection.answer_error(id, error)
         else:

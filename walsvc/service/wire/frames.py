@@ -68,6 +68,7 @@ class Append(NamedTuple):
     attributes: bytes
     payloads: list[bytes]
     expected: int | None = None
+    dedupe: str | None = None
 
 
 class Batch(NamedTuple):
@@ -132,13 +133,15 @@ class Welcome(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Where the records of an APPEND or BATCH are: parts of [first_lsn, count, segment_id, offset of the first]."""
+    """Where the records of an APPEND or BATCH are: parts of [first_lsn, count, segment_id, offset of the first]. `duplicate`: length of
+    the record, which was there already."""
 
     id: int
     parts: list[list[int]]
     durable: bool
     sync_us: int
     state: State
+    duplicate: int | None = None
 
 
 class Result(NamedTuple):
@@ -218,7 +221,7 @@ Frame = (
 )  # fmt: skip
 KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Hello: (0, (is_int, is_text, is_int, is_int, is_name, is_name, is_text, is_int, is_map)),
-    Append: (1, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bytes, is_payloads, is_number)),
+    Append: (1, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bytes, is_payloads, is_number, is_name)),
     Batch: (2, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bool, is_payloads, is_number)),
     Call: (3, (is_int, is_text, is_map)),
     Open: (4, (is_int, is_text, is_map, is_int)),
@@ -226,7 +229,7 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Cancel: (6, (is_int,)),
     Ping: (7, (is_int,)),
     Welcome: (16, (is_int, is_int, is_map, is_state, is_map)),
-    Ack: (17, (is_int, is_parts, is_bool, is_int, is_state)),
+    Ack: (17, (is_int, is_parts, is_bool, is_int, is_state, is_number)),
     Result: (18, (is_int, is_any, is_state)),
     Error: (19, (is_int, is_text, is_text, is_map, is_state)),
     Records: (
@@ -249,10 +252,10 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Goodbye: (24, (is_int, is_text, is_text)),
     Purged: (25, (is_int, is_name, is_map, is_int, is_state)),
 }
-OPTIONAL: dict[type[Frame], int] = {Append: 1, Batch: 1}
+OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 1, Ack: 1}
 """How many of a frame's last fields are left out where they are nil: older peers do not know them. Whoever sends one has seen in
 `features` of WELCOME that the server does."""
-FEATURES = ("expected",)
+FEATURES = ("expected", "dedupe")
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {
     KINDS[each][0]: (each, KINDS[each][1]) for each in (Append, Batch, Call, Open, Credit, Cancel, Ping)
