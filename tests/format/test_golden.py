@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import walsvc
-from tests.golden.make import payload_of
+from tests.golden.make import payload_of, topic_of
 from walsvc.format.segment import REWRITTEN, decode_segment_header
 from walsvc.log.offline.verify import verify
 
@@ -78,3 +78,17 @@ async def test_golden_log_whose_segments_are_bound_decodes_and_goes_on(tmp_path)
     async with walsvc.open(path, segment_bytes=65536) as log:
         assert (await log.append(b"and on")).lsn == expected["next_lsn"]
     assert (await verify(path)).unbound == 0
+
+
+async def test_golden_log_with_callers_keys_remembers_them(tmp_path):
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "keys-v1", path)
+    expected = json.loads((path / "expected.json").read_text())
+    async with walsvc.open(path, segment_bytes=65536, dedupe_seconds=1e9) as log:
+        assert (log.first_lsn, log.next_lsn) == (expected["first_lsn"], expected["next_lsn"])
+        for lsn in range(1, 191):
+            where = log.topic(name) if (name := topic_of(lsn)) else log
+            again = await where.append(b"again", dedupe=f"key {lsn}")
+            assert (again.lsn, again.encoded_len, again.duplicate) == (lsn, len(payload_of(lsn)), True)
+        assert (await log.topic("orders").append(b"again", dedupe="key 195")).lsn == 191
+        assert (await log.topic("orders").append(b"again", dedupe="key 192")).lsn == 192

@@ -117,6 +117,22 @@ async def write_bound(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_keys(device: SimDevice) -> SimDevice:
+    """Callers' keys of two topics and of none, some of them in a snapshot, some cut off, a crash and a clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+    for first in range(1, 201, 25):
+        lsns = range(first, first + 25)
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, lsn) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload_of(lsn), dedupe=f"key {lsn}") for where, lsn in named))
+    await log.truncate_before(20)
+    await log.truncate_after(190)
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await log.topic("orders").append(payload_of(191), dedupe="key 195")
+    await log.close()
+    return device
+
+
 TOPICS_EXPECTED = {
     "labelled": {},
     "consumers": [["all", None, 310], ["billing", "orders", 214]],
@@ -125,11 +141,11 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys]"""
     target = Path(sys.argv[1])
     kind = sys.argv[2] if sys.argv[2:] else ""
     topics, encrypted = kind == "topics", kind == "encrypted"
-    writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound}
+    writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound, "keys": write_keys}
     device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
@@ -148,6 +164,8 @@ def main() -> None:
         expected |= {"first_lsn": first, "next_lsn": 421, "topics": names, **TOPICS_EXPECTED}
     if encrypted:
         expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
+    if kind == "keys":
+        expected = {"first_lsn": 20, "next_lsn": 192}
     if kind == "bound":
         expected = {"next_lsn": 311, "files": expected["files"]}
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")

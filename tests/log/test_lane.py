@@ -260,7 +260,7 @@ def test_relaxed_record_is_answered_for_the_place_that_it_gets(way):
 
     way.note = another
     way.armed = way.wanted = True
-    assert way.append(b"x", Relaxed) == ("slow", b"x", Relaxed, NO_TYPE, None, None, None)
+    assert way.append(b"x", Relaxed) == ("slow", b"x", Relaxed, NO_TYPE, None, None, None, None)
     assert way.group[0] == [b"in between"]
 
 

@@ -895,6 +895,27 @@ CONDITIONS = [
         "",
         ("tests/service/test_expected.py::test_plain_appends_of_the_same_turn_stay_before_and_behind",),
     ),
+    Mutant(
+        "keys of records that truncate_after has cut are remembered",
+        "walsvc/log/extent/retention.py",
+        "    metadata.keys.cut(lsn)\n",
+        "",
+        ("tests/contract/test_dedupe.py::test_truncate_after_forgets_what_it_cuts[sim]",),
+    ),
+    Mutant(
+        "callers' keys left out of the snapshot",
+        "walsvc/format/meta.py",
+        "        if len(self.keys):\n",
+        "        if False:\n",
+        ("tests/contract/test_dedupe.py::test_keys_survive_reopening_rotation_and_truncate_before[sim]",),
+    ),
+    Mutant(
+        "a repeat answered as durable before the first is",
+        "walsvc/log/commit/conditions.py",
+        "if wait.done() or mode is not Strict:",
+        "if True:",
+        ("tests/contract/test_dedupe.py::test_repeats_in_flight_wait_for_the_first[sim]",),
+    ),
 ]
 
 MUTANTS = [
