@@ -57,27 +57,29 @@ class Log(Reading, OpensConsumers[Consumer], Scoped):
 
     # ---- appending: the writer's
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append one record; await the result. See WalWriter.append."""
-        return self.writer.append(payload, mode, type, attributes, expected)
+        return self.writer.append(payload, mode, type, attributes, expected, dedupe)
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self.writer.append_nowait(payload, mode, type, attributes, expected)
+        return self.writer.append_nowait(payload, mode, type, attributes, expected, dedupe)
 
     def append_batch(
         self,

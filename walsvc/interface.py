@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 class Appending(Protocol):
     """Appending to a log or to a topic of it."""
 
-    def append(
+    def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = ...,
         type: int = ...,
         attributes: Mapping[str, Any] | None = ...,
         expected: int | None = ...,
+        dedupe: str | None = ...,
     ) -> Ack[AppendResult]:
         """Append one record; await the result.
 
@@ -49,19 +50,22 @@ class Appending(Protocol):
             type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
             attributes: labels, a msgpack-able map of at most 64 KiB encoded.
             expected: LSN of the last record of the topic, or of the log, 0 where there is none: Conflict where it ends with another.
+            dedupe: key of the caller's, text of 1 to 1,024 bytes in UTF-8. Where the topic, or the log's records of no topic, got
+                it before and it is remembered, nothing is written: the answer is the first one's, with `duplicate` True.
 
         Raises:
             BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; for Quorum also ReplicaLost.
         """
         ...
 
-    def append_nowait(
+    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = ...,
         type: int = ...,
         attributes: Mapping[str, Any] | None = ...,
         expected: int | None = ...,
+        dedupe: str | None = ...,
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         ...

@@ -30,6 +30,9 @@ class CommonOptions(TypedDict, total=False):
     retain_bytes: int | None
     retain_seconds: float | None
     slow_sync_seconds: float | None
+    dedupe_records: int
+    dedupe_seconds: float
+    dedupe_bytes: int
     keys: KeyRing | None
 
 

@@ -64,6 +64,22 @@ def test_file_and_whole(walsvc: Cli, tmp_path: Path) -> None:
     assert walsvc.good("cat", tmp_path / "log", "--start", 3) == b"a\nb\n\n"
 
 
+def test_a_key_that_was_there_gives_the_first_lsn_and_writes_nothing(walsvc: Cli, tmp_path: Path) -> None:
+    for topic, lsn in (([], b"1\n"), (["--topic", "t"], b"2\n")):
+        for payload in (b"first", b"second"):
+            call = ("append", tmp_path / "log", "--whole", "--dedupe", "k", *topic)
+            assert walsvc.good(*call, stdin=payload) == lsn
+    assert walsvc.good("cat", tmp_path / "log") == b"first\nfirst\n"
+    assert walsvc("append", tmp_path / "log", "--dedupe", "k", stdin=b"x\n").returncode == 2
+
+
+def test_an_expectation_that_fails_writes_nothing_and_ends_with_13(walsvc: Cli, tmp_path: Path) -> None:
+    call = ("append", tmp_path / "log", "--whole", "--expected", "0")
+    assert walsvc.good(*call, stdin=b"first") == b"1\n"
+    walsvc.bad(13, *call, stdin=b"second")
+    assert walsvc.good("cat", tmp_path / "log") == b"first\n"
+
+
 def test_json_lines_are_stored_as_given(walsvc: Cli, tmp_path: Path) -> None:
     lines = b'{"b": 1,  "a":[null]}\n"text"\n\n17\n'
     assert walsvc.good("append", tmp_path / "log", "--json", stdin=lines) == b"1\n2\n3\n"

@@ -32,6 +32,10 @@ def append(
         int | None,
         typer.Option(metavar="LSN", min=0, help="Only if the topic, or the log, ends with this LSN; with --whole."),
     ] = None,
+    dedupe: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Only if no append with this key was before; with --whole."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Append this many lines at a time, all or nothing.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no LSNs.")] = False,
     disk: options.DiskName = options.Disk.AUTO,
@@ -55,6 +59,8 @@ def append(
         raise typer.BadParameter("the records of a batch have neither --type nor --label; leave --batch out")
     if expected is not None and not whole:
         raise typer.BadParameter("--expected is for one record: it goes with --whole")
+    if dedupe is not None and not whole:
+        raise typer.BadParameter("--dedupe is for one record: it goes with --whole")
     attributes = labels_of(label or []) or None
     source_file = None if file == "-" else file
     if options.is_url(path) and (segment_bytes is not None or disk is not options.Disk.AUTO):
@@ -80,7 +86,16 @@ def append(
             path, **(options.keyed(key_file) if options.is_url(path) else {"config": config})
         ) as log:
             into = log if topic is None else log.topic(topic)
-            pump = Pump(into, mode=mode, batch=batch, quiet=quiet, type=type_, attributes=attributes, expected=expected)
+            pump = Pump(
+                into,
+                mode=mode,
+                batch=batch,
+                quiet=quiet,
+                type=type_,
+                attributes=attributes,
+                expected=expected,
+                dedupe=dedupe,
+            )
             return await pump.run(lines)
 
     runner.run(verb)

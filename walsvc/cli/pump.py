@@ -40,9 +40,12 @@ class Pump:
         type: int = 0,
         attributes: dict[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
     ) -> None:
         self._log = log
-        self._append = functools.partial(log.append, mode=mode, type=type, attributes=attributes, expected=expected)
+        self._append = functools.partial(
+            log.append, mode=mode, type=type, attributes=attributes, expected=expected, dedupe=dedupe
+        )
         self._mode = mode
         self._batch = batch
         self._lines = None if quiet else output.Lines()

@@ -18,15 +18,19 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from hashlib import blake2b
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from walsvc.format.group import BadGroup
 
+try:
+    from _blake2 import blake2b  # as hashlib has it, which would load OpenSSL
+except ImportError:  # an interpreter that keeps it elsewhere
+    from hashlib import blake2b
+
 KEY = "!dedupe"
-ROW = struct.Struct("<I16sQQQIIQ")
-DEDUPE_BYTES = ROW.size + 32  # what a row adds to its group's metadata at most
-BYTES_MAX = 64 << 20  # of all rows, whatever the options say
+ROW: struct.Struct = struct.Struct("<I16sQQQIIQ")
+DEDUPE_BYTES: int = ROW.size + 32  # what a row adds to its group's metadata at most
+BYTES_MAX: int = 64 << 20  # of all rows, whatever the options say
 
 
 class Row(NamedTuple):
@@ -57,6 +61,11 @@ class Keys:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keys) and self.encode() == other.encode()
+
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     @property
     def encoded_bytes(self) -> int:

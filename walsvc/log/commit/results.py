@@ -34,7 +34,7 @@ class BatchResult(Sequence[AppendResult]):
     __slots__ = ("_durable", "_parts", "_sync_us", "duplicate")
 
     def __init__(self, parts: list[Part], *, durable: bool, sync_us: int, duplicate: bool = False) -> None:
-        self.duplicate = duplicate  # of a single record: see AppendResult.duplicate
+        self.duplicate: bool = duplicate  # of a single record: see AppendResult.duplicate
         self._parts = parts
         self._durable = durable
         self._sync_us = sync_us
