@@ -201,7 +201,7 @@ def test_loop_closed_with_writes_in_the_ring(tmp_path, name):
     assert answers == []
     data = (tmp_path / "a.wal").read_bytes()
     assert [data[number * BLOCK] for number in range(64)] == list(range(1, 65))
-    assert len(os.listdir("/proc/self/fd")) == before, "ring, eventfd, directory, file and lock are all released"
+    assert len(os.listdir("/proc/self/fd")) == before, "ring, directory, file and lock are all released"
 
 
 @needs_uring

@@ -21,7 +21,7 @@ from walsvc.log.commit.lane import Lane, PythonLane
 from walsvc.opening import open_on
 
 INSIDE = ("/walsvc/log/commit/", "/walsvc/log/writer.py")
-NOWHERE = ("try:", "self._wake()  # last: a woken task may do anything at once")
+NOWHERE = ("try:", "self._waker.wake()  # last: a woken task may do anything at once")
 """CPython runs a handler when a call has returned: never at a `try`, nor between the end of its body and what its `finally` does."""
 EACH_OPCODE = ("/walsvc/log/commit/intake.py", "/walsvc/log/commit/lane.py")
 

@@ -88,7 +88,7 @@ ORDER = [
         "walsvc/log/commit/writing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
-        "            self._answered(group, None)\n",
+        "            write.done(write, None)\n",
         (COMMIT_SCENES + "test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write[dsync]",),
     ),
     Mutant(
@@ -131,8 +131,8 @@ ORDER = [
     Mutant(
         "seal written before the successor is durable",
         "walsvc/log/commit/pipeline.py",
-        "        write = self._writing.encode(group)\n",
-        "        write = self._writing.encode(group)\n"
+        "        write = self._writing.encode(group, self.answered)\n",
+        "        write = self._writing.encode(group, self.answered)\n"
         "        if group.attached is not None:\n"
         "            self._health.loop.create_task(self.rotation.seal(group.attached[0], group.segment.id))\n",
         (ROTATION_SCENES + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
@@ -434,8 +434,8 @@ SHARING = [
     Mutant(
         "cap on pending bytes ignored",
         "walsvc/log/commit/placement.py",
-        "pending = self.intake.group, self._config.max_pending_bytes - self.pending_bytes",
-        "pending = self.intake.group, 1 << 60",
+        "pending = self._config.max_pending_bytes - self.pending_bytes",
+        "pending = 1 << 60",
         (WAITING + "test_stall_of_thirty_seconds_bounds_memory_and_acknowledges_nothing",),
     ),
     Mutant(

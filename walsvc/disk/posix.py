@@ -194,8 +194,14 @@ class PosixDisk:
 
     def _finish(self, write: Write, error: OSError | None) -> None:
         self._in_flight.discard(write)
-        self._check_quiet()
+        if not self._in_flight:
+            self._at_rest()  # before the answer, which may submit again
         write.done(write, error)
+
+    def _at_rest(self) -> None:
+        """No write is in flight."""
+        if self._quiet is not None:
+            self._check_quiet()
 
     def _check_quiet(self) -> None:
         if self._quiet is not None and not (self._in_flight or self._cold_calls) and not self._quiet.done():

@@ -51,7 +51,7 @@ class Ring(Protocol):
         """Slots that are queued and that the kernel has not taken."""
 
     def reap(self) -> list[tuple[int, int]]:
-        """All completions at hand: (token * 2 + SYNC_BIT for a linked sync, bytes written or negative errno)."""
+        """Completions at hand, some of them where there are many: (token * 2 + SYNC_BIT for a linked sync, bytes written or negative errno)."""
 
     def wait(self) -> None:
         """Block until a completion is at hand. Not for the loop."""
@@ -92,8 +92,9 @@ class KernelRing:
         return result
 
     def reap(self) -> list[tuple[int, int]]:
-        """See Ring. A signal handler's exception may cut this short after the kernel's completions were copied: then they are
-        still in `_tokens`, which holds zeros otherwise, and come with the next call."""
+        """See Ring; where there are more than REAP_MAX, `event` stays readable. A signal handler's exception may cut this short after
+        the kernel's completions were copied: then they are still in `_tokens`, which holds zeros otherwise, and come with the next
+        call."""
         tokens = self._tokens
         if tokens[0]:
             taken = next((n for n in range(REAP_MAX) if not tokens[n]), REAP_MAX)
@@ -105,8 +106,6 @@ class KernelRing:
             return alone
         completions = list(zip(self._unpack(tokens, taken), self._unpack(self._results, taken), strict=True))
         self._raw[: 8 * taken] = bytes(8 * taken)
-        if taken == REAP_MAX:  # the eventfd is read already, so nobody would call again for the rest
-            completions += self.reap()
         return completions
 
     def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""The `uring` disk: durable writes by io_uring, completions through an eventfd on the loop.
+"""The `uring` disk: durable writes by io_uring, completions by the ring's descriptor, which the loop watches.
 
 One ring for the disk's life. What the kernel holds is tracked twice, on purpose: `_flights` says whom to answer, `_pins`
 keeps the memory in place until the completion came, also when the disk is dropped or the loop closed meanwhile.
@@ -104,6 +104,7 @@ class UringDisk(PosixDisk):
         self._flush_attempts = 0  # since the kernel last took everything
         self._flush_timer: asyncio.TimerHandle | None = None
         self._lost: OSError | None = None
+        self._stopped = False  # the ring was given back
         self._watch = Watch(self)
         watched = (weakref.ref(loop), threading.get_ident())
         self._drain = weakref.finalize(self, drain, os.getpid(), ring, self._pins, self._slots_each, watched)
@@ -184,7 +185,7 @@ class UringDisk(PosixDisk):
 
     def _flush_again(self) -> None:
         self._flush_timer = None
-        if self._lost is None and self._drain.alive:
+        if self._lost is None and not self._stopped:
             result = self._ring.flush()
             self._flush_outcome(result)
             if result == 0:
@@ -209,9 +210,9 @@ class UringDisk(PosixDisk):
             self._answer_later(self._waiting.popleft().write, self._lost)
 
     def hear(self) -> None:
-        """For its Watch: the eventfd is readable."""
+        """For its Watch: completions are at hand."""
         try:
-            if self._drain.alive:
+            if not self._stopped:
                 self._reaped += self._ring.reap()
             while self._reaped:
                 self._take(*self._reaped[0])
@@ -280,14 +281,14 @@ class UringDisk(PosixDisk):
         self._waiting.append(flight)
         self._launch_waiting()
 
-    def _finish(self, write: Write, error: OSError | None) -> None:
-        if self._in_flight <= {write}:
-            self._watch.busy = None  # before the answer, which may submit again
-        super()._finish(write, error)
+    def _at_rest(self) -> None:
+        self._watch.busy = None
+        super()._at_rest()
 
     def _stop(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
+        self._stopped = True
         self._drain()
 
 

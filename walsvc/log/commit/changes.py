@@ -141,9 +141,8 @@ class Changes:
         if durable.cancelled() and self._waiting.pop(durable, None) is not None:
             self._queue.move_up()  # close may wait until nothing is queued
 
-    @whole("changing metadata")
     def serve(self) -> None:
-        """Let waiting changes move up, in order."""
+        """For the queue, which guards it: let waiting changes move up, in order."""
         while self._waiting:
             durable, change = next(iter(self._waiting.items()))
             if not durable.done():

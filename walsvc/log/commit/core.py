@@ -157,23 +157,14 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     def arm() -> None:
         queue.arm_relaxed_timer()
 
-    def answered(group: Group, error: OSError | None) -> None:
-        pipeline.answered(group, error)
-
-    def complete(group: Group) -> None:
-        try:
-            pipeline.complete(group)
-        finally:
-            waker.wake()
+    def begun(group: Group) -> None:
+        pipeline.begun(group)
 
     def fail() -> None:
-        try:
-            pipeline.fail()
-        finally:
-            waker.wake()  # an exception may have come between a group's answers and their wake-up
+        pipeline.fail()
 
     def freed() -> None:
-        queue.move_up()
+        queue.look_again()
 
     def spare_ready() -> None:
         queue.spare_ready()
@@ -216,7 +207,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         health=health,
         background=background,
         double_write=start.double_write,
-        complete=complete,
+        complete=begun,
         freed=freed,
     )
     placement = Placement(config, intake, tail=tail, rotation=rotation, health=health, waits=waits, counters=counters)
@@ -226,10 +217,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         tail=tail,
         catalog=catalog,
         counters=counters,
-        health=health,
         slow_sync_seconds=config.slow_sync_seconds,
-        wake=waker.wake,
-        answered=answered,
     )
     pipeline = Pipeline(
         config,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from walsvc.log.commit.framing import Head
 
 NO_NONCE = bytes(12)
+NO_LENGTHS: array[int] = array("I")
 
 
 class Labels(NamedTuple):
@@ -95,7 +96,7 @@ class Group:
         self.seen: int = 0
         # set by close():
         self.topics: array[int] | None = None  # its column of topic numbers
-        self.lengths: array[int] = array("I")
+        self.lengths: array[int] = NO_LENGTHS
         self.payload_bytes: int = 0
         self.rest: bytes = b""
         self.group_bytes: int = 0

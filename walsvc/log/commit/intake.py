@@ -122,7 +122,7 @@ class Intake(Lane):
 
     def allow(self, limit: int) -> None:
         """Let the group take `limit` bytes in all; negative: nothing without a closer look."""
-        filled = self.filled_bytes
+        filled = self.limit - self.room
         self.limit, self.room = (limit, limit - filled) if limit >= 0 else (filled - 1, -1)
 
     def start(self, group: Group, topics: Container[int]) -> None:

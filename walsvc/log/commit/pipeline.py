@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 from walsvc.config import WalConfig
+from walsvc.disk.base import Write
 from walsvc.errors import WalError
 from walsvc.format.group import Flag
 from walsvc.log.commit.catalog import Catalog
@@ -90,10 +91,9 @@ class Pipeline:
 
     # ---- starting
 
-    @whole("starting a commit")
     def wake(self) -> None:
         """Somebody waits for the filling group. Three cases: its commit is on its way, a completion will take it along, or
-        an idle device takes it in this very turn of the loop."""
+        an idle device takes it in this very turn of the loop. The intake calls it again where an exception cuts it short."""
         if self._scheduled or not self._free():
             return
         loop = self._health.loop
@@ -117,25 +117,25 @@ class Pipeline:
         in_flight = self._in_flight
         return not in_flight or (len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)
 
-    @whole("writing a group")
     def pump(self) -> None:
-        """Submit what is ready or wanted, as far as the pipeline has room."""
-        self._scheduled = False
-        intake = self._placement.intake
+        """Submit what is ready or wanted, as far as the pipeline has room. It is whole, in its own lines and in every call."""
         try:
-            while self._free() and self._health.failure is None:
-                if self._ready:
-                    self._submit(self._ready[0])
-                elif intake.wanted and not intake.group.empty:
+            self._scheduled = False
+            intake = self._placement.intake
+            while self._ready or (intake.wanted and not intake.group.empty):
+                if not self._free() or self._health.failure is not None:
+                    break
+                if not self._ready:
                     self._ready.append(intake.group)  # first, as in _cut
                     self._placement.cut()
-                else:
-                    break
-            if intake.group.empty:
+                self._submit(self._ready[0])
+            if intake.wanted and intake.group.empty:
                 intake.want_no_more()  # a queued append wants it again once it is accepted; else nothing would wake the pump
-        except Exception as error:  # noqa: BLE001  # a defect of ours, or no memory: whoever waits is told, and it is shown
+        except BaseException as error:
             self._health.broken("a group cannot be written", error)
-            if not isinstance(error, MemoryError):
+            if not isinstance(error, Exception):
+                raise
+            if not isinstance(error, MemoryError):  # a defect of ours: whoever waits is told, and it is shown
                 self._health.loop.call_exception_handler(
                     {"message": "walsvc: a group cannot be written", "exception": error}
                 )
@@ -158,25 +158,35 @@ class Pipeline:
         try:
             self._ready.append(self._placement.group)  # first: whatever cuts this short, it is in one of the queues
             self._placement.cut()
+            self.pump()
         except BaseException as error:
             self._health.broken("a group cannot be closed", error)
             if isinstance(error, Exception):
                 raise self._health.failure_told() from error
             raise
-        self.pump()
         self._health.raise_failure()
 
     def _submit(self, group: Group) -> None:
-        write = self._writing.encode(group)
+        write = self._writing.encode(group, self.answered)
         self._in_flight.append(group)
         self._ready.popleft()
         self._writing.submit(write)
 
     # ---- ending
 
+    def answered(self, write: Write, error: OSError | None) -> None:
+        """The disk has answered for a group: every byte is written and synced, or there is an error."""
+        try:
+            self._take_answer(write, error)
+        finally:
+            self._waker.wake()  # last: a woken task may do anything at once
+
     @whole("answering a group")
-    def answered(self, group: Group, error: OSError | None) -> None:
-        """The disk has answered for a group."""
+    def _take_answer(self, write: Write, error: OSError | None) -> None:
+        group = write.tag
+        assert isinstance(group, Group)
+        if not self._writing.ended(group):
+            return  # told again, since an exception cut it short
         if error is not None:
             place = (group.segment.id, group.offset, group.first_lsn)
             self._health.fail("a write or its sync failed", error, place)
@@ -184,10 +194,17 @@ class Pipeline:
             if group.attached is not None:
                 self.rotation.written(group)
             else:
-                self.complete(group)
+                self._complete(group)
 
-    @whole("answering a group")
-    def complete(self, group: Group) -> None:
+    def begun(self, group: Group) -> None:
+        """A segment's first group is durable, and the segment has its name. Called in a task, so nobody is woken before the task's
+        end, and an exception has failed the log by then."""
+        try:
+            self._complete(group)
+        finally:
+            self._waker.wake()
+
+    def _complete(self, group: Group) -> None:
         """Acknowledge all groups that are durable without a gap before them; first keep the device busy."""
         group.done = True
         durable: list[Group] = []
@@ -207,7 +224,8 @@ class Pipeline:
                     each.segment.durable_end = each.offset + each.group_bytes
                 durable += self._unended
                 self._unended.clear()
-        self.pump()
+        if self._ready or self._placement.intake.wanted:
+            self.pump()
         for head in durable:
             head.resolve(self._waker, self._counters.sync_us_last)
         self._resolving = []
@@ -230,6 +248,12 @@ class Pipeline:
 
     def fail(self) -> None:
         """The log has failed: tell whoever waits for a group."""
+        try:
+            self._fail()
+        finally:
+            self._waker.wake()  # an exception may have come between a group's answers and their wake-up
+
+    def _fail(self) -> None:
         for group in [*self._resolving, *self._unended, *self._in_flight, *self._ready, self._placement.group]:
             self._health.told += group.fail(self._health.failure_told)
             if group.written_in_order is not None and not group.written_in_order.done():

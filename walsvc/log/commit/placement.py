@@ -45,6 +45,7 @@ class Placement:
         self.batch_lsn: int = 0
         self.pending_bytes: int = 0
         self._held = False
+        self._scarce = False  # the pending bytes are the least limit: when they fall there is more room
         self._config = config
         self._tail = tail
         self._rotation = rotation
@@ -73,20 +74,25 @@ class Placement:
 
     def hold(self, held: bool) -> None:
         """New records must queue behind others, or need not any more."""
-        self._held = held
-        self.set_room()
+        if held != self._held or self._scarce:
+            self._held = held
+            self.set_room()
 
     def set_room(self) -> None:
         """Tell the intake how many bytes it may take without a closer look: the least of all limits."""
-        group, pending = self.intake.group, self._config.max_pending_bytes - self.pending_bytes
-        in_segment = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
-        limit = min(in_segment, self._config.max_group_bytes, pending)
+        group = self.intake.group
+        limit = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
+        limit = min(limit, self._config.max_group_bytes)
+        pending = self._config.max_pending_bytes - self.pending_bytes
+        self._scarce = pending < limit
+        if self._scarce:
+            limit = pending
         if self._held or self._tail.new_key or self._health.failure is not None or self._health.closed is not None:
             limit = -1
         self.intake.allow(limit)
 
     def written(self, group: Group) -> None:
-        """A group is durable: its bytes are no longer pending. `set_room` must follow."""
+        """A group is durable: its bytes are no longer pending. `hold` must follow."""
         self.pending_bytes -= group.payload_bytes
 
     def start(self, group: Group) -> None:

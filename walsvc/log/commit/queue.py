@@ -404,6 +404,10 @@ class Queue:
     @whole("accepting what waited")
     def move_up(self) -> None:
         """Room may have become available, or never will: let the queue move up, in order; tell it of a shortage."""
+        self.look_again()
+
+    def look_again(self) -> None:
+        """The same, for callers that fail the log themselves where an exception cuts it short."""
         self._first()
         while self._waiting:
             entry = next(iter(self._waiting))

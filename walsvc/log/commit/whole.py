@@ -7,6 +7,7 @@ means keep it, and each step of the log uses one of them:
 1. Published at once: new objects are made first, and one assignment makes them valid. Nothing is left behind by halves.
 2. `whole`: a step that changes several things. An exception out of it that is no answer (no WalError) fails the log at
    once, before anything else runs on the loop. So such a step raises its answers before its first change, or after taking it back.
+   One guard on a way is enough, the outermost: a step that only such steps call has none, since each costs as much as some lines.
 3. Twice: a callback of the loop that tells one waiter is handed over two times, and one of the disk is called again where it was cut
    short (walsvc.tasks.insistent). The second time it finds nothing left to do. An exception may come before its first line.
 4. Derived: whether work is under way is asked of the work's task, and never kept in a flag that its last line clears.

@@ -16,9 +16,7 @@ from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.double_write import DoubleWrite
 from walsvc.log.commit.group import Group
-from walsvc.log.commit.health import Health
 from walsvc.log.commit.tail import Tail
-from walsvc.log.commit.whole import whole
 
 logger: logging.Logger = logging.getLogger("walsvc.log")
 SLOW_REST_SECONDS = 1.0  # between two warnings: a log that is always slow must not be slowed by saying so
@@ -27,10 +25,10 @@ SLOW_REST_SECONDS = 1.0  # between two warnings: a log that is always slow must 
 class Writing:
     """Writes the groups of one log. Loop thread only.
 
+    Groups come from Pipeline, which hears from the disk.
+
     Args:
         slow_sync_seconds: warn of what takes longer; None: of nothing.
-        wake: wakes those who were answered; called last.
-        answered: called as answered(group, error) from the loop, once for each group that was submitted.
     """
 
     def __init__(
@@ -41,10 +39,7 @@ class Writing:
         tail: Tail,
         catalog: Catalog,
         counters: Counters,
-        health: Health,
         slow_sync_seconds: float | None,
-        wake: Callable[[], None],
-        answered: Callable[[Group, OSError | None], None],
     ) -> None:
         self._disk = disk
         self._double_write = double_write
@@ -52,15 +47,13 @@ class Writing:
         self._tail = tail
         self._catalog = catalog
         self._counters = counters
-        self._health = health
         self._slow_seconds = slow_sync_seconds
         self._slow_until = 0.0  # no warning before that
         self._slow = 0  # groups since the last warning
-        self._wake = wake
-        self._answered = answered
 
-    def encode(self, group: Group) -> Write:
-        """Take a buffer and put the group into it; from here on its place in the chain is fixed."""
+    def encode(self, group: Group, done: Callable[[Write, OSError | None], None]) -> Write:
+        """Take a buffer and put the group into it; from here on its place in the chain is fixed. `done` is told of the write's end,
+        and then calls `ended`."""
         segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
         if group.head is not None:
             assert isinstance(group.attached, tuple)
@@ -80,7 +73,7 @@ class Writing:
         if segment.packed:
             segment.pack(view, begin, end)
         self._counters.submitted(len(group.payloads), length, end - begin)
-        return Write(segment.file, group.offset - len(group.prefix) - begin, view, self._written, group)
+        return Write(segment.file, group.offset - len(group.prefix) - begin, view, done, group)
 
     def submit(self, write: Write) -> None:
         """Let the disk have it."""
@@ -94,26 +87,17 @@ class Writing:
             at = group.offset - write.offset
             self._double_write.submit(write, group.buffer, group.segment, at)
 
-    def _written(self, write: Write, error: OSError | None) -> None:
-        """The disk's answer: every byte written and synced, or an error."""
-        try:
-            self._take_answer(write, error)
-        finally:
-            self._wake()  # last: a woken task may do anything at once
-
-    @whole("answering a group")
-    def _take_answer(self, write: Write, error: OSError | None) -> None:
-        group = write.tag
-        assert isinstance(group, Group)
+    def ended(self, group: Group) -> bool:
+        """The disk has answered: take the buffer back. False: that was done before."""
         if group.buffer is None:
-            return  # told again, since an exception cut it short
+            return False
         self._pool.give_back(group.buffer)
         group.buffer = None
         seconds = time.perf_counter() - group.submitted_at
         self._counters.answered(len(group.payloads), int(seconds * 1e6))
         if self._slow_seconds is not None and seconds > self._slow_seconds:
             self._tell_slow(group, seconds)
-        self._answered(group, error)
+        return True
 
     def _tell_slow(self, group: Group, seconds: float) -> None:
         """Say that the disk was slow, unless that was said just now."""
