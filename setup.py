@@ -50,8 +50,13 @@ def main() -> None:
     if (reason := "free-threaded Python" if free_threaded else obstacle("Python.h")) is None:
         folder = Path("walsvc", "log", "commit")
         extras["ext_modules"] = [
-            Extension(f"walsvc.log.commit.{name}", [str(folder / f"{name}.c")], optional=True)
-            for name in ("_ack", "_intake", "_encode")
+            Extension(
+                f"walsvc.log.commit.{sources[0]}",
+                [str(folder / f"{source}.c") for source in sources],
+                depends=[str(header) for header in folder.glob("*.h")],
+                optional=True,
+            )
+            for sources in (("_ack", "_callbacks", "_waker"), ("_intake",), ("_encode",))
         ]
     elif reason != missing:  # one line for one obstacle
         print(f"walsvc: commit path in C not built: {reason}; the one in Python will be used", file=sys.stderr)

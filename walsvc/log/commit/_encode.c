@@ -210,68 +210,79 @@ static PyObject *measure(PyObject *Py_UNUSED(module), PyObject *payloads)
     return lengths == NULL ? NULL : Py_BuildValue("Nnn", lengths, total, longest);
 }
 
-/* Returns a new array of `count` cells of this type code, all zero. */
-static PyObject *zeros(PyObject *code, Py_ssize_t count, Py_ssize_t cell_bytes)
+/* One of the three columns of labels while it is made. */
+typedef struct {
+    PyObject *code;       /* of its array, borrowed */
+    PyObject *cells;      /* owned bytes of `count` cells */
+    uint32_t largest;     /* a label may be no larger */
+    int used;             /* a label is not 0 */
+} Column;
+
+/* Put one record's label into a column. -1: an error is set. */
+static int put_cell(Column *column, Py_ssize_t at, PyObject *label)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, count * cell_bytes);
-    if (bytes == NULL)
-        return NULL;
-    memset(PyBytes_AS_STRING(bytes), 0, (size_t)(count * cell_bytes));
-    PyObject *arguments[2] = {code, bytes};
-    PyObject *cells = PyObject_Vectorcall(array_type, arguments, 2, NULL);
-    Py_DECREF(bytes);
-    return cells;
+    unsigned long number = PyLong_AsUnsignedLong(label);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    if (number > column->largest) {
+        PyErr_SetString(PyExc_OverflowError, "a label is too large");
+        return -1;
+    }
+    if (column->code == code_h)
+        ((uint16_t *)PyBytes_AS_STRING(column->cells))[at] = (uint16_t)number;
+    else
+        ((uint32_t *)PyBytes_AS_STRING(column->cells))[at] = (uint32_t)number;
+    column->used |= number != 0;
+    return 0;
 }
 
-/* Put one record's label into a column, which is made when its first label is not 0. -1: an error is set. */
-static int put_cell(PyObject **column, PyObject *code, Py_ssize_t count, Py_ssize_t at, unsigned long number)
+/* Put the labels of all records into the columns. -1: an error is set. */
+static int put_labels(Column columns[3], PyObject *labels, Py_ssize_t count)
 {
-    Py_ssize_t cell_bytes = code == code_h ? 2 : 4;
-    if (number == 0)
-        return 0;
-    if (*column == NULL && (*column = zeros(code, count, cell_bytes)) == NULL)
-        return -1;
-    Py_buffer view;
-    if (PyObject_GetBuffer(*column, &view, PyBUF_WRITABLE) < 0)
-        return -1;
-    int fits = number <= (code == code_h ? UINT16_MAX : UINT32_MAX);
-    if (!fits)
-        PyErr_SetString(PyExc_OverflowError, "a label is too large");
-    else if (code == code_h)
-        ((uint16_t *)view.buf)[at] = (uint16_t)number;
-    else
-        ((uint32_t *)view.buf)[at] = (uint32_t)number;
-    PyBuffer_Release(&view);
-    return fits ? 0 : -1;
+    PyObject *key, *row;
+    for (Py_ssize_t place = 0; PyDict_Next(labels, &place, &key, &row);) {
+        Py_ssize_t at = PyLong_AsSsize_t(key);
+        if (at == -1 && PyErr_Occurred())
+            return -1;
+        if (at < 0 || at >= count || !PyTuple_Check(row) || PyTuple_GET_SIZE(row) != 3) {
+            PyErr_SetString(PyExc_ValueError, "labels of no record");
+            return -1;
+        }
+        for (int i = 0; i < 3; i++)
+            if (put_cell(&columns[i], at, PyTuple_GET_ITEM(row, i)) < 0)
+                return -1;
+    }
+    return 0;
 }
 
 /* columns(labels, count): returns a new tuple of three: arrays of the records' types, topics and lengths of attributes; None where
    all are 0. `labels` maps the index of a record to a tuple of the three. */
 static PyObject *columns(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 2 || !PyDict_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "columns(labels, count)");
+    Py_ssize_t count = nargs == 2 && PyDict_CheckExact(args[0]) ? PyLong_AsSsize_t(args[1]) : -1;
+    if (count < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "columns(labels, count)");
         return NULL;
     }
-    Py_ssize_t count = PyLong_AsSsize_t(args[1]), place = 0;
-    PyObject *codes[3] = {code_h, code_i, code_i}, *found[3] = {NULL, NULL, NULL}, *key, *row;
-    int wrong = count < 0;
-    while (!wrong && PyDict_Next(args[0], &place, &key, &row)) {
-        Py_ssize_t at = PyLong_AsSsize_t(key);
-        if (PyErr_Occurred() || at < 0 || at >= count || !PyTuple_Check(row) || PyTuple_GET_SIZE(row) != 3) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(PyExc_ValueError, "labels of no record");
-            wrong = 1;
-        }
-        for (int i = 0; !wrong && i < 3; i++) {
-            unsigned long number = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(row, i));
-            wrong = (number == (unsigned long)-1 && PyErr_Occurred()) || put_cell(&found[i], codes[i], count, at, number) < 0;
-        }
+    Column made[3] = {{code_h, NULL, UINT16_MAX, 0}, {code_i, NULL, UINT32_MAX, 0}, {code_i, NULL, UINT32_MAX, 0}};
+    int wrong = 0;
+    for (int i = 0; i < 3 && !wrong; i++) {
+        Py_ssize_t length = count * (made[i].code == code_h ? 2 : 4);
+        if ((wrong = (made[i].cells = PyBytes_FromStringAndSize(NULL, length)) == NULL) == 0)
+            memset(PyBytes_AS_STRING(made[i].cells), 0, (size_t)length);
     }
-    PyObject *answer = wrong ? NULL : PyTuple_Pack(3, found[0] ? found[0] : Py_None, found[1] ? found[1] : Py_None,
-                                                   found[2] ? found[2] : Py_None);
+    wrong = wrong || put_labels(made, args[0], count) < 0;
+    PyObject *answer = wrong ? NULL : PyTuple_New(3);
+    for (int i = 0; i < 3 && answer != NULL; i++) {
+        PyObject *arguments[2] = {made[i].code, made[i].cells};
+        PyObject *column = made[i].used ? PyObject_Vectorcall(array_type, arguments, 2, NULL) : Py_NewRef(Py_None);
+        PyTuple_SET_ITEM(answer, i, column);
+        if (column == NULL)
+            Py_CLEAR(answer);
+    }
     for (int i = 0; i < 3; i++)
-        Py_XDECREF(found[i]);
+        Py_XDECREF(made[i].cells);
     return answer;
 }
 

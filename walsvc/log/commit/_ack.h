@@ -1,0 +1,46 @@
+/* What the three files of the extension _ack share: the Ack itself, its callbacks, and names of Python. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#define OURS __attribute__((visibility("hidden")))  /* seen in all files of the extension, and nowhere else */
+
+enum state { PENDING, DONE, FAILED, CANCELLED };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *loop;
+    PyObject *callback;  /* the first one; NULL: none */
+    PyObject *context;   /* its context */
+    PyObject *more;      /* list of (callback, context) added after it; NULL: none. Empty where `callback` is NULL */
+    PyObject *result;    /* NULL while the numbers below stand for it */
+    PyObject *exception;
+    PyObject *traceback; /* the exception's, as it was given */
+    PyObject *message;   /* of cancel */
+    PyObject *weakrefs;
+    uint64_t numbers[5]; /* of an AppendResult that nobody has asked for: lsn, segment, offset, length, sync_us */
+    unsigned char state, blocking, unseen, durable; /* unseen: nobody has fetched the exception; durable: of the AppendResult */
+} Ack;
+
+/* Receives a callback of a finished Ack, with references to it and to its context. -1: an error is set. */
+typedef int (*Taker)(void *taker, Ack *ack, PyObject *callback, PyObject *context);
+
+/* _ack.c */
+extern OURS PyTypeObject AckType;
+OURS Ack *ack_new(PyObject *loop);
+OURS PyObject *new_result(const uint64_t numbers[5], int durable);
+
+/* _callbacks.c */
+OURS int call_soon(PyObject *loop, PyObject *callback, PyObject *argument, PyObject *context);
+OURS int take_by_loop(void *taker, Ack *ack, PyObject *callback, PyObject *context);
+OURS int detach(Ack *ack, Taker take, void *taker);
+OURS Py_ssize_t callbacks_of(Ack *ack);
+OURS PyObject *ack_add_done_callback(Ack *ack, PyObject *const *args, Py_ssize_t count, PyObject *names);
+OURS PyObject *ack_remove_done_callback(Ack *ack, PyObject *wanted);
+OURS int callbacks_import(void);
+
+/* _waker.c */
+extern OURS PyTypeObject WakerType;
+OURS PyObject *learn(PyObject *module, PyObject *callback);
+OURS int waker_import(void);
