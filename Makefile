@@ -47,7 +47,7 @@ lint: $(READY)
 compiled: $(READY)
 	@told=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$told" | tail -n 50; exit 1; }
 
-bench: $(READY) ## the targets P1 to P11 against this device and asyncio
+bench: $(READY) ## the targets P1 to P12 against this device and asyncio
 	$(BIN)/python -m bench limits $(BENCH_FLAGS)
 	$(BIN)/python -m bench plot
 

@@ -69,7 +69,7 @@ class Environment:
             file_system=file_system,
             device=device,
             memory_backed=file_system in MEMORY_FILE_SYSTEMS,
-            loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+            loop=loop_name(),
             machine=machine.describe(),
         )
 
@@ -97,6 +97,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """For `Environment.loop`, in another process."""
     made: Callable[[], asyncio.AbstractEventLoop] = import_module(name).new_event_loop
     return made
+
+
+def loop_name() -> str:
+    """The running loop's: asyncio or uvloop."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
 async def in_own_process(module: str, *arguments: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import random
 import time
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import walsvc
 from bench import load, targets
-from bench.environment import in_own_process
+from bench.crowd import Crowd
+from bench.environment import in_own_process, loop_name
 from bench.plan import Plan
 from bench.targets import Point, Verdict
 from walsvc.config import KIB, MIB, WalConfig
@@ -41,41 +43,32 @@ async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
     yield verdict
 
 
-def loop_name() -> str:
-    """asyncio or uvloop."""
-    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
-
-
 async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
-    """P9: a timer of 1 ms beside 1,024 tasks, with small segments so that there are many rotations."""
+    """P9: a timer of 1 ms beside 1,024 tasks, with small segments so that there are many rotations. In a process of its own, whose
+    collector walks what a log needs and not what these tools have imported."""
+    yield "P9"
     verdict = Verdict(targets.P9)
-    small = dataclasses.replace(config, segment_bytes=LAG_SEGMENT)
-    seconds = plan.seconds * 2
-    async with walsvc.open(os.path.join(place, "lag"), config=small) as log:
-        for number in range(plan.rounds):
-            yield f"P9, round {number + 1} of {plan.rounds}"
-            before = log.stats().rotations
-            _, taken = await asyncio.gather(load.appends(log, os.urandom(128), 1024, seconds), load.lags(seconds))
-            taken.sort()
-            verdict.points.append(Point(taken[int(len(taken) * 0.999)] / 1e3, 5000))
-            verdict.note = f"{log.stats().rotations - before} rotations in the last round"
-            await load.drop_all(log)
+    path, seconds = os.path.join(place, "lag"), plan.seconds * 2
+    asked = Crowd(path, config.disk, loop_name(), plan.rounds, seconds, lag=True, segment_bytes=LAG_SEGMENT)
+    found = json.loads(await in_own_process("bench.crowd", asked.as_argument()))
+    verdict.points += [Point(late, 5000) for late, _ in found]
+    verdict.note = f"{found[-1][1]} rotations in the last round"
     yield verdict
 
 
 async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
-    """P10: one task on segments of 1 MiB; an append that begins a segment against all others."""
+    """P10: one task on segments of 1 MiB, so that of 256 appends one begins a segment."""
     verdict = Verdict(targets.P10, note="no rotation in the time given")
     small = dataclasses.replace(config, segment_bytes=MIB)
     async with walsvc.open(os.path.join(place, "rotation"), config=small) as log:
         for number in range(plan.rounds):
             yield f"P10, round {number + 1} of {plan.rounds}"
             taken = await load.latencies(log, os.urandom(128), plan.seconds * 2)
-            rotating = [after.ns for before, after in pairwise(taken) if before.segment_id != after.segment_id]
-            ordinary = [after.ns for before, after in pairwise(taken) if before.segment_id == after.segment_id]
-            if rotating:
-                verdict.points.append(Point(median(rotating) / 1e3, median(ordinary) / 1e3))
-                verdict.note = f"{len(rotating)} rotations in the last round"
+            rotations = sum(before.segment_id != after.segment_id for before, after in pairwise(taken))
+            if rotations:
+                ordered = sorted(each.ns for each in taken)
+                verdict.points.append(Point(ordered[int(len(ordered) * 0.999)] / 1e3, median(ordered) / 1e3))
+                verdict.note = f"{rotations} rotations among {len(taken)} appends of the last round"
             await load.drop_all(log)
     yield verdict
 

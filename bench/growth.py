@@ -12,7 +12,7 @@ from typing import Any
 
 import walsvc
 from bench import extents, load
-from bench.environment import Results, in_own_process
+from bench.environment import Results, in_own_process, loop_name
 from bench.point import Point
 from walsvc.config import GIB, KIB, MIB, WalConfig
 
@@ -40,7 +40,7 @@ async def run(
     points: list[dict[str, Any]] = []
     async for axis, value, path, payload_bytes in logs(place, steps, config, tick):
         tick(f"{axis} {value:,}: measuring")
-        point = Point(path, config.disk, extents.loop_name(), payload_bytes, steps.seconds)
+        point = Point(path, config.disk, loop_name(), payload_bytes, steps.seconds)
         found = {"axis": axis, "value": value, **await measured(point)}
         points.append(found)
         results.add(**found)

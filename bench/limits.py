@@ -9,7 +9,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from bench import extents, rates, reading
+from bench import extents, first, rates, reading
 from bench.device import Device
 from bench.environment import Environment, Results
 from bench.plan import Plan
@@ -48,8 +48,7 @@ async def run(
         results: where each verdict goes as soon as it is there.
         tick: called with the name of what begins.
     """
-    # What the measuring program itself has imported is no part of a log: a full collection would walk all of it, and the
-    # pauses of P9 would be those of rich and typer. A server does the same once it has started (gc.freeze's documentation).
+    # What the measuring program itself has imported is no part of a log, and a full collection would walk all of it.
     gc.collect()
     gc.freeze()
     backend = await extents.backend(os.path.join(place, "backend"), config)
@@ -63,6 +62,7 @@ async def run(
     with device:
         parts: tuple[Callable[[str], AsyncIterator[str | Verdict]], ...] = (
             lambda path: rates.rate_rounds(path, device, plan, config),
+            lambda path: rates.crowds(path, plan, config),
             lambda path: reading.replays(path, device, plan, config),
             lambda path: reading.openings(path, plan, config),
             lambda path: extents.memory(path, plan, config),
@@ -70,6 +70,7 @@ async def run(
             lambda path: extents.rotation(path, plan, config),
             lambda path: extents.growth(path, plan, config),
             lambda path: extents.topics(path, plan, config),
+            lambda path: first.cpu(path, plan, config),
         )
         for number, part in enumerate(parts):
             path = os.path.join(place, f"part-{number}")

@@ -65,10 +65,10 @@ async def appends(log: Log, payload: bytes, tasks: int, seconds: float) -> Rate:
     return Rate(log.next_lsn - before, took)
 
 
-async def batches(log: Log, payloads: list[bytes], seconds: float) -> Rate:
-    """Strict append_batch of `payloads` by one task; counts records."""
+async def batches(log: Log, payloads: list[bytes], tasks: int, seconds: float) -> Rate:
+    """Strict append_batch of `payloads` by `tasks` tasks; counts records."""
     before, append_batch = log.next_lsn, log.append_batch
-    took = await repeat(1, seconds, lambda: append_batch(payloads))
+    took = await repeat(tasks, seconds, lambda: append_batch(payloads))
     return Rate(log.next_lsn - before, took)
 
 

@@ -18,7 +18,7 @@ DOTS_PER_INCH = 110
 CAPTIONS: dict[str, str] = {
     "throughput": "walsvc beside its peers and the limit. Every point is the median of turns taken in a round with the others, "
     "each in a process of its own, on the same file system.",
-    "targets": "The targets P1 to P11: each is a ratio of two things measured in turn in the same run.",
+    "targets": "The targets P1 to P12: each is a ratio of two things measured in turn in the same run.",
     "curve": "walsvc over the number of tasks: throughput beside what device and asyncio allow, latencies, records per sync.",
     "growth": "What changes as a log grows. Each point is a log of its own, opened in a process of its own.",
 }

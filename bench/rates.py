@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import walsvc
 from bench import load, targets
+from bench.crowd import Crowd
 from bench.device import Device
+from bench.environment import in_own_process
 from bench.plan import Plan
 from bench.targets import Point, Verdict
 from walsvc.bench.measure import Workload, measure
@@ -27,17 +31,16 @@ CURVE_TASKS = (1, 4, 16, 64, 256, 1024)
 
 
 class Rates:
-    """Rounds of P1 to P5 on one log; every round measures each limit right before what is held against it."""
+    """Rounds of P1, P2, P4 and P5 on one log; every round measures each limit right before what is held against it."""
 
     def __init__(self, log: Log, device: Device, plan: Plan) -> None:
         self._log = log
         self._device = device
         self._plan = plan
         self._payload = os.urandom(PAYLOAD_BYTES)
-        self._fresh: list[float] = []
         self.verdicts = {
             target.id: Verdict(target)
-            for target in (targets.P1, targets.P2, targets.P3, targets.P4A, targets.P4B, targets.P5)
+            for target in (targets.P1, targets.P2, targets.P4A, targets.P4B, targets.P5A, targets.P5B)
         }
 
     async def round(self) -> AsyncIterator[str]:
@@ -51,16 +54,12 @@ class Rates:
         ceiling = await load.ceiling(64, seconds)
         rate = await load.appends(log, self._payload, 64, seconds)
         self._add("P2", rate.per_s, 64 / (floor + 64 / ceiling.per_s))
-        yield "P3"
-        ceiling = await load.ceiling(1024, seconds)
-        many = await load.appends(log, self._payload, 1024, seconds)
-        self._add("P3", many.per_s, ceiling.per_s)
         await load.drop_all(log)
         yield "P4"
-        batch = await load.batches(log, [self._payload] * 256, seconds)
-        self._add("P4a", batch.per_s, 2e6)
-        self._add("P4b", batch.per_s, many.per_s)
-        await load.drop_all(log)
+        for target, tasks, need in (("P4a", 1, 1.5e6), ("P4b", 4, 4e6)):
+            batch = await load.batches(log, [self._payload] * 256, tasks, seconds)
+            self._add(target, batch.per_s, need)
+            await load.drop_all(log)
         yield "P5"
         payload = os.urandom(64 << 10)
         before = log.stats()
@@ -73,12 +72,12 @@ class Rates:
         size = round_up((after.written_bytes - before.written_bytes) // max(1, after.groups - before.groups))
         await load.drop_all(log)
         bandwidth = await asyncio.to_thread(self._device.bandwidth, size, seconds)
-        self._add("P5", large.per_s * len(payload), bandwidth)
-        self._fresh.append(fresh.per_s * len(payload) / bandwidth)
-        self.verdicts["P5"].note = (
-            f"write size {size >> 10} KiB; into recycled segments, as the limit's file is prepared too. "
-            f"Without truncation the room of every segment is only reserved behind large groups: {median(self._fresh):.2f}"
-        )
+        self._add("P5a", large.per_s * len(payload), bandwidth)
+        self._add("P5b", fresh.per_s * len(payload), bandwidth)
+        self.verdicts["P5a"].note = f"write size {size >> 10} KiB"
+        self.verdicts[
+            "P5b"
+        ].note = "behind large groups a segment's room is only reserved, and the limit's file is prepared"
 
     def _add(self, target: str, ours: float, limit: float) -> None:
         self.verdicts[target].points.append(Point(ours, limit))
@@ -97,7 +96,7 @@ def round_up(length: int) -> int:
 
 
 async def rate_rounds(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
-    """All rounds of P1 to P5: names as they begin, then the verdicts."""
+    """All rounds of P1, P2, P4 and P5: names as they begin, then the verdicts."""
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(walsvc.open(os.path.join(place, "rates"), config=config))
         await load.grown_up(log)
@@ -107,6 +106,20 @@ async def rate_rounds(place: str, device: Device, plan: Plan, config: WalConfig)
                 yield f"{name}, round {number + 1} of {plan.rounds}"
         for verdict in rates.verdicts.values():
             yield verdict
+
+
+async def crowds(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+    """P3: on each event loop, in a process of its own."""
+    for target, loop in ((targets.P3A, "uvloop"), (targets.P3B, "asyncio")):
+        yield f"{target.id}, {loop}"
+        verdict = Verdict(target)
+        if importlib.util.find_spec(loop) is None:
+            verdict.note = f"{loop} is not installed"
+        else:
+            asked = Crowd(os.path.join(place, loop), config.disk, loop, plan.rounds, plan.seconds)
+            found = json.loads(await in_own_process("bench.crowd", asked.as_argument()))
+            verdict.points += [Point(*pair) for pair in found]
+        yield verdict
 
 
 async def curve(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[dict[str, Any]]:

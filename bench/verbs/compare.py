@@ -58,7 +58,7 @@ def compare(
         with scratch(path) as place, ticking("compare") as tick:
             table = await run(place, Workshop.at(peers), comparison, results=lines, tick=tick)
         show(table)
-        for line in unmet(table) if service else ():
+        for line in unmet(table, service=service):
             output.echo(line)
         output.echo(f"{lines.path}: every turn")
         if (warning := where.warning()) is not None:

@@ -1,4 +1,4 @@
-"""`python -m bench limits`: the targets P1 to P11, as ratios to what the device and asyncio can do, measured here and now."""
+"""`python -m bench limits`: the targets P1 to P12, as ratios to what the device and asyncio can do, measured here and now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def limits(
     path: DirectoryArgument = ".",
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 6 min.")
+        bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 8 min.")
     ] = False,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,

@@ -127,16 +127,27 @@ def test_service_is_compared_with_servers_and_with_the_embedded_log() -> None:
 def test_what_a_service_does_not_reach_is_named() -> None:
     table = compare.Table((1, 64), peers.SERVED.label)
     server = next(peer for peer in PEERS if peer.kind == "server")
-    for peer, tasks, ours, theirs in ((server, 1, 99, 100), (server, 64, 299, 100), (peers.EMBEDDED, 64, 1, 100)):
+    for peer, tasks, ours, theirs in ((server, 1, 119, 100), (server, 64, 399, 100), (peers.EMBEDDED, 64, 1, 100)):
         table.peers[peer.label] = peer
         table.beside[peer.label, tasks] = compare.Turns([ours])
         table.turns[peer.label, tasks] = compare.Turns([theirs])
-    assert [line.split(" at ")[1] for line in compare.unmet(table)] == [
-        "1 tasks, asked for 1 x",
-        "64 tasks, asked for 3 x",
+    assert [line.split(" at ")[1] for line in compare.unmet(table, service=True)] == [
+        "1 tasks, asked for 1.2 x",
+        "64 tasks, asked for 4 x",
     ]
-    table.beside[server.label, 1], table.beside[server.label, 64] = compare.Turns([100]), compare.Turns([300])
-    assert compare.unmet(table) == []
+    table.beside[server.label, 1], table.beside[server.label, 64] = compare.Turns([120]), compare.Turns([400])
+    assert compare.unmet(table, service=True) == []
+
+
+def test_how_much_is_asked_of_each_kind_of_peer() -> None:
+    python = next(peer for peer in PEERS if peer.kind == "python" and not peer.collected)
+    collected = next(peer for peer in PEERS if peer.kind == "python" and peer.collected)
+    go = next(peer for peer in PEERS if peer.kind == "go")
+    asked = [
+        [compare.need(peer, tasks, service=False) for tasks in (1, 8, 64, 1024)] for peer in (python, collected, go)
+    ]
+    assert asked == [[1, 1, 5, 5], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert compare.need(next(peer for peer in PEERS if peer.kind == "server"), 2000, service=True) == 10
 
 
 def test_a_directory_without_peers_is_said_to_be_one(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import device, extents, limits, load, rates, targets
-from bench.environment import Environment, Results, Spread, load_results
+from bench import crowd, device, extents, first, limits, load, rates, targets
+from bench.environment import TOP, Environment, Results, Spread, load_results
 from bench.plan import Plan
 from bench.targets import Point, Target, Verdict
 from walsvc.config import KIB, MIB, WalConfig
@@ -65,6 +65,8 @@ def little_to_prepare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extents, "SEEKS", 5)
     monkeypatch.setattr(extents, "LAG_SEGMENT", 64 * KIB)
     monkeypatch.setattr(rates, "CURVE_TASKS", (1, 8))
+    monkeypatch.setattr(first, "COMMIT", "0" * 40)
+    monkeypatch.setattr(crowd, "TASKS", 8)
 
 
 @pytest.mark.usefixtures("little_to_prepare")
@@ -78,7 +80,7 @@ async def test_a_run_measures_every_target_and_leaves_nothing_behind(tmp_path: P
     outcome = await limits.run(str(place), TINY, config, environment=environment, results=results, tick=said.append)
     everything = {value.id for value in vars(targets).values() if isinstance(value, Target)}
     assert {verdict.target.id for verdict in outcome.verdicts} == everything
-    assert {f"P{number}" for number in range(1, 12)} == {name.rstrip("abcd") for name in everything}
+    assert {f"P{number}" for number in range(1, 13)} == {name.rstrip("abcd") for name in everything}
     for verdict in outcome.verdicts:
         if verdict.met is None and verdict.durable:
             assert verdict.note, f"{verdict.target.id} was left out without a reason"
@@ -97,6 +99,13 @@ async def test_a_run_measures_every_target_and_leaves_nothing_behind(tmp_path: P
     assert [line["curve"] for line in curve] == [1, 8]
     assert all(0 < line["latency_us"]["p50"] <= line["latency_us"]["p999"] for line in curve)
     assert all(line["group_records_mean"] <= line["curve"] for line in curve)
+
+
+async def test_cpu_of_an_append_is_that_of_the_walsvc_in_a_tree(tmp_path: Path) -> None:
+    assert await first.cpu_us(TOP, str(tmp_path), WalConfig(), 2, 0.02) > 0
+    (tmp_path / "walsvc.py").write_text("raise SystemExit(3)")
+    with pytest.raises(OSError, match="ended with 3"):
+        await first.cpu_us(str(tmp_path), str(tmp_path), WalConfig(), 2, 0.02)
 
 
 def test_an_environment_in_memory_is_called_not_durable(tmp_path: Path) -> None:
