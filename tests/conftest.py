@@ -1,7 +1,8 @@
 """Asynchronous tests run on asyncio or on uvloop, where that is installed; those of BOTH_LOOPS on either.
 
-What talks to the loop's transports, and the contract of a log, is tested on both. Of the other tests each runs on one of
-them, by its name: half on either, and the same in every run.
+What talks to the loop's transports, and the contract of a log, is tested on both: the variants of a test with parameters take
+turns, so that each test meets both loops and each variant one. Of the other tests each runs on one loop, by its name: half on
+either, and the same in every run.
 
 The slowest tests begin first, spread over the test processes, so that none of them is the last that a run waits for.
 """
@@ -9,9 +10,13 @@ The slowest tests begin first, spread over the test processes, so that none of t
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import os
+import re
 import signal
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -45,7 +50,50 @@ SLOWEST = (
 )
 
 
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's, without its symbolic link to the newest directory, which costs more than the directory."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    path = tmp_path_factory.getbasetemp() / f"{name}{next(NUMBERS)}"
+    path.mkdir(mode=0o700)
+    return path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = in_turns(items)
+    spread_the_slowest(items)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected lives as long as the process: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Leave out the second of two items that differ by their loop alone, where their test has other parameters as well."""
+
+    def place(item: pytest.Item) -> tuple[str, frozenset[tuple[str, int]], int]:
+        indices = dict(item.callspec.indices) if hasattr(item, "callspec") else {}
+        loop = indices.pop("_asyncio_loop_factory", -1)
+        return f"{item.path}::{getattr(item, 'originalname', item.name)}", frozenset(indices.items()), loop
+
+    variants: dict[str, dict[frozenset[tuple[str, int]], int]] = defaultdict(dict)
+    for test, variant, _ in map(place, items):
+        variants[test].setdefault(variant, len(variants[test]) + zlib.crc32(test.rpartition("::")[2].encode()))
+
+    def has_its_turn(item: pytest.Item) -> bool:
+        test, variant, loop = place(item)
+        alone = loop < 0 or len(variants[test]) == 1 or not BOTH_LOOPS & set(item.path.parents)
+        return alone or variants[test][variant] % len(LOOPS) == loop
+
+    return list(filter(has_its_turn, items))
+
+
+def spread_the_slowest(items: list[pytest.Item]) -> None:
     """Each test process begins with a part of its own of all tests (xdist's worksteal): put some of the slowest first in each."""
     slow = [item for name in SLOWEST for item in items if getattr(item, "originalname", None) == name]
     rest = [item for item in items if getattr(item, "originalname", None) not in SLOWEST]

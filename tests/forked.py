@@ -18,17 +18,22 @@ import subprocess
 import sys
 import threading
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "200"}
 SECONDS = 300  # that a command may take: only against hangs
 MESSAGE_BYTES = 1 << 20
-# What the verbs import when they run; they are found there already imported
+# What the verbs import when they run; they are found there already imported. A name that a version of a library does not have
+# costs time and nothing else.
 COMMON = (
-    "asyncio, aiofiles, msgpack, crc32c, pydantic.plugin._loader, rich.progress, rich.table, typer._click.decorators, "
-    "walsvc.api, walsvc.cli.main, walsvc.cli.printing, walsvc.cli.pump, walsvc.cli.source, walsvc.log.offline.inspect, "
-    "walsvc.log.offline.verify, walsvc.opening"
+    "asyncio aiofiles crc32c encodings.ascii msgpack pydantic.plugin._loader rich._emoji_codes rich.progress rich.table "
+    "typer._adapters typer._click._textwrap typer._click.decorators uvloop "
+    "walsvc.api walsvc.bench.machine walsvc.cli.logs walsvc.cli.main walsvc.cli.printing walsvc.cli.pump walsvc.cli.source "
+    "walsvc.disk.doctor walsvc.log.offline.backup walsvc.log.offline.inspect walsvc.log.offline.migration "
+    "walsvc.log.offline.repair walsvc.log.offline.verify walsvc.log.read.readonly walsvc.log.recover.watched walsvc.opening "
+    "walsvc.topics.readonly"
 )
 
 
@@ -89,19 +94,25 @@ def forker() -> socket.socket:
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, **ENVIRONMENT}, cwd=ROOT)
     theirs.close()
 
-    def end() -> None:
+    def leave() -> None:
         ours.close()
         process.wait()
 
-    atexit.register(end)
+    atexit.register(leave)
     return ours
 
 
 def fork(descriptor: int) -> None:
     """In the process that forks: import, then fork for every command until there is nobody who asks."""
-    exec(f"import {COMMON}")
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: F401
+    for module in COMMON.split():
+        with contextlib.suppress(ImportError):
+            import_module(module)
+    import typer.main
+
+    from walsvc.cli.main import app, main
+
+    typer.main.get_command = cache(typer.main.get_command)  # each command would make all verbs anew
+    typer.main.get_command(app)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C at the tests
@@ -123,9 +134,28 @@ def fork(descriptor: int) -> None:
             told.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             os._exit(0)
     become(*json.loads(message), descriptors[:3])
-    from walsvc.cli.main import main
+    code: str | int | None = None
+    try:
+        main()
+    except SystemExit as leaving:
+        code = leaving.code
+    end(code)
 
-    main()
+
+def end(code: str | int | None) -> None:
+    """End as an interpreter ends, but leave its modules whole: to take them apart costs more than most commands, since it
+    copies every page that is shared with the process that forks."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    gc.collect()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, ValueError):
+        sys.exit(code)
+    if isinstance(code, str):
+        sys.exit(code)
+    os._exit((code or 0) & 0xFF)
 
 
 def become(arguments: list[str], environment: dict[str, str], directory: str, descriptors: list[int]) -> None:

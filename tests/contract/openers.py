@@ -7,6 +7,7 @@ openings of one opener are openings of the same log.
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -139,8 +140,9 @@ ELSEWHERE: dict[str, Callable[[Path], Opener]] = {
     "nats": in_jetstream,
 }
 OPENERS = {**EMBEDDED, **ELSEWHERE}
-# Only another way to what "unix" reaches, or other bytes in the files: the suite of topics has nothing to find there.
-OUTER = ("tcp", "tls", "sim-pack", "threads-pack")
+# Only another way to what "unix" reaches, or other bytes in the files: a test runs on one of each pair, by its name, and the
+# suite of topics, which has nothing to find there, on none.
+OUTER = (("tcp", "tls"), ("sim-pack", "threads-pack"))
 MARKS = {
     "uring": URING.marks,
     "nats": (pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there"),),
@@ -152,7 +154,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     if "open_log" in metafunc.fixturenames:
         embedded = metafunc.definition.get_closest_marker("embedded")
         inner = "topics" in metafunc.definition.path.parts
-        chosen = [name for name in (EMBEDDED if embedded else OPENERS) if not (inner and name in OUTER)]
+        turn = zlib.crc32(metafunc.definition.name.encode()) // 2 % 2
+        without = {name for pair in OUTER for name in pair if inner or name != pair[turn]}
+        chosen = [name for name in (EMBEDDED if embedded else OPENERS) if name not in without]
         names = [pytest.param(name, marks=MARKS.get(name, ())) for name in chosen]
         metafunc.parametrize("open_log", names, indirect=True)
 
