@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import ssl
@@ -37,12 +38,21 @@ async def test_it_says_what_the_server_says(walsvc: Cli) -> None:
             f"walsvc: http://{address}/ answers 503 to /readyz: not ready stopping\n",
         )
         assert (await health(address))[0] == 0
+        code, told, complaint = await health(address, "--ready", "--json")
+        expected = {"server": address, "path": "/readyz", "ok": False, "status": 503, "error": None}
+        assert (code, json.loads(told), complaint) == (1, {**expected, "answer": ["not ready", "stopping"]}, "")
+        code, told, _ = await health(address, "--json")
+        assert (code, json.loads(told)["ok"], json.loads(told)["answer"]) == (0, True, ["live"])
 
 
 def test_nobody_there(walsvc: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert "WALSVC_HTTP" in walsvc.bad(1, "health", f"127.0.0.1:{port}")
+    nobody = walsvc("health", f"127.0.0.1:{port}", "--json")
+    told = json.loads(nobody.stdout)
+    assert (nobody.returncode, told["ok"], told["status"], told["answer"]) == (1, False, None, [])
+    assert "does not answer" in told["error"]
     assert "no address" in walsvc.bad(2, "health", "off")
 
 

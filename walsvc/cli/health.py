@@ -24,6 +24,7 @@ def health(
         bool, typer.Option("--ready", help="Ask whether it takes work, not only whether it lives.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.01, max=3600.0, help="Seconds to wait for the answer.")] = 3.0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Ask a running `walsvc serve` whether it works.
 
@@ -34,10 +35,19 @@ def health(
     try:
         status, text = ask(server, path, timeout)
     except Unreachable as error:
-        runner.report(error)
+        if as_json:
+            output.emit_json(
+                {"server": server, "path": path, "ok": False, "status": None, "answer": [], "error": str(error)}
+            )
+        else:
+            runner.report(error)
         raise typer.Exit(exits.OTHER) from None  # Docker knows 1 as "unhealthy", and no other code
     except WalError as error:
         raise typer.Exit(runner.report(error)) from None
+    if as_json:
+        told = {"server": server, "path": path, "ok": status == 200, "status": status, "answer": text.splitlines()}
+        output.emit_json({**told, "error": None})
+        raise typer.Exit(exits.OK if status == 200 else exits.OTHER)
     if status == 200:
         output.echo(text)
         raise typer.Exit(exits.OK)

@@ -28,6 +28,7 @@ from walsvc import __version__
 from walsvc.errors import BadOption, PathError, WalError
 from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
+from walsvc.service.ops.space import SpaceWatch
 from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
 from walsvc.service.server.auth import Grant
@@ -59,6 +60,7 @@ class HttpSide:
         port: 0 takes any that is free.
         tls: makes it HTTPS.
         permits: whether a token may look; takes any text, in constant time. None: nobody is asked for one.
+        space: gives the free-space alarm; None: nobody looks.
         insecure: allow listening beyond loopback without TLS or without a token.
 
     Raises:
@@ -73,6 +75,7 @@ class HttpSide:
         *,
         tls: ssl.SSLContext | None = None,
         permits: Callable[[str], bool] | None = None,
+        space: SpaceWatch | None = None,
         insecure: bool = False,
     ) -> None:
         self._local = is_loopback(host)
@@ -83,7 +86,7 @@ class HttpSide:
             )
         self._host, self._port = host, port
         self._tls, self._permits = tls, permits
-        self._observer = Observer(source)
+        self._observer = Observer(source, space)
         self._source = source
         self._runner: web.ServerRunner | None = None
         self._listener: Listener | None = None
@@ -196,7 +199,8 @@ class HttpSide:
 
     async def _readyz(self, _request: web.BaseRequest) -> web.Response:
         reasons = self._observer.reasons()
-        return plain(503, "not ready", *reasons) if reasons else plain(200, "ready")
+        warnings = [f"warning: {line}" for line in self._observer.warnings()]
+        return plain(503, "not ready", *reasons, *warnings) if reasons else plain(200, "ready", *warnings)
 
     async def _status(self, _request: web.BaseRequest) -> web.Response:
         return web.Response(body=encode_status(await self._observer.snapshot()), content_type="application/json")

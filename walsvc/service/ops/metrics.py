@@ -55,6 +55,14 @@ def server_families(snapshot: Snapshot, version: str) -> Iterator[Metric]:
     family.add_metric([version], 1)
     yield family
     yield GaugeMetricFamily("walsvc_server_ready", "1 while /readyz says ready.", value=float(not snapshot.reasons))
+    alarm = GaugeMetricFamily(
+        "walsvc_disk_free_alarm",
+        "1 while the log's device has less space left than free_alarm_bytes.",
+        labels=["namespace"],
+    )
+    for log in snapshot.logs:
+        alarm.add_metric([log.namespace], log.namespace in snapshot.short)
+    yield alarm
     trouble = GaugeMetricFamily(
         "walsvc_server_trouble", "1 for each part that has failed or ended by itself.", labels=["namespace", "part"]
     )

@@ -14,6 +14,7 @@ from walsvc.extras import need
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
+from walsvc.service.ops.space import SpaceWatch
 from walsvc.service.server import descriptors
 from walsvc.service.server.server import Server
 from walsvc.targets import host_and_port
@@ -53,7 +54,8 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     descriptors.raise_limit(descriptors.wanted(settings.limits.connections, settings.limits.open_namespaces))
     server = settings.server()
-    async with http_side(settings, server) as http:
+    space = SpaceWatch(lambda: server.logs, settings.main.free_alarm_bytes)
+    async with http_side(settings, server, space) as http:
         if not await started(server, wanted):
             return
         notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
@@ -61,6 +63,7 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
         reloader = Reloader(settings, server, http)
         background = [
             loop.create_task(watchdog(notifier, server)),
+            loop.create_task(space.watch()),
             loop.create_task(reloader.watch()),
             loop.create_task(reload_when(hung_up, reloader, notifier)),
         ]
@@ -106,7 +109,7 @@ async def watchdog(notifier: Notifier, server: Server) -> None:
 
 
 @contextlib.asynccontextmanager
-async def http_side(settings: Settings, server: Server) -> AsyncIterator[HttpSide | None]:
+async def http_side(settings: Settings, server: Server, space: SpaceWatch) -> AsyncIterator[HttpSide | None]:
     """The HTTP side, from before the log is opened until after it is closed; nothing where it is off."""
     main = settings.main
     if main.http == "off":
@@ -118,7 +121,8 @@ async def http_side(settings: Settings, server: Server) -> AsyncIterator[HttpSid
 
     host, port = host_and_port(main.http)
     permits = None if settings.tokens is None else may_look(server)
-    side = HttpSide(server, host, port, tls=settings.load_http_tls(), permits=permits, insecure=main.insecure)
+    tls = settings.load_http_tls()
+    side = HttpSide(server, host, port, tls=tls, permits=permits, space=space, insecure=main.insecure)
     async with side:
         server.troubles.watch(side.troubles)
         logger.info("status page on %s", side.url)

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from walsvc.config import WalConfig
+from walsvc.config import WalConfig, between
 from walsvc.errors import BadOption, PathError
 from walsvc.keyring import KeyRing
 from walsvc.options import file_of, kinds_of, option_of, unknown_option
@@ -45,6 +45,8 @@ class Main:
         namespaces: serve the namespaces of the directory.
         insecure: listen beyond this machine without TLS and tokens.
         http: HOST:PORT of the HTTP side, or "off".
+        free_alarm_bytes: the alarm for the free space of a log's device is given below that, 0 to 1 << 62; None: when fewer than eight
+            segments of segment_bytes fit; 0: never.
         stop_seconds: for an orderly end, 0.1 to 1e6.
         archive: URL of an archive to which sealed segments go, see docs/ENGINES.md.
     """
@@ -60,6 +62,7 @@ class Main:
     namespaces: bool = False
     insecure: bool = False
     http: str = "off"
+    free_alarm_bytes: int | None = None
     stop_seconds: float = STOP_SECONDS
     archive: str | None = None
 
@@ -115,6 +118,8 @@ class Settings:
             )
         if main.unix is None and main.listen is None:
             raise BadOption("the server would listen nowhere", hint="--unix PATH, or --listen HOST:PORT, or both")
+        if main.free_alarm_bytes is not None:
+            between("free_alarm_bytes", main.free_alarm_bytes, 0, 1 << 62)
         if not 0.1 <= main.stop_seconds <= 1e6:
             raise BadOption(f"stop_seconds={main.stop_seconds} is out of bounds", hint="allowed: 0.1 to 1e6")
         if main.namespaces and (main.archive is not None or self.log.replicate is not None):

@@ -10,25 +10,30 @@ import time
 from dataclasses import dataclass
 
 from walsvc.metrics.looking import Counting, LogStatus, fresh, look
+from walsvc.service.ops.space import SpaceWatch
 from walsvc.service.server.status import ServerStatus, StatusSource
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A server and its logs at Unix time `at_ns`; `reasons`: why it is not ready, empty when it is."""
+    """A server and its logs at Unix time `at_ns`; `reasons`: why it is not ready, empty when it is; `warnings`: what will make it so
+    unless somebody does something, and `short` the namespaces whose device has little space left."""
 
     at_ns: int
     server: ServerStatus
     logs: tuple[LogStatus, ...]
 
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    short: frozenset[str] = frozenset()
 
 
 class Observer:
     """Takes snapshots of one server."""
 
-    def __init__(self, source: StatusSource) -> None:
+    def __init__(self, source: StatusSource, space: SpaceWatch | None = None) -> None:
         self._source = source
+        self._space = space
         self._counts: dict[str, Counting] = {}
 
     async def snapshot(self) -> Snapshot:
@@ -41,7 +46,12 @@ class Observer:
         await fresh(list(self._counts.values()))
         server = self._source.status()
         found = tuple(look(name, log, self._counts[name], server.copies.get(name, {})) for name, log in logs.items())
-        return Snapshot(time.time_ns(), server, found, tuple(self.reasons()))
+        short = frozenset[str]() if self._space is None else self._space.short
+        return Snapshot(time.time_ns(), server, found, tuple(self.reasons()), tuple(self.warnings()), short)
+
+    def warnings(self) -> list[str]:
+        """What will keep the server from working unless somebody does something, one line each."""
+        return [] if self._space is None else self._space.warnings
 
     def reasons(self) -> list[str]:
         """Why the server is not ready, one line each, empty when it is: its own reason, and the logs that have failed."""

@@ -24,6 +24,7 @@ def encode_status(snapshot: Snapshot) -> bytes:
         "at_ns": snapshot.at_ns,
         "ready": not snapshot.reasons,
         "reasons": snapshot.reasons,
+        "warnings": snapshot.warnings,
         "server": {name: dict(value) if hasattr(value, "items") else value for name, value in server.items()},
         "bounds": {"sync_us": SYNC_US_BOUNDS, "group_records": GROUP_RECORDS_BOUNDS},
         "logs": [log_as_dict(log) for log in snapshot.logs],

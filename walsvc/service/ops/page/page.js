@@ -248,7 +248,7 @@ function show(status) {
   if (!names.includes(chosen)) chosen = names[0] ?? null;
   const failed = status.logs.some((log) => log.stats.failed);
   const advice = failed ? ["Nothing more is accepted until it is opened again. What was acknowledged is on the disk."] : [];
-  state(status.ready ? "ready" : "not ready", status.ready ? "good" : "bad", [...status.reasons, ...advice].join("\n"));
+  state(status.ready ? "ready" : "not ready", status.ready ? "good" : "bad", [...status.reasons, ...status.warnings, ...advice].join("\n"));
   set($("about"), `${status.version}, up ${since((status.at_ns - status.server.started_ns) / 1e9)}`);
   showNamespaces(status);
   for (const log of status.logs) if (log.namespace === chosen) showLog(log, status);
