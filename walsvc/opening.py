@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -103,9 +104,21 @@ def open(
         checking, opening = SCHEMES[scheme]
         return Opening(partial(open_elsewhere, opening, import_module(checking).prepare(target, config, overrides)))
     options = WalConfig.of(config, overrides)
+    check_system()
     if options.replicate is not None:
         import_module(JETSTREAM[0]).parse_replica(options.replicate)
     return Opening(partial(open_log, target, options))
+
+
+def check_system() -> None:
+    """BadOption where no directory can hold a log: it is locked by fcntl's flock, which Windows has not."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        raise BadOption(
+            f"a log in a directory needs Linux or macOS; this system ({sys.platform}) has no POSIX locks",
+            hint="run `walsvc serve` on Linux, and open wal://HOST:PORT here",
+        ) from None
 
 
 async def open_elsewhere(module: str, arguments: tuple[Any, ...]) -> Any:

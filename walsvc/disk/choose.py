@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walsvc.config import WalConfig
-from walsvc.disk import dsync, ring
+from walsvc.disk import dsync, ring, system
 from walsvc.disk.base import Disk
 from walsvc.disk.directory import Directory
 from walsvc.disk.lock import DirectoryLock
@@ -184,10 +184,10 @@ def try_reading(descriptor: int) -> Findings:
     """Whether the first segment that is there can be read with O_DIRECT; nothing is created or changed."""
     with os.scandir(descriptor) as entries:
         names = sorted(entry.name for entry in entries if entry.name.endswith(".wal"))
-    for name in names[:1]:
+    for name in names[:1] if system.O_DIRECT else ():
         with suppress(OSError):
             file = os.open(
-                name, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor
+                name, os.O_RDONLY | system.O_DIRECT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor
             )
             try:
                 os.preadv(file, [aligned_buffer(BLOCK_BYTES_DEFAULT)], 0)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
+from walsvc.disk import system
 from walsvc.disk.base import Displaced
 from walsvc.disk.dsync import RESERVING, magic_of
 from walsvc.disk.lock import DirectoryLock, same_file
@@ -76,7 +77,7 @@ class Directory:
             int, str | None
         ] = {}  # open for writing: its name, None where another file has it by our doing
         self._naming = threading.Lock()  # what `check_place` sees is not half of a change of names
-        self._flags = os.O_DIRECT | _OPEN if direct else _OPEN
+        self._flags = system.O_DIRECT | _OPEN if direct else _OPEN
         self._local = threading.local()
         self._owner = os.getpid()
 
@@ -121,13 +122,13 @@ class Directory:
         file = self._open(name, os.O_RDWR | _OPEN)
         try:
             status = os.fstat(file)
-            if status.st_blocks * 512 >= status.st_size or offset >= status.st_size:
+            if not system.CAN_RESERVE or status.st_blocks * 512 >= status.st_size or offset >= status.st_size:
                 return False
             hole = os.lseek(file, offset, os.SEEK_HOLE)
             if hole >= status.st_size:
                 return False
-            os.posix_fallocate(file, hole, status.st_size - hole)
-            os.fsync(file)
+            system.reserve(file, hole, status.st_size - hole)
+            system.sync(file)
             return True
         finally:
             os.close(file)
@@ -158,9 +159,9 @@ class Directory:
         try:
             try:
                 self._fill(file, length, reserved=reserved)
-                os.fsync(file)
+                system.sync(file)
                 if not self.direct:
-                    os.posix_fadvise(file, 0, length, os.POSIX_FADV_DONTNEED)
+                    system.advise(file, 0, length, "DONTNEED")
             finally:
                 os.close(file)
             self.sync_directory()
@@ -172,7 +173,7 @@ class Directory:
     def _fill(self, file: int, length: int, *, reserved: bool) -> None:
         self._check_stopping()
         try:
-            os.posix_fallocate(file, 0, length)  # finds ENOSPC before anything is written, and keeps extents together
+            system.reserve(file, 0, length)  # finds ENOSPC before anything is written, and keeps extents together
             if reserved and magic_of(file) in RESERVING:
                 return
         except OSError as error:
@@ -181,7 +182,7 @@ class Directory:
         plain = fcntl.fcntl(file, fcntl.F_GETFL)
         aligned = length - length % self.block_bytes if self.direct else 0
         if aligned:
-            fcntl.fcntl(file, fcntl.F_SETFL, plain | os.O_DIRECT)
+            system.set_direct(file, plain)
         zeros = aligned_buffer(min(length, CHUNK_BYTES))
         offset = 0
         while offset < length:
@@ -259,7 +260,7 @@ class Directory:
                 view = aligned_buffer(len(data))
                 view[:] = data
             write_all(file, view, offset, block_bytes=block_bytes)
-            os.fdatasync(file)
+            system.sync_data(file)
         finally:
             os.close(file)
 
@@ -274,14 +275,14 @@ class Directory:
         file = self._open(name, os.O_RDONLY | _OPEN)
         try:
             try:
-                os.fdatasync(file)
+                system.sync_data(file)
             except OSError as error:
                 if not self.read_only or error.errno != errno.EROFS:
                     raise
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                system.advise(file, 0, 0, "DONTNEED")
                 if (self.mapped or not self.direct) and cached_pages(file):
                     raise
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            system.advise(file, 0, 0, "DONTNEED")
         finally:
             os.close(file)
 
@@ -323,7 +324,7 @@ class Directory:
 
     def sync_directory(self) -> None:
         """fsync the directory."""
-        os.fsync(self._descriptor)
+        system.sync(self._descriptor)
 
     def free_bytes(self) -> int:
         """Free to this process: without the blocks reserved for root, unless it is root's statfs that says so."""

@@ -18,6 +18,7 @@ import ctypes
 import os
 from dataclasses import dataclass
 
+from walsvc.disk import system
 from walsvc.disk.mapped import libc
 
 EXT4_MAGIC, XFS_MAGIC = 0xEF53, 0x58465342  # include/uapi/linux/magic.h; ext2 and ext3 share ext4's, and its driver
@@ -82,6 +83,8 @@ def doubt(directory: int, *, direct: bool) -> str:
 
     A disk writes some files through the page cache even where it is `direct`, so both ways have to be in the table.
     """
+    if not system.RWF_DSYNC:
+        return "this system does not have it"
     magic = magic_of(directory)
     if magic is None:
         return "statfs does not say which file system this is"

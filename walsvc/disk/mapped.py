@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from walsvc.disk.system import advise, advise_memory
+
 NOT_RESIDENT = re.compile(rb"\0+")
 AHEAD_BYTES = 128 << 10  # what the kernel reads ahead at a time unless it is told otherwise
 LOWEST_BIT = bytes(value & 1 for value in range(256))
@@ -34,8 +36,10 @@ def libc() -> ctypes.CDLL:
     """The C library, with the two calls that Python does not have."""
     library = ctypes.CDLL(None, use_errno=True)
     pointer = ctypes.POINTER(Stretch)
-    library.process_vm_readv.argtypes = (ctypes.c_int, pointer, ctypes.c_ulong, pointer, ctypes.c_ulong, ctypes.c_ulong)
-    library.process_vm_readv.restype = ctypes.c_ssize_t
+    if hasattr(library, "process_vm_readv"):  # Linux; `why_not` tells
+        size = ctypes.c_ulong
+        library.process_vm_readv.argtypes = (ctypes.c_int, pointer, size, pointer, size, size)
+        library.process_vm_readv.restype = ctypes.c_ssize_t
     library.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
     return library
 
@@ -99,7 +103,7 @@ def drop_new(file: int, start: int, before: bytes) -> None:
     """Let those pages of a file go from the page cache that were not there `before`."""
     for run in NOT_RESIDENT.finditer(before):
         first, last = run.span()
-        os.posix_fadvise(file, start + first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE, os.POSIX_FADV_DONTNEED)
+        advise(file, start + first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE, "DONTNEED")
 
 
 def read_mapped(file: int, offset: int, target: int, length: int) -> int:
@@ -111,9 +115,9 @@ def read_mapped(file: int, offset: int, target: int, length: int) -> int:
         return 0
     with window(file, start, offset + length - start) as (mapped, address):
         before = residence(address, len(mapped))
-        mapped.madvise(mmap.MADV_RANDOM)  # the kernel reads these pages, and none around them
+        advise_memory(mapped, "RANDOM")  # the kernel reads these pages, and none around them
         for at in range(start, offset + length, AHEAD_BYTES):  # not all at once: it would take only the first ones
-            os.posix_fadvise(file, at, min(AHEAD_BYTES, offset + length - at), os.POSIX_FADV_WILLNEED)
+            advise(file, at, min(AHEAD_BYTES, offset + length - at), "WILLNEED")
         copied = copy_out(address + offset - start, target, length)
     drop_new(file, start, before)
     return copied
@@ -126,7 +130,7 @@ def read_cached(file: int, offset: int, view: memoryview) -> int:
     if (length := min(len(view), os.fstat(file).st_size - offset)) > 0:
         with window(file, start, offset + length - start) as (mapped, address):
             before = residence(address, len(mapped))
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # what it would read ahead nobody would drop
+    advise(file, 0, 0, "RANDOM")  # what it would read ahead nobody would drop
     while filled < len(view) and (got := os.preadv(file, [view[filled:]], offset + filled)):
         filled += got
     drop_new(file, start, before)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from walsvc.config import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN
+from walsvc.disk import system
 from walsvc.disk.memory import aligned_buffer, write_all
 from walsvc.disk.ring import Ring
 
@@ -63,7 +64,7 @@ def try_directory(
         timings = _measured.get(key)
         if timings is None or fresh:
             write_all(file, zeros, 0)
-            os.fsync(file)
+            system.sync(file)
             block = zeros[: max(block_bytes, BLOCK_BYTES_DEFAULT)]
             timings = _measured[key] = time_methods(file, block, make_ring)
         return Findings(block_bytes > 1, block_bytes, timings)
@@ -114,7 +115,7 @@ def find_block_bytes(file: int, zeros: memoryview) -> int:
     plain = fcntl.fcntl(file, fcntl.F_GETFL)
     block_bytes = BLOCK_BYTES_MIN
     try:
-        fcntl.fcntl(file, fcntl.F_SETFL, plain | os.O_DIRECT)
+        system.set_direct(file, plain)
         while block_bytes <= BLOCK_BYTES_MAX:
             try:
                 os.pwrite(file, zeros[:block_bytes], block_bytes)
@@ -132,10 +133,9 @@ def find_block_bytes(file: int, zeros: memoryview) -> int:
 
 def time_methods(file: int, block: memoryview, make_ring: Callable[[], Ring] | None) -> Timings:
     """Medians of a few durable writes, the methods in turn, so that a slow moment hits all of them alike."""
-    methods: dict[str, Callable[[int], object]] = {
-        "dsync": lambda offset: os.pwritev(file, [block], offset, os.RWF_DSYNC),
-        "fdatasync": lambda offset: write_and_sync(file, block, offset),
-    }
+    methods: dict[str, Callable[[int], object]] = {"fdatasync": lambda offset: write_and_sync(file, block, offset)}
+    if system.RWF_DSYNC:
+        methods["dsync"] = lambda offset: os.pwritev(file, [block], offset, system.RWF_DSYNC)
     ring: Ring | None = None
     if make_ring is not None:
         with suppress(OSError):
@@ -152,7 +152,7 @@ def time_methods(file: int, block: memoryview, make_ring: Callable[[], Ring] | N
 def write_and_sync(file: int, block: memoryview, offset: int) -> None:
     """The two calls that RWF_DSYNC does in one."""
     os.pwrite(file, block, offset)
-    os.fdatasync(file)
+    system.sync_data(file)
 
 
 def time_in_turn(methods: dict[str, Callable[[int], object]], block_bytes: int) -> Timings:

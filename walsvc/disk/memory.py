@@ -8,6 +8,8 @@ import mmap
 import os
 from contextlib import suppress
 
+from walsvc.disk.system import advise_memory
+
 HUGE_PAGE_BYTES = 2 << 20
 
 
@@ -22,7 +24,7 @@ def aligned_buffer(length: int) -> memoryview:
         return memoryview(mmap.mmap(-1, max(length, 1), flags=private))[:length]
     memory = mmap.mmap(-1, length + HUGE_PAGE_BYTES, flags=private)
     with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        advise_memory(memory, "HUGEPAGE")
     view = memoryview(memory)
     start = -address(view) % HUGE_PAGE_BYTES
     return view[start : start + length]

@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from walsvc.disk.system import sync
 from walsvc.errors import SPACE_ERRNOS, PathError, WalError, no_space
 from walsvc.targets import directory_of
 
@@ -98,6 +99,6 @@ def sync_directory(path: str) -> None:
     """fsync a directory by path."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

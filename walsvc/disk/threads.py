@@ -14,7 +14,7 @@ import time
 import weakref
 from queue import SimpleQueue
 
-from walsvc.disk import posix
+from walsvc.disk import posix, system
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
 from walsvc.disk.pool import Pool, start_thread
@@ -126,7 +126,7 @@ def write_durably(write: Write, *, dsync: bool) -> OSError | None:
     offset, view = write.offset, write.view
     while True:
         piece = view[: posix.WRITE_BYTES_MAX] if len(view) > posix.WRITE_BYTES_MAX else view
-        written, error = write_piece(write.file, piece, offset, os.RWF_DSYNC if dsync else 0)
+        written, error = write_piece(write.file, piece, offset, system.RWF_DSYNC if dsync else 0)
         if error is not None:
             return error
         if written != len(piece):
@@ -137,7 +137,7 @@ def write_durably(write: Write, *, dsync: bool) -> OSError | None:
         offset += written
     if not dsync:
         try:
-            os.fdatasync(write.file)
+            system.sync_data(write.file)
         except OSError as error:
             return error
     return None

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiofiles
 
+from walsvc.disk import system
 from walsvc.disk.paths import UNFINISHED, hint_for, make_durably, sync_directory
 from walsvc.disk.pool import Pool, in_thread
 from walsvc.errors import SPACE_ERRNOS, PathError, WalError, no_space
@@ -95,7 +96,7 @@ class Destination:
         """Make the copy durable, and a log."""
         for name in sorted(os.listdir(self.path)):
             os.rename(os.path.join(self.path, name), os.path.join(self.target, name))
-        os.fsync(self._directory)
+        system.sync(self._directory)
         sync_directory(self.target)
         os.rmdir(self.path)
         sync_directory(self.target)
@@ -196,7 +197,7 @@ async def new_file(path: str) -> AsyncIterator[NewFile]:
         yield NewFile(path, file)
         with told(path):
             await file.flush()
-            await asyncio.wrap_future(thread.submit(os.fsync, file.fileno()))
+            await asyncio.wrap_future(thread.submit(system.sync, file.fileno()))
     finally:
         with told(path):
             await file.close()

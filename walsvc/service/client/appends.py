@@ -396,4 +396,5 @@ def _after_fork_in_child() -> None:
         client.forked()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # where there is fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
