@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix format clean
+.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix wheels format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -73,7 +73,10 @@ format: $(READY) ## format the sources and fix what ruff can fix
 matrix: ## the suite on each CPython from 3.11 on that is installed, an environment each, and a summary at the end
 	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(PYTEST_FLAGS)
 
+wheels: ## the sdist and a wheel for each CPython that is installed, each tried in an empty environment; into dist/
+	@sh scripts/wheels.sh
+
 clean: ## remove everything that was built or measured here
-	rm -rf .venv .matrix build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .matrix .wheels build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f walsvc/disk/*.so walsvc/log/commit/*.so walsvc/disk/_uring.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Only what pyproject.toml cannot say: two extensions, which are optional.
+"""Only what pyproject.toml cannot say: extensions, which are optional, and where a released package's links lead.
 
 Without a C compiler or the headers the package installs without them: it uses its `threads` disk for io_uring's, and its
 commit path in Python for the one in C.
@@ -7,6 +7,7 @@ commit path in Python for the one in C.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,9 +39,23 @@ def obstacle(*headers: str) -> str | None:
     return None
 
 
+def links() -> dict[str, object]:
+    """The README for the package index, and the project's addresses: WALSVC_REPOSITORY names the repository, and a release sets it.
+
+    A README's relative links lead nowhere on a package index.
+    """
+    text, repository = (HERE / "README.md").read_text(encoding="utf-8"), os.environ.get("WALSVC_REPOSITORY", "")
+    urls: dict[str, str] = {}
+    if repository:
+        text = re.sub(r"\]\((?!https?://|#)", f"]({repository}/blob/main/", text)
+        urls = {"Source": repository, "Issues": f"{repository}/issues"}
+        urls |= {"Documentation": f"{repository}/tree/main/docs", "Changelog": f"{repository}/blob/main/CHANGELOG.md"}
+    return {"long_description": text, "long_description_content_type": "text/markdown", "project_urls": urls}
+
+
 def main() -> None:
     """Build with the extensions that can be built; say in one line each what is left out and what that means."""
-    extras: dict[str, object] = {}
+    extras = links()
     linux = sys.platform.startswith("linux")
     if (missing := obstacle("Python.h", "liburing.h") if linux else "io_uring is Linux's") is None:
         extras["cffi_modules"] = [str(Path("walsvc", "disk", "uring_build.py")) + ":ffibuilder"]

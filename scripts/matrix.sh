@@ -3,19 +3,10 @@
 # Each has an environment of its own in .matrix/3.N. Arguments go to pytest. Fails when one of them fails, after all have run.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/cpython.sh
 workers=${WORKERS:-$((2 * $(nproc) + 2))}
 summary=$(mktemp)
 trap 'rm -f "$summary"' EXIT
-
-# A name on PATH may be a version manager's shim that only prints an error, so each candidate has to prove itself.
-find_cpython() { # $1: its minor version
-    for candidate in "$(command -v "python3.$1" || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$1".*/bin/python3; do
-        if "$candidate" -c "import sys, venv, ensurepip; sys.exit(sys.implementation.name != 'cpython' or sys.version_info[:2] != (3, $1))" 2>/dev/null; then
-            echo "$candidate"
-            return
-        fi
-    done
-}
 
 failed=0
 for minor in 11 12 13 14 15 16; do
