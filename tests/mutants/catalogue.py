@@ -94,8 +94,8 @@ ORDER = [
     Mutant(
         "no sync after the write in the commit thread",
         "walsvc/disk/threads.py",
-        "    if not dsync:\n        try:\n            os.fdatasync",
-        "    if dsync:\n        try:\n            os.fdatasync",
+        "    if not dsync:\n        try:\n            system.sync_data",
+        "    if dsync:\n        try:\n            system.sync_data",
         (THREADS + "test_one_write_is_one_call_or_write_and_sync",),
     ),
     Mutant(
@@ -339,8 +339,8 @@ FAILING = [
     Mutant(
         "retry of a failed fsync",
         "walsvc/disk/threads.py",
-        "            os.fdatasync(write.file)\n        except OSError as error:\n            return error\n",
-        "            os.fdatasync(write.file)\n        except OSError:\n            os.fdatasync(write.file)\n",
+        "            system.sync_data(write.file)\n        except OSError as error:\n            return error\n",
+        "            system.sync_data(write.file)\n        except OSError:\n            os.fdatasync(write.file)\n",
         (THREADS + "test_failed_sync_is_never_repeated",),
     ),
     Mutant(
