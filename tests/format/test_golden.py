@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import walsvc
+import walsvc.format.meta
 from tests.golden.make import payload_of, topic_of
+from walsvc import UnsupportedFormat
+from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.segment import REWRITTEN, decode_segment_header
 from walsvc.log.offline.verify import verify
 
@@ -92,3 +95,53 @@ async def test_golden_log_with_callers_keys_remembers_them(tmp_path):
             assert (again.lsn, again.encoded_len, again.duplicate) == (lsn, len(payload_of(lsn)), True)
         assert (await log.topic("orders").append(b"again", dedupe="key 195")).lsn == 191
         assert (await log.topic("orders").append(b"again", dedupe="key 192")).lsn == 192
+
+
+async def test_golden_log_with_shared_consumers_knows_what_they_have_done(tmp_path):
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "queues-v1", path)
+    expected = json.loads((path / "expected.json").read_text())
+    before = digests(path)
+    async with walsvc.open(path, read_only=True) as log:
+        assert log.next_lsn == expected["next_lsn"]
+        seen = [(each.name, each.position, each.lag, each.outstanding) for each in await log.consumers()]
+        assert seen == [("moved", 150, 152, 0), ("hands", 1, 64, 3), ("workers", 10, 59, 0)]
+    assert digests(path) == before, "reading changed a file"
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        orders = log.topic("orders")
+        dead = [record async for record in log.topic("dead").read()]
+        assert [(each.payload, each.attributes["dead.lsn"]) for each in dead] == [(payload_of(9), 9)]
+        workers = await orders.consumer("workers", shared=True)
+        out = [await workers.next() for _ in range(6)]
+        assert [(each.record.lsn, each.attempt) for each in out] == [
+            (12, 1),
+            (21, 2),
+            (24, 1),
+            (30, 1),
+            (33, 1),
+            (36, 1),
+        ]
+        hands = await orders.consumer("hands", shared=True, worker="left")
+        assert [(each.record.lsn, each.attempt) for each in [await hands.next() for _ in range(4)]] == [
+            (3, 2),
+            (9, 2),
+            (12, 2),
+            (15, 1),
+        ]
+        assert (await (await log.consumer("moved", shared=True)).next()).record.lsn == 150
+
+
+async def test_reader_that_does_not_know_what_consumers_have_done_refuses_that_log_and_reads_others(
+    monkeypatch, tmp_path
+):
+    for name in ("queues-v1", "v1-topics"):
+        shutil.copytree(GOLDEN / name, tmp_path / name)
+    before = digests(tmp_path / "queues-v1")
+    monkeypatch.setattr(walsvc.format.meta, "KNOWN", walsvc.format.meta.KNOWN - {QUEUES})
+    for read_only in (True, False):
+        with pytest.raises(UnsupportedFormat, match="!queues"):
+            async with walsvc.open(tmp_path / "queues-v1", read_only=read_only) as log:
+                await log.consumers()
+        async with walsvc.open(tmp_path / "v1-topics", read_only=read_only) as log:
+            assert len(await log.consumers()) == 2
+    assert digests(tmp_path / "queues-v1") == before, "what is not understood was changed"

@@ -133,6 +133,33 @@ async def write_keys(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_queues(device: SimDevice) -> SimDevice:
+    """Two shared consumers, one of them without a lease: done out of order, tried, held, dead, moved; a crash and a clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+    for first in range(1, 201, 25):
+        lsns = range(first, first + 25)
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload) for where, payload in named))
+    orders = log.topic("orders")
+    workers = await orders.consumer("workers", shared=True, max_deliveries=2, dead_letter="dead", ordered_by="key")
+    out = [await workers.next() for _ in range(12)]
+    for place in (0, 1, 4, 5, 8):
+        await out[place].ack()
+    await out[2].nak()
+    await (await workers.next()).nak()
+    await out[6].nak()
+    hands = await orders.consumer("hands", shared=True, lease=None, worker="left")
+    held = [await hands.next() for _ in range(4)]
+    await held[1].ack()
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await log.append_batch([payload_of(lsn) for lsn in range(202, 302)])
+    moved = await log.consumer("moved", shared=True)
+    await moved.seek(150)
+    await log.close()
+    return device
+
+
 TOPICS_EXPECTED = {
     "labelled": {},
     "consumers": [["all", None, 310], ["billing", "orders", 214]],
@@ -141,11 +168,12 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys | queues]"""
     target = Path(sys.argv[1])
     kind = sys.argv[2] if sys.argv[2:] else ""
     topics, encrypted = kind == "topics", kind == "encrypted"
     writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound, "keys": write_keys}
+    writers["queues"] = write_queues
     device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
@@ -166,6 +194,8 @@ def main() -> None:
         expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
     if kind == "keys":
         expected = {"first_lsn": 20, "next_lsn": 192}
+    if kind == "queues":
+        expected = {"next_lsn": 302}
     if kind == "bound":
         expected = {"next_lsn": 311, "files": expected["files"]}
     (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")

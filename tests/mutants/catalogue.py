@@ -918,8 +918,51 @@ CONDITIONS = [
     ),
 ]
 
+CRASHED_QUEUES = ("tests/crash/test_queues.py::test_power_cuts_keep_what_workers_were_told",)
+QUEUES = [
+    Mutant(
+        "what joins an append's group is kept in memory only",
+        "walsvc/log/commit/queue.py",
+        "        self._metadata.apply(change)\n        merge(group.joined, change)\n        joining.accepted()",
+        "        self._metadata.apply(change)\n        joining.accepted()",
+        CRASHED_QUEUES,
+    ),
+    Mutant(
+        "what consumers have done left out of the snapshot",
+        "walsvc/format/meta.py",
+        "        if queues := self.queues.encode():\n",
+        "        if (queues := self.queues.encode()) and False:\n",
+        CRASHED_QUEUES,
+    ),
+    Mutant(
+        "a count of deliveries lost with every crash",
+        "walsvc/topics/hub.py",
+        """            return {KEY: {self.key: {"rows": b"".join(rows)}}}
+
+        try:
+            await self._core.changes.join(change)
+""",
+        """            return {KEY: {self.key: {"rows": b"".join(rows)}}}
+
+        try:
+            change()
+""",
+        ("tests/topics/test_shared.py::test_counts_of_deliveries_survive_a_crash_but_for_the_one_under_way",),
+    ),
+    Mutant(
+        "an acknowledgement counts though another worker has the record",
+        "walsvc/topics/acking.py",
+        "            if not lease.done and not self._hub.leases.owns(lease):\n",
+        "            if False:\n",
+        (
+            "tests/topics/test_shared.py::test_record_whose_lease_ran_out_goes_to_another_and_the_first_one_is_told[sim]",
+        ),
+    ),
+]
+
 MUTANTS = [
     *CONDITIONS,
+    *QUEUES,
     *ORDER,
     *CHECKS,
     *RECOVERY,
