@@ -133,7 +133,7 @@ class Served:
     async def _feed(self, stream: bytes) -> None:
         server = self.server
         before = server.logs[""].next_lsn
-        connection = Connection(server)
+        connection = Connection(server.shared)
         connection.connection_made(Nowhere())
         if self._welcomed:
             connection.data_received(HELLO)
@@ -145,7 +145,7 @@ class Served:
         if not self._welcomed and connection.log is None:
             assert server.logs[""].next_lsn == before, "an effect before HELLO"
         connection.connection_lost(None)
-        await server.consumers_closed()
+        await server.shared.closing.done()
         for _ in range(200):
             if not server.status().pending_bytes:
                 break

@@ -292,12 +292,12 @@ async def test_too_much_unanswered_in_all_stops_reading_until_it_is_answered(tmp
         devices[""].stall_sync(0.3)
         for client in clients:
             client.append(1, bytes(60 * KIB))
-        while not server.pressure.held:
+        while not server.budget.held:
             await asyncio.sleep(0)
         assert server.status().pending_bytes < 256 * KIB
         lsns = [(await client.expect(Ack, 1)).parts[0][0] for client in clients]
         assert sorted(lsns) == list(range(2, 14))
-        assert not server.pressure.held
+        assert not server.budget.held
         assert server.status().pending_bytes == 0
         for client in clients:
             await client.close()
@@ -313,7 +313,7 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
         others = [await Raw.welcomed(server) for _ in range(4)]
         for other in others:
             other.append(1, bytes(30 * KIB))
-        while not server.pressure.over:
+        while not server.budget.over:
             await asyncio.sleep(0)
         for part in range(1, 5):
             raw.send(Batch(1, 0, 0, 0, 0, None, part, part == 4, [bytes(5 * KIB)] * 4))
@@ -333,7 +333,7 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
             client.writer.write(frame[: 8 * KIB])
         for client in clients[4:]:
             client.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(30 * KIB)]))
-        while not server.pressure.held:
+        while not server.budget.held:
             await asyncio.sleep(0)
         for client in clients[:4]:
             client.writer.write(frame[8 * KIB :])
@@ -342,10 +342,10 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
         for client in clients:
             await client.expect(Ack, 1)
         assert server.logs[""].next_lsn == 13
-        assert (server.pressure.bytes, server.pressure.asked, server.pressure.held) == (0, 0, 0)
+        assert (server.budget.bytes, server.budget.asked, server.budget.held) == (0, 0, 0)
         silent, other = clients[0], clients[1]
         silent.writer.write(encode(Append(2, 0, 0, 0, 0, None, 0, b"", [bytes(200 * KIB)]))[: 180 * KIB])
-        while not server.pressure.held:
+        while not server.budget.held:
             await asyncio.sleep(0)
         other.append(2, b"waits until the silent one is gone")
         await silent.close()
@@ -422,7 +422,7 @@ def test_any_frames_end_at_worst_their_own_connection(welcomed, tmp_path_factory
     assert server.status().rejected.get("internal") is None
     if not welcomed:
         assert server.logs[""].next_lsn == 1
-        assert sum(server.requests.values()) == 0
+        assert sum(server.shared.counts.requests.values()) == 0
 
     async def end() -> None:
         async with await Raw.welcomed(server) as raw:

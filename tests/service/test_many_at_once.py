@@ -45,10 +45,10 @@ async def test_announced_lengths_hold_nothing(tmp_path) -> None:
         silent = [await Raw.welcomed(server) for _ in range(7)]
         for each in silent:
             each.writer.write(struct.pack("<I", 64 * MIB))
-        await until(lambda: server.pressure.bytes == 4 * 7)
+        await until(lambda: server.budget.bytes == 4 * 7)
         good.append(1, b"x")
         await good.expect(Ack, 1)
-        assert not server.pressure.held
+        assert not server.budget.held
         for each in silent:
             await each.close()
 
@@ -62,11 +62,11 @@ async def test_frames_that_stand_still_end_while_others_wait_for_what_they_hold(
         hostile = [await Raw.welcomed(server) for _ in range(20)]
         for each in hostile:
             each.writer.write(frame[: 40 * KIB])
-        await until(lambda: server.pressure.held)
+        await until(lambda: server.budget.held)
         for id in range(1, 4):
             good.append(id, b"x")
             await good.expect(Ack, id)
-            assert server.pressure.bytes <= 256 * KIB + 40 * KIB
+            assert server.budget.bytes <= 256 * KIB + 40 * KIB
         assert server.status().rejected["timeout"] >= 4
         for each in hostile:
             await each.close()
@@ -106,7 +106,7 @@ async def test_empty_records_cost_their_room(tmp_path) -> None:
         goodbye = await raw.expect(Goodbye)
         assert goodbye.code == "Backpressure"
         assert "0 payload bytes are unanswered on this connection, of 10000 records" in goodbye.message
-        assert server.pressure.bytes == 0
+        assert server.budget.bytes == 0
 
 
 async def test_batch_of_empty_records_goes_to_the_log_as_it_comes(tmp_path) -> None:
@@ -114,7 +114,7 @@ async def test_batch_of_empty_records_goes_to_the_log_as_it_comes(tmp_path) -> N
         for part in range(12):
             raw.send(Batch(1, 0, 0, 0, 0, None, part, part == 11, [b""] * 2000))
         assert sum(each[1] for each in (await raw.expect(Ack, 1)).parts) == 24_000
-        await until(lambda: server.pressure.bytes == 0)
+        await until(lambda: server.budget.bytes == 0)
 
 
 async def test_frames_are_done_in_slices(tmp_path) -> None:

@@ -138,7 +138,7 @@ async def test_replica_that_is_down_stops_nobody_who_does_not_wait_for_it(tmp_pa
         async with walsvc.open(server.addresses[0], timeout=5) as log:
             await until(lambda: server.logs[""].durable_lsn == 24)
             assert not any(each.done() for each in waiting)
-            await until(lambda: server.pressure.bytes == 0)
+            await until(lambda: server.budget.bytes == 0)
             for number in range(10):
                 assert (await log.append(bytes(10_000))).lsn == 25 + number
         replica.advance(24)
@@ -154,7 +154,7 @@ async def test_append_that_nobody_waits_for_any_more_is_forgotten(tmp_path) -> N
         for number in range(3):
             with pytest.raises(OutcomeUnknown):
                 await log.append(b"%d" % number, mode=Quorum)
-        await until(lambda: not connection.requests._waiting)
+        await until(lambda: not connection.requests._answers.waiting)
         for _ in range(500):  # and those that are left in the replica's queue are dropped in time
             answer = server.logs[""].append(b"x", mode=Quorum)
             await server.logs[""].flush()
@@ -169,7 +169,7 @@ async def test_more_than_may_wait_is_refused_and_the_connection_lives(tmp_path) 
         (connection,) = server.roster
         for id in range(1, 33):
             raw.append(id, b"x", mode=2)
-            await until(lambda id=id: id in connection.requests._waiting)  # a little later than durable_lsn
+            await until(lambda id=id: id in connection.requests._answers.waiting)  # a little later than durable_lsn
         raw.append(33, b"x", mode=2)
         refusal = await raw.expect(Error)
         assert (refusal.id, refusal.code) == (33, "Backpressure")

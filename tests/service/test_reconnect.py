@@ -466,7 +466,7 @@ async def test_kills_in_the_middle_of_everything_lose_and_repeat_nothing():
 
 async def test_peer_that_welcomes_and_hangs_up_is_met_after_pauses_and_not_for_ever(monkeypatch):
     """Such as a server that came back with limits that what is sent again is over."""
-    welcome = Connection._welcome
+    welcome = Connection.welcome
 
     def hang_up(connection, *args):
         welcome(connection, *args)
@@ -477,7 +477,7 @@ async def test_peer_that_welcomes_and_hangs_up_is_met_after_pauses_and_not_for_e
     async with placed() as place, walsvc.open(place.wire.url, **options) as log:
         assert (await log.append(b"x")).lsn == 1
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "_welcome", hang_up)
+            patch.setattr(Connection, "welcome", hang_up)
             place.wire.cut()
             with pytest.raises((Unreachable, OutcomeUnknown)):
                 await log.append(b"never answered")

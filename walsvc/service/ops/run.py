@@ -120,7 +120,7 @@ async def http_side(settings: Settings, server: Server, space: SpaceWatch) -> As
     from walsvc.service.ops.http import HttpSide, may_look
 
     host, port = host_and_port(main.http)
-    permits = None if settings.tokens is None else may_look(server)
+    permits = None if settings.tokens is None else may_look(server.shared)
     tls = settings.load_http_tls()
     side = HttpSide(server, host, port, tls=tls, permits=permits, space=space, insecure=main.insecure)
     async with side:

@@ -9,26 +9,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from walsvc.api import Log
-from walsvc.errors import (
-    Backpressure,
-    BadOption,
-    Closed,
-    Denied,
-    InUse,
-    ProtocolError,
-    UnsupportedFormat,
-    WalError,
-    WalTimeout,
-)
-from walsvc.service.server.auth import MAKES, Grant
+from walsvc.errors import Backpressure, Closed, InUse, ProtocolError, WalError, WalTimeout
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
-from walsvc.service.server.limits import Limits
-from walsvc.service.server.progress import Progress
+from walsvc.service.server.greeting import Greeting
+from walsvc.service.server.progress import Watch
 from walsvc.service.server.requests import Requests
 from walsvc.service.server.sessions import Sessions
+from walsvc.service.server.shared import Shared
 from walsvc.service.server.state import state_of
 from walsvc.service.wire.codes import code_of, error_frame
 from walsvc.service.wire.frames import (
@@ -36,7 +27,6 @@ from walsvc.service.wire.frames import (
     FIRST,
     FROM_CLIENT,
     HELLO_BYTES_MAX,
-    MAGIC,
     VERSION,
     Append,
     Batch,
@@ -56,10 +46,6 @@ from walsvc.service.wire.frames import (
 )
 from walsvc.service.wire.methods import CONSUME, READ
 from walsvc.service.wire.protocol import FrameReader, encode
-from walsvc.tasks import begin_task
-
-if TYPE_CHECKING:
-    from walsvc.service.server.server import Server
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
 LINGER_SECONDS = 2.0  # how long the peer has to read why the connection ends; what it still sends is thrown away
@@ -69,30 +55,29 @@ HTTP_REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: 
 
 
 class Connection(Duplex):
-    """A client, from its first byte to the last."""
+    """A client, from its first byte to the last.
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.loop)
-        self.server = server
-        self.limits: Limits = server.limits
+    Attributes:
+        name: of the client, for the server's log.
+        greeting: what is known of it.
+        log: once it is welcome.
+        requests, sessions: what it has asked.
+        leaving: it is over, and nothing that it says has an effect.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(asyncio.get_running_loop())
         self.name: str = "?"
-        self.grant: Grant | None = None
-        self.producer: int = 0
-        self.producer_key: tuple[str, int] | None = None  # under which the server knows it
-        self.namespace: str | None = None  # once its log is taken
+        self.greeting = Greeting(shared, self)
         self.log: Log | None = None
         self.requests: Requests | None = None
         self.sessions: Sessions | None = None
+        self.leaving = False
+        self._shared = shared
+        self._share = shared.budget.share(self)
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
-        self._incoming_bytes = 0  # that have come of a frame on its way, as charged to the server
-        self._progress = Progress(server.limits.idle_seconds)
-        self._holding = False  # something of a frame or a batch that is not complete
+        self._watch = Watch(shared.limits, self.loop.time())
         self._sliced = False  # more frames are here than one turn of the loop takes
-        self._heard = True  # since the server looked last
-        self.opened_at: float = server.loop.time()
-        self._silent_since = self.opened_at
-        self._welcoming: asyncio.Task[None] | None = None
-        self._leaving = False
         self._told: State = []
 
     # ---- transport
@@ -101,23 +86,23 @@ class Connection(Duplex):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
-        refusal = self.server.roster.admit(self)
+        refusal = self._shared.roster.admit(self)
         if refusal is not None:
             self.leave(refusal, "stopping" if isinstance(refusal, Closed) else "connections")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._leaving = True
+        self.leaving = True
         self._stop_work()
-        self.server.roster.forget(self)
+        self._shared.roster.forget(self)
         self.lost()
 
     def eof_received(self) -> bool:
         return False  # the transport closes; what is unanswered is the client's to repeat
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
-        self.server.received_bytes += len(data)
-        if not self._leaving:
+        self._watch.heard = True
+        self._shared.counts.received_bytes += len(data)
+        if not self.leaving:
             self._reader.receive(data)
             self._take_frames()
 
@@ -128,15 +113,15 @@ class Connection(Duplex):
 
     def pause_reading(self, why: str) -> None:
         if self.reading:
-            self._progress.paused(self.loop.time())
+            self._watch.progress.paused(self.loop.time())
         super().pause_reading(why)
 
     def resume_reading(self, *why: str) -> None:
-        self._heard = True  # it could not be, before
+        self._watch.heard = True  # it could not be, before
         before = self.reading
         super().resume_reading(*why)
         if self.reading and not before:
-            self._progress.resumed(self.loop.time())
+            self._watch.progress.resumed(self.loop.time())
 
     # ---- frames in
 
@@ -160,17 +145,17 @@ class Connection(Duplex):
                 self.resume_reading("slice")
         if more and not self.stuck:
             self.loop.call_soon(self._go_on)
-        if (incoming := self._reader.incomplete_bytes) or self._incoming_bytes:
-            self._charge(incoming)
+        if (incoming := self._reader.incomplete_bytes) or self._share.arrived:
+            self._share.arrive(incoming)
+            self._share.check()
         gathered = 0 if self.requests is None else self.requests.gathered
-        if incoming or gathered or self._holding:
-            self._holding = bool(incoming or gathered)
-            self._progress.holds(incoming, gathered, self._reader.expected_bytes, self.loop.time())
+        if incoming or gathered or self._watch.holding:
+            self._watch.holds(incoming, gathered, self._reader.expected_bytes, self.loop.time())
 
     def _take_slice(self) -> bool:
         """Do what the next frames say; True: there may be more of them."""
         frames = records = 0
-        while not self._leaving and self._welcoming is None:
+        while not self.leaving and not self.greeting.opening:
             if frames >= FRAMES_A_TURN or records >= RECORDS_A_TURN or self.stuck:
                 return True
             frame = self._reader.next_frame()
@@ -187,20 +172,18 @@ class Connection(Duplex):
         return False
 
     def _go_on(self) -> None:
-        if self._sliced and self._transport is not None and not self._leaving:
-            self._take_frames()
+        if self._sliced:
+            self.go_on()
 
-    def _charge(self, length: int) -> None:
-        """Charge what has come of a frame on its way: nothing is held for what is only announced."""
-        pressure = self.server.pressure
-        pressure.charge(length - self._incoming_bytes)
-        self._incoming_bytes = length
-        self.server.relieve(self)
+    def go_on(self) -> None:
+        """Do what has come meanwhile."""
+        if self._transport is not None and not self.leaving:
+            self._take_frames()
 
     @property
     def incomplete(self) -> bool:
         """Whether it has sent a part of something that cannot be done before the rest is there."""
-        return self._incoming_bytes > 0 or (self.requests is not None and self.requests.gathering)
+        return self._share.arrived > 0 or (self.requests is not None and self.requests.gathered > 0)
 
     @property
     def streaming(self) -> bool:
@@ -210,7 +193,7 @@ class Connection(Duplex):
     def _dispatch(self, frame: Frame) -> None:
         requests, sessions = self.requests, self.sessions
         if isinstance(frame, Hello):
-            self._hello(frame)
+            self.greeting.greet(frame)
             return
         assert requests is not None, "the reader lets nothing through before HELLO"
         assert sessions is not None
@@ -229,83 +212,30 @@ class Connection(Duplex):
             case Ping():
                 self.send(Pong(frame.id, self.state))
 
-    def has_session(self, id: int) -> bool:
-        """Whether a call or a stream has this id."""
-        return self.sessions is not None and id in self.sessions
+    def is_open(self, id: int) -> bool:
+        """Whether a request, a call or a stream has this id."""
+        requests, sessions = self.requests, self.sessions
+        return (requests is not None and id in requests) or (sessions is not None and id in sessions)
 
-    # ---- opening
-
-    def _hello(self, hello: Hello) -> None:
-        server = self.server
-        if hello.magic != MAGIC:
-            raise ProtocolError("HELLO does not begin with the protocol's name", expected=MAGIC)
-        if not hello.version_min <= VERSION <= hello.version_max:
-            error = UnsupportedFormat(
-                "the client speaks other versions of the protocol",
-                expected=f"version {VERSION}",
-                actual=f"{hello.version_min} to {hello.version_max}",
-                hint="use a client of this server's version",
-            )
-            self.leave(error, "version")
-            return
-        grant, namespace = server.grant(hello.token), hello.namespace or ""
-        if grant is None or not grant.opens(namespace):
-            if grant is None:
-                denied = Denied("the token is not known", hint="see WALSVC_TOKEN or token_file")
-            else:
-                names = ", ".join(sorted(map(repr, grant.namespaces or ())))
-                hint = f"it opens {names or 'none'}; see its namespaces in the server's token file"
-                denied = Denied(f"token {grant.name!r} does not open this namespace", hint=hint)
-            self.leave(denied, "token")
-            return
-        self.grant, self.producer = grant, hello.producer
-        self.name = f"{grant.name} {hello.client[:64]!r} at {self.name}"
-        try:
-            server.logs_by_name.check(namespace)
-            server.roster.take_over(self, namespace)
-        except WalError as error:
-            self.leave(error, "namespace" if isinstance(error, BadOption) else "in_use")
-            return
-        if (log := server.logs_by_name.take_open(namespace)) is not None:
-            self._welcome(namespace, log)
-        else:
-            self._welcoming = begin_task(self._open_log(namespace))
-            self.pause_reading("opening")
-
-    async def _open_log(self, namespace: str) -> None:
-        try:
-            assert self.grant is not None, "HELLO was good"
-            log = await self.server.logs_by_name.take(namespace, make=not MAKES.isdisjoint(self.grant.rights))
-        except (WalError, OSError) as error:
-            trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
-            self._welcoming = None
-            self.leave(trouble, "namespace")
-            return
-        self._welcoming = None
-        if self._leaving:
-            self.server.logs_by_name.leave(namespace)
-            return
-        self._welcome(namespace, log)
-        self.resume_reading("opening")
-        self._take_frames()
-
-    def _welcome(self, namespace: str, log: Log) -> None:
-        assert self.grant is not None
-        self.namespace, self.log = namespace, log
-        self.requests = Requests(self, log, self.grant, self.producer)
-        self.sessions = Sessions(self, log, self.grant)
+    def welcome(self, grant: Grant, log: Log) -> None:
+        """Its HELLO was good, and this is its log."""
+        hello, shared = self.greeting.hello, self._shared
+        assert hello is not None
+        self.log = log
+        self.requests = Requests(self, shared, self._share, log, grant, producer=hello.producer)
+        self.sessions = Sessions(self, shared, log, grant)
         log.segments.cuts.listeners.add(self._tell_cut)
         self._reader.table = FROM_CLIENT
-        self._reader.body_bytes_max = self.limits.frame_bytes
+        self._reader.body_bytes_max = shared.limits.frame_bytes
         info = {
             "path": log.path,
-            "namespace": namespace,
-            "rights": sorted(self.grant.rights),
+            "namespace": self.greeting.namespace,
+            "rights": sorted(grant.rights),
             "report": dataclasses.asdict(log.report),
-            "server": self.server.version,
+            "server": shared.version,
             "features": list(FEATURES),
         }
-        self.send(Welcome(0, VERSION, self.limits.told(log.config), self.state, info))
+        self.send(Welcome(0, VERSION, shared.limits.told(log.config), self.state, info))
 
     # ---- frames out
 
@@ -318,7 +248,7 @@ class Connection(Duplex):
 
     def send(self, frame: Frame) -> None:
         """Let a frame leave, with more of the same group if there may be some."""
-        if self._transport is None or self._leaving:
+        if self._transport is None or self.leaving:
             return
         try:
             data = encode(frame)
@@ -328,14 +258,14 @@ class Connection(Duplex):
 
     def answer_error(self, id: int, error: WalError) -> None:
         """Answer a request or a stream with an error."""
-        self.server.count_error(code_of(error))
+        self._shared.counts.errors[code_of(error)] += 1
         self.send(error_frame(id, error, self.state))
 
     def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """Records of the log were purged: whoever reads it may have been sent some of them ahead."""
-        for each in self.server.roster:
-            if each.log is self.log and each.grant is not None and not each.grant.rights.isdisjoint((READ, CONSUME)):
-                each.send(Purged(0, topic, labels, before, each.state))
+        """Records of the log were purged."""
+        grant = self.greeting.grant
+        if grant is not None and not grant.rights.isdisjoint((READ, CONSUME)):
+            self.send(Purged(0, topic, labels, before, self.state))
 
     def _tell_cut(self) -> None:
         """The log's end was taken back: the client may have been sent what is gone, also by streams that have ended."""
@@ -351,27 +281,23 @@ class Connection(Duplex):
     # ---- ending
 
     def _stop_work(self) -> None:
-        """Give up what is not accepted, close streams and consumers, and let the namespace go."""
+        """Give up what is not accepted, close streams and consumers, and let the namespace go. Idempotent."""
         if self.requests is not None:
             self.requests.give_up()
         if self.sessions is not None and self.log is not None:
             self.log.segments.cuts.listeners.discard(self._tell_cut)
             self.sessions.give_up()
-        if self._welcoming is not None:
-            self._welcoming.cancel()
-        if self._incoming_bytes:
-            self.server.pressure.charge(-self._incoming_bytes)
-            self._incoming_bytes = 0
-        self.server.release(self)
+        self._share.leave()
+        self.greeting.end()
 
     def leave(self, error: WalError, reason: str) -> None:
         """Say why the connection ends, then end it. What was accepted stays; what was not is given up."""
         transport = self._transport
-        if self._leaving or transport is None:
+        if self.leaving or transport is None:
             return
-        self.server.reject(self.name, error, reason)
+        self._shared.counts.reject(self.name, error, reason)
         self.flush()
-        self._leaving = True
+        self.leaving = True
         self._stop_work()
         words = (
             HTTP_REFUSAL if self._reader.foreign == "HTTP" else encode(Goodbye(0, code_of(error), str(error)[:2000]))
@@ -380,7 +306,7 @@ class Connection(Duplex):
         self.resume_reading(*self._paused)
         # A close with bytes unread would reset the connection, and the peer might never see the last words (RFC 1122,
         # 4.2.2.13): end our half only, throw away what still comes, and close when the peer does.
-        if self.server.roster.linger(self) and transport.can_write_eof() and not transport.is_closing():
+        if self._shared.roster.linger(self) and transport.can_write_eof() and not transport.is_closing():
             transport.write_eof()
         else:
             transport.close()
@@ -397,32 +323,45 @@ class Connection(Duplex):
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""
-        while self._sliced and not self._leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
+        while self._sliced and not self.leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
             await asyncio.sleep(0)
         if self.requests is not None:
             await self.requests.settled()
         if self.sessions is not None:
             await self.sessions.settled()
 
+    # ---- for the roster and the server's watch
+
+    @property
+    def opened_at(self) -> float:
+        """When it came, in the loop's time."""
+        return self._watch.opened_at
+
+    @property
+    def grant(self) -> Grant | None:
+        """What its token gives; None: no HELLO has come."""
+        return self.greeting.grant
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return 0 if self.sessions is None else self.sessions.streams
+
     def look(self, now: float) -> None:
         """The server looks at its connections now and then: who is late, gone or stuck ends; the others hear news."""
-        if self._leaving:
+        if self.leaving:
             return
-        limits = self.limits
-        if self._heard or not self.reading:
-            self._heard, self._silent_since = False, now
-        if self.log is None:
-            if self._welcoming is None and now - self.opened_at > limits.handshake_seconds:
-                self.leave(WalTimeout(f"no complete HELLO came within {limits.handshake_seconds:g} s"), "timeout")
-        elif self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
-            self.server.reject(self.name, WalTimeout("the client does not read what is sent to it"), "timeout")
+        limits = self._shared.limits
+        if self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
+            error = WalTimeout("the client does not read what is sent to it")
+            self._shared.counts.reject(self.name, error, "timeout")
             self.abort()  # it would not read last words either
-        elif (fault := self._progress.fault(now, self.server.pressure.tight_since)) is not None:
+            return
+        greeted = self.log is not None or self.greeting.opening
+        fault = self._watch.fault(now, self._shared.budget.tight_since, greeted=greeted, reads=self.reading)
+        if fault is not None:
             self.leave(WalTimeout(fault), "timeout")
-        elif now - self._silent_since > limits.idle_seconds:
-            words = f"nothing was heard of the client for {limits.idle_seconds:g} s, not even PING"
-            self.leave(WalTimeout(words), "timeout")
-        else:
+        elif self.log is not None:
             before = self._told
             if before != self.state:
                 self.send(StateFrame(0, self._told))

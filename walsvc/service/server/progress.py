@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from walsvc.service.server.limits import Limits
+
 TIGHT_SECONDS = 2.0  # so long may a client pause while others are not read from because of what is held
 TIGHT_BYTES_PER_SECOND = 1 << 20  # and so fast must its frame come then, TIGHT_SECONDS besides
 BYTES_PER_SECOND = 1 << 16  # and at any other time, `idle_seconds` besides
@@ -60,3 +62,47 @@ class Progress:
         if self._incoming and at - self._began - self._idle_seconds > self._expected / BYTES_PER_SECOND:
             return f"{rest} bytes of its frame are missing after {at - self._began:.1f} s"
         return None
+
+
+class Watch:
+    """When a client was heard of last, and whether it goes on with what it has begun.
+
+    Attributes:
+        opened_at: when it came, in the loop's time.
+        heard: something came since the last look.
+        progress: the clock of what it has begun.
+        holding: it has begun something.
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.opened_at: float = now
+        self.heard = True
+        self.progress = Progress(limits.idle_seconds)
+        self.holding = False
+        self._limits = limits
+        self._silent_since = now
+
+    def holds(self, incoming: int, gathered: int, expected: int, now: float) -> None:
+        """See Progress."""
+        self.holding = bool(incoming or gathered)
+        self.progress.holds(incoming, gathered, expected, now)
+
+    def fault(self, now: float, tight_since: float | None, *, greeted: bool, reads: bool) -> str | None:
+        """Why the connection must end; None: it goes on.
+
+        Args:
+            now: the loop's time.
+            tight_since: see Progress.fault.
+            greeted: its HELLO has come.
+            reads: the server reads what it says; if not, it is not expected to say anything.
+        """
+        limits = self._limits
+        if self.heard or not reads:
+            self.heard, self._silent_since = False, now
+        if not greeted:
+            late = now - self.opened_at > limits.handshake_seconds
+            return f"no complete HELLO came within {limits.handshake_seconds:g} s" if late else None
+        if (fault := self.progress.fault(now, tight_since)) is not None:
+            return fault
+        silent = now - self._silent_since > limits.idle_seconds
+        return f"nothing was heard of the client for {limits.idle_seconds:g} s, not even PING" if silent else None

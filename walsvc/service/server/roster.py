@@ -6,18 +6,66 @@ counts from its first moment, in a TLS handshake as well, until its descriptor i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from walsvc.api import Log
 from walsvc.errors import Backpressure, InUse, WalError
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.entrance import Entrance
-from walsvc.service.server.pressure import Pressure
 
 ENTERING_SPARE = 16  # handshakes beyond the limit: only who is through it can be told that the server is full
 
-if TYPE_CHECKING:
-    from walsvc.service.server.connection import Connection
+Key = tuple[str, int]  # namespace and producer
+
+
+class Client(Protocol):
+    """A connection, as the roster and the server know it.
+
+    Attributes:
+        name: for the server's log.
+        log: that it has; None: none yet.
+        leaving: it is over, but for its last words.
+        sent_bytes: to it so far.
+    """
+
+    name: str
+    log: Log | None
+    leaving: bool
+    sent_bytes: int
+
+    @property
+    def grant(self) -> Grant | None:
+        """What its token gives; None: it has not said HELLO."""
+
+    @property
+    def opened_at(self) -> float:
+        """When it came, in the loop's time."""
+
+    @property
+    def streams(self) -> int:
+        """How many it has open."""
+
+    def leave(self, error: WalError, reason: str) -> None:
+        """Say why it ends, and end it."""
+
+    def replace(self) -> None:
+        """End it: a newer one of its producer is here."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+    def pause_reading(self, why: str) -> None:
+        """Read nothing from there, for this reason."""
+
+    def look(self, now: float) -> None:
+        """End it where it is late, gone or stuck; else tell it what is new."""
+
+    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
+        """Records of its log were purged."""
+
+    async def settled(self) -> None:
+        """Wait until everything that came whole is answered."""
 
 
 class Roster:
@@ -29,21 +77,20 @@ class Roster:
         closed: what who comes is told, once nobody is let in any more.
     """
 
-    def __init__(self, connections_max: int, pressure: Pressure, descriptors: Callable[[], int]) -> None:
+    def __init__(self, connections_max: int, descriptors: Callable[[], int]) -> None:
         """descriptors: how many file descriptors clients may take at this moment."""
         self.accepted: int = 0
         self.failed_handshakes: int = 0
         self._descriptors = descriptors
-        self._entering: dict[asyncio.BaseProtocol, Entrance] = {}  # in a handshake, in the order in which they came
+        self._entering: dict[object, Entrance] = {}  # in a handshake, in the order in which they came
         self.closed: WalError | None = None
         self._connections_max = connections_max
-        self._pressure = pressure
-        self._connections: dict[Connection, None] = {}  # in the order in which they came
-        self._lingering: set[Connection] = set()  # which have been told to go
-        self._producers: dict[tuple[str, int], Connection] = {}
+        self._connections: dict[Client, None] = {}  # in the order in which they came
+        self._lingering: set[Client] = set()  # which have been told to go
+        self._producers: dict[Key, Client] = {}
         self._sent_bytes = 0  # on those that are gone
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[Client]:
         """Those that work, as they are now; they may go meanwhile."""
         return iter(tuple(self._connections))
 
@@ -60,7 +107,7 @@ class Roster:
         """On all connections ever."""
         return self._sent_bytes + sum(each.sent_bytes for each in (*self._connections, *self._lingering))
 
-    def admit(self, connection: Connection) -> WalError | None:
+    def admit(self, connection: Client) -> WalError | None:
         """A new connection; the error if there is no room for it. The oldest that has not said HELLO makes room, so that who
         only holds places does not keep out who has something to say."""
         self.accepted += 1
@@ -80,7 +127,7 @@ class Roster:
             hint="try again later, or start the server with a higher limit" + (" (ulimit -n)" if fewer else ""),
         )
 
-    def _make_room(self, newest: Connection | Entrance) -> bool:
+    def _make_room(self, newest: Client | Entrance) -> bool:
         """End the oldest client that has not said HELLO; False where that is the newest one itself."""
         silent = [
             next(iter(self._entering.values()), None),
@@ -116,53 +163,48 @@ class Roster:
 
     # ---- the end
 
-    def linger(self, connection: Connection) -> bool:
+    def linger(self, connection: Client) -> bool:
         """A connection was told to go, and may take its time; False: so many do that it may not."""
         self._connections.pop(connection, None)
-        self._pressure.forget(connection)
         if len(self._lingering) >= self._connections_max or len(self) + len(self._lingering) >= self._descriptors():
             self._sent_bytes += connection.sent_bytes
             return False
         self._lingering.add(connection)
         return True
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Client) -> None:
         """A connection is gone."""
         if connection in self._connections or connection in self._lingering:
             self._sent_bytes += connection.sent_bytes
         self._connections.pop(connection, None)
         self._lingering.discard(connection)
-        self._pressure.forget(connection)
 
     def abort(self) -> None:
         """End all that are left, at once."""
-        ending: list[Connection | Entrance] = [*self._connections, *self._lingering, *self._entering.values()]
+        ending: list[Client | Entrance] = [*self._connections, *self._lingering, *self._entering.values()]
         for each in ending:
             each.abort()
 
     # ---- producers
 
-    def take_over(self, connection: Connection, namespace: str) -> None:
-        """A producer has connected: an older connection of it ends, so that what it repeats is never accepted twice. Raises
-        InUse where that has another token."""
-        if not connection.producer:
-            return
-        key = (namespace, connection.producer)
+    def take_over(self, connection: Client, grant: Grant, namespace: str, producer: int) -> Key:
+        """A producer has connected: an older connection of it ends, so that what it repeats is never accepted twice. Returns what
+        `release` needs. Raises InUse where the older one has another token."""
+        key = (namespace, producer)
         older = self._producers.get(key)
         if older is not None:
-            if older.grant is None or connection.grant is None or older.grant.name != connection.grant.name:
+            if older.grant is None or older.grant.name != grant.name:
                 raise InUse("this producer is connected with another token", hint="use another producer number")
             older.replace()
         self._producers[key] = connection
-        connection.producer_key = key
+        return key
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Client, key: Key) -> None:
         """A connection no longer speaks for its producer. Idempotent."""
-        key = connection.producer_key
-        if key is not None and self._producers.get(key) is connection:
+        if self._producers.get(key) is connection:
             del self._producers[key]
 
 
-def opened_at(client: Connection | Entrance) -> float:
+def opened_at(client: Client | Entrance) -> float:
     """When a client came."""
     return client.opened_at

@@ -27,7 +27,8 @@ from walsvc.config import WalConfig
 from walsvc.disk.paths import checked_path
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.options import check_type, unknown_option
-from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
+from walsvc.service.server.auth import Tokens
+from walsvc.service.server.budget import Budget
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
 from walsvc.service.server.descriptors import for_clients
@@ -35,14 +36,10 @@ from walsvc.service.server.entrance import Acceptor
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
 from walsvc.service.server.namespaces import Logs, Opener, troubles_of
-from walsvc.service.server.pressure import Pressure
-from walsvc.service.server.quota import Quota
 from walsvc.service.server.roster import Roster
-from walsvc.service.server.state import consumer_count, has_consumer
+from walsvc.service.server.shared import Shared
 from walsvc.service.server.status import ServerStatus, Trouble
-from walsvc.service.server.streams import Holding
 from walsvc.service.server.troubles import Troubles, ended
-from walsvc.service.wire.codes import code_of
 from walsvc.targets import PORT_MAX, is_host
 from walsvc.tasks import begin_task
 
@@ -106,36 +103,26 @@ class Server:
                     f"{host}:{port} is no address to listen on", hint="127.0.0.1 and 7420, say; port 0: any"
                 )
             refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
-        self.version: str = __version__
-        self.limits: Limits = limits or Limits()
-        self.pressure: Pressure = Pressure(self.limits.pending_total_bytes)
-        self.roster: Roster = Roster(
-            self.limits.connections, self.pressure, lambda: for_clients(len(self.logs_by_name))
-        )
-        self.holds: Quota = Quota(
-            self.limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
-        )
-        self.consumers: Quota = Quota(self.limits.consumers, "consumers", consumer_count, has_consumer)
-        self.requests: Counter[str] = Counter()
-        self.received_bytes = 0
+        limits = limits or Limits()
         if isinstance(source, Log):
             if namespaces or config is not None:
                 raise BadOption("an open log is served as it is", hint="give its directory for namespaces or a config")
-            self.logs_by_name: Logs = Logs.of(source, self.limits)
+            self.logs_by_name: Logs = Logs.of(source, limits)
         else:
             self.logs_by_name = Logs(
-                checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
+                checked_path(source), config or WalConfig(), limits, several=namespaces, opener=opener
             )
         if archive is not None and namespaces:
             raise BadOption(
                 "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
             )
+        self.roster = Roster(limits.connections, lambda: for_clients(len(self.logs_by_name)))
+        self.budget = Budget(limits.pending_total_bytes)
+        self.shared = Shared(
+            __version__, limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
+        )
         self._copying = Copying(archive)
-        self._tokens = tokens
         self._unix, self._host, self._port, self._tls = unix, host, port, tls
-        self._closing: set[asyncio.Task[None]] = set()  # consumers whose connection is gone
-        self._rejected: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
         self._started_ns = 0
         self._listeners: list[Listener] = []
         self._looking: asyncio.Task[None] | None = None
@@ -172,15 +159,17 @@ class Server:
         self._why_not = ""
         self._looking = begin_task(self._look_around())
         logger.info("listening on %s", ", ".join(self.addresses))
-        if self.roster.most < self.limits.connections:
+        if self.roster.most < self.shared.limits.connections:
             logger.warning(
                 "at most %d connections instead of %d: the limit of file descriptors is too low (ulimit -n)",
                 self.roster.most,
-                self.limits.connections,
+                self.shared.limits.connections,
             )
 
     def _accept(self, tls: Callable[[], ssl.SSLContext] | None, listening: socket.socket) -> Acceptor:
-        return Acceptor(listening, lambda: Connection(self), tls, self.roster, self.limits.handshake_seconds)
+        return Acceptor(
+            listening, lambda: Connection(self.shared), tls, self.roster, self.shared.limits.handshake_seconds
+        )
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None, "asked only where there is one"
@@ -189,9 +178,9 @@ class Server:
     def renew(self, *, tls: ssl.SSLContext | None, tokens: Tokens | None) -> None:
         """Take another certificate and other tokens for connections that come from now on. BadOption where there is one of
         them and was none, or the other way round: that would open or shut a door."""
-        if (tls is None, tokens is None) != (self._tls is None, self._tokens is None):
+        if (tls is None, tokens is None) != (self._tls is None, self.shared.tokens is None):
             raise BadOption("TLS and tokens cannot come or go while the server runs", hint="restart it")
-        self._tls, self._tokens = tls, tokens
+        self._tls, self.shared.tokens = tls, tokens
 
     async def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End in order: not ready, accept nobody, answer what was accepted, tell the clients, sync, close. Idempotent.
@@ -219,8 +208,7 @@ class Server:
         await self._answer(timeout * (1 - CLOSE_SHARE))
         for connection in self.roster:
             connection.leave(stopping, "stopping")
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=max(end - self.loop.time(), 0) / 2)
+        await self.shared.closing.done(max(end - self.loop.time(), 0) / 2)
         if self._looking is not None:
             self._looking.cancel()
         await self._copying.stop()
@@ -256,7 +244,8 @@ class Server:
         await self.stop()
 
     async def _look_around(self) -> None:
-        pause = min(LOOK_SECONDS, self.limits.idle_seconds / 4, self.limits.handshake_seconds / 4)
+        limits = self.shared.limits
+        pause = min(LOOK_SECONDS, limits.idle_seconds / 4, limits.handshake_seconds / 4)
         while True:
             await asyncio.sleep(pause)
             now = self.loop.time()
@@ -300,14 +289,10 @@ class Server:
         """The open logs by namespace; "" is the log of the directory itself."""
         return self.logs_by_name.open
 
-    @property
-    def sent_bytes(self) -> int:
-        """On all connections ever."""
-        return self.roster.sent_bytes
-
     def status(self) -> ServerStatus:
         """A picture of the server; takes no time."""
         troubles = self.troubles.look()
+        counts = self.shared.counts
         reason = self._why_not or next((trouble.text for trouble in troubles), "")
         return ServerStatus(
             ready=not reason,
@@ -316,69 +301,18 @@ class Server:
             live=all(trouble.part != "log" for trouble in troubles),
             listeners=self.addresses,
             connections=len(self.roster),
-            connections_max=min(self.limits.connections, self.roster.most),
+            connections_max=min(self.shared.limits.connections, self.roster.most),
             accepted=self.roster.accepted,
-            rejected=dict(self._rejected + Counter(tls=self.roster.failed_handshakes)),
-            streams=sum(each.sessions.streams for each in self.roster if each.sessions is not None),
-            pending_bytes=self.pressure.bytes,
-            received_bytes=self.received_bytes,
-            sent_bytes=self.sent_bytes,
-            requests=dict(self.requests),
-            errors=dict(self._errors),
+            rejected=dict(counts.rejected + Counter(tls=self.roster.failed_handshakes)),
+            streams=sum(each.streams for each in self.roster),
+            pending_bytes=self.budget.bytes,
+            received_bytes=counts.received_bytes,
+            sent_bytes=self.roster.sent_bytes,
+            requests=dict(counts.requests),
+            errors=dict(counts.errors),
             copies=self._copying.status(self.logs),
             troubles=troubles,
         )
-
-    # ---- for connections
-
-    def grant(self, token: str | None) -> Grant | None:
-        """What a token gives; None: nothing."""
-        return EVERYBODY if self._tokens is None else self._tokens.grant(token)
-
-    def release(self, connection: Connection) -> None:
-        """A connection no longer works. Idempotent."""
-        self.roster.release(connection)
-        if connection.namespace is not None:
-            self.logs_by_name.leave(connection.namespace)
-            connection.namespace = None
-
-    def relieve(self, connection: Connection) -> None:
-        """Read no more while too much is unanswered; see walsvc.service.server.pressure."""
-        self.pressure.check(connection, self.roster)
-
-    def reject(self, name: str, error: WalError, reason: str) -> None:
-        """Note that a connection is ended by the server."""
-        if reason == "stopping":
-            return
-        self._rejected[reason] += 1
-        logger.warning("%s: connection ended: %s: %s", name, code_of(error), error)
-
-    def count_error(self, code: str) -> None:
-        """Note an error that was answered."""
-        self._errors[code] += 1
-
-    # ---- consumers
-
-    def close_consumer(self, stream: Holding) -> asyncio.Task[None]:
-        """Close a consumer whose connection does not wait for it."""
-        task = begin_task(stream.close())
-        self.await_before_opening(task)
-        return task
-
-    def await_before_opening(self, task: asyncio.Task[None]) -> None:
-        """A consumer's name may be in use until `task` has ended: whoever opens one waits for it."""
-        self._closing.add(task)
-        task.add_done_callback(self._closed_consumer)
-
-    def _closed_consumer(self, task: asyncio.Task[None]) -> None:
-        self._closing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("closing a consumer: %s", error)
-
-    async def consumers_closed(self) -> None:
-        """Wait until the consumers of connections that are gone are free."""
-        if self._closing:
-            await asyncio.wait(list(self._closing))
 
 
 @contextlib.asynccontextmanager

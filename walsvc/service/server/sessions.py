@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
 from walsvc.service.server.auth import Grant
-from walsvc.service.server.streams import (
-    OPENED,
-    ConsumerStream,
-    Holding,
-    HoldingT,
-    RecordSource,
-    RecordStream,
-    SharedStream,
-    Stream,
-    range_of,
-    source_of,
-)
+from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, HoldingT, SharedStream
+from walsvc.service.server.line import Line
+from walsvc.service.server.shared import Shared
+from walsvc.service.server.streams import RecordSource, RecordStream, Stream, range_of, source_of
 from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
-
-if TYPE_CHECKING:
-    from walsvc.service.server.connection import Connection
 
 CALLS_MAX = 1024  # of one connection that are not answered
 
@@ -35,9 +24,9 @@ CALLS_MAX = 1024  # of one connection that are not answered
 class Sessions:
     """The calls and streams of one connection."""
 
-    def __init__(self, connection: Connection, log: Log, grant: Grant) -> None:
-        self._connection = connection
-        self._server = connection.server
+    def __init__(self, line: Line, shared: Shared, log: Log, grant: Grant) -> None:
+        self._line = line
+        self._shared = shared
         self._log = log
         self._rights = grant.rights
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
@@ -64,12 +53,11 @@ class Sessions:
             del self._tasks[id]
             self._opening.discard(id)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._connection.fail(error)
+            self._line.fail(error)
 
     def _check_id(self, id: int) -> None:
         """Raise what ends a connection that takes an id twice, or asks without end."""
-        requests = self._connection.requests
-        if id in self or (requests is not None and id in requests):
+        if self._line.is_open(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
         if len(self._tasks) >= CALLS_MAX:
             raise Backpressure(
@@ -91,11 +79,11 @@ class Sessions:
     def call(self, frame: Call) -> None:
         """CALL."""
         self._check_id(frame.id)
-        self._server.requests["call"] += 1
+        self._shared.counts.requests["call"] += 1
         self._begin(frame.id, self._call(frame))
 
     async def _call(self, frame: Call) -> None:
-        connection = self._connection
+        line = self._line
         try:
             method = self._chosen(METHODS, frame.method, "method")
             args = method.checked(frame.args)
@@ -104,9 +92,9 @@ class Sessions:
                 return
             value = await self._answer(method, args)
         except WalError as error:
-            connection.answer_error(frame.id, error)
+            line.answer_error(frame.id, error)
         else:
-            connection.send(Result(frame.id, value, connection.state))
+            line.send(Result(frame.id, value, line.state))
 
     async def _answer(self, method: Method, args: dict[str, Any]) -> Any:
         """What a method answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
@@ -116,14 +104,14 @@ class Sessions:
             return await of_worker(await self._held(args["stream"], SharedStream), args)
         answer = OF_THE_LOG[method.name]
         if method.name == "hold":
-            with self._server.holds.taking(self._log, None, args["name"]):
+            with self._shared.holds.taking(self._log, None, args["name"]):
                 return await answer(self._log, args)
         if method.name != "purge":
             return await answer(self._log, args)
 
         async def purge() -> Any:
             before = await answer(self._log, args)
-            self._connection.tell_purged(args["topic"], args["labels"], before)
+            self._shared.tell_purged(self._log, args["topic"], args["labels"], before)
             return before
 
         return await asyncio.shield(begin_task(purge()))
@@ -131,10 +119,10 @@ class Sessions:
     async def _answer_large(self, id: int, method: Method, args: dict[str, Any]) -> None:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""
         async with self._large:
-            await self._connection.writable()
+            await self._line.writable()
             value = await self._answer(method, args)
-            self._connection.send(Result(id, value, self._connection.state))
-            self._connection.flush()
+            self._line.send(Result(id, value, self._line.state))
+            self._line.flush()
 
     async def _held(self, id: int, kind: type[HoldingT]) -> HoldingT:
         """A consumer that is open on this connection. One that is being opened is waited for: a client that has come back sends
@@ -151,18 +139,18 @@ class Sessions:
     def open(self, frame: Open) -> None:
         """OPEN. The limit is checked here, where the place is taken: opening a consumer waits, and others come meanwhile."""
         self._check_id(frame.id)
-        self._server.requests["open"] += 1
-        full = len(self._streams) + len(self._opening) >= self._connection.limits.streams
+        self._shared.counts.requests["open"] += 1
+        full = len(self._streams) + len(self._opening) >= self._shared.limits.streams
         if not full:
             self._opening.add(frame.id)
         self._begin(frame.id, self._open(frame, full=full))
 
     async def _open(self, frame: Open, *, full: bool) -> None:
-        connection, id = self._connection, frame.id
+        line, id = self._line, frame.id
         try:
             method = self._chosen(STREAMS, frame.what, "stream")
             if full:
-                most = connection.limits.streams
+                most = self._shared.limits.streams
                 raise Backpressure(
                     f"{most} streams are open on this connection", expected=f"at most {most}", hint="close some first"
                 )
@@ -170,20 +158,20 @@ class Sessions:
             stream: Stream
             opened: dict[str, Any]
             if frame.what in OPENED:
-                await self._server.consumers_closed()
-                with self._server.consumers.taking(self._log, args["topic"], args["name"]):
-                    stream, opened = await OPENED[frame.what](self._log, connection, frame, args)
+                await self._shared.closing.done()
+                with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
+                    stream, opened = await OPENED[frame.what](self._log, line, frame, args)
             else:
                 turn = self._reading if frame.what == "read" else None
-                stream = RecordStream(connection, id, frame.credit, frame.what, self._log.segments.cuts, turn)
+                stream = RecordStream(line, id, frame.credit, frame.what, self._log.segments.cuts, turn)
                 opened = range_of(self._log, args)
                 begin = source_of(self._log, frame.what, {**args, **opened})
                 stream.start(self._pump(id, stream, begin))
         except WalError as error:
-            connection.answer_error(id, error)
+            line.answer_error(id, error)
             return
         self._streams[id] = stream
-        connection.send(Result(id, opened, connection.state))
+        line.send(Result(id, opened, line.state))
 
     async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], RecordSource]) -> None:
         await stream.pump(begin)
@@ -209,25 +197,31 @@ class Sessions:
             self._begin(id, self._close(id, stream))
         elif (task := self._tasks.get(id)) is not None:
             self._give_up(task)
-            self._connection.answer_error(id, WalError("the call was cancelled"))
+            self._line.answer_error(id, WalError("the call was cancelled"))
 
     async def _close(self, id: int, stream: Stream) -> None:
         try:
             if isinstance(stream, Holding):
-                await asyncio.shield(self._server.close_consumer(stream))
+                await asyncio.shield(self._close_consumer(stream))
             else:
                 await stream.stop()
         except WalError as error:
-            self._connection.answer_error(id, error)
+            self._line.answer_error(id, error)
         else:
-            self._connection.send(End(id, self._connection.state))
+            self._line.send(End(id, self._line.state))
 
     # ---- ending
+
+    def _close_consumer(self, stream: Holding) -> asyncio.Task[None]:
+        """Close a consumer, whoever waits for that."""
+        task = begin_task(stream.close())
+        self._shared.closing.add(task)
+        return task
 
     def _give_up(self, task: asyncio.Task[None]) -> None:
         """Cancel a call, or an opening. The name of a consumer that was being opened is free when the task has ended."""
         task.cancel()
-        self._server.await_before_opening(task)
+        self._shared.closing.add(task)
 
     def give_up(self) -> None:
         """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
@@ -238,7 +232,7 @@ class Sessions:
                 stream.task.cancel()
             stream.drop()
             if isinstance(stream, Holding):
-                self._server.close_consumer(stream)
+                self._close_consumer(stream)
         self._streams.clear()
 
     async def settled(self) -> None:

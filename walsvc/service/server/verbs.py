@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from walsvc.api import Log
-from walsvc.service.server.streams import ConsumerStream, SharedStream
+from walsvc.service.server.consuming import ConsumerStream, SharedStream
 from walsvc.service.wire.wanted import moment_of
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import ConsumerStatus

@@ -1,0 +1,148 @@
+"""Every byte that the server holds for its clients, and each client's share of them.
+
+Above the limit nothing more is read until less is held. Not reading delays clients and tells them nothing; TCP and Unix sockets
+do the rest. Two kinds of connection are read on, or everybody would wait for everybody: one whose batch the log is writing, since
+the log waits for its next part; and, where the log owes nobody an answer, one whose frame or batch is not complete, since nothing
+else could make what is held less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+WHY = "budget"
+
+
+class Pausable(Protocol):
+    """What the budget knows of a connection."""
+
+    @property
+    def incomplete(self) -> bool:
+        """It has sent a part of something that cannot be done before the rest is there."""
+
+    @property
+    def streaming(self) -> bool:
+        """The log waits for more of a batch from there."""
+
+    def pause_reading(self, why: str) -> None:
+        """Read nothing from there, for this reason."""
+
+    def resume_reading(self, *why: str) -> None:
+        """These reasons are gone."""
+
+
+class Share:
+    """What is held for one connection.
+
+    Attributes:
+        holder: the connection.
+        arrived: what has come of a frame that is not complete.
+        held: records that are not answered, each with RECORD_COST.
+    """
+
+    __slots__ = ("_budget", "arrived", "held", "holder")
+
+    def __init__(self, budget: Budget, holder: Pausable) -> None:
+        self._budget = budget
+        self.holder = holder
+        self.arrived: int = 0
+        self.held: int = 0
+
+    def arrive(self, length: int) -> None:
+        """So much is there of a frame that is not complete: nothing is held for what is only announced."""
+        change, self.arrived = length - self.arrived, length
+        self._budget.charge(change)
+
+    def hold(self, cost: int) -> None:
+        """So much more is not answered; below 0: so much less."""
+        self.held += cost
+        self._budget.charge(cost)
+
+    def check(self) -> None:
+        """Something came: above the limit nothing more is read."""
+        self._budget.check(self)
+
+    def leave(self) -> None:
+        """The connection is over. What the log has not answered is given back when it is. Idempotent."""
+        self.arrive(0)
+        self._budget.forget(self)
+
+
+class Budget:
+    """What is held of all connections.
+
+    Attributes:
+        bytes: what has arrived of frames that are not complete, and records that are not answered, each with RECORD_COST.
+        asked: requests that the log has, and will answer.
+        tight_since: since when connections are not read from, in the loop's time; None: all are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.bytes: int = 0
+        self.asked: int = 0
+        self.tight_since: float | None = None
+        self._limit = limit
+        self._shares: dict[Share, None] = {}  # of connections that work
+        self._held: dict[Share, None] = {}  # not read from, in the order in which they were stopped
+        self._favoured: Share | None = None
+
+    def share(self, holder: Pausable) -> Share:
+        """The share of a new connection."""
+        share = Share(self, holder)
+        self._shares[share] = None
+        return share
+
+    @property
+    def over(self) -> bool:
+        """Whether so much is held that nothing more should be read."""
+        return self.bytes > self._limit
+
+    @property
+    def held(self) -> int:
+        """How many connections are not read from."""
+        return len(self._held)
+
+    def charge(self, cost: int) -> None:
+        """So much more is held, or less."""
+        self.bytes += cost
+        if self._held and self.bytes <= self._limit // 2:
+            held, self._held = self._held, {}
+            self.tight_since = None
+            for share in held:
+                share.holder.resume_reading(WHY)
+
+    def answered(self) -> None:
+        """The log has answered a request."""
+        self.asked -= 1
+        self._go_on()
+
+    def check(self, share: Share) -> None:
+        """Something came of a connection. Above the limit nobody is read from: each might have something ready."""
+        if share is self._favoured and not share.holder.incomplete:
+            self._favoured = None
+        if self.over:
+            for each in (share,) if self._held else tuple(self._shares):
+                if each not in self._held and not each.holder.streaming and each is not self._favoured:
+                    self._held[each] = None
+                    if self.tight_since is None:
+                        self.tight_since = asyncio.get_running_loop().time()
+                    each.holder.pause_reading(WHY)
+        self._go_on()
+
+    def forget(self, share: Share) -> None:
+        """A connection is over."""
+        self._shares.pop(share, None)
+        self._held.pop(share, None)
+        if share is self._favoured:
+            self._favoured = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """See the head of this file."""
+        if not self._held or self.asked or self._favoured is not None:
+            return
+        self._favoured = next((each for each in self._held if each.holder.incomplete), None)
+        if self._favoured is not None:
+            del self._held[self._favoured]
+            self._favoured.holder.resume_reading(WHY)

@@ -1,0 +1,134 @@
+"""Consumers of a log that clients have open: a connection's own, and those that it shares with others."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any, TypeVar
+
+from walsvc.api import Log
+from walsvc.errors import BadOption, Closed, WalError
+from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
+from walsvc.service.server.line import Line
+from walsvc.service.server.streams import Stream
+from walsvc.service.wire.columns import records_frame
+from walsvc.service.wire.frames import RECORD_COST, Open
+from walsvc.topics.consumer import Consumer
+from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
+from walsvc.topics.leases import Lease
+from walsvc.topics.names import Start
+from walsvc.topics.shared import LocalConsumer, LocalDelivery
+
+
+class Holding(Stream):
+    """A stream that holds a consumer open: it is the connection's until it is closed."""
+
+    async def close(self) -> None:
+        """Stop, and give the consumer free."""
+        raise NotImplementedError
+
+
+HoldingT = TypeVar("HoldingT", bound=Holding)
+
+
+class SharedStream(Holding):
+    """A shared consumer of the log for a client. It sends nothing by itself."""
+
+    def __init__(self, line: Line, id: int, consumer: LocalConsumer) -> None:
+        super().__init__(line, id, 0)
+        self.consumer = consumer
+
+    async def next(self, max_bytes: int, max_records: int) -> dict[str, Any]:
+        """Answer shared.next. Given up it takes nothing."""
+        hub, loop = self.consumer.open_hub(), self._loop
+        batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
+        given = [each for each in batch if isinstance(each, LocalDelivery)]
+        try:
+            await self._line.writable()
+        except BaseException:
+            for each in given:
+                hub.unseen(each.lease)
+            raise
+        frame = records_frame(self.id, 0, [each.record for each in given], self._line.state)
+        left = [None if each.deadline is None else each.deadline - loop.time() for each in given]
+        attempts = [each.attempt for each in given]
+        return {"records": list(frame[2:-1]), "attempts": attempts, "left": left, "token": hub.past.token}
+
+    async def leases(self, rows: list[Any]) -> list[Lease]:
+        """The deliveries that a client speaks of. Raises LeaseLost, BadOption."""
+        found = []
+        for row in rows:
+            if type(row) is not list or [type(each) for each in row] != [int, int, str]:
+                raise BadOption("a delivery is [lsn, attempt, token]")
+            found.append(await self.consumer.open_hub().find(*row))
+        return found
+
+    async def close(self) -> None:
+        """Others get what the client had, at once."""
+        await self.consumer.close()
+
+
+class ConsumerStream(Holding):
+    """A consumer of the log for a client. It is the connection's until it is closed."""
+
+    def __init__(self, line: Line, id: int, credit: int, consumer: Consumer) -> None:
+        super().__init__(line, id, credit)
+        self.consumer = consumer
+        self._moving = asyncio.Lock()
+
+    async def deliver(self) -> None:
+        """Send what the consumer reads until this is cancelled. After an error it waits to be moved."""
+        while True:
+            await self.ready()
+            try:
+                records = await self.consumer.read_batch(min(self._window.left, STREAM_BYTES), STREAM_RECORDS)
+            except WalError as error:
+                self._line.answer_error(self.id, error)
+                if isinstance(error, Closed):
+                    return
+                await self._loop.create_future()  # until it is cancelled: seek begins anew
+            else:
+                for record in records:
+                    self._gathered.append(record)
+                    self._gathered_cost += len(record.payload) + RECORD_COST
+                self.flush(self.consumer.turns)
+
+    def begin(self) -> None:
+        """Deliver from the consumer's position on."""
+        self.start(self.deliver())
+
+    async def seek(self, to: Start) -> int:
+        """See Consumer.seek; returns the position."""
+        async with self._moving:
+            try:
+                await self.stop()
+                await self.consumer.seek(to)
+            finally:
+                self.begin()
+            return self.consumer.position
+
+    async def close(self) -> None:
+        """Stop and give the name free."""
+        async with self._moving:
+            await self.stop()
+            await self.consumer.close()
+
+
+async def open_shared(log: Log, line: Line, frame: Open, args: dict[str, Any]) -> tuple[Stream, dict[str, Any]]:
+    """The shared consumer that an OPEN asks for."""
+    consumer = await log.hubs.open(args["topic"], args["name"], args["start"], args["options"])
+    return SharedStream(line, frame.id, consumer), {"sharing": dataclasses.asdict(consumer.sharing)}
+
+
+async def open_consumer(log: Log, line: Line, frame: Open, args: dict[str, Any]) -> tuple[Stream, dict[str, Any]]:
+    """The consumer that an OPEN asks for."""
+    every = args["persist_every"]
+    delivery: Delivery = StrictlyOnce() if every == 1 else AtLeastOnce(every)
+    owner: Any = log if args["topic"] is None else log.topic(args["topic"])
+    consumer: Consumer = await owner.consumer(args["name"], delivery, args["start"])
+    stream = ConsumerStream(line, frame.id, frame.credit, consumer)
+    stream.begin()
+    return stream, {"position": consumer.position, "topic": consumer.topic}
+
+
+OPENED = {"consumer": open_consumer, "shared": open_shared}

@@ -1,0 +1,125 @@
+"""The first frame of a connection: who it is, what its token gives, and the log that it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from walsvc.api import Log
+from walsvc.errors import BadOption, Denied, ProtocolError, UnsupportedFormat, WalError
+from walsvc.service.server.auth import MAKES, Grant
+from walsvc.service.server.roster import Client, Key
+from walsvc.service.server.shared import Shared
+from walsvc.service.wire.frames import MAGIC, VERSION, Hello
+from walsvc.tasks import begin_task
+
+WHY = "opening"
+
+
+class Guest(Client, Protocol):
+    """A connection that is being greeted."""
+
+    def welcome(self, grant: Grant, log: Log) -> None:
+        """It may go on, with this log."""
+
+    def resume_reading(self, *why: str) -> None:
+        """These reasons to read nothing are gone."""
+
+    def go_on(self) -> None:
+        """Do what has come meanwhile."""
+
+
+class Greeting:
+    """What is known of a client.
+
+    Attributes:
+        grant: what its token gives; None: no HELLO has come.
+        hello: its HELLO, once it was good.
+        namespace: whose log it has; None: it has none.
+        opening: the log is being opened.
+    """
+
+    def __init__(self, shared: Shared, guest: Guest) -> None:
+        self.grant: Grant | None = None
+        self.hello: Hello | None = None
+        self.namespace: str | None = None
+        self._shared = shared
+        self._guest = guest
+        self._key: Key | None = None  # under which the roster knows its producer
+        self._opening: asyncio.Task[None] | None = None
+
+    @property
+    def opening(self) -> bool:
+        """Whether the log is being opened."""
+        return self._opening is not None
+
+    def greet(self, hello: Hello) -> None:
+        """Answer HELLO. Raises ProtocolError where it is none of this protocol."""
+        shared, guest = self._shared, self._guest
+        if hello.magic != MAGIC:
+            raise ProtocolError("HELLO does not begin with the protocol's name", expected=MAGIC)
+        if not hello.version_min <= VERSION <= hello.version_max:
+            error = UnsupportedFormat(
+                "the client speaks other versions of the protocol",
+                expected=f"version {VERSION}",
+                actual=f"{hello.version_min} to {hello.version_max}",
+                hint="use a client of this server's version",
+            )
+            guest.leave(error, "version")
+            return
+        grant, namespace = shared.grant(hello.token), hello.namespace or ""
+        if grant is None or not grant.opens(namespace):
+            guest.leave(denial(grant), "token")
+            return
+        self.grant, self.hello = grant, hello
+        guest.name = f"{grant.name} {hello.client[:64]!r} at {guest.name}"
+        try:
+            shared.logs.check(namespace)
+            if hello.producer:
+                self._key = shared.roster.take_over(guest, grant, namespace, hello.producer)
+        except WalError as error:
+            guest.leave(error, "namespace" if isinstance(error, BadOption) else "in_use")
+            return
+        if (log := shared.logs.take_open(namespace)) is not None:
+            self.namespace = namespace
+            guest.welcome(grant, log)
+        else:
+            self._opening = begin_task(self._open(namespace, grant))
+            guest.pause_reading(WHY)
+
+    async def _open(self, namespace: str, grant: Grant) -> None:
+        shared, guest = self._shared, self._guest
+        try:
+            log = await shared.logs.take(namespace, make=not MAKES.isdisjoint(grant.rights))
+        except (WalError, OSError) as error:
+            trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
+            self._opening = None
+            guest.leave(trouble, "namespace")
+            return
+        self._opening = None
+        if guest.leaving:
+            shared.logs.leave(namespace)
+            return
+        self.namespace = namespace
+        guest.welcome(grant, log)
+        guest.resume_reading(WHY)
+        guest.go_on()
+
+    def end(self) -> None:
+        """The connection is over: it needs no log, and speaks for no producer. Idempotent."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._key is not None:
+            self._shared.roster.release(self._guest, self._key)
+        if self.namespace is not None:
+            self._shared.logs.leave(self.namespace)
+            self.namespace = None
+
+
+def denial(grant: Grant | None) -> Denied:
+    """The error of a token that is not known, or does not open the namespace that was asked for."""
+    if grant is None:
+        return Denied("the token is not known", hint="see WALSVC_TOKEN or token_file")
+    names = ", ".join(sorted(map(repr, grant.namespaces or ())))
+    hint = f"it opens {names or 'none'}; see its namespaces in the server's token file"
+    return Denied(f"token {grant.name!r} does not open this namespace", hint=hint)

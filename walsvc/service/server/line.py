@@ -1,0 +1,38 @@
+"""What the parts of a connection know of it: requests, calls and streams speak through a Line, whatever is behind it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from walsvc.errors import WalError
+from walsvc.service.wire.frames import Frame, State
+
+
+class Line(Protocol):
+    """The server's end of one connection."""
+
+    @property
+    def state(self) -> State:
+        """The log's state now, as every answer carries it."""
+
+    @property
+    def stuck(self) -> bool:
+        """The client does not read what was sent."""
+
+    def is_open(self, id: int) -> bool:
+        """Whether a request, a call or a stream has this id."""
+
+    def send(self, frame: Frame) -> None:
+        """Let a frame leave."""
+
+    def answer_error(self, id: int, error: WalError) -> None:
+        """Answer a request or a stream with an error."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the connection: something went wrong that is nobody's request."""
+
+    async def writable(self) -> None:
+        """Wait until the client takes bytes, or the connection is gone."""
+
+    def flush(self) -> None:
+        """Write what has been collected."""

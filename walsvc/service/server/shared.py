@@ -1,0 +1,108 @@
+"""What all connections of a server have in common. The Server makes it and hands it down; it knows none of its users."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from walsvc.api import Log
+from walsvc.errors import WalError
+from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
+from walsvc.service.server.budget import Budget
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.namespaces import Logs
+from walsvc.service.server.quota import Quota
+from walsvc.service.server.roster import Roster
+from walsvc.service.server.state import consumer_count, has_consumer
+from walsvc.service.wire.codes import code_of
+
+logger: logging.Logger = logging.getLogger("walsvc.service")
+
+
+class Counts:
+    """What has happened since the server started.
+
+    Attributes:
+        requests: by kind.
+        errors: that were answered, by class.
+        rejected: connections that the server has ended, by reason.
+        received_bytes: on all connections.
+    """
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.received_bytes = 0
+
+    def reject(self, name: str, error: WalError, reason: str) -> None:
+        """Note that a connection is ended by the server."""
+        if reason != "stopping":
+            self.rejected[reason] += 1
+            logger.warning("%s: connection ended: %s: %s", name, code_of(error), error)
+
+
+class Closing:
+    """Consumers that are being closed since their connection is gone. Their names are free only then."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """A consumer's name may be in use until `task` has ended: whoever opens one waits for it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("closing a consumer: %s", error)
+
+    async def done(self, timeout: float | None = None) -> None:
+        """Wait until all of them are free, or for so many seconds."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=timeout)
+
+
+class Shared:
+    """See the head of this file.
+
+    Attributes:
+        version: of walsvc, for WELCOME.
+        limits: of each client.
+        logs: by namespace.
+        roster: the connections.
+        budget: every byte that is held for them.
+        tokens: who may do what, as of this moment; None: everybody may do everything.
+        holds, consumers: how many names a log may have.
+        counts: what has happened.
+        closing: consumers whose names are not free yet.
+    """
+
+    def __init__(
+        self, version: str, limits: Limits, *, logs: Logs, roster: Roster, budget: Budget, tokens: Tokens | None
+    ) -> None:
+        self.version = version
+        self.limits = limits
+        self.logs = logs
+        self.roster = roster
+        self.budget = budget
+        self.tokens = tokens
+        self.holds: Quota = Quota(
+            limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
+        )
+        self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
+        self.counts = Counts()
+        self.closing = Closing()
+
+    def grant(self, token: str | None) -> Grant | None:
+        """What a token gives; None: nothing."""
+        return EVERYBODY if self.tokens is None else self.tokens.grant(token)
+
+    def tell_purged(self, log: Log, topic: str | None, labels: dict[str, Any], before: int) -> None:
+        """Records of a log were purged: whoever reads it may have been sent some of them ahead."""
+        for client in self.roster:
+            if client.log is log:
+                client.tell_purged(topic, labels, before)
