@@ -17,11 +17,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EDQUOT, ENOSPC
+from errno import EAGAIN, EDQUOT, EINTR, EMFILE, ENFILE, ENOMEM, ENOSPC
 
 from walsvc.visible import visible
 
 SPACE_ERRNOS = frozenset({ENOSPC, EDQUOT})  # the device is full, or the user's quota is used up
+PASSING_ERRNOS = frozenset({EINTR, EAGAIN, ENOMEM, ENFILE, EMFILE})
+"""The system was short of something, or was interrupted, and did nothing: the same call may go through a moment later."""
 
 
 class WalError(Exception):

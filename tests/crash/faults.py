@@ -176,7 +176,7 @@ class FaultRun:
             self.model.cutting(lsn)
             try:
                 await self.log.truncate_after(lsn)
-            except NoSpace:
+            except (NoSpace, PathError):
                 self.model.cut_abandoned()
                 raise
             self.model.settle()
@@ -202,12 +202,12 @@ class FaultRun:
     # ---- failing
 
     async def step(self, call: Callable[[], Awaitable[Any]]) -> bool:
-        """Do something; again where there was no room. False when the log had to be opened again."""
+        """Do something; again where there was no room, or a read failed before anything was changed. False when the log had to be opened again."""
         for _ in range(3):
             try:
                 await call()
                 return True
-            except NoSpace as error:
+            except (NoSpace, PathError) as error:
                 self.told(error)
             except DurabilityLost as error:
                 self.told(error)

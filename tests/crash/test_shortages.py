@@ -18,7 +18,7 @@ from tests.disks import REAL_DISKS
 from walsvc.api import Log
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.errors import DurabilityLost, PathError
+from walsvc.errors import DurabilityLost, NoSpace, PathError
 from walsvc.opening import open_on
 
 from .faults import FaultRun, Planted
@@ -138,7 +138,7 @@ def test_no_memory_for_a_group_is_told_as_that(disk: str, tmp_path: Path) -> Non
         assert {error.errno for error in told if isinstance(error, DurabilityLost)} <= {ENOMEM}, f"the {nth}th"
 
 
-READS = (EMFILE, ENFILE, ENOMEM, EAGAIN)
+READS = (EMFILE, ENFILE, ENOMEM, EAGAIN, errno.EINTR)
 
 
 def refuse(disk: SimDisk, error: BaseException) -> None:
@@ -193,5 +193,68 @@ def test_no_memory_for_a_read_ends_no_rotation() -> None:
             for _ in range(20):
                 await log.append(bytes(4000))
             assert log.stats().rotations > 0
+
+    run_sim(main, 1)
+
+
+def test_no_memory_for_a_read_ends_no_truncation() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
+        async with await open_on(SimDisk(device), small) as log:
+            await log.topic("t").append(b"x")
+            await (await log.topic("t").consumer("c")).close()  # whose records truncate_before looks for
+            for _ in range(40):
+                await log.append(bytes(4000))
+        disk = SimDisk(device)
+        async with await open_on(disk, small) as log:
+            refuse(disk, MemoryError())
+            for change in (log.truncate_before(20), log.truncate_after(20), log.reclaim()):
+                with pytest.raises(PathError) as refused:
+                    await change
+                assert refused.value.errno == ENOMEM
+                assert (log.first_lsn, log.next_lsn) == (1, 42)
+            await log.append(b"goes on")
+            del disk.read
+            await log.truncate_before(20)
+            assert log.first_lsn == 20
+
+    run_sim(main, 1)
+
+
+@pytest.mark.parametrize("number", [EMFILE, ENOMEM, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+def test_segment_that_cannot_be_removed_ends_no_log_and_goes_later(number: int) -> None:
+    """A copy-on-write file system that is full needs room to remove a file; a directory may have lost its mode."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
+        disk = SimDisk(device)
+        log = await open_on(disk, small)
+        for _ in range(40):
+            await log.append(bytes(4000))
+        kept = log.stats().segments
+
+        async def refused(*names: str) -> None:
+            raise OSError(number, os.strerror(number))
+
+        disk.remove = disk.rename = refused  # type: ignore[method-assign]
+        for _ in range(2):
+            with pytest.raises(NoSpace if number == errno.ENOSPC else PathError, match="cannot be removed yet") as told:
+                await log.truncate_before(30)
+            assert told.value.errno == number
+        del disk.rename
+        assert (log.first_lsn, log.stats().segments) == (30, kept)
+        assert [record.lsn async for record in log.read()] == list(range(30, 41))
+        await log.append(b"goes on")
+        await log.close()
+        disk = SimDisk(device)
+        disk.remove = refused  # type: ignore[method-assign]
+        log = await open_on(disk, small)
+        del disk.remove
+        await log.truncate_before(30)
+        assert (log.first_lsn, log.next_lsn) == (30, 42)
+        assert log.stats().segments < kept
+        await log.close()
 
     run_sim(main, 1)

@@ -32,6 +32,7 @@ WAITING = "tests/log/test_waiting.py::"
 
 RECOVERED = "walsvc/log/recover/recovery.py"
 EXPECTED = "tests/log/test_expected.py::"
+SHORTAGES = "tests/crash/test_shortages.py::"
 EXAMINE = '(for repair): then the segment ends there.\n    """\n'
 SUCCESSOR = "        header, _ = await load_header(disk, name, None)\n    except (Corruption"
 
@@ -101,8 +102,8 @@ ORDER = [
     Mutant(
         "no directory sync for a new segment beside the pipeline",
         "walsvc/log/commit/framing.py",
-        "    await disk.rename(name, header.file_name)\n    await disk.sync_directory()\n",
-        "    await disk.rename(name, header.file_name)\n",
+        "    await patiently(disk.rename, name, header.file_name)\n    await disk.sync_directory()\n",
+        "    await patiently(disk.rename, name, header.file_name)\n",
         (COMMIT_SCENES + "test_new_log_without_room_for_its_reserve_has_a_durable_name_before_the_first_answer",),
     ),
     Mutant(
@@ -144,6 +145,20 @@ ORDER = [
         "                core.metadata.truncated = target\n                await drop_segments(core)\n"
         "                done = core.changes.try_write(change)\n",
         (TRUNCATION_SCENES + "test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable",),
+    ),
+    Mutant(
+        "no memory for a read before a truncation has begun ends the log",
+        "walsvc/log/commit/extent.py",
+        "if not self._begun and",
+        "if False and",
+        (SHORTAGES + "test_no_memory_for_a_read_ends_no_truncation",),
+    ),
+    Mutant(
+        "a segment that could not be removed is never tried again",
+        "walsvc/log/extent/reclaim.py",
+        "if lsn <= self._core.metadata.truncated and not droppable(self._core):",
+        "if lsn <= self._core.metadata.truncated:",
+        (SHORTAGES + "test_segment_that_cannot_be_removed_ends_no_log_and_goes_later[EMFILE]",),
     ),
     Mutant(
         "truncate_after without its intent",
@@ -552,8 +567,8 @@ PURGING = [
     Mutant(
         "no directory sync after a compacted segment's rename",
         "walsvc/log/extent/compaction.py",
-        "        await disk.rename(rewrite_name(first), name)\n        await disk.sync_directory()\n",
-        "        await disk.rename(rewrite_name(first), name)\n",
+        "        await patiently(disk.rename, rewrite_name(first), name)\n        await disk.sync_directory()\n",
+        "        await patiently(disk.rename, rewrite_name(first), name)\n",
         ("tests/crash/test_compaction.py::test_marks_go_only_when_the_compacted_files_are_durable",),
     ),
     Mutant(

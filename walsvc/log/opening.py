@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, BadOption, WalError, no_space, taking_space
+from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, PathError, WalError, no_space, taking_space
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.commit.core import StartingPoint
@@ -98,7 +98,8 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         writer.core.changes.marked = found.clean or found.active.header.seal_at > 0  # a compacted segment takes nothing
         writer.core.placement.set_room()
     else:
-        await drop_segments(writer.core)
+        with contextlib.suppress(NoSpace, PathError):  # a later truncation tries again
+            await drop_segments(writer.core)
         await writer.core.tail.spares.make_reserve()
         await writer.core.changes.open()
         await writer.core.pipeline.rotation.ended()

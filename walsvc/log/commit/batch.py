@@ -25,6 +25,7 @@ from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.background import keep
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.group import Group, Labels
+from walsvc.log.commit.patience import let_go, patiently
 from walsvc.log.commit.payload import to_bytes
 from walsvc.log.commit.queue import Turn
 from walsvc.log.commit.results import BatchResult, Part
@@ -309,9 +310,9 @@ class Batch:
         await core.tail.spares.put_back()  # its name is for a number that comes later now
         begun = [each for each in core.catalog.view.ids if each > first.id]
         for each in reversed(begun):
-            await disk.remove(segment_name(each))
+            await patiently(disk.remove, segment_name(each))
             await disk.sync_directory()
             core.catalog.drop(each)
         if begun:
-            await disk.close_file(core.tail.segment.file)
-            first.file = await disk.open_file(segment_name(first.id))
+            await let_go(disk, core.tail.segment.file)
+            first.file = await patiently(disk.open_file, segment_name(first.id))

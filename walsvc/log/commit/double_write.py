@@ -32,6 +32,7 @@ from walsvc.format.double_write import (
     encode_slot_header,
 )
 from walsvc.format.group import GROUP_HEADER_BYTES, align_up, decode_group_header
+from walsvc.log.commit.patience import write_patiently
 from walsvc.log.commit.segment import Segment
 
 META_BYTES = 64 * KIB  # of what may join a group of full size: names of new topics, acknowledgements
@@ -155,7 +156,7 @@ class DoubleWrite:
                 await self._quiet
             for offset in range(0, SLOTS * self._slot_bytes, WIPE_BYTES):
                 length = min(WIPE_BYTES, SLOTS * self._slot_bytes - offset)
-                await self._disk.write(DOUBLE_WRITE_NAME, offset, bytes(length))
+                await write_patiently(self._disk, DOUBLE_WRITE_NAME, offset, bytes(length))
         finally:
             self._wiping = False
             waiting, self._waiting = self._waiting, []

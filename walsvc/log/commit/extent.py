@@ -10,18 +10,23 @@ end of its work and the line that ends the turn, and others wait for it.
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
+from errno import ENOMEM
 from types import TracebackType
 from typing import Any
 
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.patience import patiently
+from walsvc.log.read.reader import read_failed
 
 
 class Extent:
     """`async with extent:` keeps everybody else from changing the segments. `async with extent.changing():` is for those that
-    do: the log's failure, or its end, since they began to wait is raised, and an error in the middle is terminal."""
+    do: the log's failure, or its end, since they began to wait is raised; an error behind `begin` is terminal, one before it is a
+    PathError."""
 
     def __init__(self, disk: Disk, health: Health) -> None:
         self._disk = disk
@@ -68,12 +73,12 @@ class Extent:
 
     def changing(self) -> Changing:
         """A turn for a change."""
-        return Changing(self, self._health)
+        return Changing(self, self._health, self._disk)
 
     async def check(self) -> None:
         """DurabilityLost, from now on, where the log's files are not those that were opened."""
         try:
-            await self._disk.check_place()
+            await patiently(self._disk.check_place)
         except OSError as error:
             if self._health.released:
                 return  # closing has seen to it
@@ -84,11 +89,17 @@ class Extent:
 class Changing:
     """See Extent. No generator, since the end of a loop may drop it in the middle of anything."""
 
-    def __init__(self, extent: Extent, health: Health) -> None:
+    def __init__(self, extent: Extent, health: Health, disk: Disk) -> None:
         self._extent = extent
         self._health = health
+        self._disk = disk
+        self._begun = False
 
-    async def __aenter__(self) -> None:
+    def begin(self) -> None:
+        """The first change follows."""
+        self._begun = True
+
+    async def __aenter__(self) -> Changing:
         await self._extent.__aenter__()
         try:
             if (ended := self._health.ended()) is not None:
@@ -97,15 +108,26 @@ class Changing:
         except BaseException:
             await self._extent.__aexit__(None, None, None)
             raise
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, OSError) and not isinstance(error, WalError):
+            if error is None or isinstance(error, WalError):
+                return
+            if not self._begun and isinstance(error, (OSError, MemoryError)):
+                raise read_failed(self._disk, as_os_error(error)) from error
+            if isinstance(error, OSError):
                 self._health.fail("changing the log's extent failed", error)
                 raise self._health.failure_told() from error
-            if error is not None and not isinstance(error, WalError):  # nothing may be let in behind half a change
-                self._health.broken("changing the log's extent was cut short", error)
+            self._health.broken(
+                "changing the log's extent was cut short", error
+            )  # nothing may come behind half a change
         finally:
             await self._extent.__aexit__(kind, error, trace)
+
+
+def as_os_error(error: OSError | MemoryError) -> OSError:
+    """No memory, as the system says it."""
+    return error if isinstance(error, OSError) else OSError(ENOMEM, os.strerror(ENOMEM))

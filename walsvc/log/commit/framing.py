@@ -13,6 +13,7 @@ from walsvc.format.segment import METADATA_ONLY, RECYCLED, SegmentHeader, encode
 from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.group import Group
+from walsvc.log.commit.patience import patiently, write_patiently
 from walsvc.log.commit.segment import Segment, next_align, tail_of, whole_blocks
 from walsvc.log.commit.spare import Spare
 
@@ -109,14 +110,14 @@ async def install_segment(
         file: number of the file, where it is open; None: it is opened.
     """
     data, block_bytes = prefix.data, header.block_bytes
-    await disk.write(name, 0, whole_blocks(data, block_bytes))
-    await disk.rename(name, header.file_name)
+    await write_patiently(disk, name, 0, whole_blocks(data, block_bytes))
+    await patiently(disk.rename, name, header.file_name)
     await disk.sync_directory()
     return Segment.beginning(
         header,
         prefix.cipher,
         len(data),
-        file=await disk.open_file(header.file_name) if file is None else file,
+        file=await patiently(disk.open_file, header.file_name) if file is None else file,
         previous_crc=prefix.previous_crc,
         tail=tail_of(data, block_bytes),
         durable_end=len(data),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from walsvc.disk.base import Disk
 from walsvc.format.segment import parse_name, spare_name
+from walsvc.log.commit.patience import let_go
 from walsvc.log.commit.spare import Spare, allocate_anew
 
 RESERVE_FILES = 2  # one is in use while the other waits to take its place
@@ -72,7 +73,7 @@ class Reserve:
     async def take_back(self, spare: Spare) -> None:
         """Undo `lend`."""
         own = self._free_name()
-        await self._disk.close_file(spare.file)
+        await let_go(self._disk, spare.file)
         await self._disk.rename(spare.name, own)
         self.files[own] = spare.file_bytes
 

@@ -19,6 +19,7 @@ from walsvc.log.commit.double_write import DoubleWrite, append_outside
 from walsvc.log.commit.framing import seal_bytes
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.patience import let_go, patiently
 from walsvc.log.commit.segment import Segment
 from walsvc.log.commit.spare import install
 from walsvc.log.commit.tail import Tail
@@ -90,8 +91,8 @@ class Rotation:
         old, spare = group.attached
         segment = group.segment
         try:
-            await self._disk.check_place()  # before a name is taken that may be somebody else's by now
-            segment.name = await install(self._disk, spare, segment.id)
+            await patiently(self._disk.check_place)  # before a name is taken that may be somebody else's by now
+            segment.name = await patiently(install, self._disk, spare, segment.id)
             replaces = segment.id == old.id
             if replaces:
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
@@ -107,7 +108,7 @@ class Rotation:
             if self._health.failure is None:
                 if not replaces:
                     await self.seal(old, segment.id)
-                await self._disk.close_file(old.file)
+                await let_go(self._disk, old.file)
         except DurabilityLost:
             assert self._health.failure is not None, "only Health raises it here, and it told everybody"
         except OSError as error:

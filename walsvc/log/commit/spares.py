@@ -13,15 +13,16 @@ import logging
 from collections.abc import Callable
 
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS
+from walsvc.errors import PASSING_ERRNOS, SPACE_ERRNOS
 from walsvc.format.segment import spare_name
 from walsvc.log.commit.background import Background, under_way
+from walsvc.log.commit.patience import let_go
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 
 logger: logging.Logger = logging.getLogger("walsvc.log")
 GROWTH = 8
-SHORTAGES = SPACE_ERRNOS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EFBIG}
+SHORTAGES = SPACE_ERRNOS | PASSING_ERRNOS | {errno.EFBIG}
 """Shortages that may keep a segment from being prepared, and may pass: no data is at stake, so the log tries again."""
 
 
@@ -199,7 +200,7 @@ class SparePipeline:
         if spare.metadata_only:
             await self.reserve.take_back(spare)
             return
-        await self._disk.close_file(spare.file)
+        await let_go(self._disk, spare.file)
         self.recyclable[spare.name] = spare.file_bytes
 
     async def settle(self) -> None:

@@ -18,16 +18,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import BadOption, WalError
+from walsvc.errors import BadOption
 from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.patience import patiently
 from walsvc.log.extent.retention import run_shielded
 from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
 from walsvc.log.read.hiding import purged_rows
 from walsvc.log.read.pins import ARCHIVE_HOLD, REPLICA_HOLD
-from walsvc.log.read.reader import read_failed
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header, open_stream
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def _compact_segment(core: Core, first: int, marks: Marks, results: list[i
     """Rewrite one segment if marks hide anything in it. Puts the bytes that this frees into `results`, or None where the
     segment is not to be touched yet."""
     disk, name = core.disk, segment_name(first)
-    async with core.extent.changing():
+    async with core.extent.changing() as turn:
         await core.pipeline.rotation.ended()  # which seals the segment
         core.health.raise_failure()
         following = following_of(core.catalog.view.ids, first)
@@ -98,17 +98,13 @@ async def _compact_segment(core: Core, first: int, marks: Marks, results: list[i
         def change(raw: RawGroup) -> Content:
             return without_purged(raw, marks)
 
-        try:
-            if not await holds_purged(await source(), marks, following):
-                results.append(0)
-                return
-            header, _ = await load_header(disk, name, first)
-            after = await rewrite(Rewriting(disk, header, source, change, core.tail.keys, until=following, sealed=True))
-        except OSError as error:
-            if isinstance(error, WalError):
-                raise
-            raise read_failed(disk, error, lsn=first) from error
-        await disk.rename(rewrite_name(first), name)
+        if not await holds_purged(await source(), marks, following):
+            results.append(0)
+            return
+        header, _ = await load_header(disk, name, first)
+        after = await rewrite(Rewriting(disk, header, source, change, core.tail.keys, until=following, sealed=True))
+        turn.begin()
+        await patiently(disk.rename, rewrite_name(first), name)
         await disk.sync_directory()
         core.catalog.resize(first, after.file_bytes)
         core.tail.summaries.forget()

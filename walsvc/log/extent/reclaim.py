@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,7 +24,7 @@ from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
-from walsvc.log.extent.retention import check_before, drop_segments, run_shielded
+from walsvc.log.extent.retention import check_before, drop_segments, droppable, run_shielded
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
 from walsvc.log.read.reader import Cursor
@@ -122,7 +123,8 @@ class Reclaimer:
     def _look_again(self, seconds: float) -> None:
         self.stop()
         loop, pause = self._core.health.loop, max(seconds, LOOK_AGAIN_SECONDS)
-        self._timers = [loop.call_later(pause, self.wake) for _ in TWICE]
+        alive = weakref.WeakMethod(self.wake)  # the loop keeps no log that was dropped
+        self._timers = [loop.call_later(pause, wake_alive, alive) for _ in TWICE]
 
     def stop(self) -> None:
         """Look no more."""
@@ -147,7 +149,7 @@ class Reclaimer:
         """Drop all records below `lsn`, durably."""
         self._core.health.check_call()
         check_before(self._core, lsn)
-        if lsn <= self._core.metadata.truncated:
+        if lsn <= self._core.metadata.truncated and not droppable(self._core):
             return
         if not force:
             self._refuse_held(lsn)
@@ -278,10 +280,13 @@ class Reclaimer:
     ) -> None:
         """Drop everything below the LSN that `decide` gives, if that is more than was dropped before."""
         core = self._core
-        async with core.extent.changing():
+        async with core.extent.changing() as turn:
             while True:
                 target = await decide()
                 if target <= core.metadata.truncated:
+                    if droppable(core):  # it could not be removed when its records were dropped
+                        turn.begin()
+                        await drop_segments(core)
                     return
                 plan = await self._plan(target)
                 if not self._still_true(plan, overtake=overtake, keep_holds=keep_holds):
@@ -290,11 +295,15 @@ class Reclaimer:
                 first, before = core.metadata.truncated, dict(core.catalog.view.sizes)
                 done = core.changes.try_write(change)
                 if done is not None:
+                    turn.begin()
                     break
                 await core.queue.room_change(metadata=True)
             await done
-            await drop_segments(core)
-        self._tell(why, first, target, before, plan)
+            try:
+                await drop_segments(core)
+            finally:
+                if core.health.failure is None:
+                    self._tell(why, first, target, before, plan)
 
     def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: DropPlan) -> None:
         gone = [each for each in before if each not in self._core.catalog.view.sizes]
@@ -333,3 +342,9 @@ class Reclaimer:
             failed=self._failed,
             clocks=self._ages.disagreement(),
         )
+
+
+def wake_alive(wake: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Wake a Reclaimer, if it is still there."""
+    if (alive := wake()) is not None:
+        alive()

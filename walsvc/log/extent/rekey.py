@@ -74,11 +74,12 @@ async def use_keys(core: Core, keys: KeyRing) -> None:
 
 
 async def _use_keys(core: Core, keys: KeyRing) -> None:
-    async with core.extent.changing():
+    async with core.extent.changing() as change:
         for first in list(core.catalog.view.ids):
             header, _ = await load_header(core.disk, segment_name(first), first)
             cipher_of(keys, header, core.disk.path)
         was_plain = core.tail.segment.cipher is None
+        change.begin()
         if changes_key(core, keys):
             await begin_under(core, keys)
         if was_plain and core.counters.double_write is not None:

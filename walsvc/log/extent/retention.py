@@ -12,32 +12,35 @@ opening the log finishes the work. Readers are told when all of that is done, in
 from __future__ import annotations
 
 import asyncio
+import errno
 from array import array
 from bisect import bisect_right
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from walsvc.errors import BadOption, Corruption, NoSpace, UnsupportedFormat, WalError
+from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, UnsupportedFormat, WalError, no_space
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.framing import install_segment, next_header, segment_prefix
 from walsvc.log.commit.group import Group
+from walsvc.log.commit.patience import let_go, patiently
 from walsvc.log.commit.segment import (
     JOIN_BLOCKS,
     META_BLOCKS,
     first_segment_bytes,
 )
 from walsvc.log.commit.spares import SHORTAGES
-from walsvc.log.read.reader import read_failed
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
 from walsvc.model import is_lsn
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
 SPARES_KEPT = 2
+KEPT_BACK = SHORTAGES | {errno.EACCES, errno.EPERM, errno.EBUSY}
+"""Why a file may be there still when it is to go: no data is at stake."""
 
 
 def check_before(core: Core, lsn: int) -> None:
@@ -50,26 +53,52 @@ def check_before(core: Core, lsn: int) -> None:
         )
 
 
+def droppable(core: Core) -> bool:
+    """Whether the oldest segment has no record that is not dropped."""
+    ids = core.catalog.view.ids
+    return len(ids) > 1 and ids[1] <= min(core.metadata.truncated, core.catalog.durable_lsn + 1)
+
+
 async def drop_segments(core: Core) -> None:
-    """Remove or recycle the segments whose records are all below the truncation point; safe to run at any time."""
+    """Remove or recycle the segments whose records are all below the truncation point; safe to run at any time.
+
+    Raises NoSpace and PathError where a file cannot be removed now, though no data is at stake; OSError and DurabilityLost.
+    """
     disk = core.disk
     while True:
         await core.pipeline.rotation.ended()  # now the names of the segments that stay are durable
         core.health.raise_failure()
-        ids = core.catalog.view.ids
-        if len(ids) < 2 or ids[1] > core.metadata.truncated or ids[1] > core.catalog.durable_lsn + 1:
+        if not droppable(core):
             return
-        first = ids[0]
+        first = core.catalog.view.ids[0]
         length = core.catalog.view.sizes[first]
         fits = length == core.config.segment_bytes and core.tail.spares.count < SPARES_KEPT
-        if fits and await may_recycle(core, first):
-            name = spare_name(RECYCLED_NAME | first)
-            await disk.rename(segment_name(first), name)
-            core.tail.spares.recyclable[name] = length
-        else:
-            await disk.remove(segment_name(first))
+        try:
+            if fits and await patiently(may_recycle, core, first):
+                name = spare_name(RECYCLED_NAME | first)
+                await patiently(disk.rename, segment_name(first), name)
+                core.tail.spares.recyclable[name] = length
+            else:
+                await patiently(disk.remove, segment_name(first))
+        except OSError as error:
+            if error.errno not in KEPT_BACK:
+                raise
+            raise kept_back(core, first, error) from error
         core.catalog.drop(first)
         await disk.sync_directory()
+
+
+def kept_back(core: Core, first: int, error: OSError) -> WalError:
+    """The error for a segment that cannot be removed now. No record of it is shown any more, and the next truncation or opening tries
+    again."""
+    text, hint = (
+        "a dropped segment cannot be removed yet",
+        "once the reason is gone, truncate again: its room is freed then",
+    )
+    if error.errno in SPACE_ERRNOS:
+        return no_space(error, text, path=core.disk.path, segment=first, hint=hint)
+    text = f"{text}: {error.strerror or error}"
+    return PathError(text, errno=error.errno, path=core.disk.path, segment=first, hint=hint)
 
 
 async def may_recycle(core: Core, first_lsn: int) -> bool:
@@ -106,13 +135,14 @@ def check_after(core: Core, lsn: int) -> None:
 
 async def _truncate_after(core: Core, lsn: int) -> None:
     try:
-        async with core.extent.changing():
+        async with core.extent.changing() as change:
             check_after(core, lsn)  # again: another truncation may have come first
             await core.durable(core.next_lsn - 1)
             await core.pipeline.rotation.ended()
             if lsn < core.next_lsn - 1:
-                await check_end(core, lsn)  # damage and a full device are found out before the intent is written
+                await end_at(core, lsn)  # damage, a shortage, a full device: all found out before the intent is written
                 await have_spare(core)
+                change.begin()
                 await core.changes.write({"cut": lsn})
                 await core.pipeline.rotation.ended()
                 try:
@@ -182,16 +212,6 @@ async def end_at(core: Core, lsn: int) -> EndAt:
     return EndAt(metadata, last_crc, last_at)
 
 
-async def check_end(core: Core, lsn: int) -> None:
-    """See that what stands at a cut can be read. Raises Corruption, and PathError where a shortage refuses a read: nothing was changed."""
-    try:
-        await end_at(core, lsn)
-    except OSError as error:
-        if error.errno not in SHORTAGES:  # the device is broken where the log is to end
-            raise
-        raise read_failed(core.disk, error, lsn=lsn) from error
-
-
 def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     """Make the state what it must be when the log ends with record `lsn`: names stay, nobody waits beyond the end."""
     metadata = core.metadata
@@ -243,7 +263,7 @@ async def begin_behind(core: Core, lsn: int) -> None:
 async def finish_cut(core: Core, lsn: int) -> None:
     """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
     disk, newest = core.disk, core.tail.segment
-    end = await end_at(core, lsn)
+    end = await patiently(end_at, core, lsn)
     await have_spare(core)
     spare = core.tail.spares.take()
     ids = core.catalog.view.ids
@@ -251,10 +271,10 @@ async def finish_cut(core: Core, lsn: int) -> None:
     holder, ordinal, complete = None, 1, False
     if place >= 0:
         holder = ids[place]
-        before, _ = await load_header(disk, segment_name(holder), holder)
+        before, _ = await patiently(load_header, disk, segment_name(holder), holder)
         ordinal, complete = before.ordinal + 1, before.seal_at > 0
     elif ids:
-        ordinal = (await load_header(disk, segment_name(ids[0]), ids[0]))[0].ordinal
+        ordinal = (await patiently(load_header, disk, segment_name(ids[0]), ids[0]))[0].ordinal
     core.catalog.next_generation()
     rewind_metadata(core, lsn, end.sums)
     header = next_header(
@@ -276,12 +296,12 @@ async def finish_cut(core: Core, lsn: int) -> None:
     gone = [first for first in ids if first > lsn + 1]
     for first in gone:
         if first != newest.id:
-            await disk.remove(segment_name(first))
+            await patiently(disk.remove, segment_name(first))
     await disk.sync_directory()
     if newest.id in gone:
-        await disk.remove(segment_name(newest.id))
+        await patiently(disk.remove, segment_name(newest.id))
         await disk.sync_directory()
-    await disk.close_file(newest.file)
+    await let_go(disk, newest.file)
     core.tail.go_on_with(segment)
     core.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
     if core.replicated is not None:

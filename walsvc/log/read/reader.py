@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, PathError, Truncated, UnsupportedFormat, closed_log
+from walsvc.errors import PASSING_ERRNOS, Corruption, PathError, Truncated, UnsupportedFormat, closed_log
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SegmentHeader
@@ -310,11 +310,15 @@ def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:
 
 def read_failed(disk: Disk, error: OSError, lsn: int | None = None) -> PathError:
     """A read error is an error of its own, never the end of the log."""
-    refused = isinstance(error, PermissionError)
+    hint = "look at the device (dmesg); nothing was changed"
+    if isinstance(error, PermissionError):
+        hint = "check owner and mode of the file"
+    elif error.errno in PASSING_ERRNOS:
+        hint = "try again once the shortage is over (ulimit -a, free); nothing was changed"
     return PathError(
         f"reading the log failed: {error.strerror or error}",
         errno=error.errno,
         path=f"{disk.path.rstrip('/')}/{error.filename}" if isinstance(error.filename, str) else disk.path,
         lsn=lsn,
-        hint="check owner and mode of the file" if refused else "look at the device (dmesg); nothing was changed",
+        hint=hint,
     )
