@@ -8,7 +8,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ SEEKS = 200
 TOPICS_AT_ONCE = 1_000
 
 
-async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P8: a process of its own appends; its memory after a tenth and at the end."""
     yield "P8"
     verdict = Verdict(targets.P8A, note=f"{plan.memory_appends:,} appends")
@@ -43,7 +43,7 @@ async def memory(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
     yield verdict
 
 
-async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P9: a timer of 1 ms beside 1,024 tasks, with small segments so that there are many rotations. In a process of its own, whose
     collector walks what a log needs and not what these tools have imported."""
     yield "P9"
@@ -56,7 +56,7 @@ async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | 
     yield verdict
 
 
-async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P10: one task on segments of 1 MiB, so that of 256 appends one begins a segment."""
     verdict = Verdict(targets.P10, note="no rotation in the time given")
     small = dataclasses.replace(config, segment_bytes=MIB)
@@ -73,7 +73,7 @@ async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[s
     yield verdict
 
 
-async def growth(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def growth(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P11: appending and seeking beside few and beside many segments."""
     note = "" if plan.segments == 10_000 else f"quick: {plan.segments:,} segments"
     appending, seeking = Verdict(targets.P11A, note=note), Verdict(targets.P11B, note=note)
@@ -100,7 +100,7 @@ async def growth(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
     yield seeking
 
 
-async def topics(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def topics(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P11: appending to, and seeking in, one topic of one and of many; both logs hold equally many records."""
     note = "" if plan.topics == 100_000 else f"quick: {plan.topics:,} topics"
     appending, seeking = Verdict(targets.P11C, note=note), Verdict(targets.P11D, note=note)
@@ -131,7 +131,7 @@ async def topic_append_us(log: Log, topics: int, seconds: float) -> float:
     taken: list[float] = []
     chosen = [log.topic(f"topic-{random.randrange(topics)}") for _ in range(min(topics, 1000))]
     deadline = clock() + seconds
-    while (began := clock()) < deadline:
+    while (began := clock()) < deadline or not taken:
         await chosen[len(taken) % len(chosen)].append(payload)
         taken.append(clock() - began)
     return median(taken) * 1e6

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from bench import targets
 from bench.environment import TOP, loop_name
@@ -48,7 +48,7 @@ async def cpu_us(tree: str, place: str, config: WalConfig, tasks: int, seconds: 
     return float(answer)
 
 
-async def cpu(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def cpu(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P12: both versions in turns, each time in a process of its own."""
     verdicts = {tasks: Verdict(target) for tasks, target in TARGETS.items()}
     yield "P12, building the first version"

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from bench import extents, first, rates, reading
@@ -60,7 +61,7 @@ async def run(
         "bare_device": device.how,
     }
     with device:
-        parts: tuple[Callable[[str], AsyncIterator[str | Verdict]], ...] = (
+        parts: tuple[Callable[[str], AsyncGenerator[str | Verdict, None]], ...] = (
             lambda path: rates.rate_rounds(path, device, plan, config),
             lambda path: rates.crowds(path, plan, config),
             lambda path: reading.replays(path, device, plan, config),
@@ -75,20 +76,22 @@ async def run(
         for number, part in enumerate(parts):
             path = os.path.join(place, f"part-{number}")
             os.mkdir(path)
-            async for news in part(path):
-                if isinstance(news, str):
-                    tick(news)
-                    continue
-                news.durable = not environment.memory_backed
-                verdicts.append(news)
-                results.add(**common, **news.as_dict())
+            async with aclosing(part(path)) as told:  # its log is closed here, and not when it is collected
+                async for news in told:
+                    if isinstance(news, str):
+                        tick(news)
+                        continue
+                    news.durable = not environment.memory_backed
+                    verdicts.append(news)
+                    results.add(**common, **news.as_dict())
             await asyncio.to_thread(shutil.rmtree, path)
         path = os.path.join(place, "curve")
         os.mkdir(path)
         tick("throughput over concurrency")
-        async for point in rates.curve(path, device, plan, config):
-            tick(f"{point['curve']} tasks")
-            results.add(**common, **point)
+        async with aclosing(rates.curve(path, device, plan, config)) as points:
+            async for point in points:
+                tick(f"{point['curve']} tasks")
+                results.add(**common, **point)
     verdicts.sort(key=lambda verdict: (int(verdict.target.id[1:].rstrip("abcd")), verdict.target.id))
     return Outcome(
         verdicts=tuple(verdicts),

@@ -6,8 +6,8 @@ import asyncio
 import importlib.util
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Rates:
             for target in (targets.P1, targets.P2, targets.P4A, targets.P4B, targets.P5A, targets.P5B)
         }
 
-    async def round(self) -> AsyncIterator[str]:
+    async def round(self) -> AsyncGenerator[str, None]:
         """Measure all of them once; yields the name of each before it begins."""
         log, seconds = self._log, self._plan.seconds
         yield "P1"
@@ -95,20 +95,21 @@ def round_up(length: int) -> int:
     return max(1, -(-length // FLOOR_BYTES)) * FLOOR_BYTES
 
 
-async def rate_rounds(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def rate_rounds(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """All rounds of P1, P2, P4 and P5: names as they begin, then the verdicts."""
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(walsvc.open(os.path.join(place, "rates"), config=config))
         await load.grown_up(log)
         rates = Rates(log, device, plan)
         for number in range(plan.rounds):
-            async for name in rates.round():
+            names = await stack.enter_async_context(aclosing(rates.round()))
+            async for name in names:
                 yield f"{name}, round {number + 1} of {plan.rounds}"
         for verdict in rates.verdicts.values():
             yield verdict
 
 
-async def crowds(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def crowds(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P3: on each event loop, in a process of its own."""
     for target, loop in ((targets.P3A, "uvloop"), (targets.P3B, "asyncio")):
         yield f"{target.id}, {loop}"
@@ -122,7 +123,7 @@ async def crowds(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str
         yield verdict
 
 
-async def curve(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[dict[str, Any]]:
+async def curve(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncGenerator[dict[str, Any], None]:
     """For each number of tasks: what the log does, with latencies and group sizes, and what the limits allow."""
     for tasks in CURVE_TASKS:
         path = os.path.join(place, f"curve-{tasks}")

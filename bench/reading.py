@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from statistics import median
 
 import walsvc
@@ -20,7 +20,7 @@ from walsvc.config import MIB, WalConfig
 OPENINGS = 5  # of each log in one round; their median counts
 
 
-async def replays(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def replays(place: str, device: Device, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P6: rounds of reading back a log of small records and one of large ones."""
     single, batched, large = Verdict(targets.P6A), Verdict(targets.P6B), Verdict(targets.P6C)
     small_path, large_path = os.path.join(place, "small"), os.path.join(place, "large")
@@ -51,7 +51,7 @@ async def replays(place: str, device: Device, plan: Plan, config: WalConfig) -> 
         yield verdict
 
 
-async def openings(place: str, plan: Plan, config: WalConfig) -> AsyncIterator[str | Verdict]:
+async def openings(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str | Verdict, None]:
     """P7, and P8's page cache, since it has to write the long log anyway."""
     opening, cache = Verdict(targets.P7), Verdict(targets.P8B)
     short, long = os.path.join(place, "short"), os.path.join(place, "long")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import walsvc
 from bench import crowd, device, extents, first, limits, load, rates, targets
 from bench.environment import TOP, Environment, Results, Spread, load_results
 from bench.plan import Plan
@@ -106,6 +107,31 @@ async def test_cpu_of_an_append_is_that_of_the_walsvc_in_a_tree(tmp_path: Path) 
     (tmp_path / "walsvc.py").write_text("raise SystemExit(3)")
     with pytest.raises(OSError, match="ended with 3"):
         await first.cpu_us(str(tmp_path), str(tmp_path), WalConfig(), 2, 0.02)
+
+
+async def test_a_measurement_whose_time_is_over_at_once_is_one_operation_a_task(tmp_path: Path) -> None:
+    async with walsvc.open(tmp_path) as log:
+        assert (await load.ceiling(3, 0)).operations == 3
+        assert (await load.appends(log, b"x", 3, 0)).operations == 3
+        assert (await load.batches(log, [b"x"], 4, 0)).operations == 4
+        assert len(await load.latencies(log, b"x", 0)) == 1
+        assert len(await load.lags(0)) == 1
+        assert await extents.topic_append_us(log, 2, 0) > 0
+
+
+@pytest.mark.usefixtures("little_to_prepare")
+async def test_a_run_that_fails_leaves_no_log_open(tmp_path: Path) -> None:
+    def tick(name: str) -> None:
+        if name.startswith("P2"):
+            raise BrokenPipeError(name)
+
+    environment = Environment.of(str(tmp_path))
+    results = Results(str(tmp_path / "out"), "limits", environment)
+    with pytest.raises(BrokenPipeError) as caught:
+        await limits.run(str(tmp_path), TINY, WalConfig(), environment=environment, results=results, tick=tick)
+    async with walsvc.open(tmp_path / "part-0" / "rates") as log:
+        assert log.next_lsn > 1
+    assert caught.tb is not None  # which keeps the frames
 
 
 def test_an_environment_in_memory_is_called_not_durable(tmp_path: Path) -> None:
