@@ -11,6 +11,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.model import Record
 from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
@@ -116,40 +117,66 @@ class TopicWorkload:
             await asyncio.sleep(2e-3)
 
 
-async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
-    """Open what a crash left and compare; returns what was seen in a few words."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What opening and reading gave: records by LSN, topics' numbers, consumers' positions, the hold."""
+
+    first: int
+    next: int
+    records: dict[int, Record]
+    topics: dict[str, int | None]
+    positions: dict[str, int]
+    hold: int | None
+
+    def __str__(self) -> str:
+        return f"{self.first} {self.next} {sorted(self.positions.items())}"
+
+
+async def recover(plan: Plan, device: SimDevice) -> Seen:
+    """Open what a crash left and read it; every count and every topic's records must be those of a full scan."""
     config = replace(plan.config, reclaim="manual")  # nothing is to change while it is looked at
     log = await open_on(plan.disk(device, calm=True), config)
     records = [record async for record in log.read()]
     require([record.lsn for record in records] == list(range(log.first_lsn, log.next_lsn)), "LSNs are not dense")
-    by_lsn = {record.lsn: record for record in records}
-    for record in records:
-        require(told.called.get(record.payload) == record.topic, f"LSN {record.lsn} is of topic {record.topic!r}")
-    for lsn, payload in told.acked.items():
-        if lsn >= log.first_lsn:
-            require(lsn in by_lsn and by_lsn[lsn].payload == payload, f"LSN {lsn} was acknowledged and is lost")
     counts = Counter(record.topic for record in records)
     for name in log.topics():
         require(await log.topic(name).count() == counts[name], f"count of {name} is not that of a full scan")
         seen = [record async for record in log.topic(name).read()]
         require(seen == [record for record in records if record.topic == name], f"{name} reads otherwise alone")
-    check_positions(log, told)
+    found = Seen(
+        log.first_lsn,
+        log.next_lsn,
+        {record.lsn: record for record in records},
+        {topic: log.segments.topic_number(topic) for topic in TOPICS},
+        dict(log.writer.core.metadata.positions),
+        log.holds().get("holder"),
+    )
+    await log.close()
+    return found
+
+
+def check(seen: Seen, told: Told) -> None:
+    """Raise Violation unless that is possible after what the program knows."""
+    for lsn, record in seen.records.items():
+        require(told.called.get(record.payload) == record.topic, f"LSN {lsn} is of topic {record.topic!r}")
+    for lsn, payload in told.acked.items():
+        if lsn >= seen.first:
+            there = seen.records.get(lsn)
+            require(there is not None and there.payload == payload, f"LSN {lsn} was acknowledged and is lost")
+    check_positions(seen, told)
     held, coming = told.holds
     if held is not None:
-        require(log.holds().get("holder") in (held, coming), f"the hold is {log.holds()}")
-        require(log.first_lsn <= max(held, coming or 0), "records were dropped that somebody holds")
-    seen_as = f"{log.first_lsn} {log.next_lsn} {sorted(log.writer.core.metadata.positions.items())}"
-    await log.close()
-    return seen_as
+        require(seen.hold in (held, coming), f"the hold is {seen.hold}")
+        require(seen.first <= max(held, coming or 0), "records were dropped that somebody holds")
 
 
-def check_positions(log: Log, told: Told) -> None:
+def check_positions(seen: Seen, told: Told) -> None:
     """Every consumer stands where its delivery allows, and nothing that it has not seen is dropped."""
-    dropped = log.first_lsn
+    dropped = seen.first
     for topic, name in told.consumers:
-        number = log.segments.topic_number(topic)
+        number = seen.topics[topic]
         require(number is not None, f"topic {topic} had a consumer and is gone")
-        position = log.writer.core.metadata.positions.get(f"{number}/{name}")
+        position = seen.positions.get(f"{number}/{name}")
         require(position is not None, f"consumer {name} of {topic} is gone")
         assert position is not None
         key = (topic, name)
@@ -176,6 +203,9 @@ def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
 
         run_sim(main, seed)
         outcomes: Counter[str] = Counter()
+        known_images: dict[
+            str, Seen
+        ] = {}  # what was recovered is looked at once, and held against each moment's bounds
         loop = SimLoop()
 
         def on_loop(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -184,7 +214,11 @@ def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
         for where, fork, known in points:
             for index, image in enumerate(fork.crash_states(STATES)):
                 try:
-                    outcomes[on_loop(lambda image=image, known=known: recover_and_check(plan, image, known))] += 1
+                    if (fingerprint := image.fingerprint()) not in known_images:
+                        known_images[fingerprint] = on_loop(lambda image=image: recover(plan, image))
+                    seen = known_images[fingerprint]
+                    check(seen, known)
+                    outcomes[str(seen)] += 1
                 except Exception as error:
                     error.add_note(f"seed {seed}, operation {where}, image {index}")
                     raise

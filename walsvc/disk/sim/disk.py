@@ -17,7 +17,7 @@ from walsvc.disk.sim.queue import Program, SimQueue
 
 T = TypeVar("T")
 
-LAZY_BYTES = 64 << 10  # larger buffers are of pages that are made when they are written: most of one never is
+LAZY_BYTES = 1 << 20  # larger buffers are of pages that are made when they are written, which costs more than zeros do
 LATENCY_S = 100e-6  # about what a durable 4 KiB write takes on an NVMe disk with power-loss protection
 
 
