@@ -152,6 +152,8 @@ class Topic(Appending, Protocol):
         self,
         start: int | None = ...,
         stop: int | None = ...,
+        *,
+        reverse: bool = ...,
         **chosen: Unpack[Chosen],
     ) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See Log.read for all arguments."""
@@ -193,6 +195,10 @@ class Topic(Appending, Protocol):
 
     async def last_lsn(self) -> int | None:
         """LSN of the topic's last record, None if there is none."""
+        ...
+
+    async def last(self) -> Record | None:
+        """The topic's last record that is visible; None: it has none."""
         ...
 
 
@@ -309,6 +315,8 @@ class Log(Appending, Protocol):
         self,
         start: int | None = ...,
         stop: int | None = ...,
+        *,
+        reverse: bool = ...,
         **wanted: Unpack[Wanted],
     ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order; everything accepted before the call is made durable first.
@@ -316,6 +324,7 @@ class Log(Appending, Protocol):
         Args:
             start: first LSN; None: first_lsn.
             stop: LSN to stop before; None: next_lsn as it is now.
+            reverse: from the record before `stop` down to `start`.
             stats: counts what reading costs, while it goes on.
             topic: only records of this topic.
             types: record types that the caller understands. Other optional ones are skipped.

@@ -119,3 +119,8 @@ def test_only_what_is_wanted(walsvc: Cli, labelled: Path) -> None:
     assert b"0x8007" in finished.stderr
     for wrong in (("--since", "yesterday"), ("--where", "tenant"), ("--type", 70_000)):
         assert walsvc("cat", labelled, *wrong).returncode == 2
+
+
+def test_cat_reverse_prints_the_newest_record_first(walsvc: Cli, tmp_path: Path) -> None:
+    walsvc.good("append", tmp_path / "log", stdin=b"a\nb\nc\n")
+    assert walsvc.good("cat", tmp_path / "log", "--reverse", "--stop", 3) == b"b\na\n"

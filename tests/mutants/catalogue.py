@@ -933,6 +933,26 @@ CONDITIONS = [
     ),
 ]
 
+BACKWARDS = [
+    Mutant(
+        "reading backwards gives what a cut has taken away",
+        "walsvc/log/read/backward.py",
+        "        if cuts.count == begun or record.lsn < cuts.since(begun):\n",
+        "        if True:\n",
+        (
+            "tests/contract/test_reverse.py"
+            "::test_what_is_cut_off_meanwhile_is_left_out_and_so_is_what_takes_its_place[sim]",
+        ),
+    ),
+    Mutant(
+        "reading backwards forgets the oldest of a stretch that is too large",
+        "walsvc/log/read/backward.py",
+        "                begin, refusal = kept[0].lsn, None\n",
+        "                refusal = None\n",
+        ("tests/contract/test_reverse.py::test_a_stretch_that_does_not_fit_in_memory_is_read_in_pieces[sim]",),
+    ),
+]
+
 CRASHED_QUEUES = ("tests/crash/test_queues.py::test_power_cuts_keep_what_workers_were_told",)
 QUEUES = [
     Mutant(
@@ -978,6 +998,7 @@ QUEUES = [
 MUTANTS = [
     *CONDITIONS,
     *QUEUES,
+    *BACKWARDS,
     *ORDER,
     *CHECKS,
     *RECOVERY,

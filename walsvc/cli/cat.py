@@ -15,6 +15,7 @@ def cat(
     start: Annotated[int | None, typer.Option(min=1, help="First LSN. Default: the log's first.")] = None,
     stop: Annotated[int | None, typer.Option(min=1, help="LSN to stop before. Default: the log's end.")] = None,
     *,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The newest record first.")] = False,
     topic: wanted.Topic = None,
     types: wanted.Types = None,
     where: wanted.Where = None,
@@ -37,7 +38,7 @@ def cat(
         from walsvc.cli.printing import print_records
 
         async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
-            await print_records(log.read(start, stop, **chosen), form)
+            await print_records(log.read(start, stop, reverse=reverse, **chosen), form)
         return exits.OK
 
     runner.run(verb, only_reads=True)

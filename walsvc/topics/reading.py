@@ -14,7 +14,7 @@ class Reads(Protocol):
     """The calls of a log by which a topic is read."""
 
     def read(
-        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
+        self, start: int | None = None, stop: int | None = None, *, reverse: bool = False, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]: ...
     def read_batches(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
@@ -37,10 +37,10 @@ class TopicReading:
         self._reads = log
 
     def read(
-        self, start: int | None = None, stop: int | None = None, **chosen: Unpack[Chosen]
+        self, start: int | None = None, stop: int | None = None, *, reverse: bool = False, **chosen: Unpack[Chosen]
     ) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's records; `start` and `stop` are LSNs of the log. See the log's read for all arguments."""
-        return self._reads.read(start, stop, topic=self.name, **chosen)
+        return self._reads.read(start, stop, reverse=reverse, topic=self.name, **chosen)
 
     def read_batches(
         self, start: int | None = None, stop: int | None = None, **chosen: Unpack[Chosen]
@@ -57,3 +57,19 @@ class TopicReading:
     def follow(self, start: int | None = None, **chosen: Unpack[Chosen]) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's durable records, then wait for new ones. See the log's follow."""
         return self._reads.follow(start, topic=self.name, **chosen)
+
+    async def last_lsn(self) -> int | None:
+        """LSN of the topic's last record, None if there is none."""
+        raise NotImplementedError
+
+    async def last(self) -> Record | None:
+        """The topic's last record that is visible; None: it has none. What was accepted before the call is durable then.
+
+        Raises:
+            As read.
+        """
+        last = await self.last_lsn()
+        if last is not None:
+            async for record in self.read(stop=last + 1, reverse=True):
+                return record
+        return None

@@ -74,6 +74,11 @@ class Position(ABC, Generic[RecordT]):
         self._suspect: object = None  # place and error that looked damaged at the last look
         self._refusal: UnsupportedFormat | None = None  # the record at the position must not be passed over
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it stands at a record that must not be passed over: every further call of `take` raises UnsupportedFormat."""
+        return self._refusal is not None
+
     async def take(self, limit: int) -> list[RecordT]:
         """Wanted records of the next group that has some, below `limit`; empty when the position has reached `limit`, or
         a cut.

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from walsvc.errors import BadOption
 from walsvc.keyring import Keys
+from walsvc.log.read.backward import Backward
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.filter import Filter, Wanted, timestamp_of
 from walsvc.log.read.iteration import Iteration
@@ -63,9 +64,9 @@ class Reading:
     # ---- reading
 
     def read(
-        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
+        self, start: int | None = None, stop: int | None = None, *, reverse: bool = False, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]:
-        """Iterate over records in LSN order.
+        """Iterate over records in LSN order, or from the newest to the oldest.
 
         Everything accepted before the call is made durable first, so a reader sees its own appends and never a record
         that a crash could take back. What holds no wanted record is passed over without reading its payloads, as far as
@@ -77,6 +78,8 @@ class Reading:
         Args:
             start: first LSN; None: first_lsn.
             stop: LSN to stop before; None: next_lsn as it is now.
+            reverse: from the record before `stop` down to `start`. Without `start` it ends where the log begins by then; what
+                truncate_after cuts meanwhile is left out.
             stats: counts what reading costs, while it goes on.
             topic: only records of this topic.
             types: record types that the caller understands. Other optional ones are skipped; a record that passes everything
@@ -90,6 +93,11 @@ class Reading:
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
+        if reverse:
+            chosen = chosen_of(wanted)
+            check_range(start, stop)
+            stats = wanted.get("stats")
+            return Iteration(Backward(self.segments, start, stop, wanted.get("topic"), wanted=chosen, stats=stats))
         return Iteration(Bounded(self.segments, stop, self._beginning(start, stop, wanted), Cuts.standing))
 
     def read_batches(

@@ -15,12 +15,13 @@ from walsvc.log.read.iteration import Iteration
 from walsvc.log.read.lazy import LazyRecord, read_already
 from walsvc.log.read.reading import check_range
 from walsvc.model import ReadStats, Record
+from walsvc.service.client.pages import Pages
 from walsvc.service.client.session import Session
 from walsvc.service.client.streams import Follower, Hides, RemoteStream
 from walsvc.service.wire.wanted import microseconds_of, sent
 
 T = TypeVar("T")
-ReaderT = TypeVar("ReaderT", RemoteStream, Follower)
+ReaderT = TypeVar("ReaderT", RemoteStream, Follower, Pages)
 Show = Callable[[list[Record], list[Hides]], Iterator[T]]
 
 
@@ -77,12 +78,18 @@ class RemoteReading:
         self._session = session
         self._readers: set[RemoteStream] = set()
         self._followers: set[Follower] = set()
+        self._pages: set[Pages] = set()
         self._left: asyncio.Future[None] | None = None
 
     def read(
-        self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
+        self, start: int | None = None, stop: int | None = None, *, reverse: bool = False, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]:
-        """Iterate over records in LSN order; see Log.read, also for what is `wanted`. `stats` is refused: BadOption."""
+        """Iterate over records in LSN order, or backwards; see Log.read, also for what is `wanted`. `stats` is refused: BadOption."""
+        if reverse:
+            self._refuse_stats(wanted.get("stats"))
+            check_range(start, stop)
+            args = {"start": start, "stop": stop, **sent(wanted)}
+            return Iteration(Received(self._session, partial(Pages, self._session, args), self._pages, standing))
         return self._reading(start, stop, wanted, standing)
 
     def read_batches(

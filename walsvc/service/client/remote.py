@@ -17,6 +17,7 @@ from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common
 from walsvc.service.client.config import ClientConfig
 from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.service.client.pages import Pages
 from walsvc.service.client.reading import RemoteReading
 from walsvc.service.client.session import Session
 from walsvc.service.client.streams import Follower, RemoteStream
@@ -219,14 +220,14 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
             hidden = Hidden(frame)
         except BadOption as error:
             raise ProtocolError(f"the server names a purge that cannot be: {error.message}") from None
-        readers: list[RemoteConsumer | RemoteStream | Follower] = [*self._common.consumers.values(), *self._readers]
-        for reader in (*readers, *self._followers):
+        readers: list[RemoteStream | Follower | Pages] = [*self._readers, *self._followers, *self._pages]
+        for reader in (*self._common.consumers.values(), *readers):
             reader.purged(hidden)
 
     def _cut(self, lsn: int) -> None:
         for consumer in self._common.consumers.values():
             consumer.cut(lsn)
-        readers: list[RemoteStream | Follower] = [*self._readers, *self._followers]
+        readers: list[RemoteStream | Follower | Pages] = [*self._readers, *self._followers, *self._pages]
         for reader in readers:
             reader.cut(lsn + 1)
 

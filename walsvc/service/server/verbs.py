@@ -8,6 +8,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.service.server.consuming import ConsumerStream, SharedStream
+from walsvc.service.server.pages import read_back
 from walsvc.service.wire.wanted import moment_of
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import ConsumerStatus
@@ -168,6 +169,7 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "wait_replicated": wait_replicated,
     "truncate_before": truncate_before,
     "truncate_after": truncate_after,
+    "read_back": read_back,
     "seal": seal,
     "reclaim": reclaim,
     "hold": hold,

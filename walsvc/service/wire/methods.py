@@ -75,6 +75,21 @@ NAMED: Arguments = {**required(name=TEXT), **ANY_TOPIC}
 STREAM = required(stream=INT)
 DELIVERY: Arguments = {**STREAM, **required(lsn=INT, attempt=INT, token=TEXT)}
 
+CHOSEN: Arguments = {
+    "start": (NUMBER, None),
+    **ANY_TOPIC,
+    "types": ((list, type(None)), None),
+    "where": ((dict, type(None)), None),
+    "since": (NUMBER, None),
+}
+READ_BACK: Arguments = {
+    **CHOSEN,
+    "stop": (NUMBER, None),
+    "until": (NUMBER, None),
+    "cuts": (NUMBER, None),
+    **required(max_bytes=INT),
+}
+
 METHODS = table(
     Method("flush", APPEND, {}),
     Method("wait_durable", APPEND, required(lsn=INT)),
@@ -94,6 +109,7 @@ METHODS = table(
     Method("delete_consumer", ADMIN, NAMED, repeatable=False),
     Method("redrive", ADMIN, required(name=TEXT, topic=TEXT)),
     Method("seek_time", READ, required(moment=INT), changes=False),
+    Method("read_back", READ, READ_BACK, changes=False, large=True),
     Method("purge", ADMIN, {**required(labels=MAP), "before": (NUMBER, None), **ANY_TOPIC}, repeatable=False),
     Method("compact", ADMIN, {}, repeatable=False),
     Method("topic.count", READ, required(topic=TEXT), changes=False),
@@ -113,13 +129,6 @@ METHODS = table(
     Method("shared.seek", CONSUME, {**STREAM, **required(to=POSITION)}),
 )
 
-CHOSEN: Arguments = {
-    "start": (NUMBER, None),
-    **ANY_TOPIC,
-    "types": ((list, type(None)), None),
-    "where": ((dict, type(None)), None),
-    "since": (NUMBER, None),
-}
 STREAMS = table(
     Method("read", READ, {**CHOSEN, "stop": (NUMBER, None), "until": (NUMBER, None)}, changes=False),
     Method("follow", READ, CHOSEN, changes=False),
