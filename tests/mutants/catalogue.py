@@ -901,7 +901,9 @@ CONDITIONS = [
         "walsvc/log/commit/conditions.py",
         "return last if last >= self._metadata.truncated else 0",
         "return last",
-        ("tests/contract/test_expected.py::test_a_topic_of_which_nothing_is_visible_ends_with_0[sim]",),
+        (
+            "tests/contract/test_expected.py::test_a_topic_of_which_nothing_is_visible_ends_with_0[asyncio-sim-encrypted]",
+        ),
     ),
     Mutant(
         "conditional appends of one turn gathered into one frame",
@@ -915,21 +917,21 @@ CONDITIONS = [
         "walsvc/log/extent/retention.py",
         "    metadata.keys.cut(lsn)\n",
         "",
-        ("tests/contract/test_dedupe.py::test_truncate_after_forgets_what_it_cuts[sim]",),
+        ("tests/contract/test_dedupe.py::test_truncate_after_forgets_what_it_cuts[asyncio-sim-encrypted]",),
     ),
     Mutant(
         "callers' keys left out of the snapshot",
         "walsvc/format/meta.py",
         "        if len(self.keys):\n",
         "        if False:\n",
-        ("tests/contract/test_dedupe.py::test_keys_survive_reopening_rotation_and_truncate_before[sim]",),
+        ("tests/contract/test_dedupe.py::test_keys_survive_reopening_rotation_and_truncate_before[asyncio-sim]",),
     ),
     Mutant(
         "a repeat answered as durable before the first is",
         "walsvc/log/commit/conditions.py",
         "if wait.done() or mode is not Strict:",
         "if True:",
-        ("tests/contract/test_dedupe.py::test_repeats_in_flight_wait_for_the_first[sim]",),
+        ("tests/contract/test_dedupe.py::test_repeats_in_flight_wait_for_the_first[asyncio-sim]",),
     ),
 ]
 
@@ -941,7 +943,7 @@ BACKWARDS = [
         "        if True:\n",
         (
             "tests/contract/test_reverse.py"
-            "::test_what_is_cut_off_meanwhile_is_left_out_and_so_is_what_takes_its_place[sim]",
+            "::test_what_is_cut_off_meanwhile_is_left_out_and_so_is_what_takes_its_place[asyncio-sim]",
         ),
     ),
     Mutant(
@@ -949,7 +951,9 @@ BACKWARDS = [
         "walsvc/log/read/backward.py",
         "                begin, refusal = kept[0].lsn, None\n",
         "                refusal = None\n",
-        ("tests/contract/test_reverse.py::test_a_stretch_that_does_not_fit_in_memory_is_read_in_pieces[sim]",),
+        (
+            "tests/contract/test_reverse.py::test_a_stretch_that_does_not_fit_in_memory_is_read_in_pieces[asyncio-sim-encrypted]",
+        ),
     ),
 ]
 
