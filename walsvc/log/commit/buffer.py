@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from walsvc.config import MIB
+from walsvc.config import KIB, MIB
 
 KEEP_BYTES = 32 * MIB  # per pool; enough for every group in flight at the default sizes
-SMALLEST = 16 << 10
+SMALLEST = 16 * KIB
+SLAB_BYTES = 2 * MIB  # a huge page, of which the kernel pins and splits one for a write, and not hundreds of small ones
+SLICED_FROM = 256 * KIB  # smaller buffers gain little: measured, 64 KiB 49 us of CPU a write and 42, 1 MiB 134 and 67
 
 
 class BufferPool:
-    """Buffers in powers of two. A buffer belongs to whoever took it until `give_back`; the kernel may hold it meanwhile."""
+    """Buffers in powers of two. A buffer belongs to whoever took it until `give_back`; the kernel may hold it meanwhile.
+
+    Large ones, up to half a slab, are slices of slabs.
+    """
 
     def __init__(self, allocate: Callable[[int], memoryview]) -> None:
         self._allocate = allocate
@@ -25,7 +30,12 @@ class BufferPool:
         if free:
             self._kept -= size
             return free.pop()
-        return self._allocate(size)
+        if not SLICED_FROM <= size < SLAB_BYTES:
+            return self._allocate(size)
+        slab = self._allocate(SLAB_BYTES)
+        for start in range(size, SLAB_BYTES, size):
+            self.give_back(slab[start : start + size])
+        return slab[:size]
 
     def give_back(self, buffer: memoryview) -> None:
         """Return a buffer; only after the disk is done with it."""
