@@ -58,6 +58,11 @@ if [ -n "${CI:-}${BROWSER:-}" ] && ! command -v chromium >/dev/null; then
     command -v chromium >/dev/null || say "no chromium, so the tests of the status page are skipped"
 fi
 
+if [ -n "${CI:-}" ] && ! command -v redis-server >/dev/null; then
+    if apt_works; then install_packages redis-server; fi
+    command -v redis-server >/dev/null || say "no redis-server, so the tests beside a real Redis are skipped"
+fi
+
 if [ -c /dev/fuse ] && ! ldconfig -p 2>/dev/null | grep -q libfuse3; then
     if apt_works; then install_packages fuse3; fi
     ldconfig -p 2>/dev/null | grep -q libfuse3 || say "no libfuse3, so the tests on a FUSE file system are skipped"

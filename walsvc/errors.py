@@ -2,14 +2,10 @@
 
 A message says what happened; the fields say where (path, segment, lsn, offset) and what was expected against what was
 found; the hint says what to do next, as PostgreSQL's DETAIL and HINT do. A class answers one question: whose turn is it?
-Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), look again (Conflict), try later (Backpressure, NoSpace, Locked,
-InUse, WalTimeout), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
-
-
-Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), try later (Backpressure, NoSpace, Locked,
-InUse, WalTimeout), leave the record to others (LeaseLost), reopen (DurabilityLost), look for the key (MissingKey, WrongKey), look at the data (Corruption,
-UnsupportedFormat, Truncated, OutcomeUnknown), the path (PathError), the service's operator (Denied, ProtocolError), the
-replica (ReplicaLost).
+Caller's mistake (BadPayload, BadOption, RecordTooLarge, WrongLoop, Closed), look again (Conflict), try later (Backpressure, NoSpace,
+Locked, InUse, WalTimeout), leave the record to others (LeaseLost), reopen (DurabilityLost), look for the key (MissingKey,
+WrongKey), look at the data (Corruption, UnsupportedFormat, Truncated, OutcomeUnknown), the path (PathError), the service's operator
+(Denied, ProtocolError), the replica (ReplicaLost).
 """
 
 from __future__ import annotations

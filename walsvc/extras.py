@@ -16,6 +16,7 @@ EXTRAS = {
     "nats": "nats",
     "obstore": "archive",
     "uvloop": "uvloop",
+    "hiredis": "redis",
 }
 """The extra of pyproject.toml that has a module."""
 

@@ -40,6 +40,10 @@ def serve(
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Status page, /metrics, /readyz, /livez; or off.")
     ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Redis Streams: an address, or a Unix socket's path; or off."),
+    ] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Deadline for an orderly end.")] = None,
     replicate: Annotated[
         str | None, typer.Option(metavar="URL", help="Ship every commit to nats://host,host,host/stream.")
@@ -74,6 +78,7 @@ def serve(
         "namespaces": namespaces,
         "insecure": insecure,
         "http": http,
+        "redis": redis,
         "stop_seconds": stop_seconds,
         "replicate": replicate,
         "archive": archive,

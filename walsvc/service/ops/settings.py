@@ -18,6 +18,7 @@ from walsvc.config import WalConfig, between
 from walsvc.errors import BadOption, PathError
 from walsvc.keyring import KeyRing
 from walsvc.options import file_of, kinds_of, option_of, unknown_option
+from walsvc.service.redis.side import is_path
 from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context
@@ -47,6 +48,7 @@ class Main:
         http: HOST:PORT of the HTTP side, or "off".
         free_alarm_bytes: the alarm for the free space of a log's device is given below that, 0 to 1 << 62; None: when fewer than eight
             segments of segment_bytes fit; 0: never.
+        redis: HOST:PORT, or the path of a Unix socket, where clients of Redis Streams are answered, or "off"; see docs/REDIS.md.
         stop_seconds: for an orderly end, 0.1 to 1e6.
         archive: URL of an archive to which sealed segments go, see docs/ENGINES.md.
     """
@@ -63,6 +65,7 @@ class Main:
     insecure: bool = False
     http: str = "off"
     free_alarm_bytes: int | None = None
+    redis: str = "off"
     stop_seconds: float = STOP_SECONDS
     archive: str | None = None
 
@@ -137,6 +140,9 @@ class Settings:
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
         if main.http != "off":
             host, _ = host_and_port(main.http)
+            refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
+        if main.redis != "off" and not is_path(main.redis):
+            host, _ = host_and_port(main.redis)
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
 
     def load_tokens(self) -> Tokens | None:

@@ -1,0 +1,13 @@
+"""Redis Streams in front of a log: clients of any language append, read and work through groups over RESP. See docs/REDIS.md.
+
+    requests  bytes to commands                     pure
+    replies   values to bytes, RESP2 and RESP3      pure
+    entries   ids, and fields as payloads           pure
+    options   what may stand behind a command       pure
+    commands  the table, and the commands about a connection
+    streams   the commands about keys
+    session   one client: its log, its rights, its answers in order
+    side      listening, limits, the end
+
+It is an adapter over walsvc.Log: what a command does, a Python program can do by one call.
+"""

@@ -1,0 +1,146 @@
+"""A client: who it is, which log it has, and what it said about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from walsvc.errors import BadOption, Denied
+from walsvc.service.redis.replies import Failure
+from walsvc.service.server.auth import MAKES, Grant
+
+if TYPE_CHECKING:
+    from walsvc.interface import Log, Topic
+
+NO_AUTH = "NOAUTH Authentication required."
+WRONG_PASS = "WRONGPASS invalid username-password pair or user is disabled."
+DEFAULT_USER = b"default"
+
+
+class Logs(Protocol):
+    """The logs of a server, by namespace."""
+
+    def check(self, name: str) -> None: ...
+    def take_open(self, name: str) -> Any: ...
+    async def take(self, name: str, *, make: bool = ...) -> Any: ...
+    def leave(self, name: str) -> None: ...
+
+
+class Grants(Protocol):
+    """Who may do what."""
+
+    def grant(self, token: str | None) -> Grant | None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One client.
+
+    Attributes:
+        number: of its connection.
+        logs, grants: of the server.
+        name: that it gave itself.
+        about: what its library says of itself.
+        resp: version of the protocol for answers, 2 or 3.
+        grant: what it may do; None: it has shown no token.
+        namespace: whose log it has; None: none yet.
+        written: LSN of its last entry.
+        leaving: it has said QUIT.
+    """
+
+    number: int
+    logs: Logs
+    grants: Grants
+    name: bytes = b""
+    about: dict[bytes, bytes] = field(default_factory=dict)
+    resp: int = 2
+    grant: Grant | None = None
+    namespace: str | None = None
+    written: int = 0
+    leaving: bool = False
+    _log: Log | None = None
+    _topics: dict[bytes, Topic] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Where there are no tokens, nobody has to show one, and has the log of the directory itself, if it is open."""
+        self.grant = self.grants.grant(None)
+        if self.grant is not None and (log := self.logs.take_open("")) is not None:
+            self.namespace, self._log = "", log
+
+    async def show(self, user: bytes, token: bytes) -> None:
+        """AUTH: show a token. The user's name is the namespace, `default` for the log of the directory itself."""
+        grant = self.grants.grant(token.decode("utf-8", "surrogateescape"))
+        if grant is None:
+            raise Failure(WRONG_PASS)
+        namespace = "" if user == DEFAULT_USER else user.decode("utf-8", "surrogateescape")
+        if not grant.opens(namespace):
+            raise Failure(WRONG_PASS)
+        await self._enter(namespace, grant)
+
+    async def select(self, index: int) -> None:
+        """SELECT: another namespace, whose name is the number; 0 is the log of the directory itself."""
+        namespace = str(index) if index else ""
+        grant = self.granted()
+        if not grant.opens(namespace):
+            raise Failure("NOPERM this token does not open that database")
+        try:
+            await self._enter(namespace, grant)
+        except BadOption:
+            raise Failure("ERR DB index is out of range") from None
+
+    async def _enter(self, namespace: str, grant: Grant) -> None:
+        self.logs.check(namespace)
+        try:
+            log = await self.logs.take(namespace, make=not grant.rights.isdisjoint(MAKES))
+        except Denied as error:
+            raise Failure(f"NOPERM {error}") from None
+        self.leave()
+        self.grant, self.namespace, self._log = grant, namespace, log
+
+    def granted(self) -> Grant:
+        """What it may do. Failure: it has shown no token."""
+        if self.grant is None:
+            raise Failure(NO_AUTH)
+        return self.grant
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has a log."""
+        return self._log is not None
+
+    async def take_log(self) -> None:
+        """Have the log of the directory itself, unless it has one."""
+        if self._log is None:
+            grant = self.granted()
+            if not grant.opens(""):
+                raise Failure("NOPERM this token does not open database 0; AUTH with the namespace as the user's name")
+            await self._enter("", grant)
+
+    @property
+    def log(self) -> Log:
+        """The log that it has."""
+        assert self._log is not None, "taken before a command about keys"
+        return self._log
+
+    def topic(self, key: bytes) -> Topic:
+        """The topic that a key names. Failure: no topic can have that name."""
+        topic = self._topics.get(key)
+        if topic is None:
+            try:
+                name = key.decode()
+            except UnicodeDecodeError:
+                raise Failure("ERR a key is the name of a topic, 1 to 255 bytes of UTF-8") from None
+            topic = self._topics[key] = self.log.topic(name)
+            if len(self._topics) > 1024:
+                self._topics = {key: topic}
+        return topic
+
+    def has(self, key: bytes) -> bool:
+        """Whether the topic of a key exists."""
+        return key.decode("utf-8", "replace") in self.log.topics()
+
+    def leave(self) -> None:
+        """Give the log back."""
+        if self.namespace is not None:
+            self.logs.leave(self.namespace)
+        self.namespace, self._log, self._topics = None, None, {}

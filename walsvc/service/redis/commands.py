@@ -1,0 +1,261 @@
+"""The table of commands, and the commands about a connection. What is not here is Redis's own unknown command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from walsvc import __version__
+from walsvc.service.redis import options, streams
+from walsvc.service.redis.client import DEFAULT_USER, NO_AUTH, Client
+from walsvc.service.redis.replies import OK, Failure, Status
+from walsvc.service.redis.requests import Command
+from walsvc.service.wire.methods import APPEND, READ
+
+REDIS_VERSION = "7.0.0"  # whose commands and answers are meant
+ARGUMENTS_SHOWN = 128  # bytes of an unknown command that its error repeats
+
+
+class Entry(NamedTuple):
+    """A command.
+
+    Attributes:
+        call: takes the client and the command, and returns the answer: at once, by a coroutine, or (XADD) by an awaitable of the log's.
+        arity: words, the command itself included; negative: at least so many, as in Redis's COMMAND.
+        right: that a token must have; None: any may, and the log is not needed.
+        waits: the call is a coroutine, and commands before it are answered first.
+        early: also for those that have not shown a token.
+        keys: place of the first key, of the last one, and the step between them, as in Redis's COMMAND.
+    """
+
+    call: Callable[[Client, Command], Any]
+    arity: int
+    right: str | None
+    waits: bool = True
+    early: bool = False
+    keys: tuple[int, int, int] = (0, 0, 0)
+
+
+def ping(client: Client, command: Command) -> Any:
+    """PING [message]."""
+    if len(command) > 2:
+        raise options.wrong_number("ping")
+    return command[1] if len(command) == 2 else Status("PONG")
+
+
+def echo(client: Client, command: Command) -> bytes:
+    """ECHO message."""
+    return command[1]
+
+
+def leave(client: Client, command: Command) -> Status:
+    """QUIT."""
+    client.leaving = True
+    return OK
+
+
+async def authenticate(client: Client, command: Command) -> Status:
+    """AUTH [namespace] token."""
+    if len(command) > 3:
+        raise Failure(options.SYNTAX)
+    await client.show(command[1] if len(command) == 3 else DEFAULT_USER, command[-1])
+    return OK
+
+
+async def hello(client: Client, command: Command) -> dict[str, Any]:
+    """HELLO [version [AUTH namespace token] [SETNAME name]]."""
+    resp, place, name, shown = client.resp, 2, client.name, None
+    if len(command) > 1:
+        resp = options.integer(command[1], "ERR Protocol version is not an integer or out of range")
+        if resp not in (2, 3):
+            raise Failure("NOPROTO unsupported protocol version")
+    while place < len(command):
+        word, more = command[place].upper(), len(command) - place - 1
+        if word == b"AUTH" and more >= 2:
+            shown, place = command[place + 1 : place + 3], place + 3
+        elif word == b"SETNAME" and more:
+            name, place = checked_name(command[place + 1]), place + 2
+        else:
+            raise Failure(f"ERR Syntax error in HELLO option '{command[place].decode('latin-1')}'")
+    if shown is not None:
+        await client.show(*shown)
+    if client.grant is None:
+        raise Failure(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+            "<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+        )
+    client.resp, client.name = resp, name
+    return {
+        "server": "walsvc",
+        "version": __version__,
+        "proto": resp,
+        "id": client.number,
+        "mode": "standalone",
+        "role": "master",
+        "modules": [],
+    }
+
+
+async def select(client: Client, command: Command) -> Status:
+    """SELECT index."""
+    index = options.integer(command[1])
+    if index < 0:
+        raise Failure("ERR DB index is out of range")
+    await client.select(index)
+    return OK
+
+
+def checked_name(name: bytes) -> bytes:
+    """A client's name for itself."""
+    if any(not 33 <= letter <= 126 for letter in name):
+        raise Failure("ERR Client names cannot contain spaces, newlines or special characters.")
+    return name
+
+
+def about(client: Client, command: Command) -> Any:
+    """CLIENT ID, GETNAME, SETNAME, SETINFO."""
+    word, count = command[1].upper(), len(command)
+    arities = {b"ID": 2, b"GETNAME": 2, b"SETNAME": 3, b"SETINFO": 4}
+    if word not in arities:
+        raise streams.unknown_subcommand(command)
+    if count != arities[word]:
+        raise options.wrong_number(f"client|{word.decode().lower()}")
+    if word == b"ID":
+        return client.number
+    if word == b"GETNAME":
+        return client.name or None
+    if word == b"SETNAME":
+        client.name = checked_name(command[2])
+        return OK
+    what = command[2].upper()
+    if what not in (b"LIB-NAME", b"LIB-VER"):
+        raise Failure(f"ERR Unrecognized option '{command[2].decode('latin-1')}'")
+    client.about[what] = checked_name(command[3])
+    return OK
+
+
+def describe(client: Client, command: Command) -> Any:
+    """COMMAND [COUNT | INFO name ...]."""
+    word = command[1].upper() if len(command) > 1 else b"INFO"
+    if word == b"COUNT" and len(command) == 2:
+        return len(COMMANDS)
+    if word != b"INFO":
+        raise streams.unknown_subcommand(command)
+    names = command[2:] or list(COMMANDS)
+    return [described(name.upper()) for name in names]
+
+
+def described(name: bytes) -> list[Any] | None:
+    """A command as COMMAND tells of it: name, arity, flags, where its keys are."""
+    entry = COMMANDS.get(name)
+    if entry is None:
+        return None
+    flags = [Status("write")] if entry.right == APPEND else [Status("readonly")] if entry.right == READ else []
+    return [name.lower(), entry.arity, flags, *entry.keys]
+
+
+async def info(client: Client, command: Command) -> bytes:
+    """INFO [section ...]: what clients look for, and the log's own numbers. Others are in /metrics."""
+    stats = client.log.stats()
+    sections: dict[str, dict[str, object]] = {
+        "server": {"redis_version": REDIS_VERSION, "redis_mode": "standalone", "walsvc_version": __version__},
+        "persistence": {"loading": 0, "aof_enabled": 1, "walsvc_durable_lsn": stats.durable_lsn},
+        "replication": {"role": "master", "connected_slaves": 0 if client.log.replicated_lsn is None else 1},
+        "keyspace": {"db0": f"keys={len(client.log.topics())},expires=0,avg_ttl=0"},
+    }
+    wanted = {word.decode("latin-1").lower() for word in command[1:]} or {"default"}
+    everything = not wanted.isdisjoint({"default", "all", "everything"})
+    texts = [
+        f"# {name.capitalize()}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in lines.items())
+        for name, lines in sections.items()
+        if everything or name in wanted
+    ]
+    return "\r\n".join(texts).encode()
+
+
+async def wait(client: Client, command: Command) -> int:
+    """WAIT replicas milliseconds: how many replicas have this client's entries by then; 0 or 1."""
+    wanted = options.integer(command[1])
+    milliseconds = options.integer(command[2], "ERR timeout is not an integer or out of range")
+    if milliseconds < 0:
+        raise Failure("ERR timeout is negative")
+    return await replicas(client, milliseconds, wait_for_it=wanted > 0)
+
+
+async def wait_aof(client: Client, command: Command) -> list[int]:
+    """WAITAOF local replicas milliseconds: [1, how many replicas]. Every answered entry is on stable storage here."""
+    local, wanted = options.integer(command[1]), options.integer(command[2])
+    milliseconds = options.integer(command[3], "ERR timeout is not an integer or out of range")
+    if not 0 <= local <= 1:
+        raise Failure("ERR value is out of range, must be between 0 and 1")
+    if wanted < 0:
+        raise Failure("ERR value is out of range, must be positive")
+    if milliseconds < 0:
+        raise Failure("ERR timeout is negative")
+    return [1, await replicas(client, milliseconds, wait_for_it=wanted > 0)]
+
+
+async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> int:
+    """How many replicas have what this client has added."""
+    if client.log.replicated_lsn is None:
+        return 0
+    if wait_for_it and client.log.replicated_lsn < client.written:
+        try:
+            async with asyncio.timeout(milliseconds / 1000 or None):
+                await client.log.wait_replicated(client.written)
+        except TimeoutError:
+            pass
+    return int((client.log.replicated_lsn or 0) >= client.written)
+
+
+COMMANDS: dict[bytes, Entry] = {
+    b"AUTH": Entry(authenticate, -2, None, early=True),
+    b"CLIENT": Entry(about, -2, None, waits=False),
+    b"COMMAND": Entry(describe, -1, None, waits=False),
+    b"DBSIZE": Entry(streams.dbsize, 1, READ),
+    b"ECHO": Entry(echo, 2, None, waits=False),
+    b"EXISTS": Entry(streams.exists, -2, READ, keys=(1, -1, 1)),
+    b"HELLO": Entry(hello, -1, None, early=True),
+    b"INFO": Entry(info, -1, READ),
+    b"KEYS": Entry(streams.keys, 2, READ),
+    b"PING": Entry(ping, -1, None, waits=False),
+    b"QUIT": Entry(leave, -1, None, waits=False, early=True),
+    b"SCAN": Entry(streams.scan, -2, READ),
+    b"SELECT": Entry(select, 2, None),
+    b"TYPE": Entry(streams.type_of, 2, READ, keys=(1, 1, 1)),
+    b"WAIT": Entry(wait, 3, APPEND),
+    b"WAITAOF": Entry(wait_aof, 4, APPEND),
+    b"XADD": Entry(streams.xadd, -5, APPEND, waits=False, keys=(1, 1, 1)),
+    b"XINFO": Entry(streams.xinfo, -2, READ, keys=(2, 2, 1)),
+    b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
+    b"XRANGE": Entry(streams.xrange, -4, READ, keys=(1, 1, 1)),
+    b"XREAD": Entry(streams.xread, -4, READ),
+}
+
+
+def find(client: Client, command: Command) -> Entry:
+    """The entry of a command that this client may call. Failure in Redis's words."""
+    entry = COMMANDS.get(command[0]) or COMMANDS.get(command[0].upper())
+    if entry is None:
+        raise unknown(command)
+    if len(command) != entry.arity if entry.arity > 0 else len(command) < -entry.arity:
+        raise options.wrong_number(command[0].decode("latin-1").lower())
+    if client.grant is None:
+        if not entry.early:
+            raise Failure(NO_AUTH)
+    elif entry.right is not None and entry.right not in client.grant.rights:
+        name = command[0].decode("latin-1").lower()
+        raise Failure(f"NOPERM this token has no right to run the '{name}' command")
+    return entry
+
+
+def unknown(command: Command) -> Failure:
+    """The error for a command that there is not."""
+    shown = ""
+    for each in command[1:]:
+        if len(shown) >= ARGUMENTS_SHOWN:
+            break
+        shown += f"'{each[: ARGUMENTS_SHOWN - len(shown)].decode('latin-1')}' "
+    name = command[0][:ARGUMENTS_SHOWN].decode("latin-1")
+    return Failure(f"ERR unknown command '{name}', with args beginning with: {shown}")

@@ -1,0 +1,90 @@
+"""Entries of a stream as records of a topic: the id is `<lsn>-0`, and the fields are the payload.
+
+One field named `payload` is the bytes themselves, so that a Python program sees what it would have appended. Anything else is a
+msgpack map, of binary strings to binary strings in the order in which they came, and the record's type is FIELDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgpack
+
+from walsvc.model import Record
+from walsvc.service.redis.replies import Failure
+
+FIELDS = 0x5245  # "RE"
+PAYLOAD = b"payload"
+LSN_MAX = (1 << 63) - 1
+INVALID_ID = "ERR Invalid stream ID specified as stream command argument"
+_packer = msgpack.Packer()
+
+
+def packed(fields: Sequence[bytes]) -> tuple[bytes, int]:
+    """Payload and type for fields and values in turn."""
+    if len(fields) == 2 and fields[0] == PAYLOAD:
+        return fields[1], 0
+    return _packer.pack_map_pairs(list(zip(fields[::2], fields[1::2], strict=True))), FIELDS
+
+
+def fields_of(record: Record) -> list[bytes]:
+    """Fields and values of a record in turn. One of another program's has the field `payload`."""
+    if record.type == FIELDS:
+        try:
+            pairs = msgpack.unpackb(record.payload, raw=True, object_pairs_hook=list, strict_map_key=False)
+            if all(type(each) is bytes for pair in pairs for each in pair):
+                return [each for pair in pairs for each in pair]
+        except (ValueError, TypeError, msgpack.UnpackException):
+            pass  # of another program, which has taken this type
+    return [PAYLOAD, bytes(record.payload)]
+
+
+def id_of(lsn: int) -> bytes:
+    """The id of a record."""
+    return b"%d-0" % lsn
+
+
+def entry_of(record: Record) -> list[object]:
+    """A record as commands answer it."""
+    return [id_of(record.lsn), fields_of(record)]
+
+
+def parse_id(text: bytes) -> tuple[int, int | None]:
+    """Both parts of an id, None for the second where it is left out."""
+    first, dash, second = text.partition(b"-")
+    if not is_number(first) or (dash and not is_number(second)):
+        raise Failure(INVALID_ID)
+    return int(first), int(second) if dash else None
+
+
+def is_number(digits: bytes) -> bool:
+    """Whether these are the digits of 64 bits without a sign."""
+    return digits.isdigit() and len(digits) <= 20 and int(digits) < 1 << 64
+
+
+def after(text: bytes) -> int:
+    """The first LSN above an id, which XREAD begins at."""
+    lsn, _ = parse_id(text)
+    return min(lsn, LSN_MAX) + 1
+
+
+def first_of(text: bytes) -> int:
+    """The first LSN of a range that begins with this id; `-` is the lowest, and `(` leaves the id itself out."""
+    if text == b"-":
+        return 1
+    if text == b"+":
+        return LSN_MAX
+    lsn, sequence = parse_id(text.removeprefix(b"("))
+    beyond = text.startswith(b"(") or bool(sequence)
+    return min(lsn, LSN_MAX) + beyond
+
+
+def last_of(text: bytes) -> int:
+    """The last LSN of a range that ends with this id; `+` is the highest, and `(` leaves the id itself out."""
+    if text == b"+":
+        return LSN_MAX
+    if text == b"-":
+        return 0
+    lsn, sequence = parse_id(text.removeprefix(b"("))
+    below = text.startswith(b"(") and sequence == 0
+    return min(lsn, LSN_MAX) - below

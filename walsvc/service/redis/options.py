@@ -1,0 +1,107 @@
+"""What stands behind a command: options in any order, numbers, keys and ids. The words of errors are Redis's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walsvc.service.redis.replies import Failure
+from walsvc.service.redis.requests import Command
+
+SYNTAX = "ERR syntax error"
+NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+INTEGER_MAX = (1 << 63) - 1
+
+
+def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
+    """A number as Redis takes it: 64 bits with a sign, without anything around it."""
+    digits = text.removeprefix(b"-")
+    plain = digits.isdigit() and (digits == b"0" or not digits.startswith(b"0")) and text != b"-0"
+    if not plain or len(digits) > 19 or not -INTEGER_MAX - 1 <= int(text) <= INTEGER_MAX:
+        raise Failure(error)
+    return int(text)
+
+
+def wrong_number(name: str) -> Failure:
+    """The error for too many words, or too few."""
+    return Failure(f"ERR wrong number of arguments for '{name}' command")
+
+
+@dataclass(slots=True)
+class Adding:
+    """XADD key [NOMKSTREAM] id field value ..."""
+
+    make: bool
+    id: bytes
+    fields: Command
+
+
+def adding(command: Command) -> Adding:
+    """What XADD says."""
+    place, make = 2, True
+    while place < len(command):
+        word = command[place].upper()
+        if word == b"NOMKSTREAM":
+            make = False
+        elif word in (b"MAXLEN", b"MINID", b"LIMIT"):
+            raise Failure(f"ERR walsvc has no {word.decode()} yet: a topic is truncated with its log")
+        else:
+            break
+        place += 1
+    fields = command[place + 1 :]
+    if not fields or len(fields) % 2:
+        raise wrong_number("xadd")
+    return Adding(make, command[place], fields)
+
+
+@dataclass(slots=True)
+class Reading:
+    """[COUNT n] [BLOCK ms] STREAMS key ... id ...
+
+    Attributes:
+        count: entries of each stream, at most; 0: any number.
+        block: milliseconds to wait, 0: for ever; None: not at all.
+        keys, ids: of the streams.
+    """
+
+    count: int
+    block: int | None
+    keys: list[bytes]
+    ids: list[bytes]
+
+
+def reading(command: Command, name: str = "xread", place: int = 1) -> Reading:
+    """What XREAD says, or what XREADGROUP says behind the group."""
+    count, block = 0, None
+    while place < len(command):
+        word, more = command[place].upper(), len(command) - place - 1
+        if word == b"COUNT" and more:
+            count = max(integer(command[place + 1]), 0)
+        elif word == b"BLOCK" and more:
+            block = integer(command[place + 1], "ERR timeout is not an integer or out of range")
+            if block < 0:
+                raise Failure("ERR timeout is negative")
+        elif word == b"STREAMS" and more:
+            streams = command[place + 1 :]
+            if len(streams) % 2:
+                symbol = "'$'" if name == "xread" else "'>'"
+                raise Failure(
+                    f"ERR Unbalanced {name.upper()} list of streams: for each stream key an ID or {symbol} must be specified."
+                )
+            half = len(streams) // 2
+            return Reading(count, block, streams[:half], streams[half:])
+        else:
+            break
+        place += 2
+    raise Failure(SYNTAX)
+
+
+def ranged(command: Command) -> int | None:
+    """The COUNT of XRANGE key start end [COUNT n]; None: there is none."""
+    count = None
+    place = 4
+    while place < len(command):
+        if command[place].upper() != b"COUNT" or place + 1 == len(command):
+            raise Failure(SYNTAX)
+        count = max(integer(command[place + 1]), 0)
+        place += 2
+    return count

@@ -1,0 +1,225 @@
+"""The commands about streams, each of them calls of walsvc.Topic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from walsvc.errors import Truncated
+from walsvc.interface import Topic
+from walsvc.model import Record
+from walsvc.service.redis import options
+from walsvc.service.redis.client import Client
+from walsvc.service.redis.entries import after, entry_of, first_of, id_of, last_of, packed
+from walsvc.service.redis.globs import glob
+from walsvc.service.redis.replies import NULL_ARRAY, Failure, Status
+from walsvc.service.redis.requests import Command
+
+ANSWER_BYTES_MAX = 64 << 20
+ENTRY_COST = 256  # bytes that an entry takes beyond its payload, at least
+STREAM = Status("stream")
+
+
+def xadd(client: Client, command: Command) -> Any:
+    """XADD: the answer is the append's, which comes when the entry is on stable storage."""
+    if command[2] == b"*":
+        fields = command[3:]
+        if not fields or len(fields) % 2:
+            raise options.wrong_number("xadd")
+    else:
+        wanted = options.adding(command)
+        if wanted.id != b"*":
+            raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
+        if not wanted.make and not client.has(command[1]):
+            return None
+        fields = wanted.fields
+    payload, kind = packed(fields)
+    return client.topic(command[1]).append(payload, type=kind)
+
+
+async def xlen(client: Client, command: Command) -> int:
+    """XLEN."""
+    return await client.topic(command[1]).count() if client.has(command[1]) else 0
+
+
+async def xrange(client: Client, command: Command) -> Any:
+    """XRANGE key start end [COUNT n]."""
+    first, last = first_of(command[2]), last_of(command[3])
+    count = options.ranged(command)
+    if not client.has(command[1]):
+        return []
+    if count == 0:
+        return NULL_ARRAY
+    return await Answer().of(client, client.topic(command[1]), first, last, count)
+
+
+async def xread(client: Client, command: Command) -> Any:
+    """XREAD [COUNT n] [BLOCK ms] STREAMS key ... id ..."""
+    wanted = options.reading(command)
+    starts = {}
+    for key, text in zip(wanted.keys, wanted.ids, strict=True):
+        starts[key] = client.log.next_lsn if text == b"$" else after(text)
+    found = await read_each(client, starts, wanted.count)
+    if not found and wanted.block is not None:
+        async with contextlib.AsyncExitStack() as stack:
+            if wanted.block:
+                stack.enter_context(contextlib.suppress(TimeoutError))
+                await stack.enter_async_context(asyncio.timeout(wanted.block / 1000))
+            await first_come(client, starts)
+            found = await read_each(client, starts, wanted.count)
+    return found_in(client, found)
+
+
+def found_in(client: Client, found: dict[bytes, list[Any]]) -> Any:
+    """Entries by key as XREAD answers them."""
+    if not found:
+        return NULL_ARRAY
+    return found if client.resp == 3 else [[key, entries] for key, entries in found.items()]
+
+
+async def read_each(client: Client, starts: dict[bytes, int], count: int) -> dict[bytes, list[Any]]:
+    """What is there of each stream; streams with nothing are left out."""
+    answer, found = Answer(), {}
+    for key, start in starts.items():
+        if client.has(key) and (entries := await answer.of(client, client.topic(key), start, None, count or None)):
+            found[key] = entries
+    return found
+
+
+async def first_come(client: Client, starts: dict[bytes, int]) -> None:
+    """Wait until one of the streams has a record at its start or behind it."""
+    following = [follow(client, client.topic(key), start) for key, start in starts.items()]
+    tasks = [asyncio.ensure_future(anext(each)) for each in following]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in following:
+            await each.aclose()
+
+
+async def follow(client: Client, topic: Topic, start: int) -> AsyncGenerator[Record, None]:
+    """The records of a topic that are visible at or behind `start`, and those that come."""
+    while True:
+        try:
+            async for record in topic.follow(min(max(start, client.log.first_lsn), client.log.next_lsn)):
+                if record.lsn >= start:
+                    yield record
+        except Truncated:
+            continue
+
+
+class Answer:
+    """Entries that go into one answer, which may hold so many bytes and no more."""
+
+    def __init__(self) -> None:
+        self._left = ANSWER_BYTES_MAX
+
+    async def of(self, client: Client, topic: Topic, first: int, last: int | None, count: int | None) -> list[Any]:
+        """The visible entries from LSN `first` to `last`, `count` of them at most."""
+        while True:
+            low, entries, left = max(first, client.log.first_lsn), list[Any](), self._left
+            stop = client.log.next_lsn if last is None else min(last + 1, client.log.next_lsn)
+            if low >= stop:
+                return []
+            try:
+                async with contextlib.aclosing(topic.read(low, stop)) as records:
+                    async for record in records:
+                        entries.append(entry_of(record))
+                        left -= len(record.payload) + ENTRY_COST
+                        if left < 0:
+                            raise Failure(f"ERR the answer has more than {ANSWER_BYTES_MAX} bytes: use COUNT")
+                        if len(entries) == count:
+                            break
+            except Truncated:
+                continue  # meanwhile
+            self._left = left
+            return entries
+
+
+async def xinfo(client: Client, command: Command) -> Any:
+    """XINFO STREAM key."""
+    what = command[1].upper()
+    if what != b"STREAM":
+        raise unknown_subcommand(command)
+    if len(command) != 3:
+        raise options.wrong_number("xinfo|stream")
+    if not client.has(command[2]):
+        raise Failure("ERR no such key")
+    topic, log = client.topic(command[2]), client.log
+    first, last = await topic.first_lsn(), await topic.last_lsn()
+    ends = [
+        None if lsn is None else next(iter(await Answer().of(client, topic, lsn, None, 1)), None)
+        for lsn in (first, last)
+    ]
+    return {
+        "length": await topic.count(),
+        "last-generated-id": id_of(last or 0),
+        "max-deleted-entry-id": id_of(log.first_lsn - 1),
+        "recorded-first-entry-id": id_of(first or 0),
+        "groups": len(await topic.consumers()),
+        "first-entry": ends[0],
+        "last-entry": ends[1],
+    }
+
+
+def unknown_subcommand(command: Command) -> Failure:
+    """The error for a word that a command does not know."""
+    name, word = command[0].decode("latin-1"), command[1].decode("latin-1")
+    return Failure(f"ERR unknown subcommand '{word[:128]}'. Try {name.upper()} HELP.")
+
+
+# ---- keys
+
+
+async def exists(client: Client, command: Command) -> int:
+    """EXISTS key ...: how many of them there are."""
+    return sum(client.has(key) for key in command[1:])
+
+
+async def type_of(client: Client, command: Command) -> Status:
+    """TYPE key."""
+    return STREAM if client.has(command[1]) else Status("none")
+
+
+async def dbsize(client: Client, command: Command) -> int:
+    """DBSIZE."""
+    return len(client.log.topics())
+
+
+async def scan(client: Client, command: Command) -> list[Any]:
+    """SCAN cursor [MATCH pattern] [COUNT n] [TYPE type]. The cursor is a place in the list of topics, in the order in which they were
+    made, so that no topic is left out that is there from the first call to the last."""
+    cursor = options.integer(command[1], "ERR invalid cursor")
+    if cursor < 0:
+        raise Failure("ERR invalid cursor")
+    count, match, kind, place = 10, None, b"stream", 2
+    while place < len(command):
+        word, more = command[place].upper(), place + 1 < len(command)
+        if word == b"COUNT" and more:
+            count = options.integer(command[place + 1])
+            if count < 1:
+                raise Failure(options.SYNTAX)
+        elif word == b"MATCH" and more:
+            match = glob(command[place + 1])
+        elif word == b"TYPE" and more:
+            kind = command[place + 1].lower()
+        else:
+            raise Failure(options.SYNTAX)
+        place += 2
+    names = [name.encode() for name in client.log.topics()[cursor : cursor + count]]
+    following = cursor + count if cursor + count < len(client.log.topics()) else 0
+    found = [name for name in names if kind == b"stream" and (match is None or match.fullmatch(name))]
+    return [str(following), found]
+
+
+async def keys(client: Client, command: Command) -> list[bytes]:
+    """KEYS pattern."""
+    match = glob(command[1])
+    return [name for name in map(str.encode, client.log.topics()) if match.fullmatch(name)]
