@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.service.simulated import Devices, serving
+from walsvc.service.redis.listening import listen
 from walsvc.service.redis.replies import encode
-from walsvc.service.redis.side import RedisSide
 from walsvc.service.server.server import Server
 
 GONE = b"gone"
@@ -60,10 +60,11 @@ class Talk:
 
 
 @asynccontextmanager
-async def side(place: Path, devices: Devices | None = None, **options: Any) -> AsyncIterator[tuple[Server, RedisSide]]:
-    """A server whose logs are on simulated devices, and its Redis side on a Unix socket."""
-    async with serving(place, devices, **options) as server, RedisSide(server, str(place / "r")) as shown:
-        yield server, shown
+async def side(place: Path, devices: Devices | None = None, **options: Any) -> AsyncIterator[Server]:
+    """A server whose logs are on simulated devices, which answers Redis's clients on a Unix socket."""
+    async with serving(place, devices, **options) as server:
+        await listen(server, str(place / "r"))
+        yield server
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from walsvc.disk.sim import SimDisk
 from walsvc.opening import open_on
 from walsvc.service.redis import streams
 from walsvc.service.redis.entries import FIELDS
+from walsvc.service.server import progress
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits
 
@@ -21,7 +22,7 @@ TOKEN = "0123456789abcdef"
 
 
 async def test_entry_is_a_record_of_the_topic_and_the_other_way_round(tmp_path: Path) -> None:
-    async with side(tmp_path) as (server, _), talking(tmp_path) as redis:
+    async with side(tmp_path) as server, talking(tmp_path) as redis:
         assert await redis("XADD", "orders", "*", "item", "book", "qty", "3") == b"1-0"
         assert await redis("XADD", "orders", "*", "payload", b"\x00raw") == b"2-0"
         log = server.logs[""]
@@ -83,18 +84,18 @@ async def test_reading_waits_for_an_entry_and_no_longer_than_it_may(tmp_path: Pa
 
 
 async def test_reader_that_waits_and_hangs_up_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with side(tmp_path) as (_, shown):
+    async with side(tmp_path) as server:
         async with talking(tmp_path) as reader:
             reader.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
             await turns()
-            assert shown.connections == 1
-        while shown.connections:
+            assert len(server.roster) == 1
+        while len(server.roster):
             await asyncio.sleep(0)
-        assert shown.held_bytes == 0
+        assert server.budget.bytes == 0
 
 
 async def test_key_whose_topic_cannot_be_is_refused_and_nothing_is_stored(tmp_path: Path) -> None:
-    async with side(tmp_path) as (server, _), talking(tmp_path) as redis:
+    async with side(tmp_path) as server, talking(tmp_path) as redis:
         for key in (b"", b"\xff", b"k" * 256):
             assert (await redis("XADD", key, "*", "a", "1")).startswith("-"), key
             assert await redis("XLEN", key) == 0
@@ -120,7 +121,7 @@ async def test_token_gives_its_rights_and_its_namespaces(tmp_path: Path) -> None
             (TOKEN + "r", Grant("reader", frozenset({"read"}), frozenset({"shop"}))),
         ]
     )
-    async with side(tmp_path, tokens=tokens, namespaces=True) as (server, _):
+    async with side(tmp_path, tokens=tokens, namespaces=True) as server:
         async with talking(tmp_path) as redis:
             assert await redis("XADD", "s", "*", "a", "1") == "-NOAUTH Authentication required."
             assert await redis("PING") == "-NOAUTH Authentication required."
@@ -142,63 +143,66 @@ async def test_token_gives_its_rights_and_its_namespaces(tmp_path: Path) -> None
 
 async def test_namespace_is_left_when_its_last_client_is(tmp_path: Path) -> None:
     limits = Limits(open_namespaces=1)
-    async with side(tmp_path, namespaces=True, limits=limits) as (_, shown):
+    async with side(tmp_path, namespaces=True, limits=limits) as server:
         for name in ("one", "two"):
             async with talking(tmp_path) as redis:
                 assert await redis("AUTH", name, "any") == "OK"
-            while shown.connections:
+            while len(server.roster):
                 await asyncio.sleep(0)
 
 
-async def test_full_side_says_so_and_a_client_that_shows_no_token_is_hung_up_on(tmp_path: Path) -> None:
-    tokens = Tokens([(TOKEN, Grant("all", frozenset({"append"})))])
-    limits = Limits(connections=1, handshake_seconds=0.01)
-    async with side(tmp_path, tokens=tokens, limits=limits), talking(tmp_path) as first:
-        first.say("PING")
-        assert await first.hear() == "-NOAUTH Authentication required."
+async def test_client_beyond_the_limit_is_told_so(tmp_path: Path) -> None:
+    async with side(tmp_path, limits=Limits(connections=1)), talking(tmp_path) as first:
+        assert await first("PING") == "PONG"
         async with talking(tmp_path) as second:
-            assert await second.hear() == "-ERR max number of clients reached"
+            assert (await second.hear()).startswith("-BACKPRESSURE too many connections")
             assert await second.hear() == GONE
-        assert await first.hear() == GONE
+        assert await first("PING") == "PONG"
+
+
+async def test_client_that_shows_no_token_in_time_is_hung_up_on(tmp_path: Path) -> None:
+    tokens = Tokens([(TOKEN, Grant("all", frozenset({"append"})))])
+    async with side(tmp_path, tokens=tokens, limits=Limits(handshake_seconds=0.01)), talking(tmp_path) as redis:
+        assert await redis.hear() == "-WALTIMEOUT no token came within 0.01 s"
+        assert await redis.hear() == GONE
 
 
 async def test_what_is_unanswered_is_counted_and_given_back(tmp_path: Path) -> None:
     limits = Limits(pending_bytes=65536, pending_total_bytes=65536)
-    async with side(tmp_path, limits=limits) as (_, shown), talking(tmp_path) as redis:
+    async with side(tmp_path, limits=limits) as server, talking(tmp_path) as redis:
         for number in range(2000):
             redis.say("XADD", "s", "*", "n", number)
         assert [await redis.hear() for _ in range(2000)][-1] == b"2000-0"
-        assert shown.held_bytes == 0
+        assert server.budget.bytes == 0
         redis.send(b"*2\r\n$4\r\nECHO\r\n$1000\r\n" + b"x" * 500)
-        while not shown.held_bytes:
+        while not server.budget.bytes:
             await asyncio.sleep(0)
-        assert 500 < shown.held_bytes < 1500
+        assert 500 < server.budget.bytes < 1500
         redis.send(b"x" * 500 + b"\r\n")
         assert await redis.hear() == b"x" * 1000
-        assert shown.held_bytes == 0
+        assert server.budget.bytes == 0
 
 
-async def test_half_commands_of_many_do_not_hold_more_than_all_may(tmp_path: Path) -> None:
-    limits = Limits(pending_total_bytes=65536)
-    async with side(tmp_path, limits=limits) as (_, shown), talking(tmp_path) as one, talking(tmp_path) as two:
+async def test_half_commands_of_many_do_not_hold_more_than_all_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "TIGHT_SECONDS", 0.01)
+    limits = Limits(pending_total_bytes=65536, handshake_seconds=0.04)
+    async with side(tmp_path, limits=limits) as server, talking(tmp_path) as one, talking(tmp_path) as two:
         for each in (one, two):
             assert await each("PING") == "PONG"
             each.send(b"*2\r\n$4\r\nECHO\r\n$100000\r\n" + b"x" * 40_000)
-        heard = {asyncio.ensure_future(each.hear()) for each in (one, two)}
-        done, left = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
-        assert [each.result()[:4] for each in done] == ["-OOM"]
-        assert shown.held_bytes <= 65536
-        for each in left:
-            each.cancel()
+        assert {(await each.hear())[:11] for each in (one, two)} == {"-WALTIMEOUT"}
+        assert server.budget.bytes == 0
 
 
 async def test_stopping_answers_what_was_appended(tmp_path: Path) -> None:
-    async with side(tmp_path) as (_, shown), talking(tmp_path) as redis, talking(tmp_path) as waiting:
+    async with side(tmp_path) as server, talking(tmp_path) as redis, talking(tmp_path) as waiting:
         waiting.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
         assert await redis("PING") == "PONG"
         redis.say("XADD", "s", "*", "a", "1")
-        while not shown.held_bytes:
+        while not server.budget.bytes:
             await asyncio.sleep(0)
-        await shown.stop()
+        await server.stop()
         assert await redis.hear() == b"1-0"
         assert await redis.hear() == GONE

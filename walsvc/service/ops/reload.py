@@ -16,7 +16,6 @@ from walsvc.service.server.server import Server
 
 if TYPE_CHECKING:
     from walsvc.service.ops.http import HttpSide
-    from walsvc.service.redis.side import RedisSide
 
 LOOK_SECONDS = 5.0  # between two looks at the files
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -27,13 +26,10 @@ class Reloader:
     """Reads the files again, and gives what is in them to whoever connects from then on. Files that are not good, or that fit
     each other no more, change nothing: what was taken before stays."""
 
-    def __init__(
-        self, settings: Settings, server: Server, http: HttpSide | None, redis: RedisSide | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, server: Server, http: HttpSide | None) -> None:
         self._settings = settings
         self._server = server
         self._http = http
-        self._redis = redis
         self._stamps = self._look()
 
     async def reload(self) -> None:
@@ -46,8 +42,6 @@ class Reloader:
             return
         if self._http is not None and http_tls is not None:
             self._http.renew(http_tls)
-        if self._redis is not None and tls is not None:
-            self._redis.renew(tls)
         names = [*(["certificates"] if tls else []), *(["tokens"] if tokens else [])]
         logger.info(
             "taken anew: %s", " and ".join(names) or "nothing, since the server has neither certificate nor tokens"

@@ -15,7 +15,7 @@ from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
 from walsvc.service.ops.space import SpaceWatch
-from walsvc.service.redis.side import RedisSide, is_path
+from walsvc.service.redis.listening import listen
 from walsvc.service.server import descriptors
 from walsvc.service.server.server import Server
 from walsvc.targets import host_and_port
@@ -59,10 +59,15 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
     async with http_side(settings, server, space) as http:
         if not await started(server, wanted):
             return
-        redis = await redis_side(settings, server)
+        if settings.main.redis != "off":
+            try:
+                await listen(server, settings.main.redis)
+            except BaseException:
+                await server.stop(settings.main.stop_seconds)
+                raise
         notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
         listening(server.addresses)
-        reloader = Reloader(settings, server, http, redis)
+        reloader = Reloader(settings, server, http)
         background = [
             loop.create_task(watchdog(notifier, server)),
             loop.create_task(space.watch()),
@@ -73,8 +78,6 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
         for task in background:
             task.cancel()
         notifier.say("STOPPING=1", "STATUS=stopping")
-        if redis is not None:
-            await redis.stop()
         await server.stop(settings.main.stop_seconds)
     if server.failures:
         raise server.failures[0]
@@ -110,22 +113,6 @@ async def watchdog(notifier: Notifier, server: Server) -> None:
         if server.status().live:
             notifier.say("WATCHDOG=1")
         await asyncio.sleep(notifier.watchdog_seconds)
-
-
-async def redis_side(settings: Settings, server: Server) -> RedisSide | None:
-    """The Redis side, which needs the logs; None where it is off. Where it cannot be had the server is stopped."""
-    main = settings.main
-    if main.redis == "off":
-        return None
-    side = RedisSide(server, main.redis, tls=None if is_path(main.redis) else settings.load_tls())
-    try:
-        await side.start()
-    except BaseException:
-        await server.stop(main.stop_seconds)
-        raise
-    server.troubles.watch(side.troubles)
-    logger.info("Redis Streams on %s", side.url)
-    return side
 
 
 @contextlib.asynccontextmanager

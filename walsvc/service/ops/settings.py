@@ -18,7 +18,7 @@ from walsvc.config import WalConfig, between
 from walsvc.errors import BadOption, PathError
 from walsvc.keyring import KeyRing
 from walsvc.options import file_of, kinds_of, option_of, unknown_option
-from walsvc.service.redis.side import is_path
+from walsvc.service.redis.listening import is_path
 from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context

@@ -6,8 +6,9 @@
     options   what may stand behind a command       pure
     commands  the table, and the commands about a connection
     streams   the commands about keys
-    session   one client: its log, its rights, its answers in order
-    side      listening, limits, the end
+    client    one client: its log and its rights
+    session   its connection: answers in order
+    listening where they come
 
 It is an adapter over walsvc.Log: what a command does, a Python program can do by one call.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, Denied
 from walsvc.service.redis.replies import Failure
@@ -11,25 +11,11 @@ from walsvc.service.server.auth import MAKES, Grant
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
+    from walsvc.service.server.shared import Shared
 
 NO_AUTH = "NOAUTH Authentication required."
 WRONG_PASS = "WRONGPASS invalid username-password pair or user is disabled."
 DEFAULT_USER = b"default"
-
-
-class Logs(Protocol):
-    """The logs of a server, by namespace."""
-
-    def check(self, name: str) -> None: ...
-    def take_open(self, name: str) -> Any: ...
-    async def take(self, name: str, *, make: bool = ...) -> Any: ...
-    def leave(self, name: str) -> None: ...
-
-
-class Grants(Protocol):
-    """Who may do what."""
-
-    def grant(self, token: str | None) -> Grant | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -37,39 +23,39 @@ class Client:
     """One client.
 
     Attributes:
+        shared: of the server.
         number: of its connection.
-        logs, grants: of the server.
         name: that it gave itself.
         about: what its library says of itself.
         resp: version of the protocol for answers, 2 or 3.
         grant: what it may do; None: it has shown no token.
-        namespace: whose log it has; None: none yet.
+        namespace, opened: whose log it has, and the log; None: none yet.
         written: LSN of its last entry.
         leaving: it has said QUIT.
     """
 
-    number: int
-    logs: Logs
-    grants: Grants
+    shared: Shared
+    number: int = 0
     name: bytes = b""
     about: dict[bytes, bytes] = field(default_factory=dict)
     resp: int = 2
     grant: Grant | None = None
     namespace: str | None = None
+    opened: Any = None
     written: int = 0
     leaving: bool = False
-    _log: Log | None = None
     _topics: dict[bytes, Topic] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Where there are no tokens, nobody has to show one, and has the log of the directory itself, if it is open."""
-        self.grant = self.grants.grant(None)
-        if self.grant is not None and (log := self.logs.take_open("")) is not None:
-            self.namespace, self._log = "", log
+        self.number = self.shared.roster.accepted
+        self.grant = self.shared.grant(None)
+        if self.grant is not None and (log := self.shared.logs.take_open("")) is not None:
+            self.namespace, self.opened = "", log
 
     async def show(self, user: bytes, token: bytes) -> None:
         """AUTH: show a token. The user's name is the namespace, `default` for the log of the directory itself."""
-        grant = self.grants.grant(token.decode("utf-8", "surrogateescape"))
+        grant = self.shared.grant(token.decode("utf-8", "surrogateescape"))
         if grant is None:
             raise Failure(WRONG_PASS)
         namespace = "" if user == DEFAULT_USER else user.decode("utf-8", "surrogateescape")
@@ -89,13 +75,13 @@ class Client:
             raise Failure("ERR DB index is out of range") from None
 
     async def _enter(self, namespace: str, grant: Grant) -> None:
-        self.logs.check(namespace)
+        self.shared.logs.check(namespace)
         try:
-            log = await self.logs.take(namespace, make=not grant.rights.isdisjoint(MAKES))
+            log = await self.shared.logs.take(namespace, make=not grant.rights.isdisjoint(MAKES))
         except Denied as error:
             raise Failure(f"NOPERM {error}") from None
         self.leave()
-        self.grant, self.namespace, self._log = grant, namespace, log
+        self.grant, self.namespace, self.opened = grant, namespace, log
 
     def granted(self) -> Grant:
         """What it may do. Failure: it has shown no token."""
@@ -106,11 +92,11 @@ class Client:
     @property
     def ready(self) -> bool:
         """Whether it has a log."""
-        return self._log is not None
+        return self.opened is not None
 
     async def take_log(self) -> None:
         """Have the log of the directory itself, unless it has one."""
-        if self._log is None:
+        if self.opened is None:
             grant = self.granted()
             if not grant.opens(""):
                 raise Failure("NOPERM this token does not open database 0; AUTH with the namespace as the user's name")
@@ -119,8 +105,9 @@ class Client:
     @property
     def log(self) -> Log:
         """The log that it has."""
-        assert self._log is not None, "taken before a command about keys"
-        return self._log
+        assert self.opened is not None, "taken before a command about keys"
+        log: Log = self.opened
+        return log
 
     def topic(self, key: bytes) -> Topic:
         """The topic that a key names. Failure: no topic can have that name."""
@@ -142,5 +129,5 @@ class Client:
     def leave(self) -> None:
         """Give the log back."""
         if self.namespace is not None:
-            self.logs.leave(self.namespace)
-        self.namespace, self._log, self._topics = None, None, {}
+            self.shared.logs.leave(self.namespace)
+        self.namespace, self.opened, self._topics = None, None, {}

@@ -33,11 +33,13 @@ class Requests:
     """The commands of one client.
 
     Attributes:
-        incomplete_bytes: what a command takes that has not come to its end.
+        incomplete_bytes: what a command takes that has not come to its end, and
+        expected_bytes: what it takes with the argument that is coming.
     """
 
     def __init__(self) -> None:
         self.incomplete_bytes: int = 0
+        self.expected_bytes: int = 0
         self._bytes_max = 0
         self._reader: Any = new_reader()
         self._buffer = bytearray()
@@ -59,6 +61,7 @@ class Requests:
                 if command:
                     commands.append(command)
         self.incomplete_bytes = len(self._buffer) + self._taken
+        self.expected_bytes = max(self.expected_bytes, self.incomplete_bytes) if self.incomplete_bytes else 0
         if self.incomplete_bytes > self._bytes_max:
             raise Malformed(f"a command takes more than {self._bytes_max} bytes")
         return commands
@@ -112,6 +115,7 @@ class Requests:
         if length < 0:
             raise Malformed("invalid bulk length")
         start = buffer.index(b"\n") + 1
+        self.expected_bytes = self._taken + start + length + 2
         if len(buffer) < start + length + 2:
             return False
         self._arguments.append(bytes(memoryview(buffer)[start : start + length]))

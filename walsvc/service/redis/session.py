@@ -3,145 +3,143 @@
 An XADD is handed to the log at once, and its answer is written when the log's is there; so the XADDs of a pipeline share their
 commits. A command that waits runs when everything before it is answered, and what comes behind it waits for it.
 
-What is unanswered is counted, by this connection and by all together. Above either limit nothing more is read.
+For the server it is a connection like any other: what it has not been answered is its share of the budget.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import WalError
+from walsvc.errors import WalError, WalTimeout
 from walsvc.service.redis.client import Client
 from walsvc.service.redis.commands import Entry, find
 from walsvc.service.redis.entries import id_of
-from walsvc.service.redis.held import Held
 from walsvc.service.redis.replies import Failure, encode, failure_of
 from walsvc.service.redis.requests import Command, Malformed, Requests
 from walsvc.service.redis.streams import xadd
+from walsvc.service.server.duplex import Duplex
+from walsvc.service.server.progress import Progress
 from walsvc.tasks import begin_task
+
+if TYPE_CHECKING:
+    from walsvc.api import Log
+    from walsvc.service.server.auth import Grant
+    from walsvc.service.server.shared import Shared
 
 COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 AT_ONCE = 512  # commands in one turn of the loop
 STRANGER_BYTES_MAX = 1 << 16  # of a command of a client that has shown no token
-WRITE_BUFFER_BYTES = 1 << 20  # above it nothing more is run
-FULL = "OOM the server holds as much as it may: try again later, or raise pending_total_bytes"
 
 
-class Door(Protocol):
-    """Who counts clients."""
-
-    def came(self, session: Session) -> str | None: ...
-    def gone(self, session: Session) -> None: ...
-
-
-class Session(asyncio.Protocol):
-    """A connection.
-
-    Args:
-        client: whose it is.
-        held: what is unanswered of all clients.
-        bytes_max: of one command.
-        door: counts clients.
+class Session(Duplex):
+    """A connection. Belongs to the event loop in which it is made.
 
     Attributes:
-        client: whose it is.
+        name: for the server's log.
+        leaving: it is over, and nothing more that it says is done.
         opened_at: when it came, in the loop's time.
     """
 
-    def __init__(self, client: Client, held: Held, bytes_max: int, door: Door) -> None:
-        self.client = client
-        self._loop = asyncio.get_running_loop()
-        self.opened_at: float = self._loop.time()
-        self._held = held
-        self._door = door
-        self._bytes_max = bytes_max
+    streams = 0
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.name: str = "?"
+        self.leaving = False
+        self.opened_at: float = self.loop.time()
+        self._shared = shared
+        self._share = shared.budget.share(self)
+        self._client = Client(shared)
         self._requests = Requests()
-        self._transport: Any = None
+        self._progress = Progress(shared.limits.idle_seconds)
         self._backlog: deque[Command] = deque()
         self._answers: deque[Any] = deque()  # bytes, or an append that the log has not answered
-        self._watched = False  # the first of them
+        self._owed = False  # the log has something of it to answer
         self._working: asyncio.Task[None] | None = None
-        self._idle: asyncio.Future[None] | None = None  # of the one that waits until everything is answered
-        self._again: asyncio.Handle | None = None
-        self._stuck_since: float | None = None
+        self._idle: asyncio.Future[None] | None = None  # of a command that waits until everything before it is answered
 
-    # ---- asyncio.Protocol
+    # ---- transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self.client.begin()
-        if (refusal := self._door.came(self)) is not None:
-            self._last_words(Failure(refusal))
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
+        refusal = self._shared.roster.admit(self)
+        if refusal is not None:
+            self.leave(refusal, "connections")
+            return
+        self._client.begin()
 
     def data_received(self, data: bytes) -> None:
-        if self._over:
+        self._shared.counts.received_bytes += len(data)
+        if self.leaving:
             return
+        most = STRANGER_BYTES_MAX if self.grant is None else self._shared.limits.frame_bytes
         try:
-            most = STRANGER_BYTES_MAX if self.client.grant is None else self._bytes_max
             commands = self._requests.feed(data, most)
         except Malformed as error:
             self._last_words(Failure(str(error)))
             return
         self._backlog += commands
-        self._held.charge(self, len(data) + COMMAND_COST * len(commands))
+        self._share.hold(len(data) + COMMAND_COST * len(commands))
+        if (incoming := self._requests.incomplete_bytes) or self._share.arrived:
+            self._share.arrive(incoming)
+            self._progress.holds(incoming, 0, self._requests.expected_bytes, self.loop.time())
+        if self._share.held > self._shared.limits.pending_bytes:
+            self.pause_reading("unanswered")
         self._go_on()
-        if self._held.over and self._requests.incomplete_bytes and not self._busy:
-            self._last_words(Failure(FULL))  # nothing but more of it could make less what it holds
+        self._share.check()
 
     def eof_received(self) -> bool:
         self._say_no_more()
+        self._write()
         return bool(self._answers)  # who has said all may still wait for what the log has
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-        self._backlog.clear()
+        self._say_no_more()
         for append in self._answers:
             if type(append) is not bytes:
                 append.add_done_callback(fetched)
         self._answers.clear()
-        for each in (self._working, self._again):
-            if each is not None:
-                each.cancel()
-        self._held.forget(self)
-        self.client.leave()
-        self._door.gone(self)
-
-    def pause_writing(self) -> None:
-        self._stuck_since = self._loop.time()
+        self._answered_all()
+        self._share.hold(-self._share.held)
+        self._share.leave()
+        self._client.leave()
+        self._shared.roster.forget(self)
+        self.lost()
 
     def resume_writing(self) -> None:
-        self._stuck_since = None
+        super().resume_writing()
         self._go_on()
+
+    def pause_reading(self, why: str) -> None:
+        if self.reading:
+            self._progress.paused(self.loop.time())
+        super().pause_reading(why)
+
+    def resume_reading(self, *why: str) -> None:
+        before = self.reading
+        super().resume_reading(*why)
+        if self.reading and not before:
+            self._progress.resumed(self.loop.time())
 
     # ---- commands
 
-    @property
-    def _busy(self) -> bool:
-        return bool(self._backlog or self._answers or self._working is not None)
-
-    @property
-    def _over(self) -> bool:
-        return self._transport is None or self._transport.is_closing() or self.client.leaving
-
     def _go_on(self) -> None:
         """Run what can be run, write what can be written."""
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
         left = AT_ONCE
-        while self._backlog and self._working is None and self._stuck_since is None and not self._over:
+        while self._backlog and self._working is None and not self.stuck and not self.leaving:
             if not left:
-                self._again = self._loop.call_soon(self._go_on)
+                self.loop.call_soon(self._go_on)
                 break
             left -= 1
             self._begin(self._backlog.popleft())
         self._write()
 
     def _begin(self, command: Command) -> None:
-        client = self.client
+        client = self._client
         try:
             entry = find(client, command)
             if entry.waits or (entry.right is not None and not client.ready):
@@ -155,11 +153,11 @@ class Session(asyncio.Protocol):
         """Run a command that waits, once everything before it is answered."""
         try:
             while self._answers:
-                self._idle = self._loop.create_future()
+                self._idle = self.loop.create_future()
                 await self._idle
             if entry.right is not None:
-                await self.client.take_log()
-            answer = entry.call(self.client, command)
+                await self._client.take_log()
+            answer = entry.call(self._client, command)
             self._answer(entry, await answer if entry.waits else answer)
         except (Failure, WalError) as error:
             self._say(error)
@@ -168,99 +166,137 @@ class Session(asyncio.Protocol):
         self._go_on()
 
     def _answer(self, entry: Entry, value: Any) -> None:
-        appended = entry.call is xadd and value is not None
-        self._answers.append(value if appended else encode(value, self.client.resp))
+        if entry.call is not xadd or value is None:
+            self._answers.append(encode(value, self._client.resp))
+            self.leaving = self.leaving or self._client.leaving
+            return
+        self._answers.append(value)
+        if not self._owed:
+            self._owed = True
+            self._shared.budget.asked += 1
 
     def _say(self, error: Failure | WalError) -> None:
-        failure = failure_of(error) if isinstance(error, WalError) else error
-        self._answers.append(encode(failure, self.client.resp))
+        if isinstance(error, WalError):
+            self._shared.counts.errors[type(error).__name__] += 1
+            error = failure_of(error)
+        self._answers.append(encode(error, self._client.resp))
 
     # ---- answers
 
-    def _write(self) -> None:
-        """Write the answers that are there, in order."""
+    def _write(self, _: object = None) -> None:
+        """Write the answers that are there, in order, and come again for the first that is not."""
         answers, ready = self._answers, list[bytes]()
         while answers:
             head = answers[0]
             if type(head) is not bytes:
                 if not head.done():
-                    if not self._watched:
-                        self._watched = True
-                        head.add_done_callback(self._answered)
                     break
                 head = self._added(head)
             ready.append(head)
             answers.popleft()
-        if ready and self._transport is not None:
-            self._transport.write(b"".join(ready))
+        if ready:
+            self.write(b"".join(ready), more=False)
         if answers:
-            return
+            answers[0].remove_done_callback(self._write)
+            answers[0].add_done_callback(self._write)
+        else:
+            self._answered_all()
+
+    def _answered_all(self) -> None:
+        """Nothing is owed to the client but what it has not said to the end."""
+        if self._owed:
+            self._owed = False
+            self._shared.budget.answered()
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-        if self.client.leaving:
+        if self.leaving:
             self._backlog.clear()
-            if self._working is None and self._transport is not None:
+            if self._transport is not None:
                 self._transport.close()
-        elif not self._busy:
-            self._held.settle(self, self._requests.incomplete_bytes)
-
-    def _answered(self, _: object) -> None:
-        self._watched = False
-        self._write()
+        if not self._backlog and self._working is None:
+            self._share.hold(-self._share.held)
+            self.resume_reading("unanswered")
 
     def _added(self, append: Any) -> bytes:
         """The answer of an XADD whose record is durable, or is not going to be."""
         try:
             result = append.result()
         except WalError as error:
-            return encode(failure_of(error), self.client.resp)
-        self.client.written = result.lsn
+            self._shared.counts.errors[type(error).__name__] += 1
+            return encode(failure_of(error), self._client.resp)
+        self._client.written = result.lsn
         text = id_of(result.lsn)
         return b"$%d\r\n%s\r\n" % (len(text), text)
 
     def _last_words(self, failure: Failure) -> None:
         """Say an error behind which nothing is understood, and end."""
-        self._backlog.clear()
-        self._answers.append(encode(failure, self.client.resp))
-        self.client.leaving = True
+        self._say_no_more()
+        self._answers.append(encode(failure, self._client.resp))
         self._write()
 
-    # ---- for others
-
-    def pause_reading(self) -> None:
-        """Read nothing until `resume_reading`."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on."""
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def look(self, now: float, handshake_seconds: float, idle_seconds: float) -> None:
-        """End a client that has shown no token for so long, or has not read its answers."""
-        silent = self.client.grant is None and now - self.opened_at > handshake_seconds
-        stuck = self._stuck_since is not None and now - self._stuck_since > idle_seconds
-        if silent or stuck:
-            self.abort()
-
     def _say_no_more(self) -> None:
-        """Run nothing more; what is being run ends unanswered, appends excepted."""
-        self.client.leaving = True
+        """Run nothing more; a command that waits for something ends unanswered."""
+        self.leaving = True
         self._backlog.clear()
         if self._working is not None:
             self._working.cancel()
+
+    # ---- for the roster, the budget and the server's watch
+
+    @property
+    def log(self) -> Log | None:
+        """That it has; None: none yet."""
+        opened: Log | None = self._client.opened
+        return opened
+
+    @property
+    def grant(self) -> Grant | None:
+        """What its token gives; None: it has shown none."""
+        return self._client.grant
+
+    @property
+    def incomplete(self) -> bool:
+        """It has sent a part of a command."""
+        return self._share.arrived > 0
+
+    @property
+    def streaming(self) -> bool:
+        """The log never waits for more of a command."""
+        return False
+
+    def leave(self, error: WalError, reason: str) -> None:
+        """Say why it ends, and end it."""
+        self._shared.counts.reject(self.name, error, reason)
+        self._last_words(failure_of(error))
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def replace(self) -> None:
+        """It speaks for no producer."""
+
+    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
+        """It has been sent nothing ahead."""
+
+    def look(self, now: float) -> None:
+        """End it where it has shown no token in time, does not go on with a command, or does not read its answers."""
+        limits = self._shared.limits
+        fault = self._progress.fault(now, self._shared.budget.tight_since)
+        if self.grant is None and now - self.opened_at > limits.handshake_seconds:
+            fault = f"no token came within {limits.handshake_seconds:g} s"
+        if self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
+            self._shared.counts.reject(self.name, WalTimeout("the client does not read its answers"), "timeout")
+            self.abort()
+        elif fault is not None and not self.leaving:
+            self.leave(WalTimeout(fault), "timeout")
 
     async def settled(self) -> None:
         """Take nothing more, and wait until every append is answered."""
         self._say_no_more()
         await asyncio.gather(*(each for each in self._answers if type(each) is not bytes), return_exceptions=True)
         self._write()
-
-    def abort(self) -> None:
-        """End at once."""
-        if self._transport is not None:
-            self._transport.abort()
 
 
 def fetched(append: Any) -> None:

@@ -24,15 +24,17 @@ class Client(Protocol):
 
     Attributes:
         name: for the server's log.
-        log: that it has; None: none yet.
         leaving: it is over, but for its last words.
         sent_bytes: to it so far.
     """
 
     name: str
-    log: Log | None
     leaving: bool
     sent_bytes: int
+
+    @property
+    def log(self) -> Log | None:
+        """That it has; None: none yet."""
 
     @property
     def grant(self) -> Grant | None:

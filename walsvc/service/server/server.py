@@ -40,7 +40,7 @@ from walsvc.service.server.roster import Roster
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.troubles import Troubles, ended
-from walsvc.targets import PORT_MAX, is_host
+from walsvc.targets import PORT_MAX, host_and_port, is_host
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -166,10 +166,36 @@ class Server:
                 self.shared.limits.connections,
             )
 
-    def _accept(self, tls: Callable[[], ssl.SSLContext] | None, listening: socket.socket) -> Acceptor:
-        return Acceptor(
-            listening, lambda: Connection(self.shared), tls, self.roster, self.shared.limits.handshake_seconds
-        )
+    async def listen(self, address: str, protocol: Callable[[], asyncio.BaseProtocol], scheme: str) -> str:
+        """Listen for another protocol, too; its connections enter the roster as all others do. For a server that has started.
+
+        Args:
+            address: HOST:PORT, or the path of a Unix socket.
+            protocol: makes a connection.
+            scheme: of the address, which is returned; with TLS an `s` is added.
+
+        Raises:
+            PathError, Locked, BadOption: the address cannot be had.
+        """
+        if "/" in address:
+            self._listeners.append(await listen_unix(address, partial(self._accept, None, protocol=protocol)))
+        else:
+            tls = None if self._tls is None else self._current_tls
+            accept = partial(self._accept, tls, protocol=protocol)
+            self._listeners.append(
+                await listen_tcp(*host_and_port(address), accept, scheme if tls is None else f"{scheme}s")
+            )
+        return self.addresses[-1]
+
+    def _accept(
+        self,
+        tls: Callable[[], ssl.SSLContext] | None,
+        listening: socket.socket,
+        *,
+        protocol: Callable[[], asyncio.BaseProtocol] | None = None,
+    ) -> Acceptor:
+        factory = protocol or (lambda: Connection(self.shared))
+        return Acceptor(listening, factory, tls, self.roster, self.shared.limits.handshake_seconds)
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None, "asked only where there is one"
