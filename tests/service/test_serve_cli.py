@@ -322,7 +322,7 @@ def test_environment_knows_every_setting_and_its_type() -> None:
 def test_settings_describe_the_server(tmp_path) -> None:
     given = {"data": str(tmp_path), "listen": "127.0.0.1:0", "connections": 9, "http": "127.0.0.1:0"}
     server = load_settings(given, environment={}).server()
-    assert server.limits.connections == 9
+    assert server.shared.limits.connections == 9
     assert server.logs_by_name.several is False
     assert server.status().reason == "starting"
 
