@@ -23,7 +23,7 @@ from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
 from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
-from walsvc.scope import Scoped
+from walsvc.scope import Opened
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.hubs import Hubs
@@ -36,7 +36,7 @@ from walsvc.topics.sharing import SharedOptions, refuse_lazy
 from walsvc.topics.topic import Topic
 
 
-class Log(Reading, OpensConsumers[Consumer], Scoped):
+class Log(Reading, OpensConsumers[Consumer], Opened):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -49,6 +49,7 @@ class Log(Reading, OpensConsumers[Consumer], Scoped):
     def __init__(self, writer: WalWriter, report: RecoveryReport) -> None:
         super().__init__(LiveSegments(writer))
         self.config: WalConfig = writer.core.config
+        self.loop: asyncio.AbstractEventLoop = writer.loop
         self.writer = writer
         self.report = report
         vars(self)["append"] = writer.append  # in the place of the method: the way to the buffer is one call shorter
@@ -248,6 +249,8 @@ class Log(Reading, OpensConsumers[Consumer], Scoped):
         Raises:
             BadOption: `lsn` is not in first_lsn to next_lsn (below first_lsn there is nothing to do), or somebody holds
                 records below it and `force` is not set.
+            NoSpace, PathError: a file cannot be removed now (or, where first_lsn has not moved, what is to be dropped cannot be
+                looked at). The next truncation tries again.
         """
         await self._reclaimer.truncate_before(lsn, force=force)
 
@@ -279,6 +282,11 @@ class Log(Reading, OpensConsumers[Consumer], Scoped):
     async def seal(self) -> None:
         """Make everything durable and take no more appends, ever; reading goes on. Idempotent; see WalWriter.seal."""
         await self.writer.seal()
+
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self.writer.closing
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything durable that was called before, mark a clean close, release the log; see WalWriter.close.

@@ -150,7 +150,9 @@ async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) ->
         exclusive=not config.read_only,
         check=partial(check_newest, config.keys),
     )
-    return await open_on(disk, config)
+    log = await open_on(disk, config)
+    log.watch()
+    return log
 
 
 async def open_storage(storage: Storage, config: WalConfig) -> Any:

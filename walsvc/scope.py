@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
@@ -9,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from walsvc.errors import WalError
+from walsvc.tasks import begin_task
 
 
 class Scoped(ABC):
@@ -29,6 +33,47 @@ class Scoped(ABC):
             return
         with suppress(WalError):
             await self.close()
+
+
+class Opened(Scoped):
+    """A log that is opened. One that is dropped without close says so, as asyncio's transports do: ResourceWarning "unclosed log".
+
+    What it holds on this machine (lock, ring, threads) goes with it. A connection is held by its loop, so such a log closes itself in
+    the background, as a StreamWriter of asyncio does.
+
+    Attributes:
+        path: of the log, for messages.
+        loop: that it belongs to.
+    """
+
+    path: str
+    loop: asyncio.AbstractEventLoop
+    _opened_in = 0  # process that opened it; 0: it was made by hand
+    _by_connection = False
+
+    @property
+    @abstractmethod
+    def closing(self) -> bool:
+        """Whether `close` was called, or there is nothing to close any more."""
+
+    def watch(self, *, by_connection: bool = False) -> None:
+        """Have it tell where it is dropped; `by_connection`: and close itself."""
+        self._opened_in = os.getpid()
+        self._by_connection = by_connection
+
+    def __del__(self) -> None:
+        if self._opened_in != os.getpid() or self.closing:
+            return
+        if self._by_connection:
+            with suppress(RuntimeError):  # the loop is closed, and its connections with it
+                self.loop.call_soon_threadsafe(close_dropped, self)
+        warnings.warn(f"unclosed log {self.path}", ResourceWarning, source=self, stacklevel=2)
+
+
+def close_dropped(log: Opened) -> None:
+    """Close a log that nobody else has any more. Who waits for an append is answered."""
+    closing = begin_task(log.close(), name="walsvc closing a dropped log")
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody is left to be told
 
 
 class Leaving(Protocol):

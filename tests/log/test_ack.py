@@ -490,6 +490,36 @@ async def test_large_group_is_woken_in_slices():
     assert 0 < seen[0] <= seen[1] < 65_536
 
 
+class LosingLoop(asyncio.SelectorEventLoop):
+    """Loses the callback that goes on waking, once each time: so does asyncio where a signal handler's exception comes between
+    taking it off its list and calling it."""
+
+    lost: int = 0
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any, context: Any = None) -> asyncio.Handle:
+        if getattr(callback, "__name__", "") == "_wake_on" and arguments[0] > self.lost:
+            self.lost += 1
+            return asyncio.Handle(callback, arguments, self)
+        return super().call_soon(callback, *arguments, context=context)
+
+
+@compiled_only
+@pytest.mark.parametrize("count", [3, 5000])
+def test_callback_that_the_loop_loses_leaves_nobody_asleep(count: int):
+    loop = LosingLoop()
+
+    async def main() -> list[int]:
+        waker = waker_here(TWINS["c"])
+        acks, order, tasks = await woken(waker, count)
+        answer(waker, acks)  # in a task, so each is woken from the loop
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        return order
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        assert runner.run(main()) == list(range(count))
+    assert loop.lost > count // 2048
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_interrupt_out_of_a_woken_task_leaves_the_others_to_be_woken(make, kind: type[BaseException]):
     loop = asyncio.new_event_loop()

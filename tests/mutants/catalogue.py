@@ -161,6 +161,13 @@ ORDER = [
         (SHORTAGES + "test_segment_that_cannot_be_removed_ends_no_log_and_goes_later[EMFILE]",),
     ),
     Mutant(
+        "the loop keeps a served log that was dropped",
+        "walsvc/service/client/remote.py",
+        "session.cut, session.purged = weakly(self._cut), weakly(self._hide)",
+        "session.cut, session.purged = self._cut, self._hide",
+        ("tests/log/test_unclosed.py::test_dropped_served_log_ends_its_connection",),
+    ),
+    Mutant(
         "truncate_after without its intent",
         "walsvc/log/extent/retention.py",
         '                await core.changes.write({"cut": lsn})\n',

@@ -32,7 +32,7 @@ from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.stats import stats_of
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
-from walsvc.scope import Opening, Scoped
+from walsvc.scope import Opened, Opening
 
 Payloads = Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview]
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from walsvc.keywords import LogOptions
 
 
-class WalWriter(Scoped):
+class WalWriter(Opened):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
@@ -54,6 +54,8 @@ class WalWriter(Scoped):
 
     def __init__(self, disk: Disk, config: WalConfig, start: StartingPoint) -> None:
         self.core: Core = put_together(disk, config, start, self._append_slowly)
+        self.path: str = disk.path
+        self.loop: asyncio.AbstractEventLoop = self.core.health.loop
         self.ending: Ending = Ending(self.core)
         intake = self.core.placement.intake
         self.append = intake.append  # type: ignore[method-assign]  # the way from the caller to the buffer is one call long
@@ -81,6 +83,7 @@ class WalWriter(Scoped):
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)
         async with releasing(disk):
             writer, _ = await open_writer(disk, config)
+        writer.watch()
         return writer
 
     # ---- appending
@@ -266,6 +269,11 @@ class WalWriter(Scoped):
         Appends called meanwhile wait, and get Closed when it is done.
         """
         await self.ending.seal()
+
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self.core.health.closing
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything durable that was called before, mark the log as closed in order, and release it. Idempotent.

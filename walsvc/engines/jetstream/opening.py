@@ -20,7 +20,7 @@ from walsvc.errors import Fenced, PathError
 from walsvc.log.commit.replicated import Answer, Replicated
 
 if TYPE_CHECKING:
-    from walsvc.api import Log
+    from walsvc.log.commit.catalog import Catalog
 
 
 async def open_log(address: Address, config: WalConfig, options: JetStreamOptions) -> Any:
@@ -43,22 +43,23 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
             ) from error
         raise
     if not config.read_only:
-        log.writer.core.attach(Majority(log))
+        log.writer.core.attach(Majority(log.path, log.writer.core.catalog))
+    log.watch(by_connection=True)
     return log
 
 
 class Majority(Replicated):
     """Of a log that a majority of servers keeps: what is durable is replicated, so Quorum is Strict."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        super().__init__(log.path, 0)
+    def __init__(self, path: str, catalog: Catalog) -> None:
+        self._catalog = catalog
+        super().__init__(path, 0)
         self.words: Callable[[], str] = lambda: "current"
 
     @property
     def lsn(self) -> int:
         """Every record up to it is stored by a majority."""
-        return self._log.durable_lsn
+        return self._catalog.durable_lsn
 
     @lsn.setter
     def lsn(self, _: int) -> None:

@@ -5,12 +5,11 @@
 
 static PyObject *s_call_soon, *context_keyword;
 
-/* Have the loop call callback(argument) in `context`, or callback() if both are NULL. -1: an error is set. */
+/* Have the loop call callback(argument), in `context` unless that is NULL. -1: an error is set. */
 int call_soon(PyObject *loop, PyObject *callback, PyObject *argument, PyObject *context)
 {
     PyObject *stack[4] = {loop, callback, argument, context};
-    PyObject *handle = argument == NULL ? PyObject_VectorcallMethod(s_call_soon, stack, 2, NULL)
-                                        : PyObject_VectorcallMethod(s_call_soon, stack, 3, context_keyword);
+    PyObject *handle = PyObject_VectorcallMethod(s_call_soon, stack, 3, context == NULL ? NULL : context_keyword);
     Py_XDECREF(handle);
     return handle == NULL ? -1 : 0;
 }

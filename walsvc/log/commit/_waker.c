@@ -19,6 +19,7 @@ typedef struct {
     PyObject *loop;
     Wake *queue;
     Py_ssize_t head, tail, room;
+    uint32_t round;      /* of wake_later: what the loop has of an earlier one does nothing */
     char waking, scheduled;
 } Waker;
 
@@ -265,17 +266,21 @@ static int wake_directly(Waker *self, Wake *wake)
     return outcome;
 }
 
-/* Have the loop go on with the queue, behind everything that it has to do already. An error that is set stays the one. */
+/* Have the loop go on with the queue, behind everything that it has to do already. An error that is set stays the one. Handed over
+   two times (walsvc.tasks.TWICE): the exception of a signal handler may come before the loop has called what it took. */
 static int wake_later(Waker *self)
 {
     if (self->scheduled)
         return 0;
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
-    PyObject *again = PyObject_GetAttr((PyObject *)self, s_wake_on);
-    int outcome = again == NULL ? -1 : call_soon(self->loop, again, NULL, NULL);
-    Py_XDECREF(again);
+    PyObject *again = PyObject_GetAttr((PyObject *)self, s_wake_on), *round = PyLong_FromUnsignedLong(++self->round);
+    int outcome = again == NULL || round == NULL ? -1 : call_soon(self->loop, again, round, NULL);
     self->scheduled = outcome == 0;
+    if (outcome == 0)
+        outcome = call_soon(self->loop, again, round, NULL);
+    Py_XDECREF(again);
+    Py_XDECREF(round);
     if (type != NULL)
         PyErr_Restore(type, value, trace);
     return outcome;
@@ -324,8 +329,13 @@ static PyObject *waker_wake(Waker *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *waker_wake_on(Waker *self, PyObject *Py_UNUSED(ignored))
+static PyObject *waker_wake_on(Waker *self, PyObject *round)
 {
+    unsigned long number = PyLong_AsUnsignedLong(round);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (!self->scheduled || number != self->round)
+        Py_RETURN_NONE;
     self->scheduled = 0;
     return waker_wake(self, NULL);
 }
@@ -361,7 +371,7 @@ static PyMethodDef waker_methods[] = {
      "settle(acks, first_lsn, segment_id, offset, lengths, sync_us): give each Ack its AppendResult; None is passed over."},
     {"give", (PyCFunction)waker_give, METH_FASTCALL, "give(ack, value): give one Ack this result."},
     {"wake", (PyCFunction)waker_wake, METH_NOARGS, "Wake whoever waits for what was settled and given, in that order."},
-    {"_wake_on", (PyCFunction)waker_wake_on, METH_NOARGS, NULL},
+    {"_wake_on", (PyCFunction)waker_wake_on, METH_O, NULL},
     {NULL},
 };
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,7 +11,7 @@ from walsvc.errors import Closed
 from walsvc.log.read.pins import PINS_SHOWN, pins_of
 from walsvc.log.read.reading import Reading
 from walsvc.model import RecoveryReport, Stats
-from walsvc.scope import Scoped
+from walsvc.scope import Opened
 
 if TYPE_CHECKING:
     from walsvc.log.recover.watched import WatchedSegments
@@ -30,7 +31,7 @@ Refusing = Callable[..., NoReturn]
 RefusingLater = Callable[..., Coroutine[Any, Any, NoReturn]]
 
 
-class ReadOnlyLog(Reading, Scoped):
+class ReadOnlyLog(Reading, Opened):
     """The reading half of a log's interface; everything that would write raises Closed.
 
     Attributes:
@@ -42,6 +43,7 @@ class ReadOnlyLog(Reading, Scoped):
 
     def __init__(self, segments: WatchedSegments, config: WalConfig) -> None:
         super().__init__(segments)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.config = config
         self.report: RecoveryReport = segments.report
 
@@ -87,6 +89,11 @@ class ReadOnlyLog(Reading, Scoped):
     def writer(self) -> NoReturn:
         """A read-only log has none: raises Closed."""
         refuse(self)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is closed."""
+        return self.segments.released
 
     async def close(self, timeout: float | None = None) -> None:
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""

@@ -45,7 +45,7 @@ class WatchedSegments(Segments):
     def __init__(self, disk: Disk, found: Recovered, keys: Keys) -> None:
         self._plain = disk
         self._overlay = Overlay(disk, found.images)  # a damaged end is mended only by a writer
-        self.disk = cast("Disk", self._overlay)
+        self.disk: Disk = cast("Disk", self._overlay)
         self._keys = keys
         self._closed = False
         self._lock = asyncio.Lock()

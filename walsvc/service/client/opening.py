@@ -22,4 +22,5 @@ async def open_log(address: Address, config: ClientConfig) -> RemoteLog:
     except BaseException:
         await session.end(closed_log(log.path))
         raise
+    log.watch(by_connection=True)
     return log

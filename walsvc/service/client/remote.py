@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from walsvc.config import check_timeout
 from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout, closed_log
 from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
-from walsvc.scope import Scoped
+from walsvc.scope import Opened
 from walsvc.service.client.batches import append_batch
 from walsvc.service.client.common import Common
 from walsvc.service.client.config import ClientConfig
@@ -32,10 +33,12 @@ from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.shared import SharedConsumer
 from walsvc.topics.sharing import SharedOptions
 
+T = TypeVar("T")
+
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
 
-class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
+class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -59,7 +62,8 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
         self._retention = NOTHING_KEPT
         self._holds: dict[str, int] = {}
         self._closing: asyncio.Task[None] | None = None
-        session.cut, session.purged = self._cut, self._hide
+        self.loop: asyncio.AbstractEventLoop = session.loop
+        session.cut, session.purged = weakly(self._cut), weakly(self._hide)  # the loop holds the session
         vars(self)["append"] = self._appends.append  # in the method's place: the way to the frame is one call shorter
 
     # ---- appending
@@ -319,6 +323,11 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
         await self._has_room()
         await self._session.call("seal")
 
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called, or nothing connects any more."""
+        return self._closing is not None or self._session.closed is not None
+
     async def close(self, timeout: float | None = None) -> None:
         """Wait for the answers to what was appended before, make this client's Relaxed records durable, and end the connection.
 
@@ -369,3 +378,14 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Scoped):
 
     def __repr__(self) -> str:
         return f"RemoteLog({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"
+
+
+def weakly(method: Callable[[T], None]) -> Callable[[T], None]:
+    """Call a method as long as there is its object."""
+    alive = weakref.WeakMethod(method)
+
+    def call(argument: T) -> None:
+        if (bound := alive()) is not None:
+            bound(argument)
+
+    return call
