@@ -145,7 +145,9 @@ def step(chance: random.Random) -> Callable[[Any], Any]:
         case 8:
             labels = chance.choice(LABELS)
             mode = chance.choice([Strict, Relaxed, Quorum])
-            return lambda each: each.append_labelled(payload, labels, "topic", mode)
+            return lambda each: each.append_labelled(
+                payload, labels, "topic", mode, 0 if labels is None else labels.type
+            )
         case 9:
             return lambda each: each.append(payload, Relaxed)
         case 10:
@@ -187,7 +189,7 @@ def test_everything_else_is_handed_on_once_as_it_came(way):
     assert way.append(b"x", expected=7) == ("slow", b"x", Strict, NO_TYPE, None, None, 7, None)
     assert way.append(b"x", dedupe="k") == ("slow", b"x", Strict, NO_TYPE, None, None, None, "k")
     assert way.append(bytearray(b"x"))[1:] == (bytearray(b"x"), Strict, NO_TYPE, None, None, None, None)
-    assert way.append_labelled(b"x", None, "topic", Strict)[1:] == (b"x", Strict, NO_TYPE, None, "topic", None, None)
+    assert way.append_labelled(b"x", None, "topic", Strict, 7)[1:] == (b"x", Strict, 7, None, "topic", None, None)
     way.room = -1
     assert way.append(b"x")[0] == "slow"
     assert way.group == ([], [], {})
@@ -195,9 +197,9 @@ def test_everything_else_is_handed_on_once_as_it_came(way):
 
 def test_record_of_a_known_topic(way):
     way.cost = 14
-    assert way.append_labelled(b"x", Labels(topic=2), "topic", Strict) == "ack 1"
+    assert way.append_labelled(b"x", Labels(topic=2), "topic", Strict, NO_TYPE) == "ack 1"
     assert way.group == ([b"x"], ["ack 1"], {0: Labels(topic=2)})
-    assert way.append_labelled(b"x", Labels(topic=3), "topic", Strict)[0] == "slow"
+    assert way.append_labelled(b"x", Labels(topic=3), "topic", Strict, NO_TYPE)[0] == "slow"
 
 
 def test_other_thread_takes_the_long_way(way):
@@ -245,7 +247,7 @@ def test_relaxed_record_is_answered_at_once_and_arms_until_somebody_waits(way):
 
 def test_relaxed_record_of_a_known_topic(way):
     way.cost = 14
-    assert way.append_labelled(b"x", Labels(topic=2), "topic", Relaxed) == ("accepted", 7, 3, 4096, 1)
+    assert way.append_labelled(b"x", Labels(topic=2), "topic", Relaxed, NO_TYPE) == ("accepted", 7, 3, 4096, 1)
     assert way.group == ([b"x"], [None], {0: Labels(topic=2)})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import Truncated
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.group import Labels
-from walsvc.log.commit.payload import NO_TYPE
+from walsvc.log.commit.payload import is_type
 from walsvc.log.extent.purging import purge
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
@@ -116,15 +116,20 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
         """
         if not_before is not None:
             attributes = with_not_before(attributes, not_before)
-        if type is NO_TYPE and attributes is None and expected is None and dedupe is None:
+        if attributes is None and expected is None and dedupe is None:
             labels = self._labels
-            if labels is None and (number := self._writer.core.metadata.topics.get(self.name)) is not None:
-                labels = self._labels = Labels(topic=number)
-            return self._intake.append_labelled(payload, labels, self.name, mode)
+            if labels is None or labels.type is not type:
+                labels = self._labels = self._labels_of(type)
+            return self._intake.append_labelled(payload, labels, self.name, mode, type)
         ack: Ack[AppendResult] = self._writer.append_to(
             self.name, payload, mode, type, attributes, expected=expected, dedupe=dedupe
         )
         return ack
+
+    def _labels_of(self, type: int) -> Labels | None:
+        """What a record of a type is labelled with; None while the topic has no number, or for what is no type."""
+        number = self._writer.core.metadata.topics.get(self.name)
+        return Labels(type, number) if number is not None and is_type(type) else None
 
     def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
         self,

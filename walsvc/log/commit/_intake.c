@@ -277,11 +277,12 @@ static int known_topic(Lane *self, PyObject *labels)
     return number == NULL ? 0 : PySequence_Contains(self->topics, number);
 }
 
-/* append_labelled(payload, labels, topic, mode): a plain record of a topic; labels is None until its number is known. */
+/* append_labelled(payload, labels, topic, mode, type): a record with a topic, and perhaps a type; labels, which has both, is None until
+   the number of the topic is known. */
 static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 4) {
-        PyErr_SetString(PyExc_TypeError, "append_labelled(payload, labels, topic, mode)");
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "append_labelled(payload, labels, topic, mode, type)");
         return NULL;
     }
     PyObject *payload = args[0], *labels = args[1], *mode = args[3], *ack = NULL;
@@ -289,13 +290,13 @@ static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssiz
                 PyThread_get_thread_ident() == self->thread ? known_topic(self, labels) : 0;
     if (known < 0 || (known && fits(self, payload) && take(self, payload, mode, labels, &ack) != 0))
         return ack;
-    return PyObject_CallFunctionObjArgs(self->slow, payload, mode, no_type, Py_None, args[2], Py_None, Py_None, NULL);
+    return PyObject_CallFunctionObjArgs(self->slow, payload, mode, args[4], Py_None, args[2], Py_None, Py_None, NULL);
 }
 
 static PyMethodDef lane_methods[] = {
     {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
      "append($self, payload, mode=..., type=0, attributes=None, expected=None, dedupe=None)\n--\n\nSee WalWriter.append."},
-    {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a plain record to a topic."},
+    {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a record to a topic."},
     {"fill", (PyCFunction)lane_fill, METH_VARARGS, "Say what the filling group is made of, and where it stands."},
     {NULL},
 };

@@ -121,8 +121,10 @@ class PythonLane:
                 return ack
         return self._slow(payload, mode, type, attributes, None, expected, dedupe)
 
-    def append_labelled(self, payload: Any, labels: Labels | None, topic: str, mode: Mode, /) -> Ack[AppendResult]:
-        """Append a plain record to a topic; `labels` once its number is known."""
+    def append_labelled(
+        self, payload: Any, labels: Labels | None, topic: str, mode: Mode, type: int, /
+    ) -> Ack[AppendResult]:
+        """Append a record with a topic and perhaps a type; `labels` has both once the topic's number is known."""
         if (
             payload.__class__ is bytes
             and (mode is Strict or mode is Relaxed)
@@ -135,7 +137,7 @@ class PythonLane:
             ack = self._take(payload, mode, labels)
             if ack is not None:
                 return ack
-        return self._slow(payload, mode, NO_TYPE, None, topic, None, None)
+        return self._slow(payload, mode, type, None, topic, None, None)
 
     def _fits(self, length: int) -> bool:
         """Whether a payload may go into the group as it is."""

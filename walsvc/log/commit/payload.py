@@ -21,6 +21,11 @@ NO_TYPE = 0
 PACKED_ITEMS_MAX = 8192  # msgpack allocates a list before its elements are there, on each of 1,024 levels
 
 
+def is_type(value: object) -> bool:
+    """Whether a record can have this type."""
+    return type(value) is int and 0 <= value <= 0xFFFF
+
+
 def to_bytes(payload: object) -> bytes:
     """The payload as bytes of our own."""
     if type(payload) is bytes:
