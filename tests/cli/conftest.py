@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
 import subprocess
 import sys
@@ -12,41 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import ENVIRONMENT, SECONDS, run_walsvc
+from tests.forked import POWERLESS, WITHOUT_UVLOOP, Forked, run_walsvc
 
-WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from walsvc.cli.main import main; main()"
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-PR_CAPBSET_DROP = 24
+COMMAND = [sys.executable, "-m", "walsvc.cli"]  # for what is not the same in a forked process
 
 Finished = subprocess.CompletedProcess[bytes]
 
 
 class Cli:
-    """Runs `walsvc` in processes that end with the test; those that run to their end are forked where they may be."""
+    """Runs `walsvc` in processes that end with the test.
 
-    def __init__(self, loop: str, before_exec: Callable[[], None] | None = None) -> None:
-        self._before_exec = before_exec
-        self._may_fork = loop == "auto" and before_exec is None
-        self.command = [sys.executable, *(["-m", "walsvc.cli"] if loop == "auto" else ["-c", WITHOUT_UVLOOP])]
-        self._environment = {**os.environ, **ENVIRONMENT}
-        self._environment.pop("PYTHONUNBUFFERED", None)
-        self._started: list[subprocess.Popen[bytes]] = []
+    Args:
+        before: Python text that each of them executes before the command line.
+    """
+
+    def __init__(self, before: str = "") -> None:
+        self._before = before
+        self._started: list[Forked] = []
 
     def __call__(self, *arguments: object, stdin: bytes = b"", environment: dict[str, str] | None = None) -> Finished:
         """Run to the end; returns exit code and output."""
-        environment = {**self._environment, **(environment or {})}
-        if self._may_fork:
-            return run_walsvc(*arguments, stdin=stdin, environment=environment)
-        return subprocess.run(
-            [*self.command, *map(str, arguments)],
-            input=stdin,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-            env=environment,
-            preexec_fn=self._before_exec,
-        )
+        return run_walsvc(*arguments, stdin=stdin, before=self._before, environment=environment)
 
     def good(self, *arguments: object, stdin: bytes = b"") -> bytes:
         """Run to the end, which must be a good and silent one; returns standard output."""
@@ -64,19 +48,17 @@ class Cli:
         assert line.endswith("\n"), finished
         return line
 
-    def start(self, *arguments: object, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: object, stdout: int = subprocess.PIPE, environment: dict[str, str] | None = None
+    ) -> Forked:
         """Start and leave running, with pipes to talk through."""
-        process = subprocess.Popen(
-            [*self.command, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env=self._environment,
-        )
+        pipe = subprocess.PIPE
+        options = {"before": self._before, "environment": environment}
+        process = Forked(*arguments, **options, stdin=pipe, stdout=stdout, stderr=pipe)
         self._started.append(process)
         return process
 
-    def writer(self, log: Path) -> subprocess.Popen[bytes]:
+    def writer(self, log: Path) -> Forked:
         """`walsvc append`, which has the log open: it has appended LSN 101, and takes more from its standard input."""
         process = self.start("append", log)
         assert process.stdin is not None
@@ -102,7 +84,7 @@ class Cli:
 @pytest.fixture
 def walsvc() -> Iterator[Cli]:
     """The command line on the best event loop installed."""
-    cli = Cli("auto")
+    cli = Cli()
     yield cli
     cli.end()
 
@@ -110,33 +92,21 @@ def walsvc() -> Iterator[Cli]:
 @pytest.fixture(params=["auto", "asyncio"])
 def walsvc_on_both_loops(request: pytest.FixtureRequest) -> Iterator[Cli]:
     """The command line with uvloop (where installed) and as if uvloop were not installed."""
-    cli = Cli(request.param)
+    cli = Cli("" if request.param == "auto" else WITHOUT_UVLOOP)
     yield cli
     cli.end()
 
 
 @pytest.fixture
 def powerless_walsvc() -> Cli:
-    """The command line of a user whom file permissions bind: tests often run as root, whom they do not."""
-    cli = Cli("auto", give_up_override if os.geteuid() == 0 else None)
-    try:
-        cli("--version")
-    except subprocess.SubprocessError:
-        pytest.skip("this root may not give up its power over file permissions")
-    return cli
-
-
-def give_up_override() -> None:
-    """Drop CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH from the bounding set: they are gone with the next exec."""
-    for capability in (1, 2):
-        if LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
+    """The command line of a user whom file permissions bind."""
+    return Cli(POWERLESS)
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The logs "short" and "long", made once; tests get copies."""
-    folder, cli = tmp_path_factory.mktemp("made"), Cli("auto")
+    folder, cli = tmp_path_factory.mktemp("made"), Cli()
     cli.good("append", folder / "short", "-q", stdin=b"".join(b"record %d\n" % n for n in range(1, 101)))
     lines = b"".join(b"%-1000d\n" % n for n in range(1, 501))
     cli.good("append", folder / "long", "-q", "--segment-bytes", 65536, stdin=lines)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import walsvc as library
+from tests.forked import run_walsvc
 from walsvc.cli import runner
 from walsvc.cli.logs import LogLines
 from walsvc.errors import WalError
@@ -133,12 +134,9 @@ def test_what_no_verb_expects_is_one_line_without_a_traceback(
 
 
 REFUSED = """
-import sys, threading
+import threading
 def start(self): raise RuntimeError("can't start new thread")
 threading.Thread.start = start
-sys.argv = ["walsvc", *sys.argv[1:]]
-from walsvc.__main__ import main
-main()
 """
 
 
@@ -149,10 +147,7 @@ def test_thread_that_is_refused_is_one_line(log: Path, tmp_path: Path, verb: str
         "archive": ["push", log, tmp_path / "store"],
         "serve": ["--data", log, "--unix", tmp_path / "s"],
     }
-    ended = subprocess.run(
-        [sys.executable, "-c", REFUSED, verb, *map(str, more.get(verb, [log]))],
-        input=b"x\n", capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
+    ended = run_walsvc(verb, *more.get(verb, [log]), stdin=b"x\n", before=REFUSED)
     assert ended.returncode != 0
     assert b"Traceback" not in ended.stderr
     assert ended.stderr.count(b"\n") == 1, ended.stderr

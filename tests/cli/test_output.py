@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.forked import ROOT
+from tests.forked import WITHOUT_UVLOOP, Forked
 from walsvc.bench import machine
 from walsvc.cli import output
-
-from .conftest import WITHOUT_UVLOOP
 
 
 @pytest.mark.parametrize(
@@ -61,11 +57,8 @@ def test_tables_and_progress_on_a_terminal(log: Path) -> None:
     bench = ["bench", "run", str(log.parent), "--seconds", "0.5"]
     for arguments, drawn in ((["inspect", str(log)], "─"), (bench, "records/s")):
         master, slave = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-c", WITHOUT_UVLOOP, *arguments],
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "150", "LINES": "50"},
-        )  # fmt: skip
+        screen = {"TERM": "xterm", "COLUMNS": "150", "LINES": "50"}
+        process = Forked(*arguments, before=WITHOUT_UVLOOP, environment=screen, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         shown = b""
         while True:

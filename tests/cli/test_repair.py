@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_torn_group_that_the_double_write_file_restores_needs_no_repair(walsvc: 
         "    os._exit(0)\n"
         "asyncio.run(main())\n"
     )
-    subprocess.run([walsvc.command[0], "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     path = tmp_path / "log"
     held = json.loads(walsvc.good("inspect", path, "--groups", "--json"))
     (segment,), last = path.glob("*.wal"), held["groups"][-1]

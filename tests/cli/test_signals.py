@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from tests.forked import ROOT
 from walsvc.cli import exits
 
-from .conftest import Cli
+from .conftest import COMMAND, Cli
 
 
 def test_cat_into_head_ends_quietly(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
@@ -31,24 +32,24 @@ def test_cat_into_head_ends_quietly(walsvc_on_both_loops: Cli, tmp_path: Path) -
     assert cat.stderr.read() == b""
 
 
+def to_nobody(walsvc: Cli, *arguments: object) -> tuple[int, bytes]:
+    """Exit code and error output of a command whose output goes into a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = walsvc.start(*arguments, stdout=writer)
+    os.close(writer)
+    _, error = process.communicate(timeout=120)
+    return process.returncode, error
+
+
 @pytest.mark.parametrize("verb", [["inspect"], ["inspect", "--groups"], ["verify"], ["tail"]])
 def test_a_reader_that_is_gone_from_the_start_is_no_noise(walsvc: Cli, log: Path, verb: list[str]) -> None:
-    process = walsvc.start(verb[0], log, *verb[1:])
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait(timeout=120) == exits.BROKEN_PIPE
-    assert process.stderr.read() == b""
+    assert to_nobody(walsvc, verb[0], log, *verb[1:]) == (exits.BROKEN_PIPE, b"")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["version", "--json"], ["doctor"]])
 def test_short_answers_to_nobody_are_no_noise(walsvc: Cli, arguments: list[str]) -> None:
-    process = walsvc.start(*arguments)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait(timeout=120) == exits.BROKEN_PIPE
-    assert process.stderr.read() == b""
+    assert to_nobody(walsvc, *arguments) == (exits.BROKEN_PIPE, b"")
 
 
 def test_ctrl_c_ends_cat_although_nobody_empties_the_pipe(walsvc_on_both_loops: Cli, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_full_device_under_the_output_is_one_line(walsvc: Cli, log: Path, verb
 
 
 def test_closed_standard_streams_do_no_harm(walsvc: Cli, tmp_path: Path) -> None:
-    command = [*walsvc.command, "append", str(tmp_path / "log")]
+    command = [*COMMAND, "append", str(tmp_path / "log")]
     subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], input=b"a\nb\n", check=True, timeout=60, cwd=ROOT)
     subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], check=True, timeout=60, cwd=ROOT)
     assert walsvc.good("cat", tmp_path / "log") == b"a\nb\n"
@@ -238,14 +239,13 @@ def test_ctrl_c_wakes_a_loop_that_sleeps(loop: str, kind: str) -> None:
 
 
 def test_ctrl_c_stays_ignored_where_it_was(walsvc: Cli, tmp_path: Path) -> None:
-    command = [*walsvc.command, "append", str(tmp_path / "log")]
-    tail = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *walsvc.command, "tail", "-f", str(tmp_path / "log")]
-    subprocess.run(command, input=b"a\n", check=True, timeout=60, cwd=ROOT, capture_output=True)
+    tail = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND, "tail", "-f", str(tmp_path / "log")]
+    walsvc.good("append", tmp_path / "log", stdin=b"a\n")
     with subprocess.Popen(tail, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"a\n"
         process.send_signal(signal.SIGINT)
-        subprocess.run(command, input=b"b\n", check=True, timeout=60, cwd=ROOT, capture_output=True)
+        walsvc.good("append", tmp_path / "log", stdin=b"b\n")
         assert process.stdout.readline() == b"b\n"
         process.kill()
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import random
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.engines.command import run_archive
 from walsvc import BadOption, Corruption, Log, PathError, Record
 from walsvc.engines.archive import Archive, Archiver
 from walsvc.engines.archive.manifest import entry_name
@@ -319,10 +319,8 @@ async def test_command_line_archives_a_log_as_it_is(tmp_path, place, options, fl
         (tmp_path / "keys").write_text(f"k {base64.b64encode(b'k' * 32).decode()}\n")
         (tmp_path / "keys").chmod(0o600)
         flags = [*flags, str(tmp_path / "keys")]
-    command = [sys.executable, "-m", "walsvc.cli", "archive", "push", str(tmp_path / "log"), place, *flags]
-    pushed = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=ENVIRONMENT)
-    _, said = await pushed.communicate()
-    assert pushed.returncode == 0, said.decode()
+    pushed = await asyncio.to_thread(run_archive, "push", tmp_path / "log", place, *flags)
+    assert pushed.returncode == 0, pushed.stderr
     await restore(Archive.at(place), str(tmp_path / "back"))
     keys = {name: value for name, value in options.items() if name == "keys"}
     async with walsvc.open(tmp_path / "back", read_only=True, **keys) as back:

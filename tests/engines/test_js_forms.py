@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import walsvc
 from tests.engines.replicas import replica_url
 from tests.engines.streams import api
+from tests.forked import run_walsvc
 from walsvc import BadOption, DurabilityLost, PathError, Quorum
 from walsvc.engines.jetstream.options import JetStreamOptions, parse_target, parse_url, split_options
 
@@ -26,8 +25,7 @@ async def test_options_may_stand_in_the_address_and_reach_the_command_line(clust
         assert log.segments.disk._stream.timeout == 9
     async with walsvc.open(url, timeout=8) as log:
         assert log.segments.disk._stream.timeout == 8
-    command = [sys.executable, "-m", "walsvc.cli", "cat", url]
-    read = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, timeout=60, cwd=ROOT)
+    read = await asyncio.to_thread(run_walsvc, "cat", url)
     assert (read.returncode, read.stdout) == (0, b"x\n"), read.stderr
 
 

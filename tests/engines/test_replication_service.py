@@ -49,7 +49,7 @@ async def test_status_tells_of_archive_and_replica_and_restore_gives_the_log_bac
 
 
 def test_server_told_to_end_in_an_outage_answers_who_waits_and_ends_in_order(tmp_path, mortal):
-    cli = Cli("auto")
+    cli = Cli()
     server = cli.start("serve", "--data", tmp_path / "log", "--unix", tmp_path / "s", "--replicate", alone_url(mortal))
     assert b"listening" in server.stdout.readline()
 

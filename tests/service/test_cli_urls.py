@@ -25,7 +25,7 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     """One server for all tests here; each has records of its own."""
-    cli = Cli("auto")
+    cli = Cli()
     with tempfile.TemporaryDirectory(prefix="walsvc-") as place:
         data, socket = Path(place) / "log", Path(place) / "socket"
         server = cli.start("serve", "--data", data, "--unix", socket)
@@ -167,17 +167,17 @@ def test_troubles_have_their_exit_codes(served, tmp_path):
 
 
 def test_wrong_token_is_denied_and_shown_nowhere(tmp_path):
-    cli = Cli("auto")
+    cli = Cli()
     with tempfile.TemporaryDirectory(prefix="walsvc-") as place:
         secret, wrong = "right-" * 8, "wrong-" * 8
         (tmp_path / "right").write_text(secret)
-        cli._environment["WALSVC_TOKEN"] = secret
-        server = cli.start("serve", "--data", f"{place}/log", "--unix", f"{place}/socket")
+        right = {"WALSVC_TOKEN": secret}
+        server = cli.start("serve", "--data", f"{place}/log", "--unix", f"{place}/socket", environment=right)
         try:
             assert server.stdout is not None
             assert b"listening" in server.stdout.readline()
             url = f"unix://{place}/socket"
-            assert cli.good("append", url, stdin=b"x\n") == b"1\n"
+            assert cli("append", url, stdin=b"x\n", environment=right).stdout == b"1\n"
             finished = cli("cat", url, environment={"WALSVC_TOKEN": wrong})
             assert finished.returncode == exits.DENIED
             assert b"wrong-" not in finished.stderr

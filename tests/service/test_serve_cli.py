@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import walsvc
-from tests.forked import ROOT
+from tests.forked import ROOT, Forked, run_walsvc
 from walsvc import BadOption, PathError
 from walsvc.cli.main import app
 from walsvc.service.ops.notify import Notifier
@@ -29,35 +28,27 @@ from walsvc.service.ops.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_
 from walsvc.service.wire.frames import FROM_SERVER, Ack, Append, Hello, StateFrame, Welcome
 from walsvc.service.wire.protocol import FrameReader, encode
 
-COMMAND = [sys.executable, "-m", "walsvc.cli", "serve"]
 GOOD = {"data": "d", "unix": "s"}
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str | None]:
     """Of a process that knows nothing of this one's settings."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WALSVC_")}
-    clean.pop("NOTIFY_SOCKET", None)
-    return {**clean, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+    return {
+        **{name: None for name in (*os.environ, "NOTIFY_SOCKET") if name.startswith(("WALSVC_", "NOTIFY_"))},
+        **more,
+    }
 
 
 def check(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`walsvc serve --check`."""
-    return subprocess.run(
-        [*COMMAND, "--check", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=environment(**more),
-    )
+    return run_walsvc("serve", "--check", *arguments, stdin="", text=True, environment=environment(**more))
 
 
 @contextmanager
 def running(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server, and the line in which it says where it listens."""
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = Forked("serve", *arguments, environment=environment(**more), **pipes)
     try:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 60)[0], "it does not come up"
@@ -116,7 +107,7 @@ def test_killed_server_leaves_its_socket_and_the_next_one_replaces_it(tmp_path) 
         assert path.exists()
     with running(*arguments) as (process, _):
         assert appended(path, b"two") == 2
-        second = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False, timeout=60, env=environment())
+        second = run_walsvc("serve", *arguments, environment=environment())
         assert second.returncode == 4
         assert b"open for writing" in second.stderr
         process.send_signal(signal.SIGINT)
@@ -197,10 +188,7 @@ def test_served_log_is_encrypted_with_the_keys_of_a_file(tmp_path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not any(b"nobody may read this" in each.read_bytes() for each in data.glob("*.wal"))
-    without = subprocess.run(
-        [*COMMAND, "--data", str(data), "--unix", str(path)],
-        capture_output=True, check=False, timeout=60, env=environment(),
-    )  # fmt: skip
+    without = run_walsvc("serve", "--data", data, "--unix", path, environment=environment())
     assert without.returncode == 12
     with running("--data", str(data), "--unix", str(path), WALSVC_KEY_FILE=str(keys)):
         assert appended(path, b"more") == 2

@@ -14,7 +14,7 @@ from tests.service.certificates import certificates
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Cli, str, str]]:
     """A server that asks for a client's certificate: the command line, its URL, and its HTTP side."""
-    cli, files = Cli("auto"), certificates()
+    cli, files = Cli(), certificates()
     own = ("--tls-cert", files.server_cert, "--tls-key", files.server_key, "--tls-client-ca", files.ca)
     server = cli.start("serve", "--data", tmp_path / "log", "--listen", "127.0.0.1:0", *own, "--insecure")
     assert server.stdout is not None
