@@ -10,6 +10,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` is half of the time that this module would take
 if TYPE_CHECKING:
+    from walsvc import blocking as blocking
     from walsvc.config import WalConfig as WalConfig
     from walsvc.errors import Backpressure as Backpressure
     from walsvc.errors import BadOption as BadOption
@@ -101,6 +102,8 @@ def __getattr__(name: str) -> object:
     """Import a public name from its home (PEP 562)."""
     from importlib import import_module
 
+    if name == "blocking":
+        return import_module("walsvc.blocking")
     if name not in HOME:
         raise AttributeError(f"module 'walsvc' has no attribute {name!r}")
     value = getattr(import_module(HOME[name]), name)
@@ -109,4 +112,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *HOME])
+    return sorted([*globals(), *HOME, "blocking"])

@@ -98,6 +98,11 @@ class Closed(WalError):
     """The log was closed or sealed; nothing was written."""
 
 
+def not_given_out(lsn: object, next_lsn: int, path: str) -> BadOption:
+    """The error of a call that wants a record which is still to come."""
+    return BadOption(f"LSN {lsn!r} was not given out yet", path=path, hint=f"next_lsn is {next_lsn}")
+
+
 def closed_log(path: str) -> Closed:
     """The error of whoever uses, or waits for, a log that was closed."""
     return Closed("the log is closed", path=path, hint="open it again")

@@ -294,6 +294,10 @@ class Log(Appending, Protocol):
         """A frozen picture: range, backend, counters."""
         ...
 
+    async def get(self, lsn: int) -> Record | None:
+        """Return the record with this LSN, or None where it was purged. Truncated: it was dropped; BadOption: it is still to come."""
+        ...
+
     async def refresh(self) -> int:
         """Look at what only comes when it is asked for: of a served log topics, holds, retention; of one that is only read,
         what its writer has added. Returns next_lsn."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from walsvc.config import WalConfig
 from walsvc.disk.base import Storage
 from walsvc.disk.pool import imported
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, WrongLoop
 from walsvc.scope import Opening
 from walsvc.targets import scheme_of, shown
 
@@ -121,8 +121,20 @@ def check_system() -> None:
         ) from None
 
 
+def check_loop() -> None:
+    """WrongLoop unless an asyncio loop runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise WrongLoop(
+            "walsvc.open is for asyncio, and no asyncio event loop runs here",
+            hint="asyncio.run(main()); with anyio, its asyncio backend; from trio, or without a loop: walsvc.blocking.open, in a thread",
+        ) from None
+
+
 async def open_elsewhere(module: str, arguments: tuple[Any, ...]) -> Any:
     """Open a log that a URL names."""
+    check_loop()
     await imported(module)
     return await import_module(module).open_log(*arguments)
 
@@ -139,6 +151,7 @@ def parts_of(config: WalConfig) -> list[str]:
 
 async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) -> Any:
     """Choose a disk, recover, and give a Log (or a ReadOnlyLog)."""
+    check_loop()
     await imported(*parts_of(config))
     from walsvc.disk.choose import open_disk
     from walsvc.log.extent.rekey import check_newest

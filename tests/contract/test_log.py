@@ -1058,3 +1058,39 @@ async def test_a_call_on_an_opening_that_was_not_awaited_says_what_is_missing(tm
             getattr(opening, name)
     async with opening as log:
         assert (await log.append(b"x")).lsn == 1
+
+
+async def test_get_gives_one_record_and_says_why_there_is_none(open_log):
+    async with open_log() as log:
+        for number in range(1, 31):
+            await log.topic("t").append(b"%d" % number, type=number, attributes={"key": number})
+        for lsn in (1, 17, 30):
+            record = await log.get(lsn)
+            assert (record.lsn, record.payload, record.type, record.topic) == (lsn, b"%d" % lsn, lsn, "t")
+            assert record.attributes == {"key": lsn}
+        unsynced = log.append_nowait(b"last", mode=Relaxed)
+        await asyncio.sleep(0)
+        assert (await log.get(31)).payload == b"last"
+        assert (await unsynced).lsn == 31
+        assert log.durable_lsn >= 31
+        for lsn, words in (
+            (32, "not given out yet"),
+            (1000, "not given out yet"),
+            (0, "no LSN"),
+            ("1", "no LSN"),
+            (True, "no LSN"),
+        ):
+            with pytest.raises(BadOption, match=words):
+                await log.get(lsn)
+        await log.purge(17)
+        assert await log.get(17) is None
+        assert (await log.get(18)).lsn == 18
+        await log.truncate_before(10)
+        with pytest.raises(Truncated):
+            await log.get(9)
+        assert (await log.get(10)).lsn == 10
+        await log.truncate_after(20)
+        with pytest.raises(BadOption, match="not given out yet"):
+            await log.get(21)
+    with pytest.raises(Closed):
+        await log.get(10)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
-from walsvc.errors import BadOption, Conflict
+from walsvc.errors import BadOption, Conflict, not_given_out
 from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.batch import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
@@ -259,8 +259,7 @@ class WalWriter(Opened):
         core = self.core
         core.health.check_running()
         if not is_lsn(lsn) or not 0 <= lsn < core.next_lsn:
-            hint = f"next_lsn is {core.next_lsn}"
-            raise BadOption(f"LSN {lsn!r} was not given out yet", path=core.disk.path, hint=hint)
+            raise not_given_out(lsn, core.next_lsn, core.disk.path)
         return await core.durable(lsn)
 
     async def seal(self) -> None:

@@ -214,6 +214,6 @@ class Health:
             raise WrongLoop(
                 f"the log was used from {whom}",
                 path=self._path,
-                hint="use it in the loop that opened it (loop.call_soon_threadsafe from other threads), or open the log "
-                "again there after closing it here",
+                hint="use it in the loop that opened it (from other threads: asyncio.run_coroutine_threadsafe, or walsvc.blocking), or "
+                "open the log again there after closing it here",
             )

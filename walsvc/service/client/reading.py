@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Generic, TypeVar, Unpack
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, not_given_out
 from walsvc.log.read.filter import Wanted
 from walsvc.log.read.iteration import Iteration
 from walsvc.log.read.lazy import LazyRecord, read_already
@@ -111,6 +111,16 @@ class RemoteReading:
         args = {"start": start, **sent(wanted, endless=True)}
         begin = partial(Follower, self._session, args, self._reader_left)
         return Iteration(Received(self._session, begin, self._followers, standing))
+
+    async def get(self, lsn: int) -> Record | None:
+        """Return the record with this LSN, or None where it was purged; see Log.get."""
+        check_range(lsn)
+        async with aclosing(self.read(lsn, lsn + 1)) as records:
+            async for record in records:
+                return record
+        if lsn >= self._session.state[1]:  # as of that answer
+            raise not_given_out(lsn, self._session.state[1], self._session.address.url)
+        return None
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
         """The LSN of the first visible record with a timestamp of `moment` or later, next_lsn if there is none; see

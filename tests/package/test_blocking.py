@@ -1,0 +1,126 @@
+"""walsvc.blocking: a log for threads, and what it says where it cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import walsvc
+from tests.forked import ROOT
+from tests.service.simulated import SMALL
+from walsvc import blocking
+from walsvc.service.server.server import serve
+
+
+def test_threads_append_and_read_and_share_syncs(tmp_path: Path) -> None:
+    with walsvc.blocking.open(tmp_path, segment_bytes=65_536) as log:
+        assert log.append(b"first", attributes={"tenant": 7}).durable
+        gate = threading.Barrier(8)
+
+        def work(number: int) -> int:
+            gate.wait()
+            return sum(log.append(b"%d" % number, topic="many").lsn > 0 for _ in range(20))
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(work, range(8))) == 160
+        assert log.run(sync_count) < 162
+        both = log.append_batch([b"all", b"or nothing"], topic="batches")
+        assert [each.lsn for each in both] == [162, 163]
+        assert log.get(162).payload == b"all"  # type: ignore[union-attr]
+        assert [record.payload for record in log.read(where={"tenant": 7})] == [b"first"]
+        assert len(list(log.read(2, 162, topic="many"))) == 160
+        assert log.flush() == 163
+        assert log.run(lambda log: log.topic("batches").count()) == 2
+        with pytest.raises(walsvc.Locked):
+            blocking.open(tmp_path)
+        reading = log.read()
+        assert next(reading).payload == b"first"
+    for use in (lambda: log.append(b"x"), lambda: list(reading), lambda: log.get(1)):
+        with pytest.raises(walsvc.Closed):
+            use()
+    log.close()
+    assert not [each for each in threading.enumerate() if each.name == "walsvc.blocking"]
+
+
+async def sync_count(log: walsvc.Log) -> int:
+    return log.stats().syncs
+
+
+def test_wrong_arguments_are_told_as_by_open_and_leave_no_thread(tmp_path: Path) -> None:
+    with pytest.raises(walsvc.BadOption, match="segment_bytes"):
+        blocking.open(tmp_path, segment_byte=1)  # type: ignore[call-overload]
+    with pytest.raises(walsvc.PathError):
+        blocking.open(tmp_path / "none", read_only=True)
+    assert not [each for each in threading.enumerate() if each.name == "walsvc.blocking"]
+
+
+def test_calls_under_way_end_when_the_log_is_closed(tmp_path: Path) -> None:
+    log = blocking.open(tmp_path)
+    begun = threading.Event()
+
+    async def waits(_: walsvc.Log) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(log.run, waits)
+        assert begun.wait(10)
+        log.close()
+        with pytest.raises(walsvc.Closed):
+            waiting.result(10)
+
+
+async def test_served_log_and_no_use_on_a_running_loop(tmp_path: Path) -> None:
+    with pytest.raises(walsvc.WrongLoop, match=r"await walsvc\.open"):
+        blocking.open(tmp_path / "log")
+
+    def client(url: str) -> bytes:
+        with blocking.open(url) as log:
+            record = log.get(log.append(b"from a script").lsn)
+            assert record is not None
+            return record.payload
+
+    async with serve(tmp_path / "data", config=SMALL, unix=tmp_path / "s"):
+        assert await asyncio.to_thread(client, f"unix://{tmp_path}/s") == b"from a script"
+
+
+FORKED = """
+import os, sys, walsvc
+log = walsvc.blocking.open(sys.argv[1])
+log.append(b"parent", mode=walsvc.Relaxed)
+if (child := os.fork()) == 0:
+    try:
+        log.append(b"child")
+    except walsvc.WrongLoop as error:
+        sys.exit(0 if "before a fork" in str(error) else 1)
+    sys.exit(2)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_forked_child_is_told_and_the_end_of_the_process_closes_the_log(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with blocking.open(tmp_path) as log:
+        assert log.run(report_of).clean
+        assert [record.payload for record in log.read()] == [b"parent"]
+
+
+async def report_of(log: walsvc.Log) -> walsvc.RecoveryReport:
+    return log.report
+
+
+def test_opening_without_an_asyncio_loop_says_what_to_do(tmp_path: Path) -> None:
+    for target in (tmp_path, "unix:///nowhere/s"):
+        opening = walsvc.open(target).__await__()
+        with pytest.raises(walsvc.WrongLoop, match=r"asyncio\.run.*walsvc\.blocking\.open"):
+            next(opening)
