@@ -48,7 +48,7 @@ async def lag(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[str |
     collector walks what a log needs and not what these tools have imported."""
     yield "P9"
     verdict = Verdict(targets.P9)
-    path, seconds = os.path.join(place, "lag"), plan.seconds * 2
+    path, seconds = os.path.join(place, "lag"), plan.watch_seconds
     asked = Crowd(path, config.disk, loop_name(), plan.rounds, seconds, lag=True, segment_bytes=LAG_SEGMENT)
     found = json.loads(await in_own_process("bench.crowd", asked.as_argument()))
     verdict.points += [Point(late, 5000) for late, _ in found]
@@ -63,7 +63,7 @@ async def rotation(place: str, plan: Plan, config: WalConfig) -> AsyncGenerator[
     async with walsvc.open(os.path.join(place, "rotation"), config=small) as log:
         for number in range(plan.rounds):
             yield f"P10, round {number + 1} of {plan.rounds}"
-            taken = await load.latencies(log, os.urandom(128), plan.seconds * 2)
+            taken = await load.latencies(log, os.urandom(128), plan.watch_seconds)
             rotations = sum(before.segment_id != after.segment_id for before, after in pairwise(taken))
             if rotations:
                 ordered = sorted(each.ns for each in taken)

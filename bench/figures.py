@@ -166,11 +166,11 @@ def targets(limits: Lines) -> Figure:
     axes = figure.subplots()
     for row, line in enumerate(judged):
         target = Target(line["target"], line["what"], line["need"], line["at_most"], line["unit"], line["limit_is"])
-        middle, low, high = (good(line["ratio"][name], line) for name in ("median", "low", "high"))
+        middle, low, high = (good(value, line) for value in (held(line), line["ratio"]["low"], line["ratio"]["high"]))
         colour = "#27ae60" if line["met"] else OURS
         axes.barh(row, middle - 1, left=1, color=colour, alpha=0.75, height=0.6)
         axes.plot([low, high], [row, row], color="#333333", linewidth=1.2)
-        said = f"{line['ratio']['median']:.2f}, asked {target.says()}"
+        said = f"{held(line):.2f}, asked {target.says()}"
         axes.text(1.01, row, said, va="center", fontsize=8.5, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(judged)), [f"{line['what']}   {line['target']}" for line in judged])
     axes.axvline(1, color=LIMIT)
@@ -180,8 +180,14 @@ def targets(limits: Lines) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("How much better than asked (medians, range of the rounds; left of the line: not met)", loc="left")
+    axes.set_title("How much better than asked (with the range of the rounds; left of the line: not met)", loc="left")
     return figure
+
+
+def held(line: dict[str, Any]) -> float:
+    """What was held against the target: see Verdict."""
+    value: float = line["held"]
+    return value
 
 
 def good(ratio: float, line: dict[str, Any]) -> float:

@@ -81,7 +81,7 @@ async def run(
                     if isinstance(news, str):
                         tick(news)
                         continue
-                    news.durable = not environment.memory_backed
+                    news.durable, news.shared = not environment.memory_backed, plan.shared
                     verdicts.append(news)
                     results.add(**common, **news.as_dict())
             await asyncio.to_thread(shutil.rmtree, path)

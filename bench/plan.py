@@ -14,6 +14,8 @@ class Plan:
     Attributes:
         rounds: how often each pair is measured in turn.
         seconds: one measurement of throughput or latency.
+        watch_seconds: one measurement of what happens seldom: loop lag, rotations.
+        shared: the machine has other work: the quiet rounds of each side count, instead of the median of the ratios.
         replay_records, replay_bytes: the logs that are read back, of 128 B and of 16 KiB payloads.
         long_log_bytes, short_log_bytes: the logs that are opened.
         memory_appends: appends over which memory is watched.
@@ -23,6 +25,8 @@ class Plan:
 
     rounds: int = 5
     seconds: float = 1.0
+    watch_seconds: float = 2.0
+    shared: bool = False
     replay_records: int = 2_000_000
     replay_bytes: int = 512 * MIB
     long_log_bytes: int = 10 * GIB
@@ -36,6 +40,7 @@ FULL = Plan()
 QUICK = Plan(
     rounds=3,
     seconds=0.25,
+    watch_seconds=0.5,
     replay_records=400_000,
     replay_bytes=128 * MIB,
     long_log_bytes=4 * GIB,
@@ -43,3 +48,4 @@ QUICK = Plan(
     segments=1_000,
     topics=10_000,
 )
+SHARED = Plan(rounds=30, seconds=0.1, watch_seconds=1.0, replay_records=400_000, replay_bytes=128 * MIB, shared=True)

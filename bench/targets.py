@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -47,13 +47,31 @@ class Point(NamedTuple):
 class Verdict:
     """A target with what was measured.
 
-    `note` says what was left out or made smaller. Where not `durable` (a memory-backed file system) nothing is judged.
+    `note` says what was left out or made smaller. Where not `durable` (a memory-backed file system) nothing is judged. Where `shared`
+    other programs take the processors and the device for moments, and a moment hits one side of a ratio: the rounds are many and
+    short, and the tenth best of each side is held against the other's.
     """
 
     target: Target
     points: list[Point] = field(default_factory=list)
     note: str = ""
     durable: bool = True
+    shared: bool = False
+
+    @property
+    def held(self) -> float | None:
+        """What is held against the target: the median of the ratios, or the ratio of the quiet rounds."""
+        if not self.points or self.ratio is None:
+            return None
+        if not self.shared:
+            return self.ratio.median
+        ours, limit = (self._quiet(values) for values in zip(*self.points, strict=True))
+        return ours / limit
+
+    def _quiet(self, values: Iterable[float]) -> float:
+        """The value that a tenth of the rounds was better than, or the best of a few."""
+        ordered = sorted(values, reverse=not self.target.at_most)
+        return ordered[len(ordered) // 10]
 
     @property
     def ratio(self) -> Spread | None:
@@ -62,11 +80,11 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median reaches the target; None when nothing was measured, or nothing durable."""
-        if self.ratio is None or not self.durable:
+        """Whether the target is reached; None when nothing was measured, or nothing durable."""
+        if (held := self.held) is None or not self.durable:
             return None
         reaches: Callable[[float, float], bool] = operator.le if self.target.at_most else operator.ge
-        return reaches(self.ratio.median, self.target.need)
+        return reaches(held, self.target.need)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,6 +99,8 @@ class Verdict:
             "ours": [point.ours for point in self.points],
             "limit": [point.limit for point in self.points],
             "ratio": None if ratio is None else ratio._asdict(),
+            "held": self.held,
+            "shared": self.shared,
             "met": self.met,
             "note": self.note,
         }

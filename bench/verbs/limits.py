@@ -9,7 +9,7 @@ import typer
 
 from bench.environment import Environment, Results
 from bench.limits import Outcome, run
-from bench.plan import FULL, QUICK
+from bench.plan import FULL, QUICK, SHARED
 from bench.targets import Verdict
 from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
 from walsvc.cli import exits, options, output, runner
@@ -19,8 +19,12 @@ from walsvc.config import WalConfig
 def limits(
     path: DirectoryArgument = ".",
     *,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Less of everything: under 90 s instead of about 8 min.")
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything: about 2 min instead of 8.")] = False,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared", help="For a machine with other work: many short rounds; the quiet ones of each side count."
+        ),
     ] = False,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
@@ -32,12 +36,16 @@ def limits(
     about 12 GiB below PATH for a while (5 GiB with --quick) and a C compiler for an exact floor.
     """
 
+    if quick and shared:
+        raise typer.BadParameter("--quick and --shared are two ways to measure; choose one")
+    plan = QUICK if quick else SHARED if shared else FULL
+
     async def verb() -> int:
         where = Environment.of(path)
         lines = Results(results, "limits", where)
         with scratch(path) as place, ticking("limits") as tick:
             config = WalConfig.of(None, {"disk": disk.value})
-            outcome = await run(place, QUICK if quick else FULL, config, environment=where, results=lines, tick=tick)
+            outcome = await run(place, plan, config, environment=where, results=lines, tick=tick)
         show(outcome, where.loop)
         output.echo(f"{lines.path}: every round")
         if (warning := where.warning()) is not None:
@@ -49,7 +57,7 @@ def limits(
 
 def show(outcome: Outcome, loop: str) -> None:
     """Print all verdicts for people."""
-    columns = ("", "what", "ours", "limit", "ratio (range)", "target", "")
+    columns = ("", "what", "ours", "limit", "held (range of the ratios)", "target", "")
     output.table(columns, [row(verdict) for verdict in outcome.verdicts])
     judged = [verdict.met for verdict in outcome.verdicts if verdict.met is not None]
     output.echo(f"{sum(judged)} of {len(judged)} met.")
@@ -62,10 +70,10 @@ def row(verdict: Verdict) -> tuple[str, ...]:
     """One verdict as cells."""
     target, ratio = verdict.target, verdict.ratio
     what = target.what + (f" ({verdict.note})" if verdict.note else "")
-    if ratio is None:
+    if ratio is None or verdict.held is None:
         return (target.id, what, "-", "-", "-", target.says(), "not measured")
     ours, limit = (median(values) for values in zip(*verdict.points, strict=True))
-    ranged = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    ranged = f"{verdict.held:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
     said = {True: "met", False: "NOT MET", None: "not durable"}[verdict.met]
     return (target.id, what, amount(ours, target.unit), amount(limit, target.unit), ranged, target.says(), said)
 

@@ -51,6 +51,17 @@ def test_a_target_is_met_by_the_median_of_the_ratios(target: Target, points: lis
         assert ratio.low <= ratio.median <= ratio.high
 
 
+@pytest.mark.parametrize(("target", "held", "of_three"), [(AT_MOST, 12 / 22, 10 / 20), (AT_LEAST, 27 / 37, 12 / 22)])
+def test_on_a_shared_machine_the_quiet_rounds_of_each_side_are_held_against_each_other(
+    target: Target, held: float, of_three: float
+) -> None:
+    ours, limits = list(range(10, 30)), [20 + (number * 7) % 20 for number in range(20)]  # in another order
+    points = [Point(*pair) for pair in zip(ours, limits, strict=True)]
+    assert Verdict(target, points, shared=True).held == pytest.approx(held)
+    assert Verdict(target, [Point(10, 21), Point(12, 20), Point(11, 22)], shared=True).held == of_three
+    assert Verdict(target, points).held == Verdict(target, points).ratio.median  # type: ignore[union-attr]
+
+
 def test_nothing_is_judged_on_a_memory_backed_file_system() -> None:
     assert Verdict(AT_LEAST, [Point(9, 10)], durable=False).met is None
 
