@@ -243,6 +243,23 @@ async def test_exception_that_nobody_fetched_is_reported(make):
     assert "exception was never retrieved" in told[0]
 
 
+async def test_exception_is_reported_of_an_ack_whose_memory_was_in_a_cycle_that_was_collected(make):
+    loop, told = asyncio.get_running_loop(), []
+    waker = waker_here(make)
+    for _ in range(50):
+        cycle = waker.ack()
+        cycle.add_done_callback(lambda _, own=cycle: own)
+        del cycle
+    gc.collect()
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    acks = [waker.ack() for _ in range(100)]
+    while acks:
+        acks.pop().set_exception(OSError(5, "gone"))
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert len(told) == 100
+
+
 async def test_shown_as_what_it_is(make):
     waker = waker_here(make)
     pending, done, failed, cancelled = (waker.ack() for _ in range(4))

@@ -105,9 +105,10 @@ static void ack_finalize(PyObject *op)
 static void ack_dealloc(PyObject *op)
 {
     Ack *self = (Ack *)op;
-    char reusable = self->state != FAILED;  /* a finalized object is never finalized again, so it is not reused */
     if (self->unseen && PyObject_CallFinalizerFromDealloc(op) < 0)
         return;
+    /* An object is finalized once, by this or by the collector in a cycle, and its memory remembers it: it is not reused. */
+    char reusable = !PyObject_GC_IsFinalized(op);
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(op);
