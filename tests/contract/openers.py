@@ -141,8 +141,9 @@ ELSEWHERE: dict[str, Callable[[Path], Opener]] = {
 }
 OPENERS = {**EMBEDDED, **ELSEWHERE}
 # Only another way to what "unix" reaches, or other bytes in the files: a test runs on one of each pair, by its name, and the
-# suite of topics, which has nothing to find there, on none.
+# suite of topics, which has nothing to find there, on none. To that a disk and the encryption are far below as well.
 OUTER = (("tcp", "tls"), ("sim-pack", "threads-pack"))
+BELOW_TOPICS = (("sim", "sim-encrypted"), ("threads", "uring"))
 MARKS = {
     "uring": URING.marks,
     "nats": (pytest.mark.skipif(bool(WHY_NO_SERVER), reason=WHY_NO_SERVER or "it is there"),),
@@ -156,6 +157,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         inner = "topics" in metafunc.definition.path.parts
         turn = zlib.crc32(metafunc.definition.name.encode()) // 2 % 2
         without = {name for pair in OUTER for name in pair if inner or name != pair[turn]}
+        without |= {pair[turn] for pair in BELOW_TOPICS if inner}
         chosen = [name for name in (EMBEDDED if embedded else OPENERS) if name not in without]
         names = [pytest.param(name, marks=MARKS.get(name, ())) for name in chosen]
         metafunc.parametrize("open_log", names, indirect=True)

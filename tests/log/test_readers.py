@@ -262,5 +262,6 @@ async def test_replay_leaves_the_page_cache_as_it_was(tmp_path, options):
             assert len([record async for record in log.read_lazy(types={0})]) == 160
         after = {file: resident_bytes(file) for file in files}
     for file in files[:-1]:  # recovery syncs the last one and drops its pages, so that it sees what the device has
-        assert opened[file] == before[file]
-        assert abs(after[file] - before[file]) <= 256 << 10, "but for a large folio that is dropped as a whole, or not"
+        # A large folio is dropped as a whole, or not, and a busy kernel takes single pages
+        for then in (opened, after):
+            assert abs(then[file] - before[file]) <= 256 << 10

@@ -173,7 +173,7 @@ async def test_consumed_log_stays_within_its_bound_also_across_restarts(open_log
         async with open_log(reclaim="consumed") as log:
             topic = log.topic("t")
             consumer = await topic.consumer("c", delivery=delivery)
-            for _ in range(30):
+            for _ in range(16):
                 await asyncio.gather(*(topic.append(bytes(1000)) for _ in range(20)))
                 await consumer.ack(await drained(consumer))
             await settled(log)
@@ -243,6 +243,9 @@ async def test_limit_by_age(open_log):
         assert len(behind(log).segment_ids()) == 1, "old segments go without anybody writing"
 
 
+RECORDS = 150  # of each topic: together more than the segments that may be left
+
+
 async def test_reclaiming_beside_appends_acks_and_seeks(open_log):
     async with open_log(reclaim="consumed") as log:
         rng = random.Random(4)
@@ -250,13 +253,13 @@ async def test_reclaiming_beside_appends_acks_and_seeks(open_log):
         consumers = [await topic.consumer("c") for topic in topics]
 
         async def produce(topic) -> int:
-            for number in range(250):
+            for number in range(RECORDS):
                 await topic.append(b"%d" % number + bytes(700))
-            return 250
+            return RECORDS
 
         async def consume(consumer) -> list[int]:
             seen: list[int] = []
-            while len(set(seen)) < 250:
+            while len(set(seen)) < RECORDS:
                 batch = await consumer.read_batch(max_records=9)
                 seen += [int(record.payload.rstrip(b"\0")) for record in batch]
                 if rng.random() < 0.2:
@@ -270,7 +273,7 @@ async def test_reclaiming_beside_appends_acks_and_seeks(open_log):
             asyncio.gather(*(produce(topic) for topic in topics), *(consume(consumer) for consumer in consumers)), 60
         )
         for seen in results[3:]:
-            assert seen == list(range(250))
+            assert seen == list(range(RECORDS))
         await settled(log)
         assert log.retention().segments <= 3
 
