@@ -11,6 +11,7 @@ import pytest
 from tests.forked import WITHOUT_UVLOOP, Forked
 from walsvc.bench import machine
 from walsvc.cli import output
+from walsvc.plain import timestamp
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_size(count: int, text: str) -> None:
     ],
 )
 def test_timestamp(ns: int, text: str) -> None:
-    assert output.timestamp(ns) == text
+    assert timestamp(ns) == text
 
 
 def test_json_of_attributes_that_hold_bytes() -> None:

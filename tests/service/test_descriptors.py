@@ -21,7 +21,7 @@ from tests.service.raw import Raw
 from tests.service.simulated import serving
 from tests.service.test_serve_cli import appended, running
 from tests.service.wire import until
-from walsvc.service.ops import http
+from walsvc.service.ops import few
 from walsvc.service.ops.http import HttpSide
 from walsvc.service.server import descriptors
 from walsvc.service.server.entrance import AGAIN_SECONDS, SHORTAGES, Acceptor
@@ -90,7 +90,7 @@ async def test_tls_client_of_a_full_server_is_told_so(tmp_path) -> None:
 
 
 async def test_silent_tls_clients_of_the_http_side_count(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(http, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(few, "CONNECTIONS_MAX", 4)
     tls = tls_context(FILES.server_cert, FILES.server_key)
     async with serving(tmp_path) as server, HttpSide(server, port=0, tls=tls, insecure=True) as side:
         async with silent_clients(side.port, 10) as readers:

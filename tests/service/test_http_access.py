@@ -14,7 +14,7 @@ import pytest
 
 from tests.service.watching import Stub, connected, get, serving
 from walsvc import BadOption, PathError
-from walsvc.service.ops import http
+from walsvc.service.ops import few
 from walsvc.service.ops.http import HttpSide, is_local_name
 from walsvc.targets import host_and_port, is_loopback
 
@@ -105,7 +105,7 @@ async def test_a_port_that_is_taken_names_the_way_out():
 
 async def test_silent_connections_are_cut_off_and_talking_ones_are_not(monkeypatch):
     looks = []
-    monkeypatch.setattr(http.FewConnections, "_look_later", lambda _, *what: looks.append(what))
+    monkeypatch.setattr(few.FewConnections, "_look_later", lambda _, *what: looks.append(what))
     async with HttpSide(Stub(), port=0) as side:
         server = side._server
         async with connected(side.port) as (silent, out), aiohttp.ClientSession(side.url) as session:
@@ -129,7 +129,7 @@ async def answered(streams):
 
 
 async def test_connections_are_few(monkeypatch):
-    monkeypatch.setattr(http, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(few, "CONNECTIONS_MAX", 3)
     async with HttpSide(Stub(), port=0) as side, AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(connected(side.port)) for _ in range(3)]
         await answered(streams)

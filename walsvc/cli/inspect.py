@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.plain import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,7 @@ def show(found: Survey, errors: Sequence[WalError], writer: int | None) -> None:
                 walked.groups,
                 output.size(walked.end),
                 output.size(walked.file_bytes),
-                output.timestamp(walked.last_timestamp_ns) if walked.groups else None,
+                timestamp(walked.last_timestamp_ns) if walked.groups else None,
             )
         )
         if (missing := missing_behind(walked, following, errors)) is not None:
@@ -200,7 +201,7 @@ def segment_as_dict(walked: Walk, following: Walk | None, errors: Sequence[WalEr
         "align": None if header is None else header.align,
         "ordinal": None if header is None else header.ordinal,
         "generation": None if header is None else walked.generation,
-        "created": None if header is None else output.timestamp(header.created_ns),
+        "created": None if header is None else timestamp(header.created_ns),
         "successor": walked.successor,
         "key_id": None if header is None else header.key_id.decode("utf-8", "replace") or None,
         "error": None if error is None else str(error),
@@ -224,7 +225,7 @@ def group_row(group: GroupHeader) -> tuple[object, ...]:
         group.next_lsn - 1 if group.records else None,
         group.payload_bytes,
         group.durable_lsn,
-        output.timestamp(group.timestamp_ns),
+        timestamp(group.timestamp_ns),
         " ".join(flags_of(group)),
     )
 
@@ -241,6 +242,6 @@ def group_as_dict(group: GroupHeader) -> dict[str, Any]:
         "meta_bytes": group.meta_bytes,
         "durable_lsn": group.durable_lsn,
         "generation": group.generation,
-        "timestamp": output.timestamp(group.timestamp_ns),
+        "timestamp": timestamp(group.timestamp_ns),
         "flags": flags_of(group),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from walsvc.plain import base64_of
 from walsvc.visible import visible, visible_json
 
 if TYPE_CHECKING:
@@ -94,37 +94,6 @@ def json_line(value: object) -> bytes:
     return visible_json(json.dumps(value, default=_json_default, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
-def text_or_base64(data: bytes) -> str | dict[str, str]:
-    """`data` as a string when it is UTF-8, else {"base64": ...}: unambiguous, because a string is never an object."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return base64_of(data)
-
-
-def base64_of(data: bytes) -> dict[str, str]:
-    """`data` as {"base64": ...}."""
-    import base64
-
-    return {"base64": base64.b64encode(data).decode("ascii")}
-
-
-def plain(value: object) -> object:
-    """`value` with what JSON has: bytes as {"base64": ...}, keys as text, NaN and infinities as text, times as ISO 8601."""
-    if isinstance(value, dict):
-        names = (key.decode("utf-8", "replace") if isinstance(key, bytes) else key for key in value)
-        return {name: plain(each) for name, each in zip(names, value.values(), strict=True)}
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, bytes):
-        return base64_of(value)
-    return str(value.to_datetime().isoformat() if hasattr(value, "to_datetime") else value)  # msgpack's own types
-
-
 def _json_default(value: object) -> object:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64_of(bytes(value))
@@ -190,17 +159,6 @@ def copied(copy: Copied, path: str, *, as_json: bool) -> None:
         return
     held = f"LSN {copy.first_lsn} to {copy.next_lsn - 1}" if copy.next_lsn > copy.first_lsn else "no records"
     echo(f"{held}, {copy.segments} segments, {size(copy.bytes)} in use: {path}")
-
-
-def timestamp(ns: int) -> str:
-    """Unix nanoseconds as RFC 3339 in UTC with nine decimals; the number itself when no calendar date fits it."""
-    import time
-
-    seconds, rest = divmod(ns, 1_000_000_000)
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
-    except (OverflowError, ValueError, OSError):
-        return str(ns)
 
 
 def progress(*columns: Any) -> Progress | None:

@@ -12,6 +12,7 @@ from walsvc.cli import output
 from walsvc.cli.options import Format
 from walsvc.errors import WalError
 from walsvc.model import Record
+from walsvc.plain import record_row
 
 
 def encoder(form: Format) -> Callable[[Record], bytes]:
@@ -28,16 +29,7 @@ def _hex(record: Record) -> bytes:
 
 
 def _json(record: Record) -> bytes:
-    return output.json_line(
-        {
-            "lsn": record.lsn,
-            "timestamp": output.timestamp(record.timestamp_ns),
-            "type": record.type,
-            "topic": record.topic,
-            "attributes": output.plain(dict(record.attributes)),
-            "payload": output.text_or_base64(record.payload),
-        }
-    )
+    return output.json_line(record_row(record))
 
 
 async def print_records(records: AsyncIterator[Record], form: Format) -> None:

@@ -44,6 +44,9 @@ def serve(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Redis Streams: an address, or a Unix socket's path; or off."),
     ] = None,
+    http_api: Annotated[
+        bool | None, typer.Option("--http-api/--no-http-api", help="The HTTP side takes and gives records, at /v1.")
+    ] = None,
     stop_seconds: Annotated[float | None, typer.Option(help="Deadline for an orderly end.")] = None,
     replicate: Annotated[
         str | None, typer.Option(metavar="URL", help="Ship every commit to nats://host,host,host/stream.")
@@ -79,6 +82,7 @@ def serve(
         "insecure": insecure,
         "http": http,
         "redis": redis,
+        "http_api": http_api,
         "stop_seconds": stop_seconds,
         "replicate": replicate,
         "archive": archive,

@@ -12,8 +12,6 @@ rebinding); so the host asked for must be an address or `localhost` there.
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import ipaddress
 import socket
 import ssl
@@ -21,18 +19,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from prometheus_client.exposition import choose_encoder
 
 from walsvc import __version__
 from walsvc.errors import BadOption, PathError, WalError
+from walsvc.service.fronts.http.request import token_of
+from walsvc.service.fronts.http.routes import PREFIX, HttpFront
+from walsvc.service.ops.few import SILENCE_SECONDS, FewConnections
 from walsvc.service.ops.metrics import Families
 from walsvc.service.ops.page import CONTENT_SECURITY_POLICY, PAGE
 from walsvc.service.ops.space import SpaceWatch
 from walsvc.service.ops.status import Observer
 from walsvc.service.ops.status_json import encode_status
 from walsvc.service.server.auth import Grant
-from walsvc.service.server.entrance import Acceptor, Entrance
+from walsvc.service.server.entrance import Acceptor
 from walsvc.service.server.listeners import Listener, listen_tcp
 from walsvc.service.server.status import StatusSource, Trouble
 from walsvc.service.wire.methods import ADMIN, READ
@@ -40,8 +40,6 @@ from walsvc.targets import is_loopback
 from walsvc.visible import visible
 
 HTTP_PORT = 7421
-CONNECTIONS_MAX = 128  # a monitoring system, a few people; each costs a file descriptor that a client may need
-SILENCE_SECONDS = 30.0  # a connection that asks nothing for so long is cut off
 STOP_SECONDS = 1.0
 HEADERS = {
     "Cache-Control": "no-store",
@@ -60,6 +58,8 @@ class HttpSide:
         port: 0 takes any that is free.
         tls: makes it HTTPS.
         permits: whether a token may look; takes any text, in constant time. None: nobody is asked for one.
+        front: takes and gives records at /v1; None: the HTTP side only looks.
+        connections: open at a time; None: few, since each costs a file descriptor that a client may need.
         space: gives the free-space alarm; None: nobody looks.
         insecure: allow listening beyond loopback without TLS or without a token.
 
@@ -75,6 +75,8 @@ class HttpSide:
         *,
         tls: ssl.SSLContext | None = None,
         permits: Callable[[str], bool] | None = None,
+        front: HttpFront | None = None,
+        connections: int | None = None,
         space: SpaceWatch | None = None,
         insecure: bool = False,
     ) -> None:
@@ -91,6 +93,8 @@ class HttpSide:
         self._runner: web.ServerRunner | None = None
         self._listener: Listener | None = None
         self._server: FewConnections | None = None
+        self._front = front
+        self._connections = connections
         self._routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/": self._page,
             "/healthz": self._livez,
@@ -113,7 +117,9 @@ class HttpSide:
 
     async def start(self) -> None:
         """Listen. Raises PathError with the errno where the address cannot be had."""
-        self._server = FewConnections(self._answer, access_log=None)
+        self._server = FewConnections(
+            self._answer, connections=self._connections, access_log=None, handler_cancellation=True
+        )
         runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
         try:
@@ -126,6 +132,8 @@ class HttpSide:
                 hint="choose another address with --http HOST:PORT, or --http off",
             ) from error
         self._runner, self._port = runner, self._listener.port
+        if self._front is not None:
+            await self._front.start()
 
     def _accept(self, listening: socket.socket) -> Acceptor:
         assert self._server is not None
@@ -146,8 +154,14 @@ class HttpSide:
         runner, self._runner = self._runner, None
         if runner is not None and self._listener is not None:
             await self._listener.close()
+            await self.end_front(0.0)
             await runner.cleanup()
         await self._observer.close()
+
+    async def end_front(self, seconds: float) -> None:
+        """The logs will be closed: take and give no more records, and answer what is being appended, for `seconds` at most."""
+        if self._front is not None:
+            await self._front.stop(seconds)
 
     def troubles(self) -> Iterator[Trouble]:
         """Whether it has ended by itself, for walsvc.service.server.troubles."""
@@ -164,20 +178,30 @@ class HttpSide:
 
     # ---- answering
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         assert self._server is not None
         self._server.heard.add(request.protocol)
+        if self._front is not None and request.rel_url.raw_path.startswith(PREFIX):
+            with self._server.at_work(request.protocol):
+                return self._stranger(request) or await self._front.answer(request)
         route = self._routes.get(request.path)
         if route is None:
-            response = plain(404, "there is /, /status, /metrics, /livez (or /healthz) and /readyz")
+            response = plain(
+                404,
+                "there is /, /status, /metrics, /livez (or /healthz) and /readyz; with --http-api also /v1/openapi.json",
+            )
         elif request.method not in ("GET", "HEAD"):
             response = plain(405, "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"
         else:
             response = self._refusal(request) or await route(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+        return with_headers(response)
+
+    def _stranger(self, request: web.BaseRequest) -> web.Response | None:
+        """The refusal of a request that a page of another site has made, by a name that it points at this machine; None: it is none."""
+        if self._permits is None and self._local and not is_local_name(request.host):
+            return plain(421, "ask for this page as localhost or by its address")
+        return None
 
     def _refusal(self, request: web.BaseRequest) -> web.Response | None:
         """Why this request is not answered; None: it is."""
@@ -189,9 +213,7 @@ class HttpSide:
             response = plain(401, "a token is needed: Authorization: Bearer TOKEN, or as the password of any user")
             response.headers["WWW-Authenticate"] = 'Basic realm="walsvc", charset="UTF-8"'
             return response
-        if self._local and not is_local_name(request.host):
-            return plain(421, "ask for this page as localhost or by its address")
-        return None
+        return self._stranger(request)
 
     async def _livez(self, _request: web.BaseRequest) -> web.Response:
         server = self._source.status()
@@ -215,52 +237,11 @@ class HttpSide:
         return web.Response(body=PAGE, content_type="text/html", charset="utf-8", headers=headers)
 
 
-class FewConnections(web.Server):
-    """aiohttp's server, bounded. It has no limit to the number of connections of its own, and none to the time that one may
-    take to ask, or to read an answer; so whoever has asked nothing between two looks is cut off."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.heard: set[asyncio.BaseProtocol] = set()  # connections that have asked something since the last look
-        self._entering: set[Entrance] = set()
-        self._looks: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
-
-    def enter(self, entrance: Entrance) -> bool:
-        """A TLS handshake begins; False: there is no room for it."""
-        if len(self.connections) + len(self._entering) >= CONNECTIONS_MAX:
-            return False
-        self._entering.add(entrance)
-        return True
-
-    def entered(self, entrance: Entrance, *, secure: bool) -> None:
-        """A handshake has ended."""
-        self._entering.discard(entrance)
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self.connections) > CONNECTIONS_MAX:
-            # not at once: aiohttp is still setting the connection up
-            asyncio.get_running_loop().call_soon(transport.abort)
-        else:
-            self._look_later(handler, transport)
-
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self.heard.discard(handler)
-        if (look := self._looks.pop(handler, None)) is not None:
-            look.cancel()
-
-    def _look_later(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        loop = asyncio.get_running_loop()
-        self._looks[handler] = loop.call_later(SILENCE_SECONDS, self.look, handler, transport)
-
-    def look(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Cut `transport` off if nothing was asked on it since the last look."""
-        if handler in self.heard:
-            self.heard.discard(handler)
-            self._look_later(handler, transport)
-        else:
-            transport.abort()
+def with_headers(response: web.Response) -> web.Response:
+    """The same with what every answer for people says."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def plain(status: int, *lines: str) -> web.Response:
@@ -283,19 +264,6 @@ def may_look(grants: Grants) -> Callable[[str], bool]:
         return grant is not None and not grant.rights.isdisjoint((READ, ADMIN)) and grant.namespaces is None
 
     return permits
-
-
-def token_of(request: web.BaseRequest) -> str:
-    """The token in a request's headers, as a bearer's (RFC 6750) or as a password (RFC 7617); empty where there is none."""
-    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return rest.strip()
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        return base64.b64decode(rest, validate=True).decode().partition(":")[2]
-    except ValueError:
-        return ""
 
 
 def is_local_name(host: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from walsvc.extras import need
+from walsvc.service.ops.doors import ServerAccess
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
@@ -78,7 +79,10 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
         for task in background:
             task.cancel()
         notifier.say("STOPPING=1", "STATUS=stopping")
-        await server.stop(settings.main.stop_seconds)
+        seconds, began = settings.main.stop_seconds, loop.time()
+        if http is not None:
+            await http.end_front(seconds / 4)
+        await server.stop(max(seconds - (loop.time() - began), 0.1))
     if server.failures:
         raise server.failures[0]
 
@@ -124,12 +128,24 @@ async def http_side(settings: Settings, server: Server, space: SpaceWatch) -> As
         return
     for module in ("aiohttp", "prometheus_client"):
         need(module, "the HTTP side (which --http off leaves out)")
+    from walsvc.service.fronts.http.routes import HttpFront
     from walsvc.service.ops.http import HttpSide, may_look
 
     host, port = host_and_port(main.http)
     permits = None if settings.tokens is None else may_look(server.shared)
     tls = settings.load_http_tls()
-    side = HttpSide(server, host, port, tls=tls, permits=permits, space=space, insecure=main.insecure)
+    access = ServerAccess(server)
+    side = HttpSide(
+        server,
+        host,
+        port,
+        tls=tls,
+        permits=permits,
+        front=HttpFront(access, settings.limits) if main.http_api else None,
+        connections=settings.limits.connections if main.http_api else None,
+        space=space,
+        insecure=main.insecure,
+    )
     async with side:
         server.troubles.watch(side.troubles)
         logger.info("status page on %s", side.url)

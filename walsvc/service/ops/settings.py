@@ -46,6 +46,7 @@ class Main:
         namespaces: serve the namespaces of the directory.
         insecure: listen beyond this machine without TLS and tokens.
         http: HOST:PORT of the HTTP side, or "off".
+        http_api: the HTTP side also takes and gives records, at /v1; see docs/HTTP.md.
         free_alarm_bytes: the alarm for the free space of a log's device is given below that, 0 to 1 << 62; None: when fewer than eight
             segments of segment_bytes fit; 0: never.
         redis: HOST:PORT, or the path of a Unix socket, where clients of Redis Streams are answered, or "off"; see docs/REDIS.md.
@@ -64,6 +65,7 @@ class Main:
     namespaces: bool = False
     insecure: bool = False
     http: str = "off"
+    http_api: bool = False
     free_alarm_bytes: int | None = None
     redis: str = "off"
     stop_seconds: float = STOP_SECONDS
@@ -138,6 +140,8 @@ class Settings:
         if main.listen is not None:
             host, _ = host_and_port(main.listen)
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
+        if main.http_api and main.http == "off":
+            raise BadOption("http_api is a part of the HTTP side, which is off", hint="--http HOST:PORT")
         if main.http != "off":
             host, _ = host_and_port(main.http)
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)

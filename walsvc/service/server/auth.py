@@ -18,6 +18,7 @@ from walsvc.service.wire.methods import ADMIN, APPEND, RIGHTS
 
 MAKES = frozenset({APPEND, ADMIN})  # either of them makes a namespace that is not there
 ENVIRONMENT = "WALSVC_TOKEN"
+RATES = ("requests_per_second", "bytes_per_second")
 TOKEN_BYTES_MIN = 16  # nobody guesses 128 bits
 
 
@@ -28,11 +29,19 @@ class Grant(NamedTuple):
         name: whose it is; said in logs, where a token never is.
         rights: of "append", "read", "consume" and "admin".
         namespaces: the only ones that it opens, "" for the log of the directory itself; None: all.
+        requests_per_second, bytes_per_second: that all its clients together may send; None: as fast as they can.
     """
 
     name: str
     rights: frozenset[str]
     namespaces: frozenset[str] | None = None
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has a rate."""
+        return self.requests_per_second is not None or self.bytes_per_second is not None
 
     def opens(self, namespace: str) -> bool:
         """Whether it opens a namespace."""
@@ -91,7 +100,7 @@ def load_tokens(path: str | None, environment: Mapping[str, str] = os.environ) -
     """The tokens in a TOML file and the one in WALSVC_TOKEN, which has all rights; None: there is neither.
 
     The file has a `[[token]]` table for each: `name`, `token`, `rights` (a list; absent: all), `namespaces` (a list, "" is
-    the log of the directory itself; absent: all). PathError where it cannot be read, or others than its owner may write it;
+    the log of the directory itself; absent: all), `requests_per_second` and `bytes_per_second` (absent: no limit). PathError where it cannot be read, or others than its owner may write it;
     BadOption for what is in it.
     """
     entries: list[tuple[str, Grant]] = []
@@ -128,7 +137,7 @@ def tables_of(path: str) -> list[Any]:
 
 def entry_of(path: str, table: Any) -> tuple[str, Grant]:
     """One table: the token and what it gives."""
-    known = {"name", "token", "rights", "namespaces"}
+    known = {"name", "token", "rights", "namespaces", *RATES}
     if not isinstance(table, dict) or set(table) - known:
         raise BadOption("a [[token]] table has an unknown key", path=path, expected=", ".join(sorted(known)))
     name, token = table.get("name"), table.get("token")
@@ -142,7 +151,15 @@ def entry_of(path: str, table: Any) -> tuple[str, Grant]:
         namespaces = names_of(path, name, "namespaces", table["namespaces"])
         for each in namespaces - {""}:
             check_namespace(each)
-    return token, Grant(name, rights, namespaces)
+    rates = {rate: rate_of(path, name, rate, table[rate]) for rate in RATES if rate in table}
+    return token, Grant(name, rights, namespaces, **rates)
+
+
+def rate_of(path: str, token: str, key: str, value: Any) -> float:
+    """A number above 0."""
+    if type(value) not in (int, float) or not 0.001 <= value <= 1e12:
+        raise BadOption(f"{key} of token {token!r} is no number from 0.001 to 1e12", path=path)
+    return float(value)
 
 
 def names_of(path: str, token: str, key: str, value: Any) -> frozenset[str]:

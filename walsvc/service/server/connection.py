@@ -78,6 +78,7 @@ class Connection(Duplex):
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
         self._watch = Watch(shared.limits, self.loop.time())
         self._sliced = False  # more frames are here than one turn of the loop takes
+        self._frames = 0  # since something came last
         self._told: State = []
 
     # ---- transport
@@ -105,6 +106,17 @@ class Connection(Duplex):
         if not self.leaving:
             self._reader.receive(data)
             self._take_frames()
+            self._slow_down(len(data))
+
+    def _slow_down(self, size: int) -> None:
+        """Read on only when the rate of the token allows more."""
+        frames, self._frames = self._frames, 0
+        grant = self.greeting.grant
+        if grant is not None and grant.limited and not self.leaving:
+            pause = self._shared.rates.spend(grant, frames, size)
+            if pause > 0:
+                self.pause_reading("rate")
+                self.loop.call_later(pause, self.resume_reading, "rate")
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -162,6 +174,7 @@ class Connection(Duplex):
             if frame is None:
                 break
             frames += 1
+            self._frames += 1
             if type(frame) is Append:
                 assert self.requests is not None, "the reader lets nothing through before HELLO"
                 records += len(frame.payloads)

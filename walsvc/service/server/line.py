@@ -12,6 +12,10 @@ class Line(Protocol):
     """The server's end of one connection."""
 
     @property
+    def name(self) -> str:
+        """Of the client, for the server's log."""
+
+    @property
     def state(self) -> State:
         """The log's state now, as every answer carries it."""
 

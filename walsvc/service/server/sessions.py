@@ -8,6 +8,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
+from walsvc.service.server.audit import audited
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, HoldingT, SharedStream
 from walsvc.service.server.line import Line
@@ -85,12 +86,13 @@ class Sessions:
     async def _call(self, frame: Call) -> None:
         line = self._line
         try:
-            method = self._chosen(METHODS, frame.method, "method")
-            args = method.checked(frame.args)
-            if method.large:
-                await self._answer_large(frame.id, method, args)
-                return
-            value = await self._answer(method, args)
+            with audited(line.name, self._log.path, frame.method, frame.args):
+                method = self._chosen(METHODS, frame.method, "method")
+                args = method.checked(frame.args)
+                if method.large:
+                    await self._answer_large(frame.id, method, args)
+                    return
+                value = await self._answer(method, args)
         except WalError as error:
             line.answer_error(frame.id, error)
         else:

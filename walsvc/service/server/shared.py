@@ -14,6 +14,7 @@ from walsvc.service.server.budget import Budget
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.namespaces import Logs
 from walsvc.service.server.quota import Quota
+from walsvc.service.server.rates import Rates
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.state import consumer_count, has_consumer
 from walsvc.service.wire.codes import code_of
@@ -77,6 +78,7 @@ class Shared:
         budget: every byte that is held for them.
         tokens: who may do what, as of this moment; None: everybody may do everything.
         holds, consumers: how many names a log may have.
+        rates: how fast tokens may ask.
         counts: what has happened.
         closing: consumers whose names are not free yet.
     """
@@ -94,6 +96,7 @@ class Shared:
             limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
         )
         self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
+        self.rates = Rates()
         self.counts = Counts()
         self.closing = Closing()
 

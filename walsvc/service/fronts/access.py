@@ -1,0 +1,80 @@
+"""What a front asks of the server that it stands in: who somebody is, and the log of a namespace. And what bounds all of its clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from walsvc.errors import Backpressure, Denied
+from walsvc.interface import Log
+from walsvc.service.server.auth import MAKES, Grant
+
+
+class Access(Protocol):
+    """A server, as its fronts see it. Loop thread only."""
+
+    def grant(self, token: str | None) -> Grant | None:
+        """What a token gives; None: nothing. Without tokens everybody may do everything."""
+        ...
+
+    async def take(self, namespace: str, *, make: bool) -> Log:
+        """The log of a namespace, opened, and made if it may be; `leave` must follow."""
+        ...
+
+    def leave(self, namespace: str) -> None:
+        """One user of the namespace less."""
+        ...
+
+    def making_consumer(self, log: Log, topic: str | None, name: str) -> AbstractContextManager[None]:
+        """Count a consumer, which the block may make, against its limit. Raises Backpressure."""
+        ...
+
+    def admit(self, grant: Grant, size: int) -> float:
+        """Count a request with so many bytes against the rate of its token: 0. Or the seconds after which it may be asked again: it was too
+        early, and is not counted."""
+        ...
+
+
+def check_right(grant: Grant, right: str, what: str) -> None:
+    """Denied unless the token has a right; `what` it wants to do."""
+    if right not in grant.rights:
+        raise Denied(f"this token may not {what}", hint=f'it needs the right "{right}"')
+
+
+@contextlib.asynccontextmanager
+async def log_of(access: Access, grant: Grant, namespace: str) -> AsyncIterator[Log]:
+    """The log of a namespace while the block uses it. Raises Denied, and what opening raises."""
+    if not grant.opens(namespace):
+        raise Denied(
+            f"token {grant.name!r} does not open this namespace", hint="see its namespaces in the server's token file"
+        )
+    log = await access.take(namespace, make=not MAKES.isdisjoint(grant.rights))
+    try:
+        yield log
+    finally:
+        access.leave(namespace)
+
+
+class Room:
+    """Bytes that all clients of a front together may have sent, or wait to be sent, at a time. Over it a request is refused, not delayed:
+    requests that hold a part each and wait for the rest would wait for each other."""
+
+    def __init__(self, limit: int) -> None:
+        self.taken: int = 0
+        self._limit = limit
+
+    def take(self, size: int) -> None:
+        """Take so many bytes. Raises Backpressure where there is no room, but for the first."""
+        if self.taken and self.taken + size > self._limit:
+            raise Backpressure(
+                f"{self.taken} bytes of requests are under way",
+                expected=f"at most {self._limit}",
+                hint="try again in a moment",
+            )
+        self.taken += size
+
+    def give(self, size: int) -> None:
+        """Give them back."""
+        self.taken -= size

@@ -1,0 +1,215 @@
+"""The HTTP front itself: which path is answered by what, to whom, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from walsvc.errors import BadOption, Closed, WalError
+from walsvc.service.fronts.access import Access, Room, check_right, log_of
+from walsvc.service.fronts.http import appending, leasing, openapi, reading
+from walsvc.service.fronts.http.problems import HttpError, problem_of
+from walsvc.service.fronts.http.request import body_of, check_origin, check_query, token_of
+from walsvc.service.server.auth import Grant
+from walsvc.service.server.limits import Limits
+from walsvc.service.wire.methods import APPEND, CONSUME, READ
+from walsvc.tasks import begin_task
+
+PREFIX = "/v1/"
+JSON_BYTES_MAX = 1 << 20  # of a body that is no record
+TIDY_SECONDS = 5.0
+VERBS = ("lease", "ack", "nak", "extend")
+logger: logging.Logger = logging.getLogger("walsvc.service")
+
+
+class Place(NamedTuple):
+    """What a path names.
+
+    Attributes:
+        kind: "topics", "records", "record" or "queue".
+        namespace: "" is the log of the directory itself.
+        topic: None: the whole log.
+        lsn: of a single record.
+        consumer, verb: of a queue.
+    """
+
+    kind: str
+    namespace: str
+    topic: str | None = None
+    lsn: int = 0
+    consumer: str = ""
+    verb: str = ""
+
+
+class HttpFront:
+    """Answers what is asked below /v1. `start` and `stop` belong around it.
+
+    Args:
+        access: the server.
+        limits: of the server; records are bounded by frame_bytes, all bodies together by pending_total_bytes, silence by idle_seconds.
+    """
+
+    def __init__(self, access: Access, limits: Limits) -> None:
+        self._access = access
+        self._limits = limits
+        self._room = Room(limits.pending_total_bytes)
+        self._queues = leasing.Queues(access)
+        self._tidying: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._appending: set[asyncio.Task[object]] = set()
+        self._waiting: set[asyncio.Task[object]] = set()
+
+    async def start(self) -> None:
+        """Begin to close what nobody uses."""
+        self._tidying = begin_task(self._tidy())
+
+    async def stop(self, seconds: float = 0.0) -> None:
+        """Refuse what comes from now on, end what waits for records, answer appends for `seconds`, and give back what is out. Idempotent;
+        the logs must be open still."""
+        self._stopping = True
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
+        for task in self._waiting:
+            task.cancel()
+        left = self._appending | self._waiting
+        if left:
+            _, late = await asyncio.wait(left, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._queues.tidy(everything=True)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await self._queues.tidy()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request whose path begins with PREFIX."""
+        path, task = request.rel_url.raw_path, asyncio.current_task()
+        assert task is not None, "a request is answered in a task"
+        at_work = self._appending if request.method == "POST" and "/consumers/" not in path else self._waiting
+        at_work.add(task)
+        try:
+            return await self._answer(request, path)
+        except (WalError, HttpError) as error:
+            return problem_of(error, path)
+        except ConnectionError:
+            raise  # nobody is there to read an answer
+        except Exception as error:
+            logger.exception("HTTP %s %s: unexpected error", request.method, path)
+            return problem_of(WalError(f"the server has met an unexpected error: {type(error).__name__}"), path)
+        finally:
+            at_work.discard(task)
+
+    async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if path == PREFIX + "openapi.json":
+            check_method(request, "GET", "HEAD")
+            return web.json_response(openapi.DOCUMENT)
+        if self._stopping:
+            raise Closed("the server is stopping", hint="try again in a moment")
+        check_origin(request)
+        place = place_of(path)
+        grant = self._access.grant(token_of(request))
+        if grant is None:
+            ways = {"WWW-Authenticate": 'Bearer realm="walsvc", Basic realm="walsvc", charset="UTF-8"'}
+            raise HttpError(
+                401, "a token is needed", "Authorization: Bearer TOKEN, or as the password of any user", ways
+            )
+        if (pause := self._access.admit(grant, request.content_length or 0)) > 0:
+            words = f"token {grant.name!r} asks faster than it may"
+            raise HttpError(
+                429, words, "see its rates in the server's token file", {"Retry-After": str(math.ceil(pause))}
+            )
+        if place.kind == "queue":
+            return await self._queue(request, place, grant)
+        if request.method == "POST":
+            return await self._append(request, place, grant)
+        check_method(request, *(("GET", "HEAD", "POST") if place.kind == "records" else ("GET", "HEAD")))
+        check_right(grant, READ, "read")
+        return await self._read(request, place, grant)
+
+    async def _append(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
+        if place.kind != "records":
+            check_method(request, "GET", "HEAD")
+        check_right(grant, APPEND, "append")
+        async with (
+            log_of(self._access, grant, place.namespace) as log,
+            body_of(request, self._room, self._limits.frame_bytes, self._limits.idle_seconds) as body,
+        ):
+            return await appending.append(request, log, place.topic, body)
+
+    async def _read(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
+        async with log_of(self._access, grant, place.namespace) as log:
+            silence = self._limits.idle_seconds
+            if place.kind == "record":
+                check_query(request, ())
+                return await reading.single(request, log, place.topic, place.lsn, silence)
+            if place.kind == "topics":
+                check_query(request, ())
+                return await reading.topics(log)
+            if reading.EVENTS in request.headers.get("Accept", ""):
+                return await reading.events(request, log, place.topic, silence)
+            return await reading.page(request, log, place.topic, self._room, silence)
+
+    async def _queue(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
+        check_method(request, "POST")
+        check_query(request, ())
+        check_right(grant, CONSUME, "consume")
+        if not grant.opens(place.namespace):
+            raise HttpError(403, f"token {grant.name!r} does not open this namespace")
+        key = (place.namespace, place.topic, place.consumer)
+        async with body_of(request, self._room, JSON_BYTES_MAX, self._limits.idle_seconds) as body:
+            match place.verb:
+                case "lease":
+                    return await self._queues.lease(grant, key, body)
+                case "ack":
+                    return await self._queues.ack(key, body)
+                case "nak":
+                    return await self._queues.nak(key, body)
+                case _:
+                    return await self._queues.extend(key, body)
+
+
+def check_method(request: web.BaseRequest, *allowed: str) -> None:
+    """HttpError for a method that this path does not know."""
+    if request.method not in allowed:
+        raise HttpError(405, f"{request.method} is nothing for this path", headers={"Allow": ", ".join(allowed)})
+
+
+def place_of(path: str) -> Place:
+    """What a path names. HttpError where it is nothing, BadOption for an escape that is not UTF-8."""
+    try:
+        parts = [unquote(part, errors="strict") for part in path.removeprefix(PREFIX).split("/")]
+    except UnicodeDecodeError:
+        raise BadOption(f"{path[:200]} is not UTF-8", hint="escape names as UTF-8, %C3%A9 for é") from None
+    namespace = ""
+    if parts[0] == "namespaces" and len(parts) > 2:
+        namespace, parts = parts[1], parts[2:]
+    match parts:
+        case ["topics"]:
+            return Place("topics", namespace)
+        case ["records"]:
+            return Place("records", namespace)
+        case ["topics", topic] if topic:
+            return Place("records", namespace, topic)
+        case ["records", lsn] if is_number(lsn):
+            return Place("record", namespace, None, int(lsn))
+        case ["topics", topic, lsn] if topic and is_number(lsn):
+            return Place("record", namespace, topic, int(lsn))
+        case ["topics", topic, "consumers", consumer, verb] if topic and consumer and verb in VERBS:
+            return Place("queue", namespace, topic, 0, consumer, verb)
+        case ["consumers", consumer, verb] if consumer and verb in VERBS:
+            return Place("queue", namespace, None, 0, consumer, verb)
+    raise HttpError(404, "there is nothing at this path", f"GET {PREFIX}openapi.json lists what there is")
+
+
+def is_number(text: str) -> bool:
+    """Whether a part of a path is an LSN."""
+    return text.isascii() and text.isdigit() and len(text) <= 19
