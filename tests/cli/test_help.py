@@ -31,7 +31,7 @@ from walsvc.errors import (
 from .conftest import Cli
 
 VERBS = (
-    "append", "cat", "tail", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",
+    "append", "cat", "tail", "top", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",
     "purge", "compact", "migrate", "serve", "health", "archive", "version", "bench",
 )  # fmt: skip
 # Each of these costs tens of milliseconds; together they would break the promise that help answers at once.

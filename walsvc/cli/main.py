@@ -32,6 +32,7 @@ from walsvc.cli.repair import repair
 from walsvc.cli.restore import restore
 from walsvc.cli.serve import serve
 from walsvc.cli.tail import tail
+from walsvc.cli.top import top
 from walsvc.cli.topics import topics
 from walsvc.cli.truncate import truncate
 from walsvc.cli.verify import verify
@@ -98,6 +99,7 @@ for _verb in (
     append,
     cat,
     tail,
+    top,
     topics,
     inspect,
     verify,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -56,6 +57,9 @@ def serve(
         typer.Option(metavar="URL", help="Store sealed segments there: s3://bucket/prefix, file:///directory."),
     ] = None,
     config: Annotated[str | None, typer.Option(metavar="PATH", help="TOML file with settings.")] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="To try things out: everything, for this machine only, in a fresh directory.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A limit or an option of the log; repeatable."),
@@ -67,7 +71,8 @@ def serve(
 
     Clients open unix:///path, wal://host:port or wals://host:port as they open a directory. Settings are taken from flags,
     then WALSVC_* (WALSVC_UNIX, say), then the TOML file, then the defaults. A token never comes from the command line: it
-    is in the token file, or in WALSVC_TOKEN; the keys of an encrypted log are in the key file.
+    is in the token file, or in WALSVC_TOKEN; the keys of an encrypted log are in the key file. `walsvc serve --dev` is all that
+    the first minute needs.
     """
     given = {
         "data": data,
@@ -91,13 +96,13 @@ def serve(
     async def verb() -> int:
         import logging
 
+        from walsvc.cli import dev as trying
         from walsvc.cli.logs import LogLines
         from walsvc.service.ops.run import run
         from walsvc.service.ops.settings import from_pairs, load_settings
 
-        effective = load_settings(
-            {**from_pairs(settings or []), **{k: v for k, v in given.items() if v is not None}}, config=config
-        )
+        flags = {**from_pairs(settings or []), **{k: v for k, v in given.items() if v is not None}}
+        effective = load_settings(trying.settings(flags) if dev else flags, config=config)
         if check:
             effective.server()
             for line in effective.lines():
@@ -105,8 +110,8 @@ def serve(
             return exits.OK
         shown = logging.StreamHandler()
         shown.setFormatter(LogLines("%(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=logging.INFO, handlers=[shown])
-        await run(effective, announce)
+        logging.basicConfig(level=logging.WARNING if dev else logging.INFO, handlers=[shown])
+        await run(effective, partial(trying.greet, effective.main) if dev else announce)
         return exits.OK
 
     runner.run(verb, loop=loop.value)
