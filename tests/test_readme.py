@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its links lead somewhere, its make targets exist."""
+"""What the README and the guide show works: their Python runs, links lead somewhere, make targets exist."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}  # the examples run elsewhere, and walsvc need not be installed
 README = ROOT / "README.md"
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
+SHOWN = README.read_text() + (ROOT / "docs" / "GUIDE.md").read_text()  # programs and commands
+BLOCKS = re.findall(r"^```python\n(.*?)^```", SHOWN, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -33,8 +34,11 @@ def test_python_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_has_examples() -> None:
-    assert BLOCKS
+def test_readme_is_short_and_begins_with_a_program() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 150
+    assert lines.index("```python") < 10
+    assert len(BLOCKS) > 5
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -52,7 +56,7 @@ def test_make_targets_that_the_readme_names_exist() -> None:
 
 
 def test_verbs_that_the_readme_shows_exist() -> None:
-    shown = set(re.findall(r"^walsvc ([a-z]+)", README.read_text(), flags=re.MULTILINE))
+    shown = set(re.findall(r"^walsvc ([a-z]+)", SHOWN, flags=re.MULTILINE))
     done = subprocess.run(
         [sys.executable, "-m", "walsvc.cli", "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )

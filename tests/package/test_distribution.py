@@ -32,7 +32,11 @@ def test_sdist_has_every_file_of_the_repository_and_nothing_else_and_its_links_a
         names = {name.partition("/")[2] for name in sdist.getnames()} - {""}
         info = next(name for name in sdist.getnames() if name.count("/") == 1 and name.endswith("PKG-INFO"))
         metadata = sdist.extractfile(info).read().decode()  # type: ignore[union-attr]
-    tracked = {name for name in run("git", "ls-files").splitlines() if not name.startswith(OF_THE_REPOSITORY)}
+    tracked = {
+        name
+        for name in run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+        if not name.startswith(OF_THE_REPOSITORY)
+    }
     assert tracked - names == set()
     added = {name for name in names - tracked if not (ROOT / name).is_dir()}
     assert {name for name in added if not name.startswith("walsvc.egg-info")} <= {"PKG-INFO", "setup.cfg"}

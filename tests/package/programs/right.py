@@ -10,6 +10,7 @@ from typing import assert_type
 
 import walsvc
 from walsvc import AppendResult, KeyRing, Record, Relaxed, Strict, WalConfig, WalWriter
+from walsvc.testing import Disk, PowerCuts
 
 
 async def first() -> None:
@@ -43,6 +44,24 @@ async def several() -> None:
             print(record.lsn, consumer.position)
         await consumer.ack((await consumer.next()).lsn)
     await wal.close(timeout=3)
+
+
+def script() -> None:
+    with walsvc.blocking.open("data", segment_bytes=1 << 20) as log:
+        assert_type(log.append(b"x", topic="orders"), AppendResult)
+        assert_type(log.get(1), Record | None)
+        assert_type(log.run(lambda log: log.topic("orders").count()), int)
+        for record in log.read(where={"key": "a"}):
+            print(record.payload)
+
+
+async def crash_program(disk: Disk) -> None:
+    async with walsvc.open(disk, retain_seconds=60) as log:
+        disk.witness.append((await log.append(b"x")).lsn)
+
+
+def test_crashes(power_cuts: PowerCuts) -> None:
+    assert_type(power_cuts(crash_program, crash_program).checks, int)
 
 
 async def anywhere(log: walsvc.Log) -> walsvc.Topic:
