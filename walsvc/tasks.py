@@ -18,9 +18,17 @@ TWICE = range(2)
 line, and the second time it finds nothing to do."""
 
 
-def begin_task(work: Coroutine[Any, Any, Answer], *, name: str | None = None) -> asyncio.Task[Answer]:
-    """Run `work` in a task on the running loop; it begins in a later turn of it."""
-    return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
+def begin_task(
+    work: Coroutine[Any, Any, Answer], *, name: str | None = None, unlisted: bool = False
+) -> asyncio.Task[Answer]:
+    """Run `work` in a task on the running loop; it begins in a later turn of it.
+
+    `unlisted`: it is taken off asyncio's list of all tasks, so that a program that cancels all tasks does not find it.
+    """
+    task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
+    if unlisted:
+        asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
+    return task
 
 
 def insistent(tell: Callable[P, Answer]) -> Callable[P, Answer]:

@@ -6,12 +6,16 @@ Nobody waits for ever, nothing acknowledged is lost or altered, and where no dat
 from __future__ import annotations
 
 import errno
+import os
 import random
 import time
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from tests.disks import WHY_NO_URING
+import walsvc
+from tests.disks import REAL_DISKS, WHY_NO_URING
 
 from .every_errno import ERRNOS
 from .system_calls import DISKS, Case, tried
@@ -42,3 +46,24 @@ def test_sync_that_fails_for_a_shortage_ends_the_log(disk: str) -> None:
     for number in (errno.ENOMEM, errno.EMFILE):
         told, _ = tried(Case(disk, name, 3, number))
         assert {error.errno for error in told} == {number}
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+async def test_descriptor_that_closes_with_an_error_keeps_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Literal["threads", "uring"]
+) -> None:
+    log = await walsvc.open(tmp_path, disk=disk)
+    await log.append(b"x")
+    close, closed = os.close, []
+
+    def failing(file: int) -> None:
+        close(file)
+        closed.append(file)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", failing)
+    await log.close()
+    monkeypatch.undo()
+    assert len(closed) >= 4, "the segment, the directory, and both locks"
+    async with walsvc.open(tmp_path, disk=disk) as log:
+        assert log.durable_lsn == 1

@@ -168,6 +168,13 @@ ORDER = [
         ("tests/log/test_unclosed.py::test_dropped_served_log_ends_its_connection",),
     ),
     Mutant(
+        "whoever cancels all tasks cuts short how a disk is closed",
+        "walsvc/disk/posix.py",
+        ", unlisted=True",
+        "",
+        ("tests/crash/test_outside.py::test_closing_is_not_cut_short_by_whoever_cancels_all_tasks[threads]",),
+    ),
+    Mutant(
         "truncate_after without its intent",
         "walsvc/log/extent/retention.py",
         '                await core.changes.write({"cut": lsn})\n',

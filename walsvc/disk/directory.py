@@ -20,7 +20,7 @@ from contextlib import suppress
 from walsvc.disk import system
 from walsvc.disk.base import Displaced
 from walsvc.disk.dsync import RESERVING, magic_of
-from walsvc.disk.lock import DirectoryLock, same_file
+from walsvc.disk.lock import DirectoryLock, release, same_file
 from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
 from walsvc.disk.memory import address, aligned_buffer, page_aligned, write_all
 
@@ -337,8 +337,8 @@ class Directory:
         if descriptor < 0:
             return
         while self._files:
-            os.close(self._files.popitem()[0])
-        os.close(descriptor)
+            release(self._files.popitem()[0])
+        release(descriptor)
         if self._lock is not None and self._owner == os.getpid():
             self._lock.release()
 

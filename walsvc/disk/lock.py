@@ -113,7 +113,14 @@ class DirectoryLock:
         files, self._file, self._directory = (self._file, self._directory), -1, -1
         for file in files:
             if file >= 0:
-                os.close(file)
+                release(file)
+
+
+def release(file: int) -> None:
+    """Close a descriptor of which all is durable. The system has released it also where close(2) says something else, and
+    what else is to be released must not wait for that."""
+    with suppress(OSError):
+        os.close(file)
 
 
 def unlocked(error: OSError) -> str:

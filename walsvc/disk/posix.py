@@ -127,9 +127,9 @@ class PosixDisk:
         await self._cold(self._directory.check_place)
 
     async def close(self) -> None:
-        """Every caller waits for the same shutdown; cancelling one of them does not stop it."""
+        """Every caller waits for the same shutdown; cancelling one of them, or all tasks, does not stop it."""
         if self._closing is None:
-            self._closing = begin_task(self._close(), name="walsvc disk close")
+            self._closing = begin_task(self._close(), name="walsvc disk close", unlisted=True)
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:

@@ -146,6 +146,10 @@ class Publisher:
                     await self._send(self._queue.popleft())
                 else:
                     await self._wait()
+        except asyncio.CancelledError:
+            if not self._stopped:
+                self._fail(OSError(errno.ECANCELED, "the task that publishes was cancelled from outside"))
+            raise
         except Exception as error:  # noqa: BLE001  whatever ends this task, those who wait must hear of it
             self._fail(error if isinstance(error, OSError) else OSError(errno.EIO, f"publishing ended: {error!r}"))
 

@@ -110,8 +110,12 @@ class Connector(ABC):
         if connection is self._connection:
             self._connection = None
             self._disconnected(error)
+            if self._lost is not None and self._lost.cancelled():  # with the runner, from outside
+                self._lost = self.loop.create_future()
             if self._lost is not None and not self._lost.done():
                 self._lost.set_result(error)
+            if self._runner is not None and self._runner.done():
+                self._begin()
 
     async def open(self) -> None:
         """Connect for the first time; what ends the last attempt is the caller's error."""
@@ -126,6 +130,9 @@ class Connector(ABC):
                     raise
             attempt += 1
             await self._pause(attempt, left)
+        self._begin()
+
+    def _begin(self) -> None:
         self._runner = begin_task(self._run())
         self._runner.add_done_callback(self._runner_ended)
 
@@ -192,8 +199,18 @@ class Connector(ABC):
         return isinstance(error, FINAL)
 
     def _runner_ended(self, runner: asyncio.Task[None]) -> None:
-        """Nobody connects any more. Where that is a mistake in here, nobody shall wait for it either."""
-        if not runner.cancelled() and (mistake := runner.exception()) is not None:
+        """Nobody connects any more. Where that is a mistake in here, or the program has cancelled all tasks, nobody shall wait for it
+        either; with a connection there is nothing to do until it is lost."""
+        if runner.cancelled():
+            if runner is self._runner and self._connection is None:
+                self._finish(
+                    Unreachable(
+                        "the task that makes the connection anew was cancelled from outside",
+                        path=self.address.url,
+                        hint="open the log again",
+                    )
+                )
+        elif (mistake := runner.exception()) is not None:
             self._finish(WalError(f"the client has met an unexpected error: {mistake!r}", path=self.address.url))
 
     async def _pause(self, attempt: int, left: float) -> None:

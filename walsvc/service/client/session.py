@@ -310,9 +310,10 @@ class Session(Connector):
         """No call and no connection from now on; whoever still waits gets `error`."""
         self._flush()
         self._finish(error)
-        if self._runner is not None:
-            self._runner.cancel()
-            await asyncio.wait([self._runner])
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            await asyncio.wait([runner])
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.closed()
