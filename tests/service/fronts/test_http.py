@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 import walsvc
 from tests.service.fronts.conftest import told
+from tests.service.fronts.fuzz import campaign
 from walsvc.service.fronts.http import leasing, openapi, reading, routes
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits
@@ -431,3 +432,9 @@ async def test_stopping_answers_appends_ends_waits_and_gives_records_back(fronte
         [queue] = await log.topic("jobs").consumers()
         assert not queue.in_use
         assert log.next_lsn == 3
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_anything_at_all_is_answered_holds_nothing_and_does_nothing_without_a_token(tmp_path, seed):
+    _, held = await campaign(400, seed, tmp_path)
+    assert held == 0

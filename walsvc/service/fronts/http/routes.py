@@ -64,6 +64,11 @@ class HttpFront:
         self._appending: set[asyncio.Task[object]] = set()
         self._waiting: set[asyncio.Task[object]] = set()
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of requests and answers that are under way."""
+        return self._room.taken
+
     async def start(self) -> None:
         """Begin to close what nobody uses."""
         self._tidying = begin_task(self._tidy())

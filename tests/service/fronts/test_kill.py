@@ -1,0 +1,81 @@
+"""A server that is killed under clients of its HTTP front: every answered record is there once, and a repeat by key makes no second one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import aiohttp
+
+import walsvc
+from tests.forked import ROOT
+
+CLIENTS, ROUNDS = 16, 2
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+async def start(tmp_path, port: int) -> asyncio.subprocess.Process:
+    command = [
+        sys.executable,
+        "-m",
+        "walsvc.cli",
+        "serve",
+        "--data",
+        str(tmp_path / "log"),
+        "--unix",
+        str(tmp_path / "s"),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--http", f"127.0.0.1:{port}", "--http-api",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    await process.stdout.readline()
+    return process
+
+
+def test_every_answered_record_is_there_once(tmp_path):
+    asyncio.run(rounds(tmp_path))
+
+
+async def rounds(tmp_path):
+    """Clients append, the server is killed and started again, and they go on."""
+    port, answered = free_port(), {}
+    process = await start(tmp_path, port)
+
+    async def client(session: aiohttp.ClientSession, name: int) -> None:
+        number = 0
+        while len(answered) < (round_ + 1) * CLIENTS * 3 or number == 0:
+            key = f"{round_}-{name}-{number}"
+            try:
+                async with session.post(url, data=key.encode(), headers={"Idempotency-Key": key}) as answer:
+                    document = await answer.json()
+                    assert answer.status in (200, 201), document
+                    answered[key] = document["lsn"]
+                    number += 1
+            except (aiohttp.ClientError, ConnectionError):
+                await asyncio.sleep(0.02)
+
+    url = f"http://127.0.0.1:{port}/v1/topics/t"
+    for round_ in range(ROUNDS):
+        async with aiohttp.ClientSession() as session:
+            clients = [asyncio.ensure_future(client(session, name)) for name in range(CLIENTS)]
+            while len(answered) < round_ * CLIENTS * 3 + CLIENTS:
+                await asyncio.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            process = await start(tmp_path, port)
+            await asyncio.gather(*clients)
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    async with walsvc.open(tmp_path / "log") as log:
+        there = [(record.payload.decode(), record.lsn) async for record in log.read()]
+    assert len(dict(there)) == len(there), "none is there twice"
+    assert answered.items() <= dict(there).items()
