@@ -76,18 +76,19 @@ class Log:
 
     # ---- what scripts do
 
-    def append(
+    def append(  # noqa: PLR0917  as walsvc.Log.append has them
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
+        dedupe: str | None = None,
         *,
         topic: str | None = None,
     ) -> AppendResult:
         """Append one record, to a topic where one is named, and wait for its answer; see walsvc.Log.append."""
-        return self.run(lambda log: place(log, topic).append(payload, mode, type, attributes, expected))
+        return self.run(lambda log: place(log, topic).append(payload, mode, type, attributes, expected, dedupe))
 
     def append_batch(
         self,

@@ -36,7 +36,8 @@ def test_threads_append_and_read_and_share_syncs(tmp_path: Path) -> None:
         assert log.get(162).payload == b"all"  # type: ignore[union-attr]
         assert [record.payload for record in log.read(where={"tenant": 7})] == [b"first"]
         assert len(list(log.read(2, 162, topic="many"))) == 160
-        assert log.flush() == 163
+        assert [log.append(b"once", topic="keys", dedupe="k").lsn for _ in range(2)] == [164, 164]
+        assert log.flush() == 164
         assert log.run(lambda log: log.topic("batches").count()) == 2
         with pytest.raises(walsvc.Locked):
             blocking.open(tmp_path)

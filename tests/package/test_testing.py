@@ -271,7 +271,7 @@ def test_guide_and_example_run_as_their_reader_runs_them_and_the_planted_bug_is_
     in_a_test, alone = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "TESTING.md").read_text(), re.M | re.S)
     exec(alone, {})
     (tmp_path / "test_guide.py").write_text(in_a_test)
-    for name in ("orders.py", "test_orders.py"):
+    for name in ("orders.py", "test_orders.py", "forward.py", "test_forward.py"):
         (tmp_path / name).write_text((EXAMPLE / name).read_text())
     (tmp_path / "test_anyio.py").write_text(ANYIO)
     (tmp_path / "conftest.py").write_text(BACKEND)
@@ -280,6 +280,6 @@ def test_guide_and_example_run_as_their_reader_runs_them_and_the_planted_bug_is_
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
     )
-    assert "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
+    assert "1 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     again = done.stdout.partition("again: pytest ")[2].split()[:3]
     assert again[:2] == ["test_orders.py::test_a_hasty_snapshot", "--power-cut"]
