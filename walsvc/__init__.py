@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from walsvc.topics.names import ConsumerStatus as ConsumerStatus
     from walsvc.topics.shared import Delivery as Delivery
     from walsvc.topics.shared import SharedConsumer as SharedConsumer
+    from walsvc.topics.transaction import Transaction as Transaction
 
 __version__ = "0.1.0"
 
@@ -92,6 +93,7 @@ HOMES = {
     "walsvc.topics.delivery": "AtLeastOnce StrictlyOnce",
     "walsvc.topics.names": "ConsumerStatus",
     "walsvc.topics.shared": "Delivery SharedConsumer",
+    "walsvc.topics.transaction": "Transaction",
 }
 HOME = {name: module for module, names in HOMES.items() for name in names.split()}
 

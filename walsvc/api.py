@@ -34,6 +34,7 @@ from walsvc.topics.registry import Registry
 from walsvc.topics.shared import SharedConsumer
 from walsvc.topics.sharing import SharedOptions, refuse_lazy
 from walsvc.topics.topic import Topic
+from walsvc.topics.transaction import LocalTransaction, Transaction
 
 
 class Log(Reading, OpensConsumers[Consumer], Opened):
@@ -90,6 +91,14 @@ class Log(Reading, OpensConsumers[Consumer], Opened):
     ) -> Ack[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
         return self.writer.append_batch(payloads, mode, expected)
+
+    def transaction(self, mode: Mode = Strict) -> Transaction:
+        """Appends to several topics, acknowledgements and conditions that become durable together, or not at all; see Transaction.
+
+        Raises:
+            Closed, DurabilityLost, WrongLoop; for Quorum also BadOption, ReplicaLost.
+        """
+        return LocalTransaction(self.writer, mode)
 
     async def flush(self) -> int:
         """Wait until everything appended so far is durable; returns durable_lsn. See WalWriter.flush."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from walsvc.topics.names import ConsumerStatus, Start
     from walsvc.topics.shared import SharedConsumer
     from walsvc.topics.sharing import SharedOptions
+    from walsvc.topics.transaction import Transaction
 
 
 @runtime_checkable
@@ -301,6 +302,10 @@ class Log(Appending, Protocol):
     async def refresh(self) -> int:
         """Look at what only comes when it is asked for: of a served log topics, holds, retention; of one that is only read,
         what its writer has added. Returns next_lsn."""
+        ...
+
+    def transaction(self, mode: Mode = ...) -> Transaction:
+        """Appends to several topics, acknowledgements and conditions that become durable together, or not at all."""
         ...
 
     async def flush(self) -> int:

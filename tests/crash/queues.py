@@ -22,6 +22,7 @@ from walsvc.errors import LeaseLost
 from walsvc.opening import open_on
 from walsvc.topics.dead import LSN as DEAD_LSN
 from walsvc.topics.hub import Shared
+from walsvc.topics.shared import Delivery, SharedConsumer
 
 KEYS = ("a", "b", "c", None)
 OPTIONS: dict[str, Any] = {"lease": 0.02, "max_deliveries": 2, "dead_letter": "dead", "ordered_by": "key"}
@@ -36,6 +37,7 @@ class Told:
         appended: payload of every LSN that was answered.
         delivered: how often each LSN was delivered.
         asked, done: LSNs whose acknowledgement was asked for, and has returned.
+        plain: those of them that were asked for without a transaction.
         purged: the key whose records are being purged, or are.
         opened: the consumer was opened.
         cut: LSN behind which the log was, or is being, cut; None: it was not.
@@ -45,6 +47,7 @@ class Told:
     delivered: dict[int, int] = field(default_factory=dict)
     asked: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
+    plain: set[int] = field(default_factory=set)
     purged: set[bytes] = field(default_factory=set)
     opened: bool = False
     cut: int | None = None
@@ -52,7 +55,7 @@ class Told:
     def freeze(self) -> Told:
         """A copy that stays as it is."""
         copy = replace(self, appended=dict(self.appended), delivered=dict(self.delivered), asked=set(self.asked))
-        return replace(copy, done=set(self.done), purged=set(self.purged))
+        return replace(copy, done=set(self.done), purged=set(self.purged), plain=set(self.plain))
 
 
 class QueueWorkload:
@@ -124,11 +127,22 @@ class QueueWorkload:
                 lsns = {each.record.lsn for each in good}
                 self.told.asked |= lsns
                 try:
-                    await consumer.ack(good)
+                    await self.acknowledge(consumer, good)
                 except LeaseLost:
                     continue
                 cut = self.told.cut
                 self.told.done |= {lsn for lsn in lsns if cut is None or lsn <= cut}
+
+    async def acknowledge(self, consumer: SharedConsumer, good: list[Delivery]) -> None:
+        """Acknowledge jobs: alone, or in a transaction with a result of each."""
+        if self.rng.random() < 0.5:
+            self.told.plain |= {each.record.lsn for each in good}
+            await consumer.ack(good)
+            return
+        async with self.log.transaction() as transaction:
+            for each in good:
+                transaction.ack(each)
+                transaction.append(b"result", topic="results", attributes={"job": each.record.lsn})
 
     async def clean(self) -> None:
         await asyncio.sleep(2e-3)
@@ -157,6 +171,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
     position, window = core.metadata.positions.get(key, 1), core.metadata.queues.get(key)
     require(window is None or window.rows_bytes < 4096, "the window has grown")
     known = {record.lsn: record async for record in log.topic("orders").read()}
+    results = Counter([record.attributes["job"] async for record in log.topic("results").read()])
     letters = Counter([record.attributes[DEAD_LSN] async for record in log.topic("dead").read()])
     cut = told.cut
 
@@ -172,6 +187,12 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
         if not done(lsn) and told.appended.get(lsn) == record.payload:
             tried = 0 if window is None else window.tried.get(lsn, 0)
             require(tried >= told.delivered.get(lsn, 0) - 1, f"deliveries of LSN {lsn} are not counted")
+    for lsn, count in results.items():
+        require(count == 1 or cut is not None, f"LSN {lsn} has {count} results")
+        require(done(lsn) or (cut is not None and lsn > cut), f"LSN {lsn} has a result and is not done")
+    for lsn in known if cut is None else ():
+        by_transaction = done(lsn) and lsn in told.asked - told.plain and lsn not in letters
+        require(not by_transaction or lsn in results, f"LSN {lsn} was done in a transaction, and its result is lost")
     for lsn, count in letters.items():
         require(count == 1 or cut is not None, f"LSN {lsn} has {count} dead letters")
         require(done(lsn) or (cut is not None and lsn > cut), f"LSN {lsn} is a dead letter and not done")

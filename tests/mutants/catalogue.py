@@ -971,6 +971,26 @@ BACKWARDS = [
     ),
 ]
 
+TOGETHER = [
+    Mutant(
+        "a transaction leaves out its acknowledgements",
+        "walsvc/topics/transaction.py",
+        "joining=together(joinings) if joinings else None,",
+        "joining=None,",
+        ("tests/contract/test_transactions.py::test_a_delivery_is_done_with_what_was_made_of_it[asyncio-sim]",),
+    ),
+    Mutant(
+        "a transaction asks for none of its conditions",
+        "walsvc/log/commit/queue.py",
+        "        for topic, lsn in entry.conditions:\n",
+        "        for topic, lsn in ():\n",
+        (
+            "tests/contract/test_transactions.py"
+            "::test_a_condition_that_does_not_hold_writes_nothing[asyncio-sim-encrypted]",
+        ),
+    ),
+]
+
 CRASHED_QUEUES = ("tests/crash/test_queues.py::test_power_cuts_keep_what_workers_were_told",)
 QUEUES = [
     Mutant(
@@ -1017,6 +1037,7 @@ MUTANTS = [
     *CONDITIONS,
     *QUEUES,
     *BACKWARDS,
+    *TOGETHER,
     *ORDER,
     *CHECKS,
     *RECOVERY,

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import Truncated, WalError
+from walsvc.errors import LeaseLost, Truncated, WalError
 from walsvc.format.queues import KEY, Window, done_row
 from walsvc.log.commit.changes import Standing
+from walsvc.log.commit.queued import Joined
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
@@ -177,6 +178,31 @@ class Consumer(Delivering):
         await self._save(lsn + 1, done)
         if turns == self._place.turns:
             self._acknowledged(lsn + 1)
+
+    def is_of(self, writer: WalWriter) -> bool:
+        """Whether it is a consumer of that writer's log."""
+        return self._writer is writer
+
+    def acking(self, lsn: int) -> Joined:
+        """The acknowledgement of everything up to record `lsn`, to be made durable with something else. Raises what `ack` raises."""
+        self._check()
+        self._check_lsn(lsn)
+        if lsn >= self.position:
+            self._check_shown(lsn)
+        turns, metadata = self._place.turns, self._writer.core.metadata
+
+        def change() -> dict[str, Any]:
+            self._check()
+            if turns != self._place.turns:
+                raise LeaseLost(
+                    f"consumer {self.name!r} was moved since LSN {lsn} was delivered",
+                    path=self._path,
+                    lsn=lsn,
+                    hint="read on: what is not done comes again",
+                )
+            return advanced(metadata, self._key, lsn + 1) if lsn >= self.position else {}
+
+        return Joined(change, lambda: self._acknowledged(lsn + 1))
 
     async def _ack_only(self, lsn: int) -> None:
         window = self._window

@@ -135,8 +135,7 @@ class Delivering(Scoped):
             BadOption: a record up to `lsn` was not delivered yet; NoSpace: try again when there is room.
         """
         self._check()
-        if not is_lsn(lsn) or lsn < 1:
-            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
+        self._check_lsn(lsn)
         async with self._saving:
             self._check()  # again: it may have been closed meanwhile
             await (self._ack_only(lsn) if only else self._ack(lsn))
@@ -148,6 +147,10 @@ class Delivering(Scoped):
     @abstractmethod
     async def _ack_only(self, lsn: int) -> None:
         """`ack(only=True)`, one at a time."""
+
+    def _check_lsn(self, lsn: object) -> None:
+        if not is_lsn(lsn) or lsn < 1:
+            raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
 
     def _check_shown(self, lsn: int) -> None:
         if not self._shown or lsn > self._shown[-1]:

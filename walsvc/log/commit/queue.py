@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -253,8 +253,10 @@ class Queue:
             self.conditions.repeat(entry.future, row, entry.mode, batch=entry.batch)
             return True
         self.conditions.check(entry.topic, entry.expected)
+        for topic, lsn in entry.conditions:
+            self.conditions.check(topic, lsn)
         intake, count, cost = self._intake, len(entry.payloads), LENGTH_BYTES
-        if entry.labels is not None or entry.topic is not None:
+        if entry.labels is not None or entry.topic is not None or entry.rows is not None:
             cost = INDEX_BYTES_MAX
         need = entry.size + max(cost, intake.cost) * count
         relabel = (cost - intake.cost) * len(intake.group.payloads) if cost > intake.cost else 0
@@ -264,9 +266,8 @@ class Queue:
                 return False
             self._pipeline.cut_off()
             need, relabel = entry.size + cost * count, 0
-            if not self._placement.place(
-                need + self._metadata_bytes(entry), rows=SUMMARY_ROW_BYTES if entry.topic else 0
-            ):
+            rows = SUMMARY_ROW_BYTES * len(entry.topics)
+            if not self._placement.place(need + self._metadata_bytes(entry), rows=rows):
                 return False
         self._put(entry, need + relabel, max(intake.cost, cost))
         self._placement.set_room()
@@ -281,7 +282,7 @@ class Queue:
         group = self._placement.group
         if self._tail.new_key:
             return False
-        rows, more = self._topic_bytes(entry)[1], self._metadata_bytes(entry)
+        rows, more = self._topic_bytes(entry.topics)[1], self._metadata_bytes(entry)
         in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - more
         if self._intake.filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
@@ -291,7 +292,7 @@ class Queue:
 
     def _metadata_bytes(self, entry: QueuedAppend) -> int:
         """Bytes that an entry adds to its group's metadata, at most."""
-        size = self._topic_bytes(entry)[0]
+        size = self._topic_bytes(entry.topics)[0]
         if entry.request is not None:
             size += REQUEST_BYTES
         if entry.dedupe is not None:
@@ -300,38 +301,44 @@ class Queue:
             size += change_bytes_max(entry.joining.change(), {})
         return size
 
-    def _topic_bytes(self, entry: QueuedAppend) -> tuple[int, int]:
-        """Bytes that an entry adds to its group's metadata, if its topic is new, and to its segment's summary."""
-        if entry.topic is None:
-            return 0, 0
-        number = self._metadata.topics.get(entry.topic)
-        if number is None:
-            return change_bytes_max({"topics": {entry.topic: 0}}, {}), SUMMARY_ROW_BYTES
-        known = number in self._metadata.tally or number in self._placement.group.new_topics
-        return 0, 0 if known else SUMMARY_ROW_BYTES
+    def _topic_bytes(self, topics: Sequence[str]) -> tuple[int, int]:
+        """Bytes that records add to their group's metadata, where their topics are new, and to their segment's summary."""
+        names = rows = 0
+        for topic in topics:
+            number = self._metadata.topics.get(topic)
+            if number is None:
+                names += change_bytes_max({"topics": {topic: 0}}, {})
+            if number is None or not (number in self._metadata.tally or number in self._placement.group.new_topics):
+                rows += SUMMARY_ROW_BYTES
+        return names, rows
 
-    def _labels_of(self, entry: QueuedAppend, group: Group) -> Labels | None:
-        """An entry's labels; a new topic gets its number here, and its name goes with the group."""
-        if entry.topic is None:
-            return entry.labels
-        name_bytes, rows = self._topic_bytes(entry)
+    def _labels_of(self, labels: Labels | None, topic: str | None, group: Group) -> Labels | None:
+        """A record's labels; a new topic gets its number here, and its name goes with the group."""
+        if topic is None:
+            return labels
+        name_bytes, rows = self._topic_bytes((topic,))
         group.reserved += name_bytes
         group.segment.summary_bytes += rows
-        number = self._metadata.topics.get(entry.topic)
+        number = self._metadata.topics.get(topic)
         if number is None:
             number = len(self._metadata.names)
-            change = {"topics": {entry.topic: number}}
+            change = {"topics": {topic: number}}
             self._metadata.apply(change)
             merge(group.joined, change)
         if number not in self._metadata.tally:
             group.new_topics.add(number)
-        return (entry.labels or NO_LABELS)._replace(topic=number)
+        return (labels or NO_LABELS)._replace(topic=number)
 
     def _put(self, entry: QueuedAppend, need: int, cost: int) -> None:
         group, strict = self._placement.group, entry.mode is Strict
         single = entry.future if strict and not entry.batch else None
-        labels = self._labels_of(entry, group)
-        index, offset = self._intake.add(entry.payloads, single, need=need, cost=cost, labels=labels)
+        labels = self._labels_of(entry.labels, entry.topic, group)
+        if entry.rows is None:
+            index, offset = self._intake.add(entry.payloads, single, need=need, cost=cost, labels=labels)
+        else:
+            index, offset = self._intake.add([], None, need=need, cost=cost, labels=None)
+            for payload, (topic, own) in zip(entry.payloads, entry.rows, strict=True):
+                self._intake.add([payload], None, need=0, cost=cost, labels=self._labels_of(own, topic, group))
         lsn = group.first_lsn + index
         if entry.request is not None:
             self.note_request(group, entry.request, RequestRow(lsn, group.segment.id, offset, len(entry.payloads), 1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from walsvc.format.producers import Request
 from walsvc.log.commit.group import Labels
@@ -21,11 +22,36 @@ class Joining(Protocol):
         """It is in a group and in the metadata: true from this step on."""
 
 
+class Joined:
+    """A Joining of two functions."""
+
+    __slots__ = ("accepted", "change")
+
+    def __init__(self, change: Callable[[], dict[str, Any]], accepted: Callable[[], None]) -> None:
+        self.change: Callable[[], dict[str, Any]] = change
+        self.accepted: Callable[[], None] = accepted
+
+
+class Expected(NamedTuple):
+    """A condition: what a topic, or (None) the log, must end with."""
+
+    topic: str | None
+    lsn: int
+
+
+class Row(NamedTuple):
+    """What a record of a transaction has of its own."""
+
+    topic: str | None
+    labels: Labels | None
+
+
 class QueuedAppend:
     """An append that is being accepted, or waits in the queue for room."""
 
     __slots__ = (
         "batch",
+        "conditions",
         "dedupe",
         "expected",
         "future",
@@ -35,6 +61,7 @@ class QueuedAppend:
         "mode",
         "payloads",
         "request",
+        "rows",
         "size",
         "topic",
     )
@@ -54,6 +81,8 @@ class QueuedAppend:
         lengths: array[int] | None = None,
         size: int | None = None,
         dedupe: str | None = None,
+        rows: Sequence[Row] | None = None,
+        conditions: Sequence[Expected] = (),
     ) -> None:
         self.payloads: list[bytes] = payloads
         self.mode: Mode = mode
@@ -65,5 +94,14 @@ class QueuedAppend:
         self.joining: Joining | None = joining
         self.expected: int | None = expected  # LSN that its topic, or the log, must end with; None: any
         self.dedupe: str | None = dedupe  # caller's key, of a single record
+        self.rows: Sequence[Row] | None = rows  # of a transaction: instead of `topic` and `labels`, for each payload
+        self.conditions: Sequence[Expected] = conditions  # more of them
         self.lengths: array[int] | None = lengths  # of the payloads, and their sum, where the caller has measured them
         self.size: int = sum(map(len, payloads)) if size is None else size
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Names of the topics that its records go to, each once."""
+        if self.rows is None:
+            return () if self.topic is None else (self.topic,)
+        return list(dict.fromkeys(row.topic for row in self.rows if row.topic is not None))

@@ -78,6 +78,7 @@ class ReadOnlyLog(Reading, Opened):
     append: Refusing = refuse
     append_nowait: Refusing = refuse
     append_batch: Refusing = refuse
+    transaction: Refusing = refuse
     flush: RefusingLater = refuse_later
     wait_durable: RefusingLater = refuse_later
     truncate_before: RefusingLater = refuse_later

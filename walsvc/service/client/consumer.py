@@ -204,6 +204,26 @@ class RemoteConsumer(OpenedThere, Delivering):
 
     # ---- acknowledging
 
+    @property
+    def id(self) -> int:
+        """Of its stream."""
+        return self._id
+
+    def is_of(self, session: Session) -> bool:
+        """Whether it is a consumer of that log."""
+        return self._session is session
+
+    def check_ack(self, lsn: int) -> None:
+        """Raise what `ack(lsn)` raises at once."""
+        self._check()
+        self._check_lsn(lsn)
+        if lsn >= self._position:
+            self._check_shown(lsn)
+
+    def acknowledged_there(self, lsn: int) -> None:
+        """The server has acknowledged everything up to record `lsn`, with something else."""
+        self._acknowledged(lsn + 1)
+
     async def _ack(self, lsn: int) -> None:
         cuts = self._cuts
         while lsn >= self._position and cuts == self._cuts:

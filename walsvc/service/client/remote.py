@@ -23,6 +23,7 @@ from walsvc.service.client.reading import RemoteReading
 from walsvc.service.client.session import Session
 from walsvc.service.client.streams import Follower, RemoteStream
 from walsvc.service.client.topic import RemoteTopic
+from walsvc.service.client.transaction import RemoteTransaction
 from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
@@ -103,6 +104,11 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     ) -> Ack[BatchResult]:
         """Append several records atomically; see WalWriter.append_batch."""
         return append_batch(self._appends, payloads, mode, expected=expected)
+
+    def transaction(self, mode: Mode = Strict) -> RemoteTransaction:
+        """Appends to several topics, acknowledgements and conditions that become durable together, or not at all; see
+        Log.transaction."""
+        return RemoteTransaction(self._common, mode)
 
     async def flush(self) -> int:
         """Wait until everything appended so far is durable, appends that wait for room included; returns durable_lsn."""

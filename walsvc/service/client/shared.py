@@ -198,6 +198,15 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     # ---- what becomes of them
 
+    @property
+    def id(self) -> int:
+        """Of its stream."""
+        return self._id
+
+    def is_of(self, session: Session) -> bool:
+        """Whether it is a consumer of that log."""
+        return self._session is session
+
     async def call(self, method: str, **args: Any) -> Any:
         """Call a method of this consumer."""
         self._check()

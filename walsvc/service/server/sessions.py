@@ -14,7 +14,7 @@ from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, Hol
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.streams import RecordSource, RecordStream, Stream, range_of, source_of
-from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_THE_LOG
+from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
@@ -104,6 +104,8 @@ class Sessions:
             return await of_consumer(await self._held(args["stream"], ConsumerStream), args)
         if (of_worker := OF_A_WORKER.get(method.name)) is not None:
             return await of_worker(await self._held(args["stream"], SharedStream), args)
+        if (of_several := OF_SEVERAL.get(method.name)) is not None:
+            return await of_several(self._log, self._held, args)
         answer = OF_THE_LOG[method.name]
         if method.name == "hold":
             with self._shared.holds.taking(self._log, None, args["name"]):

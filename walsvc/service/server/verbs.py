@@ -9,6 +9,7 @@ from typing import Any
 from walsvc.api import Log
 from walsvc.service.server.consuming import ConsumerStream, SharedStream
 from walsvc.service.server.pages import read_back
+from walsvc.service.server.transacting import Held, transact
 from walsvc.service.wire.wanted import moment_of
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import ConsumerStatus
@@ -189,6 +190,7 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "topic.first_lsn": topic_first_lsn,
     "topic.last_lsn": topic_last_lsn,
 }
+OF_SEVERAL: dict[str, Callable[[Log, Held, dict[str, Any]], Awaitable[Any]]] = {"transact": transact}
 OF_A_CONSUMER: dict[str, Callable[[ConsumerStream, dict[str, Any]], Awaitable[Any]]] = {
     "consumer.ack": consumer_ack,
     "consumer.seek": consumer_seek,

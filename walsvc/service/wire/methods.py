@@ -96,6 +96,12 @@ METHODS = table(
     Method("wait_replicated", APPEND, required(lsn=INT)),
     Method("truncate_before", ADMIN, {**required(lsn=INT), "force": (BOOL, False)}),
     Method("truncate_after", ADMIN, required(lsn=INT), repeatable=False),
+    Method(
+        "transact",
+        APPEND,
+        required(mode=INT, appends=ROWS, conditions=ROWS, deliveries=ROWS, positions=ROWS),
+        repeatable=False,
+    ),
     Method("seal", ADMIN, {}),
     Method("reclaim", ADMIN, {}, repeatable=False),
     Method("hold", ADMIN, required(name=TEXT, lsn=INT)),
