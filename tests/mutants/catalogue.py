@@ -899,8 +899,8 @@ CONDITIONS = [
     Mutant(
         "a condition decided when the append is called, not when it is accepted",
         "walsvc/log/commit/queue.py",
-        "        self.conditions.check(entry.topic, entry.expected)\n        intake",
-        "        if not self._waiting:\n            self.conditions.check(entry.topic, entry.expected)\n        intake",
+        "        self.conditions.check(entry.topic, entry.expected)\n        for topic",
+        "        if not self._waiting:\n            self.conditions.check(entry.topic, entry.expected)\n        for topic",
         (EXPECTED + "test_the_decision_is_made_when_the_turn_has_come",),
     ),
     Mutant(
@@ -972,6 +972,13 @@ BACKWARDS = [
 ]
 
 TOGETHER = [
+    Mutant(
+        "lag counts from where a consumer stood before retention",
+        "walsvc/log/read/counting.py",
+        "        except Truncated:\n            continue\n",
+        "        except Truncated:\n            raise\n",
+        ("tests/topics/test_shared.py::test_lag_is_told_though_retention_drops_what_was_being_counted",),
+    ),
     Mutant(
         "a transaction leaves out its acknowledgements",
         "walsvc/topics/transaction.py",

@@ -12,6 +12,7 @@ from tests.giving_up import interrupted
 from tests.topics.test_consumers import fill
 from walsvc import AtLeastOnce, BadOption, Closed, InUse, LeaseLost, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.log.read import counting
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -604,3 +605,27 @@ async def test_those_who_wait_hear_of_the_end(open_log):
 
 async def collect(consumer):
     return [each async for each in consumer]
+
+
+@pytest.mark.parametrize("share", [True, False])
+async def test_lag_is_told_though_retention_drops_what_was_being_counted(open_sim, monkeypatch, share):
+    """Counting reads a segment, and meanwhile the consumer goes on and its segment goes."""
+    opened = counting.open_stream
+    async with await open_on(SimDisk(SimDevice(1)), CONFIG) as log:
+        topic = log.topic("orders")
+        consumer = await topic.consumer("c", shared=True) if share else await topic.consumer("c")
+
+        async def late(*args):
+            """Reads what is no longer there."""
+            monkeypatch.setattr(counting, "open_stream", opened)
+            batch = await consumer.read_batch(max_bytes=1 << 30)
+            await consumer.ack(batch if share else batch[-1].lsn)
+            assert await log.reclaim() > 0
+            return await opened(*args)
+
+        for ask in (topic.consumers, consumer.lag):
+            for _ in range(12):
+                await topic.append(bytes(20_000))
+            monkeypatch.setattr(counting, "open_stream", late)
+            answer = await ask()
+            assert (answer if ask == consumer.lag else answer[0].lag) == 0

@@ -15,7 +15,7 @@ from walsvc.errors import LeaseLost, Truncated, WalError
 from walsvc.format.queues import KEY, Window, done_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.commit.queued import Joined
-from walsvc.log.read.counting import count_from
+from walsvc.log.read.counting import count_behind
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
 from walsvc.model import Record, is_lsn
@@ -89,12 +89,19 @@ class Consumer(Delivering):
         them."""
         self._check()
         limit = await self._segments.reach()
-        self._check_position()
-        position = self.position
-        done = sum(self._window.records) if self._window is not None else 0
+        done = 0
+
+        def stands() -> int:
+            nonlocal done
+            self._check_position()
+            done = sum(self._window.records) if self._window is not None else 0
+            return self.position
+
         if self._number == WHOLE_LOG:
-            return max(limit - position - done, 0)
-        return max(await count_from(self._segments, position, self._number) - done, 0)
+            return max(limit - stands() - done, 0)
+        lag = await count_behind(self._segments, stands, self._number)
+        assert lag is not None, "a consumer that was overtaken has raised Truncated"
+        return max(lag - done, 0)
 
     @property
     def _window(self) -> Window | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
 from walsvc.format.queues import KEY, Held, held_row, tried_row
 from walsvc.log.commit.changes import Standing
-from walsvc.log.read.counting import count_from
+from walsvc.log.read.counting import count_behind
 from walsvc.topics.acking import Acking, Moving, Past
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
@@ -285,12 +285,20 @@ class Hub:
         """Where it stands; see Log.consumers."""
         self._core.health.check_open()
         limit = self._core.catalog.durable_lsn + 1
-        position, window = self.feed.position, self.feed.window
-        lag: int | None = None
-        if position >= self._segments.first_lsn:
-            number = int(self.key.partition("/")[0])
-            lag = limit - position if number == WHOLE_LOG else await count_from(self._segments, position, number)
-            lag = max(lag - sum(window.records), 0)
+        position = done = 0
+
+        def stands() -> int:
+            nonlocal position, done
+            position, done = self.feed.position, sum(self.feed.window.records)
+            return position
+
+        number = int(self.key.partition("/")[0])
+        if number == WHOLE_LOG:
+            lag = limit - position if stands() >= self._segments.first_lsn else None
+        else:
+            lag = await count_behind(self._segments, stands, number)
+        if lag is not None:
+            lag = max(lag - done, 0)
         return ConsumerStatus(
             self.name,
             self.topic,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from walsvc.log.read.counting import count_from
+from walsvc.log.read.counting import count_behind
 from walsvc.log.read.pins import pins_of
 from walsvc.log.read.readonly import ReadOnlyLog, Refusing, RefusingLater, refuse_later
 from walsvc.model import Retention
@@ -61,16 +61,23 @@ class ReadOnlyTopics(ReadOnlyLog):
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers, those of the whole log first; `in_use` is False, since only the writer knows."""
         limit = await self.segments.reach()
-        positions = sorted((*parse_key(key), position) for key, position in self.segments.metadata.positions.items())
-        return [await self._status(number, name, position, limit) for number, name, position in positions]
+        names = sorted(map(parse_key, self.segments.metadata.positions))
+        return [await self._status(number, name, limit) for number, name in names]
 
-    async def _status(self, number: int, name: str, position: int, limit: int) -> ConsumerStatus:
-        lag: int | None = None
-        if position >= self.first_lsn and number == WHOLE_LOG:
-            lag = max(limit - position, 0)
-        elif position >= self.first_lsn:
-            lag = await count_from(self.segments, position, number)
-        window = self.segments.metadata.queues.get(key_of(number, name))
+    async def _status(self, number: int, name: str, limit: int) -> ConsumerStatus:
+        key, position, window = key_of(number, name), 0, None
+
+        def stands() -> int:
+            nonlocal position, window
+            metadata = self.segments.metadata  # another one after each look at the log
+            position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
+            return position
+
+        lag: int | None
+        if number == WHOLE_LOG:
+            lag = max(limit - position, 0) if stands() >= self.first_lsn else None
+        else:
+            lag = await count_behind(self.segments, stands, number)
         return status_of(name, self.segments.metadata.names[number], position, lag, window, in_use=False)
 
     # calls that write raise Closed, as in ReadOnlyLog

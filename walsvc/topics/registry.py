@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, InUse
 from walsvc.log.commit.changes import Standing
-from walsvc.log.read.counting import count_from
+from walsvc.log.read.counting import count_behind
 from walsvc.log.read.segments import Segments
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
@@ -120,12 +120,18 @@ class Registry:
         if isinstance(place := self._writer.core.changes.places.get(key), Shared) and place.hub is not None:
             return await place.hub.status()
         metadata = self._writer.core.metadata
-        position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
-        lag: int | None = None
-        if position >= self._segments.first_lsn and number == WHOLE_LOG:
-            lag = max(limit - position, 0)
-        elif position >= self._segments.first_lsn:
-            lag = await count_from(self._segments, position, number)
+        position, window = 0, None
+
+        def stands() -> int:
+            nonlocal position, window
+            position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
+            return position
+
+        lag: int | None
+        if number == WHOLE_LOG:
+            lag = max(limit - position, 0) if stands() >= self._segments.first_lsn else None
+        else:
+            lag = await count_behind(self._segments, stands, number)
         return status_of(name, self._topic, position, lag, window, in_use=key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:

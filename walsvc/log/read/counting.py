@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import partial
 
+from walsvc.errors import Truncated
 from walsvc.format.group import decode_columns, decode_meta
 from walsvc.format.meta import column_of, decode_map
 from walsvc.log.read.filter import Filter
@@ -26,6 +28,23 @@ async def count_from(segments: Segments, lsn: int, number: int) -> int:
     """How many records of a topic there are from `lsn` on, purged ones included. Reads a part of the log to count them."""
     total, _ = await segments.topic_sums(number)
     return total - await count_before(segments, lsn, number)
+
+
+async def count_behind(segments: Segments, stands: Callable[[], int], number: int) -> int | None:
+    """How many records of a topic there are from where a consumer stands; None: what it stands at was dropped.
+
+    Args:
+        segments: of the log.
+        stands: gives the LSN. It is asked again where retention has gone beyond what was being counted, since the consumer may
+            have moved on before.
+        number: of the topic.
+    """
+    while (lsn := stands()) >= segments.first_lsn:
+        try:
+            return await count_from(segments, lsn, number)
+        except Truncated:
+            continue
+    return None
 
 
 class Counter(Cursor):
