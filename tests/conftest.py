@@ -27,6 +27,8 @@ try:
 except ImportError:
     uvloop = None  # type: ignore[assignment]
 
+gc.disable()  # until everything is collected
+
 # A shell ignores SIGINT for what it starts in the background, and every child would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,6 +73,7 @@ def pytest_collection_finish() -> None:
     """What was collected lives as long as the process: the garbage collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:

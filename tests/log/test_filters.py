@@ -60,7 +60,7 @@ async def filtered(log: Any, wanted: dict[str, Any], stats: ReadStats | None = N
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "encrypted"])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
 @given(groups=GROUPS, wishes=st.lists(WANTED, min_size=1, max_size=6))
 def test_filtered_reading_equals_the_filtered_full_scan(keys, groups, wishes):
     async def main(_: int) -> None:

@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "encrypted"])
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(groups=GROUPS, wishes=st.lists(WANTED, min_size=1, max_size=4), backwards=st.booleans())
 def test_lazy_records_are_the_records(keys, groups, wishes, backwards):
     async def main(_: int) -> None:

@@ -85,7 +85,7 @@ def test_index_is_bounded_however_large_the_segment():
     assert len(built) < 1000
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
 @given(groups=GROUPS, cut=st.integers(0, 48), times=st.lists(SECONDS, min_size=1, max_size=12), crash=st.booleans())
 def test_seeking_equals_a_linear_scan(groups, cut, times, crash):
     async def main(_: int) -> None:
