@@ -16,6 +16,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -266,6 +267,7 @@ def may_look(grants: Grants) -> Callable[[str], bool]:
     return permits
 
 
+@lru_cache(64)
 def is_local_name(host: str) -> bool:
     """Whether a Host header is an address, `localhost`, or absent: a name of somebody else's is neither."""
     name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host

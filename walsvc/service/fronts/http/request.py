@@ -151,8 +151,11 @@ async def body_of(request: web.BaseRequest, room: Room, limit: int, silence: flo
     try:
         while not request.content.at_eof():
             try:
-                async with asyncio.timeout_at(end + taken / BODY_RATE):
-                    part = await request.content.readany()
+                if request.content.is_eof():  # all of it has come: most bodies do with their head
+                    part = request.content.read_nowait()
+                else:
+                    async with asyncio.timeout_at(end + taken / BODY_RATE):
+                        part = await request.content.readany()
             except TimeoutError:
                 raise HttpError(
                     408,
