@@ -17,6 +17,7 @@ EXTRAS = {
     "obstore": "archive",
     "uvloop": "uvloop",
     "hiredis": "redis",
+    "opentelemetry": "otel",
 }
 """The extra of pyproject.toml that has a module."""
 

@@ -149,7 +149,7 @@ def test_every_extra_is_declared_with_the_packages_that_it_is_named_for() -> Non
     extras = project["optional-dependencies"]
     for module, extra in EXTRAS.items():
         names = {re.split(r"[\[><=]", each)[0] for each in extras[extra]}
-        assert names & {module.replace("_", "-"), f"{module}-py"}, (module, extra)
+        assert names & {module.replace("_", "-"), f"{module}-py", f"{module}-api"}, (module, extra)
     named = {each for line in extras["all"] for each in line[len("walsvc[") : -1].split(",")}
     assert named == set(EXTRAS.values()) | {"plot"}
     readme = (ROOT / "README.md").read_text()

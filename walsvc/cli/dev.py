@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from walsvc.cli import output
-from walsvc.extras import installed
 
 if TYPE_CHECKING:
     from walsvc.service.ops.settings import Main
@@ -27,8 +26,6 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, port in PORTS.items():
         if name not in given:
             chosen[name] = f"{HOST}:{free(port)}"
-    if "redis" not in given and not installed("hiredis"):
-        chosen["redis"] = "off"
     return {**chosen, **given, "data": data}
 
 
@@ -53,8 +50,6 @@ def greet(main: Main, _addresses: tuple[str, ...]) -> None:
         ways.insert(0, f"curl -d hello {page}v1/topics/greetings")
     if main.redis != "off":
         ways.append(f"redis-cli -p {main.redis.rpartition(':')[2]} XADD greetings '*' payload hello")
-    else:
-        ways.append("redis-cli, after: pip install 'walsvc[redis]'")
     output.echo(f"A log to try things out, in {main.data}, for this machine only. Ctrl-C ends it; the directory stays.")
     output.echo()
     output.echo("Append, and be answered when the record is on the disk:")

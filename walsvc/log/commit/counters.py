@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from walsvc.log.commit.double_write import DoubleWrite
 
 
@@ -22,6 +24,8 @@ class Counters:
         payload_bytes: of the groups that are closed.
         groups, rotations: submitted, begun.
         written_bytes, log_bytes: to the device, and of them new ones.
+        observer: called as observer(first_lsn, records, bytes, seconds) for each group that the disk has answered; it must not
+            raise. None: nobody looks.
     """
 
     lsn_at_open: int
@@ -38,6 +42,7 @@ class Counters:
     sync_us_last: int = 0
     sync_us_total: int = 0
     sync_us_counts: list[int] = field(default_factory=lambda: [0] * (len(SYNC_US_BOUNDS) + 1))
+    observer: Callable[[int, int, int, float], None] | None = None
 
     @property
     def syncs(self) -> int:

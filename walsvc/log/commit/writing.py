@@ -95,6 +95,8 @@ class Writing:
         group.buffer = None
         seconds = time.perf_counter() - group.submitted_at
         self._counters.answered(len(group.payloads), int(seconds * 1e6))
+        if self._counters.observer is not None:
+            self._counters.observer(group.first_lsn, len(group.payloads), group.group_bytes, seconds)
         if self._slow_seconds is not None and seconds > self._slow_seconds:
             self._tell_slow(group, seconds)
         return True
