@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=["walsvc.service", "walsvc.log.commit.pr
 from .test_protocol import EXAMPLES
 
 GROWTH_BYTES_MAX = 512 << 20  # of resident memory over a whole run
-LIMITS = Limits(frame_bytes=65536, pending_bytes=65536, streams=8)
+LIMITS = Limits(frame_bytes=98304, pending_bytes=65536, streams=8)
 HELLO = encode(Hello(0, MAGIC, 1, 1, None, None, "fuzz", 7, {}))
 
 

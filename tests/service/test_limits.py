@@ -355,6 +355,10 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
 
 
 def test_limits_have_bounds() -> None:
+    with pytest.raises(BadOption, match="frame_bytes=65536"):
+        Limits(frame_bytes=64 * KIB)
+    least = Limits(frame_bytes=96 * KIB).told(WalConfig())
+    assert least["record_bytes"] == least["append_bytes"] == 32 * KIB
     for name in Limits.__dataclass_fields__:
         with pytest.raises(BadOption, match=name):
             Limits(**{name: -1 if isinstance(getattr(Limits(), name), int) else -1.0})

@@ -22,6 +22,7 @@ from walsvc.service.wire.frames import (
     Batch,
     Call,
     Cancel,
+    End,
     Error,
     Goodbye,
     Open,
@@ -200,6 +201,48 @@ async def test_streams_that_are_being_opened_count(tmp_path) -> None:
         assert len(server.logs[""].retention().pins) == 2
         raw.send(*(Open(id, "write", {}, 1) for id in range(51, 53)))
         await raw.expect(Error, 52)
+
+
+async def never(lsn: int) -> int:
+    """A wait that only its caller ends."""
+    await asyncio.get_running_loop().create_future()
+    return lsn
+
+
+async def test_calls_and_streams_of_all_connections_have_limits(tmp_path) -> None:
+    """What is over one is refused by its name, its connection goes on, and what has ended makes room."""
+    limits = Limits(calls_total=6, streams_total=4)
+    async with serving(tmp_path, limits=limits) as server:
+        server.logs[""].wait_durable = never
+        async with await Raw.welcomed(server) as first, await Raw.welcomed(server) as second:
+            for raw in (first, second):
+                raw.send(*(Call(id, "wait_durable", {"lsn": 1}) for id in range(10, 14)))
+                raw.send(*(Open(id, "follow", {}, 1) for id in range(20, 23)))
+            await first.expect(Result, 22)
+            refused = {each.id: each.fields["hint"] for each in [await second.expect(Error) for _ in range(2)]}
+            assert all("calls_total" in hint for hint in refused.values())
+            assert set(refused) == {12, 13}
+            assert "streams_total" in (await second.expect(Error, 21)).fields["hint"]
+            assert "streams_total" in (await second.expect(Error, 22)).fields["hint"]
+            assert (server.shared.calls.used, server.shared.streams.used) == (6, 4)
+            first.send(Cancel(20), Cancel(10))
+            await first.expect(End, 20)
+            second.send(Open(30, "follow", {}, 1), Call(31, "topics", {}))
+            await second.expect(Result, 30)
+            await second.expect(Result, 31)
+            second.send(Open(32, "follow", {}, 1))
+            assert (await second.expect(Error, 32)).code == "Backpressure"
+        await until(lambda: not len(server.roster))
+        assert (server.shared.calls.used, server.shared.streams.used) == (0, 0)
+
+
+async def test_calls_of_a_connection_have_a_limit(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(calls=2)) as server, await Raw.welcomed(server) as raw:
+        server.logs[""].wait_durable = never
+        raw.send(*(Call(id, "wait_durable", {"lsn": 1}) for id in range(1, 4)))
+        goodbye = await raw.expect(Goodbye)
+        assert "higher limit of calls" in goodbye.message
+        assert server.shared.calls.used == 0
 
 
 async def test_namespaces_that_are_being_opened_count(tmp_path) -> None:

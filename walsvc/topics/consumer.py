@@ -84,6 +84,17 @@ class Consumer(Delivering):
     def _following(self, lsn: int) -> None:
         self._place.following = lsn
 
+    @property
+    def reads_ahead(self) -> bool:
+        """For the service: whether it holds what it has read ahead, or may be about to."""
+        return bool(self._ahead) or self._cursor.next_lsn <= self._segments.durable_lsn
+
+    def let_go(self) -> None:
+        """For the service: nobody reads for a while. What was read ahead and not delivered is dropped, and read again later."""
+        if not self._reading.locked():
+            self._ahead.clear()
+            self._cursor = cursor_at(self._segments, self._place.following, self._number)
+
     async def lag(self) -> int:
         """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
         them."""

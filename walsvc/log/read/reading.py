@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 from walsvc.errors import BadOption, not_given_out
 from walsvc.keyring import Keys
@@ -120,7 +121,7 @@ class Reading:
         check_range(start, stop)
 
         def begin() -> LazyCursor | None:
-            number = self._topic(wanted.get("topic"))
+            number = number_of(self.segments, wanted.get("topic"))
             first = self.first_lsn if start is None else start
             return (
                 None
@@ -144,7 +145,8 @@ class Reading:
         """
         chosen = chosen_of(wanted, endless=True)
         check_range(start)
-        return Iteration(Endless(self.segments, start, wanted.get("topic"), partial(self._cursor, wanted, chosen)))
+        cursor_at = partial(cursor_of, self.segments, wanted, chosen)
+        return Iteration(Endless(self.segments, start, wanted.get("topic"), cursor_at, show=Cuts.standing))
 
     async def get(self, lsn: int) -> Record | None:
         """Return the record with this LSN, or None where it was purged. Its segment's index leads to the stretch of about 1 MiB in
@@ -178,23 +180,42 @@ class Reading:
         records = await LazyCursor(self.segments, self.first_lsn, wanted, stats).take(limit)
         return records[0].lsn if records else limit
 
-    def _topic(self, name: str | None) -> int | None:
-        """A topic's number, 0 for all; None: there is no such topic yet."""
-        return 0 if name is None else self.segments.topic_number(name)
-
     def _beginning(self, start: int | None, stop: int | None, wanted: Wanted) -> Callable[[], Cursor | None]:
         """A function that makes the cursor of a reading call, once its records are durable. BadOption for a wrong argument at once."""
         chosen = chosen_of(wanted)
         check_range(start, stop)
-        return lambda: self._cursor(wanted, chosen, self.first_lsn if start is None else start)
+        return lambda: cursor_of(self.segments, wanted, chosen, self.first_lsn if start is None else start)
 
-    def _cursor(self, wanted: Wanted, chosen: Filter, start: int) -> Cursor | None:
-        """A cursor over the log or over a topic; None: there is no such topic yet."""
-        number = self._topic(wanted.get("topic"))
-        if number is None:
-            return None
-        chosen = replace(chosen, number=number)
-        return Cursor(self.segments, start, None if chosen.everything else chosen, wanted.get("stats"))
+
+def number_of(segments: Segments, topic: str | None) -> int | None:
+    """A topic's number, 0 for all; None: there is no such topic yet."""
+    return 0 if topic is None else segments.topic_number(topic)
+
+
+def cursor_of(segments: Segments, wanted: Wanted, chosen: Filter, start: int) -> Cursor | None:
+    """A cursor over the log or over a topic; None: there is no such topic yet."""
+    number = number_of(segments, wanted.get("topic"))
+    if number is None:
+        return None
+    chosen = replace(chosen, number=number)
+    return Cursor(segments, start, None if chosen.everything else chosen, wanted.get("stats"))
+
+
+def follow_groups(
+    segments: Segments, turn: Callable[[], AbstractAsyncContextManager[Any]], start: int, **wanted: Unpack[Wanted]
+) -> AsyncGenerator[list[Record], None]:
+    """Like Reading.follow, for the service: yields lists, a group at a time.
+
+    Args:
+        segments: of the log.
+        turn: makes what lasts while the log is read, and not while records are waited for.
+        start, wanted: see Reading.follow.
+    """
+    cursor_at = partial(cursor_of, segments, wanted, chosen_of(wanted, endless=True))
+    source = Endless(
+        segments, start, wanted.get("topic"), cursor_at, show=lambda _, records: iter((records,)), turn=turn
+    )
+    return Iteration(source)
 
 
 def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:

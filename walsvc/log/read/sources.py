@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Generic, TypeVar
 
 from walsvc.errors import Closed
 from walsvc.log.read.cuts import Cuts
@@ -61,7 +61,13 @@ class Bounded(Nothing, Generic[RecordT, T]):
         return self._show(self._segments.cuts, records) if records else None
 
 
-class Endless(Nothing):
+@asynccontextmanager
+async def at_once() -> AsyncIterator[None]:
+    """The turn of a reader that waits for nobody."""
+    yield
+
+
+class Endless(Nothing, Generic[T]):
     """Reads what is durable, then waits for more.
 
     Args:
@@ -69,19 +75,30 @@ class Endless(Nothing):
         start: first LSN; None: first_lsn at the first call.
         topic: whose records are waited for; None: any.
         cursor_at: makes a cursor at an LSN; None: the topic is not there yet.
+        show: makes items of a group's records.
+        turn: makes what lasts while it reads, and not while it waits for records.
     """
 
     def __init__(
-        self, segments: Segments, start: int | None, topic: str | None, cursor_at: Callable[[int], Cursor | None]
+        self,
+        segments: Segments,
+        start: int | None,
+        topic: str | None,
+        cursor_at: Callable[[int], Cursor | None],
+        *,
+        show: Callable[[Cuts, list[Record]], Iterator[T]],
+        turn: Callable[[], AbstractAsyncContextManager[Any]] = at_once,
     ) -> None:
         self._segments = segments
         self._topic = topic
         self._cursor_at = cursor_at
+        self._show = show
+        self._turn = turn
         self._first = start
         self._cuts: int | None = None  # how many of the log's are known here; None: it has not begun
         self._cursor: Cursor | None = None
 
-    async def take(self) -> Iterator[Record] | None:
+    async def take(self) -> Iterator[T] | None:
         """See Source."""
         log = self._segments
         if self._cuts is None:
@@ -94,16 +111,23 @@ class Endless(Nothing):
                 if self._cursor is not None:
                     log.follower_reads(1)
                     try:
-                        records = await self._cursor.take(log.durable_lsn + 1)
+                        records = await self._read(self._cursor)
                     finally:
                         log.follower_reads(-1)
                     if records:
-                        return log.cuts.standing(records)
+                        return self._show(log.cuts, records)
                     if self._cursor.next_lsn <= log.durable_lsn:
                         continue
                 if self._cuts == log.cuts.count and not await log.more(self._topic):
                     return None
         return None
+
+    async def _read(self, cursor: Cursor) -> list[Record]:
+        end = self._segments.durable_lsn + 1
+        if cursor.next_lsn >= end:
+            return await cursor.take(end)  # nothing is there: it needs no turn
+        async with self._turn():
+            return await cursor.take(end)
 
     def _follow_cuts(self) -> None:
         """Have a cursor, where there can be one: from where the log was cut meanwhile, if it was."""

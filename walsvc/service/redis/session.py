@@ -45,12 +45,11 @@ class Session(Duplex):
     streams = 0
 
     def __init__(self, shared: Shared) -> None:
-        super().__init__(asyncio.get_running_loop())
+        super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
         self.name: str = "?"
         self.leaving = False
         self.opened_at: float = self.loop.time()
         self._shared = shared
-        self._share = shared.budget.share(self)
         self._client = Client(shared)
         self._requests = Requests()
         self._progress = Progress(shared.limits.idle_seconds)
@@ -83,14 +82,14 @@ class Session(Duplex):
             self._last_words(Failure(str(error)))
             return
         self._backlog += commands
-        self._share.hold(len(data) + COMMAND_COST * len(commands))
-        if (incoming := self._requests.incomplete_bytes) or self._share.arrived:
-            self._share.arrive(incoming)
+        self.share.hold(len(data) + COMMAND_COST * len(commands))
+        if (incoming := self._requests.incomplete_bytes) or self.share.arrived:
+            self.share.arrive(incoming)
             self._progress.holds(incoming, 0, self._requests.expected_bytes, self.loop.time())
-        if self._share.held > self._shared.limits.pending_bytes:
+        if self.share.held > self._shared.limits.pending_bytes:
             self.pause_reading("unanswered")
         self._go_on()
-        self._share.check()
+        self.share.check()
 
     def eof_received(self) -> bool:
         self._say_no_more()
@@ -104,8 +103,8 @@ class Session(Duplex):
                 append.add_done_callback(fetched)
         self._answers.clear()
         self._answered_all()
-        self._share.hold(-self._share.held)
-        self._share.leave()
+        self.share.hold(-self.share.held)
+        self.share.leave()
         self._client.leave()
         self._shared.roster.forget(self)
         self.lost()
@@ -214,7 +213,7 @@ class Session(Duplex):
             if self._transport is not None:
                 self._transport.close()
         if not self._backlog and self._working is None:
-            self._share.hold(-self._share.held)
+            self.share.hold(-self.share.held)
             self.resume_reading("unanswered")
 
     def _added(self, append: Any) -> bytes:
@@ -257,7 +256,7 @@ class Session(Duplex):
     @property
     def incomplete(self) -> bool:
         """It has sent a part of a command."""
-        return self._share.arrived > 0
+        return self.share.arrived > 0
 
     @property
     def streaming(self) -> bool:
@@ -286,7 +285,7 @@ class Session(Duplex):
         fault = self._progress.fault(now, self._shared.budget.tight_since)
         if self.grant is None and now - self.opened_at > limits.handshake_seconds:
             fault = f"no token came within {limits.handshake_seconds:g} s"
-        if self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
+        if self.takes_nothing(now, limits.idle_seconds):
             self._shared.counts.reject(self.name, WalTimeout("the client does not read its answers"), "timeout")
             self.abort()
         elif fault is not None and not self.leaving:

@@ -1,15 +1,17 @@
-"""Every byte that the server holds for its clients, and each client's share of them.
+"""Every byte that the server holds for its clients, in and out, and each client's share of them.
 
-Above the limit nothing more is read until less is held. Not reading delays clients and tells them nothing; TCP and Unix sockets
+What comes in: above the limit nothing more is read until less is held. Not reading delays clients and tells them nothing; TCP and Unix sockets
 do the rest. Two kinds of connection are read on, or everybody would wait for everybody: one whose batch the log is writing, since
 the log waits for its next part; and, where the log owes nobody an answer, one whose frame or batch is not complete, since nothing
-else could make what is held less.
+else could make what is held less. What goes out is in outgoing.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+
+from walsvc.service.server.outgoing import Outgoing
 
 WHY = "budget"
 
@@ -39,15 +41,19 @@ class Share:
         holder: the connection.
         arrived: what has come of a frame that is not complete.
         held: records that are not answered, each with RECORD_COST.
+        unsent: what waits to be sent.
+        ahead: what was read for its streams and is not on its way.
     """
 
-    __slots__ = ("_budget", "arrived", "held", "holder")
+    __slots__ = ("_budget", "ahead", "arrived", "held", "holder", "unsent")
 
     def __init__(self, budget: Budget, holder: Pausable) -> None:
         self._budget = budget
         self.holder = holder
         self.arrived: int = 0
         self.held: int = 0
+        self.unsent: int = 0
+        self.ahead: int = 0
 
     def arrive(self, length: int) -> None:
         """So much is there of a frame that is not complete: nothing is held for what is only announced."""
@@ -59,6 +65,22 @@ class Share:
         self.held += cost
         self._budget.charge(cost)
 
+    def send(self, length: int) -> None:
+        """So much waits to be sent."""
+        if length != self.unsent:
+            change, self.unsent = length - self.unsent, length
+            self._budget.outgoing.charge(change)
+
+    def read(self, cost: int) -> None:
+        """So much more was read for a stream; below 0: so much less."""
+        self.ahead += cost
+        self._budget.outgoing.charge(cost)
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What goes out to all connections."""
+        return self._budget.outgoing
+
     def check(self) -> None:
         """Something came: above the limit nothing more is read."""
         self._budget.check(self)
@@ -66,6 +88,7 @@ class Share:
     def leave(self) -> None:
         """The connection is over. What the log has not answered is given back when it is. Idempotent."""
         self.arrive(0)
+        self.send(0)
         self._budget.forget(self)
 
 
@@ -76,9 +99,11 @@ class Budget:
         bytes: what has arrived of frames that are not complete, and records that are not answered, each with RECORD_COST.
         asked: requests that the log has, and will answer.
         tight_since: since when connections are not read from, in the loop's time; None: all are.
+        outgoing: what waits to be sent.
     """
 
     def __init__(self, limit: int) -> None:
+        self.outgoing = Outgoing(limit)
         self.bytes: int = 0
         self.asked: int = 0
         self.tight_since: float | None = None
@@ -134,6 +159,8 @@ class Budget:
         """A connection is over."""
         self._shares.pop(share, None)
         self._held.pop(share, None)
+        if not self._held:
+            self.tight_since = None
         if share is self._favoured:
             self._favoured = None
         self._go_on()

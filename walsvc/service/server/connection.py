@@ -66,7 +66,7 @@ class Connection(Duplex):
     """
 
     def __init__(self, shared: Shared) -> None:
-        super().__init__(asyncio.get_running_loop())
+        super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
         self.name: str = "?"
         self.greeting = Greeting(shared, self)
         self.log: Log | None = None
@@ -74,7 +74,6 @@ class Connection(Duplex):
         self.sessions: Sessions | None = None
         self.leaving = False
         self._shared = shared
-        self._share = shared.budget.share(self)
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
         self._watch = Watch(shared.limits, self.loop.time())
         self._sliced = False  # more frames are here than one turn of the loop takes
@@ -157,9 +156,9 @@ class Connection(Duplex):
                 self.resume_reading("slice")
         if more and not self.stuck:
             self.loop.call_soon(self._go_on)
-        if (incoming := self._reader.incomplete_bytes) or self._share.arrived:
-            self._share.arrive(incoming)
-            self._share.check()
+        if (incoming := self._reader.incomplete_bytes) or self.share.arrived:
+            self.share.arrive(incoming)
+            self.share.check()
         gathered = 0 if self.requests is None else self.requests.gathered
         if incoming or gathered or self._watch.holding:
             self._watch.holds(incoming, gathered, self._reader.expected_bytes, self.loop.time())
@@ -196,7 +195,7 @@ class Connection(Duplex):
     @property
     def incomplete(self) -> bool:
         """Whether it has sent a part of something that cannot be done before the rest is there."""
-        return self._share.arrived > 0 or (self.requests is not None and self.requests.gathered > 0)
+        return self.share.arrived > 0 or (self.requests is not None and self.requests.gathered > 0)
 
     @property
     def streaming(self) -> bool:
@@ -235,7 +234,7 @@ class Connection(Duplex):
         hello, shared = self.greeting.hello, self._shared
         assert hello is not None
         self.log = log
-        self.requests = Requests(self, shared, self._share, log, grant, producer=hello.producer)
+        self.requests = Requests(self, shared, self.share, log, grant, producer=hello.producer)
         self.sessions = Sessions(self, shared, log, grant)
         log.segments.cuts.listeners.add(self._tell_cut)
         self._reader.table = FROM_CLIENT
@@ -300,7 +299,7 @@ class Connection(Duplex):
         if self.sessions is not None and self.log is not None:
             self.log.segments.cuts.listeners.discard(self._tell_cut)
             self.sessions.give_up()
-        self._share.leave()
+        self.share.leave()
         self.greeting.end()
 
     def leave(self, error: WalError, reason: str) -> None:
@@ -364,8 +363,7 @@ class Connection(Duplex):
         """The server looks at its connections now and then: who is late, gone or stuck ends; the others hear news."""
         if self.leaving:
             return
-        limits = self._shared.limits
-        if self.stuck_since is not None and now - self.stuck_since > limits.idle_seconds:
+        if self.takes_nothing(now, self._shared.limits.idle_seconds):
             error = WalTimeout("the client does not read what is sent to it")
             self._shared.counts.reject(self.name, error, "timeout")
             self.abort()  # it would not read last words either

@@ -10,7 +10,7 @@ from walsvc.api import Log
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
-from walsvc.service.server.streams import Stream
+from walsvc.service.server.streams import READER_BYTES_MAX, Stream
 from walsvc.service.wire.columns import records_frame
 from walsvc.service.wire.frames import RECORD_COST, Open
 from walsvc.topics.consumer import Consumer
@@ -79,7 +79,7 @@ class ConsumerStream(Holding):
     async def deliver(self) -> None:
         """Send what the consumer reads until this is cancelled. After an error it waits to be moved."""
         while True:
-            await self.ready()
+            await self.rest()
             try:
                 records = await self.consumer.read_batch(min(self._window.left, STREAM_BYTES), STREAM_RECORDS)
             except WalError as error:
@@ -92,6 +92,12 @@ class ConsumerStream(Holding):
                     self._gathered.append(record)
                     self._gathered_cost += len(record.payload) + RECORD_COST
                 self.flush(self.consumer.turns)
+
+    def _held(self) -> int:
+        return READER_BYTES_MAX if self.consumer.reads_ahead else 0
+
+    def let_go(self) -> None:
+        self.consumer.let_go()
 
     def begin(self) -> None:
         """Deliver from the consumer's position on."""

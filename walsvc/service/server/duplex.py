@@ -1,17 +1,20 @@
-"""The two directions of a connection's transport: what is collected to be written, and why nothing is read."""
+"""The two directions of a connection's transport: what waits to be written, and why nothing is read."""
 
 from __future__ import annotations
 
 import asyncio
 
-WRITE_BUFFER_BYTES = 1 << 20  # above it streams wait, and no more requests are read
+from walsvc.service.server.budget import Share
+
+FULL_SECONDS = 2.0  # so long may a peer take nothing while there is no room for what others are to be sent
 
 
 class Duplex(asyncio.Protocol):
     """A transport that is written to once for all that is said in a turn of the loop, and that stops when it must."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, share: Share) -> None:
         self.loop = loop
+        self.share = share
         self.sent_bytes: int = 0
         self.stuck_since: float | None = None  # since when the peer does not read
         self._transport: asyncio.Transport | None = None
@@ -19,15 +22,19 @@ class Duplex(asyncio.Protocol):
         self._flush_due = False
         self._paused: set[str] = set()  # why nothing is read
         self._write_waiters: list[asyncio.Future[None]] = []
+        self._taken_bytes = 0  # by the peer, and
+        self._taken_at = loop.time()  # when that was seen to grow
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)  # type: ignore[attr-defined]
+        # It tells of every byte that it keeps, so that all of them are counted.
+        transport.set_write_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]
 
     def lost(self) -> None:
         """The transport is gone; nobody waits for it any more."""
         self._transport = None
         self._outgoing.clear()
+        self.share.send(0)
         self._wake_writers()
 
     # ---- writing
@@ -51,6 +58,30 @@ class Duplex(asyncio.Protocol):
             self._outgoing.clear()
             self.sent_bytes += len(data)
             self._transport.write(data)
+            if self.share.unsent:
+                self._weigh()
+
+    def _weigh(self) -> None:
+        """Count what waits to be sent. Too much of it, and nothing is read: it would only be answered into the same buffer."""
+        assert self._transport is not None
+        size = self._transport.get_write_buffer_size()
+        self.share.send(size)
+        if self.stuck_since is None and size > self.share.outgoing.allowance:
+            self.stuck_since = self.loop.time()
+            self.pause_reading("writing")
+
+    def takes_nothing(self, now: float, idle_seconds: float) -> bool:
+        """Whether the peer must go, for it does not read: for so many seconds, or since others wait for the room that it takes.
+        Asked now and then."""
+        if self.share.unsent and self._transport is not None:
+            self._weigh()
+        taken = self.sent_bytes - self.share.unsent
+        if taken != self._taken_bytes or not self.share.unsent:
+            self._taken_bytes, self._taken_at = taken, now
+        full_since = self.share.outgoing.full_since
+        if full_since is not None and min(now - self._taken_at, now - full_since) > FULL_SECONDS:
+            return True
+        return self.stuck_since is not None and now - self.stuck_since > idle_seconds
 
     @property
     def stuck(self) -> bool:
@@ -58,19 +89,24 @@ class Duplex(asyncio.Protocol):
         return self.stuck_since is not None
 
     async def writable(self) -> None:
-        """Wait until the peer takes bytes, or the transport is gone."""
-        while self.stuck and self._transport is not None:
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            self._write_waiters.append(waiter)
-            await waiter
+        """Wait until the peer takes bytes and there is room for what waits to be sent, or the transport is gone."""
+        while self._transport is not None:
+            if self.stuck:
+                waiter: asyncio.Future[None] = self.loop.create_future()
+                self._write_waiters.append(waiter)
+                await waiter
+            elif self.share.outgoing.full:
+                await self.share.outgoing.room()
+            else:
+                return
 
     def pause_writing(self) -> None:
-        """The transport has more than it likes: what is read now would only be answered into the same buffer."""
-        self.stuck_since = self.loop.time()
-        self.pause_reading("writing")
+        """The transport keeps what the peer has not taken."""
+        self._weigh()
 
     def resume_writing(self) -> None:
-        """The transport takes more."""
+        """The peer has taken everything."""
+        self.share.send(0)
         self.stuck_since = None
         self._wake_writers()
         self.resume_reading("writing")

@@ -11,6 +11,7 @@ from walsvc.service.wire.protocol import LENGTH_MAX
 
 STREAM_BYTES = 256 * KIB  # of records in one RECORDS frame: enough for speed, little enough to share a connection
 STREAM_RECORDS = 4096
+FRAME_BYTES_MIN = OVERHEAD_BYTES // 2 + 32 * KIB  # attributes have up to 64 KiB, and a record must fit beside them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,15 +19,19 @@ class Limits:
     """Limits of a server; a client that goes beyond one is told which, and disconnected.
 
     Attributes:
-        frame_bytes: largest frame, 64 KiB to 1 GiB; a longer one is refused by its length, before it is read. It bounds
-            records as max_record_bytes does.
+        frame_bytes: largest frame, 96 KiB to 1 GiB; a longer one is refused by its length, before it is read. It bounds
+            records as max_record_bytes does: 64 KiB of it are for their labels.
         connections: open at the same time, 1 to 1e6.
         pending_bytes: payload bytes that one connection may have sent and not seen answered, 64 KiB to 4 GiB; a request may
             always be sent when nothing is unanswered.
         pending_total_bytes: of all connections together, 64 KiB to 64 GiB: above it the server stops reading until some are
-            answered, which delays clients and tells them nothing.
+            answered, which delays clients and tells them nothing. And as much again may wait to be sent to all of them: above it
+            no stream is read for, and a client that takes nothing for two seconds is gone.
         requests: APPEND and BATCH frames of one connection that are not answered, 1 to 1024 (as many are remembered).
-        streams: open read, follow and consumer streams of one connection, 1 to 1e5.
+        streams: open read, follow and consumer streams of one connection, 1 to 1e5; and
+        streams_total: of all connections together, 1 to 1e7.
+        calls: of one connection that are not answered, such as wait_durable, 1 to 1e5; and
+        calls_total: of all connections together, 1 to 1e7: each is a task of the server.
         holds: of a log, 1 to 1e6; and
         consumers: of a log and its topics, 1 to 1e6. Each stands in every new segment.
         handshake_seconds: for TLS and HELLO, and to take the last words of a connection, 0.01 to 3600.
@@ -42,6 +47,9 @@ class Limits:
     pending_total_bytes: int = 256 * MIB
     requests: int = REQUESTS_MAX
     streams: int = 256
+    streams_total: int = 65_536
+    calls: int = 1024
+    calls_total: int = 65_536
     holds: int = 1024
     consumers: int = 10_000
     handshake_seconds: float = 10.0
@@ -50,12 +58,15 @@ class Limits:
     namespace_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        between("frame_bytes", self.frame_bytes, 64 * KIB, LENGTH_MAX)
+        between("frame_bytes", self.frame_bytes, FRAME_BYTES_MIN, LENGTH_MAX)
         between("connections", self.connections, 1, 1_000_000)
         between("pending_bytes", self.pending_bytes, 64 * KIB, 4 * GIB)
         between("pending_total_bytes", self.pending_total_bytes, 64 * KIB, 64 * GIB)
         between("requests", self.requests, 1, REQUESTS_MAX)
         between("streams", self.streams, 1, 100_000)
+        between("streams_total", self.streams_total, 1, 10_000_000)
+        between("calls", self.calls, 1, 100_000)
+        between("calls_total", self.calls_total, 1, 10_000_000)
         between("holds", self.holds, 1, 1_000_000)
         between("consumers", self.consumers, 1, 1_000_000)
         between("handshake_seconds", self.handshake_seconds, 0.01, 3600.0)

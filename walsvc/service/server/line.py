@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Protocol
 
 from walsvc.errors import WalError
+from walsvc.service.server.budget import Share
 from walsvc.service.wire.frames import Frame, State
 
 
 class Line(Protocol):
-    """The server's end of one connection."""
+    """The server's end of one connection.
+
+    Attributes:
+        share: its share of what the server holds.
+    """
+
+    share: Share
 
     @property
     def name(self) -> str:
@@ -36,7 +43,7 @@ class Line(Protocol):
         """End the connection: something went wrong that is nobody's request."""
 
     async def writable(self) -> None:
-        """Wait until the client takes bytes, or the connection is gone."""
+        """Wait until the client takes bytes and the server has room for them, or the connection is gone."""
 
     def flush(self) -> None:
         """Write what has been collected."""

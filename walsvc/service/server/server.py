@@ -103,23 +103,23 @@ class Server:
                     f"{host}:{port} is no address to listen on", hint="127.0.0.1 and 7420, say; port 0: any"
                 )
             refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
-        limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         if isinstance(source, Log):
             if namespaces or config is not None:
                 raise BadOption("an open log is served as it is", hint="give its directory for namespaces or a config")
-            self.logs_by_name: Logs = Logs.of(source, limits)
+            self.logs_by_name: Logs = Logs.of(source, self.limits)
         else:
             self.logs_by_name = Logs(
-                checked_path(source), config or WalConfig(), limits, several=namespaces, opener=opener
+                checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
             )
         if archive is not None and namespaces:
             raise BadOption(
                 "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
             )
-        self.roster = Roster(limits.connections, lambda: for_clients(len(self.logs_by_name)))
-        self.budget = Budget(limits.pending_total_bytes)
+        self.roster = Roster(self.limits.connections, lambda: for_clients(len(self.logs_by_name)))
+        self.budget = Budget(self.limits.pending_total_bytes)
         self.shared = Shared(
-            __version__, limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
+            __version__, self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
         )
         self._copying = Copying(archive)
         self._unix, self._host, self._port, self._tls = unix, host, port, tls
@@ -159,11 +159,11 @@ class Server:
         self._why_not = ""
         self._looking = begin_task(self._look_around())
         logger.info("listening on %s", ", ".join(self.addresses))
-        if self.roster.most < self.shared.limits.connections:
+        if self.roster.most < self.limits.connections:
             logger.warning(
                 "at most %d connections instead of %d: the limit of file descriptors is too low (ulimit -n)",
                 self.roster.most,
-                self.shared.limits.connections,
+                self.limits.connections,
             )
 
     async def listen(self, address: str, protocol: Callable[[], asyncio.BaseProtocol], scheme: str) -> str:
@@ -195,7 +195,7 @@ class Server:
         protocol: Callable[[], asyncio.BaseProtocol] | None = None,
     ) -> Acceptor:
         factory = protocol or (lambda: Connection(self.shared))
-        return Acceptor(listening, factory, tls, self.roster, self.shared.limits.handshake_seconds)
+        return Acceptor(listening, factory, tls, self.roster, self.limits.handshake_seconds)
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None, "asked only where there is one"
@@ -270,8 +270,7 @@ class Server:
         await self.stop()
 
     async def _look_around(self) -> None:
-        limits = self.shared.limits
-        pause = min(LOOK_SECONDS, limits.idle_seconds / 4, limits.handshake_seconds / 4)
+        pause = min(LOOK_SECONDS, self.limits.idle_seconds / 4, self.limits.handshake_seconds / 4)
         while True:
             await asyncio.sleep(pause)
             now = self.loop.time()
@@ -327,7 +326,7 @@ class Server:
             live=all(trouble.part != "log" for trouble in troubles),
             listeners=self.addresses,
             connections=len(self.roster),
-            connections_max=min(self.shared.limits.connections, self.roster.most),
+            connections_max=min(self.limits.connections, self.roster.most),
             accepted=self.roster.accepted,
             rejected=dict(counts.rejected + Counter(tls=self.roster.failed_handshakes)),
             streams=sum(each.streams for each in self.roster),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from walsvc.api import Log
@@ -13,13 +13,11 @@ from walsvc.service.server.auth import Grant
 from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, HoldingT, SharedStream
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Shared
-from walsvc.service.server.streams import RecordSource, RecordStream, Stream, range_of, source_of
+from walsvc.service.server.streams import Begin, RecordStream, Stream, range_of, source_of
 from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
-
-CALLS_MAX = 1024  # of one connection that are not answered
 
 
 class Sessions:
@@ -33,6 +31,7 @@ class Sessions:
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
         self._opening: set[int] = set()  # streams that are being opened: they count already
+        self._counted = 0  # streams of this connection, as the server knows it
         self._large = asyncio.Lock()  # one large answer at a time
         self._reading = asyncio.Lock()  # and one read of the log
 
@@ -44,15 +43,17 @@ class Sessions:
         """How many are open."""
         return len(self._streams)
 
-    def _begin(self, id: int, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, id: int, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = begin_task(work)
         self._tasks[id] = task
         task.add_done_callback(lambda done: self._ended(id, done))
+        return task
 
     def _ended(self, id: int, task: asyncio.Task[None]) -> None:
         if self._tasks.get(id) is task:
             del self._tasks[id]
             self._opening.discard(id)
+            self._count()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._line.fail(error)
 
@@ -60,9 +61,12 @@ class Sessions:
         """Raise what ends a connection that takes an id twice, or asks without end."""
         if self._line.is_open(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
-        if len(self._tasks) >= CALLS_MAX:
+        most = self._shared.limits.calls
+        if len(self._tasks) >= most:
             raise Backpressure(
-                f"{len(self._tasks)} calls are unanswered on this connection", expected=f"at most {CALLS_MAX}"
+                f"{len(self._tasks)} calls are unanswered on this connection",
+                expected=f"at most {most}",
+                hint="wait for answers, or start the server with a higher limit of calls",
             )
 
     def _chosen(self, table: dict[str, Method], name: str, what: str) -> Method:
@@ -81,7 +85,15 @@ class Sessions:
         """CALL."""
         self._check_id(frame.id)
         self._shared.counts.requests["call"] += 1
-        self._begin(frame.id, self._call(frame))
+        calls = self._shared.calls
+        if (refusal := calls.refusal()) is not None:
+            self._line.answer_error(frame.id, refusal)
+            return
+        calls.used += 1
+        self._begin(frame.id, self._call(frame)).add_done_callback(self._called)
+
+    def _called(self, _: asyncio.Task[None]) -> None:
+        self._shared.calls.used -= 1
 
     async def _call(self, frame: Call) -> None:
         line = self._line
@@ -144,20 +156,35 @@ class Sessions:
         """OPEN. The limit is checked here, where the place is taken: opening a consumer waits, and others come meanwhile."""
         self._check_id(frame.id)
         self._shared.counts.requests["open"] += 1
-        full = len(self._streams) + len(self._opening) >= self._shared.limits.streams
-        if not full:
+        refusal = self._full() or self._shared.streams.refusal()
+        if refusal is None:
             self._opening.add(frame.id)
-        self._begin(frame.id, self._open(frame, full=full))
+            self._count()
+        self._begin(frame.id, self._open(frame, refusal))
 
-    async def _open(self, frame: Open, *, full: bool) -> None:
+    def _full(self) -> Backpressure | None:
+        """The error of one more stream of this connection."""
+        most = self._shared.limits.streams
+        if len(self._streams) + len(self._opening) < most:
+            return None
+        return Backpressure(
+            f"{most} streams are open on this connection",
+            expected=f"at most {most}",
+            hint="close some first, or start the server with a higher limit of streams",
+        )
+
+    def _count(self) -> None:
+        """Tell the server how many streams there are."""
+        count = len(self._streams) + len(self._opening)
+        self._shared.streams.used += count - self._counted
+        self._counted = count
+
+    async def _open(self, frame: Open, refusal: Backpressure | None) -> None:
         line, id = self._line, frame.id
         try:
             method = self._chosen(STREAMS, frame.what, "stream")
-            if full:
-                most = self._shared.limits.streams
-                raise Backpressure(
-                    f"{most} streams are open on this connection", expected=f"at most {most}", hint="close some first"
-                )
+            if refusal is not None:
+                raise refusal
             args = method.checked(frame.args)
             stream: Stream
             opened: dict[str, Any]
@@ -167,20 +194,22 @@ class Sessions:
                     stream, opened = await OPENED[frame.what](self._log, line, frame, args)
             else:
                 turn = self._reading if frame.what == "read" else None
-                stream = RecordStream(line, id, frame.credit, frame.what, self._log.segments.cuts, turn)
                 opened = range_of(self._log, args)
-                begin = source_of(self._log, frame.what, {**args, **opened})
+                stream = RecordStream(line, id, frame.credit, self._log.segments.cuts, opened, turn)
+                begin = source_of(self._log, frame.what, {**args, **opened}, line.share.outgoing.turn)
                 stream.start(self._pump(id, stream, begin))
         except WalError as error:
             line.answer_error(id, error)
             return
         self._streams[id] = stream
+        self._opening.discard(id)
         line.send(Result(id, opened, line.state))
 
-    async def _pump(self, id: int, stream: RecordStream, begin: Callable[[int], RecordSource]) -> None:
+    async def _pump(self, id: int, stream: RecordStream, begin: Begin) -> None:
         await stream.pump(begin)
         if self._streams.get(id) is stream:
             del self._streams[id]
+            self._count()
 
     def tell_cut(self) -> None:
         """The log's end was taken back: say so before anything else that is true of it."""
@@ -198,6 +227,7 @@ class Sessions:
         """CANCEL: end a stream, or a call's wait."""
         stream = self._streams.pop(id, None)
         if stream is not None:
+            self._count()
             self._begin(id, self._close(id, stream))
         elif (task := self._tasks.get(id)) is not None:
             self._give_up(task)
@@ -238,6 +268,8 @@ class Sessions:
             if isinstance(stream, Holding):
                 self._close_consumer(stream)
         self._streams.clear()
+        self._opening.clear()
+        self._count()
 
     async def settled(self) -> None:
         """Wait until all calls are answered."""

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from walsvc.api import Log
-from walsvc.errors import WalError
+from walsvc.errors import Backpressure, WalError
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.budget import Budget
 from walsvc.service.server.limits import Limits
@@ -67,6 +67,33 @@ class Closing:
             await asyncio.wait(list(self._tasks), timeout=timeout)
 
 
+class Places:
+    """A limit of what all connections have together.
+
+    Args:
+        most: how many there may be.
+        what: they are called; the limit is this with "_total".
+
+    Attributes:
+        used: how many there are.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self.used = 0
+        self._most = most
+        self._what = what
+
+    def refusal(self) -> Backpressure | None:
+        """The error of one more; None: there is room."""
+        if self.used < self._most:
+            return None
+        return Backpressure(
+            f"{self._most} {self._what} are open on all connections together",
+            expected=f"at most {self._most}",
+            hint=f"try again later, or start the server with a higher limit of {self._what}_total",
+        )
+
+
 class Shared:
     """See the head of this file.
 
@@ -79,6 +106,7 @@ class Shared:
         tokens: who may do what, as of this moment; None: everybody may do everything.
         holds, consumers: how many names a log may have.
         rates: how fast tokens may ask.
+        streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
     """
@@ -97,6 +125,8 @@ class Shared:
         )
         self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
         self.rates = Rates()
+        self.streams = Places(limits.streams_total, "streams")
+        self.calls = Places(limits.calls_total, "calls")
         self.counts = Counts()
         self.closing = Closing()
 

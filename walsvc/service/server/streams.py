@@ -8,23 +8,29 @@ to wait for more.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
 from typing import Any
 
 from walsvc.api import Log
+from walsvc.config import KIB, MIB
 from walsvc.errors import WalError
 from walsvc.log.read.cuts import Cuts
+from walsvc.log.read.reading import follow_groups
 from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
+from walsvc.service.server.outgoing import Turn
 from walsvc.service.wire.columns import cost_of, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Result
 from walsvc.service.wire.wanted import reading
 from walsvc.service.wire.window import Window
 from walsvc.tasks import begin_task
 
-RecordSource = AsyncGenerator[list[Record], None] | AsyncGenerator[Record, None]
+READER_BYTES_MIN = 512 * KIB  # what a reader of the log holds by itself at the beginning, and
+READER_BYTES_MAX = 12 * MIB  # at most: walsvc.log.read.stream reads ahead in pieces that grow
+Groups = AsyncGenerator[list[Record], None]
+Begin = Callable[[int, int], Groups]  # makes the source of records from an LSN on, up to an LSN or a cut
 
 
 class Stream:
@@ -69,11 +75,33 @@ class Stream:
             await self._granted
         await self._line.writable()
 
+    async def rest(self) -> None:
+        """The same. Whoever waits long lets go of what the log's reader holds, where others need the memory."""
+        outgoing = self._line.share.outgoing
+        if self._window.left > 0 and not self._line.stuck and not outgoing.full:
+            return
+        outgoing.rest(self, self._held())
+        try:
+            await self.ready()
+        finally:
+            outgoing.wake(self)
+
+    def _held(self) -> int:
+        """About how many bytes the log's reader holds."""
+        return 0
+
+    def let_go(self) -> None:
+        """See walsvc.service.server.outgoing."""
+
     @property
     def full(self) -> bool:
         """What is gathered is a frame, or all that the client takes."""
         cost = self._gathered_cost
-        return cost >= STREAM_BYTES or len(self._gathered) >= STREAM_RECORDS or cost >= self._window.left
+        return (
+            cost >= min(STREAM_BYTES, self._line.share.outgoing.allowance)
+            or len(self._gathered) >= STREAM_RECORDS
+            or cost >= self._window.left
+        )
 
     def gather(self, record: Record) -> None:
         """Send a record with those that come in the same turn of the loop."""
@@ -100,17 +128,23 @@ class RecordStream(Stream):
     """A "read" or "follow". Where the log is cut, the client is told first: what it was sent from there on is void.
 
     The reads of a connection take turns (`turn`): each begins when the client has taken what the one before has read, or the
-    first records of all of them would be held at once. A follower waits for records, and takes no turn.
+    first records of all of them would be held at once. A follower waits for records, and takes no turn here.
+
+    While it waits for the client it rests: its reader may be dropped then, and it goes on with another one.
     """
 
     def __init__(  # noqa: PLR0917
-        self, line: Line, id: int, credit: int, what: str, cuts: Cuts, turn: asyncio.Lock | None = None
+        self, line: Line, id: int, credit: int, cuts: Cuts, bounds: dict[str, int], turn: asyncio.Lock | None = None
     ) -> None:
         super().__init__(line, id, credit)
         self._turn = turn
-        self._bounds = ("start",) if what == "follow" else ("start", "stop")
+        self._bounds = tuple(bounds)
+        self._following: int = bounds["start"]  # nothing was gathered from there on
         self._cuts = cuts
         self._opened = self._told = cuts.count
+        self._source: Groups | None = None
+        self._records: deque[Record] = deque()  # of the source, that come next
+        self._read_bytes = 0  # of the source so far
 
     def tell_cut(self) -> None:
         """Say where the log was cut since the client was told last."""
@@ -118,41 +152,77 @@ class RecordStream(Stream):
             end, self._told = self._cuts.since(self._told), self._cuts.count
             self._gathered = [record for record in self._gathered if record.lsn < end]
             self._gathered_cost = cost_of(self._gathered)
+            self._keep([record for record in self._records if record.lsn < end])
+            self._following = min(self._following, end)
             self._line.send(Result(self.id, dict.fromkeys(self._bounds, end), self._line.state))
-
-    def gather(self, record: Record) -> None:
-        self.tell_cut()
-        super().gather(record)
 
     def flush(self, turn: int = 0) -> None:
         self.tell_cut()
         super().flush(turn)
 
-    async def pump(self, begin: Callable[[int], RecordSource]) -> None:
-        """Send a source to its end, then END, or the error that ended it. `begin` makes it, up to a cut that came since the
-        stream was opened, or from there."""
+    async def pump(self, begin: Begin) -> None:
+        """Send what `begin` gives to its end, then END, or the error that ended it."""
         try:
-            await self.ready()
-            async with aclosing(begin(self._cuts.since(self._opened))) as records:
-                while (item := await self._next(records)) is not None:
-                    for record in self._cuts.standing(item) if isinstance(item, list) else (item,):
-                        self.gather(record)
-                        if self.full or self._line.stuck:
-                            self.flush()
-                            await self.ready()
+            await self.rest()
+            while self._records or await self._read(begin):
+                self._gather()
+                if self.full or self._line.stuck:
+                    self.flush()
+                    await self.rest()
             self.flush()
             self._line.send(End(self.id, self._line.state))
         except WalError as error:
             self.flush()
             self._line.answer_error(self.id, error)
+        finally:
+            self.let_go()
 
-    async def _next(self, records: RecordSource) -> list[Record] | Record | None:
-        """What the source gives next; None at its end."""
+    def _gather(self) -> None:
+        """Gather what comes next, as far as the client takes it: one record at least."""
+        self.tell_cut()
+        records, cost, line = self._records, 0, self._line
+        while records:
+            record = records.popleft()
+            cost += len(record.payload) + RECORD_COST
+            self._following = record.lsn + 1
+            self.gather(record)
+            if self.full or line.stuck:
+                break
+        line.share.read(-cost)
+
+    async def _read(self, begin: Begin) -> bool:
+        """Read the next records of the source, for which it waits; False at its end."""
+        if self._source is None:
+            self._source = begin(self._following, self._cuts.since(self._opened))
         if self._turn is None:
-            return await anext(records, None)
-        async with self._turn:
-            await self._line.writable()
-            return await anext(records, None)
+            records = await anext(self._source, None)
+        else:
+            async with self._turn:
+                await self._line.writable()
+                async with self._line.share.outgoing.turn():
+                    records = await anext(self._source, None)
+        if records is None:
+            return False
+        self._keep(records)
+        self._read_bytes += cost_of(records)
+        return True
+
+    def _keep(self, records: list[Record]) -> None:
+        """These come next, and none of those that came next before."""
+        if records or self._records:
+            self._line.share.read(cost_of(records) - cost_of(self._records))
+            self._records = deque(records)
+
+    def _held(self) -> int:
+        return 0 if self._source is None else min(READER_BYTES_MIN + 2 * self._read_bytes, READER_BYTES_MAX)
+
+    def let_go(self) -> None:
+        self._keep([])
+        self._source, self._read_bytes = None, 0
+
+    def drop(self) -> None:
+        self._keep([])
+        super().drop()
 
 
 def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
@@ -163,13 +233,14 @@ def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def source_of(log: Log, what: str, args: dict[str, Any]) -> Callable[[int], RecordSource]:
+def source_of(log: Log, what: str, args: dict[str, Any], turn: Callable[[], Turn]) -> Begin:
     """What makes the source of a "read" or "follow", for RecordStream.pump."""
     wanted = reading(args)
+    stop = wanted.pop("stop", None)
 
-    def begin(end: int) -> RecordSource:
+    def begin(start: int, end: int) -> Groups:
         if what == "read":
-            return log.read_batches(**{**wanted, "stop": min(wanted["stop"], end)})
-        return log.follow(**{**wanted, "start": min(wanted["start"], end)})
+            return log.read_batches(**{**wanted, "start": start, "stop": min(stop, end)})
+        return follow_groups(log.segments, turn, **{**wanted, "start": start})
 
     return begin
