@@ -973,6 +973,13 @@ BACKWARDS = [
 
 TOGETHER = [
     Mutant(
+        "a consumer that was closed while it read goes on",
+        "walsvc/topics/hub.py",
+        "                self.check(face)  # it may have been closed meanwhile\n",
+        "",
+        ("tests/topics/test_shared.py::test_batch_that_reads_while_its_consumer_is_closed_hears_of_it",),
+    ),
+    Mutant(
         "lag counts from where a consumer stood before retention",
         "walsvc/log/read/counting.py",
         "        except Truncated:\n            continue\n",

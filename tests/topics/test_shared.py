@@ -629,3 +629,21 @@ async def test_lag_is_told_though_retention_drops_what_was_being_counted(open_si
             monkeypatch.setattr(counting, "open_stream", late)
             answer = await ask()
             assert (answer if ask == consumer.lag else answer[0].lag) == 0
+
+
+@pytest.mark.parametrize("records", [0, 1, 3])
+async def test_batch_that_reads_while_its_consumer_is_closed_hears_of_it(open_sim, records):
+    for turns in range(12):
+        async with await open_on(SimDisk(SimDevice(1)), CONFIG) as log:
+            await fill(log, 2 * records)
+            consumer, other = await shared(log), await shared(log)
+            await take(other, records)
+            await log.topic("noise").append(bytes(9000))
+            waiting = asyncio.ensure_future(consumer.read_batch(max_records=5))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await consumer.close()
+            with pytest.raises(Closed, match="is closed"):
+                while True:
+                    await waiting
+                    waiting = asyncio.ensure_future(consumer.read_batch(max_records=5))

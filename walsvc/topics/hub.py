@@ -109,8 +109,10 @@ class Hub:
         """The next records that are there, one at least, for which it waits."""
         while True:
             self.check(face)
-            while self.feed.unread(max_bytes, max_records) and await self.feed.read_on():
-                self.check(face)
+            more = True
+            while more and self.feed.unread(max_bytes, max_records):
+                more = await self.feed.read_on()
+                self.check(face)  # it may have been closed meanwhile
             outs: list[Out] = []
             size = 0
             while len(outs) < max_records and (size < max_bytes or not outs):

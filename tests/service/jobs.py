@@ -1,0 +1,254 @@
+"""A work queue behind a server: workers and server are killed with SIGKILL again and again.
+
+    python -m tests.service.jobs --jobs 20000 --workers 8 --kills 20
+
+Workers share a consumer. Of each job they make a result: of the even ones in a transaction with the acknowledgement, of the odd
+ones by an append with a key, which is acknowledged afterwards. Some jobs are poison, and are given back each time. What a worker sees it
+writes down at once. In the end each job has one result, each poison job one dead letter, no job went out after its acknowledgement
+was answered, and of jobs with one key none went out before the one in front of it was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import walsvc
+from tests.service.campaign import READY, STOP_SECONDS, process, start_server
+from walsvc import LeaseLost, OutcomeUnknown
+
+POISON_EVERY = 97
+KEYS = 200
+TASKS = 4  # of each worker
+DELIVERIES_MAX = 6
+OPTIONS: dict[str, Any] = {"lease": 30.0, "max_deliveries": DELIVERIES_MAX, "dead_letter": "dead", "ordered_by": "key"}
+
+
+def poison(job: int) -> bool:
+    """Whether a job can never be done."""
+    return job % POISON_EVERY == 0
+
+
+# ---- the workers, each in a process of its own
+
+
+async def work(url: str, journal: Path) -> None:
+    """Do jobs until standard input ends."""
+    loop, lines = asyncio.get_running_loop(), os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    def note(what: str, job: int) -> None:
+        os.write(lines, f"{time.monotonic_ns()} {what} {job}\n".encode())
+
+    async with walsvc.open(url, open_seconds=60.0, timeout=60.0, backoff_max_seconds=0.2) as log:
+        consumer = await log.topic("jobs").consumer("workers", shared=True, **OPTIONS)
+        sys.stdout.buffer.write(READY)
+        sys.stdout.flush()
+
+        async def jobs() -> None:
+            async for delivery in consumer:
+                job = int(delivery.record.payload)
+                note("out", job)
+                try:
+                    if poison(job):
+                        await delivery.nak()
+                        continue
+                    if job % 2 == 0:
+                        async with log.transaction() as transaction:
+                            transaction.append(b"%d" % job, topic="results")
+                            transaction.ack(delivery)
+                    else:
+                        await log.topic("results").append(b"%d" % job, dedupe=f"job {job}")
+                        await delivery.ack()
+                except (LeaseLost, OutcomeUnknown) as error:
+                    note(type(error).__name__, job)
+                else:
+                    note("done", job)
+
+        working = [asyncio.create_task(jobs()) for _ in range(TASKS)]
+        await reader.read()
+        await consumer.close()
+        await asyncio.gather(*working)
+
+
+# ---- the parent
+
+
+@dataclass
+class Outcome:
+    """What became of it all."""
+
+    jobs: int = 0
+    kills: int = 0
+    repeats: int = 0
+    lost: int = 0
+    results_twice: int = 0
+    dead_wrong: int = 0
+    after_done: int = 0
+    disordered: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bad(self) -> int:
+        """What must be zero."""
+        return self.lost + self.results_twice + self.dead_wrong + self.after_done + self.disordered
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills, {self.jobs} jobs, went out once more {self.repeats}, without result {self.lost}, with two "
+            f"{self.results_twice}, wrong dead letters {self.dead_wrong}, out after they were done {self.after_done}, out of order "
+            f"{self.disordered}, {self.seconds:.0f} s"
+        )
+
+
+class Crew:
+    """The worker processes."""
+
+    def __init__(self, url: str, place: Path, stack: contextlib.AsyncExitStack) -> None:
+        self._url = url
+        self._place = place
+        self._stack = stack
+        self.workers: list[asyncio.subprocess.Process] = []
+        self.journals: list[Path] = []
+
+    async def hire(self) -> None:
+        """One more."""
+        self.journals.append(self._place / f"journal {len(self.journals)}")
+        arguments = ("-m", "tests.service.jobs", "--worker", self._url, str(self.journals[-1]))
+        pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+        self.workers.append(await self._stack.enter_async_context(process(*arguments, **pipes)))
+        assert self.workers[-1].stdout is not None
+        assert await self.workers[-1].stdout.readline() == READY
+
+    async def replace(self, place: int) -> None:
+        """One is killed, and another one comes."""
+        gone = self.workers.pop(place)
+        gone.kill()
+        await gone.wait()
+        await self.hire()
+
+    async def end(self) -> None:
+        """All finish what they have."""
+        for worker in self.workers:
+            assert worker.stdin is not None
+            worker.stdin.close()
+        async with asyncio.timeout(STOP_SECONDS):
+            codes = [await worker.wait() for worker in self.workers]
+        assert codes == [0] * len(codes), f"exit codes of the workers: {codes}"
+
+
+async def campaign(jobs: int, workers: int, kills: int, seed: int = 1) -> Outcome:
+    """Run it once: every other kill is the server's."""
+    begun, outcome, rng = time.monotonic(), Outcome(jobs), random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="walsvc-") as name:
+        place = Path(name)
+        data, socket = place / "log", place / "socket"
+        url = f"unix://{socket}"
+        server = await start_server(data, socket)
+        try:
+            async with (
+                walsvc.open(url, open_seconds=30.0, backoff_max_seconds=0.2) as log,
+                contextlib.AsyncExitStack() as stack,
+            ):
+                crew = Crew(url, place, stack)
+                for _ in range(workers):
+                    await crew.hire()
+                adding = asyncio.create_task(add(log, jobs))
+                seen, between = 0, max(jobs // (kills + 1), 1)
+                async for record in log.follow():
+                    if record.topic == "jobs":
+                        continue
+                    seen += 1
+                    if seen % between == 0 and outcome.kills < kills:
+                        outcome.kills += 1
+                        if outcome.kills % 2:
+                            await crew.replace(rng.randrange(workers))
+                        else:
+                            server.send_signal(signal.SIGKILL)
+                            await server.wait()
+                            server = await start_server(data, socket)
+                    if seen == jobs:
+                        break
+                await adding
+                await crew.end()
+                compare_journals(crew.journals, outcome)
+            server.send_signal(signal.SIGTERM)
+            assert await server.wait() == 0, "the server did not end in order"
+            await compare_log(data, outcome)
+        finally:
+            if server.returncode is None:
+                server.kill()
+                await server.wait()
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+async def add(log: Any, jobs: int) -> None:
+    """Append all jobs."""
+    topic = log.topic("jobs")
+    for first in range(1, jobs + 1, 500):
+        some = range(first, min(first + 500, jobs + 1))
+        await asyncio.gather(*(topic.append(b"%d" % job, attributes={"key": job % KEYS}) for job in some))
+
+
+def compare_journals(journals: list[Path], outcome: Outcome) -> None:
+    """What the workers saw, on the clock that all of them have in common."""
+    out: defaultdict[int, list[int]] = defaultdict(list)
+    done: dict[int, int] = {}
+    for journal in journals:
+        for line in journal.read_text().splitlines():
+            at, what, job = line.split()
+            if what == "out":
+                out[int(job)].append(int(at))
+            elif what == "done":
+                done[int(job)] = min(int(at), done.get(int(job), 1 << 63))
+    outcome.repeats = sum(len(times) - 1 for job, times in out.items() if not poison(job))
+    outcome.after_done = sum(any(at > done[job] for at in out[job]) for job in done)
+    for key in range(KEYS):
+        begun = [min(out[job]) for job in sorted(out) if job % KEYS == key]
+        outcome.disordered += sum(later < earlier for earlier, later in itertools.pairwise(begun))
+
+
+async def compare_log(data: Path, outcome: Outcome) -> None:
+    """What became of the jobs."""
+    async with walsvc.open(data, read_only=True) as log:
+        results = Counter([int(record.payload) async for record in log.topic("results").read()])
+        dead = Counter([int(record.payload) async for record in log.topic("dead").read()])
+    good = {job for job in range(1, outcome.jobs + 1) if not poison(job)}
+    outcome.lost = len(good - results.keys())
+    outcome.results_twice = sum(count - 1 for count in results.values())
+    outcome.dead_wrong = sum(dead[job] != int(poison(job)) for job in range(1, outcome.jobs + 1))
+
+
+def main() -> int:
+    """Command line; 1 when anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--worker", nargs=2, metavar=("URL", "JOURNAL"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        asyncio.run(work(options.worker[0], Path(options.worker[1])))
+        return 0
+    outcome = asyncio.run(campaign(options.jobs, options.workers, options.kills, options.seed))
+    print(outcome)
+    return 1 if outcome.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
