@@ -19,6 +19,9 @@ SECONDS ?= 600
 # Compiled modules are kept, also where the environment forbids it: the tests start hundreds of interpreters, and each would
 # compile the package again.
 export PYTHONDONTWRITEBYTECODE :=
+# Freed memory is kept for the next test: on a virtual machine the first use of a page costs more than filling it.
+export MALLOC_TRIM_THRESHOLD_ := 67108864
+export MALLOC_MMAP_THRESHOLD_ := 16777216
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

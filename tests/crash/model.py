@@ -168,7 +168,7 @@ class Model:
 
     def settle(self) -> None:
         """Learn from the log what was accepted, became durable or was cut since."""
-        if self.log is None:
+        if self.log is None or (self.log.next_lsn == self.next_lsn and self.log.durable_lsn == self.durable):
             return
         if self.cut is not None and self.log.durable_lsn < self.durable:
             self.cut_done()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import os
 import random
 import struct
@@ -144,13 +145,20 @@ class Payloads:
 
 @contextlib.contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Replace what opening a log draws from the system: its random identity, nonces and the wall clock."""
+    """Replace what opening a log draws from the system: its random identity, nonces and the wall clock. It logs nothing: thousands of
+    recoveries would be kept as lines."""
     rng, ticks = random.Random(f"{seed} identity"), itertools.count(1_700_000_000_000_000_000, 1_000)
     clock = SimpleNamespace(time_ns=lambda: next(ticks))
+    logger = logging.getLogger("walsvc")
+    level = logger.level
     with (
         mock.patch.object(os, "urandom", rng.randbytes),
         mock.patch.object(opening, "time", clock),
         mock.patch.object(sealing, "time", clock),
         mock.patch.dict(Tail.__init__.__kwdefaults__, clock=clock.time_ns),
     ):
-        yield
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -89,26 +89,29 @@ class PurgeWorkload:
         self.told.purged[key] = max(before, self.told.purged.get(key, 0))
 
 
-async def recover_and_check(plan: Plan, device: SimDevice, told: Told, *, compact: bool) -> str:
-    """Open what a crash left, compare, compact again, compare; returns what was seen in a few words."""
+async def recover(plan: Plan, device: SimDevice, *, compact: bool) -> tuple[dict[int, bytes], str]:
+    """Open what a crash left, and compact again, which changes nothing that is visible; what is, and the outcome in a few words."""
     log = await open_on(plan.disk(device, calm=True), plan.config)
     require(not any(finding.fatal for finding in log.report.findings), f"a fatal finding: {log.report}")
     left = [name for name in device.directory.names if name.endswith(".rewrite")]
     require(not left, f"unfinished files are still there: {left}")
-    seen = await check(log, told)
+    seen = await visible(log)
     if compact:
         await log.compact()
-        require(await check(log, told) == seen, "compaction changed what is visible")
+        require(await visible(log) == seen, "compaction changed what is visible")
         await log.close()
         log = await open_on(plan.disk(device, calm=True), plan.config)
-        require(await check(log, told) == seen, "reopening changed what is visible")
+        require(await visible(log) == seen, "reopening changed what is visible")
     await log.close()
-    return f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.core.catalog.view.sizes.values())}"
+    return seen, f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.core.catalog.view.sizes.values())}"
 
 
-async def check(log: Log, told: Told) -> dict[int, bytes]:
+async def visible(log: Log) -> dict[int, bytes]:
+    return {record.lsn: record.payload async for record in log.read()}
+
+
+def check(seen: dict[int, bytes], told: Told) -> None:
     """What is visible is what it must be: all that was acknowledged but what was purged, and nothing that was purged."""
-    seen = {record.lsn: record.payload async for record in log.read()}
     for lsn, payload in seen.items():
         key = told.called.get(payload)
         require(key is not None, f"LSN {lsn} was never appended")
@@ -118,7 +121,6 @@ async def check(log: Log, told: Told) -> dict[int, bytes]:
     for lsn, payload in told.acked.items():
         hidden = lsn < told.asked.get(told.called[payload], 0) or lsn < told.truncated
         require(hidden or lsn in seen, f"LSN {lsn} was acknowledged and is lost")
-    return seen
 
 
 def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], int]:
@@ -128,10 +130,15 @@ def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], 
     device, told, points = plan.device(), Told(), list[tuple[str, SimDevice, Told]]()
     device.on_operation = lambda number, what: points.append((f"{number} ({what})", device.fork(), told.freeze()))
     loop, outcomes, images = SimLoop(), set[str](), 0
+    looks: dict[object, tuple[dict[int, bytes], str]] = {}  # of power cuts: equal images are recovered once
 
-    def look(image: SimDevice, known: Told, where: str, *, compact: bool) -> None:
+    def look(image: SimDevice, known: Told, where: str, *, compact: bool, key: object) -> None:
         try:
-            outcomes.add(loop.run_until_complete(recover_and_check(plan, image, known, compact=compact)))
+            if key not in looks:
+                looks[key] = loop.run_until_complete(recover(plan, image, compact=compact))
+            seen, outcome = looks[key]
+            check(seen, known)
+            outcomes.add(outcome)
         except Exception as error:
             error.add_note(f"seed {seed}, operation {where}; {plan}")
             raise
@@ -146,11 +153,13 @@ def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], 
         for number, (where, fork, known) in enumerate(points):
             for index, image in enumerate(fork.crash_states(states)):
                 images += 1
-                look(image, known, f"{where}, image {index}", compact=index == number % states)
+                compact = index == number % states
+                key = image.fingerprint(), compact
+                look(image, known, f"{where}, image {index}", compact=compact, key=key)
             killed = fork.fork()
             killed.kill()
             images += 1
-            look(killed, known, f"{where}, killed", compact=False)
+            look(killed, known, f"{where}, killed", compact=False, key=number)  # its page cache is there, too
     loop.close()
     return outcomes, images
 

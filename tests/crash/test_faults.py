@@ -6,6 +6,7 @@ import errno
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 
 import pytest
 
@@ -17,6 +18,7 @@ from walsvc.opening import open_on
 from .explorer import Explorer, recover
 from .faults import FaultRun, Planted
 from .plan import SEGMENT_BYTES, Plan
+from .sampling import sampled
 from .workload import observe
 
 EIO, ENOSPC, EDQUOT, EROFS = errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS
@@ -41,6 +43,9 @@ ERRNOS = {
     "sync_directory": (EIO, ENOSPC),
 }
 COMBINATIONS_MIN = 500
+# One call in so many of what is done most often; each of the others, and each call that makes a group durable, has its turn
+SPREAD = {"submit": 3, "submit.complete": 3, "read": 3}
+OTHER_ERRNOS = 13
 
 
 def plan_of(seed: int, *, direct: bool = True, sync_method: str = "dsync") -> Plan:
@@ -83,11 +88,10 @@ def run_with(plan: Plan, planted: Planted, explorer: Explorer, *, power_cut: boo
 
 
 def faults(operation: str, count: int) -> Iterator[Planted]:
-    """The first errno at every call, each of the others at every sixth: what is done about a failure depends on the call,
-    and hardly on the errno."""
+    """The first errno at each call, or at a sample of those that are many, each of the others at every 13th: what is done about a
+    failure depends on the call, and hardly on the errno."""
     for index, number in enumerate(ERRNOS[operation]):
-        step = 1 if index == 0 else 6
-        for nth in range(1 + index % step, count + 1, step):
+        for nth in sampled(range(1, count + 1), OTHER_ERRNOS if index else SPREAD.get(operation, 1)):
             yield Planted(operation, nth, number)
 
 
@@ -119,9 +123,8 @@ def test_short_write_is_a_failure_whatever_its_length(sync_method: str) -> None:
     plan = plan_of(2, sync_method=sync_method)
     count = usual_counts(plan)["submit.write"]
     with closing(Explorer()) as explorer:
-        for nth in range(1, count + 1, 3):
-            for short in (0, 512, 4096):
-                assert run_with(plan, Planted("submit.write", nth, EIO, short), explorer) == {"DurabilityLost"}
+        for nth, short in sampled(product(range(1, count + 1), (0, 512, 4096)), 10):
+            assert run_with(plan, Planted("submit.write", nth, EIO, short), explorer) == {"DurabilityLost"}
 
 
 @pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
@@ -130,7 +133,7 @@ def test_failed_write_or_sync_in_the_page_cache_is_terminal(sync_method: str) ->
     counts = usual_counts(plan)
     with closing(Explorer()) as explorer:
         for operation in ("submit.write", "submit.sync"):
-            for nth in range(1, counts[operation] + 1, 2):
+            for nth in sampled(range(1, counts[operation] + 1), 5):
                 run_with(plan, Planted(operation, nth, EIO), explorer)
 
 
