@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix wheels format clean
+.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix wheels site format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -80,7 +80,11 @@ matrix: ## the suite on each CPython from 3.11 on that is installed, an environm
 wheels: ## the sdist and a wheel for each CPython that is installed, each tried in an empty environment; into dist/
 	@sh scripts/wheels.sh
 
+site: $(READY) ## the documents as a site, into site/, every link checked
+	@test -x .site/bin/mkdocs || { $(BIN)/python -m venv .site && .site/bin/pip install -q mkdocs-material 'mkdocstrings[python]' ruff; }
+	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build --strict --quiet && echo "site/index.html"
+
 clean: ## remove everything that was built or measured here
-	rm -rf .venv .matrix .wheels build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .matrix .wheels .site site build dist *.egg-info demo-data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f walsvc/disk/*.so walsvc/log/commit/*.so walsvc/disk/_uring.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

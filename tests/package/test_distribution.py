@@ -59,6 +59,15 @@ def test_first_program_of_a_release_runs(tmp_path: Path) -> None:
     assert done.stdout.startswith("1000 records, disk "), done.stderr
 
 
+def test_every_document_has_its_place_in_the_site() -> None:
+    yaml = pytest.importorskip("yaml")
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [page for part in nav for value in part.values() for page in (value if isinstance(value, list) else [part])]
+    named = {name for page in pages for name in page.values()}
+    made = {"index.md", "reference.md", "decisions/index.md"}  # by scripts/pages.py
+    assert named - made == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
 @pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
 def test_workflows_call_what_there_is(workflow: Path) -> None:
     yaml = pytest.importorskip("yaml")
