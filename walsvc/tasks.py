@@ -18,6 +18,10 @@ TWICE = range(2)
 line, and the second time it finds nothing to do."""
 
 
+LOOKS = (1.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between two looks at a task that is waited for."""
+
+
 def begin_task(
     work: Coroutine[Any, Any, Answer], *, name: str | None = None, unlisted: bool = False
 ) -> asyncio.Task[Answer]:
@@ -29,6 +33,22 @@ def begin_task(
     if unlisted:
         asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
     return task
+
+
+async def until_ended(task: asyncio.Task[Any], look: Callable[[], None] = lambda: None) -> None:
+    """Wait for the end of a task, and look at it again now and then: the exception of a signal handler inside asyncio may lose the
+    callback that says so. `look` is called each time that it has not ended.
+
+    Seldom enough to cost nothing, and not for ever: a wait that nobody ends is to be seen as such on a simulated loop.
+    """
+    for pause in LOOKS:
+        if task.done():
+            return
+        await asyncio.wait([task], timeout=pause)
+        if not task.done():
+            look()
+    if not task.done():
+        await asyncio.wait([task])
 
 
 def insistent(tell: Callable[P, Answer]) -> Callable[P, Answer]:

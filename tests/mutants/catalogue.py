@@ -175,6 +175,16 @@ ORDER = [
         ("tests/crash/test_outside.py::test_closing_is_not_cut_short_by_whoever_cancels_all_tasks[threads]",),
     ),
     Mutant(
+        "closing waits for work whose wake-up was lost",
+        "walsvc/log/commit/ending.py",
+        "until_ended(self._closing, core.background.look)",
+        "until_ended(self._closing)",
+        (
+            "tests/log/test_lost_wakeups.py::"
+            "test_closing_ends_in_order_though_any_wake_up_of_the_logs_own_work_was_lost",
+        ),
+    ),
+    Mutant(
         "truncate_after without its intent",
         "walsvc/log/extent/retention.py",
         '                await core.changes.write({"cut": lsn})\n',

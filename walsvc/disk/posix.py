@@ -19,7 +19,7 @@ from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
 from walsvc.disk.memory import aligned_buffer
 from walsvc.disk.pool import Pool
-from walsvc.tasks import TWICE, begin_task
+from walsvc.tasks import TWICE, begin_task, until_ended
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,7 +130,8 @@ class PosixDisk:
         """Every caller waits for the same shutdown; cancelling one of them, or all tasks, does not stop it."""
         if self._closing is None:
             self._closing = begin_task(self._close(), name="walsvc disk close", unlisted=True)
-        await asyncio.shield(self._closing)
+        await until_ended(self._closing)
+        self._closing.result()
 
     async def _close(self) -> None:
         self._directory.stopping = True

@@ -19,6 +19,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from walsvc.tasks import until_ended
+
 Answer = TypeVar("Answer")
 
 
@@ -33,7 +35,8 @@ class Background:
     def __init__(self, loop: asyncio.AbstractEventLoop, broken: Callable[[str, BaseException], None]) -> None:
         self._loop = loop
         self._broken = broken
-        self._kept: set[asyncio.Task[Any]] = set()
+        self._kept: dict[asyncio.Task[Any], asyncio.Task[Any]] = {}  # keeper: work
+        self._answered: dict[asyncio.Task[Any], object] = {}  # work: the future that it waited for, and that was done
 
     def start(
         self, name: str, work: Coroutine[Any, Any, Answer], *, foreseen: tuple[type[BaseException], ...] = ()
@@ -51,12 +54,29 @@ class Background:
             asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
             task.add_done_callback(partial(self._ended, name, foreseen, told))
             keeper = asyncio.Task(keep(task), loop=self._loop, name=f"walsvc {name}")
-            self._kept.add(keeper)
-            keeper.add_done_callback(self._kept.discard)
+            self._kept[keeper] = task
+            keeper.add_done_callback(self._forget)
         except BaseException as error:  # it may run already, and its starter does not know it
             self._broken(f"beginning {name} was cut short", error)
             raise
         return task
+
+    def _forget(self, keeper: asyncio.Task[Any]) -> None:
+        self._kept.pop(keeper, None)
+
+    def look(self) -> None:
+        """Wake work whose wake-up asyncio has lost: it waits for a future that was done at the look before, too. Where a signal
+        handler raises inside of call_soon, or between its taking a callback and calling it, a task is never told. For whoever
+        waits for the work, not more often than once a second."""
+        before, self._answered = self._answered, {}
+        for task in list(self._kept.values()):
+            waiter = getattr(task, "_fut_waiter", None)
+            if waiter is None or not waiter.done():
+                continue
+            if before.get(task) is waiter:
+                wake_again(task)
+            else:
+                self._answered[task] = waiter
 
     async def _run(
         self,
@@ -99,4 +119,14 @@ async def keep(work: asyncio.Task[Any]) -> None:
     """Wait for the end of `work`, cancelled or not."""
     while not work.done():
         with suppress(asyncio.CancelledError):
-            await asyncio.wait([work])
+            await until_ended(work)
+
+
+def wake_again(task: asyncio.Task[Any]) -> None:
+    """Let a task go on that waits for a future which is done. To begin a Task anew with its coroutine is the way to have asyncio
+    step it; what it was to tell at its end is kept."""
+    told: list[tuple[Callable[[Any], object], Any]] = getattr(task, "_callbacks", None) or []
+    task.__init__(task.get_coro(), loop=task.get_loop(), name=task.get_name())  # type: ignore[misc]
+    asyncio._unregister_task(task)  # noqa: SLF001 - documented for whoever extends asyncio
+    for callback, context in told:
+        task.add_done_callback(callback, context=context)

@@ -15,6 +15,7 @@ from walsvc.log.commit.ack import all_done
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.queue import Turn
+from walsvc.tasks import until_ended
 
 ANSWERS = (WalError, OSError)  # of closing
 FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet read the log's end
@@ -86,8 +87,10 @@ class Ending:
                 core.health.begin_closing()
                 self._closing = core.background.start("close", self._close(), foreseen=ANSWERS)
         assert self._closing is not None
-        done, _ = await asyncio.wait([self._closing], timeout=timeout)
-        if not done:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await until_ended(self._closing, core.background.look)
+        if not self._closing.done():
             self._end_draining()
             raise WalTimeout(
                 f"closing took longer than {timeout} s",

@@ -23,6 +23,7 @@ from walsvc.log.commit.patience import let_go, patiently
 from walsvc.log.commit.segment import Segment
 from walsvc.log.commit.spare import install
 from walsvc.log.commit.tail import Tail
+from walsvc.tasks import until_ended
 
 
 class Rotation:
@@ -83,7 +84,7 @@ class Rotation:
     async def ended(self) -> None:
         """Wait until no segment is being begun whose first group is written."""
         while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+            await until_ended(self._task)
 
     async def _finish(self, group: Group) -> None:
         """Name the new segment, acknowledge its first group, then sync the directory and seal the old segment."""

@@ -19,6 +19,7 @@ from walsvc.log.commit.background import Background, under_way
 from walsvc.log.commit.patience import let_go
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
+from walsvc.tasks import until_ended
 
 logger: logging.Logger = logging.getLogger("walsvc.log")
 GROWTH = 8
@@ -206,4 +207,4 @@ class SparePipeline:
     async def settle(self) -> None:
         """Wait for a preparation under way."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await until_ended(self._task)
