@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.cluster import shared_cluster
+
 try:
     import uvloop
 except ImportError:
@@ -74,6 +76,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    if shared_cluster.cache_info().currsize:
+        shared_cluster().drop_streams()
 
 
 def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:

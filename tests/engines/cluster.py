@@ -58,6 +58,7 @@ class Cluster:
         self.directory = Path(directory or tempfile.mkdtemp(prefix="walsvc-nats-"))
         self._sync_always = sync_always
         self._ports: list[tuple[int, int, int]] = []
+        self._streams: list[str] = []
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(sync_always)
 
     def _configuration(self, node: int) -> Path:
@@ -112,7 +113,20 @@ no_auth_user: log
 
     def new_stream(self) -> str:
         """A name that no other test uses."""
-        return f"test-{os.getpid()}-{next(NUMBERS)}"
+        self._streams.append(f"test-{os.getpid()}-{next(NUMBERS)}")
+        return self._streams[-1]
+
+    def drop_streams(self) -> None:
+        """Delete the streams of the names given so far: each costs its three servers heartbeats as long as it is there."""
+        names, self._streams = self._streams, []
+        if not names:
+            return
+        said = "".join(f"PUB $JS.API.STREAM.DELETE.{name} none 0\r\n\r\n" for name in names)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._ports[0][0]), 10) as server:
+            server.sendall(f'CONNECT {{"verbose": false}}\r\n{said}PING\r\n'.encode())
+            heard = b""
+            while b"PONG" not in heard and (data := server.recv(65536)):
+                heard += data
 
     # ---- life
 

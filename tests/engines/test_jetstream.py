@@ -129,7 +129,7 @@ async def test_reader_of_nothing_makes_nothing(cluster, stream, open_stream):
     with pytest.raises(PathError, match="no such stream"):
         await open_stream(read_only=True)
     async with api(cluster) as ask:
-        assert stream not in (await ask("STREAM.NAMES"))["streams"]
+        assert stream not in ((await ask("STREAM.NAMES"))["streams"] or ())
 
 
 # ---- damage

@@ -75,26 +75,35 @@ def server(tmp_path):
     server.close()
 
 
-@pytest.fixture
-def open_page(server):
-    """Opens the page; complaints of the browser, and requests to anybody else, fail the test."""
-    asked, complaints = [], []
+@pytest.fixture(scope="module")
+def browser():
+    """One for all tests here. As long as it is there, this thread has a running loop: no test here may run one of its own."""
     with sync_playwright() as playwright:
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-
-        def open_page(**options):
-            page = browser.new_page(viewport=options.pop("viewport", WIDE), **options)
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(server.side.url)
-            expect(page.locator("#state")).not_to_have_text("connecting")
-            return page
-
-        open_page.complaints = complaints
-        yield open_page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(server, browser):
+    """Opens the page, each time without a memory; complaints of the browser, and requests to anybody else, fail the test."""
+    asked, complaints, pages = [], [], []
+
+    def open_page(**options):
+        page = browser.new_page(viewport=options.pop("viewport", WIDE), **options)
+        pages.append(page)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(server.side.url)
+        expect(page.locator("#state")).not_to_have_text("connecting")
+        return page
+
+    open_page.complaints = complaints
+    yield open_page
+    for page in pages:
+        page.close()
     elsewhere = [url for url in asked if not url.startswith((server.side.url, "data:"))]
     assert not elsewhere, "the page asks for nothing from elsewhere"
     assert not complaints
