@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.giving_up import interrupted
 from walsvc import BadOption, Closed, Conflict, LeaseLost, RecordTooLarge, Relaxed
 
 
@@ -197,3 +198,44 @@ async def test_relaxed_transaction_is_answered_when_it_is_accepted(open_log):
         assert (result.lsn, result.durable) == (1, False)
         await log.flush()
         assert await payloads(log.topic("t")) == [b"x"]
+
+
+async def test_a_commit_that_is_given_up_at_any_await_does_all_or_nothing(open_log):
+    async with open_log() as log:
+        for number in range(16):
+            await log.topic("jobs").append(b"%d" % number)
+        workers = await log.topic("jobs").consumer("workers", shared=True)
+        for place in range(16):
+            transaction = log.transaction()
+            transaction.ack(await workers.next())
+            transaction.append(b"%d" % place, topic="done")
+            await interrupted(transaction.commit(), place % 4 + 1, late=place % 2 == 0)
+        done = await payloads(log.topic("done"))
+        assert await workers.lag() == 16 - len(done)
+        await workers.close()
+        workers = await log.topic("jobs").consumer("workers", shared=True)
+        left = {(await workers.next()).record.payload for _ in range(16 - len(done))}
+        assert left.isdisjoint(done)
+
+
+async def test_a_transaction_that_needs_a_new_segment_begins_one(open_log):
+    async with open_log(segment_bytes=65536) as log:
+        for number in range(12):
+            async with log.transaction() as transaction:
+                for topic in range(5):
+                    transaction.append(bytes(4000), topic=f"{number} {topic}")
+        assert [await log.topic(f"11 {topic}").last_lsn() for topic in range(5)] == list(range(56, 61))
+        assert log.stats().segments > 3
+    async with open_log(segment_bytes=65536) as log:
+        assert len(log.topics()) == 60
+        assert sorted([record.lsn async for record in log.read()]) == list(range(1, 61))
+
+
+@pytest.mark.parametrize("mode", ["strict", None])
+async def test_a_mode_that_cannot_be_is_refused_and_nothing_written(open_log, mode):
+    async with open_log() as log:
+        with pytest.raises(BadOption):
+            async with log.transaction(mode=mode) as transaction:
+                transaction.append(b"x")
+        assert log.next_lsn == 1
+        assert (await log.append(b"y")).lsn == 1

@@ -74,6 +74,26 @@ async def test_log_without_a_replica_takes_nothing(tmp_path) -> None:
         assert (await log.append(b"first")).lsn == 1
 
 
+async def test_transaction_is_answered_when_the_replica_has_its_records(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
+        for which in (log, server.logs[""]):
+            with pytest.raises(BadOption, match="not replicated"):
+                async with which.transaction(mode=Quorum) as transaction:
+                    transaction.append(b"x")
+        replica = replica_of(server.logs[""])
+        for which, last in ((log, 2), (server.logs[""], 4)):
+            transaction = which.transaction(mode=Quorum)
+            for topic in ("a", "b"):
+                transaction.append(b"x", topic=topic)
+            waiting = asyncio.ensure_future(transaction.commit())
+            await until(lambda last=last: server.logs[""].durable_lsn == last)
+            replica.advance(last - 1)
+            await log.refresh()
+            assert not waiting.done()
+            replica.advance(last)
+            assert [each.lsn for each in await waiting] == [last - 1, last]
+
+
 async def test_connection_lost_while_the_replica_is_behind_gives_the_same_lsn_later() -> None:
     async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
         await log.append(b"before")

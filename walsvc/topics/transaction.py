@@ -38,7 +38,7 @@ class Transaction(ABC):
     an exception out of the block leaves everything as it was. Nothing happens before `commit`.
 
     Attributes:
-        mode: when it is answered, as of append.
+        mode: when it is answered, as of append. Quorum waits for the records; one without any is answered when it is durable here.
         results: where its records are, in the order of the appends, once it is committed.
     """
 
