@@ -86,8 +86,7 @@ class Broken:
         self.calls = 0
         self.armed = False
         self._case = case
-        if case.disk.endswith("fdatasync"):
-            patch.setattr(choose, "dsync_wins", lambda *_: False)
+        patch.setattr(choose, "dsync_wins", lambda *_: not case.disk.endswith("fdatasync"))
         if case.name in OF_URING:
             original = getattr(KernelRing, case.name)
             patch.setattr(KernelRing, case.name, lambda ring: self._of_ring(original, ring))

@@ -463,3 +463,33 @@ def test_forked_child_does_not_touch_its_parents_ring():
     uring.drain(os.getpid() + 1, ring, {1: b""}, 1)
     assert ring.closed == 0
     ring.close()
+
+
+async def test_exception_out_of_a_submission_keeps_no_pinned_memory_in_its_frames(make_disk: MakeDisk) -> None:
+    """In a cycle with the exception CPython's collector would free the memory although it is pinned, and crash."""
+
+    class Interrupted(FakeRing):
+        def pin(self, view: memoryview) -> object:
+            self.pinned = weakref.ref(made := memoryview(view))
+            return made
+
+        def write(self, *arguments: Any) -> int:
+            super().write(*arguments)
+            raise KeyboardInterrupt
+
+    ring, outcomes = Interrupted(), Outcomes()
+    disk = make_disk(ring)
+    try:
+        submit(disk, outcomes, 0)
+    except KeyboardInterrupt as error:
+        frame = error.__traceback__
+        while frame is not None:
+            code = frame.tb_frame.f_code
+            if code.co_filename == uring.__file__:
+                assert not any(value is ring.pinned() for value in frame.tb_frame.f_locals.values()), code
+            frame = frame.tb_next
+    else:
+        raise AssertionError("it comes out of submit")
+    ring.complete(0)
+    disk.hear()
+    assert outcomes == {0: None}

@@ -142,10 +142,12 @@ class UringDisk(PosixDisk):
         flight.written = None
         flight.synced = None if self._linked else 0
         try:
-            pinned = self._pins[token] = self._ring.pin(view)
+            # In no local name: the frame of an exception may end in a cycle, and CPython's collector frees a memoryview in one
+            # though something that is pinned there still exports it.
+            self._pins[token] = self._ring.pin(view)
             flight.token = token
             self._flights[token] = flight  # before the call: cut short when it returns, the kernel has the write
-            result = self._ring.write(write.file, pinned, length, write.offset + start, token, self._linked)
+            result = self._ring.write(write.file, self._pins[token], length, write.offset + start, token, self._linked)
         except (BufferError, ValueError, TypeError, OverflowError, MemoryError) as error:  # nothing was queued
             self._forget(token)
             number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
