@@ -23,7 +23,7 @@ from .explorer import Effort
 from .plan import SEGMENT_BYTES
 from .scenes import Film, opened, payloads, run, segments
 
-SMALL = Effort(lives=1, steps=9, states=8, recovery_share=0.001, recovery_states=2, kill_share=0.005)
+SMALL = Effort(lives=1, steps=9, states=8, recovery_share=0.001, recovery_states=2, kill_share=0.005, go_on_share=0.4)
 PACK = WalConfig(
     segment_bytes=SEGMENT_BYTES,
     relaxed_interval=None,

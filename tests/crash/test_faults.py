@@ -17,7 +17,8 @@ from walsvc.opening import open_on
 
 from .explorer import Explorer, recover
 from .faults import FaultRun, Planted
-from .plan import SEGMENT_BYTES, Plan
+from .model import Bounds, Observed
+from .plan import SEGMENT_BYTES, Plan, reproducible
 from .sampling import sampled
 from .workload import observe
 
@@ -73,18 +74,37 @@ def usual_counts(plan: Plan) -> Counter[str]:
     return run.counts
 
 
-def run_with(plan: Plan, planted: Planted, explorer: Explorer, *, power_cut: bool = True) -> set[str]:
-    """Run the scenario with one fault; also cut the power right after the failure. Returns what the callers were told."""
-    run = FaultRun(plan, planted)
-    try:
-        run.run()
-        for device, bounds in run.at_failure if power_cut else ():
-            for image in device.crash_states(2):
-                bounds.check(explorer.run(recover(plan, image, bounds, explorer.tally)))
-    except BaseException as error:
-        error.add_note(f"{planted}, told: {run.failures}, {plan}")
-        raise
-    return set(run.failures)
+class Faults:
+    """Runs the scenario with one fault after the other. Equal images, which many of them leave, are recovered once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._explorer = Explorer()
+        self._seen: dict[str, Observed] = {}
+
+    def close(self) -> None:
+        self._explorer.close()
+
+    def run_with(self, planted: Planted) -> set[str]:
+        """One fault; also cut the power right after the failure. Returns what the callers were told."""
+        run = FaultRun(self._plan, planted)
+        try:
+            with reproducible(self._plan.seed):
+                run.run()
+                for device, bounds in run.at_failure:
+                    for image in device.crash_states(2):
+                        bounds.check(self._recovered(image, bounds))
+        except BaseException as error:
+            error.add_note(f"{planted}, told: {run.failures}, {self._plan}")
+            raise
+        return set(run.failures)
+
+    def _recovered(self, image: SimDevice, bounds: Bounds) -> Observed:
+        fingerprint = image.fingerprint()
+        if fingerprint not in self._seen:
+            explorer = self._explorer
+            self._seen[fingerprint] = explorer.run(recover(self._plan, image, bounds, explorer.tally))
+        return self._seen[fingerprint]
 
 
 def faults(operation: str, count: int) -> Iterator[Planted]:
@@ -100,11 +120,11 @@ def test_nth_operation_fails_with_each_errno_and_nothing_acknowledged_is_lost(op
     plan = plan_of(1)
     count = usual_counts(plan)[operation]
     assert count > 0, "the scenario does not meet this operation"
-    with closing(Explorer()) as explorer:
+    with closing(Faults(plan)) as faulty:
         told: Counter[str] = Counter()
         planted = list(faults(operation, count))
         for each in planted:
-            told.update(run_with(plan, each, explorer) or {"nobody"})
+            told.update(faulty.run_with(each) or {"nobody"})
     print(f"{operation}: {len(planted)} faults, {count} calls; told: {dict(told)}")
     if operation.startswith("submit"):
         assert told["DurabilityLost"] > 0.8 * len(planted)
@@ -122,27 +142,27 @@ def test_faults_are_five_hundred_combinations_at_least() -> None:
 def test_short_write_is_a_failure_whatever_its_length(sync_method: str) -> None:
     plan = plan_of(2, sync_method=sync_method)
     count = usual_counts(plan)["submit.write"]
-    with closing(Explorer()) as explorer:
+    with closing(Faults(plan)) as faulty:
         for nth, short in sampled(product(range(1, count + 1), (0, 512, 4096)), 10):
-            assert run_with(plan, Planted("submit.write", nth, EIO, short), explorer) == {"DurabilityLost"}
+            assert faulty.run_with(Planted("submit.write", nth, EIO, short)) == {"DurabilityLost"}
 
 
 @pytest.mark.parametrize("sync_method", ["dsync", "fdatasync"])
 def test_failed_write_or_sync_in_the_page_cache_is_terminal(sync_method: str) -> None:
     plan = plan_of(3, direct=False, sync_method=sync_method)
     counts = usual_counts(plan)
-    with closing(Explorer()) as explorer:
+    with closing(Faults(plan)) as faulty:
         for operation in ("submit.write", "submit.sync"):
             for nth in sampled(range(1, counts[operation] + 1), 5):
-                run_with(plan, Planted(operation, nth, EIO), explorer)
+                faulty.run_with(Planted(operation, nth, EIO))
 
 
 def test_error_of_a_directory_sync_is_never_dropped() -> None:
     plan = plan_of(4)
     count = usual_counts(plan)["sync_directory"]
-    with closing(Explorer()) as explorer:
+    with closing(Faults(plan)) as faulty:
         for nth in range(1, count + 1):
-            assert run_with(plan, Planted("sync_directory", nth, EIO), explorer), f"nobody was told of the {nth}th"
+            assert faulty.run_with(Planted("sync_directory", nth, EIO)), f"nobody was told of the {nth}th"
 
 
 def test_disk_full_is_no_space_and_goes_on_after_it_was_freed() -> None:
