@@ -1057,6 +1057,32 @@ QUEUES = [
     ),
 ]
 
+USERS = [  # of what users' crash tests stand on
+    Mutant(
+        "a check sees what the world learned after the power cut",
+        "walsvc/testing/machine.py",
+        "copy.witness = list(self.witness)",
+        "copy.witness = self.witness",
+        ("tests/package/test_testing.py::test_program_that_is_right_passes_every_cut_and_fault",),
+    ),
+    Mutant(
+        "a power cut loses nothing",
+        "walsvc/testing/machine.py",
+        "list(device.crash_states(limit))",
+        "list(device.crash_states(limit))[1:2]",
+        (
+            "tests/package/test_testing.py::test_relaxed_append_told_as_stored_is_found_at_its_first_cut_and_tried_again_by_name",
+        ),
+    ),
+    Mutant(
+        "the sync of another system leaves the data in the device's cache",
+        "walsvc/disk/system.py",
+        "    if FULL_SYNC is None:\n        os.fsync(file)",
+        "    if True:\n        os.fsync(file)",
+        ("tests/disk/test_system.py::test_full_sync_of_macos_is_the_one_that_is_used[sync_data]",),
+    ),
+]
+
 MUTANTS = [
     *CONDITIONS,
     *QUEUES,
@@ -1074,4 +1100,5 @@ MUTANTS = [
     *HISTORY,
     *PLACES,
     *REACHING,
+    *USERS,
 ]
