@@ -186,3 +186,14 @@ def test_what_is_no_address(text):
 )
 def test_loopback(host, loopback):
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    "line", [b"Authorization\xff: Bearer secretsecretsecret", b"Content-Length: -1", b"X: " + b"y" * 9000, b"\x00\x01"]
+)
+async def test_what_is_no_http_is_refused_and_not_repeated_in_the_log(line, caplog):
+    async with HttpSide(Stub(), port=0) as side, connected(side.port) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\n" + line + b"\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.0 400")
+        await reader.read()
+    assert caplog.records == []

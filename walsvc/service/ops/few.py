@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from walsvc.service.server.entrance import Entrance
@@ -16,12 +18,22 @@ CONNECTIONS_MAX = 128  # a monitoring system, a few people; each costs a file de
 SILENCE_SECONDS = 30.0  # a connection that asks nothing for so long is cut off
 
 
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether a line says what went wrong here. What a client has sent that is no HTTP is its own matter: it may hold a token, and
+    anybody could fill the log with it."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+logger: logging.Logger = logging.getLogger("walsvc.http")
+logger.addFilter(is_ours)
+
+
 class FewConnections(web.Server):
     """aiohttp's server, bounded. It has no limit to the number of connections of its own, and none to the time that one may
     take to ask, or to read an answer; so whoever has asked nothing between two looks is cut off."""
 
     def __init__(self, *args: Any, connections: int | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, logger=logger, **options)
         self._connections_max = CONNECTIONS_MAX if connections is None else connections
         self.heard: set[asyncio.BaseProtocol] = set()  # connections that have asked something since the last look
         self._at_work: set[asyncio.BaseProtocol] = set()
