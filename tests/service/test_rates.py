@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 import walsvc
+from walsvc.service.redis.listening import listen
 from walsvc.service.server import serve
 from walsvc.service.server.auth import Grant, Tokens, load_tokens
 from walsvc.service.server.rates import Rates
@@ -80,3 +81,24 @@ def test_rates_are_read_from_the_file(tmp_path):
     tokens = load_tokens(str(file), {})
     assert tokens is not None
     assert (tokens.grants[0].requests_per_second, tokens.grants[0].bytes_per_second) == (10.0, 1e6)
+
+
+async def test_clients_of_redis_streams_are_held_back_as_well(tmp_path, monkeypatch):
+    tokens = Tokens([("slow" * 4, Grant("slow", frozenset({"append"}), requests_per_second=5.0))])
+    async with serve(tmp_path / "log", unix=tmp_path / "s", tokens=tokens) as server:
+        await listen(server, str(tmp_path / "r"))
+        told = []
+        spend = server.shared.rates.spend
+        monkeypatch.setattr(
+            server.shared.rates, "spend", lambda *what: told.append((what[1], spend(*what))) or told[-1][1]
+        )
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "r")
+        writer.write(b"AUTH %s\r\n" % (b"slow" * 4))
+        assert await reader.readline() == b"+OK\r\n"
+        writer.write(b"XADD t * f v\r\n" * 6)
+        for number in range(6):
+            assert await reader.readline() == b"$3\r\n"
+            assert await reader.readline() == b"%d-0\r\n" % (number + 1)
+        assert sum(requests for requests, _ in told) in (6, 7), "AUTH counts where it was answered at once"
+        assert told[-1][1] > 0
+        writer.close()

@@ -89,6 +89,8 @@ class Session(Duplex):
         if self.share.held > self._shared.limits.pending_bytes:
             self.pause_reading("unanswered")
         self._go_on()
+        if not self.leaving:
+            self._shared.rates.hold_back(self.grant, self, len(commands), len(data))
         self.share.check()
 
     def eof_received(self) -> bool:

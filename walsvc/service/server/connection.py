@@ -105,17 +105,9 @@ class Connection(Duplex):
         if not self.leaving:
             self._reader.receive(data)
             self._take_frames()
-            self._slow_down(len(data))
-
-    def _slow_down(self, size: int) -> None:
-        """Read on only when the rate of the token allows more."""
-        frames, self._frames = self._frames, 0
-        grant = self.greeting.grant
-        if grant is not None and grant.limited and not self.leaving:
-            pause = self._shared.rates.spend(grant, frames, size)
-            if pause > 0:
-                self.pause_reading("rate")
-                self.loop.call_later(pause, self.resume_reading, "rate")
+            frames, self._frames = self._frames, 0
+            if not self.leaving:
+                self._shared.rates.hold_back(self.greeting.grant, self, frames, len(data))
 
     def resume_writing(self) -> None:
         super().resume_writing()

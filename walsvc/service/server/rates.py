@@ -3,10 +3,24 @@ the token (a token bucket, as in RFC 2697). A request is never refused for what 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from walsvc.service.server.auth import Grant
+
+WHY = "rate"
+
+
+class Reading(Protocol):
+    """A connection that can be read from, or not."""
+
+    def pause_reading(self, why: str) -> None:
+        """Read nothing from there, for this reason."""
+
+    def resume_reading(self, *why: str) -> None:
+        """These reasons are gone."""
 
 
 class Rates:
@@ -33,6 +47,12 @@ class Rates:
         self._spend(grant, "requests", grant.requests_per_second, requests)
         self._spend(grant, "bytes", grant.bytes_per_second, size)
         return self.pause(grant)
+
+    def hold_back(self, grant: Grant | None, connection: Reading, requests: int, size: int) -> None:
+        """Count what came on a connection, and read on there only when the rate of its token allows more."""
+        if grant is not None and grant.limited and (pause := self.spend(grant, requests, size)) > 0:
+            connection.pause_reading(WHY)
+            asyncio.get_running_loop().call_later(pause, connection.resume_reading, WHY)
 
     def _wait(self, grant: Grant, unit: str, rate: float | None) -> float:
         return 0.0 if rate is None else max(-self._level(grant, unit, rate) / rate, 0.0)
