@@ -142,7 +142,7 @@ async def campaign(count: int, seed: int, directory: Path) -> tuple[int, int]:
     """Send `count` requests, half of them without a token; returns the last LSN, and the bytes that are still held."""
     rng = random.Random(seed)
     tokens = Tokens([(TOKEN, Grant("all", RIGHTS))])
-    limits = Limits(frame_bytes=64 * 1024, idle_seconds=0.5)
+    limits = Limits(frame_bytes=128 * 1024, idle_seconds=0.5)
     async with serve(
         directory / "log", unix=directory / "s", tokens=tokens, limits=limits, config=WalConfig(segment_bytes=1 << 20)
     ) as server:

@@ -329,12 +329,12 @@ async def test_names_are_what_the_path_escapes(fronted):
 
 
 async def test_limits_and_failures_have_their_status(fronted, monkeypatch):
-    limits = Limits(frame_bytes=64 * 1024, pending_total_bytes=64 * 1024, idle_seconds=0.05)
+    limits = Limits(frame_bytes=128 * 1024, pending_total_bytes=128 * 1024, idle_seconds=0.05)
     async with fronted(limits=limits) as session:
-        assert (await session.post("/v1/records", data=bytes(64 * 1024 + 1))).status == 413
+        assert (await session.post("/v1/records", data=bytes(128 * 1024 + 1))).status == 413
 
         async def endless():
-            for _ in range(100):
+            for _ in range(200):
                 yield bytes(1024)
 
         assert (await session.post("/v1/records", data=endless())).status in (413, 429)
@@ -346,10 +346,10 @@ async def test_limits_and_failures_have_their_status(fronted, monkeypatch):
         assert (await session.post("/v1/records", data=stuck())).status == 408
         front = session.side._front
         assert front._room.taken == 0
-        front._room.take(64 * 1024)
+        front._room.take(128 * 1024)
         answer = await session.post("/v1/records", data=b"x")
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
-        front._room.give(64 * 1024)
+        front._room.give(128 * 1024)
         log = session.server.logs[""]
         for error, status in (
             (walsvc.NoSpace("full"), 507),
