@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.engines.cluster import shared_cluster
@@ -30,6 +31,9 @@ except ImportError:
     uvloop = None  # type: ignore[assignment]
 
 gc.disable()  # until everything is collected
+# How long an example takes says more of the machine than of the test
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 # A shell ignores SIGINT for what it starts in the background, and every child would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -66,7 +67,8 @@ class Forked(subprocess.Popen[Any]):
         command = [str(argument) for argument in arguments]
         wanted = {**os.environ, **ENVIRONMENT, **(environment or {})}
         known = {name: value for name, value in wanted.items() if value is not None}
-        self._message = json.dumps([command, known, str(options.get("cwd") or os.getcwd()), before]).encode()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._message = json.dumps([command, known, str(options.get("cwd") or os.getcwd()), limits, before]).encode()
         super().__init__(["walsvc", *command], **options)
 
     def _execute_child(self, *arguments: Any) -> None:
@@ -144,7 +146,8 @@ def fork(descriptor: int) -> None:
                     break
             for each in descriptors:
                 os.close(each)
-    arguments, environment, directory, before = json.loads(message)
+    arguments, environment, directory, limits, before = json.loads(message)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     become(arguments, environment, directory, descriptors)
     code: str | int | None = None
     try:

@@ -243,7 +243,7 @@ async def test_token_that_is_refused_later_is_tried_again_for_a_while_only(monke
     monkeypatch.setenv("WALSVC_TOKEN", SECRET)
     async with (
         placed(tokens=Tokens([(SECRET, grant)])) as place,
-        walsvc.open(place.wire.url, backoff_seconds=0.001, max_pending_bytes=4096, reconnect_seconds=0.1) as log,
+        walsvc.open(place.wire.url, backoff_seconds=0.001, max_pending_bytes=4096, reconnect_seconds=1) as log,
     ):
         place.wire.deaf = True
         sent = log.append(b"x")

@@ -264,7 +264,7 @@ async def test_without_a_connection_in_time_waiting_calls_end():
 
 
 async def test_deadline_ends_a_call_and_says_what_is_known():
-    async with placed() as place, walsvc.open(place.wire.url, **QUICK, timeout=0.05) as log:
+    async with placed() as place, walsvc.open(place.wire.url, **QUICK, timeout=0.5) as log:
         place.wire.deaf = True
         with pytest.raises(OutcomeUnknown):
             await log.append(b"sent")
@@ -346,8 +346,8 @@ async def test_silent_server_is_given_up():
 
 
 async def test_idle_client_is_not_given_up():
-    async with placed(limits=Limits(idle_seconds=0.1)) as place, walsvc.open(place.wire.url, **QUICK) as log:
-        await asyncio.sleep(0.5)
+    async with placed(limits=Limits(idle_seconds=0.6)) as place, walsvc.open(place.wire.url, **QUICK) as log:
+        await asyncio.sleep(1.5)
         assert place.wire.connections == 1
         assert (await log.append(b"x")).lsn == 1
 
