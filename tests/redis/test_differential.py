@@ -67,6 +67,8 @@ def some_command(chance: random.Random) -> list[Any]:
             ["XLEN"],
             ["XRANGE", other, bound, chance.choice([place, b"(" + place, place[:-2], "+", "bad"])],
             ["XRANGE", other, "-", "+", "COUNT", chance.choice(["0", "1", "2", "-1", "x", "100"])],
+            ["XREVRANGE", other, chance.choice([place, b"(" + place, "+", "bad"]), bound],
+            ["XREVRANGE", other, "+", "-", "COUNT", chance.choice(["0", "1", "2", "-1", "x", "100"])],
             ["XRANGE", other, "-"],
             ["XRANGE", other, "-", "+", "LIMIT", "1"],
             ["XREAD", "STREAMS", other, chance.choice([place, "0", "0-0", "$", "bad"])],

@@ -231,6 +231,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
     b"XRANGE": Entry(streams.xrange, -4, READ, keys=(1, 1, 1)),
     b"XREAD": Entry(streams.xread, -4, READ),
+    b"XREVRANGE": Entry(streams.xrevrange, -4, READ, keys=(1, 1, 1)),
 }
 
 

@@ -55,6 +55,17 @@ async def xrange(client: Client, command: Command) -> Any:
     return await Answer().of(client, client.topic(command[1]), first, last, count)
 
 
+async def xrevrange(client: Client, command: Command) -> Any:
+    """XREVRANGE key end start [COUNT n]."""
+    last, first = last_of(command[2]), first_of(command[3])
+    count = options.ranged(command)
+    if not client.has(command[1]):
+        return []
+    if count == 0:
+        return NULL_ARRAY
+    return await Answer().of(client, client.topic(command[1]), first, last, count, reverse=True)
+
+
 async def xread(client: Client, command: Command) -> Any:
     """XREAD [COUNT n] [BLOCK ms] STREAMS key ... id ..."""
     wanted = options.reading(command)
@@ -121,15 +132,17 @@ class Answer:
     def __init__(self) -> None:
         self._left = ANSWER_BYTES_MAX
 
-    async def of(self, client: Client, topic: Topic, first: int, last: int | None, count: int | None) -> list[Any]:
-        """The visible entries from LSN `first` to `last`, `count` of them at most."""
+    async def of(
+        self, client: Client, topic: Topic, first: int, last: int | None, count: int | None, *, reverse: bool = False
+    ) -> list[Any]:
+        """The visible entries from LSN `first` to `last`, `count` of them at most; with `reverse` the last one first."""
         while True:
             low, entries, left = max(first, client.log.first_lsn), list[Any](), self._left
             stop = client.log.next_lsn if last is None else min(last + 1, client.log.next_lsn)
             if low >= stop:
                 return []
             try:
-                async with contextlib.aclosing(topic.read(low, stop)) as records:
+                async with contextlib.aclosing(topic.read(low, stop, reverse=reverse)) as records:
                     async for record in records:
                         entries.append(entry_of(record))
                         left -= len(record.payload) + ENTRY_COST
@@ -154,18 +167,15 @@ async def xinfo(client: Client, command: Command) -> Any:
         raise Failure("ERR no such key")
     topic, log = client.topic(command[2]), client.log
     first, last = await topic.first_lsn(), await topic.last_lsn()
-    ends = [
-        None if lsn is None else next(iter(await Answer().of(client, topic, lsn, None, 1)), None)
-        for lsn in (first, last)
-    ]
+    ends = [await Answer().of(client, topic, 1, None, 1, reverse=reverse) for reverse in (False, True)]
     return {
         "length": await topic.count(),
         "last-generated-id": id_of(last or 0),
         "max-deleted-entry-id": id_of(log.first_lsn - 1),
         "recorded-first-entry-id": id_of(first or 0),
         "groups": len(await topic.consumers()),
-        "first-entry": ends[0],
-        "last-entry": ends[1],
+        "first-entry": next(iter(ends[0]), None),
+        "last-entry": next(iter(ends[1]), None),
     }
 
 
