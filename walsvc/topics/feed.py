@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -113,10 +113,11 @@ class Feed:
 
     # ---- taking
 
-    def take(self, holder: Hashable, bytes_max: int | None = None) -> Out | None:
-        """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`."""
+    def take(self, holder: Hashable, bytes_max: int | None = None, *, own: bool = True) -> Out | None:
+        """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
+        what it has had since before it came is first."""
         self.look()
-        now, line = self.now(), self.resumed.get(holder)
+        now, line = self.now(), self.resumed.get(holder) if own else None
         if line:
             job: Job | None = line[0]
         else:
@@ -181,6 +182,12 @@ class Feed:
         mine = [job for job in self.leases.jobs.values() if job.state is State.OUT and job.held_by(worker)]
         if mine:
             self.resumed[worker] = deque(sorted(mine, key=lambda job: job.lsn))
+
+    def disown(self, jobs: Iterable[Job]) -> None:
+        """These records are other workers' now."""
+        gone = {job.lsn for job in jobs}
+        for worker, line in self.resumed.items():
+            self.resumed[worker] = deque(job for job in line if job.lsn not in gone)
 
     def oldest_seconds(self) -> float | None:
         """Age of the oldest record that is not done, as far as it is in memory."""

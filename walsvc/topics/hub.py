@@ -126,11 +126,11 @@ class Hub:
                 return outs
             await self.feed.wait()
 
-    async def there(self, face: object) -> Out | None:
-        """The next record, if there is one that is durable; it is not waited for."""
+    async def there(self, face: object, *, own: bool = True) -> Out | None:
+        """The next record, if there is one that is durable; it is not waited for. `own`: see Feed.take."""
         while True:
             self.check(face)
-            if (out := self.feed.take(self.holders[face])) is not None:
+            if (out := self.feed.take(self.holders[face], own=own)) is not None:
                 self.changed()
                 return out
             if not await self.feed.bring():

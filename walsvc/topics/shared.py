@@ -13,6 +13,7 @@ from walsvc.model import Record
 from walsvc.scope import Scoped
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
+from walsvc.topics.pending import Pending, claim, pending_of, settle, take_new
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
 
 if TYPE_CHECKING:
@@ -259,6 +260,30 @@ class LocalConsumer(SharedConsumer):
         if not isinstance(delivery, LocalDelivery) or delivery.consumer is not self:
             raise BadOption(f"{delivery!r} is no delivery of {self!r}")
         return delivery.lease
+
+    # ---- without a lease: as Redis's groups ask it
+
+    def pending(self) -> list[Pending]:
+        """The records that workers have and have not acknowledged, by LSN."""
+        return pending_of(self.open_hub())
+
+    async def settle(self, lsns: Sequence[int]) -> int:
+        """Acknowledge records, whoever has them, all in one group; returns how many were out."""
+        return await settle(self.open_hub(), lsns)
+
+    async def claim(self, lsns: Sequence[int], idle: float, *, count: bool = True) -> list[int]:
+        """Take over records that others have had for `idle` seconds; returns the LSNs that this worker has now, durably. Without
+        `count` that is no further attempt."""
+        assert self.worker is not None, "asked of workers without a lease"
+        return await claim(self.open_hub(), self.worker, lsns, idle, count=count)
+
+    async def take_new(self, most: int) -> list[LocalDelivery]:
+        """Up to `most` records that nobody has had, as many as are there; the worker has them durably."""
+        return [LocalDelivery(self, out) for out in await take_new(self.open_hub(), self, most)]
+
+    async def wait_for_new(self) -> None:
+        """Wait until there may be one."""
+        await self.open_hub().feed.wait()
 
     async def status(self) -> ConsumerStatus:
         """See SharedConsumer."""

@@ -6,6 +6,8 @@
     options   what may stand behind a command       pure
     commands  the table, and the commands about a connection
     streams   the commands about keys
+    groups    the commands about groups, and claims those about what others have
+    members   who is a consumer of a group
     client    one client: its log and its rights
     session   its connection: answers in order
     listening where they come

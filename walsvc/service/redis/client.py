@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, Denied
+from walsvc.service.redis.members import Members, members_of
 from walsvc.service.redis.replies import Failure
 from walsvc.service.server.auth import MAKES, Grant
 
@@ -101,6 +102,11 @@ class Client:
             if not grant.opens(""):
                 raise Failure("NOPERM this token does not open database 0; AUTH with the namespace as the user's name")
             await self._enter("", grant)
+
+    @property
+    def members(self) -> Members:
+        """Who is a member of which group of its log."""
+        return members_of(self.opened)
 
     @property
     def log(self) -> Log:

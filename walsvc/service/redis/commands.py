@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
-from walsvc.service.redis import options, streams
+from walsvc.service.redis import claims, groups, options, streams
 from walsvc.service.redis.client import DEFAULT_USER, NO_AUTH, Client
 from walsvc.service.redis.replies import OK, Failure, Status
 from walsvc.service.redis.requests import Command
-from walsvc.service.wire.methods import APPEND, READ
+from walsvc.service.wire.methods import APPEND, CONSUME, READ
 
 REDIS_VERSION = "7.0.0"  # whose commands and answers are meant
 ARGUMENTS_SHOWN = 128  # bytes of an unknown command that its error repeats
@@ -209,6 +209,26 @@ async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> i
     return int((client.log.replicated_lsn or 0) >= client.written)
 
 
+INFOS = {
+    b"STREAM": (3, streams.info_stream),
+    b"GROUPS": (3, claims.info_groups),
+    b"CONSUMERS": (4, claims.info_consumers),
+}
+
+
+async def xinfo(client: Client, command: Command) -> Any:
+    """XINFO STREAM, GROUPS, CONSUMERS."""
+    word = command[1].upper()
+    if word not in INFOS:
+        raise streams.unknown_subcommand(command)
+    words, call = INFOS[word]
+    if len(command) != words:
+        raise options.wrong_number(f"xinfo|{word.decode().lower()}")
+    if not client.has(command[2]):
+        raise Failure("ERR no such key")
+    return await call(client, command)
+
+
 COMMANDS: dict[bytes, Entry] = {
     b"AUTH": Entry(authenticate, -2, None, early=True),
     b"CLIENT": Entry(about, -2, None, waits=False),
@@ -227,10 +247,16 @@ COMMANDS: dict[bytes, Entry] = {
     b"WAIT": Entry(wait, 3, APPEND),
     b"WAITAOF": Entry(wait_aof, 4, APPEND),
     b"XADD": Entry(streams.xadd, -5, APPEND, waits=False, keys=(1, 1, 1)),
-    b"XINFO": Entry(streams.xinfo, -2, READ, keys=(2, 2, 1)),
+    b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1)),
+    b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
+    b"XCLAIM": Entry(claims.xclaim, -6, CONSUME, keys=(1, 1, 1)),
+    b"XGROUP": Entry(groups.xgroup, -2, CONSUME, keys=(2, 2, 1)),
+    b"XINFO": Entry(xinfo, -2, READ, keys=(2, 2, 1)),
     b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
+    b"XPENDING": Entry(claims.xpending, -3, CONSUME, keys=(1, 1, 1)),
     b"XRANGE": Entry(streams.xrange, -4, READ, keys=(1, 1, 1)),
     b"XREAD": Entry(streams.xread, -4, READ),
+    b"XREADGROUP": Entry(groups.xreadgroup, -7, CONSUME),
     b"XREVRANGE": Entry(streams.xrevrange, -4, READ, keys=(1, 1, 1)),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from walsvc.service.redis.entries import parse_id
 from walsvc.service.redis.replies import Failure
 from walsvc.service.redis.requests import Command
 
@@ -69,7 +70,7 @@ class Reading:
     ids: list[bytes]
 
 
-def reading(command: Command, name: str = "xread", place: int = 1) -> Reading:
+def reading(command: Command, place: int = 1) -> Reading:
     """What XREAD says, or what XREADGROUP says behind the group."""
     count, block = 0, None
     while place < len(command):
@@ -83,9 +84,8 @@ def reading(command: Command, name: str = "xread", place: int = 1) -> Reading:
         elif word == b"STREAMS" and more:
             streams = command[place + 1 :]
             if len(streams) % 2:
-                symbol = "'$'" if name == "xread" else "'>'"
                 raise Failure(
-                    f"ERR Unbalanced {name.upper()} list of streams: for each stream key an ID or {symbol} must be specified."
+                    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
                 )
             half = len(streams) // 2
             return Reading(count, block, streams[:half], streams[half:])
@@ -93,6 +93,61 @@ def reading(command: Command, name: str = "xread", place: int = 1) -> Reading:
             break
         place += 2
     raise Failure(SYNTAX)
+
+
+@dataclass(slots=True)
+class Claiming:
+    """XCLAIM key group consumer min-idle id ... [JUSTID], or XAUTOCLAIM key group consumer min-idle start [COUNT n] [JUSTID].
+
+    Attributes:
+        idle_ms: milliseconds since the last delivery, at least.
+        lsns: of the entries that are named.
+        start: from which id on, where none are.
+        count: entries, at most.
+        just_ids: answer ids alone, and count no delivery.
+    """
+
+    idle_ms: int
+    lsns: list[int]
+    start: bytes = b"-"
+    count: int = 100
+    just_ids: bool = False
+
+
+def claiming(command: Command) -> Claiming:
+    """What XCLAIM says."""
+    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XCLAIM"), 0), [])
+    place = 5
+    while place < len(command) and command[place][:1].isdigit():
+        wanted.lsns.append(parse_id(command[place])[0])
+        place += 1
+    for word in command[place:]:
+        if word.upper() != b"JUSTID":
+            shown = word.decode("latin-1")
+            if word.upper() in (b"IDLE", b"TIME", b"RETRYCOUNT", b"FORCE", b"LASTID"):
+                raise Failure(f"ERR walsvc's XCLAIM has no {shown}")
+            raise Failure(f"ERR Unrecognized XCLAIM option '{shown}'")
+        wanted.just_ids = True
+    return wanted
+
+
+def auto_claiming(command: Command) -> Claiming:
+    """What XAUTOCLAIM says."""
+    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM"), 0), [], command[5])
+    place = 6
+    while place < len(command):
+        word = command[place].upper()
+        if word == b"COUNT" and place + 1 < len(command):
+            wanted.count = integer(command[place + 1])
+            if wanted.count < 1:
+                raise Failure("ERR COUNT must be > 0")
+            place += 1
+        elif word == b"JUSTID":
+            wanted.just_ids = True
+        else:
+            raise Failure(SYNTAX)
+        place += 1
+    return wanted
 
 
 def ranged(command: Command) -> int | None:

@@ -156,15 +156,8 @@ class Answer:
             return entries
 
 
-async def xinfo(client: Client, command: Command) -> Any:
+async def info_stream(client: Client, command: Command) -> Any:
     """XINFO STREAM key."""
-    what = command[1].upper()
-    if what != b"STREAM":
-        raise unknown_subcommand(command)
-    if len(command) != 3:
-        raise options.wrong_number("xinfo|stream")
-    if not client.has(command[2]):
-        raise Failure("ERR no such key")
     topic, log = client.topic(command[2]), client.log
     first, last = await topic.first_lsn(), await topic.last_lsn()
     ends = [await Answer().of(client, topic, 1, None, 1, reverse=reverse) for reverse in (False, True)]

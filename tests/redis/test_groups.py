@@ -1,0 +1,116 @@
+"""Groups: what a consumer has stays its own over restarts, may be taken over, and is done once it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.redis.serving import Talk, side, talking, turns
+from tests.service.simulated import Devices
+
+
+async def add(redis: Talk, count: int, key: str = "s") -> list[bytes]:
+    """Entries, as many as asked for; returns their ids."""
+    return [await redis("XADD", key, "*", "n", str(number)) for number in range(count)]
+
+
+def ids(answer: Any) -> list[bytes]:
+    """The ids in an answer of XREADGROUP about one stream."""
+    return [] if answer is None else [entry[0] for entry in answer[0][1]]
+
+
+async def test_each_entry_goes_to_one_consumer_and_is_acknowledged_in_any_order(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis:
+        all_of_them = await add(redis, 4)
+        assert await redis("XGROUP", "CREATE", "s", "g", "0") == "OK"
+        first = ids(await redis("XREADGROUP", "GROUP", "g", "one", "COUNT", "2", "STREAMS", "s", ">"))
+        second = ids(await redis("XREADGROUP", "GROUP", "g", "two", "STREAMS", "s", ">"))
+        assert [*first, *second] == all_of_them
+        assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") is None
+        assert await redis("XACK", "s", "g", first[1], second[0], "99-0", first[1]) == 2
+        assert await redis("XACK", "s", "g", first[1]) == 0
+        assert await redis("XPENDING", "s", "g") == [2, first[0], second[1], [[b"one", b"1"], [b"two", b"1"]]]
+        assert ids(await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", "0")) == [first[0]]
+
+
+async def test_what_a_consumer_has_is_there_after_a_crash(tmp_path: Path) -> None:
+    devices = Devices()
+    async with side(tmp_path, devices), talking(tmp_path) as redis:
+        given = await add(redis, 3)
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        await redis("XREADGROUP", "GROUP", "g", "one", "COUNT", "2", "STREAMS", "s", ">")
+        await redis("XACK", "s", "g", given[0])
+        after = Devices()
+        after.devices[""] = devices[""].fork().crash()
+    async with side(tmp_path, after), talking(tmp_path) as redis:
+        assert await redis("XPENDING", "s", "g") == [1, given[1], given[1], [[b"one", b"1"]]]
+        assert ids(await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">")) == [given[2]]
+        assert ids(await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", "0")) == given[1:]
+        assert await redis("XACK", "s", "g", *given) == 2
+        assert await redis("XPENDING", "s", "g") == [0, None, None, None]
+
+
+async def test_consumer_that_is_gone_loses_its_entries_to_who_claims_them(tmp_path: Path) -> None:
+    async with side(tmp_path) as server, talking(tmp_path) as redis:
+        given = await add(redis, 3)
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">")
+        assert await redis("XCLAIM", "s", "g", "two", "3600000", given[0]) == []
+        assert [entry[0] for entry in await redis("XCLAIM", "s", "g", "two", "0", given[0], "77-0")] == [given[0]]
+        assert await redis("XCLAIM", "s", "g", "two", "0", given[1], "JUSTID") == [given[1]]
+        rows = await redis("XPENDING", "s", "g", "-", "+", "10")
+        assert [(id_, who, attempts) for id_, who, _, attempts in rows] == [
+            (given[0], b"two", 2),
+            (given[1], b"two", 1),
+            (given[2], b"one", 1),
+        ]
+        assert await redis("XAUTOCLAIM", "s", "g", "three", "0", "0", "COUNT", "2", "JUSTID") == [
+            given[2],
+            given[:2],
+            [],
+        ]
+        assert len(await redis("XPENDING", "s", "g", "-", "+", "10", "three")) == 2
+        assert await redis("XPENDING", "s", "g", "IDLE", "3600000", "-", "+", "10") == []
+        assert await redis("XGROUP", "DELCONSUMER", "s", "g", "three") == 2
+        statuses = await server.logs[""].topic("s").consumers()
+        assert [(each.name, each.outstanding) for each in statuses] == [("g", 1)]
+
+
+async def test_reading_waits_for_what_nobody_has_had(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as one, talking(tmp_path) as two:
+        assert await one("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM") == "OK"
+        one.say("XREADGROUP", "GROUP", "g", "one", "BLOCK", "0", "COUNT", "1", "STREAMS", "s", ">")
+        await turns()
+        given = await add(two, 2)
+        assert ids(await one.hear()) == [given[0]]
+        assert ids(await two("XREADGROUP", "GROUP", "g", "two", "NOACK", "STREAMS", "s", ">")) == [given[1]]
+        assert await two("XPENDING", "s", "g") == [1, given[0], given[0], [[b"one", b"1"]]]
+        assert await two("XREADGROUP", "GROUP", "g", "two", "BLOCK", "1", "STREAMS", "s", ">") is None
+
+
+async def test_consumer_that_waits_and_hangs_up_takes_nothing(tmp_path: Path) -> None:
+    async with side(tmp_path) as server, talking(tmp_path) as two:
+        await two("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM")
+        async with talking(tmp_path) as one:
+            one.say("XREADGROUP", "GROUP", "g", "one", "BLOCK", "0", "STREAMS", "s", ">")
+            await turns()
+        while len(server.roster) > 1:
+            await asyncio.sleep(0)
+        given = await add(two, 1)
+        assert ids(await two("XREADGROUP", "GROUP", "g", "two", "STREAMS", "s", ">")) == given
+
+
+async def test_group_goes_and_others_are_told(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis:
+        await add(redis, 1)
+        assert await redis("XGROUP", "DESTROY", "s", "g") == 0
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        assert await redis("XGROUP", "CREATECONSUMER", "s", "g", "one") == 1
+        assert await redis("XGROUP", "CREATECONSUMER", "s", "g", "one") == 0
+        [group] = await redis("XINFO", "GROUPS", "s")
+        assert group == [b"name", b"g", b"consumers", 1, b"pending", 0, b"last-delivered-id", b"0-0", b"lag", 1]
+        assert await redis("XINFO", "CONSUMERS", "s", "g") == [[b"name", b"one", b"pending", 0, b"idle", 0]]
+        assert await redis("XGROUP", "DESTROY", "s", "g") == 1
+        told = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option"
+        assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") == told

@@ -1,0 +1,236 @@
+"""The commands about groups. A group is a shared consumer without a lease, and a consumer of the group is a worker of it.
+
+Who has an entry stands in the log, so the list of pending entries is there after a restart. Of consumers that have nothing pending
+only those are known that have asked since the log was opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from walsvc.errors import BadOption, InUse
+from walsvc.service.redis import options
+from walsvc.service.redis.client import Client
+from walsvc.service.redis.entries import after, entry_of, id_of, parse_id
+from walsvc.service.redis.members import SETTING_UP
+from walsvc.service.redis.replies import OK, Failure
+from walsvc.service.redis.requests import Command
+from walsvc.service.redis.streams import Answer, found_in, unknown_subcommand
+from walsvc.topics.pending import Pending
+from walsvc.topics.shared import LocalConsumer
+
+NEEDS_KEY = (
+    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to "
+    "create an empty stream automatically."
+)
+
+
+def no_group(key: bytes, group: bytes, of: str = "") -> Failure:
+    """The error for a group that there is not."""
+    shown = [each.decode("utf-8", "replace") for each in (key, group)]
+    if of:
+        return Failure(f"NOGROUP No such key '{shown[0]}' or consumer group '{shown[1]}'{of}")
+    return Failure(f"NOGROUP No such consumer group '{shown[1]}' for key name '{shown[0]}'")
+
+
+async def member(client: Client, key: bytes, group: bytes, worker: bytes | None, missing: Failure) -> LocalConsumer:
+    """A worker's place in a group; None: any. Failure where there is no such group."""
+    found = await client.members.find(client.topic(key), text(group), None if worker is None else text(worker))
+    if found is None:
+        raise missing
+    return found
+
+
+def text(name: bytes) -> str:
+    """The name of a group or of a consumer."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise Failure("ERR names of groups and consumers are UTF-8, up to 255 bytes") from None
+
+
+# ---- groups
+
+
+async def xgroup(client: Client, command: Command) -> Any:
+    """XGROUP CREATE, SETID, DESTROY, CREATECONSUMER, DELCONSUMER."""
+    word = command[1].upper()
+    if word not in SUBCOMMANDS:
+        raise unknown_subcommand(command)
+    least, most, call = SUBCOMMANDS[word]
+    if not least <= len(command) <= most:
+        raise options.wrong_number(f"xgroup|{word.decode().lower()}")
+    if word == b"CREATE" and not all(map(is_option, command[5:], command[4:])):
+        raise Failure("ERR unknown subcommand or wrong number of arguments for 'CREATE'. Try XGROUP HELP.")
+    makes = word == b"CREATE" and b"MKSTREAM" in [each.upper() for each in command[5:]]
+    if not makes and not client.has(command[2]):
+        raise Failure(NEEDS_KEY)
+    return await call(client, command)
+
+
+def is_option(word: bytes, before: bytes) -> bool:
+    """Whether XGROUP CREATE knows a word behind the id."""
+    return word.upper() in (b"MKSTREAM", b"ENTRIESREAD") or before.upper() == b"ENTRIESREAD"
+
+
+async def create(client: Client, command: Command) -> Any:
+    """XGROUP CREATE key group id [MKSTREAM] [ENTRIESREAD n]."""
+    topic, name = client.topic(command[2]), text(command[3])
+    start = start_of(client, command[4])
+    if await client.members.exists(topic, name):
+        raise Failure("BUSYGROUP Consumer Group name already exists")
+    consumer = await topic.consumer(name, start=start, shared=True, lease=None, worker=SETTING_UP)
+    await consumer.close()
+    return OK
+
+
+async def set_id(client: Client, command: Command) -> Any:
+    """XGROUP SETID key group id [ENTRIESREAD n]."""
+    if len(command) != 5 and (len(command) != 7 or command[5].upper() != b"ENTRIESREAD"):
+        raise Failure(options.SYNTAX)
+    group = await member(client, command[2], command[3], None, no_group(command[2], command[3]))
+    await group.seek(start_of(client, command[4]))
+    return OK
+
+
+def start_of(client: Client, text: bytes) -> int:
+    """The LSN behind an id, as far as the log goes."""
+    log = client.log
+    return log.next_lsn if text == b"$" else min(max(after(text), log.first_lsn), log.next_lsn)
+
+
+async def destroy(client: Client, command: Command) -> int:
+    """XGROUP DESTROY key group."""
+    topic, name = client.topic(command[2]), text(command[3])
+    if not await client.members.exists(topic, name):
+        return 0
+    await client.members.forget(topic, name)
+    try:
+        await topic.delete_consumer(name)
+    except (BadOption, InUse) as error:
+        raise Failure(f"ERR {error}") from None
+    return 1
+
+
+async def create_consumer(client: Client, command: Command) -> int:
+    """XGROUP CREATECONSUMER key group consumer."""
+    topic, group, worker = client.topic(command[2]), text(command[3]), text(command[4])
+    known = await workers_of(client, command[2], command[3])
+    return int(client.members.name(topic, group, worker) and worker not in known)
+
+
+async def delete_consumer(client: Client, command: Command) -> int:
+    """XGROUP DELCONSUMER key group consumer: what it had is done, as in Redis."""
+    group = await member(client, command[2], command[3], None, no_group(command[2], command[3]))
+    worker = text(command[4])
+    count = await group.settle([each.lsn for each in group.pending() if each.worker == worker])
+    await client.members.leave(client.topic(command[2]), text(command[3]), worker)
+    return count
+
+
+async def workers_of(client: Client, key: bytes, group: bytes) -> dict[str, list[Pending]]:
+    """The consumers of a group that are known, with what they have."""
+    any_of_it = await member(client, key, group, None, no_group(key, group))
+    found: dict[str, list[Pending]] = {name: [] for name in client.members.workers(client.topic(key), text(group))}
+    for each in any_of_it.pending():
+        found.setdefault(each.worker, []).append(each)
+    return found
+
+
+Call = Callable[[Client, Command], Coroutine[Any, Any, Any]]
+SUBCOMMANDS: dict[bytes, tuple[int, int, Call]] = {
+    b"CREATE": (5, 8, create),
+    b"SETID": (5, 7, set_id),
+    b"DESTROY": (4, 4, destroy),
+    b"CREATECONSUMER": (5, 5, create_consumer),
+    b"DELCONSUMER": (5, 5, delete_consumer),
+}
+
+
+# ---- delivering
+
+
+async def xreadgroup(client: Client, command: Command) -> Any:
+    """XREADGROUP GROUP group consumer [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... id ..."""
+    if command[1].upper() != b"GROUP":
+        raise Failure(options.SYNTAX)
+    noack = [place for place, word in enumerate(command) if 3 < place < 9 and word.upper() == b"NOACK"]
+    rest = [word for place, word in enumerate(command) if place not in noack[:1]]
+    wanted = options.reading(rest, 4)
+    group, worker, count = command[2], command[3], wanted.count or (1 << 16)
+    places, new = [], []
+    for key, text_of_id in zip(wanted.keys, wanted.ids, strict=True):
+        missing = no_group(key, group, " in XREADGROUP with GROUP option")
+        if not client.has(key):
+            raise missing
+        place = await member(client, key, group, worker, missing)
+        if text_of_id == b"$":
+            raise Failure(
+                "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by "
+                "specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
+            )
+        start = None if text_of_id == b">" else after(text_of_id)
+        places.append((key, start, place))
+        new += [place] if start is None else []
+    found = await take(client, places, count, noack=bool(noack))
+    if not found and wanted.block is not None and len(new) == len(places):
+        async with contextlib.AsyncExitStack() as stack:
+            if wanted.block:
+                stack.enter_context(contextlib.suppress(TimeoutError))
+                await stack.enter_async_context(asyncio.timeout(wanted.block / 1000))
+            while not found:
+                await first_of_them(new)
+                found = await take(client, places, count, noack=bool(noack))
+    return found_in(client, found)
+
+
+Place = tuple[bytes, int | None, LocalConsumer]
+
+
+async def take(client: Client, places: list[Place], count: int, *, noack: bool) -> dict[bytes, list[Any]]:
+    """New entries of each stream, or those that the consumer has already, from an LSN on."""
+    found: dict[bytes, list[Any]] = {}
+    for key, start, group in places:
+        if start is not None:
+            mine = [each.lsn for each in group.pending() if each.worker == group.worker and each.lsn >= start]
+            found[key] = await entries_of(client, key, mine[:count])
+        elif deliveries := await group.take_new(count):
+            found[key] = [entry_of(each.record) for each in deliveries]
+            if noack:
+                await group.ack(deliveries)
+        if key in found:
+            client.members.name(client.topic(key), group.name, str(group.worker))
+    return found
+
+
+async def first_of_them(groups: list[LocalConsumer]) -> None:
+    """Wait until one of them may have something new."""
+    tasks = [asyncio.ensure_future(each.wait_for_new()) for each in groups]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
+    """Entries by their LSNs; one that is not there any more has no fields."""
+    topic, answer = client.topic(key), Answer()
+    found = [await answer.of(client, topic, lsn, lsn, 1) for lsn in lsns]
+    return [entries[0] if entries else [id_of(lsn), None] for lsn, entries in zip(lsns, found, strict=True)]
+
+
+async def xack(client: Client, command: Command) -> int:
+    """XACK key group id ...: how many were pending; durable when it answers."""
+    if not client.has(command[1]):
+        return 0
+    group = await client.members.find(client.topic(command[1]), text(command[2]), None)
+    if group is None:
+        return 0
+    return await group.settle([lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence])

@@ -1,0 +1,78 @@
+"""The members of groups that have asked something, in each log: whoever has a worker's name is that worker, on any connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from walsvc.topics.shared import LocalConsumer
+
+if TYPE_CHECKING:
+    from walsvc.interface import Topic
+
+SETTING_UP = "-"  # the worker under whose name a group is made and asked; it never has anything
+Group = tuple[str, str]
+
+
+class Members:
+    """The open places of one log's groups, by topic, group and worker. They end with the log."""
+
+    def __init__(self) -> None:
+        self._places: dict[Group, dict[str, LocalConsumer]] = {}
+        self._named: set[tuple[Group, str]] = set()  # those that are consumers for Redis: a claim of nothing makes none
+
+    async def exists(self, topic: Topic, name: str) -> bool:
+        """Whether the topic has a consumer of that name."""
+        return any(status.name == name for status in await topic.consumers())
+
+    async def find(self, topic: Topic, name: str, worker: str | None) -> LocalConsumer | None:
+        """A worker's place in a group, None: any place; None where there is no such group. Raises InUse, BadOption: the consumer is
+        none of Redis's."""
+        places = self._places.setdefault((topic.name, name), {})
+        place = places.get(worker or SETTING_UP)
+        if place is None:
+            if not places and not await self.exists(topic, name):
+                del self._places[topic.name, name]
+                return None
+            place = await self._open(topic, name, worker or SETTING_UP)
+            place = places.setdefault(worker or SETTING_UP, place)
+        return place
+
+    async def _open(self, topic: Topic, name: str, worker: str) -> LocalConsumer:
+        opened: Any = await topic.consumer(name, shared=True, lease=None, worker=worker)
+        assert isinstance(opened, LocalConsumer), "the log is open in this process"
+        return opened
+
+    def name(self, topic: Topic, name: str, worker: str) -> bool:
+        """A worker is a consumer of the group from now on; whether it was none."""
+        count = len(self._named)
+        self._named.add(((topic.name, name), worker))
+        return len(self._named) > count
+
+    def workers(self, topic: Topic, name: str) -> list[str]:
+        """The consumers of a group that are known besides those that have something."""
+        return [worker for group, worker in self._named if group == (topic.name, name)]
+
+    async def leave(self, topic: Topic, name: str, worker: str) -> None:
+        """A worker is not one any more."""
+        self._named.discard(((topic.name, name), worker))
+        place = self._places.get((topic.name, name), {}).pop(worker, None)
+        if place is not None:
+            await place.close()
+
+    async def forget(self, topic: Topic, name: str) -> None:
+        """The group goes."""
+        self._named = {each for each in self._named if each[0] != (topic.name, name)}
+        for place in list(self._places.pop((topic.name, name), {}).values()):
+            await place.close()
+
+
+_OF_LOG: WeakKeyDictionary[Any, Members] = WeakKeyDictionary()
+
+
+def members_of(log: Any) -> Members:
+    """The members of a log's groups."""
+    found = _OF_LOG.get(log)
+    if found is None:
+        found = _OF_LOG[log] = Members()
+    return found

@@ -1,0 +1,103 @@
+"""Who has which records of a shared consumer without a lease, as Redis's groups ask it: looking, taking over, settling.
+
+The list is the log's own (walsvc.format.queues, HELD rows), so it is there after a restart, whoever has come back by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from walsvc.topics.leases import Lease, State
+
+if TYPE_CHECKING:
+    from walsvc.topics.feed import Out
+    from walsvc.topics.hub import Hub
+
+
+class Pending(NamedTuple):
+    """A record that a worker has and has not acknowledged.
+
+    Attributes:
+        lsn: its LSN.
+        worker: who has it.
+        attempts: deliveries so far, this one included.
+        since: Unix time of the last one, in seconds.
+    """
+
+    lsn: int
+    worker: str
+    attempts: int
+    since: float
+
+
+def pending_of(hub: Hub) -> list[Pending]:
+    """All of them, by LSN."""
+    held = hub.feed.window.held
+    return [Pending(lsn, each.worker, each.attempts, each.since_ms / 1000) for lsn, each in sorted(held.items())]
+
+
+async def lease_of(hub: Hub, lsn: int) -> Lease | None:
+    """The delivery by which somebody has a record; None: nobody has it."""
+    while lsn not in hub.leases.jobs and lsn >= hub.feed.ahead.following and await hub.feed.read_on():
+        pass
+    job = hub.leases.jobs.get(lsn)
+    return job.lease if job is not None and job.state is State.OUT else None
+
+
+async def settle(hub: Hub, lsns: Sequence[int]) -> int:
+    """Acknowledge records, whoever has them, in one group; returns how many were out. Durable on return."""
+    held = hub.feed.window.held
+    wanted = {lsn: await lease_of(hub, lsn) for lsn in lsns if lsn in held}
+    leases = [lease for lease in wanted.values() if lease is not None and hub.leases.is_out(lease)]
+    if leases:
+        await hub.ack(leases)
+    return len(leases)
+
+
+async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, *, count: bool) -> list[int]:
+    """Give a worker records that others have had for `idle` seconds or longer; durable on return.
+
+    Args:
+        hub: of the consumer.
+        worker: who gets them.
+        lsns: of the records; those that nobody has are left out.
+        idle: seconds since the last delivery, at least.
+        count: it is a delivery, which counts as an attempt.
+
+    Returns:
+        The LSNs that the worker has now.
+    """
+    claimed: list[Lease] = []
+    for lsn in dict.fromkeys(lsns):
+        held = hub.feed.window.held.get(lsn)
+        lease = None if held is None else await lease_of(hub, lsn)
+        if held is None or lease is None or hub.feed.now().wall - held.since_ms / 1000 < idle:
+            continue
+        if not hub.leases.is_out(lease):
+            continue  # meanwhile
+        given = hub.leases.again(lease.job, worker)
+        if not count:
+            given.attempt = lease.job.attempts = lease.attempt
+        claimed.append(given)
+    if claimed:
+        hub.feed.disown(lease.job for lease in claimed)
+        await hub.keep_held(claimed)
+    return [lease.job.lsn for lease in claimed if hub.leases.is_out(lease)]
+
+
+async def take_new(hub: Hub, face: object, most: int) -> list[Out]:
+    """Records that nobody has had, for one who has the consumer open, as many as are there; durable on return."""
+    outs: list[Out] = []
+    while len(outs) < most and (out := await hub.there(face, own=False)) is not None:
+        outs.append(out)
+    if outs:
+        try:
+            await hub.keep_held([out.lease for out in outs])
+        except BaseException:
+            for out in outs:
+                if hub.leases.is_out(out.lease):
+                    hub.leases.untake(out.lease, hub.feed.now())
+            hub.changed()
+            raise
+    return outs
