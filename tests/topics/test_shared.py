@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import time
 
 import pytest
 
@@ -116,6 +117,24 @@ async def test_acknowledging_behind_the_deadline_counts_as_long_as_nobody_got_th
         assert (await take(consumer, 1))[0].record == out[0].record  # so the other one is overdue as well
         await out[1].ack()
         assert (await consumer.status()).lag == 1
+
+
+def test_deadline_that_is_over_is_looked_at_on_any_loop():
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed (walsvc[uvloop])")
+
+    async def overdue():
+        async with await open_on(SimDisk(SimDevice(1)), CONFIG) as log:
+            await fill(log, 1)
+            consumer = await shared(log, lease=0.001)
+            await take(consumer, 1)
+            time.sleep(0.01)  # the loop has no turn in which its timer could ring
+            consumer.open_hub().stop()
+            for _ in range(2):
+                consumer.open_hub().changed()
+            return (await take(consumer, 1))[0].attempt
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(overdue()) == 2
 
 
 async def test_given_back_with_a_delay_it_comes_after_it_and_without_one_at_once(open_log):

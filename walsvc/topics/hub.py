@@ -81,6 +81,7 @@ class Hub:
         self._segments = segments
         self._when_ended = ended
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._work: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         segments.cuts.listeners.add(self._cut)
@@ -252,8 +253,9 @@ class Hub:
             return
         loop = self._core.health.loop
         at = loop.time() + min(due, LOOK_SECONDS_MAX)
-        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+        if self._timer is None or self._timer.cancelled() or at < self._rings_at:
             self.stop()
+            self._rings_at = at  # uvloop makes a plain Handle of a time that is over, which has no when()
             self._timer = loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
