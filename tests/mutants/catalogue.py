@@ -775,6 +775,20 @@ READING = [
         ("tests/service/test_order.py::test_requests_sent_again_keep_to_smaller_limits_of_a_server_that_comes_back",),
     ),
     Mutant(
+        "streams that wait for credit keep what their readers hold",
+        "walsvc/service/server/outgoing.py",
+        "        while self.resting_bytes > self._limit // RESTING:\n",
+        "        while False:\n",
+        ("tests/service/test_outgoing.py::test_streams_without_credit_hold_no_readers",),
+    ),
+    Mutant(
+        "a client may have as much unsent however much others have",
+        "walsvc/service/server/outgoing.py",
+        "min(UNSENT_MAX, max((self._limit - self.bytes) // SHARE, UNSENT_MIN))",
+        "UNSENT_MAX",
+        ("tests/service/test_outgoing.py::test_allowance_shrinks_as_others_have_more",),
+    ),
+    Mutant(
         "client lists a topic only once its first append's callbacks have run",
         "walsvc/service/client/common.py",
         "            self._made(done)\n",
