@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .catalogue import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60  # for a test that a mutant may hang
+TIMEOUT_S = 30  # for a test that a mutant may hang; the slowest killer takes 3 s alone
 PATIENCE_S = 600  # for a test without a mutant: only against hangs
 REASON = re.compile(r"^E +(?![-+?\s])(.*(?:Error|Failed|Corruption|Deadlock|assert)\b.*)", re.MULTILINE)
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
