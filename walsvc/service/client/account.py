@@ -26,8 +26,8 @@ class Account(ABC):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.accepted = Window()
-        self.credit = Window()
+        self.accepted: Window = Window()
+        self.credit: Window = Window()
         self._loop = session.loop
         self._seq = 0
         self._open: dict[int, Any] = {}  # by seq: requests that are not answered

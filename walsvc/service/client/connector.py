@@ -27,7 +27,7 @@ from walsvc.tasks import begin_task
 
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
 DENIED_SECONDS = 10.0  # but for a token that is being changed: a server looks at its token file every 5 seconds
-logger = logging.getLogger("walsvc.client")
+logger: logging.Logger = logging.getLogger("walsvc.client")
 
 
 class FrameWaiter(Protocol):

@@ -99,7 +99,7 @@ class Sent:
         self._id = session.new_id()
         self._since = 0
         self.size: int = size
-        self.counted = False
+        self.counted: bool = False
         self.seq: int = appends.new_seq(self)
         self.deadline: float | None = appends.deadline()
         session.submit(self._id, self)

@@ -53,7 +53,9 @@ class SentBatch:
         self._lengths = array("I")
         self._open = True
         self.size = 0
-        self.counted = self.complete = self.due = False
+        self.counted: bool = False
+        self.complete: bool = False
+        self.due: bool = False
         self.connection: int = 0
         self.deadline: float | None = appends.deadline()
         self.interrupt: Callable[[WalError], None] = lambda _error: None

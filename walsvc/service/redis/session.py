@@ -47,7 +47,7 @@ class Session(Duplex):
     def __init__(self, shared: Shared) -> None:
         super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
         self.name: str = "?"
-        self.leaving = False
+        self.leaving: bool = False
         self.opened_at: float = self.loop.time()
         self._shared = shared
         self._client = Client(shared)

@@ -28,7 +28,7 @@ class Admission:
     """
 
     def __init__(self, line: Line, limits: Limits, share: Share, grant: Grant, producer: int) -> None:
-        self.window = Window(limits.pending_bytes)
+        self.window: Window = Window(limits.pending_bytes)
         self._line = line
         self._limits = limits
         self._share = share

@@ -49,7 +49,7 @@ class Share:
 
     def __init__(self, budget: Budget, holder: Pausable) -> None:
         self._budget = budget
-        self.holder = holder
+        self.holder: Pausable = holder
         self.arrived: int = 0
         self.held: int = 0
         self.unsent: int = 0
@@ -103,7 +103,7 @@ class Budget:
     """
 
     def __init__(self, limit: int) -> None:
-        self.outgoing = Outgoing(limit)
+        self.outgoing: Outgoing = Outgoing(limit)
         self.bytes: int = 0
         self.asked: int = 0
         self.tight_since: float | None = None

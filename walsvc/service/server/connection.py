@@ -68,11 +68,11 @@ class Connection(Duplex):
     def __init__(self, shared: Shared) -> None:
         super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
         self.name: str = "?"
-        self.greeting = Greeting(shared, self)
+        self.greeting: Greeting = Greeting(shared, self)
         self.log: Log | None = None
         self.requests: Requests | None = None
         self.sessions: Sessions | None = None
-        self.leaving = False
+        self.leaving: bool = False
         self._shared = shared
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
         self._watch = Watch(shared.limits, self.loop.time())

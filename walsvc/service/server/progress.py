@@ -76,9 +76,9 @@ class Watch:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self.opened_at: float = now
-        self.heard = True
-        self.progress = Progress(limits.idle_seconds)
-        self.holding = False
+        self.heard: bool = True
+        self.progress: Progress = Progress(limits.idle_seconds)
+        self.holding: bool = False
         self._limits = limits
         self._silent_since = now
 

@@ -116,9 +116,9 @@ class Server:
             raise BadOption(
                 "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
             )
-        self.roster = Roster(self.limits.connections, lambda: for_clients(len(self.logs_by_name)))
-        self.budget = Budget(self.limits.pending_total_bytes)
-        self.shared = Shared(
+        self.roster: Roster = Roster(self.limits.connections, lambda: for_clients(len(self.logs_by_name)))
+        self.budget: Budget = Budget(self.limits.pending_total_bytes)
+        self.shared: Shared = Shared(
             __version__, self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
         )
         self._copying = Copying(archive)

@@ -124,11 +124,11 @@ class Shared:
             limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
         )
         self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
-        self.rates = Rates()
-        self.streams = Places(limits.streams_total, "streams")
-        self.calls = Places(limits.calls_total, "calls")
-        self.counts = Counts()
-        self.closing = Closing()
+        self.rates: Rates = Rates()
+        self.streams: Places = Places(limits.streams_total, "streams")
+        self.calls: Places = Places(limits.calls_total, "calls")
+        self.counts: Counts = Counts()
+        self.closing: Closing = Closing()
 
     def grant(self, token: str | None) -> Grant | None:
         """What a token gives; None: nothing."""

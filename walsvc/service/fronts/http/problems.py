@@ -49,7 +49,7 @@ class HttpError(Exception):
         self.status = status
         self.detail = detail
         self.hint = hint
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
 
 
 def problem_of(error: Exception, path: str) -> web.Response:
