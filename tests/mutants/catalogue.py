@@ -419,7 +419,7 @@ FAILING = [
     ),
     Mutant(
         "LSN burnt by NoSpace",
-        "walsvc/log/commit/queue.py",
+        "walsvc/log/commit/accepting.py",
         "                return False\n        self._put(",
         "                self._placement.group.first_lsn += 1\n                return False\n        self._put(",
         (WAITING + "test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed",),
@@ -466,7 +466,7 @@ SHARING = [
     Mutant(
         "Relaxed records wait for the next append",
         "walsvc/log/commit/core.py",
-        "        queue.arm_relaxed_timer()\n",
+        "        relaxed.arm()\n",
         "        pass\n",
         (COMMIT_SCENES + "test_timer_that_only_fires_on_the_next_append",),
     ),
@@ -923,8 +923,8 @@ CONDITIONS = [
     Mutant(
         "a condition decided when the append is called, not when it is accepted",
         "walsvc/log/commit/queue.py",
-        "        self.conditions.check(entry.topic, entry.expected)\n        for topic",
-        "        if not self._waiting:\n            self.conditions.check(entry.topic, entry.expected)\n        for topic",
+        "        if entry.payloads:\n            return self._accepting.accept(entry)",
+        "        if entry.payloads:\n            entry.expected = None\n            return self._accepting.accept(entry)",
         (EXPECTED + "test_the_decision_is_made_when_the_turn_has_come",),
     ),
     Mutant(
@@ -1019,7 +1019,7 @@ TOGETHER = [
     ),
     Mutant(
         "a transaction asks for none of its conditions",
-        "walsvc/log/commit/queue.py",
+        "walsvc/log/commit/accepting.py",
         "        for topic, lsn in entry.conditions:\n",
         "        for topic, lsn in ():\n",
         (
@@ -1033,7 +1033,7 @@ CRASHED_QUEUES = ("tests/crash/test_queues.py::test_power_cuts_keep_what_workers
 QUEUES = [
     Mutant(
         "what joins an append's group is kept in memory only",
-        "walsvc/log/commit/queue.py",
+        "walsvc/log/commit/accepting.py",
         "        self._metadata.apply(change)\n        merge(group.joined, change)\n        joining.accepted()",
         "        self._metadata.apply(change)\n        joining.accepted()",
         CRASHED_QUEUES,

@@ -22,6 +22,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, LENGTH_BYTE
 from walsvc.format.producers import REQUEST_BYTES, Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
+from walsvc.log.commit.accepting import note_request
 from walsvc.log.commit.background import keep
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.group import Group, Labels
@@ -263,7 +264,7 @@ class Batch:
                 count = group.first_lsn + len(chunk) - self._start.lsn
                 at = self._parts[0].offset if self._parts else self._offset(group)
                 row = RequestRow(self._start.lsn, self._start.segment.id, at, count, len(self._parts) + 1)
-                self._core.queue.note_request(group, self._request, row)
+                note_request(self._core.metadata, group, self._request, row)
             placement.end_batch()  # from here on the batch counts, and its end may be on disk any moment
 
     @staticmethod

@@ -114,7 +114,7 @@ class Changes:
         """Let a change become durable with the next commit, whoever causes it, within relaxed_interval. False: not now."""
         if self._waiting or not self._merge(Silent(change)):
             return False
-        self._queue.arm_relaxed_timer()
+        self._queue.relaxed.arm()
         return True
 
     async def join(self, change: Change | Joining) -> None:

@@ -4,6 +4,7 @@
                  |            |
                Tail        Rotation                         segments
     Queue, Changes, Batches                                 what waits for its turn, before the way begins
+    Accepting, Conditions, RelaxedTimer                     what comes into a group, and whether
     Catalog, Waits, Health, Counters, Background, Extent    what everybody may ask
 
 Truncation, retention, rekeying and compaction (walsvc.log.extent.retention and its peers) get the core and call its parts' methods.
@@ -20,11 +21,13 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.errors import closed_log
 from walsvc.format.meta import Metadata
+from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Waker
 from walsvc.log.commit.background import Background
 from walsvc.log.commit.batch import Batches
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.changes import Changes
+from walsvc.log.commit.conditions import Conditions
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.double_write import DoubleWrite
 from walsvc.log.commit.extent import Extent
@@ -35,6 +38,7 @@ from walsvc.log.commit.lane import Slow
 from walsvc.log.commit.pipeline import Pipeline
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queue import Queue
+from walsvc.log.commit.relaxed import RelaxedTimer
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.rotation import Rotation
 from walsvc.log.commit.segment import Segment
@@ -155,7 +159,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         pipeline.wake()
 
     def arm() -> None:
-        queue.arm_relaxed_timer()
+        relaxed.arm()
 
     def begun(group: Group) -> None:
         pipeline.begun(group)
@@ -231,12 +235,24 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         waker=waker,
         freed=freed,
     )
-    queue = Queue(
+    relaxed = RelaxedTimer(config, placement, health)
+    conditions = Conditions(start.metadata, placement, tail, waits, disk.path)
+    accepting = Accepting(
         config,
         placement,
         pipeline,
-        path=disk.path,
         metadata=start.metadata,
+        tail=tail,
+        conditions=conditions,
+        relaxed=relaxed,
+    )
+    queue = Queue(
+        config,
+        placement,
+        accepting,
+        path=disk.path,
+        conditions=conditions,
+        relaxed=relaxed,
         tail=tail,
         waits=waits,
         health=health,

@@ -124,7 +124,7 @@ class Ending:
     async def _release(self) -> None:
         core = self._core
         core.health.release()
-        core.queue.stop_timer()
+        core.queue.relaxed.stop()
         try:
             await core.disk.close()  # first, since it also stops a preparation under way
         finally:
