@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from walsvc.topics.feed import Out
 from walsvc.topics.leases import Lease, State
 
 if TYPE_CHECKING:
-    from walsvc.topics.feed import Out
     from walsvc.topics.hub import Hub
 
 
@@ -53,6 +53,17 @@ async def settle(hub: Hub, lsns: Sequence[int]) -> int:
     if leases:
         await hub.ack(leases)
     return len(leases)
+
+
+async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
+    """The deliveries by which somebody has these records, and the records."""
+    outs: list[Out] = []
+    for lsn in dict.fromkeys(lsns):
+        lease = await lease_of(hub, lsn)
+        record = None if lease is None else await hub.feed.ahead.load(lsn)
+        if lease is not None and record is not None:
+            outs.append(Out(lease, record))
+    return outs
 
 
 async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, *, count: bool) -> list[int]:

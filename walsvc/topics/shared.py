@@ -13,7 +13,7 @@ from walsvc.model import Record
 from walsvc.scope import Scoped
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.pending import Pending, claim, pending_of, settle, take_new
+from walsvc.topics.pending import Pending, claim, held, pending_of, settle, take_new
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
 
 if TYPE_CHECKING:
@@ -270,6 +270,10 @@ class LocalConsumer(SharedConsumer):
     async def settle(self, lsns: Sequence[int]) -> int:
         """Acknowledge records, whoever has them, all in one group; returns how many were out."""
         return await settle(self.open_hub(), lsns)
+
+    async def held(self, lsns: Sequence[int]) -> list[LocalDelivery]:
+        """The deliveries by which somebody has these records; those that nobody has are left out."""
+        return [LocalDelivery(self, out) for out in await held(self.open_hub(), lsns)]
 
     async def claim(self, lsns: Sequence[int], idle: float, *, count: bool = True) -> list[int]:
         """Take over records that others have had for `idle` seconds; returns the LSNs that this worker has now, durably. Without

@@ -7,6 +7,7 @@
     commands  the table, and the commands about a connection
     streams   the commands about keys
     groups    the commands about groups, and claims those about what others have
+    transactions  MULTI and EXEC
     members   who is a consumer of a group
     client    one client: its log and its rights
     session   its connection: answers in order

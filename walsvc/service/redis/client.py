@@ -12,6 +12,7 @@ from walsvc.service.server.auth import MAKES, Grant
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
+    from walsvc.service.redis.transactions import Collected
     from walsvc.service.server.shared import Shared
 
 NO_AUTH = "NOAUTH Authentication required."
@@ -33,6 +34,8 @@ class Client:
         namespace, opened: whose log it has, and the log; None: none yet.
         written: LSN of its last entry.
         leaving: it has said QUIT.
+        collected: what it has said since MULTI; None: it has not said MULTI.
+        watched: LSNs with which the streams ended that it watches, by name.
     """
 
     shared: Shared
@@ -45,6 +48,8 @@ class Client:
     opened: Any = None
     written: int = 0
     leaving: bool = False
+    collected: Collected | None = None
+    watched: dict[str, int] = field(default_factory=dict)
     _topics: dict[bytes, Topic] = field(default_factory=dict)
 
     def begin(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
-from walsvc.service.redis import claims, groups, options, streams
+from walsvc.service.redis import claims, groups, options, streams, transactions
 from walsvc.service.redis.client import DEFAULT_USER, NO_AUTH, Client
 from walsvc.service.redis.replies import OK, Failure, Status
 from walsvc.service.redis.requests import Command
@@ -234,19 +234,24 @@ COMMANDS: dict[bytes, Entry] = {
     b"CLIENT": Entry(about, -2, None, waits=False),
     b"COMMAND": Entry(describe, -1, None, waits=False),
     b"DBSIZE": Entry(streams.dbsize, 1, READ),
+    b"DISCARD": Entry(transactions.discard, 1, None, waits=False),
     b"ECHO": Entry(echo, 2, None, waits=False),
+    b"EXEC": Entry(transactions.execute, 1, APPEND),
     b"EXISTS": Entry(streams.exists, -2, READ, keys=(1, -1, 1)),
     b"HELLO": Entry(hello, -1, None, early=True),
     b"INFO": Entry(info, -1, READ),
     b"KEYS": Entry(streams.keys, 2, READ),
+    b"MULTI": Entry(transactions.multi, 1, None, waits=False),
     b"PING": Entry(ping, -1, None, waits=False),
     b"QUIT": Entry(leave, -1, None, waits=False, early=True),
     b"SCAN": Entry(streams.scan, -2, READ),
     b"SELECT": Entry(select, 2, None),
     b"TYPE": Entry(streams.type_of, 2, READ, keys=(1, 1, 1)),
+    b"UNWATCH": Entry(transactions.unwatch, 1, None, waits=False),
     b"WAIT": Entry(wait, 3, APPEND),
     b"WAITAOF": Entry(wait_aof, 4, APPEND),
     b"XADD": Entry(streams.xadd, -5, APPEND, waits=False, keys=(1, 1, 1)),
+    b"WATCH": Entry(transactions.watch, -2, READ, keys=(1, -1, 1)),
     b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1)),
     b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XCLAIM": Entry(claims.xclaim, -6, CONSUME, keys=(1, 1, 1)),

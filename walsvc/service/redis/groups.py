@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from walsvc.errors import BadOption, InUse
@@ -20,7 +20,7 @@ from walsvc.service.redis.replies import OK, Failure
 from walsvc.service.redis.requests import Command
 from walsvc.service.redis.streams import Answer, found_in, unknown_subcommand
 from walsvc.topics.pending import Pending
-from walsvc.topics.shared import LocalConsumer
+from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
 NEEDS_KEY = (
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to "
@@ -224,6 +224,15 @@ async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
     topic, answer = client.topic(key), Answer()
     found = [await answer.of(client, topic, lsn, lsn, 1) for lsn in lsns]
     return [entries[0] if entries else [id_of(lsn), None] for lsn, entries in zip(lsns, found, strict=True)]
+
+
+async def acknowledged(client: Client, command: Command) -> Sequence[LocalDelivery]:
+    """The deliveries that XACK is about, as far as somebody has them."""
+    if not client.has(command[1]):
+        return []
+    group = await client.members.find(client.topic(command[1]), text(command[2]), None)
+    lsns = [lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence]
+    return [] if group is None else await group.held(lsns)
 
 
 async def xack(client: Client, command: Command) -> int:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, WalTimeout
 from walsvc.service.redis.client import Client
-from walsvc.service.redis.commands import Entry, find
+from walsvc.service.redis.commands import Entry, find, leave
 from walsvc.service.redis.entries import id_of
 from walsvc.service.redis.replies import Failure, encode, failure_of
 from walsvc.service.redis.requests import Command, Malformed, Requests
 from walsvc.service.redis.streams import xadd
+from walsvc.service.redis.transactions import collect, discard, execute, multi, unwatch, watch
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.progress import Progress
 from walsvc.tasks import begin_task
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 AT_ONCE = 512  # commands in one turn of the loop
+OUTSIDE = {multi, execute, discard, watch, unwatch, leave}  # commands that no transaction keeps
 STRANGER_BYTES_MAX = 1 << 16  # of a command of a client that has shown no token
 
 
@@ -85,7 +87,7 @@ class Session(Duplex):
         self.share.hold(len(data) + COMMAND_COST * len(commands))
         if (incoming := self._requests.incomplete_bytes) or self.share.arrived:
             self.share.arrive(incoming)
-            self._progress.holds(incoming, 0, self._requests.expected_bytes, self.loop.time())
+            self._progress.holds(incoming, self._collected_bytes, self._requests.expected_bytes, self.loop.time())
         if self.share.held > self._shared.limits.pending_bytes:
             self.pause_reading("unanswered")
         self._go_on()
@@ -104,6 +106,7 @@ class Session(Duplex):
             if type(append) is not bytes:
                 append.add_done_callback(fetched)
         self._answers.clear()
+        self._client.collected = None
         self._answered_all()
         self.share.hold(-self.share.held)
         self.share.leave()
@@ -143,11 +146,15 @@ class Session(Duplex):
         client = self._client
         try:
             entry = find(client, command)
-            if entry.waits or (entry.right is not None and not client.ready):
+            if client.collected is not None and entry.call not in OUTSIDE:
+                self._answers.append(encode(collect(client, entry.call, command), client.resp))
+            elif entry.waits or (entry.right is not None and not client.ready):
                 self._working = begin_task(self._work(entry, command))
             else:
                 self._answer(entry, entry.call(client, command))
         except (Failure, WalError) as error:
+            if client.collected is not None and command[0].upper() not in (b"MULTI", b"WATCH"):
+                client.collected.broken = True
             self._say(error)
 
     async def _work(self, entry: Entry, command: Command) -> None:
@@ -215,7 +222,7 @@ class Session(Duplex):
             if self._transport is not None:
                 self._transport.close()
         if not self._backlog and self._working is None:
-            self.share.hold(-self.share.held)
+            self.share.hold(self._collected_bytes - self.share.held)
             self.resume_reading("unanswered")
 
     def _added(self, append: Any) -> bytes:
@@ -257,8 +264,13 @@ class Session(Duplex):
 
     @property
     def incomplete(self) -> bool:
-        """It has sent a part of a command."""
-        return self.share.arrived > 0
+        """It has sent a part of a command, or commands that wait for EXEC."""
+        return self.share.arrived > 0 or self._collected_bytes > 0
+
+    @property
+    def _collected_bytes(self) -> int:
+        """What is kept until EXEC."""
+        return 0 if self._client.collected is None else self._client.collected.bytes
 
     @property
     def streaming(self) -> bool:

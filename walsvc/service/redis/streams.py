@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, NamedTuple
 
 from walsvc.errors import Truncated
 from walsvc.interface import Topic
@@ -22,8 +22,22 @@ ENTRY_COST = 256  # bytes that an entry takes beyond its payload, at least
 STREAM = Status("stream")
 
 
+class Added(NamedTuple):
+    """An entry to be appended."""
+
+    topic: Topic
+    payload: bytes
+    type: int
+
+
 def xadd(client: Client, command: Command) -> Any:
     """XADD: the answer is the append's, which comes when the entry is on stable storage."""
+    entry = added(client, command)
+    return None if entry is None else entry.topic.append(entry.payload, type=entry.type)
+
+
+def added(client: Client, command: Command) -> Added | None:
+    """What XADD says; None where its stream is not to be made."""
     if command[2] == b"*":
         fields = command[3:]
         if not fields or len(fields) % 2:
@@ -35,8 +49,7 @@ def xadd(client: Client, command: Command) -> Any:
         if not wanted.make and not client.has(command[1]):
             return None
         fields = wanted.fields
-    payload, kind = packed(fields)
-    return client.topic(command[1]).append(payload, type=kind)
+    return Added(client.topic(command[1]), *packed(fields))
 
 
 async def xlen(client: Client, command: Command) -> int:
