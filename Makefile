@@ -2,7 +2,7 @@
 # as root on Debian or Ubuntu, installs the missing build packages through apt.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix wheels site format clean
+.PHONY: help setup demo test lint compiled bench compare growth mutants soak matrix wheels clients site format clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -79,6 +79,9 @@ matrix: ## the suite on each CPython from 3.11 on that is installed, an environm
 
 wheels: ## the sdist and a wheel for each CPython that is installed, each tried in an empty environment; into dist/
 	@sh scripts/wheels.sh
+
+clients: $(READY) ## examples/clients in Go, Java, Node and Python against a log, where their tools are
+	@WALSVC_CLIENTS=1 $(BIN)/python -m pytest -v tests/redis/test_clients.py
 
 site: $(READY) ## the documents as a site, into site/, every link checked
 	@test -x .site/bin/mkdocs || { $(BIN)/python -m venv .site && .site/bin/pip install -q mkdocs-material 'mkdocstrings[python]' ruff; }
