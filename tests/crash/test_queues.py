@@ -7,6 +7,9 @@ import pytest
 from tests.crash.queues import explore_queues
 
 
+@pytest.mark.filterwarnings(
+    "ignore:coroutine .* was never awaited:RuntimeWarning"
+)  # the power went before its first line
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [2, 10])
 def test_power_cuts_keep_what_workers_were_told(seed: int) -> None:

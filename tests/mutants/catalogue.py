@@ -772,7 +772,7 @@ READING = [
         "walsvc/service/client/account.py",
         "        return self._used_requests < self._requests_max and self.credit.fits(request.size)\n",
         "        return True\n",
-        ("tests/service/test_order.py::test_requests_sent_again_keep_to_smaller_limits_of_a_server_that_comes_back",),
+        ("tests/service/test_account.py::test_what_the_server_gives_no_credit_for_waits",),
     ),
     Mutant(
         "streams that wait for credit keep what their readers hold",
