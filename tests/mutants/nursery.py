@@ -66,7 +66,10 @@ class Nursery:
         try:
             for file, text in texts.items():
                 self._write(file, text)
-            done = self._python(*PYTEST, f"--timeout={TIMEOUT_S}", *mutant.killers, PYTHONDONTWRITEBYTECODE="1")
+            arguments = (*PYTEST, f"--timeout={TIMEOUT_S}", *mutant.killers)
+            done = self._python(*arguments, patience=4 * TIMEOUT_S, PYTHONDONTWRITEBYTECODE="1")
+        except subprocess.TimeoutExpired:  # asyncio may have swallowed what pytest-timeout raised in a callback
+            return Outcome(mutant, None, time.monotonic() - started, "its killer hung beyond its timeout")
         finally:
             for file, text in originals.items():
                 self._write(file, text)
@@ -84,7 +87,9 @@ class Nursery:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             compiled.unlink()
 
-    def _python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def _python(
+        self, *arguments: str, patience: float = 3 * PATIENCE_S, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the interpreter on the copy, on nothing but the copy. A test that hangs fails by pytest's own timeout."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
         values = {**inherited, "PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
@@ -94,7 +99,7 @@ class Nursery:
             env=values,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S * 3,
+            timeout=patience,
             check=False,
         )
 
