@@ -55,6 +55,8 @@ def test_commands_are_the_same_with_hiredis_and_without_and_however_they_are_cut
     [
         (b"*1\r\n*1000000000\r\n", "expected '$', got '*'"),
         (b"*1\r\n:5\r\n", "expected '$', got ':'"),
+        (b"*1\r\n~1\r\n*0\r\n", "expected '$', got '~'"),
+        (b"*1\r\n%1\r\n*0\r\n+a\r\n", "expected '$', got '%'"),
         (b"*1\r\n$-1\r\n", "invalid bulk length"),
         (b"*1\r\n$99999999999\r\n", "invalid bulk length"),
         (b"*99999999999\r\n", "invalid multibulk length"),
