@@ -763,14 +763,14 @@ READING = [
     Mutant(
         "client sends what was called behind a batch before the batch is sent again",
         "walsvc/service/client/sent_batches.py",
-        "        self._appends.pulse()\n        return not self._keeps_back\n",
-        "        self._appends.pulse()\n        return True\n",
+        "        self._account.pulse()\n        return not self._keeps_back\n",
+        "        self._account.pulse()\n        return True\n",
         ("tests/service/test_order.py::test_append_behind_a_batch_in_parts_stays_behind_it_over_lost_connections",),
     ),
     Mutant(
         "client sends again more than the server gives credit for",
         "walsvc/service/client/account.py",
-        "        return self._used_requests < self._requests_max and self.credit.fits(request.size)\n",
+        "        return self._used_requests < self.limits.requests_max and self.credit.fits(request.size)\n",
         "        return True\n",
         ("tests/service/test_account.py::test_what_the_server_gives_no_credit_for_waits",),
     ),
@@ -945,7 +945,7 @@ CONDITIONS = [
     ),
     Mutant(
         "conditional appends of one turn gathered into one frame",
-        "walsvc/service/client/appends.py",
+        "walsvc/service/client/filling.py",
         "            and not entry.labels.alone\n",
         "",
         ("tests/service/test_expected.py::test_plain_appends_of_the_same_turn_stay_before_and_behind",),

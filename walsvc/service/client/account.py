@@ -10,6 +10,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Any
 
+from walsvc.log.commit.ack import Waker
+from walsvc.service.client.limits import Limits
 from walsvc.service.client.session import Session
 from walsvc.service.wire.window import Window
 
@@ -20,18 +22,23 @@ class Account(ABC):
 
     Attributes:
         session: on whose connection.
+        limits: of that connection.
+        waker: makes and answers Acks.
+        relaxed_lsn: highest LSN of this client that was accepted, and not durable when that was said.
         accepted: payloads with APPEND_COST that were accepted and are not answered; its size is the most that may be.
         credit: of that, what was sent on this connection; its size is what the server lets be.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.limits: Limits = Limits(session)
+        self.waker: Any = Waker(session.loop)
+        self.relaxed_lsn: int = 0
         self.accepted: Window = Window()
         self.credit: Window = Window()
         self._loop = session.loop
         self._seq = 0
         self._open: dict[int, Any] = {}  # by seq: requests that are not answered
-        self._requests_max = 0
         self._used_requests = 0  # of that, by requests that were sent on this connection
         self._pulse: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -47,6 +54,12 @@ class Account(ABC):
     @abstractmethod
     def _expire(self) -> None:
         """Tell those that are late."""
+
+    def take_limits(self) -> None:
+        """There is another connection: keep to its limits."""
+        self.limits.take()
+        pending = self.session.limits["pending_bytes"]
+        self.credit.size, self.accepted.size = pending, min(pending, self.session.config.max_pending_bytes)
 
     def new_seq(self, request: Any) -> int:
         """The next sequence number of this producer, for a request with a `size`."""
@@ -84,7 +97,7 @@ class Account(ABC):
 
     def has_credit(self, request: Any) -> bool:
         """Whether the server takes a request that was not sent on this connection yet."""
-        return self._used_requests < self._requests_max and self.credit.fits(request.size)
+        return self._used_requests < self.limits.requests_max and self.credit.fits(request.size)
 
     async def change(self) -> None:
         """For a batch: wait until there may be more room, or the connection has changed."""
@@ -101,11 +114,11 @@ class Account(ABC):
 
     def accepts(self, size: int) -> bool:
         """Whether there is room for a batch."""
-        return len(self._open) <= self._requests_max and self.accepted.fits(size)
+        return len(self._open) <= self.limits.requests_max and self.accepted.fits(size)
 
     def fits(self, size: int) -> bool:
         """Whether a part of a batch may be sent now."""
-        if self._used_requests > self._requests_max:
+        if self._used_requests > self.limits.requests_max:
             return False
         credit = self.credit
         return not credit.used or credit.used + size <= min(credit.size, self.accepted.size)

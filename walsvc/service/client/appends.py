@@ -16,17 +16,17 @@ from threading import get_ident
 from typing import Any
 
 from walsvc.config import between, one_of
-from walsvc.errors import Backpressure, RecordTooLarge, WalError, copy_of
-from walsvc.log.commit.ack import Ack, Waker
-from walsvc.log.commit.conditions import check_expected, check_key
-from walsvc.log.commit.payload import NO_TYPE, pack_attributes, to_bytes
+from walsvc.errors import Backpressure, WalError, copy_of
+from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.payload import NO_TYPE, pack_attributes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
-from walsvc.service.client.sent import MODES, PLAIN, FrameLabels, Sent, Unsent
+from walsvc.service.client.filling import Filling
+from walsvc.service.client.labels import MODES, PLAIN, FrameLabels, Unsent
+from walsvc.service.client.sent import Sent
 from walsvc.service.client.session import Session
 from walsvc.service.wire.frames import APPEND_COST
 
-FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
 PENDING = 3  # place of pending_bytes in the state
 
 
@@ -34,23 +34,16 @@ class Appends(Account):
     """Accepts appends, gathers them into frames, and keeps account of what is not answered yet.
 
     Attributes:
-        waker: makes and answers Acks.
         drawing: tasks of batches whose asynchronous source has not ended.
-        relaxed_lsn: highest LSN of this client that was accepted, and not durable when that was said.
     """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.relaxed_lsn = 0
         self.drawing: set[asyncio.Task[Any]] = set()
         self._create_future = session.loop.create_future
-        self.waker: Any = Waker(session.loop)
         self._new_ack = self.waker.ack
         self._thread = get_ident()
-        self._filling_bytes = 0
-        self._payloads: list[bytes] = []
-        self._waiters: list[Any] = []
-        self._labels = PLAIN
+        self._filling = Filling(self.limits)
         self._waiting: deque[Unsent] = deque()
         self._holds = 0  # batches that are being streamed
         self._room = 0  # that a plain append on the fast path may take; below 0: none
@@ -85,21 +78,22 @@ class Appends(Account):
         ):
             length = len(payload)
             room = self._room - length - APPEND_COST
+            limits, filling = self.limits, self._filling
             if (
                 room >= 0
-                and length <= self._record_bytes_max
-                and self._labels is PLAIN
-                and len(self._payloads) < self._items_max
+                and length <= limits.record_bytes_max
+                and filling.labels is PLAIN
+                and len(filling.payloads) < limits.items_max
                 and get_ident() == self._thread
             ):
                 first = not self._turn
                 if first:
                     self.session.check()  # costs a system call in CPython 3.11, so once for each turn
                 self._room = room
-                self._filling_bytes += length + APPEND_COST
-                self._payloads.append(payload)
+                filling.size += length + APPEND_COST
+                filling.payloads.append(payload)
                 ack: Ack[AppendResult] = self._new_ack()
-                self._waiters.append(ack)
+                filling.waiters.append(ack)
                 if first:
                     self._begin_turn()
                 return ack
@@ -131,10 +125,10 @@ class Appends(Account):
     ) -> Any:
         """Any append: check it, accept it or let it wait; Backpressure where it must not wait."""
         self.check(mode)
-        piece = self.checked(payload)
+        piece = self.limits.checked(payload)
         between("type", type, 0, 0xFFFF)
-        self.check_expected(expected)
-        self.check_key(dedupe)
+        self.limits.check_expected(expected)
+        self.limits.check_key(dedupe)
         labels = PLAIN
         packed = pack_attributes(attributes)
         if mode is not Strict or topic is not None or type or packed or expected is not None or dedupe is not None:
@@ -154,60 +148,10 @@ class Appends(Account):
         self.session.check(changes=True)
         one_of("mode", mode, (Strict, Relaxed, Quorum))
 
-    def check_expected(self, expected: int | None) -> None:
-        """Raise what is wrong with `expected`, and UnsupportedFormat where the server would not look at it."""
-        check_expected(expected)
-        if expected is not None:
-            self.session.need("expected", "conditional appends")
-
-    def check_key(self, dedupe: str | None) -> None:
-        """Raise what is wrong with a key of the caller's, and UnsupportedFormat where the server would not look at it."""
-        check_key(dedupe)
-        if dedupe is not None:
-            self.session.need("dedupe", "deduplication")
-
-    def checked(self, payload: Any) -> bytes:
-        """A payload as bytes of our own, of a length that the server takes."""
-        piece = to_bytes(payload)
-        if len(piece) > self._record_bytes_max:
-            raise RecordTooLarge(
-                f"the payload has {len(piece)} bytes, the limit is {self._record_bytes_max}",
-                path=self.session.address.url,
-                hint="split it, or let the server open the log with a larger max_record_bytes",
-            )
-        return piece
-
-    def outgrown(self, payloads: list[bytes]) -> bool:
-        """Whether a frame is over the limits of this connection: a server may come back with lower ones."""
-        if self.session.connections == 1:
-            return False
-        lengths, limits = list(map(len, payloads)), self.session.limits
-        together = len(lengths) > limits["items"] or (len(lengths) > 1 and sum(lengths) > self._append_bytes_max)
-        return together or max(lengths, default=0) > self._record_bytes_max
-
-    def outgrown_batch(self, payloads: list[bytes]) -> bool:
-        """Whether a batch is over the limits of this connection, in whatever parts it is sent."""
-        lengths, limits = list(map(len, payloads)), self.session.limits
-        return max(lengths, default=0) > self._record_bytes_max or sum(lengths) > limits["batch_bytes"]
-
-    def does_not_fit(self) -> RecordTooLarge:
-        """The error of what was accepted under other limits, and of which nothing was written."""
-        return RecordTooLarge(
-            "the server has come back with lower limits, which this is over; nothing of it was written",
-            path=self.session.address.url,
-            expected=f"records of {self._record_bytes_max} bytes, together {self._append_bytes_max} in a frame",
-            hint="append it again, split where it has to be, or start the server with its limits of before",
-        )
-
     # ---- room
 
     def _take_limits(self) -> None:
-        limits, config = self.session.limits, self.session.config
-        self._record_bytes_max = limits["record_bytes"]
-        self._items_max = min(limits["items"], FRAME_RECORDS)
-        self._append_bytes_max = limits["append_bytes"]
-        self._requests_max, self.credit.size = limits["requests"], limits["pending_bytes"]
-        self.accepted.size = min(limits["pending_bytes"], config.max_pending_bytes)
+        self.take_limits()
         self._set_room()
 
     def _others(self) -> int:
@@ -217,35 +161,25 @@ class Appends(Account):
 
     def _fits(self, entry: Unsent, others: int = 0) -> bool:
         """Whether there is room for it: always, when nothing is unanswered and nobody else's records take it."""
-        frames = len(self._open) + bool(self._payloads) + (not self._joins(entry))
-        if frames > self._requests_max:
+        frames = len(self._open) + bool(self._filling.payloads) + (not self._filling.joins(entry))
+        if frames > self.limits.requests_max:
             return False
-        used = self.accepted.used + self._filling_bytes + others
+        used = self.accepted.used + self._filling.size + others
         return not used or used + entry.size <= self.accepted.size
-
-    def _joins(self, entry: Unsent) -> bool:
-        """Whether it can be in the frame that is being filled."""
-        return (
-            bool(self._payloads)
-            and len(self._payloads) < self._items_max
-            and self._filling_bytes + entry.size <= self._append_bytes_max
-            and (entry.labels is self._labels or entry.labels == self._labels)
-            and not entry.labels.alone
-        )
 
     def _set_room(self) -> None:
         """What the fast path may take; nothing while somebody waits."""
-        frames = len(self._open) + (not self._payloads)
+        frames = len(self._open) + (not self._filling.payloads)
         shut = self._thread == FORKED or self.session.closed is not None or self.session.config.read_only
-        if shut or self._waiting or self._holds or frames > self._requests_max:
+        if shut or self._waiting or self._holds or frames > self.limits.requests_max:
             self._room = -1
         else:
-            free = self.accepted.size - self.accepted.used - self._filling_bytes - self._others()
-            self._room = min(free, self._append_bytes_max - self._filling_bytes)
+            free = self.accepted.size - self.accepted.used - self._filling.size - self._others()
+            self._room = min(free, self.limits.append_bytes_max - self._filling.size)
 
     def _no_room(self) -> Backpressure:
         return Backpressure(
-            f"no room: {self.accepted.used + self._filling_bytes} bytes are not answered, {len(self._waiting)} appends wait",
+            f"no room: {self.accepted.used + self._filling.size} bytes are not answered, {len(self._waiting)} appends wait",
             path=self.session.address.url,
             lsn=self.session.state[1],
             expected=f"at most {self.accepted.size} bytes pending, this client's and others'",
@@ -266,7 +200,7 @@ class Appends(Account):
     @property
     def unanswered_bytes(self) -> int:
         """Payload bytes that were accepted and are not answered, with what each record costs besides."""
-        return self.accepted.used + self._filling_bytes
+        return self.accepted.used + self._filling.size
 
     def last_waiting(self) -> asyncio.Future[Any] | None:
         """The future of the append at the end of the queue."""
@@ -303,17 +237,12 @@ class Appends(Account):
 
     def _accept(self, entry: Unsent) -> None:
         """Take it into the filling frame, or the next."""
-        assert entry.payload is not None
-        if not self._joins(entry):
-            full = len(self._payloads) >= self._items_max
+        if not self._filling.joins(entry):
+            full = self._filling.full
             self._cut()
             if full:
                 self.session.write_out()
-        if not self._payloads:
-            self._labels = entry.labels
-        self._payloads.append(entry.payload)
-        self._waiters.append(entry.future)
-        self._filling_bytes += entry.size
+        self._filling.add(entry)
         self._set_room()
         self.session.wake_up()
 
@@ -335,10 +264,11 @@ class Appends(Account):
 
     def _cut(self) -> None:
         """Close the filling frame and send it."""
-        if not self._payloads:
+        filling = self._filling
+        if not filling.payloads:
             return
-        payloads, waiters, size, labels = self._payloads, self._waiters, self._filling_bytes, self._labels
-        self._payloads, self._waiters, self._filling_bytes, self._labels = [], [], 0, PLAIN
+        payloads, waiters, size, labels = filling.payloads, filling.waiters, filling.size, filling.labels
+        filling.empty()
         self._lone = len(payloads) == 1
         Sent(self, labels, payloads, waiters, size)
 

@@ -31,14 +31,14 @@ def append_batch(
 ) -> Ack[BatchResult]:
     """Append a batch; see WalWriter.append_batch."""
     appends.check(mode)
-    appends.check_expected(expected)
+    appends.limits.check_expected(expected)
     session, whole = appends.session, None
     rest: Iterator[Any] | AsyncIterable[Any]
     if isinstance(payloads, AsyncIterable):
         rest = payloads
     else:
         if isinstance(payloads, (list, tuple)):
-            whole = list(map(appends.checked, payloads))
+            whole = list(map(appends.limits.checked, payloads))
             if sum(map(len, whole)) > session.limits["batch_bytes"]:
                 raise too_large(appends)
         pieces, more = head_of(appends, iter(payloads if whole is None else whole))
@@ -69,7 +69,7 @@ def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Ite
     """As many payloads as fit one frame, and the iterator over the others, if there are others."""
     limits, pieces, size, total = appends.session.limits, list[bytes](), 0, 0
     for payload in payloads:
-        piece = appends.checked(payload)
+        piece = appends.limits.checked(payload)
         size += len(piece) + APPEND_COST
         total += len(piece)
         if pieces and (size > limits["append_bytes"] or len(pieces) >= limits["items"]):
@@ -201,7 +201,7 @@ async def parts_of(
     part, size, total = list[bytes](), 0, 0
     most = min(PART_BYTES, appends.session.limits["frame_bytes"] - OVERHEAD_BYTES // 2)
     async for payload in every(appends, source):
-        piece = appends.checked(payload)
+        piece = appends.limits.checked(payload)
         total += len(piece)
         if total > appends.session.limits["batch_bytes"]:
             raise too_large(appends)

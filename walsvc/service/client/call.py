@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
+from walsvc.service.client.connector import FrameWaiter
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Open, Result
 from walsvc.service.wire.methods import METHODS
 from walsvc.service.wire.protocol import encode
 
-if TYPE_CHECKING:
-    from walsvc.service.client.session import Session
+
+class Line(Protocol):
+    """What a call knows of its session."""
+
+    loop: asyncio.AbstractEventLoop
+    requests: dict[int, FrameWaiter]
+
+    def new_id(self) -> int:
+        """An id for a request."""
+
+    def begin(self, id: int, request: FrameWaiter) -> None:
+        """Put a request into the table and send it, behind what was appended before it."""
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame behind what was appended before."""
+
+    def put(self, data: bytes) -> None:
+        """Send bytes of a frame."""
+
+    def unreachable(self, error: WalError, what: str) -> WalError:
+        """What a request is told that was certainly not carried out."""
+
+    def unknown(self, error: WalError, what: str) -> WalError:
+        """What a request is told that may have been carried out."""
 
 
 class Calling:
     """A CALL that waits for its answer."""
 
-    def __init__(self, session: Session, method: str, args: dict[str, Any], then: Callable[[Any], None] | None) -> None:
+    def __init__(self, session: Line, method: str, args: dict[str, Any], then: Callable[[Any], None] | None) -> None:
         self._session = session
         self._then = then
         self._frame = Call(session.new_id(), method, args)

@@ -148,14 +148,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
         self._session.check_loop()
         if not callable(callback):
             raise BadOption(f"callback is {type(callback).__name__}", hint="give a plain function of one argument")
-        watchers = self._session.watchers
-        watchers.append(callback)
-
-        def end() -> None:
-            if callback in watchers:
-                watchers.remove(callback)
-
-        return end
+        return self._session.watchers.add(callback)
 
     # ---- range
 

@@ -14,8 +14,8 @@ from typing import Any
 from walsvc.errors import Unreachable, WalError, copy_of
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import Mode
-from walsvc.service.client.appends import Appends
-from walsvc.service.client.sent import MODES, FrameLabels, question
+from walsvc.service.client.account import Account
+from walsvc.service.client.labels import MODES, FrameLabels, question
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import APPEND_COST, Ack, Batch, Cancel, Credit, Error, Frame
@@ -26,7 +26,7 @@ class SentBatch:
     """A batch until it is answered. `answer` is its result; `Sending` sends its parts.
 
     Args:
-        appends: whose.
+        account: the client's, of requests that are not answered.
         mode, topic: of all its records.
         expected: see WalWriter.append_batch.
         whole: its payloads where all of them are in memory: then it can be sent again.
@@ -39,11 +39,11 @@ class SentBatch:
     """
 
     def __init__(
-        self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
+        self, account: Account, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
     ) -> None:
         self.whole = whole
-        self._appends = appends
-        self._session = appends.session
+        self._account = account
+        self._session = account.session
         self._labels = FrameLabels(MODES[mode], topic, expected=expected)
         self._id = self._session.new_id()
         self._since = 0
@@ -57,10 +57,10 @@ class SentBatch:
         self.complete: bool = False
         self.due: bool = False
         self.connection: int = 0
-        self.deadline: float | None = appends.deadline()
+        self.deadline: float | None = account.deadline()
         self.interrupt: Callable[[WalError], None] = lambda _error: None
-        self.answer: Any = appends.waker.ack()
-        self.seq: int = appends.new_seq(self)
+        self.answer: Any = account.waker.ack()
+        self.seq: int = account.new_seq(self)
 
     def submit(self) -> None:
         """Let the session say when its turn has come."""
@@ -68,11 +68,11 @@ class SentBatch:
 
     def send(self, payloads: list[bytes], *, last: bool) -> None:
         """Send the next part."""
-        self._appends.resize(self, size_of(payloads))
+        self._account.resize(self, size_of(payloads))
         self._put(payloads, last=last)
 
     def _put(self, payloads: list[bytes], *, last: bool) -> None:
-        done, labels = self._appends.done(), self._labels
+        done, labels = self._account.done(), self._labels
         expected = labels.expected if self._parts == 0 else None
         frame = Batch(
             self._id, self.seq, done, self._since, labels.mode, labels.topic, self._parts, last, payloads, expected
@@ -92,18 +92,18 @@ class SentBatch:
     def _ask(self) -> None:
         """It was sent before and cannot be sent again: ask what became of it. RecordTooLarge where it was not sent whole."""
         if not self.complete:
-            raise self._appends.does_not_fit()
-        self._session.put(question(self._id, self.seq, self._appends.done(), self._sent_since, self._labels.mode))
+            raise self._account.limits.does_not_fit()
+        self._session.put(question(self._id, self.seq, self._account.done(), self._sent_since, self._labels.mode))
 
     # ---- from the session
 
     def received(self, frame: Frame) -> None:
         """CREDIT, and then ACK or ERROR."""
         if isinstance(frame, Credit):
-            self._appends.resize(self, -min(frame.bytes, self.size))
+            self._account.resize(self, -min(frame.bytes, self.size))
         elif isinstance(frame, Ack):
             if not frame.parts and self._lengths:
-                self._settle(given_up(self._session) if self.whole is None else self._appends.does_not_fit())
+                self._settle(given_up(self._session) if self.whole is None else self._account.limits.does_not_fit())
             self.end()
             if not self.answer.done():
                 self.answer.set_result(self._result(frame))
@@ -113,7 +113,7 @@ class SentBatch:
     def _result(self, ack: Ack) -> BatchResult:
         parts, begin = [], 0
         if not ack.durable and ack.parts:
-            self._appends.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1
+            self._account.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1
         for first, count, segment, offset in ack.parts:
             parts.append(Part(first, segment, offset, self._lengths[begin : begin + count]))
             begin += count
@@ -124,21 +124,21 @@ class SentBatch:
         that first. When it is sent for the first time, what is appended behind it waits in its own queue."""
         if self.connection == self._session.connections:
             return not self._keeps_back
-        if not self._appends.has_credit(self):
+        if not self._account.has_credit(self):
             return False
         self._check_server()
         self.connection = self._session.connections
-        self._appends.count(self)
+        self._account.count(self)
         repeated = self._sent_since > 0
-        self.due = not repeated or (self.whole is not None and not self._appends.outgrown_batch(self.whole))
+        self.due = not repeated or (self.whole is not None and not self._account.limits.outgrown_batch(self.whole))
         self._keeps_back = self.due and repeated
         if self._keeps_back:
             self._begin_again()
         elif self.complete:
             self._ask()
         elif not self.due and self.whole is not None:
-            raise self._appends.does_not_fit()
-        self._appends.pulse()
+            raise self._account.limits.does_not_fit()
+        self._account.pulse()
         return not self._keeps_back
 
     def _check_server(self) -> None:
@@ -148,9 +148,9 @@ class SentBatch:
 
     def lost(self) -> None:
         """Whoever sends the parts stops."""
-        self._appends.uncount(self)
-        self._appends.resize(self, -self.size)
-        self._appends.pulse()
+        self._account.uncount(self)
+        self._account.resize(self, -self.size)
+        self._account.pulse()
 
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
@@ -189,40 +189,40 @@ class SentBatch:
         """It is answered, or nobody waits for an answer any more."""
         self._open = False
         self._session.requests.pop(self._id, None)
-        self._appends.answered(self)
-        self._appends.pulse()
+        self._account.answered(self)
+        self._account.pulse()
 
 
 class WholeBatch(SentBatch):
     """A batch in one frame."""
 
     def __init__(
-        self, appends: Appends, mode: Mode, topic: str | None, payloads: list[bytes], expected: int | None
+        self, account: Account, mode: Mode, topic: str | None, payloads: list[bytes], expected: int | None
     ) -> None:
-        super().__init__(appends, mode, topic, payloads, expected)
+        super().__init__(account, mode, topic, payloads, expected)
         self._payloads = payloads
-        appends.resize(self, size_of(payloads))
+        account.resize(self, size_of(payloads))
         self.answer.add_done_callback(self._left)
         self.submit()
 
     def again(self) -> bool:
         """Send it."""
-        if not self._appends.has_credit(self):
+        if not self._account.has_credit(self):
             return False
         self._check_server()
-        self._appends.count(self)
-        if not self._appends.outgrown(self._payloads):
+        self._account.count(self)
+        if not self._account.limits.outgrown(self._payloads):
             self._begin_again()
             self._put(self._payloads, last=True)
         elif self.complete:
             self._ask()
         else:
-            raise self._appends.does_not_fit()
+            raise self._account.limits.does_not_fit()
         return True
 
     def lost(self) -> None:
         """It will be sent again."""
-        self._appends.uncount(self)
+        self._account.uncount(self)
 
     def _left(self, answer: Any) -> None:
         if answer.cancelled():

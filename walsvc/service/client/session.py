@@ -29,6 +29,7 @@ from walsvc.errors import (
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, FrameWaiter, logger
+from walsvc.service.client.watching import Watchers
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
 from walsvc.service.wire.methods import METHODS
@@ -46,7 +47,7 @@ class Session(Connector):
         state: [first_lsn, next_lsn, durable_lsn, counters...] as the last frame said.
         closed: why nothing can be called any more; None while it can.
         repeated: appends and batches that were sent again.
-        watchers: hear why the connection was lost, and None when there is one again; see RemoteLog.on_connection.
+        watchers: hear why the connection was lost, and None when there is one again.
     """
 
     def __init__(self, address: Address, config: ClientConfig) -> None:
@@ -61,8 +62,7 @@ class Session(Connector):
         self.ended: Callable[[WalError], None] = nothing
         self.cut: Callable[[int], None] = nothing  # records above this LSN are gone
         self.purged: Callable[[Purged], None] = nothing
-        self.watchers: list[Callable[[WalError | None], None]] = []
-        self._lost_at: float | None = None
+        self.watchers: Watchers = Watchers(self.loop, address.url)
         self._ids = 0
         self._unsent: deque[tuple[int, FrameWaiter]] = deque()  # in the table, and not sent on this connection
         self._sending_on = False
@@ -245,17 +245,11 @@ class Session(Connector):
 
     def _disconnected(self, error: WalError) -> None:
         """The connection is lost."""
-        self._lost_at = self.loop.time()
-        logger.warning("%s: the connection is lost: %s", self.address.url, error.message)
         self._out.clear()
         self._unsent.clear()
         for request in list(self.requests.values()):
             request.lost()
-        self._tell(error)
-
-    def _tell(self, error: WalError | None) -> None:
-        for watcher in list(self.watchers):
-            self.loop.call_soon(watcher, error)
+        self.watchers.lost(error)
 
     def _connected(self, welcome: Welcome) -> None:
         """Send again what is not answered, in the order of its first sending."""
@@ -264,10 +258,7 @@ class Session(Connector):
         self._unsent.extend(self.requests.items())
         self.send_on()
         self.wake_up()
-        if self._lost_at is not None:
-            seconds, self._lost_at = self.loop.time() - self._lost_at, None
-            logger.warning("%s: there is a connection again, after %.1f s", self.address.url, seconds)
-            self._tell(None)
+        self.watchers.connected()
 
     # ---- ending
 

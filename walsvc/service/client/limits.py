@@ -1,0 +1,83 @@
+"""The limits that the server has said in WELCOME, as the append side looks at them, and what is refused by them.
+
+A server may come back with other limits than it had when an append was accepted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from walsvc.errors import RecordTooLarge
+from walsvc.log.commit.conditions import check_expected, check_key
+from walsvc.log.commit.payload import to_bytes
+from walsvc.service.client.session import Session
+
+FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
+
+
+class Limits:
+    """Those of the present connection, or the last one.
+
+    Attributes:
+        record_bytes_max: of one payload.
+        append_bytes_max: of the payloads of a frame, with APPEND_COST for each.
+        items_max: records that a frame is filled with.
+        requests_max: requests that may be unanswered.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.take()
+
+    def take(self) -> None:
+        """There is another connection: take what its WELCOME says."""
+        limits = self._session.limits
+        self.record_bytes_max: int = limits["record_bytes"]
+        self.append_bytes_max: int = limits["append_bytes"]
+        self.items_max: int = min(limits["items"], FRAME_RECORDS)
+        self.requests_max: int = limits["requests"]
+
+    def check_expected(self, expected: int | None) -> None:
+        """Raise what is wrong with `expected`, and UnsupportedFormat where the server would not look at it."""
+        check_expected(expected)
+        if expected is not None:
+            self._session.need("expected", "conditional appends")
+
+    def check_key(self, dedupe: str | None) -> None:
+        """Raise what is wrong with a key of the caller's, and UnsupportedFormat where the server would not look at it."""
+        check_key(dedupe)
+        if dedupe is not None:
+            self._session.need("dedupe", "deduplication")
+
+    def checked(self, payload: Any) -> bytes:
+        """A payload as bytes of our own, of a length that the server takes."""
+        piece = to_bytes(payload)
+        if len(piece) > self.record_bytes_max:
+            raise RecordTooLarge(
+                f"the payload has {len(piece)} bytes, the limit is {self.record_bytes_max}",
+                path=self._session.address.url,
+                hint="split it, or let the server open the log with a larger max_record_bytes",
+            )
+        return piece
+
+    def outgrown(self, payloads: list[bytes]) -> bool:
+        """Whether a frame is over the limits of this connection: a server may come back with lower ones."""
+        if self._session.connections == 1:
+            return False
+        lengths, limits = list(map(len, payloads)), self._session.limits
+        together = len(lengths) > limits["items"] or (len(lengths) > 1 and sum(lengths) > self.append_bytes_max)
+        return together or max(lengths, default=0) > self.record_bytes_max
+
+    def outgrown_batch(self, payloads: list[bytes]) -> bool:
+        """Whether a batch is over the limits of this connection, in whatever parts it is sent."""
+        lengths, limits = list(map(len, payloads)), self._session.limits
+        return max(lengths, default=0) > self.record_bytes_max or sum(lengths) > limits["batch_bytes"]
+
+    def does_not_fit(self) -> RecordTooLarge:
+        """The error of what was accepted under other limits, and of which nothing was written."""
+        return RecordTooLarge(
+            "the server has come back with lower limits, which this is over; nothing of it was written",
+            path=self._session.address.url,
+            expected=f"records of {self.record_bytes_max} bytes, together {self.append_bytes_max} in a frame",
+            hint="append it again, split where it has to be, or start the server with its limits of before",
+        )
