@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections import deque
 from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
 from walsvc.config import between, one_of
-from walsvc.errors import Backpressure, WalError, copy_of
+from walsvc.errors import Backpressure, WalError
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.account import Account
 from walsvc.service.client.filling import Filling
 from walsvc.service.client.labels import MODES, PLAIN, FrameLabels, Unsent
+from walsvc.service.client.queue import Queue
 from walsvc.service.client.sent import Sent
 from walsvc.service.client.session import Session
 from walsvc.service.wire.frames import APPEND_COST
@@ -34,6 +34,7 @@ class Appends(Account):
     """Accepts appends, gathers them into frames, and keeps account of what is not answered yet.
 
     Attributes:
+        queue: what waits for room.
         drawing: tasks of batches whose asynchronous source has not ended.
     """
 
@@ -44,8 +45,7 @@ class Appends(Account):
         self._new_ack = self.waker.ack
         self._thread = get_ident()
         self._filling = Filling(self.limits)
-        self._waiting: deque[Unsent] = deque()
-        self._holds = 0  # batches that are being streamed
+        self.queue: Queue = Queue()
         self._room = 0  # that a plain append on the fast path may take; below 0: none
         self._turn = False  # a flush at the end of this turn is arranged
         self._lone = False  # the last frame had one record
@@ -135,10 +135,10 @@ class Appends(Account):
             labels = FrameLabels(MODES[mode], topic, type, packed, expected=expected, dedupe=dedupe)
         answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
         entry = Unsent(piece, labels, len(piece) + APPEND_COST, answer)
-        if not self._waiting and not self._holds and self._fits(entry, self._others()):
+        if not self.queue.busy and self._fits(entry, self._others()):
             self._accept(entry)
         elif wait:
-            self.queue(entry)
+            self._wait(entry)
         else:
             raise self._no_room()
         return answer
@@ -171,7 +171,7 @@ class Appends(Account):
         """What the fast path may take; nothing while somebody waits."""
         frames = len(self._open) + (not self._filling.payloads)
         shut = self._thread == FORKED or self.session.closed is not None or self.session.config.read_only
-        if shut or self._waiting or self._holds or frames > self.limits.requests_max:
+        if shut or self.queue.busy or frames > self.limits.requests_max:
             self._room = -1
         else:
             free = self.accepted.size - self.accepted.used - self._filling.size - self._others()
@@ -179,7 +179,7 @@ class Appends(Account):
 
     def _no_room(self) -> Backpressure:
         return Backpressure(
-            f"no room: {self.accepted.used + self._filling.size} bytes are not answered, {len(self._waiting)} appends wait",
+            f"no room: {self.accepted.used + self._filling.size} bytes are not answered, {len(self.queue.entries)} appends wait",
             path=self.session.address.url,
             lsn=self.session.state[1],
             expected=f"at most {self.accepted.size} bytes pending, this client's and others'",
@@ -187,50 +187,41 @@ class Appends(Account):
         )
 
     def _settled(self) -> None:
-        if self._waiting:
+        if self.queue.entries:
             self.session.wake_up()
 
     # ---- the queue
-
-    @property
-    def waiting(self) -> int:
-        """Appends that wait for room."""
-        return len(self._waiting)
 
     @property
     def unanswered_bytes(self) -> int:
         """Payload bytes that were accepted and are not answered, with what each record costs besides."""
         return self.accepted.used + self._filling.size
 
-    def last_waiting(self) -> asyncio.Future[Any] | None:
-        """The future of the append at the end of the queue."""
-        return self._waiting[-1].future if self._waiting else None
-
-    def queue(self, entry: Unsent) -> None:
+    def _wait(self, entry: Unsent) -> None:
         """Wait for room, behind the others."""
         entry.deadline = self.deadline()
-        self._waiting.append(entry)
+        self.queue.entries.append(entry)
         self._set_room()
         self.session.wake_up()
 
     def take_turn(self) -> asyncio.Future[None]:
         """For a batch: resolved when everything appended before is sent; what comes later then waits for `hold(-1)`."""
         entry = Unsent(None, PLAIN, 0, self._create_future())
-        if self._waiting or self._holds:
-            self.queue(entry)
+        if self.queue.busy:
+            self._wait(entry)
         else:
             self._grant(entry)
         return entry.future
 
     def _grant(self, entry: Unsent) -> None:
         self._cut()
-        self._holds += 1
+        self.queue.holds += 1
         self._set_room()
         entry.future.set_result(None)
 
     def hold(self, change: int) -> None:
         """Let appends wait while a batch is streamed (1), or no longer (-1)."""
-        self._holds += change
+        self.queue.holds += change
         self._set_room()
         self.pulse()
         self.session.wake_up()
@@ -249,8 +240,9 @@ class Appends(Account):
     def _send_turn(self) -> None:
         """The end of a turn, or something that must come behind the appends so far: what was gathered leaves."""
         self._turn = False
-        while self._waiting and not self._holds:
-            entry = self._waiting[0]
+        waiting = self.queue.entries
+        while waiting and not self.queue.holds:
+            entry = waiting[0]
             if not entry.future.done():
                 if entry.payload is None:
                     self._grant(entry)
@@ -258,7 +250,7 @@ class Appends(Account):
                     self._accept(entry)
                 else:
                     break
-            self._waiting.popleft()
+            waiting.popleft()
         self._cut()
         self._set_room()
 
@@ -283,16 +275,13 @@ class Appends(Account):
             batch.cancel()
         while True:
             self._send_turn()
-            if not (self._waiting or self._holds or self._open):
+            if not (self.queue.busy or self._open):
                 return
             await self.change()
 
     def end(self, error: WalError) -> None:
         """Whoever waits for room is told."""
-        while self._waiting:
-            entry = self._waiting.popleft()
-            if not entry.future.done():
-                entry.future.set_exception(copy_of(error))
+        self.queue.end(error)
         self._set_room()
 
     def forked(self) -> None:
@@ -309,12 +298,10 @@ class Appends(Account):
         late: list[Any] = [request for request in self._open.values() if (request.deadline or now + 1) <= now]
         for request in late:
             request.expired()
-        for entry in self._waiting:
-            if entry.deadline is not None and entry.deadline <= now and not entry.future.done():
-                entry.future.set_exception(self.session.timed_out("the append"))
+        self.queue.expire(now, self.session.timed_out("the append"))
         self._send_turn()
-        left = [each.deadline for each in (*self._open.values(), *self._waiting) if each.deadline is not None]
-        self._arm(min(left, default=None))
+        left = [each.deadline for each in self._open.values() if each.deadline is not None]
+        self._arm(min(left + self.queue.deadlines(), default=None))
 
 
 FORKED = -1

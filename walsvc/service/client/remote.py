@@ -8,13 +8,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
-from walsvc.config import check_timeout
-from walsvc.errors import BadOption, Closed, ProtocolError, WalError, WalTimeout, closed_log
+from walsvc.errors import BadOption, ProtocolError, WalError
 from walsvc.log.commit.ack import Ack, all_done
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Opened
 from walsvc.service.client.batches import append_batch
+from walsvc.service.client.closing import Closing
 from walsvc.service.client.common import Common
 from walsvc.service.client.config import ClientConfig
 from walsvc.service.client.consumer import RemoteConsumer
@@ -27,7 +27,6 @@ from walsvc.service.client.transaction import RemoteTransaction
 from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
-from walsvc.tasks import begin_task
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 from walsvc.topics.opening import OpensConsumers
@@ -62,7 +61,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
         self._stats = NOTHING_KNOWN
         self._retention = NOTHING_KEPT
         self._holds: dict[str, int] = {}
-        self._closing: asyncio.Task[None] | None = None
+        self._closing = Closing(self._appends)
         self.loop: asyncio.AbstractEventLoop = session.loop
         session.cut, session.purged = weakly(self._cut), weakly(self._hide)  # the loop holds the session
         vars(self)["append"] = self._appends.append  # in the method's place: the way to the frame is one call shorter
@@ -119,7 +118,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     async def _has_room(self) -> None:
         """Wait until nothing that was appended so far waits for room."""
         self._appends.check()
-        if (last := self._appends.last_waiting()) is not None:
+        if (last := self._appends.queue.last) is not None:
             await all_done([last])
 
     async def wait_durable(self, lsn: int) -> int:
@@ -170,7 +169,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     def stats(self) -> Stats:
         """A frozen picture of the server's log; `waiting` counts this client's appends that wait for room, too."""
         numbers: dict[str, Any] = dict(zip(STATE_FIELDS, self._session.state, strict=False))
-        numbers["waiting"] = numbers.get("waiting", 0) + self._appends.waiting
+        numbers["waiting"] = numbers.get("waiting", 0) + len(self._appends.queue.entries)
         return replace(self._stats, **numbers)
 
     async def refresh(self, topics_max: int | None = None) -> int:
@@ -325,7 +324,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     @property
     def closing(self) -> bool:
         """Whether `close` was called, or nothing connects any more."""
-        return self._closing is not None or self._session.closed is not None
+        return self._closing.begun
 
     async def close(self, timeout: float | None = None) -> None:
         """Wait for the answers to what was appended before, make this client's Relaxed records durable, and end the connection.
@@ -340,40 +339,7 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
             WalTimeout: not done in time; the connection is ended all the same. Appends that still wait for room get Closed,
                 whoever waits for an answer OutcomeUnknown.
         """
-        self._session.check_loop()
-        check_timeout(timeout)
-        if self._closing is None:
-            self._session.closed = self._session.closed or closed_log(self.path)
-            self._closing = begin_task(self._close())
-        done, _ = await asyncio.wait([self._closing], timeout=timeout)
-        if not done:
-            self._closing.cancel()
-            await asyncio.wait([self._closing])
-            raise WalTimeout(
-                f"closing took longer than {timeout} s",
-                path=self.path,
-                expected="all appends answered",
-                actual=f"{self._appends.unanswered_bytes} bytes not answered",
-                hint="the server or its device is stalled; what was not answered may still become durable",
-            )
-        if not self._closing.cancelled():
-            self._closing.result()
-
-    async def _close(self) -> None:
-        closed = self._session.closed or closed_log(self.path)
-        try:
-            await self._appends.drain()
-            await self._settle_relaxed()
-            await self._end_followers()
-        finally:
-            self._appends.end(closed)
-            await self._session.end(closed)
-            self._appends.stop()
-
-    async def _settle_relaxed(self) -> None:
-        """Records of this client that were accepted and not yet durable become durable."""
-        if self._appends.relaxed_lsn > self.durable_lsn and isinstance(self._session.closed, Closed):
-            await self._session.request("flush")
+        await self._closing.close(timeout, self._end_followers)
 
     def __repr__(self) -> str:
         return f"RemoteLog({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"
