@@ -10,11 +10,12 @@ import ssl
 
 import pytest
 
-from walsvc import BadOption, PathError
+from walsvc import BadOption, Denied, PathError
 from walsvc.service.server import auth
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens, load_tokens
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import Server
+from walsvc.service.wire.codes import farewell_of
 from walsvc.service.wire.frames import Ack, Batch, Call, Error, Goodbye, Open, Result, Welcome
 from walsvc.service.wire.methods import ADMIN, APPEND, READ
 
@@ -74,6 +75,14 @@ async def test_wrong_token_is_told_and_has_no_effect(tmp_path, token, caplog) ->
             assert not server.roster._producers
             assert server.status().rejected == {"token": 1}
     assert "SECRET" not in caplog.text
+
+
+def test_hint_of_a_goodbye_stands_behind_the_url() -> None:
+    told = Denied("the token is not known", hint="the client takes it from WALSVC_TOKEN")
+    error = farewell_of("Denied", str(told), "unix:///s")
+    assert (type(error), error.message, error.path, error.hint) == (Denied, told.message, "unix:///s", told.hint)
+    assert str(error) == "the token is not known [unix:///s]. Hint: the client takes it from WALSVC_TOKEN"
+    assert farewell_of("Closed", "the server is stopping", "unix:///s").hint is None
 
 
 async def test_namespaces_of_a_token_are_the_only_ones_it_opens(tmp_path) -> None:

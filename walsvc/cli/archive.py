@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from walsvc.engines.archive.push import OnProgress
 
 archive: typer.Typer = typer.Typer(
-    help="Store sealed segments in S3-compatible storage or a directory, and restore the log as it was at any moment.",
+    help="Store sealed segments, and restore the log.\n\n"
+    "In S3-compatible storage or a directory; the log is restored as it was at any moment.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,7 +34,10 @@ LogId = Annotated[str | None, typer.Option("--log", help="Which log, by its id, 
 
 @archive.callback()
 def _only_verbs_below() -> None:
-    """Store sealed segments in S3-compatible storage or a directory, and restore the log as it was at any moment."""
+    """Store sealed segments, and restore the log.
+
+    In S3-compatible storage or a directory; the log is restored as it was at any moment.
+    """
 
 
 @archive.command()
@@ -159,9 +163,10 @@ def restore(  # noqa: PLR0917 - typer calls it by name
     log_id: LogId = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a log at PATH of what is archived: all of it, or as it was at an LSN or a time.
+    """Make a log of what is archived.
 
-    PATH must not exist, or be an empty directory. Whole groups are restored, the unit in which the log was written.
+    All of it, or as it was at an LSN or a time. PATH must not exist, or be an empty directory. Whole groups are restored,
+    the unit in which the log was written.
     """
     moment = None if until is None else wanted.moment_of("--until", until)
 

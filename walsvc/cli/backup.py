@@ -15,7 +15,7 @@ def backup(
         str,
         typer.Argument(
             metavar="DEST",
-            help="A directory that does not exist yet.",
+            help="A directory that does not exist yet, or is empty.",
             show_default=False,
             callback=options.directory_only,
         ),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from walsvc.interface import Appending, Log
 
 consumers: typer.Typer = typer.Typer(
-    help="List, move and delete durable consumers, show what keeps records from being dropped, and release holds.",
+    help="Durable consumers and holds.\n\n"
+    "List, move and delete consumers, show what keeps records from being dropped, and release holds.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -25,7 +26,10 @@ TopicName = Annotated[str | None, typer.Option("--topic", help="Its topic. Defau
 
 @consumers.callback()
 def _only_verbs_below() -> None:
-    """List, move and delete durable consumers, show what keeps records from being dropped, and release holds."""
+    """Durable consumers and holds.
+
+    List, move and delete consumers, show what keeps records from being dropped, and release holds.
+    """
 
 
 @consumers.command("list", hidden=True)
@@ -170,7 +174,7 @@ def release(
         async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
             held = log.holds().get(holder)
             if held is None:
-                raise BadOption(f"nobody called {holder!r} holds anything", path=path, hint="walsvc consumers ls PATH")
+                raise BadOption(f"no hold is called {holder!r}", path=path, hint="walsvc consumers ls PATH")
             await log.release(holder)
         if as_json:
             output.emit_json({"name": holder, "released": held})

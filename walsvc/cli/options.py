@@ -133,7 +133,10 @@ LogPath = Annotated[
 NewDirectory = Annotated[
     str,
     typer.Argument(
-        metavar="PATH", help="A directory that does not exist yet.", show_default=False, callback=directory_only
+        metavar="PATH",
+        help="A directory that does not exist yet, or is empty.",
+        show_default=False,
+        callback=directory_only,
     ),
 ]
 LogTarget = Annotated[

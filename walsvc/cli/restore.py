@@ -23,9 +23,10 @@ def restore(
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:
-    """Make a log at PATH from the backup or the replica SRC, checking everything on the way.
+    """Make a log of a backup or of a replica.
 
-    PATH must not exist, or be an empty directory. A replica is not changed, and gives all that it has.
+    Checks everything on the way. PATH must not exist, or be an empty directory. A replica is not changed, and gives
+    all that it has.
     """
 
     from walsvc.targets import STREAMS, scheme_of

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from walsvc.errors import Denied, ProtocolError, Unreachable, WalError
 from walsvc.service.client.config import Address
-from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.codes import farewell_of
 from walsvc.service.wire.frames import FROM_SERVER, Frame, Goodbye, Hello, Ping, Welcome
 from walsvc.service.wire.protocol import LENGTH_MAX, FrameReader, encode
 
@@ -84,9 +84,7 @@ class Connection(asyncio.Protocol):
             self._owner.welcomed(self, frame)
             self.welcome.set_result(frame)
         elif isinstance(frame, Goodbye):
-            error = error_of(frame.code, frame.message)
-            error.path = self._address.url
-            self.end(error)
+            self.end(farewell_of(frame.code, frame.message, self._address.url))
         else:
             raise ProtocolError(f"the server began with {type(frame).__name__}", expected="Welcome")
 

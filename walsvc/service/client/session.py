@@ -30,7 +30,7 @@ from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, FrameWaiter, logger
 from walsvc.service.client.watching import Watchers
-from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.codes import farewell_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
 from walsvc.service.wire.methods import METHODS
 from walsvc.service.wire.protocol import LENGTH, encode
@@ -236,10 +236,11 @@ class Session(Connector):
         self.state_changed()
 
     def _goodbye(self, frame: Goodbye) -> None:
-        error = error_of(frame.code, frame.message)
-        error.path = self.address.url
+        error = farewell_of(frame.code, frame.message, self.address.url)
         if not isinstance(error, FINAL):
-            error = Unreachable(f"the server ended the connection: {frame.message}", path=self.address.url)
+            error = Unreachable(
+                f"the server ended the connection: {error.message}", path=self.address.url, hint=error.hint
+            )
         if self._connection is not None:
             self._connection.end(error)
 

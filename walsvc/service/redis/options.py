@@ -44,7 +44,7 @@ def adding(command: Command) -> Adding:
         if word == b"NOMKSTREAM":
             make = False
         elif word in (b"MAXLEN", b"MINID", b"LIMIT"):
-            raise Failure(f"ERR walsvc has no {word.decode()} yet: a topic is truncated with its log")
+            raise Failure(f"ERR XADD takes no {word.decode()}: `walsvc truncate` drops records of the whole log")
         else:
             break
         place += 1

@@ -119,7 +119,7 @@ class Greeting:
 def denial(grant: Grant | None) -> Denied:
     """The error of a token that is not known, or does not open the namespace that was asked for."""
     if grant is None:
-        return Denied("the token is not known", hint="see WALSVC_TOKEN or token_file")
+        return Denied("the token is not known", hint="the client takes it from WALSVC_TOKEN, or from token_file")
     names = ", ".join(sorted(map(repr, grant.namespaces or ())))
     hint = f"it opens {names or 'none'}; see its namespaces in the server's token file"
     return Denied(f"token {grant.name!r} does not open this namespace", hint=hint)

@@ -46,3 +46,11 @@ def error_of(code: str, message: str, fields: Mapping[str, Any] | None = None) -
     if number is not None and "errno" in kind.__init__.__annotations__:
         known["errno"] = number
     return kind(message, **known)
+
+
+def farewell_of(code: str, message: str, url: str) -> WalError:
+    """The error of a GOODBYE from the server at `url`. GOODBYE has no field for the hint: its message ends with it."""
+    message, _, hint = message.partition(". Hint: ")
+    error = error_of(code, message)
+    error.path, error.hint = url, hint or None
+    return error

@@ -121,12 +121,12 @@ class HttpFront:
             raise Closed("the server is stopping", hint="try again in a moment")
         check_origin(request)
         place = place_of(path)
-        grant = self._access.grant(token_of(request))
+        token = token_of(request)
+        grant = self._access.grant(token)
         if grant is None:
             ways = {"WWW-Authenticate": 'Bearer realm="walsvc", Basic realm="walsvc", charset="UTF-8"'}
-            raise HttpError(
-                401, "a token is needed", "Authorization: Bearer TOKEN, or as the password of any user", ways
-            )
+            words = "the token is not known" if token else "a token is needed"
+            raise HttpError(401, words, "Authorization: Bearer TOKEN, or as the password of any user", ways)
         if (pause := self._access.admit(grant, request.content_length or 0)) > 0:
             words = f"token {grant.name!r} asks faster than it may"
             raise HttpError(
