@@ -174,7 +174,7 @@ def release(
         async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
             held = log.holds().get(holder)
             if held is None:
-                raise BadOption(f"no hold is called {holder!r}", path=path, hint="walsvc consumers ls PATH")
+                raise BadOption(f"nobody called {holder!r} holds anything", path=path, hint="walsvc consumers ls PATH")
             await log.release(holder)
         if as_json:
             output.emit_json({"name": holder, "released": held})
