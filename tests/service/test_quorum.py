@@ -168,7 +168,7 @@ async def test_replica_that_is_down_stops_nobody_who_does_not_wait_for_it(tmp_pa
 
 
 async def test_append_that_nobody_waits_for_any_more_is_forgotten(tmp_path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0], timeout=0.1) as log:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0], timeout=0.4) as log:
         replica = replica_of(server.logs[""])
         (connection,) = server.roster
         for number in range(3):
