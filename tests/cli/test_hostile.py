@@ -179,3 +179,10 @@ def test_files_that_are_no_text_are_told(walsvc: Cli, log: Path, tmp_path: Path)
     assert (ended.returncode, ended.stderr.count(b"\n")) == (2, 1)
     ended = walsvc(*serve, environment={"WALSVC_TOKEN": "a" * 20 + "\udcff"})
     assert (ended.returncode, ended.stderr.count(b"\n")) == (2, 1)
+
+
+def test_archive_where_nothing_is_archived_is_an_error(walsvc, tmp_path) -> None:
+    for place in (tmp_path, tmp_path / "none"):
+        said = walsvc.bad(2, "archive", "ls", f"file://{place}")
+        assert "nothing is archived at this URL" in said
+    assert not (tmp_path / "none").exists()

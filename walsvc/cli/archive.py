@@ -86,6 +86,8 @@ def ls(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
 
         place = Archive.at(url, log_id=log_id)
         ids = [log_id] if log_id is not None else await place.logs()
+        if not ids:
+            raise await place.absent()
         rows, wrong = [], []
         for each in ids:
             one = Archive.at(url, log_id=each)
