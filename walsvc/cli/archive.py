@@ -84,7 +84,7 @@ def ls(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> None:
 
         from walsvc.engines.archive import Archive
 
-        place = Archive.at(url, log_id=log_id)
+        place = Archive.at(url, log_id=log_id, make=False)
         ids = [log_id] if log_id is not None else await place.logs()
         if not ids:
             raise await place.absent()
@@ -131,7 +131,7 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
         from walsvc.engines.archive import Archive
         from walsvc.engines.archive.restore import verify
 
-        place = Archive.at(url, log_id=log_id)
+        place = Archive.at(url, log_id=log_id, make=False)
         with progress("verifying") as step:
             found = await verify(place, step)
         entries, wrong = place.known, sum(each.fatal for each in found)
@@ -177,7 +177,9 @@ def restore(  # noqa: PLR0917 - typer calls it by name
         from walsvc.engines.archive.restore import restore
 
         with progress("restoring") as step:
-            copied = await restore(Archive.at(url, log_id=log_id), path, lsn=lsn, until=moment, on_progress=step)
+            copied = await restore(
+                Archive.at(url, log_id=log_id, make=False), path, lsn=lsn, until=moment, on_progress=step
+            )
         output.copied(copied, path, as_json=as_json)
         return exits.OK
 

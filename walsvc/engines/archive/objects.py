@@ -52,7 +52,9 @@ class Objects:
         self._whole = False  # known is the whole manifest, and sound
 
     @classmethod
-    def at(cls, url: str | bytes | os.PathLike[Any], *, log_id: str | None = None, **options: Any) -> Self:
+    def at(
+        cls, url: str | bytes | os.PathLike[Any], *, log_id: str | None = None, make: bool = True, **options: Any
+    ) -> Self:
         """The archive at `url`.
 
         Args:
@@ -60,10 +62,11 @@ class Objects:
                 and authorities to trust come from the environment, as the store's own tools take them (AWS_ACCESS_KEY_ID,
                 AWS_ENDPOINT_URL, SSL_CERT_FILE, ...).
             log_id: which log, where the archive holds several.
+            make: make the directory of a file: URL where there is none; who only reads does not.
             **options: passed to obstore.store.from_url.
 
         Raises:
-            BadOption: obstore is not installed, or it does not know the URL. PathError: it is a file.
+            BadOption: obstore is not installed, it does not know the URL, or there is no such directory. PathError: it is a file.
         """
         need("obstore", "an archive")
         from obstore.exceptions import BaseError
@@ -77,6 +80,8 @@ class Objects:
             directory = unquote(place.removeprefix("file://"))
             if os.path.exists(directory) and not os.path.isdir(directory):
                 raise PathError("the archive is no directory", path=directory, hint="choose another one")
+            if not make and not os.path.exists(directory):
+                raise nothing_archived(place)
             options = {"automatic_cleanup": False, "mkdir": True, **options}
         try:
             return cls(from_url(place, **options), place, log_id)
@@ -151,8 +156,7 @@ class Objects:
         """The error where nothing of the log is archived."""
         ids = await self.logs()
         if not ids:
-            hint = "check the URL; a segment is archived once it is sealed"
-            return BadOption("nothing is archived at this URL", path=self.url, hint=hint)
+            return nothing_archived(self.url)
         return BadOption(f"log {self.log_id} is not archived there", path=self.url, hint="these are: " + ", ".join(ids))
 
     async def fetch(self, name: str) -> bytes:
@@ -238,6 +242,12 @@ def check_endpoint(url: str) -> None:
             good = False
         if endpoint and not good:
             raise BadOption(f"{name} is {endpoint!r}, no URL", hint="for example http://localhost:9000")
+
+
+def nothing_archived(url: str) -> BadOption:
+    """The error of who looks for an archive where there is none."""
+    hint = "check the URL; a segment is archived once it is sealed"
+    return BadOption("nothing is archived at this URL", path=url, hint=hint)
 
 
 def place_of(target: str | bytes | os.PathLike[Any]) -> str:
