@@ -18,10 +18,10 @@ class Plain(Account):
 
 
 async def test_what_the_server_gives_no_credit_for_waits() -> None:
-    session: Any = SimpleNamespace(loop=asyncio.get_running_loop(), send_on=lambda: None)
+    limits = {"record_bytes": 100, "append_bytes": 100, "items": 8, "requests": 2}
+    session: Any = SimpleNamespace(loop=asyncio.get_running_loop(), send_on=lambda: None, limits=limits)
     account = Plain(session)
     account.credit.size = account.accepted.size = 100
-    account._requests_max = 2
     large, small, third = (SimpleNamespace(seq=0, size=size, counted=False) for size in (90, 20, 1))
     for request in (large, small, third):
         request.seq = account.new_seq(request)
