@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -12,6 +13,7 @@ from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from tests.engines.replicas import opening, replica_url
 from tests.engines.streams import api, configuration
 from walsvc import BadOption, Quorum, ReplicaLost
+from walsvc.engines.jetstream.connect import within
 from walsvc.engines.replication import shipping
 
 WRONG = {
@@ -68,6 +70,22 @@ def test_server_that_does_not_sync_always_is_named(tmp_path):
         asyncio.run(check())
     finally:
         cluster.stop()
+
+
+async def test_connecting_ends_in_time_though_a_cancellation_is_swallowed():
+    ended = []
+
+    async def connecting():
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # as asyncio.wait_for of CPython 3.11 does at times
+                await asyncio.sleep(60)
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(TimeoutError):
+        await within(0.01, connecting())
+    assert ended
 
 
 async def test_unreachable_servers_are_told_once_for_each_reason(tmp_path, monkeypatch, caplog):

@@ -84,7 +84,7 @@ async def test_recycled_segments_never_bring_old_records_back(tmp_path):
         for round_number in range(40):
             await asyncio.gather(*(log.append(b"%04d" % round_number * 100) for _ in range(40)))
             await log.truncate_before(log.next_lsn - 20)
-        inodes = {file.stat().st_ino for file in (tmp_path / "log").iterdir()}
+        inodes = {file.inode() for file in os.scandir(tmp_path / "log")}  # a spare may be renamed meanwhile
         assert len(inodes) < 8, "files are recycled"
         first, following = log.first_lsn, log.next_lsn
     for _ in range(3):

@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,14 @@ from walsvc.config import MIB
 from walsvc.disk.pool import imported, in_thread
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
 logger: logging.Logger = logging.getLogger("walsvc.jetstream")
 CONNECT_SECONDS = 2
+CANCEL_SECONDS = 0.1  # between two cancellations of what goes on all the same
 PENDING_BYTES = 64 * MIB  # that the client may hold back while it has no connection
 CLOSE_SECONDS = 2.0  # that a connection may take to end; then it is cut
 UNACKNOWLEDGED_MS = 5000  # that sent bytes may stay unanswered by a server's machine, before the kernel gives it up
@@ -34,6 +37,23 @@ USER_INFO = "$SYS.REQ.USER.INFO"  # answered by the very server that a client is
 
 class Refused(PathError):
     """What was found is no place for a log, or the login is wrong: no outage, it stays so until somebody changes it."""
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, and cancel it until it has ended where it takes longer: nats-py tries again after any error, and on CPython 3.11
+    asyncio.wait_for swallows a cancellation that comes together with one. Raises TimeoutError."""
+    task = begin_task(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            raise TimeoutError
+        task.result()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_SECONDS)
+        if not task.cancelled():
+            task.exception()
 
 
 async def connect(address: Address, options: JetStreamOptions, *, in_order: bool = False, **login: Any) -> Client:
@@ -65,22 +85,22 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         say_encrypted(client)
 
     try:
-        async with asyncio.timeout(options.timeout):
-            await client.connect(
-                list(address.servers),
-                name="walsvc",
-                error_cb=note,
-                reconnected_cb=reconnected,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # fractions work
-                connect_timeout=CONNECT_SECONDS,
-                dont_randomize=in_order,
-                ping_interval=5,
-                pending_size=PENDING_BYTES,
-                tls=encryption.context,
-                tls_hostname=encryption.server_name,
-                **login,
-            )
+        connecting = client.connect(
+            list(address.servers),
+            name="walsvc",
+            error_cb=note,
+            reconnected_cb=reconnected,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # fractions work
+            connect_timeout=CONNECT_SECONDS,
+            dont_randomize=in_order,
+            ping_interval=5,
+            pending_size=PENDING_BYTES,
+            tls=encryption.context,
+            tls_hostname=encryption.server_name,
+            **login,
+        )
+        await within(options.timeout, connecting)
     except BaseException as error:
         await close_client(client)
         if not isinstance(error, (OSError, Error)):  # TimeoutError is an OSError
