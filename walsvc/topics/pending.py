@@ -45,25 +45,25 @@ async def lease_of(hub: Hub, lsn: int) -> Lease | None:
     return job.lease if job is not None and job.state is State.OUT else None
 
 
+async def leases_of(hub: Hub, lsns: Sequence[int]) -> list[Lease]:
+    """The deliveries by which somebody has these records; those that nobody has are left out."""
+    held = hub.feed.window.held
+    found = {lsn: await lease_of(hub, lsn) for lsn in lsns if lsn in held}
+    return [lease for lease in found.values() if lease is not None and hub.leases.is_out(lease)]
+
+
 async def settle(hub: Hub, lsns: Sequence[int]) -> int:
     """Acknowledge records, whoever has them, in one group; returns how many were out. Durable on return."""
-    held = hub.feed.window.held
-    wanted = {lsn: await lease_of(hub, lsn) for lsn in lsns if lsn in held}
-    leases = [lease for lease in wanted.values() if lease is not None and hub.leases.is_out(lease)]
+    leases = await leases_of(hub, lsns)
     if leases:
         await hub.ack(leases)
     return len(leases)
 
 
 async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
-    """The deliveries by which somebody has these records, and the records."""
-    outs: list[Out] = []
-    for lsn in dict.fromkeys(lsns):
-        lease = await lease_of(hub, lsn)
-        record = None if lease is None else await hub.feed.ahead.load(lsn)
-        if lease is not None and record is not None:
-            outs.append(Out(lease, record))
-    return outs
+    """The same with the records; one that is not there any more is left out."""
+    loaded = [(lease, await hub.feed.ahead.load(lease.job.lsn)) for lease in await leases_of(hub, lsns)]
+    return [Out(lease, record) for lease, record in loaded if record is not None]
 
 
 async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, *, count: bool) -> list[int]:

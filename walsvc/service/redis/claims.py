@@ -13,7 +13,6 @@ from walsvc.service.redis.options import Claiming, integer
 from walsvc.service.redis.replies import NULL_ARRAY, Failure
 from walsvc.service.redis.requests import Command
 from walsvc.topics.pending import Pending
-from walsvc.topics.shared import LocalConsumer
 
 
 async def xpending(client: Client, command: Command) -> Any:
@@ -27,9 +26,7 @@ async def xpending(client: Client, command: Command) -> Any:
     if rest:
         first, last, most = first_of(rest[0]), last_of(rest[1]), max(integer(rest[2]), 0)
         worker = text(rest[3]) if len(rest) == 4 else None
-    if not client.has(command[1]):
-        raise no_group_of_key(command)
-    pending = (await member(client, command[1], command[2], None, no_group_of_key(command))).pending()
+    pending = (await member(client, command[1], command[2])).pending()
     if not rest:
         if not pending:
             return [0, None, None, NULL_ARRAY]
@@ -46,12 +43,6 @@ async def xpending(client: Client, command: Command) -> Any:
     return [[id_of(each.lsn), each.worker, idle_ms(each), each.attempts] for each in chosen[:most]]
 
 
-def no_group_of_key(command: Command) -> Failure:
-    """The error of XPENDING and its like."""
-    shown = [each.decode("utf-8", "replace") for each in command[1:3]]
-    return Failure(f"NOGROUP No such key '{shown[0]}' or consumer group '{shown[1]}'")
-
-
 def idle_ms(each: Pending) -> int:
     """Milliseconds since a delivery."""
     return max(int((time.time() - each.since) * 1000), 0)
@@ -59,7 +50,7 @@ def idle_ms(each: Pending) -> int:
 
 async def xclaim(client: Client, command: Command) -> Any:
     """XCLAIM key group consumer min-idle id ... [JUSTID]."""
-    group = await claimer(client, command)
+    group = await member(client, *command[1:4])
     wanted = options.claiming(command)
     lsns = await group.claim(wanted.lsns, wanted.idle_ms / 1000, count=not wanted.just_ids)
     return await claimed(client, command, lsns, wanted)
@@ -69,7 +60,7 @@ async def xautoclaim(client: Client, command: Command) -> Any:
     """XAUTOCLAIM key group consumer min-idle start [COUNT n] [JUSTID]."""
     wanted = options.auto_claiming(command)
     start = first_of(wanted.start)
-    group = await claimer(client, command)
+    group = await member(client, *command[1:4])
     pending = [each.lsn for each in group.pending() if each.lsn >= start]
     looked, rest = pending[: wanted.count * 10], pending[wanted.count * 10 :]
     lsns: list[int] = []
@@ -80,13 +71,6 @@ async def xautoclaim(client: Client, command: Command) -> Any:
         lsns += await group.claim([lsn], wanted.idle_ms / 1000, count=not wanted.just_ids)
     answer = await claimed(client, command, lsns, wanted)
     return [id_of(rest[0]) if rest else b"0-0", answer, []]
-
-
-async def claimer(client: Client, command: Command) -> LocalConsumer:
-    """The place of the consumer that takes over."""
-    if not client.has(command[1]):
-        raise no_group_of_key(command)
-    return await member(client, command[1], command[2], command[3], no_group_of_key(command))
 
 
 async def claimed(client: Client, command: Command, lsns: list[int], wanted: Claiming) -> list[Any]:

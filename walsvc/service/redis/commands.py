@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
@@ -11,6 +10,7 @@ from walsvc.service.redis import claims, groups, options, streams, transactions
 from walsvc.service.redis.client import DEFAULT_USER, NO_AUTH, Client
 from walsvc.service.redis.replies import OK, Failure, Status
 from walsvc.service.redis.requests import Command
+from walsvc.service.redis.waiting import at_most
 from walsvc.service.wire.methods import APPEND, CONSUME, READ
 
 REDIS_VERSION = "7.0.0"  # whose commands and answers are meant
@@ -115,24 +115,30 @@ def checked_name(name: bytes) -> bytes:
 
 def about(client: Client, command: Command) -> Any:
     """CLIENT ID, GETNAME, SETNAME, SETINFO."""
-    word, count = command[1].upper(), len(command)
-    arities = {b"ID": 2, b"GETNAME": 2, b"SETNAME": 3, b"SETINFO": 4}
-    if word not in arities:
-        raise streams.unknown_subcommand(command)
-    if count != arities[word]:
-        raise options.wrong_number(f"client|{word.decode().lower()}")
-    if word == b"ID":
-        return client.number
-    if word == b"GETNAME":
-        return client.name or None
-    if word == b"SETNAME":
-        client.name = checked_name(command[2])
-        return OK
+    return options.subcommand(command, ABOUT)(client, command)
+
+
+def name_oneself(client: Client, command: Command) -> Status:
+    """CLIENT SETNAME name."""
+    client.name = checked_name(command[2])
+    return OK
+
+
+def tell_library(client: Client, command: Command) -> Status:
+    """CLIENT SETINFO LIB-NAME | LIB-VER text."""
     what = command[2].upper()
     if what not in (b"LIB-NAME", b"LIB-VER"):
         raise Failure(f"ERR Unrecognized option '{command[2].decode('latin-1')}'")
     client.about[what] = checked_name(command[3])
     return OK
+
+
+ABOUT: dict[bytes, tuple[int, int, Callable[[Client, Command], Any]]] = {
+    b"ID": (2, 2, lambda client, command: client.number),
+    b"GETNAME": (2, 2, lambda client, command: client.name or None),
+    b"SETNAME": (3, 3, name_oneself),
+    b"SETINFO": (4, 4, tell_library),
+}
 
 
 def describe(client: Client, command: Command) -> Any:
@@ -141,7 +147,7 @@ def describe(client: Client, command: Command) -> Any:
     if word == b"COUNT" and len(command) == 2:
         return len(COMMANDS)
     if word != b"INFO":
-        raise streams.unknown_subcommand(command)
+        raise options.unknown_subcommand(command)
     names = command[2:] or list(COMMANDS)
     return [described(name.upper()) for name in names]
 
@@ -177,23 +183,17 @@ async def info(client: Client, command: Command) -> bytes:
 async def wait(client: Client, command: Command) -> int:
     """WAIT replicas milliseconds: how many replicas have this client's entries by then; 0 or 1."""
     wanted = options.integer(command[1])
-    milliseconds = options.integer(command[2], "ERR timeout is not an integer or out of range")
-    if milliseconds < 0:
-        raise Failure("ERR timeout is negative")
-    return await replicas(client, milliseconds, wait_for_it=wanted > 0)
+    return await replicas(client, options.milliseconds(command[2]), wait_for_it=wanted > 0)
 
 
 async def wait_aof(client: Client, command: Command) -> list[int]:
     """WAITAOF local replicas milliseconds: [1, how many replicas]. Every answered entry is on stable storage here."""
     local, wanted = options.integer(command[1]), options.integer(command[2])
-    milliseconds = options.integer(command[3], "ERR timeout is not an integer or out of range")
     if not 0 <= local <= 1:
         raise Failure("ERR value is out of range, must be between 0 and 1")
     if wanted < 0:
         raise Failure("ERR value is out of range, must be positive")
-    if milliseconds < 0:
-        raise Failure("ERR timeout is negative")
-    return [1, await replicas(client, milliseconds, wait_for_it=wanted > 0)]
+    return [1, await replicas(client, options.milliseconds(command[3]), wait_for_it=wanted > 0)]
 
 
 async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> int:
@@ -201,29 +201,21 @@ async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> i
     if client.log.replicated_lsn is None:
         return 0
     if wait_for_it and client.log.replicated_lsn < client.written:
-        try:
-            async with asyncio.timeout(milliseconds / 1000 or None):
-                await client.log.wait_replicated(client.written)
-        except TimeoutError:
-            pass
+        async with at_most(milliseconds):
+            await client.log.wait_replicated(client.written)
     return int((client.log.replicated_lsn or 0) >= client.written)
 
 
-INFOS = {
-    b"STREAM": (3, streams.info_stream),
-    b"GROUPS": (3, claims.info_groups),
-    b"CONSUMERS": (4, claims.info_consumers),
+INFOS: dict[bytes, tuple[int, int, Callable[[Client, Command], Awaitable[Any]]]] = {
+    b"STREAM": (3, 3, streams.info_stream),
+    b"GROUPS": (3, 3, claims.info_groups),
+    b"CONSUMERS": (4, 4, claims.info_consumers),
 }
 
 
 async def xinfo(client: Client, command: Command) -> Any:
     """XINFO STREAM, GROUPS, CONSUMERS."""
-    word = command[1].upper()
-    if word not in INFOS:
-        raise streams.unknown_subcommand(command)
-    words, call = INFOS[word]
-    if len(command) != words:
-        raise options.wrong_number(f"xinfo|{word.decode().lower()}")
+    call = options.subcommand(command, INFOS)
     if not client.has(command[2]):
         raise Failure("ERR no such key")
     return await call(client, command)

@@ -6,8 +6,6 @@ only those are known that have asked since the log was opened.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -18,7 +16,8 @@ from walsvc.service.redis.entries import after, entry_of, id_of, parse_id
 from walsvc.service.redis.members import SETTING_UP
 from walsvc.service.redis.replies import OK, Failure
 from walsvc.service.redis.requests import Command
-from walsvc.service.redis.streams import Answer, found_in, unknown_subcommand
+from walsvc.service.redis.streams import Answer, found_in
+from walsvc.service.redis.waiting import at_most, one_of
 from walsvc.topics.pending import Pending
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
@@ -28,19 +27,25 @@ NEEDS_KEY = (
 )
 
 
-def no_group(key: bytes, group: bytes, of: str = "") -> Failure:
-    """The error for a group that there is not."""
-    shown = [each.decode("utf-8", "replace") for each in (key, group)]
-    if of:
-        return Failure(f"NOGROUP No such key '{shown[0]}' or consumer group '{shown[1]}'{of}")
-    return Failure(f"NOGROUP No such consumer group '{shown[1]}' for key name '{shown[0]}'")
+NO_GROUP_FOR_KEY = "NOGROUP No such consumer group '{group}' for key name '{key}'"
+NO_KEY_OR_GROUP = "NOGROUP No such key '{key}' or consumer group '{group}'"
 
 
-async def member(client: Client, key: bytes, group: bytes, worker: bytes | None, missing: Failure) -> LocalConsumer:
-    """A worker's place in a group; None: any. Failure where there is no such group."""
-    found = await client.members.find(client.topic(key), text(group), None if worker is None else text(worker))
+async def find(client: Client, key: bytes, group: bytes, worker: bytes | None = None) -> LocalConsumer | None:
+    """A worker's place in a group, without one any place; None where there is no such stream or group."""
+    if not client.has(key):
+        return None
+    return await client.members.find(client.topic(key), text(group), None if worker is None else text(worker))
+
+
+async def member(
+    client: Client, key: bytes, group: bytes, worker: bytes | None = None, *, words: str = NO_KEY_OR_GROUP
+) -> LocalConsumer:
+    """The same. Failure in these words where there is none."""
+    found = await find(client, key, group, worker)
     if found is None:
-        raise missing
+        shown = [each.decode("utf-8", "replace") for each in (key, group)]
+        raise Failure(words.format(key=shown[0], group=shown[1]))
     return found
 
 
@@ -57,15 +62,10 @@ def text(name: bytes) -> str:
 
 async def xgroup(client: Client, command: Command) -> Any:
     """XGROUP CREATE, SETID, DESTROY, CREATECONSUMER, DELCONSUMER."""
-    word = command[1].upper()
-    if word not in SUBCOMMANDS:
-        raise unknown_subcommand(command)
-    least, most, call = SUBCOMMANDS[word]
-    if not least <= len(command) <= most:
-        raise options.wrong_number(f"xgroup|{word.decode().lower()}")
-    if word == b"CREATE" and not all(map(is_option, command[5:], command[4:])):
+    call = options.subcommand(command, SUBCOMMANDS)
+    if call is create and not all(map(is_option, command[5:], command[4:])):
         raise Failure("ERR unknown subcommand or wrong number of arguments for 'CREATE'. Try XGROUP HELP.")
-    makes = word == b"CREATE" and b"MKSTREAM" in [each.upper() for each in command[5:]]
+    makes = call is create and b"MKSTREAM" in [each.upper() for each in command[5:]]
     if not makes and not client.has(command[2]):
         raise Failure(NEEDS_KEY)
     return await call(client, command)
@@ -91,15 +91,15 @@ async def set_id(client: Client, command: Command) -> Any:
     """XGROUP SETID key group id [ENTRIESREAD n]."""
     if len(command) != 5 and (len(command) != 7 or command[5].upper() != b"ENTRIESREAD"):
         raise Failure(options.SYNTAX)
-    group = await member(client, command[2], command[3], None, no_group(command[2], command[3]))
+    group = await member(client, command[2], command[3], words=NO_GROUP_FOR_KEY)
     await group.seek(start_of(client, command[4]))
     return OK
 
 
-def start_of(client: Client, text: bytes) -> int:
+def start_of(client: Client, id: bytes) -> int:
     """The LSN behind an id, as far as the log goes."""
     log = client.log
-    return log.next_lsn if text == b"$" else min(max(after(text), log.first_lsn), log.next_lsn)
+    return log.next_lsn if id == b"$" else min(max(after(id), log.first_lsn), log.next_lsn)
 
 
 async def destroy(client: Client, command: Command) -> int:
@@ -124,7 +124,7 @@ async def create_consumer(client: Client, command: Command) -> int:
 
 async def delete_consumer(client: Client, command: Command) -> int:
     """XGROUP DELCONSUMER key group consumer: what it had is done, as in Redis."""
-    group = await member(client, command[2], command[3], None, no_group(command[2], command[3]))
+    group = await member(client, command[2], command[3], words=NO_GROUP_FOR_KEY)
     worker = text(command[4])
     count = await group.settle([each.lsn for each in group.pending() if each.worker == worker])
     await client.members.leave(client.topic(command[2]), text(command[3]), worker)
@@ -133,7 +133,7 @@ async def delete_consumer(client: Client, command: Command) -> int:
 
 async def workers_of(client: Client, key: bytes, group: bytes) -> dict[str, list[Pending]]:
     """The consumers of a group that are known, with what they have."""
-    any_of_it = await member(client, key, group, None, no_group(key, group))
+    any_of_it = await member(client, key, group, words=NO_GROUP_FOR_KEY)
     found: dict[str, list[Pending]] = {name: [] for name in client.members.workers(client.topic(key), text(group))}
     for each in any_of_it.pending():
         found.setdefault(each.worker, []).append(each)
@@ -162,27 +162,22 @@ async def xreadgroup(client: Client, command: Command) -> Any:
     wanted = options.reading(rest, 4)
     group, worker, count = command[2], command[3], wanted.count or (1 << 16)
     places, new = [], []
-    for key, text_of_id in zip(wanted.keys, wanted.ids, strict=True):
-        missing = no_group(key, group, " in XREADGROUP with GROUP option")
-        if not client.has(key):
-            raise missing
-        place = await member(client, key, group, worker, missing)
-        if text_of_id == b"$":
+    words = NO_KEY_OR_GROUP + " in XREADGROUP with GROUP option"
+    for key, id in zip(wanted.keys, wanted.ids, strict=True):
+        place = await member(client, key, group, worker, words=words)
+        if id == b"$":
             raise Failure(
                 "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by "
                 "specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
             )
-        start = None if text_of_id == b">" else after(text_of_id)
+        start = None if id == b">" else after(id)
         places.append((key, start, place))
         new += [place] if start is None else []
     found = await take(client, places, count, noack=bool(noack))
     if not found and wanted.block is not None and len(new) == len(places):
-        async with contextlib.AsyncExitStack() as stack:
-            if wanted.block:
-                stack.enter_context(contextlib.suppress(TimeoutError))
-                await stack.enter_async_context(asyncio.timeout(wanted.block / 1000))
+        async with at_most(wanted.block):
             while not found:
-                await first_of_them(new)
+                await one_of(each.wait_for_new() for each in new)
                 found = await take(client, places, count, noack=bool(noack))
     return found_in(client, found)
 
@@ -206,19 +201,6 @@ async def take(client: Client, places: list[Place], count: int, *, noack: bool) 
     return found
 
 
-async def first_of_them(groups: list[LocalConsumer]) -> None:
-    """Wait until one of them may have something new."""
-    tasks = [asyncio.ensure_future(each.wait_for_new()) for each in groups]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
     """Entries by their LSNs; one that is not there any more has no fields."""
     topic, answer = client.topic(key), Answer()
@@ -226,20 +208,18 @@ async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
     return [entries[0] if entries else [id_of(lsn), None] for lsn, entries in zip(lsns, found, strict=True)]
 
 
+def acked_lsns(command: Command) -> list[int]:
+    """What XACK is about; ids with another second part than 0 are nobody's."""
+    return [lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence]
+
+
 async def acknowledged(client: Client, command: Command) -> Sequence[LocalDelivery]:
     """The deliveries that XACK is about, as far as somebody has them."""
-    if not client.has(command[1]):
-        return []
-    group = await client.members.find(client.topic(command[1]), text(command[2]), None)
-    lsns = [lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence]
-    return [] if group is None else await group.held(lsns)
+    group = await find(client, command[1], command[2])
+    return [] if group is None else await group.held(acked_lsns(command))
 
 
 async def xack(client: Client, command: Command) -> int:
     """XACK key group id ...: how many were pending; durable when it answers."""
-    if not client.has(command[1]):
-        return 0
-    group = await client.members.find(client.topic(command[1]), text(command[2]), None)
-    if group is None:
-        return 0
-    return await group.settle([lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence])
+    group = await find(client, command[1], command[2])
+    return 0 if group is None else await group.settle(acked_lsns(command))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from walsvc.service.redis.entries import parse_id
 from walsvc.service.redis.replies import Failure
@@ -11,6 +13,7 @@ from walsvc.service.redis.requests import Command
 SYNTAX = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 INTEGER_MAX = (1 << 63) - 1
+T = TypeVar("T")
 
 
 def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
@@ -25,6 +28,31 @@ def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
 def wrong_number(name: str) -> Failure:
     """The error for too many words, or too few."""
     return Failure(f"ERR wrong number of arguments for '{name}' command")
+
+
+def milliseconds(text: bytes) -> int:
+    """How long to wait; 0: for ever."""
+    wait = integer(text, "ERR timeout is not an integer or out of range")
+    if wait < 0:
+        raise Failure("ERR timeout is negative")
+    return wait
+
+
+def subcommand(command: Command, known: Mapping[bytes, tuple[int, int, T]]) -> T:
+    """What `known` has for a command's second word: the least and the most words, and this. Failure for another word or number."""
+    word = command[1].upper()
+    if word not in known:
+        raise unknown_subcommand(command)
+    least, most, found = known[word]
+    if not least <= len(command) <= most:
+        raise wrong_number(f"{command[0].decode().lower()}|{word.decode().lower()}")
+    return found
+
+
+def unknown_subcommand(command: Command) -> Failure:
+    """The error for a word that a command does not know."""
+    name, word = command[0].decode("latin-1"), command[1].decode("latin-1")
+    return Failure(f"ERR unknown subcommand '{word[:128]}'. Try {name.upper()} HELP.")
 
 
 @dataclass(slots=True)
@@ -78,9 +106,7 @@ def reading(command: Command, place: int = 1) -> Reading:
         if word == b"COUNT" and more:
             count = max(integer(command[place + 1]), 0)
         elif word == b"BLOCK" and more:
-            block = integer(command[place + 1], "ERR timeout is not an integer or out of range")
-            if block < 0:
-                raise Failure("ERR timeout is negative")
+            block = milliseconds(command[place + 1])
         elif word == b"STREAMS" and more:
             streams = command[place + 1 :]
             if len(streams) % 2:

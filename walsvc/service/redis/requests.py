@@ -15,6 +15,7 @@ from walsvc.extras import installed
 
 ARGUMENTS_MAX = 1 << 20  # Redis's own limit
 LINE_BYTES_MAX = 1 << 16  # of a header, or of a command without one; Redis's own limit
+COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 ARGUMENT_COST = 64  # bytes that an argument takes beyond its own, at least
 LONG = re.compile(rb"\*\d{4}")  # may be a header that hiredis must not see
 BYTES = {bytes}

@@ -17,7 +17,7 @@ from walsvc.service.redis.client import Client
 from walsvc.service.redis.commands import Entry, find, leave
 from walsvc.service.redis.entries import id_of
 from walsvc.service.redis.replies import Failure, encode, failure_of
-from walsvc.service.redis.requests import Command, Malformed, Requests
+from walsvc.service.redis.requests import COMMAND_COST, Command, Malformed, Requests
 from walsvc.service.redis.streams import xadd
 from walsvc.service.redis.transactions import collect, discard, execute, multi, unwatch, watch
 from walsvc.service.server.duplex import Duplex
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from walsvc.service.server.auth import Grant
     from walsvc.service.server.shared import Shared
 
-COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 AT_ONCE = 512  # commands in one turn of the loop
 OUTSIDE = {multi, execute, discard, watch, unwatch, leave}  # commands that no transaction keeps
 STRANGER_BYTES_MAX = 1 << 16  # of a command of a client that has shown no token
@@ -184,10 +183,14 @@ class Session(Duplex):
             self._shared.budget.asked += 1
 
     def _say(self, error: Failure | WalError) -> None:
+        self._answers.append(self._said(error))
+
+    def _said(self, error: Failure | WalError) -> bytes:
+        """An error as an answer; those of the log are counted."""
         if isinstance(error, WalError):
             self._shared.counts.errors[type(error).__name__] += 1
             error = failure_of(error)
-        self._answers.append(encode(error, self._client.resp))
+        return encode(error, self._client.resp)
 
     # ---- answers
 
@@ -230,8 +233,7 @@ class Session(Duplex):
         try:
             result = append.result()
         except WalError as error:
-            self._shared.counts.errors[type(error).__name__] += 1
-            return encode(failure_of(error), self._client.resp)
+            return self._said(error)
         self._client.written = result.lsn
         text = id_of(result.lsn)
         return b"$%d\r\n%s\r\n" % (len(text), text)

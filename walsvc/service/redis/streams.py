@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from walsvc.service.redis.entries import after, entry_of, first_of, id_of, last_
 from walsvc.service.redis.globs import glob
 from walsvc.service.redis.replies import NULL_ARRAY, Failure, Status
 from walsvc.service.redis.requests import Command
+from walsvc.service.redis.waiting import at_most, one_of
 
 ANSWER_BYTES_MAX = 64 << 20
 ENTRY_COST = 256  # bytes that an entry takes beyond its payload, at least
@@ -59,24 +59,23 @@ async def xlen(client: Client, command: Command) -> int:
 
 async def xrange(client: Client, command: Command) -> Any:
     """XRANGE key start end [COUNT n]."""
-    first, last = first_of(command[2]), last_of(command[3])
-    count = options.ranged(command)
-    if not client.has(command[1]):
-        return []
-    if count == 0:
-        return NULL_ARRAY
-    return await Answer().of(client, client.topic(command[1]), first, last, count)
+    return await in_range(client, command, first_of(command[2]), last_of(command[3]), reverse=False)
 
 
 async def xrevrange(client: Client, command: Command) -> Any:
     """XREVRANGE key end start [COUNT n]."""
-    last, first = last_of(command[2]), first_of(command[3])
+    last = last_of(command[2])
+    return await in_range(client, command, first_of(command[3]), last, reverse=True)
+
+
+async def in_range(client: Client, command: Command, first: int, last: int, *, reverse: bool) -> Any:
+    """The entries from LSN `first` to `last`, in either order."""
     count = options.ranged(command)
     if not client.has(command[1]):
         return []
     if count == 0:
         return NULL_ARRAY
-    return await Answer().of(client, client.topic(command[1]), first, last, count, reverse=True)
+    return await Answer().of(client, client.topic(command[1]), first, last, count, reverse=reverse)
 
 
 async def xread(client: Client, command: Command) -> Any:
@@ -87,10 +86,7 @@ async def xread(client: Client, command: Command) -> Any:
         starts[key] = client.log.next_lsn if text == b"$" else after(text)
     found = await read_each(client, starts, wanted.count)
     if not found and wanted.block is not None:
-        async with contextlib.AsyncExitStack() as stack:
-            if wanted.block:
-                stack.enter_context(contextlib.suppress(TimeoutError))
-                await stack.enter_async_context(asyncio.timeout(wanted.block / 1000))
+        async with at_most(wanted.block):
             await first_come(client, starts)
             found = await read_each(client, starts, wanted.count)
     return found_in(client, found)
@@ -115,15 +111,9 @@ async def read_each(client: Client, starts: dict[bytes, int], count: int) -> dic
 async def first_come(client: Client, starts: dict[bytes, int]) -> None:
     """Wait until one of the streams has a record at its start or behind it."""
     following = [follow(client, client.topic(key), start) for key, start in starts.items()]
-    tasks = [asyncio.ensure_future(anext(each)) for each in following]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await one_of(map(anext, following))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for each in following:
             await each.aclose()
 
@@ -185,12 +175,6 @@ async def info_stream(client: Client, command: Command) -> Any:
     }
 
 
-def unknown_subcommand(command: Command) -> Failure:
-    """The error for a word that a command does not know."""
-    name, word = command[0].decode("latin-1"), command[1].decode("latin-1")
-    return Failure(f"ERR unknown subcommand '{word[:128]}'. Try {name.upper()} HELP.")
-
-
 # ---- keys
 
 
@@ -229,9 +213,13 @@ async def scan(client: Client, command: Command) -> list[Any]:
         else:
             raise Failure(options.SYNTAX)
         place += 2
-    names = [name.encode() for name in client.log.topics()[cursor : cursor + count]]
-    following = cursor + count if cursor + count < len(client.log.topics()) else 0
-    found = [name for name in names if kind == b"stream" and (match is None or match.fullmatch(name))]
+    names = client.log.topics()
+    following = cursor + count if cursor + count < len(names) else 0
+    found = [
+        name
+        for name in map(str.encode, names[cursor : cursor + count])
+        if kind == b"stream" and (match is None or match.fullmatch(name))
+    ]
     return [str(following), found]
 
 

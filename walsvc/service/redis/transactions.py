@@ -9,6 +9,7 @@ from walsvc.errors import Conflict, RecordTooLarge
 from walsvc.service.redis.entries import id_of
 from walsvc.service.redis.groups import acknowledged, xack
 from walsvc.service.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
+from walsvc.service.redis.requests import COMMAND_COST
 from walsvc.service.redis.streams import added, xadd
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from walsvc.service.redis.requests import Command
 
 QUEUED = Status("QUEUED")
-KEPT_COST = 512  # bytes that a command takes beyond its own, at least
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ def collect(client: Client, call: Any, command: Command) -> Status:
     if call not in (xadd, xack):
         name = command[0].decode("latin-1").upper()
         raise Failure(f"ERR walsvc's MULTI takes XADD and XACK, which become durable together, and not {name}")
-    size = client.collected.bytes + sum(map(len, command)) + KEPT_COST
+    size = client.collected.bytes + sum(map(len, command)) + COMMAND_COST
     if size > client.shared.limits.pending_bytes:
         raise Failure(f"ERR a transaction takes {client.shared.limits.pending_bytes} bytes at most (pending_bytes)")
     client.collected.commands.append(command)
