@@ -176,6 +176,11 @@ def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
     return name, int(digits)
 
 
+def is_path(address: str) -> bool:
+    """Whether an address to listen on is the path of a Unix socket, and no HOST:PORT."""
+    return "/" in address
+
+
 def is_host(name: str) -> bool:
     """Whether `name` can be the name or the address of a host."""
     if ":" in name:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from walsvc.errors import Backpressure, Denied
 from walsvc.interface import Log
-from walsvc.service.server.auth import MAKES, Grant
+from walsvc.service.server.auth import Grant
 
 
 class Access(Protocol):
@@ -50,7 +50,7 @@ async def log_of(access: Access, grant: Grant, namespace: str) -> AsyncIterator[
         raise Denied(
             f"token {grant.name!r} does not open this namespace", hint="see its namespaces in the server's token file"
         )
-    log = await access.take(namespace, make=not MAKES.isdisjoint(grant.rights))
+    log = await access.take(namespace, make=grant.makes)
     try:
         yield log
     finally:

@@ -18,12 +18,11 @@ from walsvc.config import WalConfig, between
 from walsvc.errors import BadOption, PathError
 from walsvc.keyring import KeyRing
 from walsvc.options import file_of, kinds_of, option_of, unknown_option
-from walsvc.service.redis.listening import is_path
 from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import refuse_open_door, tls_context
 from walsvc.service.server.server import STOP_SECONDS, Server
-from walsvc.targets import directory_of, host_and_port, is_loopback
+from walsvc.targets import directory_of, host_and_port, is_loopback, is_path
 from walsvc.visible import visible_json
 
 PREFIX = "WALSVC_"

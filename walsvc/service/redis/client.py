@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import BadOption, Denied
 from walsvc.service.redis.members import Members, members_of
 from walsvc.service.redis.replies import Failure
-from walsvc.service.server.auth import MAKES, Grant
+from walsvc.service.server.auth import Grant
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
@@ -83,7 +83,7 @@ class Client:
     async def _enter(self, namespace: str, grant: Grant) -> None:
         self.shared.logs.check(namespace)
         try:
-            log = await self.shared.logs.take(namespace, make=not grant.rights.isdisjoint(MAKES))
+            log = await self.shared.logs.take(namespace, make=grant.makes)
         except Denied as error:
             raise Failure(f"NOPERM {error}") from None
         self.leave()

@@ -22,8 +22,3 @@ async def listen(server: Server, address: str) -> str:
         PathError, Locked, BadOption: the address cannot be had.
     """
     return await server.listen(address, partial(Session, server.shared), "redis")
-
-
-def is_path(address: str) -> bool:
-    """Whether an address is the path of a Unix socket."""
-    return "/" in address

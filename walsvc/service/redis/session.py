@@ -38,7 +38,6 @@ class Session(Duplex):
     """A connection. Belongs to the event loop in which it is made.
 
     Attributes:
-        name: for the server's log.
         leaving: it is over, and nothing more that it says is done.
         opened_at: when it came, in the loop's time.
     """
@@ -46,14 +45,13 @@ class Session(Duplex):
     streams = 0
 
     def __init__(self, shared: Shared) -> None:
-        super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
-        self.name: str = "?"
+        progress = Progress(shared.limits.idle_seconds)
+        super().__init__(asyncio.get_running_loop(), shared.budget.share(self), progress)
         self.leaving: bool = False
         self.opened_at: float = self.loop.time()
         self._shared = shared
         self._client = Client(shared)
         self._requests = Requests()
-        self._progress = Progress(shared.limits.idle_seconds)
         self._backlog: deque[Command] = deque()
         self._answers: deque[Any] = deque()  # bytes, or an append that the log has not answered
         self._owed = False  # the log has something of it to answer
@@ -64,8 +62,6 @@ class Session(Duplex):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         refusal = self._shared.roster.admit(self)
         if refusal is not None:
             self.leave(refusal, "connections")
@@ -86,7 +82,7 @@ class Session(Duplex):
         self.share.hold(len(data) + COMMAND_COST * len(commands))
         if (incoming := self._requests.incomplete_bytes) or self.share.arrived:
             self.share.arrive(incoming)
-            self._progress.holds(incoming, self._collected_bytes, self._requests.expected_bytes, self.loop.time())
+            self.progress.holds(incoming, self._collected_bytes, self._requests.expected_bytes, self.loop.time())
         if self.share.held > self._shared.limits.pending_bytes:
             self.pause_reading("unanswered")
         self._go_on()
@@ -116,17 +112,6 @@ class Session(Duplex):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._go_on()
-
-    def pause_reading(self, why: str) -> None:
-        if self.reading:
-            self._progress.paused(self.loop.time())
-        super().pause_reading(why)
-
-    def resume_reading(self, *why: str) -> None:
-        before = self.reading
-        super().resume_reading(*why)
-        if self.reading and not before:
-            self._progress.resumed(self.loop.time())
 
     # ---- commands
 
@@ -284,11 +269,6 @@ class Session(Duplex):
         self._shared.counts.reject(self.name, error, reason)
         self._last_words(failure_of(error))
 
-    def abort(self) -> None:
-        """End at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def replace(self) -> None:
         """It speaks for no producer."""
 
@@ -298,7 +278,7 @@ class Session(Duplex):
     def look(self, now: float) -> None:
         """End it where it has shown no token in time, does not go on with a command, or does not read its answers."""
         limits = self._shared.limits
-        fault = self._progress.fault(now, self._shared.budget.tight_since)
+        fault = self.progress.fault(now, self._shared.budget.tight_since)
         if self.grant is None and now - self.opened_at > limits.handshake_seconds:
             fault = f"no token came within {limits.handshake_seconds:g} s"
         if self.takes_nothing(now, limits.idle_seconds):

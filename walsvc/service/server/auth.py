@@ -43,6 +43,11 @@ class Grant(NamedTuple):
         """Whether it has a rate."""
         return self.requests_per_second is not None or self.bytes_per_second is not None
 
+    @property
+    def makes(self) -> bool:
+        """Whether it makes a namespace that is not there."""
+        return not self.rights.isdisjoint(MAKES)
+
     def opens(self, namespace: str) -> bool:
         """Whether it opens a namespace."""
         return self.namespaces is None or namespace in self.namespaces

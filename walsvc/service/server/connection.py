@@ -58,7 +58,6 @@ class Connection(Duplex):
     """A client, from its first byte to the last.
 
     Attributes:
-        name: of the client, for the server's log.
         greeting: what is known of it.
         log: once it is welcome.
         requests, sessions: what it has asked.
@@ -66,8 +65,9 @@ class Connection(Duplex):
     """
 
     def __init__(self, shared: Shared) -> None:
-        super().__init__(asyncio.get_running_loop(), shared.budget.share(self))
-        self.name: str = "?"
+        loop = asyncio.get_running_loop()
+        self._watch = Watch(shared.limits, loop.time())
+        super().__init__(loop, shared.budget.share(self), self._watch.progress)
         self.greeting: Greeting = Greeting(shared, self)
         self.log: Log | None = None
         self.requests: Requests | None = None
@@ -75,7 +75,6 @@ class Connection(Duplex):
         self.leaving: bool = False
         self._shared = shared
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
-        self._watch = Watch(shared.limits, self.loop.time())
         self._sliced = False  # more frames are here than one turn of the loop takes
         self._frames = 0  # since something came last
         self._told: State = []
@@ -84,8 +83,6 @@ class Connection(Duplex):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         refusal = self._shared.roster.admit(self)
         if refusal is not None:
             self.leave(refusal, "stopping" if isinstance(refusal, Closed) else "connections")
@@ -114,17 +111,9 @@ class Connection(Duplex):
         if self._sliced:
             self.loop.call_soon(self._go_on)
 
-    def pause_reading(self, why: str) -> None:
-        if self.reading:
-            self._watch.progress.paused(self.loop.time())
-        super().pause_reading(why)
-
     def resume_reading(self, *why: str) -> None:
         self._watch.heard = True  # it could not be, before
-        before = self.reading
         super().resume_reading(*why)
-        if self.reading and not before:
-            self._watch.progress.resumed(self.loop.time())
 
     # ---- frames in
 
@@ -319,11 +308,6 @@ class Connection(Duplex):
     def replace(self) -> None:
         """Make room for a newer connection of the same producer."""
         self.leave(InUse("another connection of this client has taken over"), "in_use")
-
-    def abort(self) -> None:
-        """End at once."""
-        if self._transport is not None:
-            self._transport.abort()
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 
 from walsvc.service.server.budget import Share
+from walsvc.service.server.progress import Progress
 
 FULL_SECONDS = 2.0  # so long may a peer take nothing while there is no room for what others are to be sent
 
 
 class Duplex(asyncio.Protocol):
-    """A transport that is written to once for all that is said in a turn of the loop, and that stops when it must."""
+    """A transport that is written to once for all that is said in a turn of the loop, and that stops when it must.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, share: Share) -> None:
+    Args:
+        loop: in which it lives.
+        share: of what the server holds.
+        progress: the clock of what its peer has begun to say; it stands while nothing is read.
+
+    Attributes:
+        name: of the peer, for the server's log.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, share: Share, progress: Progress) -> None:
         self.loop = loop
         self.share = share
+        self.progress: Progress = progress
+        self.name: str = "?"
         self.sent_bytes: int = 0
         self.stuck_since: float | None = None  # since when the peer does not read
         self._transport: asyncio.Transport | None = None
@@ -27,8 +39,15 @@ class Duplex(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
+        peer = transport.get_extra_info("peername")
+        self.name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
         # It tells of every byte that it keeps, so that all of them are counted.
         transport.set_write_buffer_limits(high=1, low=0)  # type: ignore[attr-defined]
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def lost(self) -> None:
         """The transport is gone; nobody waits for it any more."""
@@ -126,6 +145,8 @@ class Duplex(asyncio.Protocol):
 
     def pause_reading(self, why: str) -> None:
         """Read nothing until nobody wants that any more."""
+        if self.reading:
+            self.progress.paused(self.loop.time())
         if not self._paused and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
         self._paused.add(why)
@@ -134,5 +155,8 @@ class Duplex(asyncio.Protocol):
         """These reasons for not reading are gone."""
         if self._paused:
             self._paused.difference_update(why)
-            if not self._paused and self._transport is not None and not self._transport.is_closing():
+            if self._paused:
+                return
+            if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
+            self.progress.resumed(self.loop.time())

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from walsvc.api import Log
 from walsvc.errors import BadOption, Denied, ProtocolError, UnsupportedFormat, WalError
-from walsvc.service.server.auth import MAKES, Grant
+from walsvc.service.server.auth import Grant
 from walsvc.service.server.roster import Client, Key
 from walsvc.service.server.shared import Shared
 from walsvc.service.wire.frames import MAGIC, VERSION, Hello
@@ -90,7 +90,7 @@ class Greeting:
     async def _open(self, namespace: str, grant: Grant) -> None:
         shared, guest = self._shared, self._guest
         try:
-            log = await shared.logs.take(namespace, make=not MAKES.isdisjoint(grant.rights))
+            log = await shared.logs.take(namespace, make=grant.makes)
         except (WalError, OSError) as error:
             trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
             self._opening = None

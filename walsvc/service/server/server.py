@@ -40,7 +40,7 @@ from walsvc.service.server.roster import Roster
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.troubles import Troubles, ended
-from walsvc.targets import PORT_MAX, host_and_port, is_host
+from walsvc.targets import PORT_MAX, host_and_port, is_host, is_path
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -144,12 +144,11 @@ class Server:
         try:
             if not self.logs_by_name.several:
                 await self._copying.start(await self.logs_by_name.take(""))
+            own = partial(Connection, self.shared)
             if self._unix is not None:
-                self._listeners.append(await listen_unix(self._unix, partial(self._accept, None)))
+                await self._listen_unix(self._unix, own)
             if self._host is not None:
-                tls = None if self._tls is None else self._current_tls
-                accept, scheme = partial(self._accept, tls), "wal" if tls is None else "wals"
-                self._listeners.append(await listen_tcp(self._host, self._port, accept, scheme))
+                await self._listen_tcp(self._host, self._port, own, "wal")
         except BaseException:
             for listener in self._listeners:
                 await listener.close()
@@ -177,25 +176,29 @@ class Server:
         Raises:
             PathError, Locked, BadOption: the address cannot be had.
         """
-        if "/" in address:
-            self._listeners.append(await listen_unix(address, partial(self._accept, None, protocol=protocol)))
+        if is_path(address):
+            await self._listen_unix(address, protocol)
         else:
-            tls = None if self._tls is None else self._current_tls
-            accept = partial(self._accept, tls, protocol=protocol)
-            self._listeners.append(
-                await listen_tcp(*host_and_port(address), accept, scheme if tls is None else f"{scheme}s")
-            )
+            await self._listen_tcp(*host_and_port(address), protocol, scheme)
         return self.addresses[-1]
+
+    async def _listen_unix(self, path: str | os.PathLike[str], protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._listeners.append(await listen_unix(path, partial(self._accept, None, protocol)))
+
+    async def _listen_tcp(
+        self, host: str, port: int, protocol: Callable[[], asyncio.BaseProtocol], scheme: str
+    ) -> None:
+        tls = None if self._tls is None else self._current_tls
+        accept = partial(self._accept, tls, protocol)
+        self._listeners.append(await listen_tcp(host, port, accept, scheme if tls is None else f"{scheme}s"))
 
     def _accept(
         self,
         tls: Callable[[], ssl.SSLContext] | None,
+        protocol: Callable[[], asyncio.BaseProtocol],
         listening: socket.socket,
-        *,
-        protocol: Callable[[], asyncio.BaseProtocol] | None = None,
     ) -> Acceptor:
-        factory = protocol or (lambda: Connection(self.shared))
-        return Acceptor(listening, factory, tls, self.roster, self.limits.handshake_seconds)
+        return Acceptor(listening, protocol, tls, self.roster, self.limits.handshake_seconds)
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None, "asked only where there is one"
