@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.redis.serving import Talk, side, talking, turns
 from tests.service.simulated import Devices
+from walsvc.service.server.limits import Limits
 
 
 async def add(redis: Talk, count: int, key: str = "s") -> list[bytes]:
@@ -114,3 +115,10 @@ async def test_group_goes_and_others_are_told(tmp_path: Path) -> None:
         assert await redis("XGROUP", "DESTROY", "s", "g") == 1
         told = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option"
         assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") == told
+
+
+async def test_groups_count_as_consumers_of_the_log(tmp_path: Path) -> None:
+    async with side(tmp_path, limits=Limits(consumers=1)) as server, talking(tmp_path) as redis:
+        assert await redis("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM") == "OK"
+        assert (await redis("XGROUP", "CREATE", "s", "h", "$")).startswith("-BACKPRESSURE the log has 1 consumers")
+        assert [each.name for each in await server.logs[""].topic("s").consumers()] == ["g"]

@@ -82,7 +82,8 @@ async def create(client: Client, command: Command) -> Any:
     start = start_of(client, command[4])
     if await client.members.exists(topic, name):
         raise Failure("BUSYGROUP Consumer Group name already exists")
-    consumer = await topic.consumer(name, start=start, shared=True, lease=None, worker=SETTING_UP)
+    with client.shared.consumers.taking(client.opened, topic.name, name):
+        consumer = await topic.consumer(name, start=start, shared=True, lease=None, worker=SETTING_UP)
     await consumer.close()
     return OK
 
