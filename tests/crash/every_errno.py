@@ -8,11 +8,8 @@ tests/crash/test_every_errno.py runs a sample.
 from __future__ import annotations
 
 import errno
-import logging
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
 
+from .campaigning import campaign
 from .faults import FaultRun, Planted
 from .test_faults import plan_of, usual_counts
 
@@ -70,30 +67,5 @@ def told_of(planted: Planted) -> set[str]:
     return set(run.failures)
 
 
-def campaign(chosen: Iterable[Planted]) -> Iterator[str]:
-    """Try them; yields what ends badly, and at last what was told."""
-    told: dict[tuple[str, str], Counter[str]] = {}
-    count = bad = 0
-    for planted in chosen:
-        count += 1
-        row = told.setdefault((planted.operation, errno.errorcode[planted.errno]), Counter())
-        try:
-            row.update(told_of(planted) or ["nobody"])
-        except Exception as broken:
-            bad += 1
-            yield f"{type(broken).__name__}: {broken} {broken.__notes__}"
-    for (operation, name), row in told.items():
-        yield f"{operation} {name}: {dict(row)}"
-    yield f"{count} combinations, {bad} ended badly"
-
-
-def main() -> None:
-    """See the head of this file."""
-    logging.disable()  # each fault is told there as well
-    step, first = [*map(int, sys.argv[1:]), *(1, 0)[len(sys.argv) - 1 :]]
-    for line in campaign(combinations()[first::step]):
-        print(line, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    campaign(combinations(), lambda each: f"{each.operation} {errno.errorcode[each.errno]}", told_of)

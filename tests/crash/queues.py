@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.crash.model import require
+from tests.crash.moments import moments
 from tests.crash.plan import Plan, reproducible
 from walsvc.api import Log
-from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.errors import LeaseLost
 from walsvc.opening import open_on
 from walsvc.topics.dead import LSN as DEAD_LSN
@@ -223,15 +224,9 @@ def explore_queues(seed: int, steps: int = 12) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
     plan = Plan.draw(seed)
     plan = replace(plan, config=replace(plan.config, reclaim="consumed", relaxed_interval=0.002))
-    device, told, points = plan.device(), Told(), list[tuple[str, SimDevice, Told]]()
-    device.on_operation = lambda number, what: points.append((f"{number} ({what})", device.fork(), told.freeze()))
+    device, told = plan.device(), Told()
     with reproducible(seed):
-
-        async def main(_: int) -> None:
-            await QueueWorkload(plan, device, told, steps).run()
-            device.on_operation = None
-
-        run_sim(main, seed)
+        points = moments(seed, device, told, QueueWorkload(plan, device, told, steps).run)
         outcomes: Counter[str] = Counter()
         loop = SimLoop()
         for where, fork, known in points:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
-import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +26,7 @@ from walsvc.disk import choose
 from walsvc.disk.ring import KernelRing
 from walsvc.errors import DurabilityLost
 
+from .campaigning import campaign
 from .every_errno import ERRNOS, SHORT, SPACE
 from .grid import Ledger, Program
 
@@ -163,30 +161,15 @@ def combinations() -> list[Case]:
     return cases
 
 
-def campaign(chosen: Iterable[Case]) -> Iterator[str]:
-    """Try them; yields what ends badly, and at last what was told."""
-    rows: dict[tuple[str, ...], Counter[str]] = {}
-    count = bad = 0
-    for case in chosen:
-        count += 1
-        row = rows.setdefault((case.disk, case.name, errno.errorcode[case.errno]), Counter())
-        try:
-            row.update({type(error).__name__ for error in tried(case)[0]} or ["nobody"])
-        except Exception as broken:
-            bad += 1
-            yield f"{type(broken).__name__}: {broken} {broken.__notes__}"
-    for place, row in rows.items():
-        yield f"{' '.join(place)}: {dict(row)}"
-    yield f"{count} combinations, {bad} ended badly"
+def row_of(case: Case) -> str:
+    """The row of the campaign that counts it."""
+    return f"{case.disk} {case.name} {errno.errorcode[case.errno]}"
 
 
-def main() -> None:
-    """See the head of this file."""
-    logging.disable()  # each fault is told there as well
-    step, first = [*map(int, sys.argv[1:]), *(1, 0)[len(sys.argv) - 1 :]]
-    for line in campaign(combinations()[first::step]):
-        print(line, flush=True)
+def told_of(case: Case) -> set[str]:
+    """The names of the errors that were told."""
+    return {type(error).__name__ for error in tried(case)[0]}
 
 
 if __name__ == "__main__":
-    main()
+    campaign(combinations(), row_of, told_of)

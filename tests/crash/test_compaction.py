@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.crash.model import require
+from tests.crash.moments import moments
 from tests.crash.plan import Plan, reproducible
 from walsvc import Log, WalConfig
-from walsvc.disk.sim import SimDevice, SimDisk, SimLoop, run_sim
+from walsvc.disk.sim import SimDevice, SimDisk, SimLoop
 from walsvc.format.segment import segment_name
 from walsvc.log.offline.inspect import walk
 from walsvc.log.read.stream import load_header
@@ -127,8 +128,7 @@ def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], 
     """Cut the power, or kill, at every operation; returns the outcomes, and how many images were looked at."""
     plan = Plan.draw(seed)
     plan = replace(plan, config=replace(plan.config, relaxed_interval=None))
-    device, told, points = plan.device(), Told(), list[tuple[str, SimDevice, Told]]()
-    device.on_operation = lambda number, what: points.append((f"{number} ({what})", device.fork(), told.freeze()))
+    device, told = plan.device(), Told()
     loop, outcomes, images = SimLoop(), set[str](), 0
     looks: dict[object, tuple[dict[int, bytes], str]] = {}  # of power cuts: equal images are recovered once
 
@@ -144,12 +144,7 @@ def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], 
             raise
 
     with reproducible(seed):
-
-        async def main(_: int) -> None:
-            await PurgeWorkload(plan, device, told, steps).run()
-            device.on_operation = None
-
-        run_sim(main, seed)
+        points = moments(seed, device, told, PurgeWorkload(plan, device, told, steps).run)
         for number, (where, fork, known) in enumerate(points):
             for index, image in enumerate(fork.crash_states(states)):
                 images += 1

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.crash.model import require
+from tests.crash.moments import moments
 from tests.crash.plan import Plan, reproducible
 from walsvc import Conflict, Log
-from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.opening import open_on
 
 STATES = 2  # crash images at each operation
@@ -115,16 +116,10 @@ def explore(seed: int, states: int = STATES) -> tuple[set[str], int]:
     """Cut the power, or kill, at every operation; returns the outcomes, and how many images were looked at."""
     plan = Plan.draw(seed)
     plan = replace(plan, config=replace(plan.config, relaxed_interval=None))
-    device, told, points = plan.device(), Told(), list[tuple[str, SimDevice, Told]]()
-    device.on_operation = lambda number, what: points.append((f"{number} ({what})", device.fork(), told.freeze()))
+    device, told = plan.device(), Told()
     loop, outcomes, images = SimLoop(), set[str](), 0
     with reproducible(seed):
-
-        async def main(_: int) -> None:
-            await Workload(plan, device, told).run()
-            device.on_operation = None
-
-        run_sim(main, seed)
+        points = moments(seed, device, told, Workload(plan, device, told).run)
         for where, fork, known in points:
             killed = fork.fork()
             killed.kill()

@@ -138,6 +138,7 @@ def test_no_memory_for_a_group_is_told_as_that(disk: str, tmp_path: Path) -> Non
         assert {error.errno for error in told if isinstance(error, DurabilityLost)} <= {ENOMEM}, f"the {nth}th"
 
 
+SMALL = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
 READS = (EMFILE, ENFILE, ENOMEM, EAGAIN, errno.EINTR)
 
 
@@ -150,18 +151,22 @@ def refuse(disk: SimDisk, error: BaseException) -> None:
     disk.read = read  # type: ignore[method-assign]
 
 
+async def filled(seed: int) -> SimDevice:
+    """A device with a log of several segments, and a consumer whose records truncate_before looks for."""
+    device = SimDevice(seed)
+    async with await open_on(SimDisk(device), SMALL) as log:
+        await log.topic("t").append(b"x")
+        await (await log.topic("t").consumer("c")).close()
+        for _ in range(40):
+            await log.append(bytes(4000))
+    return device
+
+
 @pytest.mark.parametrize("number", READS, ids=errno.errorcode.get)
 def test_refused_read_ends_no_rotation_and_no_truncation(number: int) -> None:
     async def main(seed: int) -> None:
-        device = SimDevice(seed)
-        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
-        async with await open_on(SimDisk(device), small) as log:
-            await log.topic("t").append(b"x")
-            await (await log.topic("t").consumer("c")).close()  # whose records truncate_before looks for
-            for _ in range(40):
-                await log.append(bytes(4000))
-        disk = SimDisk(device)
-        async with await open_on(disk, small) as log:
+        disk = SimDisk(await filled(seed))
+        async with await open_on(disk, SMALL) as log:
             refuse(disk, OSError(number, os.strerror(number)))
             for change in (log.truncate_before(20), log.truncate_after(20), log.reclaim()):
                 with pytest.raises(PathError) as refused:
@@ -182,13 +187,8 @@ def test_refused_read_ends_no_rotation_and_no_truncation(number: int) -> None:
 
 def test_no_memory_for_a_read_ends_no_rotation() -> None:
     async def main(seed: int) -> None:
-        device = SimDevice(seed)
-        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
-        async with await open_on(SimDisk(device), small) as log:
-            for _ in range(40):
-                await log.append(bytes(4000))
-        disk = SimDisk(device)
-        async with await open_on(disk, small) as log:
+        disk = SimDisk(await filled(seed))
+        async with await open_on(disk, SMALL) as log:
             refuse(disk, MemoryError())
             for _ in range(20):
                 await log.append(bytes(4000))
@@ -199,15 +199,8 @@ def test_no_memory_for_a_read_ends_no_rotation() -> None:
 
 def test_no_memory_for_a_read_ends_no_truncation() -> None:
     async def main(seed: int) -> None:
-        device = SimDevice(seed)
-        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
-        async with await open_on(SimDisk(device), small) as log:
-            await log.topic("t").append(b"x")
-            await (await log.topic("t").consumer("c")).close()  # whose records truncate_before looks for
-            for _ in range(40):
-                await log.append(bytes(4000))
-        disk = SimDisk(device)
-        async with await open_on(disk, small) as log:
+        disk = SimDisk(await filled(seed))
+        async with await open_on(disk, SMALL) as log:
             refuse(disk, MemoryError())
             for change in (log.truncate_before(20), log.truncate_after(20), log.reclaim()):
                 with pytest.raises(PathError) as refused:
@@ -228,9 +221,8 @@ def test_segment_that_cannot_be_removed_ends_no_log_and_goes_later(number: int) 
 
     async def main(seed: int) -> None:
         device = SimDevice(seed)
-        small = WalConfig(segment_bytes=64 * KIB, max_group_bytes=16 * KIB)
         disk = SimDisk(device)
-        log = await open_on(disk, small)
+        log = await open_on(disk, SMALL)
         for _ in range(40):
             await log.append(bytes(4000))
         kept = log.stats().segments
@@ -250,7 +242,7 @@ def test_segment_that_cannot_be_removed_ends_no_log_and_goes_later(number: int) 
         await log.close()
         disk = SimDisk(device)
         disk.remove = refused  # type: ignore[method-assign]
-        log = await open_on(disk, small)
+        log = await open_on(disk, SMALL)
         del disk.remove
         await log.truncate_before(30)
         assert (log.first_lsn, log.next_lsn) == (30, 42)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from walsvc.api import Log
-from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.model import Record
 from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
 from .model import require
+from .moments import moments
 from .plan import Plan, reproducible
 
 TOPICS = ("orders", "events", "rare")
@@ -193,15 +194,9 @@ def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
     plan = Plan.draw(seed)
     plan = replace(plan, config=replace(plan.config, reclaim="consumed", relaxed_interval=0.002))
-    device, told, points = plan.device(), Told(), list[tuple[str, SimDevice, Told]]()
-    device.on_operation = lambda number, what: points.append((f"{number} ({what})", device.fork(), told.freeze()))
+    device, told = plan.device(), Told()
     with reproducible(seed):
-
-        async def main(_: int) -> None:
-            await TopicWorkload(plan, device, told, steps).run()
-            device.on_operation = None
-
-        run_sim(main, seed)
+        points = moments(seed, device, told, TopicWorkload(plan, device, told, steps).run)
         outcomes: Counter[str] = Counter()
         known_images: dict[
             str, Seen
