@@ -53,7 +53,6 @@ KNOWN = frozenset(
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
 TOPIC_OVERHEAD = ENTRY_OVERHEAD + 16  # and its cells in counts and lasts
-KEY_OVERHEAD = 11  # "<topic number>/" in front of a consumer's name
 FRAME_BYTES = 128  # the outer map with its keys, and the heads of the inner ones
 
 

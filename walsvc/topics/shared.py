@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from walsvc.config import between
 from walsvc.errors import BadOption, Closed, LeaseLost, WalError
@@ -96,9 +96,6 @@ class Delivery(ABC):
 
     def __repr__(self) -> str:
         return f"Delivery(lsn={self.record.lsn}, attempt={self.attempt})"
-
-
-DeliveryT = TypeVar("DeliveryT", bound=Delivery)
 
 
 class LocalDelivery(Delivery):

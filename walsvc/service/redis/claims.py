@@ -74,7 +74,7 @@ async def xautoclaim(client: Client, command: Command) -> Any:
 
 
 async def claimed(client: Client, command: Command, lsns: list[int], wanted: Claiming) -> list[Any]:
-    """What was taken over: entries, or only their ids."""
+    """The answer of a claim: entries, or only their ids."""
     if lsns:
         client.members.name(client.topic(command[1]), text(command[2]), text(command[3]))
     if wanted.just_ids:

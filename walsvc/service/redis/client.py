@@ -90,7 +90,7 @@ class Client:
         self.grant, self.namespace, self.opened = grant, namespace, log
 
     def granted(self) -> Grant:
-        """What it may do. Failure: it has shown no token."""
+        """Its rights and namespaces. Failure: it has shown no token."""
         if self.grant is None:
             raise Failure(NO_AUTH)
         return self.grant
@@ -110,7 +110,7 @@ class Client:
 
     @property
     def members(self) -> Members:
-        """Who is a member of which group of its log."""
+        """The consumers of the groups of its log."""
         return members_of(self.opened)
 
     @property

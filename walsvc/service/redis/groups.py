@@ -210,7 +210,7 @@ async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
 
 
 def acked_lsns(command: Command) -> list[int]:
-    """What XACK is about; ids with another second part than 0 are nobody's."""
+    """The LSNs that XACK names; an id with another second part than 0 names no entry."""
     return [lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence]
 
 

@@ -1,4 +1,4 @@
-"""What stands behind a command: options in any order, numbers, keys and ids. The words of errors are Redis's own."""
+"""The arguments of commands: options in any order, numbers, keys and ids. The words of errors are Redis's own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def milliseconds(text: bytes) -> int:
 
 
 def subcommand(command: Command, known: Mapping[bytes, tuple[int, int, T]]) -> T:
-    """What `known` has for a command's second word: the least and the most words, and this. Failure for another word or number."""
+    """Look up a command's second word in `known`, which has the least and the most words and what is returned. Failure for another word or
+    number."""
     word = command[1].upper()
     if word not in known:
         raise unknown_subcommand(command)
@@ -65,7 +66,7 @@ class Adding:
 
 
 def adding(command: Command) -> Adding:
-    """What XADD says."""
+    """The arguments of XADD."""
     place, make = 2, True
     while place < len(command):
         word = command[place].upper()
@@ -99,7 +100,7 @@ class Reading:
 
 
 def reading(command: Command, place: int = 1) -> Reading:
-    """What XREAD says, or what XREADGROUP says behind the group."""
+    """The arguments of XREAD, or those of XREADGROUP behind the group."""
     count, block = 0, None
     while place < len(command):
         word, more = command[place].upper(), len(command) - place - 1
@@ -141,7 +142,7 @@ class Claiming:
 
 
 def claiming(command: Command) -> Claiming:
-    """What XCLAIM says."""
+    """The arguments of XCLAIM."""
     wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XCLAIM"), 0), [])
     place = 5
     while place < len(command) and command[place][:1].isdigit():
@@ -158,7 +159,7 @@ def claiming(command: Command) -> Claiming:
 
 
 def auto_claiming(command: Command) -> Claiming:
-    """What XAUTOCLAIM says."""
+    """The arguments of XAUTOCLAIM."""
     wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM"), 0), [], command[5])
     place = 6
     while place < len(command):

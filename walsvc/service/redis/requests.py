@@ -24,7 +24,7 @@ Command = list[bytes]
 
 
 class Malformed(Exception):
-    """What came is no command, and nobody knows where the next one begins."""
+    """The bytes are no command, so the next one cannot be found either."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"ERR Protocol error: {what}")
@@ -46,7 +46,7 @@ class Requests:
         self._buffer = bytearray()
         self._arguments: Command = []  # of a command that is not complete
         self._missing = 0  # arguments of that command
-        self._taken = 0  # what they cost
+        self._taken = 0  # bytes that they cost
 
     def feed(self, data: bytes, bytes_max: int) -> list[Command]:
         """The commands that are complete by now. Raises Malformed, behind which nothing can be parsed: one that is not a command, or

@@ -93,7 +93,7 @@ class Session(Duplex):
     def eof_received(self) -> bool:
         self._say_no_more()
         self._write()
-        return bool(self._answers)  # who has said all may still wait for what the log has
+        return bool(self._answers)  # a client that has said all may still wait for the log
 
     def connection_lost(self, error: Exception | None) -> None:
         self._say_no_more()
@@ -246,7 +246,7 @@ class Session(Duplex):
 
     @property
     def grant(self) -> Grant | None:
-        """What its token gives; None: it has shown none."""
+        """Its rights and namespaces; None: it has shown no token."""
         return self._client.grant
 
     @property
@@ -256,7 +256,7 @@ class Session(Duplex):
 
     @property
     def _collected_bytes(self) -> int:
-        """What is kept until EXEC."""
+        """Bytes that are kept until EXEC."""
         return 0 if self._client.collected is None else self._client.collected.bytes
 
     @property
@@ -295,6 +295,6 @@ class Session(Duplex):
 
 
 def fetched(append: Any) -> None:
-    """Nobody is there any more to hear how an append ended."""
+    """Fetch how an append ended, since its client is gone."""
     if not append.cancelled():
         append.exception()

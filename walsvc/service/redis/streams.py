@@ -37,7 +37,7 @@ def xadd(client: Client, command: Command) -> Any:
 
 
 def added(client: Client, command: Command) -> Added | None:
-    """What XADD says; None where its stream is not to be made."""
+    """The entry of an XADD; None where its stream is not to be made."""
     if command[2] == b"*":
         fields = command[3:]
         if not fields or len(fields) % 2:
@@ -100,7 +100,7 @@ def found_in(client: Client, found: dict[bytes, list[Any]]) -> Any:
 
 
 async def read_each(client: Client, starts: dict[bytes, int], count: int) -> dict[bytes, list[Any]]:
-    """What is there of each stream; streams with nothing are left out."""
+    """The entries of each stream; streams with none are left out."""
     answer, found = Answer(), {}
     for key, start in starts.items():
         if client.has(key) and (entries := await answer.of(client, client.topic(key), start, None, count or None)):

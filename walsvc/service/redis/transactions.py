@@ -21,11 +21,11 @@ QUEUED = Status("QUEUED")
 
 @dataclass(slots=True)
 class Collected:
-    """What a client has said since MULTI.
+    """The commands of a client since MULTI.
 
     Attributes:
         commands: to be done together.
-        bytes: what they take.
+        bytes: that they take.
         broken: one of them was refused, so that EXEC does nothing.
     """
 
@@ -94,7 +94,7 @@ async def execute(client: Client, command: Command) -> Any:
         transaction.expect(lsn, topic=topic)
     answers: list[Any] = []
     places: list[int] = []  # of the appends
-    taken: set[int] = set()  # what the acknowledgements are for
+    taken: set[int] = set()  # leases that are acknowledged already
     for each in collected.commands:
         try:
             if each[0].upper() == b"XACK":

@@ -1,4 +1,4 @@
-"""What commands that wait have in common: how long they may, and that one of several things is enough."""
+"""Waiting, for commands that block: for so long at most, and for one of several things."""
 
 from __future__ import annotations
 
