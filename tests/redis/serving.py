@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.service.simulated import Devices, serving
-from walsvc.service.redis.listening import listen
-from walsvc.service.redis.replies import encode
+from walsvc.service.fronts.redis.listening import listen
+from walsvc.service.fronts.redis.replies import encode
 from walsvc.service.server.server import Server
 
 GONE = b"gone"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.simulated import serving
-from walsvc.service.redis.listening import listen
+from walsvc.service.fronts.redis.listening import listen
 
 CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
 COMMANDS = {

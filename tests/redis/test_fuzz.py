@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.redis.serving import side
-from walsvc.service.redis.commands import COMMANDS
-from walsvc.service.redis.replies import encode
-from walsvc.service.redis.session import Session
+from walsvc.service.fronts.redis.commands import COMMANDS
+from walsvc.service.fronts.redis.replies import encode
+from walsvc.service.fronts.redis.session import Session
 from walsvc.service.server.auth import Grant, Tokens
 
 RUNS = int(os.environ.get("WALSVC_FUZZ_RUNS", "300"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from walsvc.service.redis.globs import glob
+from walsvc.service.fronts.redis.globs import glob
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from walsvc.service.redis import requests
-from walsvc.service.redis.replies import encode
-from walsvc.service.redis.requests import Command, Malformed, Requests
+from walsvc.service.fronts.redis import requests
+from walsvc.service.fronts.redis.replies import encode
+from walsvc.service.fronts.redis.requests import Command, Malformed, Requests
 
 MOST = 1 << 20
 

@@ -12,8 +12,8 @@ from tests.redis.serving import GONE, side, talking, turns
 from tests.service.simulated import SMALL, Devices
 from walsvc.disk.sim import SimDisk
 from walsvc.opening import open_on
-from walsvc.service.redis import streams
-from walsvc.service.redis.entries import FIELDS
+from walsvc.service.fronts.redis import streams
+from walsvc.service.fronts.redis.entries import FIELDS
 from walsvc.service.server import progress
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import walsvc
-from walsvc.service.redis.listening import listen
+from walsvc.service.fronts.redis.listening import listen
 from walsvc.service.server import serve
 from walsvc.service.server.auth import Grant, Tokens, load_tokens
 from walsvc.service.server.rates import Rates

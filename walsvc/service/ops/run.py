@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from walsvc.extras import need
+from walsvc.service.fronts.redis.listening import listen
 from walsvc.service.ops.doors import ServerAccess
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
 from walsvc.service.ops.settings import Settings
 from walsvc.service.ops.space import SpaceWatch
-from walsvc.service.redis.listening import listen
 from walsvc.service.server import descriptors
 from walsvc.service.server.server import Server
 from walsvc.targets import host_and_port

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from walsvc.errors import BadOption, InUse
-from walsvc.service.redis import options
-from walsvc.service.redis.client import Client
-from walsvc.service.redis.entries import after, entry_of, id_of, parse_id
-from walsvc.service.redis.members import SETTING_UP
-from walsvc.service.redis.replies import OK, Failure
-from walsvc.service.redis.requests import Command
-from walsvc.service.redis.streams import Answer, found_in
-from walsvc.service.redis.waiting import at_most, one_of
+from walsvc.service.fronts.redis import options
+from walsvc.service.fronts.redis.client import Client
+from walsvc.service.fronts.redis.entries import after, entry_of, id_of, parse_id
+from walsvc.service.fronts.redis.members import SETTING_UP
+from walsvc.service.fronts.redis.replies import OK, Failure
+from walsvc.service.fronts.redis.requests import Command
+from walsvc.service.fronts.redis.streams import Answer, found_in
+from walsvc.service.fronts.redis.waiting import at_most, one_of
 from walsvc.topics.pending import Pending
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import BadOption, Denied
-from walsvc.service.redis.members import Members, members_of
-from walsvc.service.redis.replies import Failure
+from walsvc.service.fronts.redis.members import Members, members_of
+from walsvc.service.fronts.redis.replies import Failure
 from walsvc.service.server.auth import Grant
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
-    from walsvc.service.redis.transactions import Collected
+    from walsvc.service.fronts.redis.transactions import Collected
     from walsvc.service.server.shared import Shared
 
 NO_AUTH = "NOAUTH Authentication required."

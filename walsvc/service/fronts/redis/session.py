@@ -13,13 +13,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, WalTimeout
-from walsvc.service.redis.client import Client
-from walsvc.service.redis.commands import Entry, find, leave
-from walsvc.service.redis.entries import id_of
-from walsvc.service.redis.replies import Failure, encode, failure_of
-from walsvc.service.redis.requests import COMMAND_COST, Command, Malformed, Requests
-from walsvc.service.redis.streams import xadd
-from walsvc.service.redis.transactions import collect, discard, execute, multi, unwatch, watch
+from walsvc.service.fronts.redis.client import Client
+from walsvc.service.fronts.redis.commands import Entry, find, leave
+from walsvc.service.fronts.redis.entries import id_of
+from walsvc.service.fronts.redis.replies import Failure, encode, failure_of
+from walsvc.service.fronts.redis.requests import COMMAND_COST, Command, Malformed, Requests
+from walsvc.service.fronts.redis.streams import xadd
+from walsvc.service.fronts.redis.transactions import collect, discard, execute, multi, unwatch, watch
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.progress import Progress
 from walsvc.tasks import begin_task

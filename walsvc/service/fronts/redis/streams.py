@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from walsvc.errors import Truncated
 from walsvc.interface import Topic
 from walsvc.model import Record
-from walsvc.service.redis import options
-from walsvc.service.redis.client import Client
-from walsvc.service.redis.entries import after, entry_of, first_of, id_of, last_of, packed
-from walsvc.service.redis.globs import glob
-from walsvc.service.redis.replies import NULL_ARRAY, Failure, Status
-from walsvc.service.redis.requests import Command
-from walsvc.service.redis.waiting import at_most, one_of
+from walsvc.service.fronts.redis import options
+from walsvc.service.fronts.redis.client import Client
+from walsvc.service.fronts.redis.entries import after, entry_of, first_of, id_of, last_of, packed
+from walsvc.service.fronts.redis.globs import glob
+from walsvc.service.fronts.redis.replies import NULL_ARRAY, Failure, Status
+from walsvc.service.fronts.redis.requests import Command
+from walsvc.service.fronts.redis.waiting import at_most, one_of
 
 ANSWER_BYTES_MAX = 64 << 20
 ENTRY_COST = 256  # bytes that an entry takes beyond its payload, at least

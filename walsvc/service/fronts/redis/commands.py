@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
-from walsvc.service.redis import claims, groups, options, streams, transactions
-from walsvc.service.redis.client import DEFAULT_USER, NO_AUTH, Client
-from walsvc.service.redis.replies import OK, Failure, Status
-from walsvc.service.redis.requests import Command
-from walsvc.service.redis.waiting import at_most
+from walsvc.service.fronts.redis import claims, groups, options, streams, transactions
+from walsvc.service.fronts.redis.client import DEFAULT_USER, NO_AUTH, Client
+from walsvc.service.fronts.redis.replies import OK, Failure, Status
+from walsvc.service.fronts.redis.requests import Command
+from walsvc.service.fronts.redis.waiting import at_most
 from walsvc.service.wire.methods import APPEND, CONSUME, READ
 
 REDIS_VERSION = "7.0.0"  # whose commands and answers are meant

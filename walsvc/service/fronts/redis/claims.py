@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from walsvc.service.redis import options
-from walsvc.service.redis.client import Client
-from walsvc.service.redis.entries import first_of, id_of, last_of
-from walsvc.service.redis.groups import entries_of, member, text, workers_of
-from walsvc.service.redis.options import Claiming, integer
-from walsvc.service.redis.replies import NULL_ARRAY, Failure
-from walsvc.service.redis.requests import Command
+from walsvc.service.fronts.redis import options
+from walsvc.service.fronts.redis.client import Client
+from walsvc.service.fronts.redis.entries import first_of, id_of, last_of
+from walsvc.service.fronts.redis.groups import entries_of, member, text, workers_of
+from walsvc.service.fronts.redis.options import Claiming, integer
+from walsvc.service.fronts.redis.replies import NULL_ARRAY, Failure
+from walsvc.service.fronts.redis.requests import Command
 from walsvc.topics.pending import Pending
 
 

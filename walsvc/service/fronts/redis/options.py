@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from walsvc.service.redis.entries import parse_id
-from walsvc.service.redis.replies import Failure
-from walsvc.service.redis.requests import Command
+from walsvc.service.fronts.redis.entries import parse_id
+from walsvc.service.fronts.redis.replies import Failure
+from walsvc.service.fronts.redis.requests import Command
 
 SYNTAX = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgpack
 
 from walsvc.model import Record
-from walsvc.service.redis.replies import Failure
+from walsvc.service.fronts.redis.replies import Failure
 
 FIELDS = 0x5245  # "RE"
 PAYLOAD = b"payload"

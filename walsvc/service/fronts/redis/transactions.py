@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Conflict, RecordTooLarge
-from walsvc.service.redis.entries import id_of
-from walsvc.service.redis.groups import acknowledged, xack
-from walsvc.service.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
-from walsvc.service.redis.requests import COMMAND_COST
-from walsvc.service.redis.streams import added, xadd
+from walsvc.service.fronts.redis.entries import id_of
+from walsvc.service.fronts.redis.groups import acknowledged, xack
+from walsvc.service.fronts.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
+from walsvc.service.fronts.redis.requests import COMMAND_COST
+from walsvc.service.fronts.redis.streams import added, xadd
 
 if TYPE_CHECKING:
-    from walsvc.service.redis.client import Client
-    from walsvc.service.redis.requests import Command
+    from walsvc.service.fronts.redis.client import Client
+    from walsvc.service.fronts.redis.requests import Command
 
 QUEUED = Status("QUEUED")
 

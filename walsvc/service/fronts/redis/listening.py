@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from walsvc.service.redis.session import Session
+from walsvc.service.fronts.redis.session import Session
 from walsvc.service.server.server import Server
 
 
