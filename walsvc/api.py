@@ -149,6 +149,10 @@ class Log(Reading, OpensConsumers[Consumer], Opened):
         """Names of all topics, in the order in which they were made."""
         return list(self.writer.core.metadata.topics)
 
+    async def has_topic(self, name: str) -> bool:
+        """Whether the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are."""
+        return check_name("topic", name) in self.writer.core.metadata.topics
+
     async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
         return await Registry(self.segments, self.writer, None).open(name, delivery, start)
 

@@ -379,6 +379,11 @@ class Log(Appending, Protocol):
         """Names of all topics, in the order in which they were made."""
         ...
 
+    async def has_topic(self, name: str) -> bool:
+        """Whether the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are.
+        BadOption: no topic can have that name."""
+        ...
+
     async def hold(self, name: str, lsn: int) -> None:
         """Keep every record from `lsn` on until `release`, or until the hold is moved by another call. Durable on return."""
         ...

@@ -44,6 +44,22 @@ async def test_new_log_is_empty(open_log):
         assert await log.flush() == 0
 
 
+async def test_one_topic_is_looked_up_by_its_name(open_log):
+    async with open_log() as log:
+        assert not await log.has_topic("a")
+        assert not await log.has_topic("c")
+        await log.topic("a").append(b"x")
+        async with await log.topic("c").consumer("of a new topic"):
+            pass
+        log.topic("b")
+        assert [await log.has_topic(name) for name in ("a", "b", "c")] == [True, False, True]
+        for wrong in ("", "é" * 128, "\ud800", b"a", None):
+            with pytest.raises(BadOption):
+                await log.has_topic(wrong)
+    async with open_log(read_only=True) as log:
+        assert [await log.has_topic(name) for name in ("a", "b", "c")] == [True, False, True]
+
+
 async def test_every_kind_of_log_is_a_log_with_topics_and_consumers(open_log):
     async with open_log() as log:
         assert isinstance(log, walsvc.Log)

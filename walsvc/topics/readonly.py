@@ -43,6 +43,12 @@ class ReadOnlyTopics(ReadOnlyLog):
         """Names of all topics, in the order in which they were made."""
         return list(self.segments.metadata.topics)
 
+    async def has_topic(self, name: str) -> bool:
+        """Whether the topic `name` exists, as far as its writer has made the log durable."""
+        check_name("topic", name)
+        await self.segments.reach()
+        return self.segments.topic_number(name) is not None
+
     def holds(self) -> dict[str, int]:
         """The holders and the lowest LSN that each of them needs."""
         return dict(self.segments.metadata.holds)

@@ -196,6 +196,11 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
         """Names of the topics, in the order in which they were made, as far as this client has heard of them: `refresh`."""
         return self._common.list_topics()
 
+    async def has_topic(self, name: str) -> bool:
+        """Whether the topic `name` exists: asks the server, whatever this client has heard of."""
+        found: bool = await self._session.call("has_topic", name=check_name("topic", name))
+        return found
+
     async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> RemoteConsumer:
         return await self._common.open_consumer(None, name, delivery, start)
 

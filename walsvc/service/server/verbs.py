@@ -68,6 +68,10 @@ async def topics(log: Log, args: dict[str, Any]) -> list[str]:
     return log.topics()
 
 
+async def has_topic(log: Log, args: dict[str, Any]) -> bool:
+    return await log.has_topic(args["name"])
+
+
 async def consumers(log: Log, args: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[ConsumerStatus] = await of_topic(log, args).consumers()
     return [dataclasses.asdict(each) for each in found]
@@ -179,6 +183,7 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "retention": retention,
     "stats": stats,
     "topics": topics,
+    "has_topic": has_topic,
     "consumers": consumers,
     "move_consumer": move_consumer,
     "delete_consumer": delete_consumer,

@@ -110,6 +110,7 @@ METHODS = table(
     Method("retention", READ, {}, changes=False, large=True),
     Method("stats", READ, {}, changes=False, large=True),
     Method("topics", READ, {}, changes=False, large=True),
+    Method("has_topic", READ, required(name=TEXT), changes=False),
     Method("consumers", READ, ANY_TOPIC, changes=False, large=True),
     Method("move_consumer", ADMIN, {**NAMED, **required(to=POSITION)}),
     Method("delete_consumer", ADMIN, NAMED, repeatable=False),

@@ -133,9 +133,12 @@ class Client:
                 self._topics = {key: topic}
         return topic
 
-    def has(self, key: bytes) -> bool:
+    async def has(self, key: bytes) -> bool:
         """Whether the topic of a key exists."""
-        return key.decode("utf-8", "replace") in self.log.topics()
+        try:
+            return await self.log.has_topic(key.decode())
+        except (UnicodeDecodeError, BadOption):
+            return False  # no topic can have that name
 
     def leave(self) -> None:
         """Give the log back."""

@@ -21,7 +21,8 @@ class Entry(NamedTuple):
     """A command.
 
     Attributes:
-        call: takes the client and the command, and returns the answer: at once, by a coroutine, or (XADD) by an awaitable of the log's.
+        call: takes the client and the command, and returns the answer: at once, by a coroutine, or (XADD without options) by an awaitable of
+            the log's.
         arity: words, the command itself included; negative: at least so many, as in Redis's COMMAND.
         right: that a token must have; None: any may, and the log is not needed.
         waits: the call is a coroutine, and commands before it are answered first.
@@ -216,7 +217,7 @@ INFOS: dict[bytes, tuple[int, int, Callable[[Client, Command], Awaitable[Any]]]]
 async def xinfo(client: Client, command: Command) -> Any:
     """XINFO STREAM, GROUPS, CONSUMERS."""
     call = options.subcommand(command, INFOS)
-    if not client.has(command[2]):
+    if not await client.has(command[2]):
         raise Failure("ERR no such key")
     return await call(client, command)
 
@@ -242,7 +243,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"UNWATCH": Entry(transactions.unwatch, 1, None, waits=False),
     b"WAIT": Entry(wait, 3, APPEND),
     b"WAITAOF": Entry(wait_aof, 4, APPEND),
-    b"XADD": Entry(streams.xadd, -5, APPEND, waits=False, keys=(1, 1, 1)),
+    b"XADD": Entry(streams.xadd_with_options, -5, APPEND, keys=(1, 1, 1)),
     b"WATCH": Entry(transactions.watch, -2, READ, keys=(1, -1, 1)),
     b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1)),
     b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
@@ -258,6 +259,10 @@ COMMANDS: dict[bytes, Entry] = {
 }
 
 
+WITH_OPTIONS = COMMANDS[b"XADD"]
+AT_ONCE = WITH_OPTIONS._replace(call=streams.xadd, waits=False)
+
+
 def find(client: Client, command: Command) -> Entry:
     """The entry of a command that this client may call. Failure in Redis's words."""
     entry = COMMANDS.get(command[0]) or COMMANDS.get(command[0].upper())
@@ -271,7 +276,7 @@ def find(client: Client, command: Command) -> Entry:
     elif entry.right is not None and entry.right not in client.grant.rights:
         name = command[0].decode("latin-1").lower()
         raise Failure(f"NOPERM this token has no right to run the '{name}' command")
-    return entry
+    return AT_ONCE if entry is WITH_OPTIONS and command[2] == b"*" else entry
 
 
 def unknown(command: Command) -> Failure:

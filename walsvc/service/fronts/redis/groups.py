@@ -33,7 +33,7 @@ NO_KEY_OR_GROUP = "NOGROUP No such key '{key}' or consumer group '{group}'"
 
 async def find(client: Client, key: bytes, group: bytes, worker: bytes | None = None) -> LocalConsumer | None:
     """A worker's place in a group, without one any place; None where there is no such stream or group."""
-    if not client.has(key):
+    if not await client.has(key):
         return None
     return await client.members.find(client.topic(key), text(group), None if worker is None else text(worker))
 
@@ -66,7 +66,7 @@ async def xgroup(client: Client, command: Command) -> Any:
     if call is create and not all(map(is_option, command[5:], command[4:])):
         raise Failure("ERR unknown subcommand or wrong number of arguments for 'CREATE'. Try XGROUP HELP.")
     makes = call is create and b"MKSTREAM" in [each.upper() for each in command[5:]]
-    if not makes and not client.has(command[2]):
+    if not makes and not await client.has(command[2]):
         raise Failure(NEEDS_KEY)
     return await call(client, command)
 

@@ -31,30 +31,36 @@ class Added(NamedTuple):
 
 
 def xadd(client: Client, command: Command) -> Any:
-    """XADD: the answer is the append's, which comes when the entry is on stable storage."""
-    entry = added(client, command)
-    return None if entry is None else entry.topic.append(entry.payload, type=entry.type)
+    """XADD key * field value ...: the answer is the append's, which comes when the entry is on stable storage."""
+    fields = command[3:]
+    if not fields or len(fields) % 2:
+        raise options.wrong_number("xadd")
+    payload, type = packed(fields)
+    return client.topic(command[1]).append(payload, type=type)
 
 
-def added(client: Client, command: Command) -> Added | None:
+async def xadd_with_options(client: Client, command: Command) -> bytes | None:
+    """XADD key [NOMKSTREAM] * field value ...: the id of the entry, which is on stable storage."""
+    entry = await added(client, command)
+    if entry is None:
+        return None
+    client.written = (await entry.topic.append(entry.payload, type=entry.type)).lsn
+    return id_of(client.written)
+
+
+async def added(client: Client, command: Command) -> Added | None:
     """The entry of an XADD; None where its stream is not to be made."""
-    if command[2] == b"*":
-        fields = command[3:]
-        if not fields or len(fields) % 2:
-            raise options.wrong_number("xadd")
-    else:
-        wanted = options.adding(command)
-        if wanted.id != b"*":
-            raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
-        if not wanted.make and not client.has(command[1]):
-            return None
-        fields = wanted.fields
-    return Added(client.topic(command[1]), *packed(fields))
+    wanted = options.adding(command)
+    if wanted.id != b"*":
+        raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
+    if not wanted.make and not await client.has(command[1]):
+        return None
+    return Added(client.topic(command[1]), *packed(wanted.fields))
 
 
 async def xlen(client: Client, command: Command) -> int:
     """XLEN."""
-    return await client.topic(command[1]).count() if client.has(command[1]) else 0
+    return await client.topic(command[1]).count() if await client.has(command[1]) else 0
 
 
 async def xrange(client: Client, command: Command) -> Any:
@@ -71,7 +77,7 @@ async def xrevrange(client: Client, command: Command) -> Any:
 async def in_range(client: Client, command: Command, first: int, last: int, *, reverse: bool) -> Any:
     """The entries from LSN `first` to `last`, in either order."""
     count = options.ranged(command)
-    if not client.has(command[1]):
+    if not await client.has(command[1]):
         return []
     if count == 0:
         return NULL_ARRAY
@@ -103,7 +109,9 @@ async def read_each(client: Client, starts: dict[bytes, int], count: int) -> dic
     """The entries of each stream; streams with none are left out."""
     answer, found = Answer(), {}
     for key, start in starts.items():
-        if client.has(key) and (entries := await answer.of(client, client.topic(key), start, None, count or None)):
+        if await client.has(key) and (
+            entries := await answer.of(client, client.topic(key), start, None, count or None)
+        ):
             found[key] = entries
     return found
 
@@ -180,12 +188,12 @@ async def info_stream(client: Client, command: Command) -> Any:
 
 async def exists(client: Client, command: Command) -> int:
     """EXISTS key ...: how many of them there are."""
-    return sum(client.has(key) for key in command[1:])
+    return sum([await client.has(key) for key in command[1:]])
 
 
 async def type_of(client: Client, command: Command) -> Status:
     """TYPE key."""
-    return STREAM if client.has(command[1]) else Status("none")
+    return STREAM if await client.has(command[1]) else Status("none")
 
 
 async def dbsize(client: Client, command: Command) -> int:

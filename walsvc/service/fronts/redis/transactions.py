@@ -10,7 +10,7 @@ from walsvc.service.fronts.redis.entries import id_of
 from walsvc.service.fronts.redis.groups import acknowledged, xack
 from walsvc.service.fronts.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST
-from walsvc.service.fronts.redis.streams import added, xadd
+from walsvc.service.fronts.redis.streams import added, xadd, xadd_with_options
 
 if TYPE_CHECKING:
     from walsvc.service.fronts.redis.client import Client
@@ -37,7 +37,7 @@ class Collected:
 def collect(client: Client, call: Any, command: Command) -> Status:
     """Keep a command until EXEC. Failure for one that cannot be part of a group."""
     assert client.collected is not None, "asked between MULTI and EXEC"
-    if call not in (xadd, xack):
+    if call not in (xadd, xadd_with_options, xack):
         name = command[0].decode("latin-1").upper()
         raise Failure(f"ERR walsvc's MULTI takes XADD and XACK, which become durable together, and not {name}")
     size = client.collected.bytes + sum(map(len, command)) + COMMAND_COST
@@ -104,7 +104,7 @@ async def execute(client: Client, command: Command) -> Any:
                     transaction.ack(one)
                 answers.append(len(deliveries))
                 continue
-            if (entry := added(client, each)) is not None:
+            if (entry := await added(client, each)) is not None:
                 transaction.append(entry.payload, entry.type, topic=entry.topic.name)
                 places.append(len(answers))
             answers.append(None)
