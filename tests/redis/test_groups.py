@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,33 @@ async def test_groups_count_as_consumers_of_the_log(tmp_path: Path) -> None:
         assert await redis("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM") == "OK"
         assert (await redis("XGROUP", "CREATE", "s", "h", "$")).startswith("-BACKPRESSURE the log has 1 consumers")
         assert [each.name for each in await server.logs[""].topic("s").consumers()] == ["g"]
+
+
+async def test_wait_that_ends_while_entries_are_being_taken_loses_none(tmp_path: Path) -> None:
+    """Two streams have something at once, and the note of who has the second one's takes longer than BLOCK allows."""
+    devices = Devices()
+    async with side(tmp_path, devices) as server, talking(tmp_path) as redis, talking(tmp_path) as adding:
+        for key in ("s", "t"):
+            await redis("XGROUP", "CREATE", key, "g", "0", "MKSTREAM")
+        redis.say("XREADGROUP", "GROUP", "g", "w", "BLOCK", "50", "STREAMS", "t", "s", ">", ">")
+        commits = count(1)
+
+        def committed(*_: object) -> None:
+            if next(commits) == 2:  # behind the entries' and the note about the first stream's
+                devices[""].stall_sync(0.2)
+
+        await turns()
+        server.logs[""].writer.core.counters.observer = committed
+        given = await transaction(adding, ("XADD", "s", "*", "n", "1"), ("XADD", "t", "*", "n", "2"))
+        got = [entry[0] for stream in await redis.hear() or () for entry in stream[1]]
+        for _ in range(3):
+            answer = await redis("XREADGROUP", "GROUP", "g", "w", "STREAMS", "t", "s", ">", ">")
+            got += [entry[0] for stream in answer or () for entry in stream[1]]
+        assert sorted(got) == sorted(given)
+
+
+async def transaction(redis: Talk, *commands: tuple[str, ...]) -> Any:
+    """What EXEC answers."""
+    for command in (("MULTI",), *commands, ("EXEC",)):
+        redis.say(*command)
+    return [await redis.hear() for _ in range(len(commands) + 2)][-1]

@@ -199,7 +199,7 @@ def test_without_leases_a_worker_that_leaves_keeps_what_it_has_and_another_one_m
     assert leases.due(now) is None
     assert leases.leave("w1") == ([], [])
     assert leases.overdue(Moment(1e9, 1e9)) == ([], [])
-    again = leases.again(lease.job, "w2")
+    again = leases.pass_on(lease.job, "w2")
     assert (again.attempt, leases.out, leases.owns(lease)) == (2, 1, False)
     assert leases.give_back(again, 0.0, now).dying == [lease.job]
 

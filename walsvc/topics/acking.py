@@ -1,4 +1,4 @@
-"""Acknowledgements and moves of a shared consumer, which join a group; and which acknowledgements there were lately."""
+"""What changes a shared consumer in a group: acknowledgements, moves, who has which record; and which acknowledgements there were lately."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from walsvc.format.queues import KEY, done_row, moved_row
+from walsvc.format.queues import KEY, Held, done_row, held_row, moved_row
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import Start, check_start
 
@@ -44,6 +44,68 @@ class Acking:
             self._hub.past.note(lease)
         del self._hub.feed.gone[: len(self._gone)]
         self._hub.changed()
+
+
+class Keeping:
+    """Which workers have records that were taken, as it joins a group.
+
+    Attributes:
+        kept: it is in a group: the log says so from here on, whatever becomes of the caller.
+    """
+
+    def __init__(self, hub: Hub, leases: Sequence[Lease]) -> None:
+        self.kept = False
+        self._hub = hub
+        self._leases = leases
+
+    def change(self) -> dict[str, Any]:
+        """Who has each record that is still out."""
+        out = [each for each in self._leases if self._hub.leases.is_out(each)]
+        return held_change(self._hub, out, [Held(each.attempt, str(each.holder), now_ms(self._hub)) for each in out])
+
+    def accepted(self) -> None:
+        """It is in a group."""
+        self.kept = True
+
+
+class Claiming:
+    """A worker takes records over that are out; joins a group. Nothing changes hands before it is accepted.
+
+    Attributes:
+        given: its deliveries then.
+    """
+
+    def __init__(self, hub: Hub, worker: str, leases: Sequence[Lease], *, count: bool) -> None:
+        self.given: list[Lease] = []
+        self._hub = hub
+        self._worker = worker
+        self._leases = leases
+        self._count = count
+        self._out: list[Lease] = []
+
+    def change(self) -> dict[str, Any]:
+        """The worker has each record that is still out."""
+        self._out = [each for each in self._leases if self._hub.leases.is_out(each)]
+        held = [Held(each.attempt + self._count, self._worker, now_ms(self._hub)) for each in self._out]
+        return held_change(self._hub, self._out, held)
+
+    def accepted(self) -> None:
+        """The records are the worker's."""
+        for each in self._out:
+            given = self._hub.leases.pass_on(each.job, self._worker, count=self._count)
+            self.given.append(given)
+        self._hub.feed.disown(each.job for each in self.given)
+
+
+def held_change(hub: Hub, leases: Sequence[Lease], held: Sequence[Held]) -> dict[str, Any]:
+    """The change of metadata that says who has the records of `leases`."""
+    rows = [held_row(each.job.lsn, row) for each, row in zip(leases, held, strict=True)]
+    return {KEY: {hub.key: {"rows": b"".join(rows)}}}
+
+
+def now_ms(hub: Hub) -> int:
+    """Unix time in milliseconds."""
+    return int(hub.feed.now().wall * 1000)
 
 
 class Moving:

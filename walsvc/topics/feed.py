@@ -117,7 +117,7 @@ class Feed:
         """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
         what it has had since before it came is first."""
         self.look()
-        now, line = self.now(), self.resumed.get(holder) if own else None
+        now, line = self.now(), self._line(holder) if own else None
         if line:
             job: Job | None = line[0]
         else:
@@ -128,7 +128,7 @@ class Feed:
             return None
         if line:
             line.popleft()
-            return Out(self.leases.again(job, holder), record)
+            return Out(self.leases.again(job), record)
         lease = self.leases.take(holder, now)
         assert lease is not None
         return Out(lease, record)
@@ -176,6 +176,20 @@ class Feed:
     def unread(self, max_bytes: int, max_records: int) -> bool:
         """Whether a batch of so much may need more than was read."""
         return len(self.leases.jobs) - self.leases.out < max_records and self.ahead.bytes < max_bytes
+
+    def _line(self, holder: Hashable) -> deque[Job] | None:
+        """The records that a holder is to get again, without those that it does not have any more."""
+        line = self.resumed.get(holder)
+        while line and not (self.leases.jobs.get(line[0].lsn) is line[0] and line[0].held_by(holder)):
+            line.popleft()
+        return line
+
+    def give_again(self, lease: Lease) -> None:
+        """A worker was not given what it has: it gets that the next time."""
+        lease.unseen = True
+        line = [*self.resumed.get(lease.holder, ()), lease.job]
+        self.resumed[lease.holder] = deque(sorted(line, key=lambda job: job.lsn))
+        self.wake_all()
 
     def resume(self, worker: str) -> None:
         """A worker has come back: it gets what it has, in order."""
@@ -227,7 +241,8 @@ class Feed:
     async def bring(self) -> bool:
         """Load what is to go out next, or read on; False where neither helps now."""
         self.look()
-        heads = [line[0] for line in self.resumed.values() if line and line[0].lsn not in self.ahead]
+        lines = map(self._line, list(self.resumed))
+        heads = [line[0] for line in lines if line and line[0].lsn not in self.ahead]
         job = self.leases.ready(self.now())
         if job is not None and job.lsn not in self.ahead and not self.leases.full:
             heads.append(job)

@@ -16,10 +16,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
-from walsvc.format.queues import KEY, Held, held_row, tried_row
+from walsvc.format.queues import KEY, tried_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_behind
-from walsvc.topics.acking import Acking, Moving, Past
+from walsvc.topics.acking import Acking, Claiming, Keeping, Moving, Past
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
 from walsvc.topics.leases import Ended, Job, Lease, Leases
@@ -137,18 +137,8 @@ class Hub:
             if not await self.feed.bring():
                 return None
 
-    async def keep_held(self, leases: Sequence[Lease]) -> None:
-        """Make durable which worker has the records."""
-
-        def change() -> dict[str, Any]:
-            since = int(self.feed.now().wall * 1000)
-            rows = [
-                held_row(each.job.lsn, Held(each.attempt, str(each.holder), since))
-                for each in leases
-                if self.leases.is_out(each)
-            ]
-            return {KEY: {self.key: {"rows": b"".join(rows)}}}
-
+    async def keep(self, change: Keeping | Claiming) -> None:
+        """Make durable which worker has records."""
         await self._core.changes.join(change)
 
     # ---- what becomes of deliveries
@@ -177,13 +167,18 @@ class Hub:
         if earlier and job.lease is None:
             job.lease = Lease(job, None, attempt, None)
         lease = job.lease
-        if lease is None or lease.attempt != attempt or (lease.holder is None) != earlier:
+        counted = self.sharing.lease is None  # by the log, before a record goes out
+        if lease is None or lease.attempt != attempt or not (counted or (lease.holder is None) == earlier):
             raise self.lost(Lease(job, None, attempt, None))
         return lease
 
     def unseen(self, lease: Lease) -> None:
-        """A delivery that nobody got: the record goes out again as if it had not been."""
-        if self.sharing.lease is not None and self.leases.is_out(lease):
+        """A delivery that nobody got: the record goes out again as if it had not been. Without a lease it stays its worker's."""
+        if not self.leases.is_out(lease):
+            return
+        if self.sharing.lease is None:
+            self.feed.give_again(lease)
+        else:
             self.leases.untake(lease, self.feed.now())
             self.changed()
 

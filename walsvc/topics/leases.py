@@ -53,6 +53,7 @@ class Lease:
         attempt: 1 for the first delivery.
         deadline: on the steady clock; None: none.
         done: it was acknowledged.
+        unseen: it is its holder's, who was never given it: the next time it gets this very delivery.
     """
 
     job: Job
@@ -60,6 +61,7 @@ class Lease:
     attempt: int
     deadline: float | None
     done: bool = False
+    unseen: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -187,11 +189,20 @@ class Leases:
         job.attempts += 1
         return self._give(job, holder, None if self.lease is None else now.steady + self.lease)
 
-    def again(self, job: Job, holder: Any) -> Lease:
-        """A record that is out goes to a holder once more: its own, which has come back, or another one that claims it."""
+    def again(self, job: Job) -> Lease:
+        """A record that is out goes once more to its holder, which has come back, or was not given it the first time."""
+        lease = job.lease
+        assert lease is not None, "it is out"
+        if not lease.unseen:
+            return self.pass_on(job, lease.holder)
+        lease.unseen = False
+        return lease
+
+    def pass_on(self, job: Job, holder: Any, *, count: bool = True) -> Lease:
+        """A record that is out goes to a holder. Without `count` that is no further attempt."""
         self.out -= 1
-        self.redeliveries += 1
-        job.attempts += 1
+        self.redeliveries += count
+        job.attempts += count
         return self._give(job, holder, None)
 
     def _give(self, job: Job, holder: Any, deadline: float | None) -> Lease:

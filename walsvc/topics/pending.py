@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from walsvc.topics.acking import Claiming, Keeping
 from walsvc.topics.feed import Out
 from walsvc.topics.leases import Lease, State
 
@@ -83,32 +84,31 @@ async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, *, coun
     for lsn in dict.fromkeys(lsns):
         held = hub.feed.window.held.get(lsn)
         lease = None if held is None else await lease_of(hub, lsn)
-        if held is None or lease is None or hub.feed.now().wall - held.since_ms / 1000 < idle:
-            continue
-        if not hub.leases.is_out(lease):
-            continue  # meanwhile
-        given = hub.leases.again(lease.job, worker)
-        if not count:
-            given.attempt = lease.job.attempts = lease.attempt
-        claimed.append(given)
-    if claimed:
-        hub.feed.disown(lease.job for lease in claimed)
-        await hub.keep_held(claimed)
-    return [lease.job.lsn for lease in claimed if hub.leases.is_out(lease)]
+        if held is not None and lease is not None and hub.feed.now().wall - held.since_ms / 1000 >= idle:
+            claimed.append(lease)
+    if not claimed:
+        return []
+    claiming = Claiming(hub, worker, claimed, count=count)
+    await hub.keep(claiming)
+    return [lease.job.lsn for lease in claiming.given if hub.leases.is_out(lease)]
 
 
 async def take_new(hub: Hub, face: object, most: int) -> list[Out]:
     """Records that nobody has had, for one who has the consumer open, as many as are there; durable on return."""
     outs: list[Out] = []
-    while len(outs) < most and (out := await hub.there(face, own=False)) is not None:
-        outs.append(out)
-    if outs:
-        try:
-            await hub.keep_held([out.lease for out in outs])
-        except BaseException:
-            for out in outs:
-                if hub.leases.is_out(out.lease):
-                    hub.leases.untake(out.lease, hub.feed.now())
+    leases: list[Lease] = []
+    keeping = Keeping(hub, leases)
+    try:
+        while len(outs) < most and (out := await hub.there(face, own=False)) is not None:
+            outs.append(out)
+            leases.append(out.lease)
+        if outs:
+            await hub.keep(keeping)
+    except BaseException:
+        if not keeping.kept:  # else the log says that the worker has them
+            for lease in leases:
+                if hub.leases.is_out(lease):
+                    hub.leases.untake(lease, hub.feed.now())
             hub.changed()
-            raise
+        raise
     return outs

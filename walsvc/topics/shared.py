@@ -11,6 +11,7 @@ from walsvc.config import between
 from walsvc.errors import BadOption, Closed, LeaseLost, WalError
 from walsvc.model import Record
 from walsvc.scope import Scoped
+from walsvc.topics.acking import Keeping
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.pending import Pending, claim, held, pending_of, settle, take_new
@@ -244,7 +245,7 @@ class LocalConsumer(SharedConsumer):
             if not self._unseen:
                 self._unseen = await self._hub.batch(self, max_bytes, max_records)
             outs = self._unseen[:max_records]
-            await self._hub.keep_held([out.lease for out in outs])
+            await self._hub.keep(Keeping(self._hub, [out.lease for out in outs]))
             del self._unseen[: len(outs)]
             return [LocalDelivery(self, out) for out in outs]
 

@@ -6,10 +6,11 @@ only those are known that have asked since the log was opened.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from walsvc.errors import BadOption, InUse
+from walsvc.errors import BadOption, InUse, WalError
 from walsvc.service.fronts.redis import options
 from walsvc.service.fronts.redis.client import Client
 from walsvc.service.fronts.redis.entries import after, entry_of, id_of, parse_id
@@ -17,7 +18,7 @@ from walsvc.service.fronts.redis.members import SETTING_UP
 from walsvc.service.fronts.redis.replies import OK, Failure
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.streams import Answer, found_in
-from walsvc.service.fronts.redis.waiting import at_most, one_of
+from walsvc.service.fronts.redis.waiting import one_of
 from walsvc.topics.pending import Pending
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
@@ -176,10 +177,9 @@ async def xreadgroup(client: Client, command: Command) -> Any:
         new += [place] if start is None else []
     found = await take(client, places, count, noack=bool(noack))
     if not found and wanted.block is not None and len(new) == len(places):
-        async with at_most(wanted.block):
-            while not found:
-                await one_of(each.wait_for_new() for each in new)
-                found = await take(client, places, count, noack=bool(noack))
+        until = asyncio.get_running_loop().time() + wanted.block / 1000 if wanted.block else None
+        while not found and await one_of((each.wait_for_new() for each in new), until):
+            found = await take(client, places, count, noack=bool(noack))  # to its end: what it takes reaches the client
     return found_in(client, found)
 
 
@@ -193,13 +193,24 @@ async def take(client: Client, places: list[Place], count: int, *, noack: bool) 
         if start is not None:
             mine = [each.lsn for each in group.pending() if each.worker == group.worker and each.lsn >= start]
             found[key] = await entries_of(client, key, mine[:count])
-        elif deliveries := await group.take_new(count):
+        elif deliveries := await new_entries(group, count, alone=not found):
             found[key] = [entry_of(each.record) for each in deliveries]
             if noack:
                 await group.ack(deliveries)
         if key in found:
             client.members.name(client.topic(key), group.name, str(group.worker))
     return found
+
+
+async def new_entries(group: LocalConsumer, count: int, *, alone: bool) -> Sequence[LocalDelivery]:
+    """New entries of a stream. Raises what taking them raises, unless the answer has entries of other streams, which are the
+    consumer's by now: then the next command says it."""
+    try:
+        return await group.take_new(count)
+    except WalError:
+        if alone:
+            raise
+        return ()
 
 
 async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:

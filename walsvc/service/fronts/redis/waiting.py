@@ -19,13 +19,15 @@ async def at_most(milliseconds: int) -> AsyncIterator[None]:
             raise
 
 
-async def one_of(waits: Iterable[Awaitable[Any]]) -> None:
-    """Wait until one of them is over, and give the others up. Raises what it raises."""
+async def one_of(waits: Iterable[Awaitable[Any]], until: float | None = None) -> bool:
+    """Wait until one of them is over, and give the others up. Raises what it raises. False: it was `until`, in the loop's time, before."""
+    seconds = None if until is None else until - asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        return bool(done)
     finally:
         for task in tasks:
             task.cancel()
