@@ -33,14 +33,8 @@ SCHEMES = {"unix": SERVICE, "wal": SERVICE, "wals": SERVICE, "nats": JETSTREAM, 
 """What a URL names: a module whose `prepare(url, config, options)` checks both at once, and returns the arguments of `open_log`
 in the other module."""
 REPLICATION = "walsvc.engines.replication.shipping"  # imported when a log is replicated
-EMBEDDED = (
-    "walsvc.api",
-    "walsvc.disk.choose",
-    "walsvc.log.opening",
-    "walsvc.log.recover.looking",
-    "walsvc.log.recover.watched",
-    "walsvc.topics.readonly",
-)
+EMBEDDED = ("walsvc.api", "walsvc.disk.choose", "walsvc.log.opening")
+READ_ONLY = ("walsvc.disk.choose", "walsvc.log.opening", "walsvc.log.recover.watched", "walsvc.topics.readonly")
 ENCRYPTION = ("cryptography.hazmat.primitives.ciphers.aead", "cryptography.hazmat.primitives.kdf.hkdf")
 
 
@@ -141,7 +135,7 @@ async def open_elsewhere(module: str, arguments: tuple[Any, ...]) -> Any:
 
 def parts_of(config: WalConfig) -> list[str]:
     """Names of the modules that the log of a directory needs."""
-    names = [*EMBEDDED]
+    names = [*(READ_ONLY if config.read_only else EMBEDDED)]
     if config.keys is not None:
         names += ENCRYPTION
     if config.replicate is not None:
@@ -177,15 +171,17 @@ async def open_storage(storage: Storage, config: WalConfig) -> Any:
 
 async def open_on(disk: Disk, config: WalConfig) -> Any:
     """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
-    from walsvc.api import Log
     from walsvc.log.opening import open_writer, releasing
-    from walsvc.log.recover.watched import watch
-    from walsvc.topics.readonly import ReadOnlyTopics
 
     async with releasing(disk):
         if config.read_only:
+            from walsvc.log.recover.watched import watch
+            from walsvc.topics.readonly import ReadOnlyTopics
+
             return ReadOnlyTopics(await watch(disk, config.keys), config)
         writer, report = await open_writer(disk, config)
+    from walsvc.api import Log
+
     log = Log(writer, report)
     if config.replicate is not None:
         try:

@@ -6,16 +6,16 @@ or bytes, is a path.
 
     scheme://[user:password@]host[:port][,host[:port]...][/path][?name=value[&name=value...]]
     scheme:/path, the same as scheme:///path
+
+Most targets are paths, so what only URLs need is imported where it is used.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import re
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 from walsvc.errors import BadOption, PathError
 from walsvc.options import encodable
@@ -152,6 +152,8 @@ def parse_url(text: str, example: str) -> Url:
         raise BadOption(f"{shown(text)!r} is no URL of a log", hint=f"{example}; for a directory: ./{shown(text)}")
     login, _, place = place.rpartition("@")
     try:
+        from urllib.parse import parse_qsl
+
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="surrogateescape")
     except ValueError:
         raise BadOption(
@@ -184,6 +186,8 @@ def is_path(address: str) -> bool:
 def is_host(name: str) -> bool:
     """Whether `name` can be the name or the address of a host."""
     if ":" in name:
+        import ipaddress
+
         address, percent, zone = name.partition("%")
         try:
             ipaddress.IPv6Address(address)
@@ -202,6 +206,8 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`: a loopback address, or the name localhost. No name is looked up."""
     if host.lower() == "localhost":
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # \t to \r, ESC and BEL, C1, DEL; marks that turn or hide text (bidi, zero width, line separators, tags); halves of a pair
-_UNSEEN = re.compile(
+UNSEEN = (
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e0fff]"
 )
@@ -16,12 +16,12 @@ def visible(text: str) -> str:
 
     A backslash stays as it is: showing a text twice changes nothing more.
     """
-    return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_escape, text)
+    return text if text.isascii() and text.isprintable() else re.sub(UNSEEN, _escape, text)
 
 
 def visible_json(text: str) -> str:
     """The same for JSON text: its value stays what it is."""
-    return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_json_escape, text)
+    return text if text.isascii() and text.isprintable() else re.sub(UNSEEN, _json_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:

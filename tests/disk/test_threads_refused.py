@@ -20,7 +20,7 @@ from walsvc.disk.pool import Pool, in_thread
 from walsvc.errors import PathError
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.repair import copy_aside
-from walsvc.opening import EMBEDDED
+from walsvc.opening import EMBEDDED, READ_ONLY
 
 Refuse = Callable[[int], None]
 
@@ -28,7 +28,7 @@ Refuse = Callable[[int], None]
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
     """From now on no thread can be started, but for the first few. The log is imported before, which takes one as well."""
-    for name in EMBEDDED:
+    for name in (*EMBEDDED, *READ_ONLY):
         import_module(name)
 
     def begin(allowed: int) -> None:

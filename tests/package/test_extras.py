@@ -86,6 +86,42 @@ def test_the_base_installation_appends_and_reads_and_imports_nothing_on_the_loop
     assert not HEAVY & set(modules)
 
 
+FIRST_APPEND = """
+import asyncio, sys
+made, before = [], set(sys.modules)
+sys.addaudithook(lambda event, about: made.append(about) if event == "compile" and about[1] == "<string>" else None)
+import walsvc
+
+async def main():
+    async with walsvc.open({target!r}) as log:
+        await log.append(b"first")
+        print(len(made))
+        print(*set(sys.modules) - before)
+
+asyncio.run(main())
+"""
+NEEDED = {"bisect", "copy", "ctypes", "dataclasses", "datetime", "importlib.util", "json", "mmap", "msgpack", "queue"}
+"""What the way to the first append imports beside walsvc and what asyncio has imported."""
+MODULES_MAX, MADE_MAX = (
+    155,
+    370,
+)  # each module costs 0.2 ms, and so do two pieces of code that dataclasses and NamedTuple make
+ONLY_READING = {"walsvc.log.recover.watched", "walsvc.log.recover.looking", "walsvc.topics.readonly"}
+
+
+def test_the_way_to_the_first_append_imports_what_it_needs(installation: Path, tmp_path: Path) -> None:
+    said = good(bare.run(installation, "-c", FIRST_APPEND.format(target=str(tmp_path / "log"))))
+    made, imported = said.splitlines()
+    modules = set(imported.split())
+    others = {name for name in modules if not name.startswith(("walsvc", "_", "cython_runtime"))}
+    assert {name for name in others if name not in NEEDED and name.partition(".")[0] not in NEEDED} <= {
+        "importlib._abc"
+    }
+    assert not ONLY_READING & modules
+    assert len([name for name in modules if name.startswith("walsvc")]) <= MODULES_MAX
+    assert int(made) <= MADE_MAX  # an internal value is a NamedTuple, and a part with a state leaves out eq and repr
+
+
 @pytest.mark.parametrize(("extra", "code"), [
     ("crypto", "walsvc.KeyRing(current=('a', b'k' * 32))"),
     ("nats", "walsvc.open('nats://127.0.0.1/stream')"),

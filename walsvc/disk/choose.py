@@ -11,8 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from walsvc.config import WalConfig
 from walsvc.disk import dsync, ring, system
@@ -29,8 +28,7 @@ from walsvc.disk.uring import UringDisk
 from walsvc.errors import SPACE_ERRNOS, BadOption, WalError
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """Result of the blocking part of opening, for the loop."""
 
     directory: Directory
@@ -150,7 +148,7 @@ def find(descriptor: int, config: WalConfig) -> Findings:
             if error.errno not in SPACE_ERRNOS:
                 raise
     if config.direct is False:
-        return Findings(direct=False, device_block_bytes=1)
+        return Findings(direct=False, device_block_bytes=1, timings={})
     return try_reading(descriptor)
 
 
@@ -193,5 +191,5 @@ def try_reading(descriptor: int) -> Findings:
                 os.preadv(file, [aligned_buffer(BLOCK_BYTES_DEFAULT)], 0)
             finally:
                 os.close(file)
-            return Findings(direct=True, device_block_bytes=BLOCK_BYTES_DEFAULT)
-    return Findings(direct=False, device_block_bytes=1)
+            return Findings(direct=True, device_block_bytes=BLOCK_BYTES_DEFAULT, timings={})
+    return Findings(direct=False, device_block_bytes=1, timings={})

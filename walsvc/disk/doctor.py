@@ -76,7 +76,7 @@ def probe(path: str | os.PathLike[str]) -> Probe:
         findings = try_directory(descriptor, direct=None, make_ring=make_ring, fresh=True)
         advice += filter(None, [why_no_directory_lock(descriptor)])
     except OSError as error:
-        findings = Findings(direct=False, device_block_bytes=1)
+        findings = Findings(direct=False, device_block_bytes=1, timings={})
         advice.append(f"nothing can be written here ({error.strerror}), so nothing was measured")
     finally:
         status = os.fstatvfs(descriptor)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from walsvc.disk import system
 from walsvc.disk.mapped import libc
@@ -49,8 +49,7 @@ and since commit d279c80e0bac until "iomap: Fix broken data integrity guarantees
 mending; its release does not tell, and a sync of its own is never wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """One row: this file system keeps RWF_DSYNC of this way of writing, from io_uring and from a thread.
 
     Attributes:

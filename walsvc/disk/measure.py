@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from walsvc.config import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN
 from walsvc.disk import system
@@ -34,8 +34,7 @@ Timings = dict[str, float]
 _measured: dict[tuple[int, bool, bool], Timings] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(NamedTuple):
     """Result of a trial in a directory.
 
     Attributes:
@@ -46,7 +45,7 @@ class Findings:
 
     direct: bool
     device_block_bytes: int
-    timings: Timings = field(default_factory=dict)
+    timings: Timings
 
 
 def try_directory(

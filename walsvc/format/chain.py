@@ -41,7 +41,7 @@ class UnfinishedBatch(NamedTuple):
     last_at: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Chain:
     """What the next group of a segment must be. Start with `Chain.begin`, then `take` group after group.
 

@@ -9,7 +9,7 @@ are such chains, too). At present there is one version.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from walsvc.format.chain import Chain
 from walsvc.format.content import Content, content_of
@@ -17,8 +17,7 @@ from walsvc.format.group import Bytes, GroupHeader
 from walsvc.format.segment import VERSION, BadSegment, SegmentHeader, decode_segment_header, version_of
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One version.
 
     Attributes:

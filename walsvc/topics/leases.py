@@ -43,7 +43,7 @@ class Moment(NamedTuple):
     wall: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Lease:
     """One delivery of one record.
 
@@ -64,7 +64,7 @@ class Lease:
     unseen: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Job:
     """A record that is not done.
 
@@ -105,7 +105,7 @@ class Ended(NamedTuple):
     dying: list[Job]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Leases:
     """The jobs of one shared consumer.
 

@@ -28,7 +28,7 @@ from walsvc.log.commit.whole import whole
 Change = Callable[[], dict[str, Any]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Standing:
     """Where an open consumer stands.
 

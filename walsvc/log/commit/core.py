@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from walsvc.log.commit.replicated import Replicated
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StartingPoint:
     """Where a writer begins.
 
@@ -70,7 +70,7 @@ class StartingPoint:
     double_write: DoubleWrite | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Core:
     """The parts of one writer, and what it was opened with."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from walsvc.log.commit.double_write import DoubleWrite
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Counters:
     """Numbers of one writer. Those that write count; everybody may read.
 

@@ -19,7 +19,7 @@ SEAL_BYTES = 256  # of a seal without summary and index, at most
 PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Segment:
     """A segment that is being written.
 

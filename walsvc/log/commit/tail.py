@@ -35,7 +35,7 @@ BULK_GROUP_BYTES = (
 )  # measured: at 256 KiB written zeros and reserved room are even, at 1 MiB the latter is 1.5 times as fast
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Checkpoint:
     """The tail in front of a streamed batch, to go back to.
 

@@ -43,7 +43,7 @@ NOBODY = 1 << 64  # above every LSN
 LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DropPlan:
     """The effect on consumers of dropping everything below `target`, as of one moment.
 

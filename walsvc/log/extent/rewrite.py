@@ -13,7 +13,6 @@ import asyncio
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from walsvc.config import MIB
@@ -46,8 +45,7 @@ Change = Callable[[RawGroup], Content]
 StreamMaker = Callable[[], Awaitable[GroupStream]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rewriting:
+class Rewriting(NamedTuple):
     """A segment to be written anew.
 
     Attributes:
@@ -142,8 +140,8 @@ async def rewrite(job: Rewriting) -> Rewritten:
     ):
         await disk.allocate(job.name, length)
     try:
-        last_crc = await write_groups(replace(job, header=header), cipher, job.header.file_bytes)
-        await read_back(replace(job, header=header), layout.end, length, last_crc)
+        last_crc = await write_groups(job._replace(header=header), cipher, job.header.file_bytes)
+        await read_back(job._replace(header=header), layout.end, length, last_crc)
     except Exception:
         with suppress(OSError):  # then the next opening removes it
             await disk.remove(job.name)

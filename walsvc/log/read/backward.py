@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from walsvc.errors import UnsupportedFormat
 from walsvc.log.read.cuts import Cuts, NumberedT
@@ -66,7 +65,7 @@ class Backward(Nothing):
         number = 0 if self._topic is None else segments.topic_number(self._topic)
         if number is None:
             return None
-        wanted = replace(self._wanted, number=number)
+        wanted = self._wanted._replace(number=number)
         while True:
             self._end = end = min(self._end, segments.cuts.since(self._cuts))
             first = segments.first_lsn

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from walsvc.errors import BadOption
 from walsvc.format.group import Bytes, Columns, Flag, GroupHeader, decode_columns, decode_meta, record_ends
@@ -38,8 +37,7 @@ class Wanted(Chosen, total=False):
     topic: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """Which records are wanted: those that pass all of it.
 
     Attributes:

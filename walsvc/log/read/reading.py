@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -126,7 +125,7 @@ class Reading:
             return (
                 None
                 if number is None
-                else LazyCursor(self.segments, first, replace(chosen, number=number), wanted.get("stats"))
+                else LazyCursor(self.segments, first, chosen._replace(number=number), wanted.get("stats"))
             )
 
         return Iteration(Bounded(self.segments, stop, begin, Cuts.standing))
@@ -197,7 +196,7 @@ def cursor_of(segments: Segments, wanted: Wanted, chosen: Filter, start: int) ->
     number = number_of(segments, wanted.get("topic"))
     if number is None:
         return None
-    chosen = replace(chosen, number=number)
+    chosen = chosen._replace(number=number)
     return Cursor(segments, start, None if chosen.everything else chosen, wanted.get("stats"))
 
 

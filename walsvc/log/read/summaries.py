@@ -24,7 +24,7 @@ SEAL_READ_BYTES = 4096
 ROWS_KEPT = 1 << 20  # of all seals together: 24 MB
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Seal:
     """The content of a segment's seal.
 

@@ -14,7 +14,7 @@ from walsvc.log.read.stream import GroupStream, unsupported
 from walsvc.log.recover.absorb import absorb
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Examined:
     """A segment read to its end."""
 

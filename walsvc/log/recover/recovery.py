@@ -28,7 +28,7 @@ from walsvc.log.recover.overlay import Image, find_images, laid_over
 from walsvc.model import Finding
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Recovered:
     """The log that a directory holds.
 
