@@ -116,19 +116,28 @@ class Log(Reading, OpensConsumers[Consumer], Opened):
         """Every record up to this LSN is stored by the replica; None: the log is not replicated (`replicate=`)."""
         return None if self.writer.core.replicated is None else self.writer.core.replicated.lsn
 
-    async def wait_replicated(self, lsn: int) -> int:
-        """Wait until the replica has record `lsn`, starting its commit if nobody did; returns replicated_lsn.
+    async def wait_replicated(self, lsn: int | None = None) -> int:
+        """Wait until the replica has record `lsn`, starting its commit if nobody did, and every change without an LSN that was
+        answered before the call: acknowledgements, truncations, purges, holds, consumers that were made, moved or deleted. A copy
+        of the replica then has all of that.
 
-        The replica gets everything in the log's order. A change without an LSN (a truncation, a hold, an acknowledgement) is
-        there for certain once a record that was appended behind it is.
+        Args:
+            lsn: 0 to next_lsn - 1; 0: only those changes. None: everything that was accepted before the call, which is flushed.
+
+        Returns:
+            replicated_lsn.
 
         Raises:
             BadOption: `lsn` was not given out yet, or the log is not replicated. ReplicaLost: the replica follows no more.
             Truncated: truncate_after dropped the record meanwhile. Closed, DurabilityLost.
         """
         replicated = replica_of(self.writer.core)
-        await self.writer.wait_durable(lsn)
-        await replicated.wait(lsn)
+        if lsn is None:
+            await self.flush()
+            lsn = self.durable_lsn
+        else:
+            await self.writer.wait_durable(lsn)
+        await asyncio.gather(replicated.wait(lsn), replicated.wait_changes(self.writer.core.catalog.changed))
         return replicated.lsn
 
     async def refresh(self) -> int:

@@ -316,8 +316,9 @@ class Log(Appending, Protocol):
         """Wait until record `lsn` is durable, starting its commit if nobody did; returns durable_lsn."""
         ...
 
-    async def wait_replicated(self, lsn: int) -> int:
-        """Wait until the replica has record `lsn`; returns replicated_lsn. BadOption: the log is not replicated."""
+    async def wait_replicated(self, lsn: int | None = ...) -> int:
+        """Wait until the replica has record `lsn` (None: everything so far), and all acknowledgements, truncations and other changes
+        that were answered before; returns replicated_lsn. BadOption: the log is not replicated."""
         ...
 
     def read(

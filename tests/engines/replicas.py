@@ -38,12 +38,7 @@ def opening(path: Path, url: str | None, **options: Any) -> Any:
 
 async def replicated(log: Log) -> int:
     """Wait until the replica has everything, metadata too, which has no LSN; returns the last LSN."""
-    lsn = await log.wait_replicated(await log.flush())
-    replication, place = log.writer.core.replicated.shipping, log.writer.core.catalog.place
-    while replication.acknowledged < place:
-        replication.moved.clear()
-        await replication.moved.wait()
-    return lsn
+    return await log.wait_replicated()
 
 
 async def held(log: Log) -> int:

@@ -257,6 +257,40 @@ async def test_damaged_manifest_is_corruption(tmp_path, place, damage):
     assert entry_name(entries[0].log_id, 1) in str(caught.value)
 
 
+async def test_what_is_restored_has_every_change_of_its_segments(tmp_path, place):
+    """Acknowledgements and truncations have no LSN: each counts with the segment in which it was answered."""
+    rng, done, first = random.Random(5), {}, {}
+    async with opening(tmp_path) as log:
+        consumers = [await log.consumer("mailer"), await log.consumer("lazy", walsvc.AtLeastOnce(persist_every=9))]
+        workers = await log.topic("jobs").consumer("workers", shared=True)
+        while len(log.segment_ids()) < 6:
+            await fill(log, 1, rng)
+            job = await log.topic("jobs").append(b"job")
+            await (await workers.next()).ack()
+            for consumer in consumers:
+                await consumer.ack((await consumer.next()).lsn)
+            await log.truncate_before(min(each.position for each in consumers), force=True)
+            await log.flush()
+            segment = log.segment_ids()[-1]
+            done[segment] = [*(each.position for each in consumers), job.lsn]
+            first[segment] = log.first_lsn
+        archived = log.segment_ids()[-2]
+        await Archive.at(place).push(log)
+        await restore(Archive.at(place), str(tmp_path / "back"))
+        async with walsvc.open(tmp_path / "back", disk="threads") as back:
+            positions = {each.name: each.position for each in await back.consumers()}
+            assert done[archived][:2] <= [positions["mailer"], positions["lazy"]] <= done[max(done)][:2]
+            assert positions["workers"] > done[archived][2] > 100
+            assert back.first_lsn >= first[archived] > 1
+        await log.seal()
+        await Archive.at(place).push(log)
+        await restore(Archive.at(place), str(tmp_path / "whole"))
+        async with walsvc.open(tmp_path / "whole", read_only=True) as whole:
+            standing = [(each.name, each.position, each.lag) for each in await log.consumers()]
+            assert [(each.name, each.position, each.lag) for each in await whole.consumers()] == standing
+            assert (whole.first_lsn, whole.next_lsn) == (log.first_lsn, log.next_lsn)
+
+
 async def test_two_that_archive_the_same_log_overwrite_nothing(tmp_path, place):
     async with opening(tmp_path) as log:
         await rotate(log)

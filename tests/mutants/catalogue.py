@@ -1071,6 +1071,38 @@ QUEUES = [
     ),
 ]
 
+REPLICATED = [
+    Mutant(
+        "waiting for the replica counts records only",
+        "walsvc/api.py",
+        "replicated.wait_changes(self.writer.core.catalog.changed)",
+        "replicated.wait(0)",
+        ("tests/log/test_replicated.py::test_waiting_for_a_replica_covers_changes_without_an_lsn",),
+    ),
+    Mutant(
+        "the replica counts as far as before truncate_after",
+        "walsvc/log/commit/replicated.py",
+        "        self.lsn, self.mark = min(self.lsn, lsn), BEGINNING\n",
+        "        self.lsn = min(self.lsn, lsn)\n",
+        ("tests/log/test_replicated.py::test_truncate_after_moves_those_who_wait_to_the_state_behind_it",),
+    ),
+    Mutant(
+        "a segment that gave way to another of its name counts as that one",
+        "walsvc/log/commit/catalog.py",
+        "        return Mark(self.replacements, *self.place)\n",
+        "        return Mark(0, *self.place)\n",
+        ("tests/log/test_replicated.py::test_segment_full_of_changes_that_gave_way_to_another_is_behind_it",),
+    ),
+    Mutant(
+        "flush looks at records only",
+        "walsvc/log/commit/ending.py",
+        "        await settled\n",
+        "",
+        ("tests/log/test_replicated.py::test_flush_covers_acknowledgements_that_wait_for_the_next_commit",),
+        also=(("walsvc/log/commit/ending.py", "        core.pipeline.settle(settled)\n", ""),),
+    ),
+]
+
 USERS = [  # of what users' crash tests stand on
     Mutant(
         "a check sees what the world learned after the power cut",
@@ -1114,5 +1146,6 @@ MUTANTS = [
     *HISTORY,
     *PLACES,
     *REACHING,
+    *REPLICATED,
     *USERS,
 ]

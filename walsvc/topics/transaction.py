@@ -38,7 +38,7 @@ class Transaction(ABC):
     an exception out of the block leaves everything as it was. Nothing happens before `commit`.
 
     Attributes:
-        mode: when it is answered, as of append. Quorum waits for the records; one without any is answered when it is durable here.
+        mode: when it is answered, as of append. Quorum waits until the replica has all of it, acknowledgements too.
         results: where its records are, in the order of the appends, once it is committed.
     """
 
@@ -220,6 +220,8 @@ class LocalTransaction(Transaction):
             results = await (replica_of(core).after(answer) if self.mode is Quorum else answer)
         elif joinings or self._conditions:
             await core.changes.join(together([Joined(self._conditions_hold, lambda: None), *joinings]))
+            if self.mode is Quorum:
+                await replica_of(core).wait_changes(core.catalog.changed)
         for position in [*(hub.feed.position for hub in self._deliveries), *(each.position for each in self._passed)]:
             core.changes.passed(position)
         return results

@@ -17,10 +17,11 @@ from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey, take_over
 from walsvc.errors import Fenced, PathError
+from walsvc.log.commit.catalog import EVERYTHING
 from walsvc.log.commit.replicated import Answer, Replicated
 
 if TYPE_CHECKING:
-    from walsvc.log.commit.catalog import Catalog
+    from walsvc.log.commit.catalog import Catalog, Mark
 
 
 async def open_log(address: Address, config: WalConfig, options: JetStreamOptions) -> Any:
@@ -63,6 +64,15 @@ class Majority(Replicated):
 
     @lsn.setter
     def lsn(self, _: int) -> None:
+        """It follows the log."""
+
+    @property
+    def mark(self) -> Mark:
+        """Whatever is durable."""
+        return EVERYTHING
+
+    @mark.setter
+    def mark(self, _: Mark) -> None:
         """It follows the log."""
 
     def after(self, stored: Answer) -> Answer:

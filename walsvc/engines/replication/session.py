@@ -23,6 +23,7 @@ from walsvc.engines.replication.replica import ResumePlan, plan_for
 from walsvc.engines.replication.source import GroupSource, Moved, Shipment
 from walsvc.errors import Corruption, ReplicaLost, WalError
 from walsvc.format.segment import segment_name, spare_name
+from walsvc.log.commit.catalog import BEGINNING, Mark
 from walsvc.log.read.pins import REPLICA_HOLD
 from walsvc.tasks import begin_task
 
@@ -60,7 +61,7 @@ class ShippingSession:
         self._failure: OSError | None = None
         self._rewinds = -1
         self._first = 0  # the log's first segment, as the stream knows it
-        self._dropping: tuple[int, tuple[int, int]] | None = None  # what it is now, and where the log says so
+        self._dropping: tuple[int, Mark] | None = None  # what it is now, and where the log says so
         self._held = 0
         self._hold_after = 0.0
         self._holding: asyncio.Task[None] | None = None
@@ -120,10 +121,10 @@ class ShippingSession:
                 await self._send(piece)
             elif self._rewinds == self._replicated.rewinds:
                 if self._dropping is not None:
-                    self._dropping = self._dropping[0], (0, 0)  # everything is shipped
+                    self._dropping = self._dropping[0], BEGINNING  # everything is shipped
                     await self._drop()
                 if not self._sent:
-                    self._hold(self._replication.acknowledged[0])
+                    self._hold(self._replicated.mark.segment)
                 await self._wake.wait()
 
     async def _find_place(self) -> None:
@@ -137,25 +138,24 @@ class ShippingSession:
         if plan.missing:
             logger.warning("%s: %d records were dropped before they were replicated", self._stream.path, plan.missing)
         try:
-            await self._stand(plan)
+            await self._stand(plan, extent[1])
             self._rewinds = extent[0]
         except (Corruption, FileNotFoundError):
             if not await self._moved_since(extent):
                 raise
 
-    async def _stand(self, plan: ResumePlan) -> None:
-        """Continue as the plan says."""
+    async def _stand(self, plan: ResumePlan, replacements: int) -> None:
+        """Continue as the plan says, which was made behind so many replacements."""
         for handle in self._handles.values():
             await self._disk.close_file(handle)
         self._handles.clear()
         if plan.last is None:
             self._source.begin(plan.begin, plan.begin - 1)
-            self._replication.acknowledged = (plan.begin, 0)
-            self._replicated.advance(min(plan.begin - 1, self._log.durable_lsn))
+            lsn, mark = plan.begin - 1, Mark(replacements, plan.begin, 0)
         else:
             await self._source.go_on(plan.last, plan.unsealed)
-            self._replication.acknowledged = (plan.last.segment, plan.last.end)
-            self._replicated.advance(min(self._source.lsn, self._log.durable_lsn))
+            lsn, mark = self._source.lsn, Mark(replacements, plan.last.segment, plan.last.end)
+        self._replicated.stand(min(lsn, self._log.durable_lsn), mark)
 
     async def _next_piece(self) -> Shipment | None:
         """The next piece, if nothing was truncated while it was read."""
@@ -252,10 +252,8 @@ class ShippingSession:
         self._sent_bytes -= self._sent.popleft()
         if rewinds != self._replicated.rewinds:
             return
-        self._replicated.advance(piece.lsn)
-        if piece.segment >= self._replication.acknowledged[0]:  # a seal comes after the beginning of the next segment
-            self._replication.acknowledged = (piece.segment, piece.end)
-            self._hold(piece.segment)
+        self._replicated.advance(piece.lsn, piece.mark)
+        self._hold(self._replicated.mark.segment)
 
     # ---- what is kept, and what is not
 
@@ -284,8 +282,8 @@ class ShippingSession:
         """Remove the segments that the log has dropped, once its own word of that, in its metadata, is shipped."""
         first = self._log.segment_ids()[0]
         if first != self._first and self._dropping is None:
-            self._dropping = first, self._log.writer.view.place
-        if self._dropping is None or self._source.place < self._dropping[1]:
+            self._dropping = first, self._log.writer.core.catalog.mark
+        if self._dropping is None or self._source.mark < self._dropping[1]:
             return
         (self._first, _), self._dropping = self._dropping, None
         dropped = sorted(each for each in self._directory.files if each < self._first)
@@ -309,5 +307,5 @@ class ShippingSession:
     def _words(self) -> str:
         if not self._client.is_connected:
             return "down: the connection is lost, and being made again"
-        behind = self._replicated.lsn < self._log.durable_lsn
+        behind = self._replicated.mark < self._log.writer.core.catalog.mark
         return ("catching up" if behind else "current") + self._note

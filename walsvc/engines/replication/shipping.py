@@ -49,7 +49,6 @@ class Replication:
         self._options = options
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self.acknowledged: tuple[int, int] = (0, 0)  # segment and offset up to which the replica has the log
         self.durability: Durability | None = None  # what an acknowledgement of the stream is worth
         self.ending: bool = False
         self._warned: set[str] = set()  # since it was connected
@@ -74,10 +73,10 @@ class Replication:
         """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then
         end. Who still waits gets Closed. Idempotent."""
         assert self._task is not None, "close() before start()"
-        target = self._log.writer.view.place
+        target, replicated = self._log.writer.core.catalog.mark, self.replicated
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS if timeout is None else min(timeout * CLOSE_SHARE, CLOSE_SECONDS)):
-                while self.acknowledged < target and not self._task.done() and not self.replicated.down:
+                while replicated.mark < target and not self._task.done() and not replicated.down:
                     self.moved.clear()
                     await self.moved.wait()
         self.ending = True
@@ -90,13 +89,11 @@ class Replication:
 
     def _behind_bytes(self) -> int:
         """Bytes that are durable and not shipped, at most: of full segments it counts the whole file."""
-        writer = self._log.writer
-        active, end = writer.view.place
-        segment, offset = self.acknowledged
-        if segment == active:
-            return end - offset
-        between = sum(size for each, size in writer.view.sizes.items() if segment < each < active)
-        return max(writer.view.sizes.get(segment, 0) - offset, 0) + between + end
+        now, there, sizes = self._log.writer.core.catalog.mark, self.replicated.mark, self._log.writer.view.sizes
+        if now[:2] == there[:2]:
+            return now.offset - there.offset
+        between = sum(size for each, size in sizes.items() if there.segment < each < now.segment)
+        return max(sizes.get(there.segment, 0) - there.offset, 0) + between + now.offset
 
     # ---- life
 

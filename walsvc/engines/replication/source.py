@@ -16,6 +16,7 @@ from walsvc.errors import Corruption
 from walsvc.format.chain import Chain, Need, UnfinishedBatch
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.catalog import Mark
 from walsvc.log.read.stream import load_header
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Shipment(NamedTuple):
         offset, end: where the groups stand in the file.
         data: the bytes.
         lsn: every record up to it is whole once these groups are there: of an unfinished batch none is.
+        mark: of their end.
     """
 
     segment: int
@@ -47,6 +49,7 @@ class Shipment(NamedTuple):
     end: int
     data: bytes
     lsn: int
+    mark: Mark
 
 
 class GroupSource:
@@ -65,11 +68,11 @@ class GroupSource:
         self._seal: Shipment | None = None
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Segment and offset up to which everything was given out."""
+    def mark(self) -> Mark:
+        """Up to where everything was given out."""
         if self._chain is None or self._head:
-            return self._following if self._chain is None else self._chain.segment, 0
-        return self._chain.segment, self._chain.offset
+            return Mark(self._replacements, self._following if self._chain is None else self._chain.segment, 0)
+        return Mark(self._replacements, self._chain.segment, self._chain.offset)
 
     def begin(self, segment: int, lsn: int) -> None:
         """Give out everything from the beginning of `segment` on. What lies before is whole up to `lsn`."""
@@ -203,7 +206,8 @@ class GroupSource:
         return None if seal is None else seal._replace(lsn=self.lsn)
 
     def _piece(self, chain: Chain, offset: int, end: int, data: bytes) -> Shipment:
-        return Shipment(chain.segment, chain.file_bytes, self._ordinal, offset, end, data, self.lsn)
+        mark = Mark(self._replacements, chain.segment, end)
+        return Shipment(chain.segment, chain.file_bytes, self._ordinal, offset, end, data, self.lsn, mark)
 
     def _damage(self, chain: Chain, reason: str) -> Corruption:
         return Corruption(

@@ -16,6 +16,24 @@ from typing import NamedTuple
 from walsvc.log.read.cuts import Cuts
 
 
+class Mark(NamedTuple):
+    """A place in the log as it grows: of two marks the greater one was written later. truncate_after ends their order.
+
+    Attributes:
+        replacements: as in a View, when it was written.
+        segment, offset: where it is.
+    """
+
+    replacements: int
+    segment: int
+    offset: int
+
+
+BEGINNING = Mark(0, 0, 0)
+EVERYTHING = Mark(1 << 64, 0, 0)
+"""Above every mark."""
+
+
 class View(NamedTuple):
     """The catalog at one moment.
 
@@ -53,6 +71,7 @@ class Catalog:
 
     Attributes:
         durable_lsn, place, generation, rewinds, replacements: as in a View.
+        changed: end of the last durable group that changes metadata, or of one behind it.
         cuts: where truncate_after has taken the log's end back.
         cutting: the task of a truncate_after that is changing files; None: there is none. It stays after one that failed in the
             middle.
@@ -67,6 +86,7 @@ class Catalog:
         self.generation: int = generation
         self.rewinds: int = 0
         self.replacements: int = 0
+        self.changed: Mark = self.mark
         self.cuts: Cuts = Cuts()
         self.cutting: asyncio.Future[None] | None = None
         self._moved: Callable[[], None] | None = None
@@ -84,6 +104,11 @@ class Catalog:
         if self._view[2:] != now:
             self._view = View(self._view.ids, self._view.sizes, *now)
         return self._view
+
+    @property
+    def mark(self) -> Mark:
+        """Up to where groups are durable."""
+        return Mark(self.replacements, *self.place)
 
     @property
     def count(self) -> int:
@@ -111,9 +136,11 @@ class Catalog:
         """Every record up to `durable_lsn` is on stable storage."""
         self.durable_lsn = durable_lsn
 
-    def arrive(self, segment: int, offset: int) -> None:
-        """Groups are durable up to `offset` of `segment`."""
+    def arrive(self, segment: int, offset: int, *, changed: bool = False) -> None:
+        """Groups are durable up to `offset` of `segment`, among them one that changes metadata, or not."""
         self.place = segment, offset
+        if changed:
+            self.changed = self.mark
         if self._moved is not None:
             self._moved()
 
@@ -168,5 +195,6 @@ class Catalog:
             self.drop(first)
         self.begin(lsn + 1, file_bytes)
         self.durable_lsn, self.place = lsn, place
+        self.changed = self.mark
         self.rewind()
         self.cuts.note(lsn + 1)

@@ -100,6 +100,11 @@ class Changes:
         """How many changes wait for room."""
         return len(self._waiting)
 
+    @property
+    def waiting(self) -> list[asyncio.Future[None]]:
+        """Those changes: each is done when it is durable, or refused."""
+        return list(self._waiting)
+
     def when_passed(self, listener: Callable[[int], None]) -> None:
         """Call `listener` with each LSN up to which a consumer or holder needs nothing more."""
         self._on_passed = listener
@@ -174,11 +179,9 @@ class Changes:
         merge(group.joined, change)
         group.reserved += size
         wanted.accepted()
-        if durable is not None:
-            group.barriers.append((durable, None))
         self._placement.set_room()
         if durable is not None:
-            self._placement.intake.want()
+            self._pipeline.settle(durable)  # where the change is nothing, the group may be empty
         return True
 
     def _room(self) -> int:

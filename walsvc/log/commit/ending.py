@@ -34,9 +34,12 @@ class Ending:
         """See WalWriter.flush."""
         core = self._core
         core.health.check_running()
-        appended: list[asyncio.Future[Any]] = [*core.queue.waiting, *core.batches.of_others()]
-        await all_done(appended)
+        accepted: list[asyncio.Future[Any]] = [*core.queue.waiting, *core.batches.of_others(), *core.changes.waiting]
+        await all_done(accepted)
         durable = await core.durable(core.next_lsn - 1)
+        settled: asyncio.Future[None] = core.health.loop.create_future()
+        core.pipeline.settle(settled)
+        await settled
         try:
             await core.extent.check()
         except DurabilityLost:

@@ -116,6 +116,11 @@ class Group:
         """Nothing in it to write."""
         return not self.payloads and not self.meta and not self.flags and not self.joined
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes metadata, beside the labels of its records."""
+        return bool(self.joined) or (bool(self.meta) and not self.payloads)
+
     def last_of(self, number: int) -> int:
         """LSN of a topic's last record in it; 0: it has none. Each record is looked at once, however often this is asked."""
         for index in range(self.seen, len(self.payloads)) if self.labels else ():

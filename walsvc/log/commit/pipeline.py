@@ -16,6 +16,7 @@ All of it runs on the loop's thread, and no function here awaits between reading
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -232,9 +233,27 @@ class Pipeline:
         if durable:
             last = durable[-1]
             at = self._catalog.place if last.segment.replaced else (last.segment.id, last.offset + last.group_bytes)
-            self._catalog.arrive(*at)
+            self._catalog.arrive(*at, changed=any(each.changes for each in durable))
         self._waits.reached()
         self._freed()
+
+    def settle(self, settled: asyncio.Future[None]) -> None:
+        """Resolve a future once everything that was accepted is durable, changes without a record included. A batch that is
+        streamed meanwhile is not waited for: it may be given up."""
+        if self._health.failure is not None:
+            self._health.told += 1
+            settled.set_exception(self._health.failure_told())
+            return
+        filling = self._placement.group
+        if not (filling.empty or filling.batch_lsn or self._placement.batch_lsn):
+            filling.barriers.append((settled, None))
+            self._placement.intake.want()
+            return
+        for group in reversed([*self._unended, *self._in_flight, *self._ready]):
+            if not group.batch_lsn or group.flags & Flag.BATCH_END:
+                group.barriers.append((settled, None))
+                return
+        settled.set_result(None)
 
     async def quiet(self) -> None:
         """Wait until every group that was cut is written, or the log has failed, and no segment is being begun."""

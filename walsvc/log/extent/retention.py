@@ -305,7 +305,7 @@ async def finish_cut(core: Core, lsn: int) -> None:
     core.tail.go_on_with(segment)
     core.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
     if core.replicated is not None:
-        core.replicated.rewind(lsn)
+        core.replicated.rewind(lsn, core.catalog.changed)
     core.placement.start(Group(segment, segment.end, lsn + 1))
     rewind_readers(core, lsn + 1)
 

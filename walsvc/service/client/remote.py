@@ -295,8 +295,10 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
         """Every record up to this LSN is stored by the server's replica, as of the last `refresh`; None: it has none."""
         return self._stats.replicated_lsn
 
-    async def wait_replicated(self, lsn: int) -> int:
-        """Wait until the server's replica has record `lsn`; see Log.wait_replicated."""
+    async def wait_replicated(self, lsn: int | None = None) -> int:
+        """Wait until the server's replica has record `lsn`, or everything so far, and all changes; see Log.wait_replicated."""
+        if lsn is None:
+            await self._has_room()
         replicated: int = await self._session.call("wait_replicated", lsn=lsn)
         return replicated
 

@@ -93,7 +93,7 @@ READ_BACK: Arguments = {
 METHODS = table(
     Method("flush", APPEND, {}),
     Method("wait_durable", APPEND, required(lsn=INT)),
-    Method("wait_replicated", APPEND, required(lsn=INT)),
+    Method("wait_replicated", APPEND, {"lsn": (NUMBER, None)}),
     Method("truncate_before", ADMIN, {**required(lsn=INT), "force": (BOOL, False)}),
     Method("truncate_after", ADMIN, required(lsn=INT), repeatable=False),
     Method(

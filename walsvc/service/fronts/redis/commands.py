@@ -198,13 +198,16 @@ async def wait_aof(client: Client, command: Command) -> list[int]:
 
 
 async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> int:
-    """How many replicas have what this client has added."""
+    """How many replicas have what this client has added, and, where it is to be waited for, what was acknowledged."""
     if client.log.replicated_lsn is None:
         return 0
-    if wait_for_it and client.log.replicated_lsn < client.written:
+    there = client.log.replicated_lsn >= client.written
+    if wait_for_it:
+        there = False
         async with at_most(milliseconds):
             await client.log.wait_replicated(client.written)
-    return int((client.log.replicated_lsn or 0) >= client.written)
+            there = True
+    return int(there)
 
 
 INFOS: dict[bytes, tuple[int, int, Callable[[Client, Command], Awaitable[Any]]]] = {
