@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
 from walsvc.keyring import KeyRing
-from walsvc.log.commit.ack import Ack
-from walsvc.log.commit.payload import NO_TYPE
+from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.commit.replicated import replica_of
-from walsvc.log.commit.results import BatchResult
 from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
@@ -22,7 +20,7 @@ from walsvc.log.extent.retention import truncate_after
 from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
-from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
+from walsvc.model import Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Opened
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery
@@ -37,7 +35,7 @@ from walsvc.topics.topic import Topic
 from walsvc.topics.transaction import LocalTransaction, Transaction
 
 
-class Log(Reading, OpensConsumers[Consumer], Opened):
+class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
     """A log that is open for appending and reading, in one event loop.
 
     Attributes:
@@ -59,38 +57,8 @@ class Log(Reading, OpensConsumers[Consumer], Opened):
 
     # ---- appending: the writer's
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> Ack[AppendResult]:
-        """Append one record; await the result. See WalWriter.append."""
-        return self.writer.append(payload, mode, type, attributes, expected, dedupe)
-
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        return self.writer.append_nowait(payload, mode, type, attributes, expected, dedupe)
-
-    def append_batch(
-        self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        mode: Mode = Strict,
-        expected: int | None = None,
-    ) -> Ack[BatchResult]:
-        """Append several records atomically; see WalWriter.append_batch."""
-        return self.writer.append_batch(payloads, mode, expected)
+    def _place(self) -> tuple[AppendsTo, str | None]:
+        return self.writer, None
 
     def transaction(self, mode: Mode = Strict) -> Transaction:
         """Appends to several topics, acknowledgements and conditions that become durable together, or not at all; see Transaction.

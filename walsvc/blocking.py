@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from walsvc.errors import Closed, WrongLoop, closed_log
+from walsvc.keywords import AppendOptions, BatchOptions, check_keywords, spelled_out
 from walsvc.model import AppendResult, Mode, Record, Strict
 from walsvc.opening import open as opening
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from walsvc.config import WalConfig
     from walsvc.interface import Appending
     from walsvc.interface import Log as AnyLog
-    from walsvc.keywords import ClientOptions, LogOptions, StreamOptions
+    from walsvc.keywords import ClientOptions, LogOptions, Payload, StreamOptions
     from walsvc.log.read.filter import Wanted
     from walsvc.scope import Opening
 
@@ -76,30 +77,33 @@ class Log:
 
     # ---- what scripts do
 
-    def append(  # noqa: PLR0917  as walsvc.Log.append has them
+    @spelled_out(AppendOptions)
+    def append(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
         *,
         topic: str | None = None,
+        **options: Unpack[AppendOptions],
     ) -> AppendResult:
         """Append one record, to a topic where one is named, and wait for its answer; see walsvc.Log.append."""
-        return self.run(lambda log: place(log, topic).append(payload, mode, type, attributes, expected, dedupe))
+        check_keywords(Log.append, options, AppendOptions)
+        return self.run(lambda log: place(log, topic).append(payload, mode, type, attributes, **options))
 
+    @spelled_out(BatchOptions)
     def append_batch(
         self,
-        payloads: Iterable[bytes | bytearray | memoryview],
+        payloads: Iterable[Payload],
         mode: Mode = Strict,
-        expected: int | None = None,
         *,
         topic: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> Sequence[AppendResult]:
         """Append several records, all or none; see walsvc.Log.append_batch."""
-        return self.run(lambda log: place(log, topic).append_batch(payloads, mode, expected))
+        check_keywords(Log.append_batch, options, BatchOptions)
+        return self.run(lambda log: place(log, topic).append_batch(payloads, mode, **options))
 
     def flush(self) -> int:
         """Wait until everything appended so far is durable; returns durable_lsn."""

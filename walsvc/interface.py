@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, Self, overload, runtime_checkable
 
+from walsvc.keywords import AppendOptions, BatchOptions, TopicAppendOptions, spelled_out
+
 if TYPE_CHECKING:
     import asyncio
     import datetime
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Literal, Unpack
 
     from walsvc.config import WalConfig
     from walsvc.keyring import KeyRing
+    from walsvc.keywords import Payload, Payloads
     from walsvc.log.commit.ack import Ack
     from walsvc.log.read.filter import Chosen, Wanted
     from walsvc.log.read.lazy import LazyRecord
@@ -33,14 +36,14 @@ if TYPE_CHECKING:
 class Appending(Protocol):
     """Appending to a log or to a topic of it."""
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
+    @spelled_out(AppendOptions)
+    def append(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         mode: Mode = ...,
         type: int = ...,
         attributes: Mapping[str, Any] | None = ...,
-        expected: int | None = ...,
-        dedupe: str | None = ...,
+        **options: Unpack[AppendOptions],
     ) -> Ack[AppendResult]:
         """Append one record; await the result.
 
@@ -59,23 +62,21 @@ class Appending(Protocol):
         """
         ...
 
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
+    @spelled_out(AppendOptions)
+    def append_nowait(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         mode: Mode = ...,
         type: int = ...,
         attributes: Mapping[str, Any] | None = ...,
-        expected: int | None = ...,
-        dedupe: str | None = ...,
+        **options: Unpack[AppendOptions],
     ) -> asyncio.Future[AppendResult]:
         """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         ...
 
+    @spelled_out(BatchOptions)
     def append_batch(
-        self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        mode: Mode = ...,
-        expected: int | None = ...,
+        self, payloads: Payloads, mode: Mode = ..., **options: Unpack[BatchOptions]
     ) -> Ack[Sequence[AppendResult]]:
         """Append several records atomically: after a crash all of them are there or none. Up to max_batch_bytes."""
         ...
@@ -147,6 +148,34 @@ class Topic(Appending, Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+        ...
+
+    @spelled_out(TopicAppendOptions)
+    def append(
+        self,
+        payload: Payload,
+        mode: Mode = ...,
+        type: int = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        **options: Unpack[TopicAppendOptions],
+    ) -> Ack[AppendResult]:
+        """Append one record to the topic; see Log.append.
+
+        Args:
+            not_before: an aware datetime, or Unix seconds, before which no shared consumer delivers the record.
+        """
+        ...
+
+    @spelled_out(TopicAppendOptions)
+    def append_nowait(
+        self,
+        payload: Payload,
+        mode: Mode = ...,
+        type: int = ...,
+        attributes: Mapping[str, Any] | None = ...,
+        **options: Unpack[TopicAppendOptions],
+    ) -> asyncio.Future[AppendResult]:
+        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
         ...
 
     def read(

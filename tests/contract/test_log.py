@@ -651,6 +651,23 @@ async def test_mode_comes_second_in_every_call_that_appends(open_log):
         assert [record.type for record in await read_all(log)] == [0, 7, 0] * 2
 
 
+async def test_unknown_keyword_of_an_append_is_refused_with_the_one_that_was_meant(open_log):
+    async with open_log() as log:
+        for each in (log, log.topic("t")):
+            for call in (each.append, each.append_nowait, each.append_batch):
+                with pytest.raises(
+                    TypeError, match=rf"^{call.__name__}\(\) got .*'expectd'; did you mean 'expected'\?"
+                ):
+                    call(b"x", expectd=1)
+                with pytest.raises(TypeError, match=r"'zzz'; known: payloads?, mode, "):
+                    call(b"x", zzz=1)
+        with pytest.raises(TypeError, match="did you mean 'not_before'"):
+            log.topic("t").append(b"x", not_befor=1)
+        with pytest.raises(TypeError, match="'not_before'"):
+            log.append(b"x", not_before=1)
+        assert log.next_lsn == 1
+
+
 async def test_seal_ends_appending_for_good_and_reading_goes_on(open_log):
     async with open_log() as log:
         await log.append(b"last", mode=Relaxed)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import pytest
 
 import walsvc
 from tests.forked import ROOT
-from walsvc import api, config, keywords
+from walsvc import api, blocking, config, keywords
 from walsvc.engines.jetstream.options import DIRECTORY_OPTIONS, JetStreamOptions
 from walsvc.service.client import config as client
 from walsvc.service.client.remote import RemoteLog
+from walsvc.service.client.topic import RemoteTopic
+from walsvc.topics.topic import Topic
 
 PROGRAMS = Path(__file__).parent / "programs"
 COMPLETE_PERCENT = 98.0
@@ -111,8 +114,28 @@ def test_what_everybody_calls_is_a_documented_method_of_the_class(kind: type) ->
         assert inspect.isfunction(method), name
         assert method.__doc__, name
     mock = create_autospec(kind, instance=True)
-    mock.append(b"x", mode=walsvc.Strict)
-    with pytest.raises(TypeError):
-        mock.append(b"x", mood=walsvc.Strict)
+    mock.append(b"x", mode=walsvc.Strict, expected=1, dedupe="a")
+    for call in (mock.append, mock.append_nowait, mock.append_batch):
+        with pytest.raises(TypeError):
+            call(b"x", mood=walsvc.Strict)
     with pytest.raises(AttributeError):
         mock.apend(b"x")
+
+
+@pytest.mark.parametrize(
+    "kind", [api.Log, RemoteLog, walsvc.WalWriter, walsvc.Log, Topic, RemoteTopic, walsvc.Topic, blocking.Log]
+)
+def test_help_names_and_explains_each_keyword_of_a_call_that_appends(kind: type) -> None:
+    of_a_record: type = (
+        keywords.TopicAppendOptions if kind in {Topic, RemoteTopic, walsvc.Topic} else keywords.AppendOptions
+    )
+    calls = {"append": of_a_record, "append_nowait": of_a_record, "append_batch": keywords.BatchOptions}
+    for name in calls.keys() & vars(blocking.Log).keys() if kind is blocking.Log else calls:
+        shown = inspect.signature(getattr(kind, name)).parameters
+        assert {each for each, its in shown.items() if its.kind is inspect.Parameter.KEYWORD_ONLY} - {"topic"} == set(
+            calls[name].__annotations__
+        )
+        assert not any(its.kind is inspect.Parameter.VAR_KEYWORD for its in shown.values())
+    for options in (keywords.BatchOptions, keywords.AppendOptions, keywords.TopicAppendOptions):
+        explained = pydoc.render_doc(options, renderer=pydoc.plaintext)
+        assert [name for name in options.__annotations__ if not re.search(rf"\b{name}\b.*: \w", explained)] == []

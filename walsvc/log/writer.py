@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
 from walsvc.errors import BadOption, Conflict, not_given_out
+from walsvc.keywords import AppendOptions, LogOptions, Payloads
 from walsvc.log.commit.ack import Ack, ack_of
+from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.commit.batch import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
@@ -26,7 +28,6 @@ from walsvc.log.commit.core import Core, StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
-from walsvc.log.commit.payload import NO_TYPE
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
@@ -34,14 +35,8 @@ from walsvc.log.commit.stats import stats_of
 from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
 from walsvc.scope import Opened, Opening
 
-Payloads = Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview]
 
-
-if TYPE_CHECKING:
-    from walsvc.keywords import LogOptions
-
-
-class WalWriter(Opened):
+class WalWriter(TakesRecords, Opened):
     """Appends to a log. Get it from `walsvc.open(...)` as `log.writer`, or alone by `await WalWriter.open(path)`.
 
     Belongs to one event loop; every method raises WrongLoop elsewhere (another loop or thread, a forked child), Closed
@@ -58,7 +53,9 @@ class WalWriter(Opened):
         self.loop: asyncio.AbstractEventLoop = self.core.health.loop
         self.ending: Ending = Ending(self.core)
         intake = self.core.placement.intake
-        self.append = intake.append  # type: ignore[method-assign]  # the way from the caller to the buffer is one call long
+        vars(self)["append"] = (
+            intake.append
+        )  # in the method's place: the way from the caller to the buffer is one call long
         INTAKES.add(intake)
 
     @classmethod
@@ -88,78 +85,35 @@ class WalWriter(Opened):
 
     # ---- appending
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> Ack[AppendResult]:
-        """Append one record; await the result.
-
-        Args:
-            payload: anything with the buffer protocol, 0 to max_record_bytes; it is copied unless it is bytes.
-            mode: Strict answers when the record and all before it are on stable storage. Relaxed answers at once;
-                the record becomes durable within `relaxed_interval`. Quorum answers when Strict does and the replica has
-                the record, too.
-            type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
-            attributes: labels, a msgpack-able map of at most 64 KiB encoded.
-            expected: LSN that the log must end with when the record is accepted, 0 where it has no visible record; every record
-                counts, whatever its topic. None: it is not asked. Of several appends with one expectation exactly one is accepted.
-
-            dedupe: key of the caller's, 1 to 1,024 bytes in UTF-8. Where it was used before for the topic (or for the log's
-                records of no topic), and is remembered (dedupe_records, dedupe_seconds, dedupe_bytes), nothing is written and
-                `expected` is not asked: the answer is that of the first append, whose payload counts, with `duplicate` True.
-
-        Returns:
-            An Ack. When pending bytes are at their cap, or the next segment is not ready, it waits its turn. Cancelled
-            before the record is accepted, nothing is written; later, the record stays and only the wait ends.
-
-        Raises:
-            Conflict: the log ends with another LSN than `expected`; nothing was written, and `actual` has that LSN.
-            BadPayload, RecordTooLarge, BadOption, WrongLoop, Closed, DurabilityLost, NoSpace; for Quorum also ReplicaLost,
-            and Truncated (by truncate_after, before it was replicated); at once where the call itself is wrong, through the
-            future otherwise.
-        """
-        return self.core.placement.intake.append(payload, mode, type, attributes, expected, dedupe)
-
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        future: asyncio.Future[AppendResult] = self.append_to(
-            None, payload, mode, type, attributes, expected=expected, dedupe=dedupe, wait=False
-        )
-        return future
+    def _place(self) -> tuple[AppendsTo, str | None]:
+        return self, None
 
     def append_to(
         self,
         topic: str | None,
         payload: Any,
-        mode: Mode = Strict,
-        type: int = NO_TYPE,
-        attributes: Mapping[str, Any] | None = None,
+        mode: Mode,
+        type: int,
+        attributes: Mapping[str, Any] | None,
         *,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        wait: bool = True,
+        options: AppendOptions,
+        wait: bool,
     ) -> Any:
         """Append one record to a topic, or to none; `wait` for room as append does, or never, as append_nowait."""
         core = self.core
         if mode is Quorum:
             replica = replica_of(core)  # raises before anything is appended
-            return replica.after(
-                self.append_to(topic, payload, Strict, type, attributes, expected=expected, dedupe=dedupe, wait=wait)
-            )
-        return core.queue.append(payload, mode, type, attributes, topic, expected=expected, dedupe=dedupe, wait=wait)
+            return replica.after(self.append_to(topic, payload, Strict, type, attributes, options=options, wait=wait))
+        return core.queue.append(
+            payload,
+            mode,
+            type,
+            attributes,
+            topic,
+            expected=options.get("expected"),
+            dedupe=options.get("dedupe"),
+            wait=wait,
+        )
 
     def _append_slowly(  # noqa: PLR0917  called by C
         self,
@@ -172,33 +126,12 @@ class WalWriter(Opened):
         dedupe: str | None = None,
     ) -> Ack[AppendResult]:
         """Append what the intake does not take."""
-        ack: Ack[AppendResult] = self.append_to(
-            topic, payload, mode, type, attributes, expected=expected, dedupe=dedupe
-        )
+        options: AppendOptions = {"expected": expected, "dedupe": dedupe}
+        ack: Ack[AppendResult] = self.append_to(topic, payload, mode, type, attributes, options=options, wait=True)
         return ack
 
-    def append_batch(self, payloads: Payloads, mode: Mode = Strict, expected: int | None = None) -> Ack[BatchResult]:
-        """Append several records atomically: after a crash all of them are there, or none, and no reader sees a part.
-
-        Up to max_group_bytes a batch shares a group with other appends. A larger one, or one from an asynchronous
-        iterable, is streamed over several groups and segments in bounded memory; other appends wait meanwhile, in order.
-        Cancelled, or ended by an error of the iterable, it leaves nothing.
-
-        Args:
-            payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs.
-            mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
-            expected: as in append, for the whole batch; a streamed batch does not read its source where it does not hold.
-
-        Returns:
-            An Ack of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
-
-        Raises:
-            As append; RecordTooLarge also for the batch as a whole.
-        """
-        return self.append_batch_to(None, payloads, mode, expected)
-
     def append_batch_to(
-        self, topic: str | None, payloads: Payloads, mode: Mode = Strict, expected: int | None = None
+        self, topic: str | None, payloads: Payloads, mode: Mode, expected: int | None = None
     ) -> Ack[BatchResult]:
         """append_batch, to a topic or to none."""
         core = self.core

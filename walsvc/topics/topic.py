@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
 from walsvc.errors import Truncated
+from walsvc.keywords import Payload, TopicAppendOptions, spelled_out
 from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.appending import AppendsTo
 from walsvc.log.commit.group import Labels
-from walsvc.log.commit.payload import is_type
+from walsvc.log.commit.payload import NO_TYPE, is_type
 from walsvc.log.extent.purging import purge
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.reading import Reading
 from walsvc.model import AppendResult, Mode, Strict
+from walsvc.topics.appending import TakesTopicRecords
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start
@@ -23,10 +24,9 @@ from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.reading import TopicReading
 from walsvc.topics.registry import Registry
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, refuse_lazy, with_not_before
+from walsvc.topics.sharing import SharedOptions, refuse_lazy
 
 if TYPE_CHECKING:
-    from walsvc.log.commit.results import BatchResult
     from walsvc.log.writer import WalWriter
     from walsvc.topics.hubs import Hubs
 
@@ -80,7 +80,7 @@ class TopicReader(TopicReading):
         return f"{type(self).__name__}({self.name!r})"
 
 
-class Topic(TopicReader, OpensConsumers[Consumer]):
+class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     """A topic of a log that is open for writing; get it by `log.topic(name)`, which costs nothing and writes nothing.
 
     The topic exists in the log from its first record or consumer on.
@@ -95,68 +95,35 @@ class Topic(TopicReader, OpensConsumers[Consumer]):
 
     # ---- appending
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
+    @spelled_out(TopicAppendOptions)
+    def append(
         self,
-        payload: bytes | bytearray | memoryview,
+        payload: Payload,
         mode: Mode = Strict,
-        type: int = 0,
+        type: int = NO_TYPE,
         attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        *,
-        not_before: datetime.datetime | float | None = None,
+        **options: Unpack[TopicAppendOptions],
     ) -> Ack[AppendResult]:
-        """Append one record to the topic; see WalWriter.append.
+        """Append one record to the topic; see TakesTopicRecords.append."""
+        if options:
+            return super().append(payload, mode, type, attributes, **options)
+        if attributes is not None:
+            ack: Ack[AppendResult] = self._writer.append_to(
+                self.name, payload, mode, type, attributes, options=options, wait=True
+            )
+            return ack
+        labels = self._labels
+        if labels is None or labels.type is not type:
+            labels = self._labels = self._labels_of(type)
+        return self._intake.append_labelled(payload, labels, self.name, mode, type)
 
-        Args:
-            expected: LSN of the topic's last record, 0 where it has none that is visible: Conflict where it ends with another one.
-            dedupe: key of the caller's; each topic has its own.
-            not_before: an aware datetime, or Unix seconds, before which no shared consumer delivers the record. It becomes the
-                label "not_before", in microseconds.
-        """
-        if not_before is not None:
-            attributes = with_not_before(attributes, not_before)
-        if attributes is None and expected is None and dedupe is None:
-            labels = self._labels
-            if labels is None or labels.type is not type:
-                labels = self._labels = self._labels_of(type)
-            return self._intake.append_labelled(payload, labels, self.name, mode, type)
-        ack: Ack[AppendResult] = self._writer.append_to(
-            self.name, payload, mode, type, attributes, expected=expected, dedupe=dedupe
-        )
-        return ack
+    def _place(self) -> tuple[AppendsTo, str | None]:
+        return self._writer, self.name
 
     def _labels_of(self, type: int) -> Labels | None:
         """What a record of a type is labelled with; None while the topic has no number, or for what is no type."""
         number = self._writer.core.metadata.topics.get(self.name)
         return Labels(type, number) if number is not None and is_type(type) else None
-
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = 0,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        *,
-        not_before: datetime.datetime | float | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """Like append, but raises Backpressure (or NoSpace) where append would have to wait for room."""
-        attributes = with_not_before(attributes, not_before)
-        future: asyncio.Future[AppendResult] = self._writer.append_to(
-            self.name, payload, mode, type, attributes, expected=expected, dedupe=dedupe, wait=False
-        )
-        return future
-
-    def append_batch(
-        self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        mode: Mode = Strict,
-        expected: int | None = None,
-    ) -> Ack[BatchResult]:
-        """Append several records to the topic atomically; see WalWriter.append_batch, and `append` for `expected`."""
-        return self._writer.append_batch_to(self.name, payloads, mode, expected)
 
     async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
         """Hide the topic's records below LSN `before` that have a key, or labels; see Log.purge. Other topics' stay."""

@@ -22,6 +22,8 @@ async def first() -> None:
         print(result.lsn, (await future).durable, await wal.flush(), await wal.wait_durable(result.lsn))
         for each in await wal.append_batch([b"a", memoryview(b"b")]):
             print(each.lsn + each.sync_us)
+        await wal.append(b"x", expected=wal.durable_lsn, dedupe="a")
+        await wal.append_batch([b"x"], expected=None)
         async for record in wal.read(start=1, where={"key": "a"}, types=[7]):
             assert_type(record, Record)
         async with aclosing(wal.follow(since=datetime.datetime.now(datetime.UTC))) as records:
@@ -48,7 +50,7 @@ async def several() -> None:
 
 def script() -> None:
     with walsvc.blocking.open("data", segment_bytes=1 << 20) as log:
-        assert_type(log.append(b"x", topic="orders"), AppendResult)
+        assert_type(log.append(b"x", topic="orders", expected=0), AppendResult)
         assert_type(log.get(1), Record | None)
         assert_type(log.run(lambda log: log.topic("orders").count()), int)
         for record in log.read(where={"key": "a"}):
@@ -68,7 +70,10 @@ async def anywhere(log: walsvc.Log) -> walsvc.Topic:
     assert isinstance(log, walsvc.Log)
     await log.append(b"x")
     await log.refresh()
-    return log.topic("a")
+    topic = log.topic("a")
+    await topic.append(b"x", Relaxed, not_before=datetime.datetime.now(datetime.UTC), dedupe="a")
+    assert_type(await topic.append_nowait(b"x", not_before=1.5), AppendResult)
+    return topic
 
 
 async def elsewhere() -> None:

@@ -12,6 +12,11 @@ async def appending(log: walsvc.Log, topic: walsvc.Topic) -> None:
     await log.append("text")  # wrong: arg-type reportArgumentType
     await log.append(b"x", mode="strikt")  # wrong: arg-type reportArgumentType
     await log.append(b"x", attributes=3)  # wrong: arg-type reportArgumentType
+    await log.append(b"x", expectd=1)  # wrong: call-arg reportCallIssue
+    await log.append(b"x", not_before=1)  # wrong: call-arg reportCallIssue
+    await log.append(b"x", dedupe=1)  # wrong: arg-type reportArgumentType
+    await log.append_batch([b"x"], dedupe="a")  # wrong: call-arg reportCallIssue
+    await topic.append(b"x", not_before="soon")  # wrong: arg-type reportArgumentType
     await log.apend(b"x")  # wrong: attr-defined reportAttributeAccessIssue
     await topic.append(1)  # wrong: arg-type reportArgumentType
     await log.append_batch([1, 2])  # wrong: list-item reportArgumentType

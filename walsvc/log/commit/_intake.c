@@ -221,8 +221,22 @@ static int take(Lane *self, PyObject *payload, PyObject *mode, PyObject *labels,
     return outcome;
 }
 
+/* TypeError for a keyword that append does not take, with the one that was probably meant. */
+static void unexpected_keyword(Lane *self, PyObject *name)
+{
+    PyObject *keywords = PyImport_ImportModule("walsvc.keywords"), *call = PyObject_GetAttrString((PyObject *)self, "append");
+    PyObject *error = NULL;
+    if (keywords != NULL && call != NULL)
+        error = PyObject_CallMethod(keywords, "unexpected_keyword", "OO", call, name);
+    if (error != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_XDECREF(error);
+    Py_XDECREF(call);
+    Py_XDECREF(keywords);
+}
+
 /* Sort positional and keyword arguments into `found`, borrowed. -1: TypeError. */
-static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject *found[ARGUMENTS])
+static int parse(Lane *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject *found[ARGUMENTS])
 {
     Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
     found[PAYLOAD] = NULL;
@@ -240,11 +254,12 @@ static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py
         Py_ssize_t at = 0;
         while (at < ARGUMENTS && name != names[at] && PyUnicode_Compare(name, names[at]) != 0)
             at++;
-        if (at == ARGUMENTS || at < count) {
-            PyErr_Format(PyExc_TypeError, at < count ? "append() got multiple values for argument '%U'"
-                                                     : "append() got an unexpected keyword argument '%U'", name);
+        if (at == ARGUMENTS)
+            unexpected_keyword(self, name);
+        else if (at < count)
+            PyErr_Format(PyExc_TypeError, "append() got multiple values for argument '%U'", name);
+        if (at == ARGUMENTS || at < count)
             return -1;
-        }
         found[at] = args[count + i];
     }
     if (found[PAYLOAD] == NULL) {
@@ -257,7 +272,7 @@ static int parse(PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py
 static PyObject *lane_append(Lane *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     PyObject *found[ARGUMENTS];
-    if (parse(args, count, keywords, found) < 0)
+    if (parse(self, args, count, keywords, found) < 0)
         return NULL;
     PyObject *payload = found[PAYLOAD], *mode = found[MODE], *ack = NULL;
     if (PyBytes_CheckExact(payload) && (mode == strict || mode == relaxed) && found[TYPE] == no_type &&
@@ -295,7 +310,8 @@ static PyObject *lane_append_labelled(Lane *self, PyObject *const *args, Py_ssiz
 
 static PyMethodDef lane_methods[] = {
     {"append", (PyCFunction)lane_append, METH_FASTCALL | METH_KEYWORDS,
-     "append($self, payload, mode=..., type=0, attributes=None, expected=None, dedupe=None)\n--\n\nSee WalWriter.append."},
+     "append($self, payload, mode=..., type=0, attributes=None, expected=None, dedupe=None)\n--\n\n"
+     "Append one record; await the result. See walsvc.Log.append, and walsvc.keywords.AppendOptions for expected and dedupe."},
     {"append_labelled", (PyCFunction)lane_append_labelled, METH_FASTCALL, "Append a record to a topic."},
     {"fill", (PyCFunction)lane_fill, METH_VARARGS, "Say what the filling group is made of, and where it stands."},
     {NULL},

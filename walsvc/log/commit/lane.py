@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from walsvc.keywords import unexpected_keyword
 from walsvc.log.commit.ack import Ack, extension
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE
@@ -104,8 +105,11 @@ class PythonLane:
         attributes: Mapping[str, Any] | None = None,
         expected: int | None = None,
         dedupe: str | None = None,
+        **unknown: Any,
     ) -> Ack[AppendResult]:
-        """See WalWriter.append."""
+        """See TakesRecords.append."""
+        for name in unknown:
+            raise unexpected_keyword(self.append, name)
         if (
             payload.__class__ is bytes
             and (mode is Strict or mode is Relaxed)

@@ -12,10 +12,11 @@ import os
 import weakref
 from collections.abc import Mapping
 from threading import get_ident
-from typing import Any
+from typing import Any, Unpack
 
 from walsvc.config import between, one_of
 from walsvc.errors import Backpressure, WalError
+from walsvc.keywords import AppendOptions, check_keywords, spelled_out
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
@@ -58,24 +59,17 @@ class Appends(Account):
 
     # ---- appending
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
+    @spelled_out(AppendOptions)
+    def append(
         self,
         payload: bytes | bytearray | memoryview,
         mode: Mode = Strict,
         type: int = 0,
         attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
+        **options: Unpack[AppendOptions],
     ) -> Ack[AppendResult]:
-        """Append one record; see WalWriter.append. Over the room for unanswered payloads it waits its turn."""
-        if (
-            payload.__class__ is bytes
-            and mode is Strict
-            and type is NO_TYPE
-            and attributes is None
-            and expected is None
-            and dedupe is None
-        ):
+        """Append one record; see Log.append. Over the room for unanswered payloads it waits its turn."""
+        if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None and not options:
             length = len(payload)
             room = self._room - length - APPEND_COST
             limits, filling = self.limits, self._filling
@@ -97,9 +91,8 @@ class Appends(Account):
                 if first:
                     self._begin_turn()
                 return ack
-        waiting: Ack[AppendResult] = self.enter(
-            payload, mode, type, attributes, None, wait=True, expected=expected, dedupe=dedupe
-        )
+        check_keywords(Appends.append, options, AppendOptions)
+        waiting: Ack[AppendResult] = self.enter(payload, mode, type, attributes, None, wait=True, **options)
         return waiting
 
     def _begin_turn(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from walsvc.format.purge import labels_of
+from walsvc.keywords import AppendOptions, BatchOptions, Payload, Payloads
+from walsvc.log.commit.ack import Ack
+from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode
 from walsvc.service.client.appends import Appends
+from walsvc.service.client.batches import append_batch
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.session import Session
 from walsvc.service.client.shared import RemoteShared
@@ -35,24 +39,31 @@ class Common:
 
     def append_to(
         self,
-        topic: str,
-        payload: Any,
+        topic: str | None,
+        payload: Payload,
         mode: Mode,
         type: int,
         attributes: Mapping[str, Any] | None,
         *,
+        options: AppendOptions,
         wait: bool,
-        expected: int | None,
-        dedupe: str | None,
     ) -> Any:
-        """Append to a topic; `wait`: for room."""
-        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait, expected=expected, dedupe=dedupe)
-        self.notice(topic, future)
+        """Append to the log or to a topic; with `wait` it waits for room, and the answer is an Ack."""
+        future = self.appends.enter(payload, mode, type, attributes, topic, wait=wait, **options)
+        self._notice(topic, future)
         return future
 
-    def notice(self, topic: str, future: Any) -> None:
+    def append_batch_to(
+        self, topic: str | None, payloads: Payloads, mode: Mode, **options: Unpack[BatchOptions]
+    ) -> Ack[BatchResult]:
+        """Append a batch to the log or to a topic."""
+        answer = append_batch(self.appends, payloads, mode, topic, **options)
+        self._notice(topic, answer)
+        return answer
+
+    def _notice(self, topic: str | None, future: Any) -> None:
         """A topic exists from its first record on: list it once this append has succeeded."""
-        if topic not in self.topics:
+        if topic is not None and topic not in self.topics:
             self._first[future] = topic
             future.add_done_callback(self._made)
 

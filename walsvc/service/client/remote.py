@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from walsvc.errors import BadOption, ProtocolError, WalError
-from walsvc.log.commit.ack import Ack, all_done
-from walsvc.log.commit.results import BatchResult
-from walsvc.model import AppendResult, Mode, RecoveryReport, Retention, Stats, Strict
+from walsvc.log.commit.ack import all_done
+from walsvc.log.commit.appending import AppendsTo, TakesRecords
+from walsvc.model import Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Opened
-from walsvc.service.client.batches import append_batch
 from walsvc.service.client.closing import Closing
 from walsvc.service.client.common import Common
 from walsvc.service.client.config import ClientConfig
@@ -38,7 +37,7 @@ T = TypeVar("T")
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
 
-class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
+class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Opened):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -68,41 +67,8 @@ class RemoteLog(RemoteReading, OpensConsumers[RemoteConsumer], Opened):
 
     # ---- appending
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = 0,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> Ack[AppendResult]:
-        """Append one record; await the result. See WalWriter.append."""
-        return self._appends.append(payload, mode, type, attributes, expected, dedupe)
-
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = 0,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """Like append, but raises Backpressure where append would have to wait for room, here or in the server's log."""
-        future: asyncio.Future[AppendResult] = self._appends.enter(
-            payload, mode, type, attributes, None, wait=False, expected=expected, dedupe=dedupe
-        )
-        return future
-
-    def append_batch(
-        self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        mode: Mode = Strict,
-        expected: int | None = None,
-    ) -> Ack[BatchResult]:
-        """Append several records atomically; see WalWriter.append_batch."""
-        return append_batch(self._appends, payloads, mode, expected=expected)
+    def _place(self) -> tuple[AppendsTo, str | None]:
+        return self._common, None
 
     def transaction(self, mode: Mode = Strict) -> RemoteTransaction:
         """Appends to several topics, acknowledgements and conditions that become durable together, or not at all; see

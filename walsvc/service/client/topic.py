@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
-from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
-from walsvc.log.commit.ack import Ack
-from walsvc.log.commit.results import BatchResult
-from walsvc.model import AppendResult, Mode, Strict
-from walsvc.service.client.batches import append_batch
+from walsvc.log.commit.appending import AppendsTo
 from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.topics.appending import TakesTopicRecords
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.opening import OpensConsumers
 from walsvc.topics.reading import Reads, TopicReading
 from walsvc.topics.shared import SharedConsumer
-from walsvc.topics.sharing import SharedOptions, with_not_before
+from walsvc.topics.sharing import SharedOptions
 
 
-class RemoteTopic(TopicReading, OpensConsumers[RemoteConsumer]):
+class RemoteTopic(TakesTopicRecords, TopicReading, OpensConsumers[RemoteConsumer]):
     """See walsvc.Topic, whose interface this is; get it by `log.topic(name)`.
 
     Attributes:
@@ -34,65 +29,8 @@ class RemoteTopic(TopicReading, OpensConsumers[RemoteConsumer]):
 
     # ---- appending
 
-    def append(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = 0,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        *,
-        not_before: datetime.datetime | float | None = None,
-    ) -> Ack[AppendResult]:
-        """Append one record to the topic; see WalWriter.append."""
-        ack: Ack[AppendResult] = self._common.append_to(
-            self.name,
-            payload,
-            mode,
-            type,
-            with_not_before(attributes, not_before),
-            expected=expected,
-            dedupe=dedupe,
-            wait=True,
-        )
-        return ack
-
-    def append_nowait(  # noqa: PLR0917  keywords only would make each call dearer
-        self,
-        payload: bytes | bytearray | memoryview,
-        mode: Mode = Strict,
-        type: int = 0,
-        attributes: Mapping[str, Any] | None = None,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        *,
-        not_before: datetime.datetime | float | None = None,
-    ) -> asyncio.Future[AppendResult]:
-        """Like append, but raises Backpressure where append would have to wait for room."""
-        future: asyncio.Future[AppendResult]
-        future = self._common.append_to(
-            self.name,
-            payload,
-            mode,
-            type,
-            with_not_before(attributes, not_before),
-            expected=expected,
-            dedupe=dedupe,
-            wait=False,
-        )
-        return future
-
-    def append_batch(
-        self,
-        payloads: Iterable[bytes | bytearray | memoryview] | AsyncIterable[bytes | bytearray | memoryview],
-        mode: Mode = Strict,
-        expected: int | None = None,
-    ) -> Ack[BatchResult]:
-        """Append several records to the topic atomically; see WalWriter.append_batch."""
-        future = append_batch(self._common.appends, payloads, mode, self.name, expected=expected)
-        self._common.notice(self.name, future)
-        return future
+    def _place(self) -> tuple[AppendsTo, str | None]:
+        return self._common, self.name
 
     # ---- looking
 
