@@ -54,7 +54,7 @@ class Keeping:
     """
 
     def __init__(self, hub: Hub, leases: Sequence[Lease]) -> None:
-        self.kept = False
+        self.kept: bool = False
         self._hub = hub
         self._leases = leases
 
