@@ -217,9 +217,10 @@ async def test_error_of_the_directory_keeps_its_number(tmp_path, monkeypatch, sa
     async with opening(tmp_path) as log:
         await fill(log, 30, random.Random(1))
         await rotate(log)
-        monkeypatch.setattr(obstore, "put_async", failing)
+        await Archive.at((tmp_path / "archive").as_uri()).push(log)
+        monkeypatch.setattr(obstore, "list_with_delimiter_async", failing)
         with pytest.raises(kind) as caught:
-            await Archive.at((tmp_path / "archive").as_uri()).push(log)
+            await Archive.at((tmp_path / "archive").as_uri()).logs()
         assert caught.value.errno == number
         assert "reading the log" not in str(caught.value)
 

@@ -64,6 +64,20 @@ class Mutant(NamedTuple):
 
 ORDER = [
     Mutant(
+        "what is archived in a directory is not synced",
+        "walsvc/engines/archive/objects.py",
+        "                sync(file.fileno())\n",
+        "",
+        ("tests/fuse/test_archive.py::test_what_is_archived_in_a_directory_is_synced_with_its_name",),
+    ),
+    Mutant(
+        "a worker without a lease is not given again what it was not given",
+        "walsvc/topics/hub.py",
+        "            self.feed.give_again(lease)\n",
+        "            pass\n",
+        ("tests/topics/test_shared_given_up.py::test_call_that_is_given_up_at_any_point_loses_no_record",),
+    ),
+    Mutant(
         "half a link that the kernel took is submitted in a second call",
         "walsvc/disk/uring.py",
         "(QUEUE_FULL, -errno.EAGAIN, -errno.EBUSY)",

@@ -10,13 +10,15 @@ import errno
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
-from walsvc.disk.paths import hint_for
+from walsvc.disk.paths import hint_for, make_durably, sync_directory
+from walsvc.disk.pool import in_thread
+from walsvc.disk.system import sync
 from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.extras import need
@@ -77,7 +79,7 @@ class Objects:
         if log_id is not None and not (isinstance(log_id, str) and LOG_ID.fullmatch(log_id)):
             raise BadOption(f"{log_id!r} is no id of a log", hint="16 hex digits, as `walsvc archive ls` lists them")
         if place.startswith("file:"):
-            directory = unquote(place.removeprefix("file://"))
+            directory = directory_of(place)
             if os.path.exists(directory) and not os.path.isdir(directory):
                 raise PathError("the archive is no directory", path=directory, hint="choose another one")
             if not make and not os.path.exists(directory):
@@ -175,15 +177,18 @@ class Objects:
         return data
 
     async def _create(self, name: str, data: bytes) -> bool:
-        """Store an object unless it is there; returns whether it was not. One that is there must have the right length."""
+        """Store an object, durably, unless it is there; returns whether it was not. One that is there must have the right length."""
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
         async with self._reaching(name):
             try:
-                await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
+                if self.url.startswith("file:"):
+                    await in_thread(create_durably, os.path.join(directory_of(self.url), name), data)
+                else:
+                    await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
                 return True
-            except AlreadyExistsError:
+            except (AlreadyExistsError, FileExistsError):
                 found = await obstore.head_async(self._store, name)
         if found["size"] != len(data):
             raise damaged(name, f"it has {found['size']} bytes instead of {len(data)}")
@@ -271,6 +276,36 @@ def place_of(target: str | bytes | os.PathLike[Any]) -> str:
     if not parts.place and parts.scheme != "memory":
         raise BadOption(f"{shown(url)!r} names no bucket", hint=EXAMPLE)
     return f"{parts.scheme}://{parts.place}{parts.path}"
+
+
+def directory_of(url: str) -> str:
+    """The directory that a file: URL of `place_of` names."""
+    return unquote(url.removeprefix("file://"))
+
+
+def create_durably(path: str, data: bytes) -> None:
+    """Create a file in the directory of an archive, durable with its name when it has it. Blocks.
+
+    Not by the store's client, which syncs nothing: the log drops what is archived. A name that ends in # and a number is no
+    object for that client, so what a killed process has left is none. Raises FileExistsError where there is one, whose name is durable
+    then, and OSError.
+    """
+    directory, unfinished = os.path.dirname(path), f"{path}#{os.getpid()}"
+    make_durably(directory)
+    if not os.path.lexists(path):
+        try:
+            with open(unfinished, "wb") as file:
+                file.write(data)
+                file.flush()
+                sync(file.fileno())
+            os.link(unfinished, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(unfinished)
+        sync_directory(directory)
+        return
+    sync_directory(directory)  # who made it may have been killed before that
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 
 def first_line(error: BaseException) -> str:
