@@ -43,7 +43,7 @@ class Talk:
             return int(rest)
         if kind == b"_" or rest == b"-1":
             return None
-        if kind == b"$":
+        if kind in (b"$", b"="):
             return (await self._reader.readexactly(int(rest) + 2))[:-2]
         assert kind in (b"*", b"%"), line
         if kind == b"%":

@@ -111,11 +111,60 @@ async def test_group_goes_and_others_are_told(tmp_path: Path) -> None:
         assert await redis("XGROUP", "CREATECONSUMER", "s", "g", "one") == 1
         assert await redis("XGROUP", "CREATECONSUMER", "s", "g", "one") == 0
         [group] = await redis("XINFO", "GROUPS", "s")
-        assert group == [b"name", b"g", b"consumers", 1, b"pending", 0, b"last-delivered-id", b"0-0", b"lag", 1]
-        assert await redis("XINFO", "CONSUMERS", "s", "g") == [[b"name", b"one", b"pending", 0, b"idle", 0]]
+        numbers = [b"last-delivered-id", b"0-0", b"entries-read", 0, b"lag", 1]
+        assert group == [b"name", b"g", b"consumers", 1, b"pending", 0, *numbers]
+        [consumer] = await redis("XINFO", "CONSUMERS", "s", "g")
+        assert consumer[:4] == [b"name", b"one", b"pending", 0]
         assert await redis("XGROUP", "DESTROY", "s", "g") == 1
         told = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option"
         assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") == told
+
+
+async def test_those_that_wait_hear_that_their_group_goes_and_survive_that_their_consumer_does(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as one, talking(tmp_path) as two:
+        await two("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM")
+        await two("XGROUP", "CREATECONSUMER", "s", "g", "one")
+        one.say("XREADGROUP", "GROUP", "g", "one", "BLOCK", "0", "STREAMS", "s", ">")
+        await turns()
+        assert await two("XGROUP", "DELCONSUMER", "s", "g", "one") == 0
+        given = await add(two, 1)
+        assert ids(await one.hear()) == given
+        one.say("XREADGROUP", "GROUP", "g", "one", "BLOCK", "0", "STREAMS", "s", ">")
+        await turns()
+        assert await two("XGROUP", "DESTROY", "s", "g") == 1
+        assert await one.hear() == "-NOGROUP the consumer group this client was blocked on no longer exists"
+        assert await one("PING") == "PONG"
+
+
+async def test_claim_says_when_and_how_often_and_the_log_keeps_it(tmp_path: Path) -> None:
+    devices = Devices()
+    async with side(tmp_path, devices), talking(tmp_path) as redis:
+        first, _, third = await add(redis, 3)
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        await redis("XREADGROUP", "GROUP", "g", "one", "COUNT", "2", "STREAMS", "s", ">")
+        assert ids(
+            [[b"s", await redis("XCLAIM", "s", "g", "two", "0", first, "RETRYCOUNT", "7", "IDLE", "3600000")]]
+        ) == [first]
+        assert await redis("XCLAIM", "s", "g", "two", "0", third, "JUSTID") == []
+        assert await redis("XCLAIM", "s", "g", "two", "0", third, first, "JUSTID", "FORCE", "TIME", "1000") == [
+            third,
+            first,
+        ]
+        assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") is None
+        after = Devices()
+        after.devices[""] = devices[""].fork().crash()
+    async with side(tmp_path, after), talking(tmp_path) as redis:
+        found = await redis("XPENDING", "s", "g", "IDLE", "3600000", "-", "+", "10")
+        assert [[each[0], each[1], each[3]] for each in found] == [[first, b"two", 7], [third, b"two", 1]]
+
+
+async def test_each_look_at_what_a_consumer_has_is_another_delivery(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis:
+        given = await add(redis, 2)
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">")
+        assert ids(await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", given[0])) == given[1:]
+        assert [each[3] for each in await redis("XPENDING", "s", "g", "-", "+", "10")] == [1, 2]
 
 
 async def test_groups_count_as_consumers_of_the_log(tmp_path: Path) -> None:

@@ -19,10 +19,8 @@ async def test_entries_and_acknowledgements_are_one_group(tmp_path: Path) -> Non
         for words in (("XADD", "a", "*", "n", "1"), ("XACK", "jobs", "g", "1-0", "9-0"), ("XADD", "b", "*", "n", "2")):
             assert await redis(*words) == "QUEUED"
         assert await redis("XACK", "jobs", "g", "1-0") == "QUEUED"
-        assert (
-            await redis("XLEN", "a")
-            == "-ERR walsvc's MULTI takes XADD and XACK, which become durable together, and not XLEN"
-        )
+        told = "-ERR walsvc's MULTI takes XADD, XACK and commands that only look, and not XGROUP"
+        assert await redis("XGROUP", "DESTROY", "jobs", "g") == told
         assert (await redis("EXEC")).startswith("-EXECABORT")
         assert await redis("XLEN", "a") == 0
         await redis("MULTI")
@@ -34,6 +32,32 @@ async def test_entries_and_acknowledgements_are_one_group(tmp_path: Path) -> Non
         assert await redis("EXEC") == [b"2-0", 1, b"3-0", 0, told]
         assert server.logs[""].stats().groups == before + 1
         assert await redis("XPENDING", "jobs", "g") == [0, None, None, None]
+
+
+async def test_looks_in_front_see_the_log_as_it_was_and_looks_behind_what_was_done(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis, talking(tmp_path) as other:
+        await redis("MULTI")
+        for words in (("XLEN", "s"), ("PING",), ("XADD", "s", "*", "n", "1"), ("XADD", "s", "*", "n", "2")):
+            assert await redis(*words) == "QUEUED"
+        for words in (
+            ("XLEN", "s"),
+            ("XREAD", "COUNT", "1", "BLOCK", "0", "STREAMS", "s", "$"),
+            ("XRANGE", "s", "x", "+"),
+        ):
+            assert await redis(*words) == "QUEUED"
+        bad = "-ERR Invalid stream ID specified as stream command argument"
+        assert await redis("EXEC") == [0, "PONG", b"1-0", b"2-0", 2, None, bad]
+        await redis("MULTI")
+        await redis("XADD", "s", "*", "n", "3")
+        assert await redis("XLEN", "s") == "QUEUED"
+        told = "-ERR walsvc's MULTI takes no XADD behind a command that looks at what others before it write"
+        assert await redis("XADD", "s", "*", "n", "4") == told
+        assert (await redis("EXEC")).startswith("-EXECABORT")
+        await redis("WATCH", "s")
+        await other("XADD", "s", "*", "n", "5")
+        await redis("MULTI")
+        await redis("XLEN", "s")
+        assert await redis("EXEC") is None
 
 
 async def test_answered_transaction_is_on_stable_storage(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from walsvc.format.queues import KEY, Held, done_row, held_row, moved_row
@@ -68,6 +69,26 @@ class Keeping:
         self.kept = True
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How records are taken over.
+
+    Attributes:
+        count: it is a delivery, which counts as an attempt.
+        attempts: so many were made by now, whatever was counted; None: those that were counted.
+        since_ms: Unix time of the delivery, in milliseconds; None: now.
+        force: also records that nobody has had.
+    """
+
+    count: bool = True
+    attempts: int | None = None
+    since_ms: int | None = None
+    force: bool = False
+
+
+AS_USUAL = Terms()
+
+
 class Claiming:
     """A worker takes records over that are out; joins a group. Nothing changes hands before it is accepted.
 
@@ -75,26 +96,32 @@ class Claiming:
         given: its deliveries then.
     """
 
-    def __init__(self, hub: Hub, worker: str, leases: Sequence[Lease], *, count: bool) -> None:
+    def __init__(self, hub: Hub, worker: str, leases: Sequence[Lease], terms: Terms) -> None:
         self.given: list[Lease] = []
         self._hub = hub
         self._worker = worker
         self._leases = leases
-        self._count = count
+        self._terms = terms
         self._out: list[Lease] = []
 
     def change(self) -> dict[str, Any]:
         """The worker has each record that is still out."""
         self._out = [each for each in self._leases if self._hub.leases.is_out(each)]
-        held = [Held(each.attempt + self._count, self._worker, now_ms(self._hub)) for each in self._out]
+        since_ms = now_ms(self._hub) if self._terms.since_ms is None else self._terms.since_ms
+        held = [Held(self._attempts(each), self._worker, since_ms) for each in self._out]
         return held_change(self._hub, self._out, held)
 
     def accepted(self) -> None:
         """The records are the worker's."""
         for each in self._out:
-            given = self._hub.leases.pass_on(each.job, self._worker, count=self._count)
+            attempts = self._attempts(each)
+            given = self._hub.leases.pass_on(each.job, self._worker, count=self._terms.count)
+            given.attempt = given.job.attempts = attempts
             self.given.append(given)
         self._hub.feed.disown(each.job for each in self.given)
+
+    def _attempts(self, lease: Lease) -> int:
+        return lease.attempt + self._terms.count if self._terms.attempts is None else self._terms.attempts
 
 
 def held_change(hub: Hub, leases: Sequence[Lease], held: Sequence[Held]) -> dict[str, Any]:

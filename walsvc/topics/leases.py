@@ -189,6 +189,15 @@ class Leases:
         job.attempts += 1
         return self._give(job, holder, None if self.lease is None else now.steady + self.lease)
 
+    def pick(self, lsn: int, holder: Any, now: Moment) -> Lease | None:
+        """A record that may go out, whatever is before it, goes to a holder; None: it may not, or `full`."""
+        self.ready(now)  # those whose time has come
+        job = self.jobs.get(lsn)
+        if job is None or job.state is not State.READY or self.full:
+            return None
+        job.attempts += 1
+        return self._give(job, holder, None)
+
     def again(self, job: Job) -> Lease:
         """A record that is out goes once more to its holder, which has come back, or was not given it the first time."""
         lease = job.lease

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from walsvc.topics.acking import Claiming, Keeping
+from walsvc.topics.acking import Claiming, Keeping, Terms
 from walsvc.topics.feed import Out
 from walsvc.topics.leases import Lease, State
 
@@ -67,30 +67,55 @@ async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
     return [Out(lease, record) for lease, record in loaded if record is not None]
 
 
-async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, *, count: bool) -> list[int]:
+def delivered_lsn(hub: Hub) -> int:
+    """LSN up to which everything was delivered, or is not to be: what workers have, and what is done."""
+    window = hub.feed.window
+    return max([hub.feed.position - 1, *window.lasts[-1:], *window.held])
+
+
+async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, terms: Terms) -> list[int]:
     """Give a worker records that others have had for `idle` seconds or longer; durable on return.
 
     Args:
         hub: of the consumer.
         worker: who gets them.
-        lsns: of the records; those that nobody has are left out.
+        lsns: of the records; those that nobody has are left out, unless `terms` force it and they were not delivered yet.
         idle: seconds since the last delivery, at least.
-        count: it is a delivery, which counts as an attempt.
+        terms: what the log says of it.
 
     Returns:
         The LSNs that the worker has now.
     """
     claimed: list[Lease] = []
+    picked: list[Lease] = []  # that nobody had
     for lsn in dict.fromkeys(lsns):
         held = hub.feed.window.held.get(lsn)
-        lease = None if held is None else await lease_of(hub, lsn)
-        if held is not None and lease is not None and hub.feed.now().wall - held.since_ms / 1000 >= idle:
+        lease = await lease_of(hub, lsn) if held is not None or terms.force else None
+        if held is not None and hub.feed.now().wall - held.since_ms / 1000 < idle:
+            continue
+        if held is None and lease is None and terms.force:
+            lease = hub.leases.pick(lsn, worker, hub.feed.now())
+            picked += [] if lease is None else [lease]
+        if lease is not None:
             claimed.append(lease)
     if not claimed:
         return []
-    claiming = Claiming(hub, worker, claimed, count=count)
-    await hub.keep(claiming)
+    claiming = Claiming(hub, worker, claimed, terms)
+    try:
+        await hub.keep(claiming)
+    except BaseException:
+        if not claiming.given:
+            untake(hub, picked)
+        raise
     return [lease.job.lsn for lease in claiming.given if hub.leases.is_out(lease)]
+
+
+def untake(hub: Hub, leases: Sequence[Lease]) -> None:
+    """Nobody was given these records, and the log does not say otherwise."""
+    for lease in leases:
+        if hub.leases.is_out(lease):
+            hub.leases.untake(lease, hub.feed.now())
+    hub.changed()
 
 
 async def take_new(hub: Hub, face: object, most: int) -> list[Out]:
@@ -106,9 +131,6 @@ async def take_new(hub: Hub, face: object, most: int) -> list[Out]:
             await hub.keep(keeping)
     except BaseException:
         if not keeping.kept:  # else the log says that the worker has them
-            for lease in leases:
-                if hub.leases.is_out(lease):
-                    hub.leases.untake(lease, hub.feed.now())
-            hub.changed()
+            untake(hub, leases)
         raise
     return outs

@@ -11,10 +11,10 @@ from walsvc.config import between
 from walsvc.errors import BadOption, Closed, LeaseLost, WalError
 from walsvc.model import Record
 from walsvc.scope import Scoped
-from walsvc.topics.acking import Keeping
+from walsvc.topics.acking import AS_USUAL, Keeping, Terms
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.pending import Pending, claim, held, pending_of, settle, take_new
+from walsvc.topics.pending import Pending, claim, delivered_lsn, held, pending_of, settle, take_new
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
 
 if TYPE_CHECKING:
@@ -273,11 +273,14 @@ class LocalConsumer(SharedConsumer):
         """The deliveries by which somebody has these records; those that nobody has are left out."""
         return [LocalDelivery(self, out) for out in await held(self.open_hub(), lsns)]
 
-    async def claim(self, lsns: Sequence[int], idle: float, *, count: bool = True) -> list[int]:
-        """Take over records that others have had for `idle` seconds; returns the LSNs that this worker has now, durably. Without
-        `count` that is no further attempt."""
+    def delivered_lsn(self) -> int:
+        """LSN up to which everything was delivered, or is not to be."""
+        return delivered_lsn(self.open_hub())
+
+    async def claim(self, lsns: Sequence[int], idle: float, terms: Terms = AS_USUAL) -> list[int]:
+        """Take over records that others have had for `idle` seconds; returns the LSNs that this worker has now, durably."""
         assert self.worker is not None, "asked of workers without a lease"
-        return await claim(self.open_hub(), self.worker, lsns, idle, count=count)
+        return await claim(self.open_hub(), self.worker, lsns, idle, terms)
 
     async def take_new(self, most: int) -> list[LocalDelivery]:
         """Up to `most` records that nobody has had, as many as are there; the worker has them durably."""

@@ -6,7 +6,7 @@
     options   what may stand behind a command       pure
     commands  the table, and the commands about a connection
     streams   the commands about keys
-    groups    the commands about groups, and claims those about what others have
+    groups    the commands about groups, claims those about what others have, and info what there is to know
     transactions  MULTI and EXEC
     members   who is a consumer of a group
     client    one client: its log and its rights

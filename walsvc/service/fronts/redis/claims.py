@@ -7,27 +7,21 @@ from typing import Any
 
 from walsvc.service.fronts.redis import options
 from walsvc.service.fronts.redis.client import Client
-from walsvc.service.fronts.redis.entries import first_of, id_of, last_of
-from walsvc.service.fronts.redis.groups import entries_of, member, text, workers_of
-from walsvc.service.fronts.redis.options import Claiming, integer
-from walsvc.service.fronts.redis.replies import NULL_ARRAY, Failure
+from walsvc.service.fronts.redis.entries import id_of
+from walsvc.service.fronts.redis.groups import entries_of, idle_ms, member, text
+from walsvc.service.fronts.redis.options import Claiming
+from walsvc.service.fronts.redis.replies import NULL_ARRAY
 from walsvc.service.fronts.redis.requests import Command
-from walsvc.topics.pending import Pending
+from walsvc.topics.shared import LocalConsumer
+
+LOOKED_AT = 10  # entries for each that XAUTOCLAIM may claim; Redis's own number
 
 
 async def xpending(client: Client, command: Command) -> Any:
     """XPENDING key group [[IDLE ms] start end count [consumer]]."""
-    rest, idle = command[3:], 0
-    if rest and rest[0].upper() == b"IDLE" and len(rest) > 1:
-        idle, rest = integer(rest[1]), rest[2:]
-    if (rest and not 3 <= len(rest) <= 4) or (not rest and len(command) > 3):
-        raise Failure(options.SYNTAX)
-    first, last, most, worker = 0, 0, 0, None
-    if rest:
-        first, last, most = first_of(rest[0]), last_of(rest[1]), max(integer(rest[2]), 0)
-        worker = text(rest[3]) if len(rest) == 4 else None
+    wanted = options.looking(command)
     pending = (await member(client, command[1], command[2])).pending()
-    if not rest:
+    if wanted.count is None:
         if not pending:
             return [0, None, None, NULL_ARRAY]
         counts: dict[str, int] = {}
@@ -35,78 +29,58 @@ async def xpending(client: Client, command: Command) -> Any:
             counts[each.worker] = counts.get(each.worker, 0) + 1
         ends = [id_of(pending[0].lsn), id_of(pending[-1].lsn)]
         return [len(pending), *ends, [[name, str(count)] for name, count in sorted(counts.items())]]
+    worker, now = None if wanted.worker is None else text(wanted.worker), time.time()
     chosen = [
-        each
+        [id_of(each.lsn), each.worker, idle_ms(each.since, now), each.attempts]
         for each in pending
-        if first <= each.lsn <= last and worker in (None, each.worker) and idle_ms(each) >= idle
+        if wanted.first <= each.lsn <= wanted.last
+        and worker in (None, each.worker)
+        and idle_ms(each.since, now) >= wanted.idle_ms
     ]
-    return [[id_of(each.lsn), each.worker, idle_ms(each), each.attempts] for each in chosen[:most]]
-
-
-def idle_ms(each: Pending) -> int:
-    """Milliseconds since a delivery."""
-    return max(int((time.time() - each.since) * 1000), 0)
+    return chosen[: wanted.count]
 
 
 async def xclaim(client: Client, command: Command) -> Any:
-    """XCLAIM key group consumer min-idle id ... [JUSTID]."""
+    """XCLAIM key group consumer min-idle id ... [IDLE ms | TIME ms] [RETRYCOUNT n] [FORCE] [JUSTID]."""
     group = await member(client, *command[1:4])
-    wanted = options.claiming(command)
-    lsns = await group.claim(wanted.lsns, wanted.idle_ms / 1000, count=not wanted.just_ids)
-    return await claimed(client, command, lsns, wanted)
+    wanted = options.claiming(command, int(time.time() * 1000))
+    held = {each.lsn for each in group.pending()}
+    wanted.lsns = [lsn for lsn in dict.fromkeys(wanted.lsns) if wanted.force or lsn in held]
+    there, gone = await looked_up(client, command[1], wanted.lsns)
+    await group.settle([lsn for lsn in gone if lsn in held])
+    return await claimed(client, command, group, wanted, there)
 
 
 async def xautoclaim(client: Client, command: Command) -> Any:
     """XAUTOCLAIM key group consumer min-idle start [COUNT n] [JUSTID]."""
     wanted = options.auto_claiming(command)
-    start = first_of(wanted.start)
     group = await member(client, *command[1:4])
-    pending = [each.lsn for each in group.pending() if each.lsn >= start]
-    looked, rest = pending[: wanted.count * 10], pending[wanted.count * 10 :]
-    lsns: list[int] = []
-    for place, lsn in enumerate(looked):
-        if len(lsns) == wanted.count:
-            rest = pending[place:]
+    pending, now = [each for each in group.pending() if each.lsn >= wanted.start], time.time()
+    there, gone, following = dict[int, Any](), list[int](), 0
+    for place, each in enumerate(pending):
+        if len(there) + len(gone) == wanted.count or place == wanted.count * LOOKED_AT:
+            following = each.lsn
             break
-        lsns += await group.claim([lsn], wanted.idle_ms / 1000, count=not wanted.just_ids)
-    answer = await claimed(client, command, lsns, wanted)
-    return [id_of(rest[0]) if rest else b"0-0", answer, []]
+        found, missing = await looked_up(client, command[1], [each.lsn])
+        gone += missing
+        if idle_ms(each.since, now) >= wanted.idle_ms:
+            there |= found
+    await group.settle(gone)
+    return [id_of(following), await claimed(client, command, group, wanted, there), [id_of(lsn) for lsn in gone]]
 
 
-async def claimed(client: Client, command: Command, lsns: list[int], wanted: Claiming) -> list[Any]:
-    """The answer of a claim: entries, or only their ids."""
+async def looked_up(client: Client, key: bytes, lsns: list[int]) -> tuple[dict[int, Any], list[int]]:
+    """The entries by LSN, and the LSNs of those that are not there any more."""
+    entries = dict(zip(lsns, await entries_of(client, key, lsns), strict=True))
+    there = {lsn: entry for lsn, entry in entries.items() if entry[1] is not None}
+    return there, [lsn for lsn in lsns if lsn not in there]
+
+
+async def claimed(
+    client: Client, command: Command, group: LocalConsumer, wanted: Claiming, there: dict[int, Any]
+) -> list[Any]:
+    """Take over entries that are there; the answer has those that were, or only their ids."""
+    lsns = await group.claim(list(there), wanted.idle_ms / 1000, wanted.terms)
     if lsns:
         client.members.name(client.topic(command[1]), text(command[2]), text(command[3]))
-    if wanted.just_ids:
-        return [id_of(lsn) for lsn in lsns]
-    return [entry for entry in await entries_of(client, command[1], lsns) if entry[1] is not None]
-
-
-async def info_groups(client: Client, command: Command) -> list[Any]:
-    """XINFO GROUPS key."""
-    found = []
-    for status in await client.topic(command[2]).consumers():
-        group = await client.members.find(client.topic(command[2]), status.name, None)
-        if group is None:
-            continue
-        pending = group.pending()
-        workers = await workers_of(client, command[2], status.name.encode())
-        found.append(
-            {
-                "name": status.name,
-                "consumers": len(workers),
-                "pending": len(pending),
-                "last-delivered-id": id_of(max([status.position - 1, *(each.lsn for each in pending)])),
-                "lag": max((status.lag or 0) - len(pending), 0),
-            }
-        )
-    return found
-
-
-async def info_consumers(client: Client, command: Command) -> list[Any]:
-    """XINFO CONSUMERS key group."""
-    workers = await workers_of(client, command[2], command[3])
-    return [
-        {"name": name, "pending": len(mine), "idle": min(map(idle_ms, mine), default=0)}
-        for name, mine in sorted(workers.items())
-    ]
+    return [id_of(lsn) if wanted.just_ids else there[lsn] for lsn in lsns]

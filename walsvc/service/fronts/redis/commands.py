@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
-from walsvc.service.fronts.redis import claims, groups, options, streams, transactions
+from walsvc.service.fronts.redis import claims, groups, info, options, streams, transactions
 from walsvc.service.fronts.redis.client import DEFAULT_USER, NO_AUTH, Client
-from walsvc.service.fronts.redis.replies import OK, Failure, Status
+from walsvc.service.fronts.redis.replies import OK, Failure, Status, Verbatim
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.waiting import at_most
 from walsvc.service.wire.methods import APPEND, CONSUME, READ
@@ -36,6 +36,11 @@ class Entry(NamedTuple):
     waits: bool = True
     early: bool = False
     keys: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def looks(self) -> bool:
+        """Whether it changes nothing, whoever asks."""
+        return self.right == READ or self.call in (ping, echo, claims.xpending)
 
 
 def ping(client: Client, command: Command) -> Any:
@@ -145,7 +150,9 @@ ABOUT: dict[bytes, tuple[int, int, Callable[[Client, Command], Any]]] = {
 def describe(client: Client, command: Command) -> Any:
     """COMMAND [COUNT | INFO name ...]."""
     word = command[1].upper() if len(command) > 1 else b"INFO"
-    if word == b"COUNT" and len(command) == 2:
+    if word == b"COUNT":
+        if len(command) > 2:
+            raise options.wrong_number("command|count")
         return len(COMMANDS)
     if word != b"INFO":
         raise options.unknown_subcommand(command)
@@ -162,7 +169,7 @@ def described(name: bytes) -> list[Any] | None:
     return [name.lower(), entry.arity, flags, *entry.keys]
 
 
-async def info(client: Client, command: Command) -> bytes:
+async def tell(client: Client, command: Command) -> Verbatim:
     """INFO [section ...]: what clients look for, and the log's own numbers. Others are in /metrics."""
     stats = client.log.stats()
     sections: dict[str, dict[str, object]] = {
@@ -178,7 +185,7 @@ async def info(client: Client, command: Command) -> bytes:
         for name, lines in sections.items()
         if everything or name in wanted
     ]
-    return "\r\n".join(texts).encode()
+    return Verbatim("\r\n".join(texts))
 
 
 async def wait(client: Client, command: Command) -> int:
@@ -210,21 +217,6 @@ async def replicas(client: Client, milliseconds: int, *, wait_for_it: bool) -> i
     return int(there)
 
 
-INFOS: dict[bytes, tuple[int, int, Callable[[Client, Command], Awaitable[Any]]]] = {
-    b"STREAM": (3, 3, streams.info_stream),
-    b"GROUPS": (3, 3, claims.info_groups),
-    b"CONSUMERS": (4, 4, claims.info_consumers),
-}
-
-
-async def xinfo(client: Client, command: Command) -> Any:
-    """XINFO STREAM, GROUPS, CONSUMERS."""
-    call = options.subcommand(command, INFOS)
-    if not await client.has(command[2]):
-        raise Failure("ERR no such key")
-    return await call(client, command)
-
-
 COMMANDS: dict[bytes, Entry] = {
     b"AUTH": Entry(authenticate, -2, None, early=True),
     b"CLIENT": Entry(about, -2, None, waits=False),
@@ -232,10 +224,10 @@ COMMANDS: dict[bytes, Entry] = {
     b"DBSIZE": Entry(streams.dbsize, 1, READ),
     b"DISCARD": Entry(transactions.discard, 1, None, waits=False),
     b"ECHO": Entry(echo, 2, None, waits=False),
-    b"EXEC": Entry(transactions.execute, 1, APPEND),
+    b"EXEC": Entry(transactions.execute, 1, None),
     b"EXISTS": Entry(streams.exists, -2, READ, keys=(1, -1, 1)),
     b"HELLO": Entry(hello, -1, None, early=True),
-    b"INFO": Entry(info, -1, READ),
+    b"INFO": Entry(tell, -1, READ),
     b"KEYS": Entry(streams.keys, 2, READ),
     b"MULTI": Entry(transactions.multi, 1, None, waits=False),
     b"PING": Entry(ping, -1, None, waits=False),
@@ -252,7 +244,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XCLAIM": Entry(claims.xclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XGROUP": Entry(groups.xgroup, -2, CONSUME, keys=(2, 2, 1)),
-    b"XINFO": Entry(xinfo, -2, READ, keys=(2, 2, 1)),
+    b"XINFO": Entry(info.xinfo, -2, READ, keys=(2, 2, 1)),
     b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
     b"XPENDING": Entry(claims.xpending, -3, CONSUME, keys=(1, 1, 1)),
     b"XRANGE": Entry(streams.xrange, -4, READ, keys=(1, 1, 1)),

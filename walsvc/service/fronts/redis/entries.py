@@ -16,6 +16,7 @@ from walsvc.service.fronts.redis.replies import Failure
 FIELDS = 0x5245  # "RE"
 PAYLOAD = b"payload"
 LSN_MAX = (1 << 63) - 1
+PART_MAX = (1 << 64) - 1  # of an id
 INVALID_ID = "ERR Invalid stream ID specified as stream command argument"
 _packer = msgpack.Packer()
 
@@ -57,9 +58,14 @@ def parse_id(text: bytes) -> tuple[int, int | None]:
     return int(first), int(second) if dash else None
 
 
+def is_id(text: bytes) -> bool:
+    """Whether this is an id, in one part or two."""
+    return all(map(is_number, text.split(b"-", 1)))
+
+
 def is_number(digits: bytes) -> bool:
     """Whether these are the digits of 64 bits without a sign."""
-    return digits.isdigit() and len(digits) <= 20 and int(digits) < 1 << 64
+    return digits.isdigit() and len(digits) <= 20 and int(digits) <= PART_MAX
 
 
 def after(text: bytes) -> int:
@@ -68,15 +74,24 @@ def after(text: bytes) -> int:
     return min(lsn, LSN_MAX) + 1
 
 
+def entry_named(text: bytes) -> int:
+    """The LSN of the entry that an id names; 0, which is no entry's, for an id whose second part is not 0."""
+    lsn, sequence = parse_id(text)
+    return 0 if sequence else lsn
+
+
 def first_of(text: bytes) -> int:
     """The first LSN of a range that begins with this id; `-` is the lowest, and `(` leaves the id itself out."""
     if text == b"-":
         return 1
     if text == b"+":
         return LSN_MAX
-    lsn, sequence = parse_id(text.removeprefix(b"("))
-    beyond = text.startswith(b"(") or bool(sequence)
-    return min(lsn, LSN_MAX) + beyond
+    if excluded := text.startswith(b"(") and len(text) > 1:
+        text = text[1:]
+    lsn, sequence = parse_id(text)
+    if excluded and lsn == sequence == PART_MAX:
+        raise Failure("ERR invalid start ID for the interval")
+    return min(lsn, LSN_MAX) + (excluded or bool(sequence))
 
 
 def last_of(text: bytes) -> int:
@@ -85,6 +100,9 @@ def last_of(text: bytes) -> int:
         return LSN_MAX
     if text == b"-":
         return 0
-    lsn, sequence = parse_id(text.removeprefix(b"("))
-    below = text.startswith(b"(") and sequence == 0
-    return min(lsn, LSN_MAX) - below
+    if excluded := text.startswith(b"(") and len(text) > 1:
+        text = text[1:]
+    lsn, sequence = parse_id(text)
+    if excluded and lsn == sequence == 0:
+        raise Failure("ERR invalid end ID for the interval")
+    return min(lsn, LSN_MAX) - (excluded and sequence == 0)

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from walsvc.errors import BadOption, InUse, WalError
+from walsvc.errors import BadOption, Closed, InUse, WalError
 from walsvc.service.fronts.redis import options
 from walsvc.service.fronts.redis.client import Client
-from walsvc.service.fronts.redis.entries import after, entry_of, id_of, parse_id
+from walsvc.service.fronts.redis.entries import PART_MAX, after, entry_named, entry_of, id_of
 from walsvc.service.fronts.redis.members import SETTING_UP
 from walsvc.service.fronts.redis.replies import OK, Failure
 from walsvc.service.fronts.redis.requests import Command
@@ -30,6 +30,15 @@ NEEDS_KEY = (
 
 NO_GROUP_FOR_KEY = "NOGROUP No such consumer group '{group}' for key name '{key}'"
 NO_KEY_OR_GROUP = "NOGROUP No such key '{key}' or consumer group '{group}'"
+IN_READING = " in XREADGROUP with GROUP option"
+GROUP_IS_GONE = "NOGROUP the consumer group this client was blocked on no longer exists"
+HELP = (
+    *("CREATE <key> <groupname> <id|$> [MKSTREAM]", "    Make a group that begins behind an id."),
+    *("SETID <key> <groupname> <id|$>", "    Move a group."),
+    *("DESTROY <key> <groupname>", "    Forget a group."),
+    *("CREATECONSUMER <key> <groupname> <consumer>", "    Make a consumer of a group."),
+    *("DELCONSUMER <key> <groupname> <consumer>", "    Forget a consumer of a group; what it had is done."),
+)
 
 
 async def find(client: Client, key: bytes, group: bytes, worker: bytes | None = None) -> LocalConsumer | None:
@@ -64,17 +73,19 @@ def text(name: bytes) -> str:
 async def xgroup(client: Client, command: Command) -> Any:
     """XGROUP CREATE, SETID, DESTROY, CREATECONSUMER, DELCONSUMER."""
     call = options.subcommand(command, SUBCOMMANDS)
-    if call is create and not all(map(is_option, command[5:], command[4:])):
-        raise Failure("ERR unknown subcommand or wrong number of arguments for 'CREATE'. Try XGROUP HELP.")
-    makes = call is create and b"MKSTREAM" in [each.upper() for each in command[5:]]
-    if not makes and not await client.has(command[2]):
-        raise Failure(NEEDS_KEY)
+    if call is help_of:
+        return options.usage("XGROUP", HELP)
+    makes = call in (create, set_id) and options.making_group(command)
+    if not makes:
+        if not await client.has(command[2]):
+            raise Failure(NEEDS_KEY)
+        if call not in (create, destroy):
+            await member(client, command[2], command[3], words=NO_GROUP_FOR_KEY)
     return await call(client, command)
 
 
-def is_option(word: bytes, before: bytes) -> bool:
-    """Whether XGROUP CREATE knows a word behind the id."""
-    return word.upper() in (b"MKSTREAM", b"ENTRIESREAD") or before.upper() == b"ENTRIESREAD"
+async def help_of(client: Client, command: Command) -> None:
+    """XGROUP HELP."""
 
 
 async def create(client: Client, command: Command) -> Any:
@@ -91,10 +102,9 @@ async def create(client: Client, command: Command) -> Any:
 
 async def set_id(client: Client, command: Command) -> Any:
     """XGROUP SETID key group id [ENTRIESREAD n]."""
-    if len(command) != 5 and (len(command) != 7 or command[5].upper() != b"ENTRIESREAD"):
-        raise Failure(options.SYNTAX)
     group = await member(client, command[2], command[3], words=NO_GROUP_FOR_KEY)
-    await group.seek(start_of(client, command[4]))
+    ends = {b"-": b"0", b"+": b"%d" % PART_MAX}
+    await group.seek(start_of(client, ends.get(command[4], command[4])))
     return OK
 
 
@@ -120,8 +130,10 @@ async def destroy(client: Client, command: Command) -> int:
 async def create_consumer(client: Client, command: Command) -> int:
     """XGROUP CREATECONSUMER key group consumer."""
     topic, group, worker = client.topic(command[2]), text(command[3]), text(command[4])
-    known = await workers_of(client, command[2], command[3])
-    return int(client.members.name(topic, group, worker) and worker not in known)
+    if worker in await workers_of(client, command[2], command[3]):
+        return 0
+    client.members.name(topic, group, worker)
+    return 1
 
 
 async def delete_consumer(client: Client, command: Command) -> int:
@@ -144,11 +156,12 @@ async def workers_of(client: Client, key: bytes, group: bytes) -> dict[str, list
 
 Call = Callable[[Client, Command], Coroutine[Any, Any, Any]]
 SUBCOMMANDS: dict[bytes, tuple[int, int, Call]] = {
-    b"CREATE": (5, 8, create),
-    b"SETID": (5, 7, set_id),
+    b"CREATE": (5, 1 << 20, create),
+    b"SETID": (5, 1 << 20, set_id),
     b"DESTROY": (4, 4, destroy),
     b"CREATECONSUMER": (5, 5, create_consumer),
     b"DELCONSUMER": (5, 5, delete_consumer),
+    b"HELP": (2, 2, help_of),
 }
 
 
@@ -157,48 +170,57 @@ SUBCOMMANDS: dict[bytes, tuple[int, int, Call]] = {
 
 async def xreadgroup(client: Client, command: Command) -> Any:
     """XREADGROUP GROUP group consumer [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... id ..."""
-    if command[1].upper() != b"GROUP":
-        raise Failure(options.SYNTAX)
-    noack = [place for place, word in enumerate(command) if 3 < place < 9 and word.upper() == b"NOACK"]
-    rest = [word for place, word in enumerate(command) if place not in noack[:1]]
-    wanted = options.reading(rest, 4)
-    group, worker, count = command[2], command[3], wanted.count or (1 << 16)
-    places, new = [], []
-    words = NO_KEY_OR_GROUP + " in XREADGROUP with GROUP option"
-    for key, id in zip(wanted.keys, wanted.ids, strict=True):
-        place = await member(client, key, group, worker, words=words)
-        if id == b"$":
-            raise Failure(
-                "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by "
-                "specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
-            )
-        start = None if id == b">" else after(id)
-        places.append((key, start, place))
-        new += [place] if start is None else []
-    found = await take(client, places, count, noack=bool(noack))
+    wanted = options.reading(command, of_group=True)
+    places = await places_of(client, wanted)
+    found = await take(client, places, wanted)
+    new = [place for _, start, place in places if start is None]
     if not found and wanted.block is not None and len(new) == len(places):
         until = asyncio.get_running_loop().time() + wanted.block / 1000 if wanted.block else None
-        while not found and await one_of((each.wait_for_new() for each in new), until):
-            found = await take(client, places, count, noack=bool(noack))  # to its end: what it takes reaches the client
+        while not found:
+            try:
+                if not await one_of((each.wait_for_new() for each in new), until):
+                    break
+                found = await take(client, places, wanted)  # to its end: what it takes reaches the client
+            except Closed:  # the group was destroyed, or its consumer deleted: it comes again
+                places = await places_of(client, wanted, words=GROUP_IS_GONE)
+                new = [place for _, _, place in places]
     return found_in(client, found)
 
 
 Place = tuple[bytes, int | None, LocalConsumer]
 
 
-async def take(client: Client, places: list[Place], count: int, *, noack: bool) -> dict[bytes, list[Any]]:
+async def places_of(client: Client, wanted: options.Reading, words: str = NO_KEY_OR_GROUP + IN_READING) -> list[Place]:
+    """The streams of an XREADGROUP: each with the LSN from which on the consumer wants what it has, None for new entries, and its place in
+    the group. Failure in these words where there is no such group."""
+    places: list[Place] = []
+    for key, id in zip(wanted.keys, wanted.ids, strict=True):
+        assert wanted.group is not None, "GROUP is checked"
+        place = await member(client, key, wanted.group, wanted.worker, words=words)
+        if id == b"$":
+            raise Failure(
+                "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by "
+                "specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
+            )
+        places.append((key, None if id == b">" else after(id), place))
+    return places
+
+
+async def take(client: Client, places: list[Place], wanted: options.Reading) -> list[tuple[bytes, list[Any]]]:
     """New entries of each stream, or those that the consumer has already, from an LSN on."""
-    found: dict[bytes, list[Any]] = {}
+    found, count = list[tuple[bytes, list[Any]]](), wanted.count or (1 << 16)
     for key, start, group in places:
         if start is not None:
             mine = [each.lsn for each in group.pending() if each.worker == group.worker and each.lsn >= start]
-            found[key] = await entries_of(client, key, mine[:count])
+            await group.claim(mine[:count], 0.0)  # another delivery of each
+            found.append((key, await entries_of(client, key, mine[:count])))
         elif deliveries := await new_entries(group, count, alone=not found):
-            found[key] = [entry_of(each.record) for each in deliveries]
-            if noack:
+            found.append((key, [entry_of(each.record) for each in deliveries]))
+            if wanted.noack:
                 await group.ack(deliveries)
-        if key in found:
-            client.members.name(client.topic(key), group.name, str(group.worker))
+        else:
+            continue
+        client.members.name(client.topic(key), group.name, str(group.worker))
     return found
 
 
@@ -220,9 +242,14 @@ async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
     return [entries[0] if entries else [id_of(lsn), None] for lsn, entries in zip(lsns, found, strict=True)]
 
 
+def idle_ms(since: float, now: float) -> int:
+    """Milliseconds since a time."""
+    return max(int((now - since) * 1000), 0)
+
+
 def acked_lsns(command: Command) -> list[int]:
-    """The LSNs that XACK names; an id with another second part than 0 names no entry."""
-    return [lsn for lsn, sequence in map(parse_id, command[3:]) if not sequence]
+    """The LSNs that XACK names."""
+    return list(map(entry_named, command[3:]))
 
 
 async def acknowledged(client: Client, command: Command) -> Sequence[LocalDelivery]:

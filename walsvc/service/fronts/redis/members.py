@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -9,6 +10,7 @@ from walsvc.topics.shared import LocalConsumer
 
 if TYPE_CHECKING:
     from walsvc.interface import Topic
+    from walsvc.topics.pending import Pending
 
 SETTING_UP = "-"  # the worker under whose name a group is made and asked; it never has anything
 Group = tuple[str, str]
@@ -19,7 +21,7 @@ class Members:
 
     def __init__(self) -> None:
         self._places: dict[Group, dict[str, LocalConsumer]] = {}
-        self._named: set[tuple[Group, str]] = set()  # those that are consumers for Redis: a claim of nothing makes none
+        self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
 
     async def exists(self, topic: Topic, name: str) -> bool:
         """Whether the topic has a consumer of that name."""
@@ -43,26 +45,29 @@ class Members:
         assert isinstance(opened, LocalConsumer), "the log is open in this process"
         return opened
 
-    def name(self, topic: Topic, name: str, worker: str) -> bool:
-        """A worker is a consumer of the group from now on; whether it was none."""
-        count = len(self._named)
-        self._named.add(((topic.name, name), worker))
-        return len(self._named) > count
+    def name(self, topic: Topic, name: str, worker: str) -> None:
+        """A worker is a consumer of the group from now on, and has asked something: a claim of nothing makes none."""
+        self._named[(topic.name, name), worker] = time.time()
 
     def workers(self, topic: Topic, name: str) -> list[str]:
         """The consumers of a group that are known besides those that have something."""
         return [worker for group, worker in self._named if group == (topic.name, name)]
 
+    def seen(self, topic: Topic, name: str, worker: str, pending: list[Pending]) -> float:
+        """Unix time at which a consumer has asked something; of one from before the log was opened, when it got what it has."""
+        asked = self._named.get(((topic.name, name), worker))
+        return max((each.since for each in pending), default=time.time()) if asked is None else asked
+
     async def leave(self, topic: Topic, name: str, worker: str) -> None:
         """A worker is not one any more."""
-        self._named.discard(((topic.name, name), worker))
+        self._named.pop(((topic.name, name), worker), None)
         place = self._places.get((topic.name, name), {}).pop(worker, None)
         if place is not None:
             await place.close()
 
     async def forget(self, topic: Topic, name: str) -> None:
         """The group goes."""
-        self._named = {each for each in self._named if each[0] != (topic.name, name)}
+        self._named = {each: seen for each, seen in self._named.items() if each[0] != (topic.name, name)}
         for place in list(self._places.pop((topic.name, name), {}).values()):
             await place.close()
 

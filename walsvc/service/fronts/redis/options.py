@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from walsvc.service.fronts.redis.entries import parse_id
-from walsvc.service.fronts.redis.replies import Failure
+from walsvc.service.fronts.redis.entries import entry_named, first_of, is_id, last_of, parse_id
+from walsvc.service.fronts.redis.replies import Failure, Status
 from walsvc.service.fronts.redis.requests import Command
+from walsvc.topics.acking import Terms
 
 SYNTAX = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+COUNT_BAD = "ERR COUNT must be > 0"
 INTEGER_MAX = (1 << 63) - 1
 T = TypeVar("T")
 
@@ -56,12 +58,22 @@ def unknown_subcommand(command: Command) -> Failure:
     return Failure(f"ERR unknown subcommand '{word[:128]}'. Try {name.upper()} HELP.")
 
 
+def wrong_subcommand(command: Command) -> Failure:
+    """The error for a subcommand's words that it does not know."""
+    name, word = command[0].decode("latin-1"), command[1].decode("latin-1")
+    return Failure(f"ERR unknown subcommand or wrong number of arguments for '{word[:128]}'. Try {name.upper()} HELP.")
+
+
+def usage(name: str, lines: Iterable[str]) -> list[Status]:
+    """The answer of a command's HELP."""
+    return [Status(each) for each in (f"{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", *lines)]
+
+
 @dataclass(slots=True)
 class Adding:
     """XADD key [NOMKSTREAM] id field value ..."""
 
     make: bool
-    id: bytes
     fields: Command
 
 
@@ -77,97 +89,147 @@ def adding(command: Command) -> Adding:
         else:
             break
         place += 1
+    id = command[place] if place < len(command) else b"*"
+    named = None if id == b"*" else parse_id(id.removesuffix(b"-*"))
     fields = command[place + 1 :]
     if not fields or len(fields) % 2:
         raise wrong_number("xadd")
-    return Adding(make, command[place], fields)
+    if named is not None:
+        if named == (0, 0):
+            raise Failure("ERR The ID specified in XADD must be greater than 0-0")
+        raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
+    return Adding(make, fields)
 
 
 @dataclass(slots=True)
 class Reading:
-    """[COUNT n] [BLOCK ms] STREAMS key ... id ...
+    """[GROUP group consumer] [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... id ...
 
     Attributes:
         count: entries of each stream, at most; 0: any number.
         block: milliseconds to wait, 0: for ever; None: not at all.
+        group, worker: None for XREAD.
+        noack: entries are done when they are given.
         keys, ids: of the streams.
     """
 
-    count: int
-    block: int | None
-    keys: list[bytes]
-    ids: list[bytes]
+    count: int = 0
+    block: int | None = None
+    group: bytes | None = None
+    worker: bytes | None = None
+    noack: bool = False
+    keys: list[bytes] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)
 
 
-def reading(command: Command, place: int = 1) -> Reading:
-    """The arguments of XREAD, or those of XREADGROUP behind the group."""
-    count, block = 0, None
+def reading(command: Command, *, of_group: bool) -> Reading:
+    """The arguments of XREAD, or those of XREADGROUP."""
+    wanted, place = Reading(), 1
     while place < len(command):
         word, more = command[place].upper(), len(command) - place - 1
+        if word in (b"GROUP", b"NOACK") and not of_group and (more >= 2 or word == b"NOACK"):
+            raise Failure(f"ERR The {word.decode()} option is only supported by XREADGROUP. You called XREAD instead.")
         if word == b"COUNT" and more:
-            count = max(integer(command[place + 1]), 0)
+            wanted.count = max(integer(command[place + 1]), 0)
         elif word == b"BLOCK" and more:
-            block = milliseconds(command[place + 1])
+            wanted.block = milliseconds(command[place + 1])
+        elif word == b"GROUP" and more >= 2:
+            wanted.group, wanted.worker = command[place + 1 : place + 3]
+            place += 1
+        elif word == b"NOACK":
+            wanted.noack = True
+            place -= 1
         elif word == b"STREAMS" and more:
-            streams = command[place + 1 :]
-            if len(streams) % 2:
-                raise Failure(
-                    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
-                )
-            half = len(streams) // 2
-            return Reading(count, block, streams[:half], streams[half:])
-        else:
+            wanted.keys, wanted.ids = halves(command[place + 1 :])
             break
+        else:
+            raise Failure(SYNTAX)
         place += 2
-    raise Failure(SYNTAX)
+    if not wanted.keys:
+        raise Failure(SYNTAX)
+    if of_group and wanted.group is None:
+        raise Failure("ERR Missing GROUP option for XREADGROUP")
+    return wanted
+
+
+def halves(streams: Command) -> tuple[list[bytes], list[bytes]]:
+    """Keys and ids, one for each."""
+    if len(streams) % 2:
+        raise Failure("ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.")
+    return streams[: len(streams) // 2], streams[len(streams) // 2 :]
 
 
 @dataclass(slots=True)
 class Claiming:
-    """XCLAIM key group consumer min-idle id ... [JUSTID], or XAUTOCLAIM key group consumer min-idle start [COUNT n] [JUSTID].
+    """XCLAIM key group consumer min-idle id ... [IDLE ms | TIME ms] [RETRYCOUNT n] [FORCE] [JUSTID] [LASTID id], or XAUTOCLAIM key group
+    consumer min-idle start [COUNT n] [JUSTID].
 
     Attributes:
         idle_ms: milliseconds since the last delivery, at least.
         lsns: of the entries that are named.
-        start: from which id on, where none are.
+        start: from which LSN on, where none are.
         count: entries, at most.
         just_ids: answer ids alone, and count no delivery.
+        since_ms, attempts, force: see walsvc.topics.acking.Terms.
     """
 
     idle_ms: int
-    lsns: list[int]
-    start: bytes = b"-"
+    lsns: list[int] = field(default_factory=list)
+    start: int = 1
     count: int = 100
     just_ids: bool = False
+    since_ms: int | None = None
+    attempts: int | None = None
+    force: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """How entries are taken over."""
+        return Terms(not self.just_ids, self.attempts, self.since_ms, self.force)
 
 
-def claiming(command: Command) -> Claiming:
+def claiming(command: Command, now_ms: int) -> Claiming:
     """The arguments of XCLAIM."""
-    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XCLAIM"), 0), [])
+    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XCLAIM"), 0))
     place = 5
-    while place < len(command) and command[place][:1].isdigit():
-        wanted.lsns.append(parse_id(command[place])[0])
+    while place < len(command) and is_id(command[place]):
+        wanted.lsns.append(entry_named(command[place]))
         place += 1
-    for word in command[place:]:
-        if word.upper() != b"JUSTID":
-            shown = word.decode("latin-1")
-            if word.upper() in (b"IDLE", b"TIME", b"RETRYCOUNT", b"FORCE", b"LASTID"):
-                raise Failure(f"ERR walsvc's XCLAIM has no {shown}")
-            raise Failure(f"ERR Unrecognized XCLAIM option '{shown}'")
-        wanted.just_ids = True
+    while place < len(command):
+        word, more = command[place].upper(), place + 1 < len(command)
+        if word == b"JUSTID":
+            wanted.just_ids = True
+        elif word == b"FORCE":
+            wanted.force = True
+        elif word in (b"IDLE", b"TIME", b"RETRYCOUNT") and more:
+            number = integer(command[place + 1], f"ERR Invalid {word.decode()} option argument for XCLAIM")
+            if word == b"RETRYCOUNT":
+                wanted.attempts = number if number >= 0 else None
+            else:
+                wanted.since_ms = now_ms - number if word == b"IDLE" else number
+            place += 1
+        elif word == b"LASTID" and more:
+            parse_id(command[place + 1])
+            raise Failure("ERR walsvc's XCLAIM has no LASTID: XGROUP SETID moves a group")
+        else:
+            raise Failure(f"ERR Unrecognized XCLAIM option '{command[place].decode('latin-1')}'")
+        place += 1
+    if wanted.since_ms is not None and not 0 <= wanted.since_ms <= now_ms:
+        wanted.since_ms = None
     return wanted
 
 
 def auto_claiming(command: Command) -> Claiming:
     """The arguments of XAUTOCLAIM."""
-    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM"), 0), [], command[5])
+    wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM"), 0))
+    wanted.start = first_of(command[5])
     place = 6
     while place < len(command):
         word = command[place].upper()
         if word == b"COUNT" and place + 1 < len(command):
-            wanted.count = integer(command[place + 1])
-            if wanted.count < 1:
-                raise Failure("ERR COUNT must be > 0")
+            wanted.count = integer(command[place + 1], COUNT_BAD)
+            if not 1 <= wanted.count <= INTEGER_MAX // 16:
+                raise Failure(COUNT_BAD)
             place += 1
         elif word == b"JUSTID":
             wanted.just_ids = True
@@ -175,6 +237,74 @@ def auto_claiming(command: Command) -> Claiming:
             raise Failure(SYNTAX)
         place += 1
     return wanted
+
+
+@dataclass(slots=True)
+class Looking:
+    """XPENDING key group [[IDLE ms] start end count [consumer]]
+
+    Attributes:
+        idle_ms: milliseconds since the last delivery, at least.
+        first, last: LSNs, both included.
+        count: entries, at most; None: the whole group in short.
+        worker: who has them; None: anybody.
+    """
+
+    idle_ms: int = 0
+    first: int = 0
+    last: int = 0
+    count: int | None = None
+    worker: bytes | None = None
+
+
+def looking(command: Command) -> Looking:
+    """The arguments of XPENDING."""
+    wanted, place = Looking(), 3
+    if len(command) == 3:
+        return wanted
+    if not 6 <= len(command) <= 9:
+        raise Failure(SYNTAX)
+    if command[3].upper() == b"IDLE":
+        wanted.idle_ms, place = integer(command[4]), 5
+        if len(command) < 8:
+            raise Failure(SYNTAX)
+    wanted.count = max(integer(command[place + 2]), 0)
+    wanted.first, wanted.last = first_of(command[place]), last_of(command[place + 1])
+    wanted.worker = command[place + 3] if place + 3 < len(command) else None
+    return wanted
+
+
+def making_group(command: Command) -> bool:
+    """The options of XGROUP CREATE and SETID behind the id; whether MKSTREAM is one of them."""
+    creates, makes, place = command[1].upper() == b"CREATE", False, 5
+    while place < len(command):
+        word = command[place].upper()
+        if creates and word == b"MKSTREAM":
+            makes = True
+            place += 1
+        elif word == b"ENTRIESREAD" and place + 1 < len(command):
+            if integer(command[place + 1]) < -1:
+                raise Failure("ERR value for ENTRIESREAD must be positive or -1")
+            place += 2
+        else:
+            raise wrong_subcommand(command)
+    if len(command) > 8:
+        raise wrong_subcommand(command)
+    return makes
+
+
+def telling(command: Command) -> int | None:
+    """The options of XINFO STREAM key [FULL [COUNT n]]: how many entries, 0: all; None: in short."""
+    if len(command) == 3:
+        return None
+    if len(command) not in (4, 6) or command[3].upper() != b"FULL":
+        raise wrong_subcommand(command)
+    if len(command) == 4:
+        return 10
+    if command[4].upper() != b"COUNT":
+        raise wrong_subcommand(command)
+    count = integer(command[5])
+    return count if count >= 0 else 10
 
 
 def ranged(command: Command) -> int | None:

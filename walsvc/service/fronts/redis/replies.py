@@ -1,7 +1,7 @@
 """Answers as bytes, in RESP2 and RESP3.
 
 Python's values stand for Redis's: bytes and text for bulk strings, int, None for null, list for an array, dict for a map (in RESP2
-an array of keys and values in turn), Status for a simple string, Failure for an error.
+an array of keys and values in turn), Status for a simple string, Verbatim for text that people read, Failure for an error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from walsvc.visible import visible
 
 class Status(str):
     """A simple string, such as OK."""
+
+    __slots__ = ()
+
+
+class Verbatim(str):
+    """Text for people, which RESP3 says that it is."""
 
     __slots__ = ()
 
@@ -48,6 +54,9 @@ def put(pieces: list[bytes], value: Any, resp: int) -> None:
         pieces += (b"$%d\r\n" % len(value), value, b"\r\n")
     elif isinstance(value, Status):
         pieces.append(b"+%s\r\n" % value.encode())
+    elif isinstance(value, Verbatim) and resp == 3:
+        text = value.encode()
+        pieces.append(b"=%d\r\ntxt:%s\r\n" % (len(text) + 4, text))
     elif isinstance(value, str):
         put(pieces, value.encode(), resp)
     elif isinstance(value, int):

@@ -131,7 +131,7 @@ class Session(Duplex):
         try:
             entry = find(client, command)
             if client.collected is not None and entry.call not in OUTSIDE:
-                self._answers.append(encode(collect(client, entry.call, command), client.resp))
+                self._answers.append(encode(collect(client, entry, command), client.resp))
             elif entry.waits or (entry.right is not None and not client.ready):
                 self._working = begin_task(self._work(entry, command))
             else:

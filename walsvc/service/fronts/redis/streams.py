@@ -20,6 +20,7 @@ from walsvc.service.fronts.redis.waiting import at_most, one_of
 ANSWER_BYTES_MAX = 64 << 20
 ENTRY_COST = 256  # bytes that an entry takes beyond its payload, at least
 STREAM = Status("stream")
+Start = tuple[bytes, int]  # a stream's key, and the LSN from which on it is read
 
 
 class Added(NamedTuple):
@@ -51,8 +52,6 @@ async def xadd_with_options(client: Client, command: Command) -> bytes | None:
 async def added(client: Client, command: Command) -> Added | None:
     """The entry of an XADD; None where its stream is not to be made."""
     wanted = options.adding(command)
-    if wanted.id != b"*":
-        raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
     if not wanted.make and not await client.has(command[1]):
         return None
     return Added(client.topic(command[1]), *packed(wanted.fields))
@@ -86,39 +85,44 @@ async def in_range(client: Client, command: Command, first: int, last: int, *, r
 
 async def xread(client: Client, command: Command) -> Any:
     """XREAD [COUNT n] [BLOCK ms] STREAMS key ... id ..."""
-    wanted = options.reading(command)
-    starts = {}
+    wanted = options.reading(command, of_group=False)
+    starts: list[Start] = []
     for key, text in zip(wanted.keys, wanted.ids, strict=True):
-        starts[key] = client.log.next_lsn if text == b"$" else after(text)
+        if text == b">":
+            raise Failure(
+                "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option."
+            )
+        starts.append((key, client.log.next_lsn if text == b"$" else after(text)))
     found = await read_each(client, starts, wanted.count)
     if not found and wanted.block is not None:
         async with at_most(wanted.block):
-            await first_come(client, starts)
-            found = await read_each(client, starts, wanted.count)
+            while not found:
+                await first_come(client, starts)
+                found = await read_each(client, starts, wanted.count)
     return found_in(client, found)
 
 
-def found_in(client: Client, found: dict[bytes, list[Any]]) -> Any:
+def found_in(client: Client, found: list[tuple[bytes, list[Any]]]) -> Any:
     """Entries by key as XREAD answers them."""
     if not found:
         return NULL_ARRAY
-    return found if client.resp == 3 else [[key, entries] for key, entries in found.items()]
+    return dict(found) if client.resp == 3 else found
 
 
-async def read_each(client: Client, starts: dict[bytes, int], count: int) -> dict[bytes, list[Any]]:
+async def read_each(client: Client, starts: list[Start], count: int) -> list[tuple[bytes, list[Any]]]:
     """The entries of each stream; streams with none are left out."""
-    answer, found = Answer(), {}
-    for key, start in starts.items():
+    answer, found = Answer(), []
+    for key, start in starts:
         if await client.has(key) and (
             entries := await answer.of(client, client.topic(key), start, None, count or None)
         ):
-            found[key] = entries
+            found.append((key, entries))
     return found
 
 
-async def first_come(client: Client, starts: dict[bytes, int]) -> None:
+async def first_come(client: Client, starts: list[Start]) -> None:
     """Wait until one of the streams has a record at its start or behind it."""
-    following = [follow(client, client.topic(key), start) for key, start in starts.items()]
+    following = [follow(client, client.topic(key), start) for key, start in starts]
     try:
         await one_of(map(anext, following))
     finally:
@@ -165,22 +169,6 @@ class Answer:
                 continue  # meanwhile
             self._left = left
             return entries
-
-
-async def info_stream(client: Client, command: Command) -> Any:
-    """XINFO STREAM key."""
-    topic, log = client.topic(command[2]), client.log
-    first, last = await topic.first_lsn(), await topic.last_lsn()
-    ends = [await Answer().of(client, topic, 1, None, 1, reverse=reverse) for reverse in (False, True)]
-    return {
-        "length": await topic.count(),
-        "last-generated-id": id_of(last or 0),
-        "max-deleted-entry-id": id_of(log.first_lsn - 1),
-        "recorded-first-entry-id": id_of(first or 0),
-        "groups": len(await topic.consumers()),
-        "first-entry": next(iter(ends[0]), None),
-        "last-entry": next(iter(ends[1]), None),
-    }
 
 
 # ---- keys

@@ -1,22 +1,40 @@
-"""MULTI, EXEC, DISCARD and WATCH: XADD and XACK of one client in one atomic group, if the watched streams end as they did."""
+"""MULTI, EXEC, DISCARD and WATCH: XADD and XACK of one client in one atomic group, if the watched streams end as they did.
+
+Commands that only look may stand in front of them, and see the log as it was, or behind them, and see what they did: there is no way to look
+at a part of a group.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from walsvc.errors import Conflict, RecordTooLarge
+from walsvc.errors import Conflict, RecordTooLarge, WalError
 from walsvc.service.fronts.redis.entries import id_of
 from walsvc.service.fronts.redis.groups import acknowledged, xack
 from walsvc.service.fronts.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST
-from walsvc.service.fronts.redis.streams import added, xadd, xadd_with_options
+from walsvc.service.fronts.redis.streams import added, xadd, xadd_with_options, xread
 
 if TYPE_CHECKING:
     from walsvc.service.fronts.redis.client import Client
+    from walsvc.service.fronts.redis.commands import Entry
     from walsvc.service.fronts.redis.requests import Command
 
 QUEUED = Status("QUEUED")
+WRITES = {xadd, xadd_with_options, xack}
+
+
+class Kept(NamedTuple):
+    """A command that waits for EXEC."""
+
+    entry: Entry
+    command: Command
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is a part of the group."""
+        return self.entry.call in WRITES
 
 
 @dataclass(slots=True)
@@ -29,22 +47,30 @@ class Collected:
         broken: one of them was refused, so that EXEC does nothing.
     """
 
-    commands: list[Command] = field(default_factory=list)
+    commands: list[Kept] = field(default_factory=list)
     bytes: int = 0
     broken: bool = False
 
+    @property
+    def looked_behind(self) -> bool:
+        """Whether the last command looks at what those before it write."""
+        return bool(self.commands) and not self.commands[-1].writes and any(each.writes for each in self.commands)
 
-def collect(client: Client, call: Any, command: Command) -> Status:
+
+def collect(client: Client, entry: Entry, command: Command) -> Status:
     """Keep a command until EXEC. Failure for one that cannot be part of a group."""
-    assert client.collected is not None, "asked between MULTI and EXEC"
-    if call not in (xadd, xadd_with_options, xack):
-        name = command[0].decode("latin-1").upper()
-        raise Failure(f"ERR walsvc's MULTI takes XADD and XACK, which become durable together, and not {name}")
-    size = client.collected.bytes + sum(map(len, command)) + COMMAND_COST
+    collected, kept = client.collected, Kept(entry, command)
+    assert collected is not None, "asked between MULTI and EXEC"
+    name = command[0].decode("latin-1").upper()
+    if not kept.writes and not entry.looks:
+        raise Failure(f"ERR walsvc's MULTI takes XADD, XACK and commands that only look, and not {name}")
+    if kept.writes and collected.looked_behind:
+        raise Failure(f"ERR walsvc's MULTI takes no {name} behind a command that looks at what others before it write")
+    size = collected.bytes + sum(map(len, command)) + COMMAND_COST
     if size > client.shared.limits.pending_bytes:
         raise Failure(f"ERR a transaction takes {client.shared.limits.pending_bytes} bytes at most (pending_bytes)")
-    client.collected.commands.append(command)
-    client.collected.bytes = size
+    collected.commands.append(kept)
+    collected.bytes = size
     return QUEUED
 
 
@@ -89,22 +115,51 @@ async def execute(client: Client, command: Command) -> Any:
     watched, client.watched = client.watched, {}
     if collected.broken:
         raise Failure("EXECABORT Transaction discarded because of previous errors.")
+    await client.take_log()
+    written = [place for place, each in enumerate(collected.commands) if each.writes]
+    first, behind = (written[0], written[-1] + 1) if written else (0, 0)
+    answers = [await looked(client, each) for each in collected.commands[:first]]
+    if written or watched:
+        done = await write(client, collected.commands[first:behind], watched)
+        if done is None:
+            return NULL_ARRAY
+        answers += done
+    return answers + [await looked(client, each) for each in collected.commands[behind:]]
+
+
+async def looked(client: Client, kept: Kept) -> Any:
+    """The answer of a command that only looks, and never waits for anything to come."""
+    command = kept.command
+    if kept.entry.call is xread:
+        places = [place for place, word in enumerate(command[:5]) if word.upper() == b"BLOCK"]
+        command = [word for place, word in enumerate(command) if not places or not 0 <= place - places[0] <= 1]
+    try:
+        answer = kept.entry.call(client, command)
+        return await answer if kept.entry.waits else answer
+    except Failure as failure:
+        return failure
+    except WalError as error:
+        return failure_of(error)
+
+
+async def write(client: Client, commands: list[Kept], watched: dict[str, int]) -> list[Any] | None:
+    """The answers of XADD and XACK in one group; None: a watched stream ends otherwise by now, and nothing was done."""
     transaction = client.log.transaction()
     for topic, lsn in watched.items():
         transaction.expect(lsn, topic=topic)
     answers: list[Any] = []
     places: list[int] = []  # of the appends
     taken: set[int] = set()  # leases that are acknowledged already
-    for each in collected.commands:
+    for each in commands:
         try:
-            if each[0].upper() == b"XACK":
-                deliveries = [one for one in await acknowledged(client, each) if id(one.lease) not in taken]
+            if each.entry.call is xack:
+                deliveries = [one for one in await acknowledged(client, each.command) if id(one.lease) not in taken]
                 taken |= {id(one.lease) for one in deliveries}
                 for one in deliveries:
                     transaction.ack(one)
                 answers.append(len(deliveries))
                 continue
-            if (entry := await added(client, each)) is not None:
+            if (entry := await added(client, each.command)) is not None:
                 transaction.append(entry.payload, entry.type, topic=entry.topic.name)
                 places.append(len(answers))
             answers.append(None)
@@ -115,7 +170,7 @@ async def execute(client: Client, command: Command) -> Any:
     try:
         results = await transaction.commit()
     except Conflict:
-        return NULL_ARRAY
+        return None
     for place, result in zip(places, results, strict=True):
         answers[place] = id_of(result.lsn)
         client.written = result.lsn
