@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from walsvc.errors import Corruption
 from walsvc.format.group import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
@@ -80,6 +81,10 @@ class Chain:
             last_crc=header.before,
             last_at=header.before_at,
         )
+
+    def damage(self, path: str, reason: str, hint: str = "") -> Corruption:
+        """The error where the next group must be, and is not: at the end of the groups that were taken, in the log at `path`."""
+        return Corruption(reason, path=path, segment=self.segment, offset=self.offset, lsn=self.next_lsn, hint=hint)
 
     def take(self, data: Bytes, base: int) -> GroupHeader | Need:
         """Check the group at `self.offset` and step behind it.

@@ -19,6 +19,7 @@ from dataclasses import fields as fields_of
 from hashlib import sha256
 from typing import Any
 
+from walsvc.engines.history import history
 from walsvc.errors import Corruption, UnsupportedFormat
 
 LOST_TOLD = 100  # entries that are missing in a row, of which each is told
@@ -205,16 +206,10 @@ class KeptEntry:
     until: int
 
 
-def history(entries: list[Entry]) -> list[KeptEntry]:
+def kept_entries(entries: list[Entry]) -> list[KeptEntry]:
     """The segments that make up the log as it was archived last, ascending; what truncate_after dropped is left out."""
-    pieces: list[KeptEntry] = []
-    for entry in entries:
-        while pieces and pieces[-1].entry.first_lsn >= entry.first_lsn:
-            pieces.pop()
-        if pieces and pieces[-1].until > entry.first_lsn:
-            pieces[-1] = replace(pieces[-1], until=entry.first_lsn)
-        pieces.append(KeptEntry(entry, entry.next_lsn))
-    return pieces
+    kept, _ = history(entries)
+    return [KeptEntry(entry, entry.next_lsn if until is None else min(until, entry.next_lsn)) for entry, until in kept]
 
 
 def last_run(pieces: list[KeptEntry]) -> list[KeptEntry]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.config import MIB
 from walsvc.disk.pool import in_thread
-from walsvc.engines.archive.manifest import Entry, encode_entry, history, last_run, part_name
+from walsvc.engines.archive.manifest import Entry, encode_entry, kept_entries, last_run, part_name
 from walsvc.engines.archive.objects import Objects
 from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
@@ -112,7 +112,7 @@ class Archive(Objects):
         if not self._whole:
             await self.entries()
             await self._mend(segments)
-        pieces = {piece.entry.first_lsn: piece for piece in last_run(history(self.known))}
+        pieces = {piece.entry.first_lsn: piece for piece in last_run(kept_entries(self.known))}
         if self._judged_in != state[:3]:
             self._judged_in, self._judged = state[:3], {}
         for place, segment in enumerate(segments):
@@ -146,7 +146,7 @@ class Archive(Objects):
 
     async def _since(self, segment: Sealed, parts: list[tuple[int, str]]) -> int:
         """Since when the log was what the segment says: where the archive holds another one in its place, since they part."""
-        pieces = {each.entry.first_lsn: each.entry for each in history(self.known)}
+        pieces = {each.entry.first_lsn: each.entry for each in kept_entries(self.known)}
         before = pieces.get(segment.first_lsn)
         if before is None or before.generation != segment.header.generation:
             return segment.first_ns

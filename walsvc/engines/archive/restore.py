@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from walsvc.disk.paths import checked_path
-from walsvc.engines.archive.manifest import Entry, KeptEntry, Manifest, damaged, history, last_run
+from walsvc.engines.archive.manifest import Entry, KeptEntry, Manifest, damaged, kept_entries, last_run
 from walsvc.engines.archive.push import Archive, OnProgress
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
@@ -114,7 +114,7 @@ def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None
 
 def run_at(entries: list[Entry], moment: Moment) -> list[KeptEntry]:
     """The segments of the log at that moment, as far as `entries` tell."""
-    pieces = history([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
+    pieces = kept_entries([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
     return last_run([each for each in pieces if each.entry.first_lsn <= moment.lsn])
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import WalConfig
 from walsvc.engines.archive.manifest import Entry
-from walsvc.errors import Corruption, WalError
+from walsvc.errors import WalError
 from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import REWRITTEN, SegmentHeader
@@ -113,7 +113,8 @@ class Sealed:
             except BadGroup as error:
                 if stream.chain.next_lsn >= self.next_lsn and stream.chain.offset >= self.least:
                     return  # truncate_after began the next segment, and no seal was written
-                raise self._damage(error.reason, stream.chain) from None
+                hint = "the segment was not archived; see `walsvc verify`"
+                raise stream.chain.damage(self.disk.path, error.reason, hint) from None
             except OSError as error:
                 raise read_failed(self.disk, error, lsn=stream.chain.next_lsn) from error
             if raw.header.records and raw.header.first_lsn >= self.next_lsn and not dropped:
@@ -192,16 +193,6 @@ class Sealed:
         place = (seal.log_id, seal.segment, seal.offset, seal.first_lsn)
         expected = (self.header.log_id, self.first_lsn, at, self.next_lsn)
         return seal if seal.flags & Flag.SEAL and place == expected else None
-
-    def _damage(self, reason: str, chain: Chain) -> Corruption:
-        return Corruption(
-            reason,
-            path=self.disk.path,
-            segment=self.first_lsn,
-            offset=chain.offset,
-            lsn=chain.next_lsn,
-            hint="the segment was not archived; see `walsvc verify`",
-        )
 
 
 @asynccontextmanager

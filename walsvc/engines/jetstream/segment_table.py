@@ -108,6 +108,10 @@ class SegmentTable:
         self._known = False
         self._parts: list[Message] = []
 
+    def by_age(self) -> list[SegmentFile]:
+        """All segments, in the order in which they were begun."""
+        return sorted(self.files.values(), key=lambda each: each.first_sequence)
+
     def apply(self, message: Message) -> None:
         """Change the files as a message says. Raises BadMessage where a directory or a segment header is damaged."""
         whole = self._whole(message)

@@ -2,16 +2,13 @@
 
 The stream is one in which a log could live (jetstream/message.py): segments as the writes that made them. So the same checks
 hold for it, its epochs fence a process that was thought dead, and it can be opened as a log where it is.
-
-A segment that was begun later, at the LSN of an earlier one or below, takes its place: truncate_after came in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from walsvc.engines.history import Kept, history
 from walsvc.engines.jetstream.message import Message
 from walsvc.engines.jetstream.segment_table import SegmentFile, SegmentTable
 from walsvc.engines.jetstream.stream import Stream
@@ -25,27 +22,6 @@ from walsvc.log.read.stream import GroupStream, load_header
 
 if TYPE_CHECKING:
     from walsvc.api import Log
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFile:
-    """A segment in the stream that counts: its records below `until` (None: all)."""
-
-    file: SegmentFile
-    until: int | None
-
-
-def history(files: Iterable[SegmentFile]) -> tuple[list[KeptFile], list[SegmentFile]]:
-    """The segments that make up the log, ascending, and those whose place another one has taken."""
-    kept: list[KeptFile] = []
-    gone: list[SegmentFile] = []
-    for file in sorted(files, key=lambda each: each.first_sequence):
-        while kept and kept[-1].file.first_lsn >= file.first_lsn:
-            gone.append(kept.pop().file)
-        if kept:
-            kept[-1] = KeptFile(kept[-1].file, file.first_lsn)
-        kept.append(KeptFile(file, None))
-    return kept, gone
 
 
 async def write_at(stream: Stream, sequence: int, *, last: bool) -> tuple[int, bytes]:
@@ -114,12 +90,12 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumeP
         ReplicaLost: it is another log's, or it holds records that this one does not have and has not truncated.
         Corruption: a message that this needs is damaged.
     """
-    kept, gone = history(directory.files.values())
+    kept, gone = history(directory.by_age())
     removed = [file.first_lsn for file in gone]
     ids = log.segment_ids()
     if not kept:
         return ResumePlan(None, ids[0], remove=tuple(removed))
-    newest = kept[-1].file
+    newest = kept[-1].segment
     head, ours = await head_of(stream, newest), log.writer.core.tail.segment.log_id
     if head.log_id != ours:
         raise ReplicaLost(
@@ -132,32 +108,32 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumeP
     tail = await tail_of(stream, newest)
     if await is_ours(log, tail):
         unsealed = None
-        if len(kept) > 1 and kept[-2].file.first_lsn in ids:
-            before = await tail_of(stream, kept[-2].file)
+        if len(kept) > 1 and kept[-2].segment.first_lsn in ids:
+            before = await tail_of(stream, kept[-2].segment)
             unsealed = before if not before.flags & Flag.SEAL and await is_ours(log, before) else None
         return ResumePlan(tail, 0, unsealed, tuple(sorted(removed, reverse=True)))
     return await after_truncation(log, stream, kept, tail, removed)
 
 
 async def after_truncation(
-    log: Log, stream: Stream, kept: list[KeptFile], tail: GroupHeader, removed: list[int]
+    log: Log, stream: Stream, kept: list[Kept[SegmentFile]], tail: GroupHeader, removed: list[int]
 ) -> ResumePlan:
     """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
     ids = log.segment_ids()
     common, count, compacted = None, len(kept) - 1, False
     while count and common is None:
-        last = await tail_of(stream, kept[count - 1].file)
+        last = await tail_of(stream, kept[count - 1].segment)
         compacted = await was_ours(log, last)
         if compacted or await is_ours(log, last):
             common = last
         else:
             count -= 1
     following = next((each for each in ids if common is None or each > common.segment), None)
-    newest = await head_of(stream, kept[-1].file)
+    newest = await head_of(stream, kept[-1].segment)
     empty = (
         tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
     )  # it holds metadata only, and no record is lost
-    lost = tuple(sorted([*removed, *(each.file.first_lsn for each in kept[count:])], reverse=True))
+    lost = tuple(sorted([*removed, *(each.segment.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
         header, _ = await load_header(log.segments.disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn

@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Callable
 
 from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
+from walsvc.engines.history import Kept, history
 from walsvc.engines.jetstream.connect import connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_replica
+from walsvc.engines.jetstream.segment_table import SegmentFile
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey
-from walsvc.engines.replication.replica import KeptFile, history, tail_of
+from walsvc.engines.replication.replica import tail_of
 from walsvc.errors import Corruption, PathError
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Bytes, Flag
@@ -83,27 +85,27 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
 async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
     """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
     directory, _, last = await survey(stream)
-    kept, _ = history(directory.files.values())
+    kept, _ = history(directory.by_age())
     if not kept:
         raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
     disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0, follows=False)
-    ends = [(await tail_of(stream, each.file)).end for each in kept]
+    ends = [(await tail_of(stream, each.segment)).end for each in kept]
     done = used = 0
     for each, end in zip(kept, ends, strict=True):
-        name = segment_name(each.file.first_lsn)
-        used += await write_segment(os.path.join(path, name), each.file.file_bytes, contents(disk, each, end))
+        name = segment_name(each.segment.first_lsn)
+        used += await write_segment(os.path.join(path, name), each.segment.file_bytes, contents(disk, each, end))
         done += end
         if on_progress is not None:
             on_progress(done, sum(ends))
     return await checked_copy(path, used)
 
 
-async def contents(disk: JetStreamDisk, kept: KeptFile, end: int) -> AsyncGenerator[Bytes, None]:
+async def contents(disk: JetStreamDisk, kept: Kept[SegmentFile], end: int) -> AsyncGenerator[Bytes, None]:
     """One segment's header block and groups, which in the stream reach up to `end`.
 
     The last one of a log loses its seal, which names a successor that is not there.
     """
-    name, first = segment_name(kept.file.first_lsn), kept.file.first_lsn
+    name, first = segment_name(kept.segment.first_lsn), kept.segment.first_lsn
     header, head = await load_header(disk, name, first)
     stream = GroupStream(disk, name, Chain.begin(header, head, header.file_bytes))
     yield head.ljust(header.data_start, b"\0")
@@ -114,14 +116,8 @@ async def contents(disk: JetStreamDisk, kept: KeptFile, end: int) -> AsyncGenera
         except BadGroup as error:
             if kept.until is not None and lsn >= kept.until:
                 return  # what truncate_after dropped, and later writes have covered in part
-            raise Corruption(
-                error.reason,
-                path=disk.path,
-                segment=first,
-                offset=stream.chain.offset,
-                lsn=lsn,
-                hint="nothing was restored; compare the stream's servers",
-            ) from None
+            hint = "nothing was restored; compare the stream's servers"
+            raise stream.chain.damage(disk.path, error.reason, hint) from None
         if kept.until is None and raw.header.flags & Flag.SEAL:
             return
         if kept.until is not None and raw.header.records and raw.header.first_lsn >= kept.until:

@@ -210,14 +210,8 @@ class GroupSource:
         return Shipment(chain.segment, chain.file_bytes, self._ordinal, offset, end, data, self.lsn, mark)
 
     def _damage(self, chain: Chain, reason: str) -> Corruption:
-        return Corruption(
-            reason,
-            path=self._disk.path,
-            segment=chain.segment,
-            offset=chain.offset,
-            lsn=chain.next_lsn,
-            hint="the log is damaged here; nothing of it was replicated from there on. See `walsvc verify`",
-        )
+        hint = "the log is damaged here; nothing of it was replicated from there on. See `walsvc verify`"
+        return chain.damage(self._disk.path, reason, hint)
 
 
 def whole_lsn(header: GroupHeader, before: int) -> int:

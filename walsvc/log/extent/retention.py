@@ -199,10 +199,7 @@ async def end_at(core: Core, lsn: int) -> EndAt:
         try:
             raw = await stream.next()
         except BadGroup as error:
-            chain = stream.chain
-            raise Corruption(
-                error.reason, path=core.disk.path, segment=first, offset=chain.offset, lsn=chain.next_lsn
-            ) from None
+            raise stream.chain.damage(core.disk.path, error.reason) from None
         absorb(metadata, raw, lsn + 1)
     metadata.fold()
     last_crc, last_at = stream.chain.last_crc, stream.chain.last_at

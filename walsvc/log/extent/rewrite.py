@@ -262,12 +262,6 @@ async def next_group(stream: GroupStream, until: int) -> RawGroup | None:
     if error.newer:
         raise unsupported(stream, error)
     if chain.next_lsn < until:
-        raise Corruption(
-            error.reason,
-            path=stream.disk.path,
-            segment=chain.segment,
-            offset=chain.offset,
-            lsn=chain.next_lsn,
-            hint="acknowledged data is damaged, so the segment stays as it is; see `walsvc verify`",
-        )
+        hint = "acknowledged data is damaged, so the segment stays as it is; see `walsvc verify`"
+        raise chain.damage(stream.disk.path, error.reason, hint)
     return None

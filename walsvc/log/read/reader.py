@@ -259,15 +259,8 @@ class Position(ABC, Generic[RecordT]):
                 "a segment's file is missing", path=self._disk.path, lsn=self.next_lsn, actual=error.filename
             )
         assert self._stream is not None
-        chain = self._stream.chain
-        return Corruption(
-            error.reason,
-            path=self._disk.path,
-            segment=chain.segment,
-            offset=chain.offset,
-            lsn=chain.next_lsn,
-            hint="acknowledged data is damaged; see `walsvc verify`, and restore from a backup",
-        )
+        hint = "acknowledged data is damaged; see `walsvc verify`, and restore from a backup"
+        return self._stream.chain.damage(self._disk.path, error.reason, hint)
 
     def _first_sight(self, damage: object) -> bool:
         """Whether this damage was not seen at the last look. Compaction may have put another file in the place of the one

@@ -54,14 +54,8 @@ def successor_dropped(each: Examined, active: Examined) -> Finding:
 
 def corruption(disk: Disk, found: Examined, message: str) -> Corruption:
     """Corruption at the end of `found`'s valid groups."""
-    return Corruption(
-        message,
-        path=disk.path,
-        segment=found.header.first_lsn,
-        offset=found.chain.offset,
-        lsn=found.chain.next_lsn,
-        hint="acknowledged data is damaged; nothing was changed. See `walsvc verify`, and restore from a backup",
-    )
+    hint = "acknowledged data is damaged; nothing was changed. See `walsvc verify`, and restore from a backup"
+    return found.chain.damage(disk.path, message, hint)
 
 
 def foreign(disk: Disk, first_lsn: int, found: SegmentHeader, newest: SegmentHeader) -> Corruption:
