@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 def is_lsn(value: object) -> TypeGuard[int]:
     """Whether a value is a number that may be an LSN: no float, no bool, no text."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -1 << 63 <= value < 1 << 64
 
 
 class Mode(enum.Enum):

@@ -1063,6 +1063,52 @@ async def test_lsns_limits_and_timeouts_are_numbers_of_their_kind(open_log, wron
         assert log.next_lsn == 2
 
 
+async def test_wrong_argument_of_any_kind_is_refused_and_harms_no_other_call(open_log):
+    async with open_log() as log:
+        await log.append(b"x")
+        await log.hold("h", 1)
+        topic, consumer = log.topic("t"), await log.consumer("c")
+        await consumer.peek()
+        shared = await topic.consumer("s", shared=True)
+        calls = [
+            log.get,
+            log.compact,
+            log.wait_durable,
+            log.delete_consumer,
+            log.release,
+            consumer.seek,
+            shared.seek,
+            shared.ack,
+            lambda wrong: shared.read_batch(max_records=wrong),
+            lambda wrong: log.hold(wrong, 1),
+            lambda wrong: log.hold("other", wrong),
+            lambda wrong: log.move_consumer("other", wrong),
+            lambda wrong: log.purge("key", before=wrong),
+            lambda wrong: topic.consumer("lease", shared=True, lease=wrong, worker=None),
+            lambda wrong: topic.consumer("label", shared=True, ordered_by=wrong),
+            lambda wrong: log.consumer("new", shared=wrong),
+            lambda wrong: log.truncate_before(2, force=wrong),
+            log.truncate_after,
+            lambda wrong: consumer.ack(1, only=wrong),
+            lambda wrong: anext(log.read(wrong)),
+            lambda wrong: anext(log.read(topic=wrong)),
+            lambda wrong: anext(log.follow(topic=wrong)),
+            lambda wrong: anext(log.read(reverse=wrong)),
+        ]
+        for wrong in ({1: 2}, 1 << 64, {"a": object()}):
+            for number, call in enumerate(calls):
+                with pytest.raises(BadOption):
+                    await call(wrong)
+                    pytest.fail(f"call {number} took {wrong!r}")
+        with pytest.raises(BadOption):
+            await log.get(None)
+        for wrong in (None, 5, object()):
+            with pytest.raises(BadPayload, match="iterable"):
+                await log.append_batch(wrong)
+        assert (await log.append(b"y")).lsn == 2
+        assert (log.first_lsn, consumer.position, await shared.lag()) == (1, 1, 0)
+
+
 async def test_append_is_a_coroutine_for_task_groups_and_a_future_for_gather(open_log):
     async with open_log() as log:
         async with asyncio.TaskGroup() as group:

@@ -28,6 +28,7 @@ from walsvc.log.commit.core import Core, StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
 from walsvc.log.commit.intake import Intake
+from walsvc.log.commit.payload import iterator_of
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
@@ -144,7 +145,7 @@ class WalWriter(TakesRecords, Opened):
         if isinstance(payloads, (list, tuple)):
             pieces, rest = whole_batch(core, payloads)
         else:
-            pieces, rest = head_of_batch(core, iter(payloads))
+            pieces, rest = head_of_batch(core, iterator_of(payloads))
         if rest is not None:
             return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
         lengths, size, _ = measure(pieces)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Self
 
-from walsvc.config import between
+from walsvc.config import between, one_of
 from walsvc.errors import BadOption, Closed
 from walsvc.model import Record, is_lsn
 from walsvc.scope import Scoped
@@ -136,6 +136,7 @@ class Delivering(Scoped):
         """
         self._check()
         self._check_lsn(lsn)
+        one_of("only", only, (True, False))
         async with self._saving:
             self._check()  # again: it may have been closed meanwhile
             await (self._ack_only(lsn) if only else self._ack(lsn))

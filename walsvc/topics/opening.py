@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Generic, Literal, TypeVar, Unpack, overload
 
+from walsvc.config import one_of
 from walsvc.topics.delivering import Delivering
 from walsvc.topics.delivery import Delivery, StrictlyOnce
 from walsvc.topics.names import Start
@@ -63,6 +64,7 @@ class OpensConsumers(ABC, Generic[ConsumerT]):
         Raises:
             InUse: it is open already; as a shared one: with other options. BadOption: `name`, `start` or an option.
         """
+        one_of("shared", shared, (True, False))
         if shared:
             return await self._open_shared(name, delivery, start, options)
         refuse_options(options)

@@ -99,6 +99,16 @@ class Delivery(ABC):
         return f"Delivery(lsn={self.record.lsn}, attempt={self.attempt})"
 
 
+def several(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """What is to be acknowledged together. BadOption for what is no sequence of deliveries."""
+    if not isinstance(deliveries, Sequence):
+        raise BadOption(
+            f"ack takes several deliveries, not {type(deliveries).__name__}",
+            hint="one is acknowledged by delivery.ack()",
+        )
+    return deliveries
+
+
 class LocalDelivery(Delivery):
     """A delivery of a log that is open here."""
 
@@ -251,7 +261,7 @@ class LocalConsumer(SharedConsumer):
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See SharedConsumer."""
-        leases = [self._lease_of(each) for each in deliveries]
+        leases = [self._lease_of(each) for each in several(deliveries)]
         await self.open_hub().ack(leases)
 
     def _lease_of(self, delivery: Delivery) -> Lease:

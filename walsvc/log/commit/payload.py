@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -35,6 +35,16 @@ def to_bytes(payload: object) -> bytes:
     except TypeError:
         hint = "encode it, for example text.encode()" if isinstance(payload, str) else "pass bytes"
         raise BadPayload(f"a payload must be bytes-like, not {type(payload).__name__}", hint=hint) from None
+
+
+def iterator_of(payloads: Iterable[Any]) -> Iterator[Any]:
+    """An iterator over a batch. BadPayload for what is none."""
+    try:
+        return iter(payloads)
+    except TypeError:
+        raise BadPayload(
+            f"a batch is an iterable of payloads, not {type(payloads).__name__}", hint="append_batch([b'one', b'two'])"
+        ) from None
 
 
 def pack_attributes(attributes: Mapping[str, Any] | None) -> bytes:

@@ -50,6 +50,8 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
         NoSpace, Corruption, PathError: nothing is lost; segments that were done before are done. What append raises.
     """
     core.health.check_call()
+    if on_segment is not None and not callable(on_segment):
+        raise BadOption(f"on_segment={on_segment!r} is no function", hint="on_segment(done, to_do, freed_bytes)")
     if not core.disk.rewrites:
         raise BadOption(
             "this log cannot be compacted: its records are stored as messages, which cannot be written anew",

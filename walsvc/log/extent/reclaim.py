@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from walsvc.config import one_of
 from walsvc.errors import BadOption, WalError
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
@@ -149,6 +150,7 @@ class Reclaimer:
         """Drop all records below `lsn`, durably."""
         self._core.health.check_call()
         check_before(self._core, lsn)
+        one_of("force", force, (True, False))
         if lsn <= self._core.metadata.truncated and not droppable(self._core):
             return
         if not force:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Unpack
 
+from walsvc.config import one_of
 from walsvc.errors import BadOption, not_given_out
 from walsvc.keyring import Keys
 from walsvc.log.read.backward import Backward
@@ -19,6 +20,7 @@ from walsvc.log.read.reader import Cursor
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.sources import Bounded, Endless
 from walsvc.model import ReadStats, Record, is_lsn
+from walsvc.options import check_type
 
 
 class Reading:
@@ -93,6 +95,7 @@ class Reading:
             damaged. BadOption: `start` below 1, or another argument is not as it must be. UnsupportedFormat: a required
             type, see `types`; everything before that record was yielded.
         """
+        one_of("reverse", reverse, (True, False))
         if reverse:
             chosen = chosen_of(wanted)
             check_range(start, stop)
@@ -154,7 +157,7 @@ class Reading:
         Raises:
             BadOption: `lsn` is no LSN, or was not given out yet. Truncated: it was dropped. What `read` raises.
         """
-        check_range(lsn)
+        check_lsn(lsn)
         limit = await self.segments.reach(lsn + 1)
         if lsn >= limit:
             raise not_given_out(lsn, self.next_lsn, self.path)
@@ -231,12 +234,19 @@ def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:
         raise TypeError(f"reading takes no argument {', '.join(sorted(unknown))}")
     if endless and wanted.get("until") is not None:
         raise BadOption("follow takes no until", hint="stop iterating when a record is late enough, or use read")
+    check_type("topic", wanted.get("topic"), str)
     return Filter.of(wanted.get("types"), wanted.get("where"), wanted.get("since"), wanted.get("until"))
+
+
+def check_lsn(lsn: int) -> None:
+    """BadOption unless it is one."""
+    if not (is_lsn(lsn) and lsn >= 1):
+        raise BadOption(f"{lsn!r} is no LSN", hint="LSNs are integers and begin with 1")
 
 
 def check_range(start: int | None, stop: int | None = None) -> None:
     """BadOption unless `start` is None or an LSN, and `stop` None or a number."""
-    if start is not None and not (is_lsn(start) and start >= 1):
-        raise BadOption(f"start={start!r} is no LSN", hint="LSNs are integers and begin with 1")
+    if start is not None:
+        check_lsn(start)
     if stop is not None and not is_lsn(stop):
         raise BadOption(f"stop={stop!r} is no LSN", hint="an integer: the LSN to stop before")

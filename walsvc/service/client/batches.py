@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from walsvc.errors import RecordTooLarge, WalError, copy_of
 from walsvc.log.commit.ack import Ack, ack_of
+from walsvc.log.commit.payload import iterator_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode, Strict
 from walsvc.service.client.appends import Appends
@@ -41,7 +42,7 @@ def append_batch(
             whole = list(map(appends.limits.checked, payloads))
             if sum(map(len, whole)) > session.limits["batch_bytes"]:
                 raise too_large(appends)
-        pieces, more = head_of(appends, iter(payloads if whole is None else whole))
+        pieces, more = head_of(appends, iterator_of(payloads if whole is None else whole))
         if more is None:
             if not pieces and expected is None:
                 empty: Any = appends.waker.ack()

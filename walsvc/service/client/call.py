@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
 from walsvc.service.client.connector import FrameWaiter
 from walsvc.service.wire.codes import error_of
-from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Open, Result
+from walsvc.service.wire.frames import FROM_CLIENT, Call, Cancel, Error, Frame, Open, Result
 from walsvc.service.wire.methods import METHODS
-from walsvc.service.wire.protocol import encode
+from walsvc.service.wire.protocol import LENGTH, decode, encode
 
 
 class Line(Protocol):
@@ -91,8 +91,11 @@ class Calling:
 
 
 def encoded(frame: Call | Open) -> bytes:
-    """The bytes of a frame that holds a caller's arguments; BadOption for what is no argument."""
+    """The bytes of a frame that holds a caller's arguments; BadOption for what is no argument: what the server could not read would
+    end the connection, and every other call on it."""
     try:
-        return encode(frame)
+        data = encode(frame)
+        decode(memoryview(data)[LENGTH.size :], FROM_CLIENT)
+        return data
     except ProtocolError as error:
         raise BadOption(f"an argument cannot be sent: {error.message}", hint="use numbers, text, lists, maps") from None

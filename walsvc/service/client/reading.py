@@ -9,11 +9,12 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import Generic, TypeVar, Unpack
 
+from walsvc.config import one_of
 from walsvc.errors import BadOption, not_given_out
 from walsvc.log.read.filter import Wanted
 from walsvc.log.read.iteration import Iteration
 from walsvc.log.read.lazy import LazyRecord, read_already
-from walsvc.log.read.reading import check_range
+from walsvc.log.read.reading import check_lsn, check_range
 from walsvc.model import ReadStats, Record
 from walsvc.service.client.pages import Pages
 from walsvc.service.client.session import Session
@@ -85,6 +86,7 @@ class RemoteReading:
         self, start: int | None = None, stop: int | None = None, *, reverse: bool = False, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[Record, None]:
         """Iterate over records in LSN order, or backwards; see Log.read, also for what is `wanted`. `stats` is refused: BadOption."""
+        one_of("reverse", reverse, (True, False))
         if reverse:
             self._refuse_stats(wanted.get("stats"))
             check_range(start, stop)
@@ -114,7 +116,7 @@ class RemoteReading:
 
     async def get(self, lsn: int) -> Record | None:
         """Return the record with this LSN, or None where it was purged; see Log.get."""
-        check_range(lsn)
+        check_lsn(lsn)
         async with aclosing(self.read(lsn, lsn + 1)) as records:
             async for record in records:
                 return record

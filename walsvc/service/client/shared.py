@@ -22,7 +22,7 @@ from walsvc.service.wire.columns import records_of
 from walsvc.service.wire.frames import Call, Cancel, End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.shared import Delivery, SharedConsumer
+from walsvc.topics.shared import Delivery, SharedConsumer, several
 from walsvc.topics.sharing import SharedOptions, Sharing
 
 ASKING_MAX = 64  # calls of next() that are asked at a time; the server takes 1,024 calls of a connection
@@ -215,7 +215,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See SharedConsumer."""
         rows = []
-        for each in deliveries:
+        for each in several(deliveries):
             if not isinstance(each, RemoteDelivery) or each.home is not self:
                 raise BadOption(f"{each!r} is no delivery of {self!r}")
             rows.append(list(each.said().values()))
