@@ -50,6 +50,7 @@ class World:
         topic = self.writer.topic("t")
         await asyncio.gather(*((self.writer, topic)[n % 2].append(b"%d" % n) for n in range(RECORDS)))
         await (await self.writer.consumer("idle")).close()
+        await (await self.writer.topic("void").consumer("c")).close()
         await self.writer.hold("h", 5)
 
     async def deliver(self, call: Awaitable[Any]) -> None:
@@ -190,6 +191,7 @@ ROWS: dict[str, Call] = {
     "log.follow": lambda w: w.iterate("follow", w.log.follow),
     "log.get": lambda w: w.log.get(w.log.next_lsn - 1),
     "log.seek_time": lambda w: w.log.seek_time(LATER),
+    "log.has_topic": lambda w: w.log.has_topic("t"),
     "log.consumer": lambda w: opened(w.log, "other"),
     "log.consumers": lambda w: w.log.consumers(),
     "log.move_consumer": lambda w: w.log.move_consumer("idle", 3),
@@ -225,6 +227,7 @@ ROWS: dict[str, Call] = {
 # Calls after which the next try would see something else.
 ONCE: dict[str, Call] = {
     "log.delete_consumer": lambda w: unless_refused(w.log.delete_consumer("idle")),
+    "log.delete_topic": lambda w: unless_refused(w.log.delete_topic("void")),
     "log.reclaim": lambda w: w.log.reclaim(),
     "log.compact": lambda w: w.log.compact(),
     "log.truncate_before": lambda w: w.log.truncate_before(4),

@@ -23,6 +23,7 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import Mode, RecoveryReport, Retention, Stats, Strict
 from walsvc.scope import Opened
 from walsvc.topics.consumer import Consumer
+from walsvc.topics.deleting import delete_topic
 from walsvc.topics.delivery import Delivery
 from walsvc.topics.hubs import Hubs
 from walsvc.topics.names import ConsumerStatus, Start, check_name
@@ -129,6 +130,22 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
     async def has_topic(self, name: str) -> bool:
         """Whether the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are."""
         return check_name("topic", name) in self.writer.core.metadata.topics
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic: its records are hidden from all reading, its name and its consumers are free. Durable when it returns.
+
+        What is appended to the name from then on, by callers who have not heard of it, too, is a new topic, which begins empty:
+        without records, consumers, callers' keys and purge marks. A follower of the name goes on with it. The records keep their
+        LSNs, and their room in the files until these are truncated or compacted (`compact`). truncate_after does not bring a topic
+        back. A hold does not protect from it.
+
+        A topic goes by itself when truncation or retention has dropped the last of its records, unless it has a consumer, or
+        callers' keys that are remembered.
+
+        Raises:
+            BadOption: there is no such topic. InUse: one of its consumers is open. And what `append` raises.
+        """
+        await delete_topic(self.writer.core, name)
 
     async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
         return await Registry(self.segments, self.writer, None).open(name, delivery, start)

@@ -130,6 +130,10 @@ class Log:
             with suppress(Closed):
                 self.run(lambda _: batches.aclose())
 
+    def delete_topic(self, name: str) -> None:
+        """Hide a topic's records, and free its name and its consumers; see walsvc.Log.delete_topic."""
+        self.run(lambda log: log.delete_topic(name))
+
     def run(self, call: Callable[[AnyLog], Awaitable[T]]) -> T:
         """Call `call(log)` in the loop of the log, wait for what it returns, and return that: everything that walsvc.Log can do.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import walsvc as library
+from walsvc.cli import exits
 
 from .conftest import Cli
 
@@ -167,3 +168,19 @@ async def test_backup_beside_a_writer_holds_what_was_durable_at_the_start(tmp_pa
                 assert [int(payload.split()[0]) for payload in payloads] == list(expected)
         stop.set()
         await writing
+
+
+def test_deleting_a_topic(walsvc: Cli, topical: Path) -> None:
+    error = walsvc.bad(exits.USAGE, "topics", topical, "--delete", "nothing")
+    assert "no topic 'nothing'" in error
+    assert "walsvc topics" in error
+    assert walsvc.good("topics", topical, "--delete", "orders") == b"topic orders deleted\n"
+    told = json.loads(walsvc.good("topics", topical, "--json"))["topics"]
+    assert [row["topic"] for row in told] == ["noise"]
+    lines = walsvc.good("cat", topical, "--format", "json").splitlines()
+    assert {json.loads(line)["topic"] for line in lines} == {"noise"}
+    assert "billing" not in walsvc.good("consumers", "ls", topical).decode()
+    told = json.loads(walsvc.good("topics", topical, "--delete", "noise", "--json"))
+    assert told == {"topic": "noise", "deleted": True}
+    assert json.loads(walsvc.good("compact", topical, "--json"))["freed_bytes"] > 0
+    assert walsvc.good("verify", topical)

@@ -798,6 +798,7 @@ async def test_read_only_log_refuses_whatever_would_change_it(open_log):
             *(lambda each=each: each.move_consumer("c", "next") for each in (log, topic)),
             *(lambda each=each: each.delete_consumer("c") for each in (log, topic)),
             *(lambda each=each: each.purge("key") for each in (log, topic)),
+            lambda: log.delete_topic("t"),
             log.flush,
             lambda: log.wait_durable(1),
             lambda: log.wait_replicated(1),

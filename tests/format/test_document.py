@@ -74,7 +74,7 @@ def test_flag_table_matches_flags():
 
 def test_metadata_table_matches_known_keys():
     section = DOCUMENT.split("### Metadata\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| (!?\w+) \| (?:int|bool|map|bin) \|", section, re.MULTILINE)) == KNOWN
+    assert set(re.findall(r"^\| (!?\w+) \| (?:int|bool|map|bin|array) \|", section, re.MULTILINE)) == KNOWN
 
 
 def test_example_dump_is_what_the_code_writes():

@@ -112,6 +112,8 @@ CALLS = {
         "reclaim",
         "move_consumer",
         "delete_consumer",
+        "delete_topic",
+        "topic.number",
     ],
 }
 

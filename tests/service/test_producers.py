@@ -236,7 +236,7 @@ def test_rows_take_their_room_in_groups_and_snapshots() -> None:
                 )
             )
             state = writer.core.metadata.copy()
-            state.fold()
+            state.topics.fold()
             assert len(state.snapshot()) <= state.snapshot_bytes_max
         assert len(log.segment_ids()) > 10
         assert [each for each in ends if each[0] > each[1]] == []

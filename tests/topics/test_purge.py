@@ -223,7 +223,7 @@ async def test_room_for_marks_in_a_snapshot_is_never_underestimated(open_sim):
         for number in range(40):
             await log.topic("t").purge({"label": "ä" * number, "n": number})
             metadata = log.writer.core.metadata.copy()
-            metadata.fold()
+            metadata.topics.fold()
             assert len(metadata.snapshot()) <= log.writer.core.metadata.snapshot_bytes_max
         await log.topic("t").purge({"label": "", "n": 0}, before=1)
         assert len(metadata.purges) == 40

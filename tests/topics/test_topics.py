@@ -296,7 +296,7 @@ async def test_summary_finds_room_with_many_topics_in_small_segments(open_sim):
             summary = (await log.segments.summaries.seal(segment, successor)).summary
             assert summary is not None
             held = {record.topic async for record in log.read(segment, successor)}
-            assert {log.segments.topic_names[number] for number in summary.numbers} == held
+            assert {log.segments.topics.names[number] for number in summary.numbers} == held
             summaries += 1
         assert summaries >= 3
 

@@ -1,16 +1,40 @@
-"""`walsvc topics`: what topics a log has."""
+"""`walsvc topics`: what topics a log has; deleting one."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from walsvc.cli import exits, options, output, runner
 
 
 @options.reaching("path")
-def topics(path: options.LogTarget, as_json: options.AsJson = False, key_file: options.KeyFile = None) -> None:
-    """List the topics with their counts and ranges.
+def topics(
+    path: options.LogTarget,
+    delete: Annotated[str | None, typer.Option("--delete", metavar="TOPIC", help="Delete this topic.")] = None,
+    *,
+    as_json: options.AsJson = False,
+    key_file: options.KeyFile = None,
+) -> None:
+    """List the topics with their counts and ranges, or delete one.
 
-    Works beside a program that is writing the log; shows what is durable.
+    Listing works beside a program that is writing the log, and shows what is durable. --delete hides the topic's records, and
+    frees its name and its consumers, none of which may be open. It needs the log for itself: while another process writes it, the
+    command ends with "locked". `walsvc compact` gives the room back.
     """
+
+    async def removal() -> int:
+        import walsvc
+
+        assert delete is not None, "asked for before"
+        async with walsvc.open(path, **await options.existing(path, key_file=key_file)) as log:
+            await log.delete_topic(delete)
+        if as_json:
+            output.emit_json({"topic": delete, "deleted": True})
+        else:
+            output.echo(f"topic {delete} deleted")
+        return exits.OK
 
     async def verb() -> int:
         import walsvc
@@ -28,4 +52,7 @@ def topics(path: options.LogTarget, as_json: options.AsJson = False, key_file: o
             output.table(("topic", "records", "first LSN", "last LSN"), rows)
         return exits.OK
 
-    runner.run(verb, only_reads=True)
+    if delete is None:
+        runner.run(verb, only_reads=True)
+    else:
+        runner.run(removal)

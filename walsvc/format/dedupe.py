@@ -88,6 +88,11 @@ class Keys:
         row = Row(*ROW.unpack(packed)[2:])
         return None if now_ns - row.time_ns > self._seconds_max * 1e9 else row
 
+    def remembers(self, topic: int, now_ns: int) -> bool:
+        """Whether any key of a topic is remembered."""
+        keys = self._topics.get(topic)
+        return keys is not None and self.find(topic, next(reversed(keys)), now_ns) is not None
+
     # ---- changing
 
     def note(self, topic: int, key: bytes, row: Row) -> bytes:

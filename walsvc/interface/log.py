@@ -145,6 +145,11 @@ class Log(Appending, Protocol):
         BadOption: no topic can have that name."""
         ...
 
+    async def delete_topic(self, name: str) -> None:
+        """Hide a topic's records, and free its name and its consumers. Durable on return. What is appended to the name later begins
+        an empty topic. InUse: one of its consumers is open; BadOption: there is no such topic."""
+        ...
+
     async def hold(self, name: str, lsn: int) -> None:
         """Keep every record from `lsn` on until `release`, or until the hold is moved by another call. Durable on return."""
         ...

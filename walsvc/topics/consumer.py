@@ -63,6 +63,8 @@ class Consumer(Delivering):
         self._marks = segments.marks
         self._cursor = cursor_at(segments, place.following, number)
         self._unsaved = 0  # records acknowledged and not known to be durable as such
+        if number == WHOLE_LOG:
+            segments.cuts.deletions.add(self._drop_topic)
 
     # ---- looking
 
@@ -178,6 +180,10 @@ class Consumer(Delivering):
             for record in self._ahead
             if not self._marks.hides(record.lsn, numbers.get(record.topic or "", 0), record.attributes)
         )
+
+    def _drop_topic(self, topic: str) -> None:
+        """A topic is deleted, some records of which may have been read ahead."""
+        self._ahead = deque(record for record in self._ahead if record.topic != topic)
 
     def _check_position(self) -> None:
         first, position = self._segments.first_lsn, self.position
@@ -333,5 +339,6 @@ class Consumer(Delivering):
             self._leave()
 
     def _leave(self) -> None:
+        self._segments.cuts.deletions.discard(self._drop_topic)
         if self._writer.core.changes.places.get(self._key) is self._place:
             del self._writer.core.changes.places[self._key]

@@ -342,6 +342,16 @@ class Feed:
         self.finished(job)
         self._gone(job.first, job.lsn, 1)
 
+    def forget_topic(self, topic: str) -> None:
+        """A topic is deleted: nobody gets those of its records that are in memory. The others will not be found."""
+        for job in list(self.leases.jobs.values()):
+            record = self.ahead.get(job.lsn)
+            if record is None or record.topic != topic:
+                continue
+            self.ahead.drop(job.lsn)
+            if job.state is not State.OUT:
+                self.forget(job)
+
     def _gone(self, first: int, last: int, records: int) -> None:
         self.gone.append(Stretch(first, last, records))
 

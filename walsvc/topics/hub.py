@@ -85,6 +85,7 @@ class Hub:
         self._work: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         segments.cuts.listeners.add(self._cut)
+        segments.cuts.deletions.add(self._deleted)
 
     # ---- coming
 
@@ -267,6 +268,11 @@ class Hub:
         self.feed.cut(self._core.next_lsn)
         self.changed()
 
+    def _deleted(self, topic: str) -> None:
+        if self.topic is None:
+            self.feed.forget_topic(topic)
+            self.changed()
+
     # ---- looking, moving
 
     def check(self, face: object) -> None:
@@ -337,4 +343,5 @@ class Hub:
         finally:
             self.feed.end()
             self._segments.cuts.listeners.discard(self._cut)
+            self._segments.cuts.deletions.discard(self._deleted)
             self._when_ended(self)

@@ -84,12 +84,13 @@ class ReadOnlyTopics(ReadOnlyLog):
             lag = max(limit - position, 0) if stands() >= self.first_lsn else None
         else:
             lag = await count_behind(self.segments, stands, number)
-        return status_of(name, self.segments.metadata.names[number], position, lag, window, in_use=False)
+        return status_of(name, self.segments.topics.names.get(number), position, lag, window, in_use=False)
 
     # calls that write raise Closed, as in ReadOnlyLog
     consumer: RefusingLater = refuse_later
     move_consumer: RefusingLater = refuse_later
     delete_consumer: RefusingLater = refuse_later
+    delete_topic: RefusingLater = refuse_later
     hold: RefusingLater = refuse_later
     release: RefusingLater = refuse_later
     reclaim: RefusingLater = refuse_later

@@ -68,7 +68,7 @@ class Registry:
             number, made = self._number, dict[str, Any]()
             if number is None:
                 assert self._topic is not None
-                number = len(metadata.names)
+                number = metadata.topics.given + 1
                 made["topics"] = {self._topic: number}
             wanted = key_of(number, name)
             self._refuse_used(wanted, name)
@@ -132,6 +132,7 @@ class Registry:
             lag = max(limit - position, 0) if stands() >= self._segments.first_lsn else None
         else:
             lag = await count_behind(self._segments, stands, number)
+            lag = lag if lag is None else max(lag, 0)  # the topic may have gone meanwhile
         return status_of(name, self._topic, position, lag, window, in_use=key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:

@@ -49,9 +49,10 @@ class TopicReader(TopicReading):
             return 0
         while True:
             try:
-                return await count_from(self._segments, self._segments.first_lsn, number)
+                count = await count_from(self._segments, self._segments.first_lsn, number)
             except Truncated:
                 continue  # meanwhile
+            return count if self._segments.topic_number(self.name) == number else 0
 
     async def first_lsn(self) -> int | None:
         """LSN of the topic's first visible record, None if there is none. Skips segments without the topic."""
@@ -92,6 +93,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
         self._hubs = hubs
         self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
+        self._names = writer.core.metadata.topics.names
 
     # ---- appending
 
@@ -113,7 +115,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
             )
             return ack
         labels = self._labels
-        if labels is None or labels.type is not type:
+        if labels is None or labels.type is not type or labels.topic not in self._names:
             labels = self._labels = self._labels_of(type)
         return self._intake.append_labelled(payload, labels, self.name, mode, type)
 

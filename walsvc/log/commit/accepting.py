@@ -118,7 +118,9 @@ class Accepting:
             number = self._metadata.topics.get(topic)
             if number is None:
                 names += change_bytes_max({"topics": {topic: 0}}, {})
-            if number is None or not (number in self._metadata.tally or number in self._placement.group.new_topics):
+            if number is None or not (
+                number in self._metadata.topics.tally or number in self._placement.group.new_topics
+            ):
                 rows += SUMMARY_ROW_BYTES
         return names, rows
 
@@ -131,11 +133,11 @@ class Accepting:
         group.segment.summary_bytes += rows
         number = self._metadata.topics.get(topic)
         if number is None:
-            number = len(self._metadata.names)
+            number = self._metadata.topics.given + 1
             change = {"topics": {topic: number}}
             self._metadata.apply(change)
             merge(group.joined, change)
-        if number not in self._metadata.tally:
+        if number not in self._metadata.topics.tally:
             group.new_topics.add(number)
         return (labels or NO_LABELS)._replace(topic=number)
 

@@ -250,7 +250,7 @@ class Changes:
         """A topic's number; it is made, durably, if it is not there. For callers that hold off all appends."""
         number = self._metadata.topics.get(name)
         if number is None:
-            number = len(self._metadata.names)
+            number = self._metadata.topics.given + 1
             await self.write({"topics": {name: number}})
         return number
 

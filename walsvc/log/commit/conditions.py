@@ -50,7 +50,7 @@ class Conditions:
         elif (number := self._metadata.topics.get(topic)) is None:
             return 0
         else:
-            last = self._placement.group.last_of(number) or self._metadata.last_of(number)
+            last = self._placement.group.last_of(number) or self._metadata.topics.last_of(number)
         return last if last >= self._metadata.truncated else 0
 
     def check(self, topic: str | None, expected: int | None) -> None:

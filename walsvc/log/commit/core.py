@@ -117,7 +117,7 @@ class Core:
         Raises Closed once no more can come, and DurabilityLost.
         """
         number = self.metadata.topics.get(name)
-        if number is not None and self.metadata.last_of(number) >= lsn:
+        if number is not None and self.metadata.topics.last_of(number) >= lsn:
             return self.waits.durable(lsn)
         if (ended := self.health.ended()) is not None:
             raise ended

@@ -7,7 +7,6 @@ streamed batch began, to go back there. Called by Placement for groups, by trunc
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from walsvc.errors import SPACE_ERRNOS, NoSpace, no_space
 from walsvc.format.group import GROUP_HEADER_BYTES, TAG_BYTES, align_up
 from walsvc.format.segment import SEGMENT_HEADER_BYTES
-from walsvc.format.summary import SUMMARY_ROW_BYTES, Tally
+from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.framing import Head, next_header
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from walsvc.config import WalConfig
     from walsvc.disk.base import Disk
     from walsvc.format.meta import Metadata
+    from walsvc.format.topics import Sums
     from walsvc.keyring import KeyRing
 
 BULK_GROUP_BYTES = (
@@ -43,13 +43,13 @@ class Checkpoint:
         chain: CRC of the group before the batch.
         last: last_crc and last_at of its segment.
         block: what its segment's last block held.
-        sums: counts, lasts and tally of the topics.
+        sums: of the topics.
     """
 
     chain: int = 0
     last: tuple[int, int] = (0, 0)
     block: bytes = b""
-    sums: tuple[array[int], array[int], dict[int, Tally]] | None = None
+    sums: Sums | None = None
 
 
 class Tail:
@@ -152,7 +152,7 @@ class Tail:
         """
         old, spare = self.segment, self.spares.take()
         replaces = old.id == first_lsn
-        old.tally = self._metadata.fold()
+        old.tally = self._metadata.topics.fold()
         header = next_header(
             self._config,
             old,
@@ -189,11 +189,12 @@ class Tail:
     @property
     def topics(self) -> Container[int]:
         """Numbers of those that the active segment's summary has a row for."""
-        return self._metadata.tally
+        return self._metadata.topics.tally
 
     def names_of(self, numbers: Iterable[int]) -> list[str]:
-        """Of topics."""
-        return [self._metadata.names[each] or "" for each in numbers]
+        """Of topics, those that have not gone."""
+        names = self._metadata.topics.names
+        return [names[each] for each in numbers if each in names]
 
     # ---- batches
 
@@ -201,10 +202,10 @@ class Tail:
         """Take note of a closed group: how long it is, and the sums by topic."""
         self._group_bytes += (group.group_bytes - self._group_bytes) // 4
         if group.batch_lsn == group.first_lsn:  # never so without a batch: LSNs begin with 1
-            self.before.sums = self._metadata.mark()
+            self.before.sums = self._metadata.topics.mark()
         if group.topics is not None:
-            self._metadata.count(group.first_lsn, group.topics)
-            group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.tally)
+            self._metadata.topics.count(group.first_lsn, group.topics)
+            group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.topics.tally)
 
     def checkpoint(self, group: Group) -> None:
         """Remember where the chain stands, if a batch begins with this group, which is about to be encoded."""
@@ -217,7 +218,7 @@ class Tail:
     def rollback(self, segment: Segment, offset: int) -> None:
         """Go back to where the batch began. Files and catalog are as they were by now."""
         if self.before.sums is not None:
-            self._metadata.restore(self.before.sums)
+            self._metadata.topics.restore(self.before.sums)
         self.summaries.forget()
         self.segment = segment
         segment.index.rewind(offset)
@@ -227,11 +228,7 @@ class Tail:
 
     def sums(self, number: int, batch_lsn: int) -> tuple[int, int]:
         """Records of a topic ever, and the LSN of its last one, without the batch from `batch_lsn` on, if there is one."""
-        if not batch_lsn or self.before.sums is None:
-            return self._metadata.count_of(number), self._metadata.last_of(number)
-        counts, lasts, tally = self.before.sums
-        row = tally.get(number)
-        return (counts[number - 1] + row.records, row.last_lsn) if row else (counts[number - 1], lasts[number - 1])
+        return self._metadata.topics.sums_of(number, self.before.sums if batch_lsn else None)
 
     async def newest_before(self, segment: int) -> int | None:
         """The highest timestamp of any record before a segment, as the seal before it says; None where nothing does."""

@@ -1,5 +1,5 @@
-"""Compaction: sealed segments are written anew without what purge marks hide (LFS, Rosenblum and Ousterhout 1992, calls it
-cleaning; Kafka compacts closed log segments in the same way).
+"""Compaction: sealed segments are written anew without what purge marks hide, and without the records of deleted topics (LFS,
+Rosenblum and Ousterhout 1992, calls it cleaning; Kafka compacts closed log segments in the same way).
 
 LSNs stay dense: a dropped record keeps its row in the group's index, with no payload, no attributes, and a sign that it was
 dropped. Groups keep everything that others rely on: LSNs, generation, times, durable_lsn, metadata, counts by topic.
@@ -23,10 +23,11 @@ from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
+from walsvc.format.topics import Topics
 from walsvc.log.commit.patience import patiently
 from walsvc.log.extent.retention import run_shielded
 from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
-from walsvc.log.read.hiding import purged_rows
+from walsvc.log.read.hiding import hidden_rows
 from walsvc.log.read.pins import ARCHIVE_HOLD, REPLICA_HOLD
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header, open_stream
 
@@ -39,7 +40,7 @@ LABELS = "labels"  # key of a group's metadata that holds values of its records'
 
 
 async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
-    """Rewrite the sealed segments that hold purged records, without those; returns the bytes that the log is smaller by.
+    """Rewrite the sealed segments that hold purged records, or such of deleted topics, without those; returns the bytes that the log is smaller by.
 
     Args:
         core: of the log.
@@ -60,15 +61,17 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
         )
     purges = dict(core.metadata.purges)
     marks = Marks(purges)
-    if not purges:
+    topics = core.metadata.topics.copy()  # the same in both passes over a segment
+    if not purges and not topics.gone_last:
         return 0
     await core.changes.write({})  # a mark counts at once, but nothing may go before it is durable
     active = core.tail.segment.id
-    ids = [first for first in core.catalog.view.ids if first < min(active, marks.highest)]
+    end = min(active, max(marks.highest, topics.gone_last + 1))
+    ids = [first for first in core.catalog.view.ids if first < end]
     freed, left = 0, active  # no segment below `left` holds anything that the marks hide
     for done, first in enumerate(ids, 1):
         results: list[int | None] = []
-        await run_shielded(core, "compaction", _compact_segment(core, first, marks, results))
+        await run_shielded(core, "compaction", _compact_segment(core, first, marks, topics, results=results))
         if results == [None]:
             left = min(left, first)
         freed += sum(filter(None, results))
@@ -78,8 +81,8 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
     return freed
 
 
-async def _compact_segment(core: Core, first: int, marks: Marks, results: list[int | None]) -> None:
-    """Rewrite one segment if marks hide anything in it. Puts the bytes that this frees into `results`, or None where the
+async def _compact_segment(core: Core, first: int, marks: Marks, topics: Topics, *, results: list[int | None]) -> None:
+    """Rewrite one segment if anything in it is hidden. Puts the bytes that this frees into `results`, or None where the
     segment is not to be touched yet."""
     disk, name = core.disk, segment_name(first)
     async with core.extent.changing() as turn:
@@ -98,9 +101,9 @@ async def _compact_segment(core: Core, first: int, marks: Marks, results: list[i
             return (await open_stream(disk, name, first, before, core.tail.keys))[1]
 
         def change(raw: RawGroup) -> Content:
-            return without_purged(raw, marks)
+            return without_hidden(raw, marks, topics)
 
-        if not await holds_purged(await source(), marks, following):
+        if not await holds_hidden(await source(), marks, topics, following):
             results.append(0)
             return
         header, _ = await load_header(disk, name, first)
@@ -147,30 +150,29 @@ def following_of(ids: Sequence[int], first: int) -> int | None:
     return ids[place] if 0 < place < len(ids) and ids[place - 1] == first else None
 
 
-async def holds_purged(stream: GroupStream, marks: Marks, until: int) -> bool:
-    """Whether marks hide anything in a segment that was not dropped before."""
+async def holds_hidden(stream: GroupStream, marks: Marks, topics: Topics, until: int) -> bool:
+    """Whether anything is hidden in a segment that was not dropped before."""
     while (raw := await next_group(stream, until)) is not None:
-        if purged_rows(raw, decode_columns(*raw), marks):
+        if hidden_rows(raw, decode_columns(*raw), marks, topics):
             return True
     return False
 
 
-def without_purged(raw: RawGroup, marks: Marks) -> Content:
-    """A group's content without the attributes and payloads of what marks hide."""
+def without_hidden(raw: RawGroup, marks: Marks, topics: Topics) -> Content:
+    """A group's content without the attributes and payloads of what is hidden."""
     whole = content_of(*raw)
     header, columns = whole.header, whole.columns
-    gone = set(purged_rows(raw, columns, marks))
+    gone = hidden_rows(raw, columns, marks, topics)
     if not gone:
         return whole
     data, ends = raw.data, record_ends(columns, raw.at)
     kept = [index not in gone for index in range(header.records)]
     records = [data[ends[index] : ends[index + 1]] for index, keep in enumerate(kept) if keep]
-    assert columns.attributes is not None, "a mark matches attributes"
-    attributes = only(columns.attributes, kept)
+    attributes = None if columns.attributes is None else only(columns.attributes, kept)
     before = columns.dropped or bytes(header.records)
     dropped = array("B", [int(was or not keep) for was, keep in zip(before, kept, strict=True)])
     flags = header.flags | Flag.DROPPED
-    if not any(attributes):
+    if not any(attributes or ()):
         flags &= ~Flag.ATTRIBUTES
     return Content(
         header._replace(flags=flags),

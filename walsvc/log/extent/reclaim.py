@@ -25,6 +25,7 @@ from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
+from walsvc.log.extent.leaving import leave
 from walsvc.log.extent.retention import check_before, drop_segments, droppable, run_shielded
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
@@ -250,7 +251,7 @@ class Reclaimer:
             if number:
                 lost = (
                     NOBODY
-                    if metadata.last_of(number) < position
+                    if metadata.topics.last_of(number) < position
                     else await self._record_from(key, number, lost, target)
                 )
             if lost < target:
@@ -306,6 +307,7 @@ class Reclaimer:
             finally:
                 if core.health.failure is None:
                     self._tell(why, first, target, before, plan)
+        await leave(core)
 
     def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: DropPlan) -> None:
         gone = [each for each in before if each not in self._core.catalog.view.sizes]
@@ -323,7 +325,7 @@ class Reclaimer:
 
     def _say(self, key: str) -> str:
         number, _, name = key.partition("/")
-        topic = self._core.metadata.names[int(number)]
+        topic = self._core.metadata.topics.names.get(int(number))
         return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
     def status(self, pins_max: int | None = None) -> Retention:

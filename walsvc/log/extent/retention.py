@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from array import array
 from bisect import bisect_right
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -201,7 +200,7 @@ async def end_at(core: Core, lsn: int) -> EndAt:
         except BadGroup as error:
             raise stream.chain.damage(core.disk.path, error.reason) from None
         absorb(metadata, raw, lsn + 1)
-    metadata.fold()
+    metadata.topics.fold()
     last_crc, last_at = stream.chain.last_crc, stream.chain.last_at
     if not last_crc:  # the segment was rewritten: the group behind tells what the last one was before
         with suppress(BadGroup):
@@ -220,8 +219,7 @@ def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     metadata.apply({"positions": positions, "holds": holds, "purges": purges})
     metadata.producers.cut(lsn)
     metadata.keys.cut(lsn)
-    unseen = array("Q", [0]) * (len(metadata.counts) - len(sums.counts))
-    metadata.counts, metadata.lasts, metadata.tally = sums.counts + unseen, sums.lasts + unseen, {}
+    metadata.topics.rewind(sums.topics)
 
 
 async def have_spare(core: Core, need: int = 0, *, metadata: bool = True) -> None:

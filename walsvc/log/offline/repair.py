@@ -259,7 +259,7 @@ async def apply_repair(disk: Disk, plan: RepairPlan, segment_bytes: int, keys: K
     metadata.queues.cut(plan.keep_to)
     for state in (metadata.positions, metadata.holds, metadata.purges):
         state.update({name: first_lsn for name, lsn in state.items() if lsn > first_lsn})
-    metadata.fold()
+    metadata.topics.fold()
     replaces = first_lsn == plan.holder
     header = SegmentHeader(
         block_bytes=holder.header.block_bytes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from walsvc.errors import UnsupportedFormat
 from walsvc.log.read.cuts import Cuts, NumberedT
@@ -77,7 +77,11 @@ class Backward(Nothing):
                 await self._cursor(self._start, wanted).take(end)  # raises Truncated
             records, self._end, self._refusal = await self._stretch(end, wanted)
             if records:
-                return standing_backwards(segments.cuts, records)
+                return standing_backwards(segments.cuts, records, self._again)
+
+    def _again(self, lsn: int) -> None:
+        """Read the record once more, and what is before it."""
+        self._end, self._refusal = lsn + 1, None
 
     async def _stretch(self, end: int, wanted: Filter) -> tuple[Sequence[Record], int, UnsupportedFormat | None]:
         """The wanted records of the stretch below `end`, ascending; where it begins; and the error of the record below."""
@@ -125,9 +129,11 @@ class Backward(Nothing):
         return Cursor(self._segments, lsn, None if wanted.everything else wanted, self._stats)
 
 
-def standing_backwards(cuts: Cuts, records: Sequence[NumberedT]) -> Iterator[NumberedT]:
-    """Records from the last to the first, those that still stand."""
-    begun = cuts.count
+def standing_backwards(cuts: Cuts, records: Sequence[NumberedT], again: Callable[[int], None]) -> Iterator[NumberedT]:
+    """Records from the last to the first, those that still stand; see Cuts.standing."""
+    turns = cuts.turns
     for record in reversed(records):
-        if cuts.count == begun or record.lsn < cuts.since(begun):
-            yield record
+        if cuts.turns != turns:
+            again(record.lsn)
+            return
+        yield record

@@ -8,7 +8,8 @@ from functools import partial
 
 from walsvc.errors import Truncated
 from walsvc.format.group import decode_columns, decode_meta
-from walsvc.format.meta import column_of, decode_map
+from walsvc.format.meta import decode_map
+from walsvc.format.topics import count_in
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.filtered import FilteredStream
 from walsvc.log.read.reader import Cursor, LookAgain
@@ -68,8 +69,7 @@ class Counter(Cursor):
         _, whole = await open_stream(self._disk, name, segment, file_bytes, self._segments.keys)
         self._stream = whole
         raw = await whole.next()
-        counts = column_of(decode_map(decode_meta(*raw)), "counts")
-        count = counts[number - 1] if number <= len(counts) else 0
+        count = count_in(decode_map(decode_meta(*raw)), number)
         stream = FilteredStream(self._disk, name, whole.chain, cipher=whole.cipher)
         self._stream = stream
         while stream.chain.next_lsn < self.next_lsn:

@@ -1,7 +1,7 @@
-"""Where a log's end was taken back: what readers ask that have begun before.
+"""Where a log's end was taken back, and that topics have gone: what readers ask that have begun before.
 
 A reader goes nowhere beyond a cut that came after it: what stands there now is not what was there when it began. So `read`
-ends there, and `follow` goes on anew from there.
+ends there, and `follow` goes on anew from there. When a topic is deleted, a reader looks anew at what it has read ahead.
 """
 
 from __future__ import annotations
@@ -29,17 +29,22 @@ class Cuts:
     Attributes:
         count: how many there were.
         listeners: what is called for each, once the log has its new end and before anything is written there.
+        turns: changes with each cut, and when a topic is deleted.
+        deletions: what is called with the name of each topic that is deleted, in the step in which its name is free.
     """
 
     def __init__(self) -> None:
         self.count: int = 0
         self.listeners: set[Callable[[], None]] = set()
+        self.turns: int = 0
+        self.deletions: set[Callable[[str], None]] = set()
         self._numbers: list[int] = []  # of the cuts that no later one went behind, ascending as their ends are
         self._ends: list[int] = []
 
     def note(self, end: int) -> None:
         """The log ends before LSN `end` now."""
         self.count += 1
+        self.turns += 1
         while self._ends and self._ends[-1] >= end:
             self._ends.pop()
             self._numbers.pop()
@@ -51,15 +56,24 @@ class Cuts:
         for listener in list(self.listeners):
             listener()
 
+    def deleted(self, topic: str) -> None:
+        """A topic is deleted."""
+        self.turns += 1
+        for listener in list(self.deletions):
+            listener(topic)
+
     def since(self, count: int) -> int:
         """Below this LSN all is as it was when there had been `count` cuts; FAR: there was none since."""
         place = bisect_right(self._numbers, count)
         return self._ends[place] if place < len(self._ends) else FAR
 
-    def standing(self, records: Sequence[NumberedT]) -> Iterator[NumberedT]:
-        """Records one by one, as long as they stand."""
-        begun = self.count
+    def standing(self, records: Sequence[NumberedT], again: Callable[[int], None]) -> Iterator[NumberedT]:
+        """Records one by one, as long as they stand. Where some of them may be hidden by now they end, and `again` is called with the
+        LSN from which on they are to be read once more."""
+        begun, turns = self.count, self.turns
         for record in records:
-            if self.count != begun and record.lsn >= self.since(begun):
+            if self.turns != turns:
+                if record.lsn < self.since(begun):
+                    again(record.lsn)
                 return
             yield record

@@ -1,13 +1,16 @@
-"""Which records of a group nobody sees: those that purge marks hide, and those that compaction has dropped."""
+"""Which records of a group nobody sees: those that purge marks hide, those of topics that have gone, and those that compaction has
+dropped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress, count, repeat
 from typing import TypeVar
 
-from walsvc.format.group import Columns, Flag, GroupHeader, decode_columns, record_ends
+from walsvc.format.group import Bytes, Columns, Flag, GroupHeader, decode_columns, record_ends
 from walsvc.format.labels import unpack_attributes
 from walsvc.format.purge import Marks
+from walsvc.format.topics import Topics
 from walsvc.log.read.stream import RawGroup
 from walsvc.model import Record
 
@@ -20,6 +23,16 @@ def may_hide(header: GroupHeader, marks: Marks) -> bool:
     return bool(flags & Flag.DROPPED or (flags & Flag.ATTRIBUTES and header.first_lsn < marks.highest))
 
 
+def living(header: GroupHeader, data: Bytes, at: int, rows: Sequence[int], topics: Topics) -> Sequence[int]:
+    """Which of a group's records at the places `rows` are of topics that have not gone, or of none. `data` need not hold the
+    payloads."""
+    if not header.flags & Flag.TOPICS or header.first_lsn > topics.gone_last:
+        return rows
+    numbers = decode_columns(header, data, at).topics
+    gone = topics.gone_of(numbers or ())
+    return [row for row in rows if numbers[row] not in gone] if numbers and gone else rows
+
+
 def visible(raw: RawGroup, records: list[RecordT], marks: Marks) -> list[RecordT]:
     """`records`, which are some or all of the group's, without those that are hidden."""
     if not may_hide(raw.header, marks):
@@ -29,6 +42,15 @@ def visible(raw: RawGroup, records: list[RecordT], marks: Marks) -> list[RecordT
     if columns.dropped is not None:
         gone.update(compress(count(), columns.dropped))
     return [record for record in records if record.lsn - first not in gone] if gone else records
+
+
+def hidden_rows(raw: RawGroup, columns: Columns, marks: Marks, topics: Topics) -> set[int]:
+    """Indices of the group's records that are hidden, and were not dropped before."""
+    hidden = set(purged_rows(raw, columns, marks))
+    everything = range(raw.header.records)
+    if len(alive := living(*raw, everything, topics)) < len(everything):
+        hidden.update(set(everything).difference(alive))
+    return hidden.difference(compress(count(), columns.dropped or ()))
 
 
 def purged_rows(raw: RawGroup, columns: Columns, marks: Marks) -> list[int]:

@@ -10,7 +10,7 @@ from walsvc.errors import Corruption, Truncated
 from walsvc.format.group import BadGroup, decode_columns
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.filtered import Outline
-from walsvc.log.read.hiding import may_hide, visible
+from walsvc.log.read.hiding import living, may_hide, visible
 from walsvc.log.read.reader import Cursor, Found, Position
 from walsvc.log.read.records import decode_records
 from walsvc.log.read.segments import Segments
@@ -53,7 +53,7 @@ class LazyRecord:
         """The whole record.
 
         Raises:
-            Truncated: it was dropped, or purged and compacted away, meanwhile. Corruption: it is damaged. Closed, PathError.
+            Truncated: it was dropped, or purged and compacted away, or its topic deleted, meanwhile. Corruption: it is damaged. Closed, PathError.
         """
         if isinstance(self._source, Record):
             return self._source
@@ -100,7 +100,7 @@ class Groups:
         record = None if self._is_cut(lsn) else await self._fetched(outline, lsn)
         if record is None or self._is_cut(lsn):
             raise Truncated(
-                f"the record with LSN {lsn} was dropped, or purged",
+                f"the record with LSN {lsn} was dropped, or purged, or its topic was deleted",
                 path=self._disk.path,
                 lsn=lsn,
                 hint="records that truncate_after dropped, or that were compacted away, after they were listed cannot be "
@@ -116,7 +116,8 @@ class Groups:
         try:
             raw = await self.raw(outline)
             row = lsn - outline.header.first_lsn
-            return decode_records(raw, segments.topic_names, range(row, row + 1))[0]
+            rows = living(*raw, range(row, row + 1), segments.topics)
+            return decode_records(raw, segments.topics.names, rows)[0] if rows else None
         except (BadGroup, Corruption, OSError):
             if self._is_cut(lsn):
                 return None
@@ -149,17 +150,17 @@ class LazyCursor(Position[LazyRecord]):
         segments = self._segments
         if isinstance(found, RawGroup):
             self.stats.groups_read += 1
-            chosen = self._wanted.rows(*found, rows)
-            records = visible(found, decode_records(found, segments.topic_names, chosen), segments.marks)
+            chosen = living(*found, self._wanted.rows(*found, rows), segments.topics)
+            records = visible(found, decode_records(found, segments.topics.names, chosen), segments.marks)
             return self._known(list(map(read_already, records)))
         header, data, at = found[:3]
         columns = decode_columns(header, data, at)
         listed = []
-        for row in self._wanted.rows(header, data, at, rows):
+        for row in living(header, data, at, self._wanted.rows(header, data, at, rows), segments.topics):
             record = LazyRecord(
                 header.first_lsn + row,
                 0 if columns.types is None else columns.types[row],
-                None if columns.topics is None else segments.topic_names[columns.topics[row]],
+                None if columns.topics is None else segments.topics.names.get(columns.topics[row]),
                 header.timestamp_ns,
                 columns.lengths[row] - (0 if columns.attributes is None else columns.attributes[row]),
                 source=(self._groups, found),

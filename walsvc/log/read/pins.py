@@ -35,7 +35,7 @@ def needs_of(metadata: Metadata, next_lsn: int) -> Iterator[tuple[int, str, str,
     """(lowest LSN, kind, name, topic or "") of everybody. A consumer of a topic without newer records needs nothing."""
     for key, position in metadata.positions.items():
         number, _, name = key.partition("/")
-        idle = number != "0" and metadata.last_of(int(number)) < position
-        yield next_lsn if idle else position, "consumer", name, metadata.names[int(number)] or ""
+        idle = number != "0" and metadata.topics.last_of(int(number)) < position
+        yield next_lsn if idle else position, "consumer", name, metadata.topics.names.get(int(number), "")
     for name, lsn in metadata.holds.items():
         yield lsn, "hold", name, ""

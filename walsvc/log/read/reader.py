@@ -23,7 +23,7 @@ from walsvc.log.read.boundary import check_boundary
 from walsvc.log.read.filter import REQUIRED, Filter
 from walsvc.log.read.filtered import FilteredStream, Outline
 from walsvc.log.read.guide import Guide
-from walsvc.log.read.hiding import visible
+from walsvc.log.read.hiding import living, visible
 from walsvc.log.read.records import decode_records
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import GroupStream, RawGroup, open_stream, unsupported
@@ -95,6 +95,11 @@ class Position(ABC, Generic[RecordT]):
                 return await self._take(limit)
             except LookAgain:
                 self._leave()
+
+    def back(self, lsn: int) -> None:
+        """Read once more from a record on that `take` has given, since some of what follows may be hidden now."""
+        self._leave()
+        self.next_lsn, self._refusal = lsn, None
 
     async def _take(self, limit: int) -> list[RecordT]:
         while self._look(limit):
@@ -287,7 +292,8 @@ class Cursor(Position[Record]):
         self.stats.groups_read += 1
         segments = self._segments
         chosen = rows if self._wanted is None else self._wanted.rows(*found, rows)
-        records = decode_records(found, segments.topic_names, chosen)
+        chosen = living(*found, chosen, segments.topics)
+        records = decode_records(found, segments.topics.names, chosen)
         return self._known(visible(found, records, segments.marks))
 
 

@@ -108,7 +108,7 @@ class Reading:
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         begin = self._beginning(start, stop, wanted)
-        return Iteration(Bounded(self.segments, stop, begin, lambda _, records: iter((records,))))
+        return Iteration(Bounded(self.segments, stop, begin, lambda _, records, __: iter((records,))))
 
     def read_lazy(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
@@ -215,7 +215,7 @@ def follow_groups(
     """
     cursor_at = partial(cursor_of, segments, wanted, chosen_of(wanted, endless=True))
     source = Endless(
-        segments, start, wanted.get("topic"), cursor_at, show=lambda _, records: iter((records,)), turn=turn
+        segments, start, wanted.get("topic"), cursor_at, show=lambda _, records, __: iter((records,)), turn=turn
     )
     return Iteration(source)
 

@@ -18,7 +18,7 @@ NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 make_record: partial[Record] = partial(tuple.__new__, Record)
 
 
-def decode_records(raw: RawGroup, names: Sequence[str | None], rows: Sequence[int]) -> list[Record]:
+def decode_records(raw: RawGroup, names: Mapping[int, str], rows: Sequence[int]) -> list[Record]:
     """Records of a checked group.
 
     Args:
@@ -49,7 +49,7 @@ def decode_records(raw: RawGroup, names: Sequence[str | None], rows: Sequence[in
         map(header.first_lsn.__add__, rows),
         payloads,
         repeat(0) if columns.types is None else picked(columns.types, rows),
-        repeat(None) if columns.topics is None else map(names.__getitem__, picked(columns.topics, rows)),
+        repeat(None) if columns.topics is None else map(names.get, picked(columns.topics, rows)),
         repeat(header.timestamp_ns),
         attributes,
         strict=False,

@@ -7,12 +7,12 @@ another process may write (walsvc.log.recover.watched). What it says may change 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from walsvc.disk.base import Disk
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
 from walsvc.format.purge import Marks
+from walsvc.format.topics import Topics
 from walsvc.keyring import Keys
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.summaries import Summaries
@@ -45,9 +45,9 @@ class Segments(ABC):
         return self.metadata.sealed
 
     @property
-    def topic_names(self) -> Sequence[str | None]:
-        """Names of the topics by their numbers; number 0 is none."""
-        return self.metadata.names
+    def topics(self) -> Topics:
+        """The log's topics. Only the writer's parts change them."""
+        return self.metadata.topics
 
     def topic_number(self, name: str) -> int | None:
         """Number of a topic; None: there is none of that name."""

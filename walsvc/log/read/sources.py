@@ -14,6 +14,7 @@ from walsvc.model import Record
 
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=Told)
+Show = Callable[[Cuts, list[RecordT], Callable[[int], None]], Iterator[T]]
 
 
 class Nothing:
@@ -33,7 +34,7 @@ class Bounded(Nothing, Generic[RecordT, T]):
         segments: of the log that is read.
         stop: LSN to stop before; None: next_lsn at the first call.
         begin: makes the position once everything below the end can be read; None: nothing is there to be read.
-        show: makes items of a group's records.
+        show: makes items of a group's records; see Cuts.standing.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Bounded(Nothing, Generic[RecordT, T]):
         segments: Segments,
         stop: int | None,
         begin: Callable[[], Position[RecordT] | None],
-        show: Callable[[Cuts, list[RecordT]], Iterator[T]],
+        show: Show[RecordT, T],
     ) -> None:
         self._segments = segments
         self._stop = stop
@@ -58,7 +59,7 @@ class Bounded(Nothing, Generic[RecordT, T]):
         if self._position is None:
             return None
         records = await self._position.take(self._limit)
-        return self._show(self._segments.cuts, records) if records else None
+        return self._show(self._segments.cuts, records, self._position.back) if records else None
 
 
 @asynccontextmanager
@@ -86,7 +87,7 @@ class Endless(Nothing, Generic[T]):
         topic: str | None,
         cursor_at: Callable[[int], Cursor | None],
         *,
-        show: Callable[[Cuts, list[Record]], Iterator[T]],
+        show: Show[Record, T],
         turn: Callable[[], AbstractAsyncContextManager[Any]] = at_once,
     ) -> None:
         self._segments = segments
@@ -97,6 +98,7 @@ class Endless(Nothing, Generic[T]):
         self._first = start
         self._cuts: int | None = None  # how many of the log's are known here; None: it has not begun
         self._cursor: Cursor | None = None
+        self._number: int | None = None  # of its topic
 
     async def take(self) -> Iterator[T] | None:
         """See Source."""
@@ -108,6 +110,7 @@ class Endless(Nothing, Generic[T]):
         with suppress(Closed):
             while True:
                 self._follow_cuts()
+                self._follow_topic()
                 if self._cursor is not None:
                     log.follower_reads(1)
                     try:
@@ -115,7 +118,7 @@ class Endless(Nothing, Generic[T]):
                     finally:
                         log.follower_reads(-1)
                     if records:
-                        return self._show(log.cuts, records)
+                        return self._show(log.cuts, records, self._cursor.back)
                     if self._cursor.next_lsn <= log.durable_lsn:
                         continue
                 if self._cuts == log.cuts.count and not await log.more(self._topic):
@@ -130,11 +133,22 @@ class Endless(Nothing, Generic[T]):
             return await cursor.take(end)
 
     def _follow_cuts(self) -> None:
-        """Have a cursor, where there can be one: from where the log was cut meanwhile, if it was."""
+        """Go on from where the log was cut meanwhile, if it was."""
         cuts = self._segments.cuts
         assert self._first is not None
         assert self._cuts is not None
         if self._cuts != cuts.count:
             self._first = min(self._first if self._cursor is None else self._cursor.next_lsn, cuts.since(self._cuts))
             self._cuts, self._cursor = cuts.count, None
-        self._cursor = self._cursor or self._cursor_at(self._first)
+
+    def _follow_topic(self) -> None:
+        """Have a cursor as long as the topic is there. One that is deleted and made again has another number, and what was not read
+        of it is hidden."""
+        assert self._first is not None
+        number = None if self._topic is None else self._segments.topic_number(self._topic)
+        if self._cursor is not None and number != self._number:
+            self._first, self._cursor = self._cursor.next_lsn, None
+        if self._topic is not None and number is None:
+            self._first = max(self._first, self._segments.durable_lsn + 1)  # whatever it will have comes later
+        elif self._cursor is None:
+            self._number, self._cursor = number, self._cursor_at(self._first)

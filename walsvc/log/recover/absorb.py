@@ -20,4 +20,4 @@ def absorb(metadata: Metadata, raw: RawGroup, limit: int | None = None) -> None:
         if topics and limit is not None:
             topics = topics[: max(limit - header.first_lsn, 0)]
         if topics:
-            metadata.count(header.first_lsn, topics)
+            metadata.topics.count(header.first_lsn, topics)

@@ -30,7 +30,7 @@ async def segment_at(disk: Disk, found: Examined) -> Segment:
         file_bytes=chain.file_bytes,
         align=chain.align,
         previous_crc=chain.previous_crc,
-        summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.tally),
+        summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.topics.tally),
         tail=await disk.read(segment_name(header.first_lsn), chain.offset - inside, inside),
         durable_end=chain.offset,  # opening has synced it
         last_crc=chain.last_crc,
@@ -101,7 +101,7 @@ async def write_seal(
     data = seal_bytes(
         segment,
         header.first_lsn,
-        tally=previous.metadata.tally,
+        tally=previous.metadata.topics.tally,
         newest=None if newest is None else max(newest, previous.index.newest),
         generation=header.generation,
         durable_lsn=header.first_lsn - 1,

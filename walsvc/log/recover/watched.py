@@ -58,6 +58,7 @@ class WatchedSegments(Segments):
         self._summaries = Summaries(self.disk, keys)
         self._batch: UnfinishedBatch | None = None
         self._next_lsn = self._end_of(found.active)
+        self._gone = found.active.metadata.topics.gone
         self.report: RecoveryReport = RecoveryReport(
             clean=found.clean,
             created=False,
@@ -175,7 +176,7 @@ class WatchedSegments(Segments):
     async def topic_sums(self, number: int) -> tuple[int, int]:
         limit = self._next_lsn
         total = await count_before(self, limit, number)
-        last = self.metadata.last_of(number)
+        last = self.metadata.topics.last_of(number)
         if last >= limit:  # in a batch that is not complete, or to be cut
             cursor, last = cursor_at(self, self.first_lsn, number), 0
             while records := await cursor.take(limit):
@@ -234,6 +235,7 @@ class WatchedSegments(Segments):
         self._batch = tail.unfinished_batch(self._batch)
         end = self._end_of(tail)
         self._note_cut(end)
+        self._note_gone(tail)
         self._next_lsn = end
 
     def _end_of(self, tail: Examined) -> int:
@@ -247,6 +249,13 @@ class WatchedSegments(Segments):
         if end < self._next_lsn:
             self._cuts.note(end)
             self._epoch += 1
+
+    def _note_gone(self, tail: Examined) -> None:
+        """Tell readers if topics have gone since they looked."""
+        gone = tail.metadata.topics.gone
+        if gone != self._gone:
+            self._gone = gone
+            self._cuts.turns += 1
 
     async def _next_segment(self) -> bool:
         """Move on when the segment after the known end has appeared."""
@@ -283,6 +292,7 @@ class WatchedSegments(Segments):
                 end = await self._cut_since(found)
                 break
         self._overlay.images = found.images
+        self._note_gone(found.active)
         self._tail = found.active
         self._names, self._sizes = found.names, found.sizes
         self._epoch += 1

@@ -167,6 +167,15 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         found: bool = await self._session.call("has_topic", name=check_name("topic", name))
         return found
 
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic; see Log.delete_topic. Other clients' readers and consumers do not show what was sent ahead to them either.
+        After a lost connection it is repeated, and a topic that was made under the name meanwhile stays."""
+        check_name("topic", name)
+        self._session.check(changes=True)
+        number = await self._session.call("topic.number", topic=name)
+        await self._session.call("delete_topic", topic=name, number=number)
+        self._common.topics.pop(name, None)
+
     async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> RemoteConsumer:
         return await self._common.open_consumer(None, name, delivery, start)
 

@@ -218,6 +218,7 @@ class Connection(Duplex):
         self.requests = Requests(self, shared, self.share, log, grant, producer=hello.producer)
         self.sessions = Sessions(self, shared, log, grant)
         log.segments.cuts.listeners.add(self._tell_cut)
+        log.segments.cuts.deletions.add(self._tell_deleted)
         self._reader.table = FROM_CLIENT
         self._reader.body_bytes_max = shared.limits.frame_bytes
         info = {
@@ -260,6 +261,11 @@ class Connection(Duplex):
         if grant is not None and not grant.rights.isdisjoint((READ, CONSUME)):
             self.send(Purged(0, topic, labels, before, self.state))
 
+    def _tell_deleted(self, topic: str) -> None:
+        """A topic was deleted, by whomever: the client may have been sent some of it ahead."""
+        assert self.log is not None
+        self.tell_purged(topic, {}, self.log.next_lsn)
+
     def _tell_cut(self) -> None:
         """The log's end was taken back: the client may have been sent what is gone, also by streams that have ended."""
         assert self.sessions is not None
@@ -279,6 +285,7 @@ class Connection(Duplex):
             self.requests.give_up()
         if self.sessions is not None and self.log is not None:
             self.log.segments.cuts.listeners.discard(self._tell_cut)
+            self.log.segments.cuts.deletions.discard(self._tell_deleted)
             self.sessions.give_up()
         self.share.leave()
         self.greeting.end()

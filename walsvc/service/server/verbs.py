@@ -11,6 +11,7 @@ from walsvc.service.server.consuming import ConsumerStream, SharedStream
 from walsvc.service.server.pages import read_back
 from walsvc.service.server.transacting import Held, transact
 from walsvc.service.wire.wanted import moment_of
+from walsvc.topics.deleting import delete_topic, number_of
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import ConsumerStatus
 from walsvc.topics.sharing import check_delay, check_lease
@@ -83,6 +84,14 @@ async def move_consumer(log: Log, args: dict[str, Any]) -> None:
 
 async def delete_consumer(log: Log, args: dict[str, Any]) -> None:
     await of_topic(log, args).delete_consumer(args["name"])
+
+
+async def delete_topic_named(log: Log, args: dict[str, Any]) -> int:
+    return await delete_topic(log.writer.core, args["topic"], args["number"])
+
+
+async def topic_number(log: Log, args: dict[str, Any]) -> int:
+    return number_of(log.writer.core, args["topic"])
 
 
 async def redrive(log: Log, args: dict[str, Any]) -> int:
@@ -187,11 +196,13 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "consumers": consumers,
     "move_consumer": move_consumer,
     "delete_consumer": delete_consumer,
+    "delete_topic": delete_topic_named,
     "redrive": redrive,
     "seek_time": seek_time,
     "purge": purge,
     "compact": compact,
     "topic.count": topic_count,
+    "topic.number": topic_number,
     "topic.first_lsn": topic_first_lsn,
     "topic.last_lsn": topic_last_lsn,
 }

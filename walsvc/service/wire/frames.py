@@ -198,7 +198,8 @@ class Pong(NamedTuple):
 
 
 class Purged(NamedTuple):
-    """Records below LSN `before` with these labels, of the topic or (None) of all, are hidden; also those sent already."""
+    """Records below LSN `before` with these labels (without any: all), of the topic or (None) of all, are hidden; also those sent
+    already."""
 
     id: int
     topic: str | None

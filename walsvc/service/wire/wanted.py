@@ -75,8 +75,11 @@ class Hidden:
 
     def __init__(self, frame: Purged) -> None:
         self._topic = frame.topic
-        self._marks = Marks({mark_name(0, frame.labels): frame.before})
+        self._before = frame.before
+        self._marks = Marks({mark_name(0, frame.labels): frame.before}) if frame.labels else None
 
     def __call__(self, record: Record) -> bool:
         of_topic = self._topic is None or record.topic == self._topic
+        if self._marks is None:
+            return of_topic and record.lsn < self._before
         return of_topic and self._marks.hides(record.lsn, 0, record.attributes)
