@@ -19,7 +19,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from walsvc.errors import Closed, WrongLoop, closed_log
+from walsvc.disk.paths import hint_for
+from walsvc.disk.pool import no_thread, start_thread
+from walsvc.errors import Closed, PathError, WrongLoop, closed_log
 from walsvc.keywords import AppendOptions, BatchOptions, check_keywords, spelled_out
 from walsvc.model import AppendResult, Mode, Record, Strict
 from walsvc.opening import open as opening
@@ -61,10 +63,17 @@ class Log:
 
     def __init__(self, opened: Opening[AnyLog]) -> None:
         refuse_loop()
-        self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._live, name="walsvc.blocking", daemon=True)
-        self._thread.start()
+        try:
+            self._loop = asyncio.new_event_loop()
+        except OSError as error:
+            text = f"no event loop can be made: {error.strerror}"
+            raise PathError(text, errno=error.errno, hint=hint_for(error.errno or 0)) from error
+        try:
+            self._thread = start_thread(self._live, "walsvc.blocking")
+        except OSError as error:
+            self._loop.close()
+            raise no_thread(str(error.strerror)) from error
         self._closing = threading.Lock()
         self._calling = threading.Lock()  # every call is in the loop's hands before its end, or refused
         self._ended = False
@@ -202,6 +211,8 @@ class Log:
             return answer.result()
         except CancelledError:  # by the end of the loop
             raise closed_log(self._log.path) from None
+        finally:
+            answer.cancel()  # a signal handler has raised: nobody is left to be given what the call would take
 
 
 def place(log: AnyLog, topic: str | None) -> Appending:

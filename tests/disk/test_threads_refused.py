@@ -247,3 +247,44 @@ async def test_copies_without_a_thread_say_so(tmp_path: Path, refuse: Refuse, mo
             monkeypatch.undo()
             allowed += 1
         assert allowed > 1
+
+
+NAMES = """
+import asyncio, concurrent.futures, contextlib, errno, sys, threading
+import walsvc, walsvc.blocking
+from walsvc.service.server.server import serve
+
+start = threading.Thread.start
+
+def refused(thread):
+    raise RuntimeError("can't start new thread")
+
+@contextlib.contextmanager
+def told(what):
+    threading.Thread.start = refused
+    try:
+        yield
+    except walsvc.WalError as error:
+        print(what, errno.errorcode[error.errno])
+    finally:
+        threading.Thread.start = start
+
+async def main():
+    async with walsvc.open(sys.argv[1]) as log, serve(log, host="127.0.0.1", port=0) as server:
+        await (await walsvc.open(server.addresses[0])).close()  # so that all is imported
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor())
+        with told("client"):
+            await walsvc.open(f"wal://localhost:{server.port}")
+        with told("server"):
+            async with serve(log, host="localhost", port=0):
+                pass
+
+asyncio.run(main())
+with told("blocking"):
+    walsvc.blocking.open(sys.argv[1])
+"""
+
+
+def test_looking_a_name_up_without_a_thread_is_an_error_of_the_tree(tmp_path: Path, run_script: Script) -> None:
+    told = run_script(NAMES, tmp_path / "log").split()
+    assert told == ["client", "EAGAIN", "server", "EAGAIN", "blocking", "EAGAIN"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import walsvc
 from tests.forked import ROOT
 from tests.service.simulated import SMALL
 from walsvc import blocking
+from walsvc.disk import pool
 from walsvc.service.server.server import serve
 
 
@@ -125,3 +127,69 @@ def test_opening_without_an_asyncio_loop_says_what_to_do(tmp_path: Path) -> None
         opening = walsvc.open(target).__await__()
         with pytest.raises(walsvc.WrongLoop, match=r"asyncio\.run.*walsvc\.blocking\.open"):
             next(opening)
+
+
+INTERRUPTED = """
+import signal, sys, threading
+import walsvc.blocking
+
+class Alarm(Exception):
+    pass
+
+def raised(*_):
+    raise Alarm
+
+def interrupted(call):
+    # the handler runs in this thread once it waits: another one sees the call under way
+    going = threading.Event()
+    def signalled():
+        going.wait()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+    async def begun(log):
+        going.set()
+        return await call()
+    other = threading.Thread(target=signalled)
+    other.start()
+    try:
+        log.run(begun)
+    except Alarm:
+        print("interrupted")
+    other.join()
+
+signal.signal(signal.SIGALRM, raised)
+with walsvc.blocking.open(sys.argv[1]) as log:
+    one = log.run(lambda log: log.topic("t").consumer("one"))
+    shared = log.run(lambda log: log.topic("t").consumer("shared", shared=True))
+    interrupted(one.next)
+    interrupted(shared.next)
+    log.append(b"first", topic="t")
+    log.append(b"second", topic="t")
+    print(log.run(lambda _: one.next()).payload, log.run(lambda _: shared.next()).record.payload)
+"""
+
+
+def test_call_that_a_signal_handler_ends_takes_no_record(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout.splitlines() == ["interrupted", "interrupted", "b'first' b'first'"], done.stderr
+
+
+def test_opening_without_a_descriptor_is_an_error_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(asyncio, "new_event_loop", none_left)
+    with pytest.raises(walsvc.PathError, match="no event loop can be made") as told:
+        blocking.open(tmp_path)
+    assert told.value.errno == errno.EMFILE
+    monkeypatch.undo()
+
+    def unreadable(name: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), name)
+
+    monkeypatch.setattr(pool, "import_module", unreadable)
+    monkeypatch.delitem(sys.modules, "walsvc.api", raising=False)
+    with pytest.raises(walsvc.PathError, match="cannot be imported") as told:
+        blocking.open(tmp_path)
+    assert told.value.errno == errno.EMFILE

@@ -14,9 +14,9 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -117,14 +117,30 @@ async def imported(*names: str) -> None:
     """Import modules in a thread, as far as they are not there: on the loop, each would hold up everything else for its time.
 
     Where no thread can be had they are imported on the loop: what needs a thread for its work says so itself, with its path.
-    Raises what the import raises.
+    Raises PathError where a file of theirs cannot be read, and what else the import raises.
     """
     if any(name not in sys.modules or starting(sys.modules[name]) for name in names):
         with suppress(PathError):
-            await in_thread(lambda: [import_module(name) for name in names])
+            await in_thread(import_all, names)
             return
+        import_all(names)
+
+
+def import_all(names: Iterable[str]) -> None:
+    """Import modules; see `imported`. Blocks."""
+    try:
         for name in names:
             import_module(name)
+    except OSError as error:
+        if isinstance(error, PathError):
+            raise
+        hint = "too many files are open, or the system is short of something (ulimit -a); try again once that is over"
+        raise PathError(
+            f"a part of walsvc cannot be imported: {error.strerror or error}",
+            errno=error.errno,
+            path=error.filename,
+            hint=hint,
+        ) from error
 
 
 def starting(module: object) -> bool:
@@ -144,9 +160,22 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     try:
         start_thread(work, "walsvc call", calls, load)
     except OSError as error:
-        raise PathError(
-            str(error.strerror),
-            errno=errno.EAGAIN,
-            hint="raise the limit on processes (ulimit -u, pids.max), and try again",
-        ) from error
+        raise no_thread(str(error.strerror)) from error
     return await asyncio.wrap_future(answer)
+
+
+def no_thread(text: str) -> PathError:
+    """The error where no thread can be had."""
+    hint = "raise the limit on processes (ulimit -u, pids.max), and try again"
+    return PathError(text, errno=errno.EAGAIN, hint=hint)
+
+
+@contextmanager
+def looking_up() -> Iterator[None]:
+    """Around a call in which asyncio looks up a name, in a thread of its own executor: PathError(EAGAIN) where that is not to be had."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "thread" not in str(error) and "schedule" not in str(error):  # as CPython and its ThreadPoolExecutor say it
+            raise
+        raise no_thread(f"no thread can be started: {error}") from error

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.disk.pool import imported, in_thread
+from walsvc.disk.pool import imported, in_thread, looking_up
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import BadOption, PathError
 from walsvc.tasks import begin_task
@@ -100,7 +100,8 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
             tls_hostname=encryption.server_name,
             **login,
         )
-        await within(options.timeout, connecting)
+        with looking_up():
+            await within(options.timeout, connecting)
     except BaseException as error:
         await close_client(client)
         if not isinstance(error, (OSError, Error)):  # TimeoutError is an OSError

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from typing import Protocol, cast
 
+from walsvc.disk.pool import looking_up
 from walsvc.errors import Denied, ProtocolError, Unreachable, WalError
 from walsvc.service.client.config import Address
 from walsvc.service.wire.codes import farewell_of
@@ -175,9 +176,10 @@ async def connect(
         if address.path is not None:
             await loop.create_unix_connection(lambda: made, address.path)
         else:
-            await loop.create_connection(
-                lambda: made, address.host, address.port, ssl=context, server_hostname=server_name
-            )
+            with looking_up():
+                await loop.create_connection(
+                    lambda: made, address.host, address.port, ssl=context, server_hostname=server_name
+                )
         await made.welcome
     except ssl.SSLCertVerificationError as error:
         made.close()

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from walsvc.disk.pool import looking_up
 from walsvc.errors import BadOption, Locked, PathError
 from walsvc.options import file_of
 from walsvc.service.server.entrance import Acceptor
@@ -155,7 +156,8 @@ async def listen_tcp(host: str, port: int, accept: Accept, scheme: str) -> Liste
 async def addresses_of(host: str, port: int) -> list[tuple[int, Any]]:
     """Families and addresses to bind for a host, each once; all of the machine for an empty one."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with looking_up():
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
 
 
