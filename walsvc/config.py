@@ -63,7 +63,8 @@ class WalConfig:
         retain_seconds: drop segments whose last record is older, whether consumed or not, 0.001 to 1e9. Older by the wall clock
             and by the monotonic clock of this process, so that setting a clock ahead drops nothing.
         dedupe_records: how many later records with a `dedupe` key of the same topic a key is remembered for, 1 to 1e9.
-        dedupe_seconds: how long a `dedupe` key is remembered, 0.001 to 1e9, by the wall clock.
+        dedupe_seconds: how long a `dedupe` key is remembered, 0.001 to 1e9, by the monotonic clock while the log is open, so that setting
+            a clock forgets nothing, and by the wall clock over a restart.
         dedupe_bytes: what all remembered `dedupe` keys take together, 60 bytes each, 4 KiB to 64 MiB; beyond it the oldest of any
             topic is forgotten. Each segment begins with them.
         reading: "direct": read with O_DIRECT, or through the page cache where the file system does not take that. "mapped":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import walsvc.format.meta
 from walsvc import BadOption, UnsupportedFormat, WalConfig
-from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.dedupe import KEY, ROW, Keys, Row, digest_of
 from walsvc.format.group import BadGroup
 from walsvc.opening import open_on
@@ -60,21 +61,52 @@ def test_window_agrees_with_a_plain_list(steps, records, seconds, rows):
         assert read.encode() == keys.encode() == keys.copy().encode()
 
 
-async def test_options_bound_what_is_remembered():
+@pytest.mark.parametrize("ahead_days", [30, -30])
+def test_wall_clock_that_is_set_forgets_no_key_and_keeps_none_for_ever(monkeypatch, ahead_days):
+    """For a moment while the log is open; and from before its first opening on until behind a restart."""
+    wall = time.time_ns
+    ahead = 0
+    monkeypatch.setattr(time, "time_ns", lambda: wall() + ahead * 86_400 * 10**9)
+
+    async def repeated(log, *keys: str) -> list[bool]:
+        return [(await log.append(b"x", dedupe=key)).duplicate for key in keys]
+
+    async def main(_: int) -> None:
+        nonlocal ahead
+        device = SimDevice(1)
+        async with await open_on(disk(device), WalConfig(dedupe_seconds=100.0)) as log:
+            assert await repeated(log, "before") == [False]
+            ahead = ahead_days
+            assert await repeated(log, "before", "meanwhile") == [True, False]
+            ahead = 0
+            assert await repeated(log, "after", "before", "meanwhile") == [False, True, True]
+            await asyncio.sleep(101)
+            assert await repeated(log, "before", "meanwhile", "after") == [False, False, False]
+        ahead = abs(ahead_days)
+        async with await open_on(disk(device), WalConfig(dedupe_seconds=100.0)) as log:
+            assert await repeated(log, "first") == [False]
+        ahead = 0
+        async with await open_on(disk(device), WalConfig(dedupe_seconds=100.0)) as log:
+            assert await repeated(log, "first") == [True]
+            await asyncio.sleep(101)
+            assert await repeated(log, "first") == [False]
+
+    run_sim(main, 1)
+
+
+async def test_options_bound_what_is_remembered(monkeypatch):
     device = SimDevice(1)
     async with await open_on(disk(device), WalConfig(dedupe_records=3, dedupe_seconds=10.0)) as log:
-        now = 10**18
-        log.writer.core.tail.clock = lambda: now
+        now = 1000.0
+        monkeypatch.setattr(log.writer.core.queue.conditions, "_steady", lambda: now)
         topic = log.topic("t")
         for number in range(4):
             await topic.append(b"x", dedupe=f"k{number}")
         await log.topic("other").append(b"x", dedupe="k0")
         assert not (await topic.append(b"x", dedupe="k0")).duplicate
         assert (await topic.append(b"x", dedupe="k3")).duplicate
-        now += 11 * 10**9
+        now += 11
         assert not (await topic.append(b"x", dedupe="k3")).duplicate
-        assert (await topic.append(b"x", dedupe="k3")).duplicate
-        now -= 3600 * 10**9  # a clock that was set back forgets nothing
         assert (await topic.append(b"x", dedupe="k3")).duplicate
     for wrong in ({"dedupe_records": 0}, {"dedupe_seconds": 0.0}, {"dedupe_bytes": 100}, {"dedupe_bytes": 1 << 30}):
         with pytest.raises(BadOption):

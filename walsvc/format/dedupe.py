@@ -8,7 +8,8 @@ drop the rows, and append twice what was to be there once.
            topic, key   number of the topic, 0: of none; BLAKE2b-128 of the caller's key, so that a row's length does not depend on it
            lsn, segment, offset, length   where the record stands, as AppendResult says
            sync_us   of its group; 0 where the row was written with the record, before that was known
-           time_ns   wall clock when it was accepted
+           time_ns   wall clock when the log was opened, or the time of the newest row before if that is later, and the time since by
+                     the monotonic clock
 
 A row is forgotten when its topic has `records` later ones, when it is older than `seconds`, or, the oldest of all first, when all
 rows together have more than `bytes`.
@@ -78,6 +79,11 @@ class Keys:
         for topic in list(self._topics):
             self._shorten(topic)
 
+    @property
+    def newest_ns(self) -> int:
+        """Time of the key that came last; 0: there is none."""
+        return self._time(next(reversed(self._rows))) if self._rows else 0
+
     # ---- asking
 
     def find(self, topic: int, key: bytes, now_ns: int) -> Row | None:
@@ -112,7 +118,7 @@ class Keys:
     def _shorten(self, topic: int) -> None:
         while len(self._topics.get(topic, ())) > self._records_max:
             self._drop(topic, next(iter(self._topics[topic])))
-        newest = self._time(next(reversed(self._rows))) if self._rows else 0
+        newest = self.newest_ns
         while self._rows:
             oldest = next(iter(self._rows))
             late = newest - self._time(oldest) > self._seconds_max * 1e9

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,14 +32,32 @@ DEDUPE_KEY_BYTES_MAX = 1024  # of a caller's key
 
 
 class Conditions:
-    """Decides for one log. Loop thread only."""
+    """Decides for one log. Loop thread only.
 
-    def __init__(self, metadata: Metadata, placement: Placement, tail: Tail, waits: Waits, path: str) -> None:
+    Keys are remembered by a time of their own: it begins with the wall clock, or with the newest key's time where that is later, and
+    goes on with the monotonic clock. So a wall clock that is set while the log is open neither forgets keys nor keeps them, and
+    one that had been ahead before does not keep them for ever.
+
+    Args:
+        steady: gives the seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        placement: Placement,
+        tail: Tail,
+        waits: Waits,
+        path: str,
+        *,
+        steady: Callable[[], float],
+    ) -> None:
         self._metadata = metadata
         self._placement = placement
-        self._tail = tail
         self._waits = waits
         self._path = path
+        self._steady = steady
+        self._begun_ns = max(tail.clock(), metadata.keys.newest_ns) - int(steady() * 1e9)
 
     # ---- what a topic ends with
 
@@ -63,7 +82,11 @@ class Conditions:
     def find(self, topic: str | None, key: str) -> Row | None:
         """Where the record of a topic is that was accepted with this key; None: there is none that is remembered."""
         number = 0 if topic is None else self._metadata.topics.get(topic)
-        return None if number is None else self._metadata.keys.find(number, digest_of(key), self._tail.clock())
+        return None if number is None else self._metadata.keys.find(number, digest_of(key), self._now_ns())
+
+    def _now_ns(self) -> int:
+        """The time by which keys are remembered."""
+        return self._begun_ns + int(self._steady() * 1e9)
 
     def note(self, group: Group, number: int, key: str, place: tuple[int, int, int, int]) -> None:
         """Remember a key with its record, in memory and in the record's group.
@@ -75,7 +98,7 @@ class Conditions:
             place: LSN, segment, offset and length, as AppendResult says.
         """
         digest = digest_of(key)
-        merge(group.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._tail.clock()))})
+        merge(group.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._now_ns()))})
         group.reserved += ROW_BYTES
         group.told.append(partial(self._metadata.keys.settle, number, digest))
 

@@ -236,7 +236,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         freed=freed,
     )
     relaxed = RelaxedTimer(config, placement, health)
-    conditions = Conditions(start.metadata, placement, tail, waits, disk.path)
+    conditions = Conditions(start.metadata, placement, tail, waits, disk.path, steady=loop.time)
     accepting = Accepting(
         config,
         placement,
