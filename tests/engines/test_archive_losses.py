@@ -18,7 +18,7 @@ import walsvc
 from tests.engines.command import run_archive
 from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
 from walsvc import BadOption, Corruption, NoSpace, PathError, UnsupportedFormat
-from walsvc.engines.archive import Archive
+from walsvc.engines.archive import Archive, Archiver
 from walsvc.engines.archive.manifest import Entry, chain_of, decode_entry, encode_entry
 from walsvc.engines.archive.restore import restore, verify
 
@@ -269,3 +269,36 @@ def test_gap_of_any_size_in_a_manifest_is_told_in_few_words():
     later = dataclasses.replace(GOOD, sequence=1 << 60)
     found = chain_of([GOOD, later])
     assert (found.whole, len(found.wrong)) == (1, 100)
+
+
+async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_leaves(tmp_path):
+    asked = asyncio.Event()
+
+    async def silent(reader, writer):
+        asked.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as store, opening(tmp_path) as log:
+        await rotate(log)
+        port = store.sockets[0].getsockname()[1]
+        archive = Archive.at(
+            "s3://bucket/log",
+            endpoint=f"http://127.0.0.1:{port}",
+            access_key_id="x",
+            secret_access_key="x",
+            region="r",
+            client_options={"allow_http": True},
+        )
+        for leaving in (archive.push(log), archive.manifest(), verify(archive), archive.logs()):
+            asked.clear()
+            waiting = asyncio.ensure_future(leaving)
+            await asyncio.wait_for(asked.wait(), 20)
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=5)
+            assert waiting.cancelled()
+        asked.clear()
+        async with asyncio.timeout(25), Archiver(log, archive) as archiver:
+            await asked.wait()
+        assert archiver.state == "stopped"

@@ -1087,6 +1087,13 @@ QUEUES = [
 
 REPLICATED = [
     Mutant(
+        "whoever waits for nats-py waits for it alone",
+        "walsvc/engines/jetstream/stream.py",
+        "await within(None, once())",
+        "await once()",
+        ("tests/engines/test_js_cancelled.py::test_cancelled_wait_for_the_servers_ends_though_the_client_swallows_it",),
+    ),
+    Mutant(
         "waiting for the replica counts records only",
         "walsvc/api.py",
         "replicated.wait_changes(self.writer.core.catalog.changed)",

@@ -12,13 +12,16 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from walsvc.disk.pool import in_thread
-from walsvc.engines.jetstream.connect import Refused, close_client, connect
+from walsvc.engines.jetstream.connect import Refused, close_client, connect, within
 from walsvc.engines.jetstream.options import MONITOR_PORT, Address, JetStreamOptions
 from walsvc.engines.jetstream.stream import ApiError, Stream
 from walsvc.errors import PathError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 VERSION_MIN = (2, 11)  # direct reads in batches, sync_always in what a server says of itself
 MONITOR_SECONDS = 3.0
@@ -204,22 +207,27 @@ async def ask_system(address: Address, options: JetStreamOptions) -> dict[str, b
     client = await connect(address, options, **login)
     found: dict[str, bool] = {}
     try:
-        from nats.errors import Error
-
-        inbox = client.new_inbox()
-        replies = await client.subscribe(inbox)
-        await client.publish(SYSTEM_VARZ, b"", reply=inbox)
-        patience = MONITOR_SECONDS  # for the first answer; the others are as near
-        with contextlib.suppress(Error, TimeoutError):
-            while True:
-                reply = await replies.next_msg(timeout=patience)
-                answer = json.loads(reply.data or b"{}").get("data")
-                if (one := sync_of(answer)) is not None:
-                    found[one[0]] = one[1]
-                patience = MONITOR_SECONDS / 4
+        await within(None, hear_servers(client, found))
     finally:
         await close_client(client)
     return found
+
+
+async def hear_servers(client: Client, found: dict[str, bool]) -> None:
+    """Put into `found` what the servers answer over the system account."""
+    from nats.errors import Error
+
+    inbox = client.new_inbox()
+    replies = await client.subscribe(inbox)
+    await client.publish(SYSTEM_VARZ, b"", reply=inbox)
+    patience = MONITOR_SECONDS  # for the first answer; the others are as near
+    with contextlib.suppress(Error, TimeoutError):
+        while True:
+            reply = await replies.next_msg(timeout=patience)
+            answer = json.loads(reply.data or b"{}").get("data")
+            if (one := sync_of(answer)) is not None:
+                found[one[0]] = one[1]
+            patience = MONITOR_SECONDS / 4
 
 
 def read_varz(url: str, context: ssl.SSLContext | None = None) -> dict[str, Any] | None:

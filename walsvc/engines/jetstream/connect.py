@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from walsvc.config import MIB
 from walsvc.disk.pool import imported, in_thread, looking_up
@@ -23,6 +23,7 @@ from walsvc.tasks import begin_task
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+Answer = TypeVar("Answer")
 logger: logging.Logger = logging.getLogger("walsvc.jetstream")
 CONNECT_SECONDS = 2
 CANCEL_SECONDS = 0.1  # between two cancellations of what goes on all the same
@@ -39,15 +40,20 @@ class Refused(PathError):
     """What was found is no place for a log, or the login is wrong: no outage, it stays so until somebody changes it."""
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, and cancel it until it has ended where it takes longer: nats-py tries again after any error, and on CPython 3.11
-    asyncio.wait_for swallows a cancellation that comes together with one. Raises TimeoutError."""
+async def within(seconds: float | None, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run `work` of nats-py, for `seconds` (None: as long as it takes), and cancel it until it has ended where that is over or the
+    caller is cancelled.
+
+    Whoever waits for nats-py itself may not be heard any more: on CPython 3.11 its asyncio.wait_for swallows a cancellation that comes
+    together with an answer or an error, connecting goes on after any error, and a closed connection makes an Error of a
+    cancellation. Raises TimeoutError.
+    """
     task = begin_task(work)
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
             raise TimeoutError
-        task.result()
+        return task.result()
     finally:
         while not task.done():
             task.cancel()
@@ -236,7 +242,7 @@ async def server_name(client: Client) -> str | None:
     from nats.errors import Error
 
     try:
-        reply = await client.request(USER_INFO, timeout=REQUEST_SECONDS)
+        reply = await within(None, client.request(USER_INFO, timeout=REQUEST_SECONDS))
     except Error:
         return None
     name: str | None = (json.loads(reply.data or b"{}").get("server") or {}).get("name")

@@ -27,6 +27,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from walsvc.disk.base import TakenOver
+from walsvc.engines.jetstream.connect import within
 from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
 from walsvc.engines.jetstream.sent import Done, Sent, sequence_acknowledged
@@ -75,7 +76,8 @@ class Publisher:
 
     async def start(self) -> None:
         """Listen for acknowledgements, and begin to send."""
-        self._subscription = await self._stream.client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        client = self._stream.client
+        self._subscription = await within(None, client.subscribe(f"{self._inbox}.*", cb=self._answered))
         self._task = begin_task(self._run())
 
     async def stop(self) -> None:
@@ -88,7 +90,7 @@ class Publisher:
         """End at once; what is on its way keeps no outcome."""
         self._stopped = True
         while self._task is not None and not self._task.done():
-            self._task.cancel()  # again and again: a request whose answer comes in the same turn swallows it
+            self._task.cancel()  # again and again: nats-py swallows one while it publishes
             await asyncio.wait([self._task], timeout=PAUSE_SECONDS)
         with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
             await self._subscription.unsubscribe()
@@ -239,9 +241,7 @@ class Publisher:
                 self._fail(self._taken_over(stored, sent.sequence))
             return None
         try:
-            reply = await self._stream.client.request(
-                self._stream.subject, sent.data, timeout=REQUEST_SECONDS, headers=self._headers(sent)
-            )
+            reply = await self._stream.request(self._stream.subject, sent.data, self._headers(sent))
         except NoRespondersError as error:
             return error if await self._stream.info() else "the stream is gone; somebody has deleted it"
         except Error as error:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from walsvc.config import MIB
-from walsvc.engines.jetstream.connect import close_client
+from walsvc.engines.jetstream.connect import close_client, within
 from walsvc.engines.jetstream.message import BadMessage, Kind, Message, decode_message
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS, Address, JetStreamOptions
 from walsvc.errors import Corruption, PathError, UnsupportedFormat
@@ -70,6 +70,10 @@ class Stream:
 
     # ---- requests
 
+    async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
+        """One request, and its answer. Raises nats.errors.Error where there is none."""
+        return await within(None, self.client.request(subject, payload, timeout=REQUEST_SECONDS, headers=headers))
+
     async def ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """A JetStream API request, repeated until there is an answer. Raises ApiError for an error that will stay, and
         PathError when nobody answers in time."""
@@ -77,20 +81,26 @@ class Stream:
 
         payload = json.dumps(body).encode() if body else b""
         reason: object = "no answer"
+
+        async def once() -> dict[str, Any] | None:
+            nonlocal reason
+            reply = await self.client.request(f"$JS.API.{verb}", payload, timeout=REQUEST_SECONDS)
+            answer: dict[str, Any] = json.loads(reply.data)
+            if "error" not in answer:
+                return answer
+            reason = error = ApiError(answer["error"])
+            if error.status != 503:
+                raise error
+            return None
+
         limit = asyncio.timeout(self.timeout)
         self._limits.add(limit)
         try:
             async with limit:
-                while not limit.expired():  # a request may take its cancellation for an answer
+                while True:
                     try:
-                        reply = await self.client.request(f"$JS.API.{verb}", payload, timeout=REQUEST_SECONDS)
-                        answer: dict[str, Any] = json.loads(reply.data)
-                        if "error" not in answer:
+                        if (answer := await within(None, once())) is not None:
                             return answer
-                        error = ApiError(answer["error"])
-                        if error.status != 503:
-                            raise error
-                        reason = error
                     except Error as lost:
                         reason = lost
                         if isinstance(lost, ConnectionClosedError):
@@ -213,9 +223,13 @@ class Stream:
 
     async def _batch(self, first: int, count: int) -> dict[int, bytes]:
         """Messages by one direct read, as far as the server that answers has them; none on any trouble."""
+        got: dict[int, bytes] = {}
+        await within(None, self._read_batch(first, count, got))
+        return got
+
+    async def _read_batch(self, first: int, count: int, got: dict[int, bytes]) -> None:
         from nats.errors import Error
 
-        got: dict[int, bytes] = {}
         request = json.dumps({"seq": first, "batch": count, "max_bytes": BATCH_BYTES}).encode()
         with contextlib.suppress(Error, TimeoutError):
             inbox = self.client.new_inbox()
@@ -228,7 +242,6 @@ class Stream:
                         self.bytes_read += len(reply.data)
             finally:
                 await replies.unsubscribe()
-        return got
 
     # ---- errors
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
-from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
+from walsvc.engines.jetstream.options import PAUSE_SECONDS
 from walsvc.engines.jetstream.publish import Publisher
 from walsvc.engines.jetstream.segment_table import SegmentTable
 from walsvc.engines.jetstream.stream import ENVELOPE_BYTES, Stream
@@ -67,8 +67,7 @@ async def claim(stream: Stream, count: int) -> None:
     assert stream.stream_id is not None, "there is a message, and it was read"
     data, _ = claim_message(stream.stream_id)
     with contextlib.suppress(Error):  # how many are there is seen by looking again
-        requests = [stream.client.request(stream.subject, data, timeout=REQUEST_SECONDS) for _ in range(count)]
-        await asyncio.gather(*requests, return_exceptions=True)
+        await asyncio.gather(*(stream.request(stream.subject, data) for _ in range(count)), return_exceptions=True)
 
 
 async def survey(stream: Stream) -> Survey:
