@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from walsvc.log.read.readonly import ReadOnlyLog as ReadOnlyLog
     from walsvc.log.writer import WalWriter as WalWriter
     from walsvc.model import AppendResult as AppendResult
+    from walsvc.model import Entry as Entry
     from walsvc.model import Finding as Finding
     from walsvc.model import Mode as Mode
     from walsvc.model import Pin as Pin
@@ -76,7 +77,7 @@ ERRORS = (
     "NoSpace OutcomeUnknown PathError ProtocolError RecordTooLarge ReplicaLost Truncated Unreachable UnsupportedFormat "
     "WalError WalTimeout WrongKey WrongLoop"
 )
-VALUES = "AppendResult Finding Mode Pin Quorum ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
+VALUES = "AppendResult Entry Finding Mode Pin Quorum ReadStats Record RecoveryReport Relaxed Retention Stats Strict"
 HOMES = {
     "walsvc.config": "WalConfig",
     "walsvc.errors": ERRORS,

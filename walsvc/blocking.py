@@ -23,7 +23,7 @@ from walsvc.disk.paths import hint_for
 from walsvc.disk.pool import no_thread, start_thread
 from walsvc.errors import Closed, PathError, WrongLoop, closed_log
 from walsvc.keywords import AppendOptions, BatchOptions, check_keywords, spelled_out
-from walsvc.model import AppendResult, Mode, Record, Strict
+from walsvc.model import AppendResult, Entry, Mode, Record, Strict
 from walsvc.opening import open as opening
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Log:
     @spelled_out(BatchOptions)
     def append_batch(
         self,
-        payloads: Iterable[Payload],
+        payloads: Iterable[Payload | Entry],
         mode: Mode = Strict,
         *,
         topic: str | None = None,

@@ -11,6 +11,8 @@ from inspect import Parameter, signature
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
+from walsvc.model import Entry
+
 if TYPE_CHECKING:
     from datetime import datetime
     from ssl import SSLContext
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from walsvc.keyring import KeyRing
 
 Payload = bytes | bytearray | memoryview
-Payloads = Iterable[Payload] | AsyncIterable[Payload]
+Payloads = Iterable[Payload | Entry] | AsyncIterable[Payload | Entry]
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 

@@ -35,6 +35,20 @@ Quorum = Mode.QUORUM
 """Answer only when Strict would, and the log's replica has the record as well (`replicate=`, docs/ENGINES.md)."""
 
 
+class Entry(NamedTuple):
+    """A record for append_batch that has a type or labels of its own; it may stand beside plain payloads.
+
+    Attributes:
+        payload: anything with the buffer protocol, 0 to max_record_bytes.
+        type: application's record type, 0 to 65535; bit 15 marks types that a reader must know.
+        attributes: labels, a msgpack-able map of at most 64 KiB encoded.
+    """
+
+    payload: bytes | bytearray | memoryview
+    type: int = 0
+    attributes: Mapping[str, Any] | None = None
+
+
 class AppendResult(NamedTuple):
     """Where a record is.
 

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+import walsvc
 from walsvc.disk.sim import SimDevice
+from walsvc.testing import Disk, PowerCuts
 
 from .damage import groups
 from .scenes import CONFIG, opened, payloads, run, segments
@@ -79,3 +81,34 @@ def test_rollback_that_leaves_a_hole() -> None:
         await again.close()
 
     run(scenario, 3)
+
+
+def test_entries_keep_their_labels_or_are_not_there() -> None:
+    """Power is cut at every operation around batches with labels, in one group and in several, of a log and of a new topic."""
+    given = [walsvc.Entry(b"%d" % number, number % 3, {"n": number}) for number in range(5)]
+    large = [*given, walsvc.Entry(bytes(3000), 1, {"large": True}), bytes(3000), *given]
+    batches = [("", given), ("t", given), ("", large), ("u", large)]
+
+    async def program(disk: Disk) -> None:
+        async with walsvc.open(disk, segment_bytes=65_536, max_group_bytes=4096) as log:
+            for topic, batch in batches:
+                await (log.topic(topic) if topic else log).append_batch(batch)
+                disk.witness.append(len(batch))
+
+    async def check(disk: Disk) -> None:
+        async with walsvc.open(disk, segment_bytes=65_536, max_group_bytes=4096) as log:
+            found = [(each.topic or "", each.payload, each.type, each.attributes) async for each in log.read()]
+        whole = [
+            (topic, each.payload, each.type, each.attributes or {})
+            if isinstance(each, walsvc.Entry)
+            else (topic, each, 0, {})
+            for topic, batch in batches
+            for each in batch
+        ]
+        ends = list(itertools.accumulate((len(batch) for _, batch in batches), initial=0))
+        assert len(found) in ends
+        assert len(found) >= sum(disk.witness)
+        assert found == whole[: len(found)]
+
+    explored = PowerCuts()(program, check, seeds=1)
+    assert explored.checks > 50

@@ -67,7 +67,16 @@ class Appending(Protocol):
     def append_batch(
         self, payloads: Payloads, mode: Mode = ..., **options: Unpack[BatchOptions]
     ) -> Ack[Sequence[AppendResult]]:
-        """Append several records atomically: after a crash all of them are there or none. Up to max_batch_bytes."""
+        """Append several records atomically: after a crash all of them are there or none. Up to max_batch_bytes.
+
+        Args:
+            payloads: any iterable, or asynchronous one, of payloads, and of walsvc.Entry for records with a type or labels.
+            mode: as in append, for the whole batch.
+            expected: as in append, for the whole batch.
+
+        Raises:
+            As append; an error that concerns one record names its index in the batch, and nothing is written.
+        """
         ...
 
     async def purge(self, key_or_labels: str | bytes | int | Mapping[str, Any], *, before: int | None = ...) -> None:

@@ -27,13 +27,14 @@ from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import Core, StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
+from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.payload import iterator_of
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.stats import stats_of
-from walsvc.model import AppendResult, Mode, Quorum, Stats, Strict, is_lsn
+from walsvc.model import AppendResult, Entry, Mode, Quorum, Stats, Strict, is_lsn
 from walsvc.scope import Opened, Opening
 
 
@@ -141,16 +142,16 @@ class WalWriter(TakesRecords, Opened):
         core.health.check_call(mode)
         check_expected(expected)
         if isinstance(payloads, AsyncIterable):
-            return ack_of(core.batches.start(core, [], payloads, topic, expected=expected))
-        if isinstance(payloads, (list, tuple)):
+            return ack_of(core.batches.start(core, Pieces(), payloads, topic, expected=expected))
+        if isinstance(payloads, (list, tuple)) and not isinstance(payloads, Entry):
             pieces, rest = whole_batch(core, payloads)
         else:
             pieces, rest = head_of_batch(core, iterator_of(payloads))
         if rest is not None:
             return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
-        lengths, size, _ = measure(pieces)
+        lengths, size, _ = measure(pieces.payloads)
         entry = QueuedAppend(
-            pieces,
+            pieces.payloads,
             mode,
             None,
             batch=True,
@@ -159,8 +160,9 @@ class WalWriter(TakesRecords, Opened):
             expected=expected,
             lengths=lengths,
             size=size,
+            own=pieces.labels,
         )
-        if not pieces:
+        if not len(pieces):
             try:
                 core.queue.conditions.check(topic, expected)
                 entry.future.set_result(BatchResult([], durable=True, sync_us=0))

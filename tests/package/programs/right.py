@@ -24,6 +24,9 @@ async def first() -> None:
             print(each.lsn + each.sync_us)
         await wal.append(b"x", expected=wal.durable_lsn, dedupe="a")
         await wal.append_batch([b"x"], expected=None)
+        both = await wal.append_batch([b"a", walsvc.Entry(bytearray(b"b"), type=7, attributes={"key": "a"})])
+        assert_type(both[1], AppendResult)
+        await wal.topic("t").append_batch(walsvc.Entry(b"%d" % number, number) for number in range(3))
         async for record in wal.read(start=1, where={"key": "a"}, types=[7]):
             assert_type(record, Record)
         async with aclosing(wal.follow(since=datetime.datetime.now(datetime.UTC))) as records:
@@ -52,6 +55,7 @@ def script() -> None:
     with walsvc.blocking.open("data", segment_bytes=1 << 20) as log:
         assert_type(log.append(b"x", topic="orders", expected=0), AppendResult)
         assert_type(log.get(1), Record | None)
+        log.append_batch([walsvc.Entry(b"x", attributes={"key": "a"}), b"y"], topic="orders")
         assert_type(log.run(lambda log: log.topic("orders").count()), int)
         for record in log.read(where={"key": "a"}):
             print(record.payload)

@@ -20,6 +20,9 @@ async def appending(log: walsvc.Log, topic: walsvc.Topic) -> None:
     await log.apend(b"x")  # wrong: attr-defined reportAttributeAccessIssue
     await topic.append(1)  # wrong: arg-type reportArgumentType
     await log.append_batch([1, 2])  # wrong: list-item reportArgumentType
+    await log.append(walsvc.Entry(b"x"))  # wrong: arg-type reportArgumentType
+    await log.append_batch([walsvc.Entry("text")])  # wrong: arg-type reportArgumentType
+    await log.append_batch([walsvc.Entry(b"x", typ=7)])  # wrong: call-arg reportCallIssue
     print((await log.append(b"x")).lns)  # wrong: attr-defined reportAttributeAccessIssue
     await log.wait_durable("1")  # wrong: arg-type reportArgumentType
     log.durable_lsn = 3  # wrong: misc reportAttributeAccessIssue

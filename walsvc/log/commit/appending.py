@@ -108,7 +108,8 @@ class TakesRecords(ABC):
         Cancelled, or ended by an error of the iterable, it leaves nothing.
 
         Args:
-            payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs.
+            payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs. A record
+                with a type or labels of its own is an Entry.
             mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
             expected: as in append, for the whole batch; a streamed batch does not read its source where it does not hold.
 
@@ -116,7 +117,7 @@ class TakesRecords(ABC):
             An Ack of a sequence of AppendResult, in order; empty for an empty batch, which writes nothing.
 
         Raises:
-            As append; RecordTooLarge also for the batch as a whole.
+            As append; RecordTooLarge also for the batch as a whole. What is wrong with one record names its index: "payloads[3]: ...".
         """
         if options:
             check_keywords(TakesRecords.append_batch, options, BatchOptions)

@@ -24,10 +24,9 @@ from walsvc.format.segment import segment_name
 from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.accepting import note_request
 from walsvc.log.commit.background import keep
-from walsvc.log.commit.encoding import measure
+from walsvc.log.commit.entries import Packed, Pieces, gathered, item_bytes, packed
 from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.patience import let_go, patiently
-from walsvc.log.commit.payload import to_bytes
 from walsvc.log.commit.queue import Turn
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
@@ -55,7 +54,7 @@ class Batches:
     def start(
         self,
         core: Core,
-        head: list[bytes],
+        head: Pieces,
         rest: BatchSource,
         topic: str | None = None,
         request: Request | None = None,
@@ -66,7 +65,7 @@ class Batches:
 
         Args:
             core: of the log, whose later appends wait until the batch is through or given up.
-            head: payloads already taken from the source.
+            head: records already taken from the source.
             rest: the others.
             topic: of every record.
             request: of an idempotent producer, remembered with the batch's last group.
@@ -94,54 +93,52 @@ class Batches:
             batch.cancel()
 
 
-async def chunks(core: Core, head: list[bytes], rest: BatchSource) -> AsyncGenerator[list[bytes], None]:
-    """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, and whatever
-    the source raises."""
-    config = core.config
-    chunk, size, total = list(head), sum(map(len, head)), sum(map(len, head))
-    async for payload in as_async_iterator(core, rest):
-        piece = core.queue.checked(payload)
-        total += len(piece)
+async def chunks(core: Core, head: Pieces, rest: BatchSource) -> AsyncGenerator[Pieces, None]:
+    """The batch in pieces of at most a group each. Raises RecordTooLarge over max_batch_bytes, BadPayload, BadOption, and
+    whatever the source raises."""
+    config, index = core.config, len(head)
+    chunk, size = head, head.size
+    total = size
+    async for each in as_async_iterator(core, rest):
+        item = packed(core.queue, each, index)
+        index += 1
+        length = item_bytes(item)
+        total += length
         if total > config.max_batch_bytes:
             raise batch_too_large(config.max_batch_bytes, core.disk.path)
-        full = size + len(piece) + LENGTH_BYTES * (len(chunk) + 1) > config.max_group_bytes
-        if chunk and (full or len(chunk) >= config.max_group_records):
+        index_bytes = (INDEX_BYTES_MAX if isinstance(item, Packed) else chunk.index_bytes) * (len(chunk) + 1)
+        full = size + length + index_bytes > config.max_group_bytes
+        if len(chunk) and (full or len(chunk) >= config.max_group_records):
             yield chunk
-            chunk, size = [], 0
-        chunk.append(piece)
-        size += len(piece)
-    if chunk:
+            chunk, size = Pieces(), 0
+        chunk.add(item)
+        size += length
+    if len(chunk):
         yield chunk
 
 
-def whole_batch(core: Core, payloads: Sequence[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
-    """Like head_of_batch, for payloads that are all in memory: checked without a line of Python for each."""
-    config, pieces = core.config, list(payloads)
-    try:
-        _, size, longest = measure(pieces)
-    except TypeError:
-        pieces = list(map(to_bytes, pieces))
-        _, size, longest = measure(pieces)
-    core.queue.check_length(longest)
+def whole_batch(core: Core, payloads: Sequence[Any]) -> tuple[Pieces, Iterator[Any] | None]:
+    """Like head_of_batch, for records that are all in memory."""
+    config = core.config
+    pieces, size = gathered(core.queue, payloads)
     if size > config.max_batch_bytes:
         raise batch_too_large(config.max_batch_bytes, core.disk.path)
-    if size + LENGTH_BYTES * len(pieces) > config.max_group_bytes and len(pieces) > 1:
-        return [], iter(pieces)
+    if size + pieces.index_bytes * len(pieces) > config.max_group_bytes and len(pieces) > 1:
+        return Pieces(), pieces.items()
     return pieces, None
 
 
-def head_of_batch(core: Core, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
-    """As many payloads as fit a group, and the iterator over the others, if there are others."""
-    config = core.config
-    pieces: list[bytes] = []
+def head_of_batch(core: Core, payloads: Iterator[Any]) -> tuple[Pieces, Iterator[Any] | None]:
+    """As many records as fit a group, and the iterator over the others, if there are others."""
+    config, pieces = core.config, Pieces()
     room = config.max_group_bytes
-    for payload in payloads:
-        piece = core.queue.checked(payload)
-        room -= len(piece) + LENGTH_BYTES
-        if room < 0 and pieces:
-            return pieces, itertools.chain([piece], payloads)
-        pieces.append(piece)
-    if sum(map(len, pieces)) > config.max_batch_bytes:
+    for index, each in enumerate(payloads):
+        item = packed(core.queue, each, index)
+        room -= item_bytes(item) + (INDEX_BYTES_MAX if isinstance(item, Packed) else LENGTH_BYTES)
+        if room < 0 and len(pieces):
+            return pieces, itertools.chain([item], payloads)
+        pieces.add(item)
+    if pieces.size > config.max_batch_bytes:
         raise batch_too_large(config.max_batch_bytes, core.disk.path)
     return pieces, None
 
@@ -190,7 +187,7 @@ class Batch:
         self._parts: list[Part] = []
         self._durable: asyncio.Future[None] | None = None  # for its end
 
-    async def run(self, pieces: AsyncGenerator[list[bytes], None]) -> BatchResult:
+    async def run(self, pieces: AsyncGenerator[Pieces, None]) -> BatchResult:
         """See Batches.start."""
         core = self._core
         try:
@@ -210,7 +207,7 @@ class Batch:
             await self._durable
         return BatchResult(self._parts, durable=True, sync_us=core.counters.sync_us_last)
 
-    async def _place(self, source: AsyncIterator[list[bytes]]) -> None:
+    async def _place(self, source: AsyncIterator[Pieces]) -> None:
         """Give every chunk its group, one behind the source, because the last group must be known as the last."""
         try:
             chunk = await anext(source, None)
@@ -243,7 +240,7 @@ class Batch:
         if error is not None and self._core.placement.batch_lsn:
             self._core.health.broken("a batch was cut short", error)
 
-    def _fill(self, group: Group, chunk: list[bytes], *, last: bool) -> None:
+    def _fill(self, group: Group, chunk: Pieces, *, last: bool) -> None:
         """Put a chunk into an empty group, and say which part of the batch it is."""
         placement = self._core.placement
         if self._start is None:
@@ -253,10 +250,12 @@ class Batch:
         group.batch_lsn = placement.batch_lsn
         if group.batch_lsn:
             group.flags |= Flag.BATCH | Flag.BATCH_END if last else Flag.BATCH
-        group.payloads.extend(chunk)
+        group.payloads.extend(chunk.payloads)
         group.waiters.extend([None] * len(chunk))
         if self._labels is not None:
-            group.labels = dict.fromkeys(range(len(chunk)), self._labels)
+            group.labels.update(dict.fromkeys(range(len(chunk)), self._labels))
+        for index, labels in chunk.labels.items():
+            group.labels[index] = labels._replace(topic=self._labels.topic if self._labels else 0)
         if last:
             self._durable = self._core.health.loop.create_future()
             group.barriers.append((self._durable, None))
@@ -271,10 +270,11 @@ class Batch:
     def _offset(group: Group) -> int:
         return group.offset + GROUP_HEADER_BYTES
 
-    async def _group_with_room(self, chunk: list[bytes]) -> Group:
+    async def _group_with_room(self, chunk: Pieces) -> Group:
         """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
-        core, size = self._core, sum(map(len, chunk))
-        need = size + len(chunk) * (LENGTH_BYTES if self._labels is None else INDEX_BYTES_MAX) + REQUEST_BYTES
+        core, size = self._core, chunk.size
+        index_bytes = chunk.index_bytes if self._labels is None else INDEX_BYTES_MAX
+        need = size + len(chunk) * index_bytes + REQUEST_BYTES
         while True:
             if (ended := core.health.ended()) is not None:
                 raise ended

@@ -14,6 +14,7 @@ from walsvc.errors import (
     RecordTooLarge,
 )
 from walsvc.format.labels import unpack_attributes
+from walsvc.model import Entry
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 NO_TYPE = 0
@@ -34,17 +35,21 @@ def to_bytes(payload: object) -> bytes:
         return bytes(memoryview(payload))  # type: ignore[arg-type]
     except TypeError:
         hint = "encode it, for example text.encode()" if isinstance(payload, str) else "pass bytes"
+        if isinstance(payload, Entry):
+            hint = "append(entry.payload, type=entry.type, attributes=entry.attributes); append_batch takes entries"
         raise BadPayload(f"a payload must be bytes-like, not {type(payload).__name__}", hint=hint) from None
 
 
 def iterator_of(payloads: Iterable[Any]) -> Iterator[Any]:
-    """An iterator over a batch. BadPayload for what is none."""
-    try:
-        return iter(payloads)
-    except TypeError:
-        raise BadPayload(
-            f"a batch is an iterable of payloads, not {type(payloads).__name__}", hint="append_batch([b'one', b'two'])"
-        ) from None
+    """An iterator over a batch. BadPayload for what is none: also for a single payload."""
+    if not isinstance(payloads, (bytes, bytearray, memoryview, str, Entry)):
+        try:
+            return iter(payloads)
+        except TypeError:
+            pass
+    raise BadPayload(
+        f"a batch is an iterable of payloads, not {type(payloads).__name__}", hint="append_batch([b'one', b'two'])"
+    )
 
 
 def pack_attributes(attributes: Mapping[str, Any] | None) -> bytes:

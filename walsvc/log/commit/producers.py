@@ -14,6 +14,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.conditions import check_expected, check_key
+from walsvc.log.commit.entries import Item, Pieces
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.results import BatchResult, Run
 from walsvc.log.read.stream import open_stream
@@ -35,7 +36,7 @@ class Repeated(NamedTuple):
 
 def append_request(
     core: Core,
-    payloads: list[bytes],
+    payloads: list[bytes] | Pieces,
     mode: Mode,
     *,
     labels: Labels | None = None,
@@ -48,7 +49,8 @@ def append_request(
 
     Args:
         core: of which log.
-        payloads: one, or several that fit into one group together, with packed attributes in front where `labels` has some.
+        payloads: one, or several that fit into one group together, with packed attributes in front where `labels` has some;
+            or records that may have labels of their own.
         mode: as of append.
         labels: type and length of the attributes of every record.
         topic: by name.
@@ -64,6 +66,8 @@ def append_request(
     core.health.check_call(mode)
     check_expected(expected)
     check_key(dedupe)
+    pieces = payloads if isinstance(payloads, Pieces) else Pieces(payloads)
+    payloads = pieces.payloads
     if dedupe is not None and len(payloads) != 1:
         raise BadOption(f"one dedupe key came for {len(payloads)} payloads", hint="send each in a request of its own")
     if len(payloads) > 1 and sum(map(len, payloads)) > core.config.max_group_bytes:
@@ -72,8 +76,7 @@ def append_request(
             expected=f"at most {core.config.max_group_bytes} bytes, or one payload",
             hint="send several requests, or a batch",
         )
-    attributes = 0 if labels is None else labels.attributes_bytes
-    core.queue.check_length(max(map(len, payloads), default=0) - attributes)
+    core.queue.check_length(pieces.longest - (0 if labels is None else labels.attributes_bytes))
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
     future = core.queue.new_ack()
@@ -87,6 +90,7 @@ def append_request(
         request=request,
         expected=expected,
         dedupe=dedupe,
+        own=pieces.labels,
     )
     if not payloads:
         core.queue.conditions.check(topic, expected)
@@ -97,7 +101,7 @@ def append_request(
 
 def stream_request(
     core: Core,
-    source: AsyncIterable[bytes],
+    source: AsyncIterable[Item],
     topic: str | None,
     request: Request | None,
     *,
@@ -109,7 +113,7 @@ def stream_request(
     check_expected(expected)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, Strict))
-    return core.batches.start(core, [], source, topic, request, expected=expected)
+    return core.batches.start(core, Pieces(), source, topic, request, expected=expected)
 
 
 async def repeated(core: Core, row: RequestRow, mode: Mode) -> Repeated:

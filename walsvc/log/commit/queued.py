@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from walsvc.format.producers import Request
@@ -83,7 +83,12 @@ class QueuedAppend:
         dedupe: str | None = None,
         rows: Sequence[Row] | None = None,
         conditions: Sequence[Expected] = (),
+        own: Mapping[int, Labels] | None = None,
     ) -> None:
+        if own:  # labels of some records of a batch, by index: then each record gets its row
+            rows = [Row(topic, own.get(index)) for index in range(len(payloads))]
+            conditions = () if expected is None else (Expected(topic, expected),)
+            topic = expected = None
         self.payloads: list[bytes] = payloads
         self.mode: Mode = mode
         self.labels: Labels | None = labels
@@ -94,7 +99,7 @@ class QueuedAppend:
         self.joining: Joining | None = joining
         self.expected: int | None = expected  # LSN that its topic, or the log, must end with; None: any
         self.dedupe: str | None = dedupe  # caller's key, of a single record
-        self.rows: Sequence[Row] | None = rows  # of a transaction: instead of `topic` and `labels`, for each payload
+        self.rows: Sequence[Row] | None = rows  # instead of `topic` and `labels`, for each payload
         self.conditions: Sequence[Expected] = conditions  # more of them
         self.lengths: array[int] | None = lengths  # of the payloads, and their sum, where the caller has measured them
         self.size: int = sum(map(len, payloads)) if size is None else size

@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any, cast
 
 from walsvc.errors import RecordTooLarge, WalError, copy_of
+from walsvc.keywords import Payloads
 from walsvc.log.commit.ack import Ack, ack_of
+from walsvc.log.commit.entries import Pieces, gathered, item_bytes, packed
 from walsvc.log.commit.payload import iterator_of
 from walsvc.log.commit.results import BatchResult
-from walsvc.model import Mode, Strict
+from walsvc.model import Entry, Mode, Strict
 from walsvc.service.client.appends import Appends
-from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up
+from walsvc.service.client.sent_batches import SentBatch, WholeBatch, given_up, size_of
 from walsvc.service.wire.frames import APPEND_COST, OVERHEAD_BYTES
 from walsvc.tasks import begin_task
 
@@ -24,7 +26,7 @@ PART_BYTES = 256 * 1024  # enough to keep the server busy, little enough to inte
 
 def append_batch(
     appends: Appends,
-    payloads: Iterable[Any] | AsyncIterable[Any],
+    payloads: Payloads,
     mode: Mode = Strict,
     topic: str | None = None,
     *,
@@ -38,26 +40,25 @@ def append_batch(
     if isinstance(payloads, AsyncIterable):
         rest = payloads
     else:
-        if isinstance(payloads, (list, tuple)):
-            whole = list(map(appends.limits.checked, payloads))
-            if sum(map(len, whole)) > session.limits["batch_bytes"]:
+        if isinstance(payloads, (list, tuple)) and not isinstance(payloads, Entry):
+            whole, size = gathered(appends.limits, payloads)
+            if size > session.limits["batch_bytes"]:
                 raise too_large(appends)
-        pieces, more = head_of(appends, iterator_of(payloads if whole is None else whole))
+            appends.limits.check_entries(whole)
+        pieces, more = head_of(appends, iterator_of(payloads)) if whole is None else head_of_whole(appends, whole)
         if more is None:
-            if not pieces and expected is None:
+            if not len(pieces) and expected is None:
                 empty: Any = appends.waker.ack()
                 empty.set_result(BatchResult([], durable=True, sync_us=0))
                 return cast("Ack[BatchResult]", empty)
-            size = sum(map(len, pieces)) + APPEND_COST * len(pieces)
             turn = appends.take_turn()
-            if turn.done() and appends.accepts(size):
+            if turn.done() and appends.accepts(size_of(pieces)):
                 batch = WholeBatch(appends, mode, topic, pieces, expected)
                 appends.hold(-1)
                 return cast("Ack[BatchResult]", batch.answer)
-            rest, whole = iter(pieces), pieces
-            sending = stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole, expected))
+            sending = stream(appends, turn, pieces.items(), partial(Sending, appends, mode, topic, pieces, expected))
             return ack_of(begin_task(sending))
-        rest = itertools.chain(pieces, more) if whole is None else iter(whole)
+        rest = itertools.chain(pieces.items(), more) if whole is None else whole.items()
     turn = appends.take_turn()
     task = begin_task(stream(appends, turn, rest, partial(Sending, appends, mode, topic, whole, expected)))
     if isinstance(rest, AsyncIterable):  # which may never end: close does not wait for it
@@ -66,19 +67,27 @@ def append_batch(
     return ack_of(task)
 
 
-def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[list[bytes], Iterator[Any] | None]:
-    """As many payloads as fit one frame, and the iterator over the others, if there are others."""
-    limits, pieces, size, total = appends.session.limits, list[bytes](), 0, 0
-    for payload in payloads:
-        piece = appends.limits.checked(payload)
-        size += len(piece) + APPEND_COST
-        total += len(piece)
-        if pieces and (size > limits["append_bytes"] or len(pieces) >= limits["items"]):
-            return pieces, itertools.chain([piece], payloads)
-        pieces.append(piece)
-    if total > limits["batch_bytes"]:
+def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[Pieces, Iterator[Any] | None]:
+    """As many records as fit one frame, and the iterator over the others, if there are others."""
+    limits, pieces, size = appends.session.limits, Pieces(), 0
+    for index, each in enumerate(payloads):
+        item = packed(appends.limits, each, index)
+        size += item_bytes(item) + APPEND_COST
+        if len(pieces) and (size > limits["append_bytes"] or len(pieces) >= limits["items"]):
+            return pieces, itertools.chain([item], payloads)
+        pieces.add(item)
+    appends.limits.check_entries(pieces)
+    if pieces.size > limits["batch_bytes"]:
         raise too_large(appends)
     return pieces, None
+
+
+def head_of_whole(appends: Appends, whole: Pieces) -> tuple[Pieces, Iterator[Any] | None]:
+    """The same for records that are all in memory, and within the limits of a batch."""
+    limits = appends.session.limits
+    if len(whole) <= limits["items"] and size_of(whole) <= limits["append_bytes"]:
+        return whole, None
+    return head_of(appends, whole.items())
 
 
 def too_large(appends: Appends) -> RecordTooLarge:
@@ -126,7 +135,7 @@ class Sending:
     """The task of a batch in parts; see SentBatch."""
 
     def __init__(
-        self, appends: Appends, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
+        self, appends: Appends, mode: Mode, topic: str | None, whole: Pieces | None, expected: int | None
     ) -> None:
         self.batch: SentBatch = SentBatch(appends, mode, topic, whole, expected)
         self.batch.interrupt = self._interrupt
@@ -165,7 +174,7 @@ class Sending:
                 await self._appends.change()
                 continue
             if batch.due:
-                await self._send(source if batch.whole is None else batch.whole)
+                await self._send(source if batch.whole is None else batch.whole.items())
             if batch.whole is None and not batch.complete and not batch.answer.done():
                 raise given_up(self._session)
             sent_on = on
@@ -180,9 +189,10 @@ class Sending:
             self._appends.hold(1)
         async with aclosing(parts_of(self._appends, source)) as parts:
             async for part, last in parts:
-                if not part:
+                if not len(part):
                     batch.nothing()
-                size = sum(map(len, part))
+                self._appends.limits.check_entries(part)
+                size = part.size
                 while self._on(on) and not batch.answer.done() and not self._appends.fits(size):
                     await self._appends.change()
                 if not self._on(on) or batch.answer.done():
@@ -197,20 +207,22 @@ class Sending:
 
 async def parts_of(
     appends: Appends, source: AsyncIterable[Any] | Iterable[Any]
-) -> AsyncGenerator[tuple[list[bytes], bool], None]:
-    """The payloads in parts, and whether a part is the last. Only a batch of nothing has an empty part."""
-    part, size, total = list[bytes](), 0, 0
+) -> AsyncGenerator[tuple[Pieces, bool], None]:
+    """The records in parts, and whether a part is the last. Only a batch of nothing has an empty part."""
+    part, size, total, index = Pieces(), 0, 0, 0
     most = min(PART_BYTES, appends.session.limits["frame_bytes"] - OVERHEAD_BYTES // 2)
-    async for payload in every(appends, source):
-        piece = appends.limits.checked(payload)
-        total += len(piece)
+    async for each in every(appends, source):
+        item = packed(appends.limits, each, index)
+        index += 1
+        length = item_bytes(item)
+        total += length
         if total > appends.session.limits["batch_bytes"]:
             raise too_large(appends)
-        if part and (size + len(piece) > most or len(part) >= appends.session.limits["items"]):
+        if len(part) and (size + length > most or len(part) >= appends.session.limits["items"]):
             yield part, False
-            part, size = [], 0
-        part.append(piece)
-        size += len(piece)
+            part, size = Pieces(), 0
+        part.add(item)
+        size += length
     yield part, True
 
 

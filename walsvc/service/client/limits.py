@@ -9,6 +9,7 @@ from typing import Any
 
 from walsvc.errors import RecordTooLarge
 from walsvc.log.commit.conditions import check_expected, check_key
+from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.payload import to_bytes
 from walsvc.service.client.session import Session
 
@@ -52,26 +53,34 @@ class Limits:
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own, of a length that the server takes."""
         piece = to_bytes(payload)
-        if len(piece) > self.record_bytes_max:
+        self.check_length(len(piece))
+        return piece
+
+    def check_length(self, length: int) -> None:
+        """RecordTooLarge for a payload that the server would not take."""
+        if length > self.record_bytes_max:
             raise RecordTooLarge(
-                f"the payload has {len(piece)} bytes, the limit is {self.record_bytes_max}",
+                f"the payload has {length} bytes, the limit is {self.record_bytes_max}",
                 path=self._session.address.url,
                 hint="split it, or let the server open the log with a larger max_record_bytes",
             )
-        return piece
 
-    def outgrown(self, payloads: list[bytes]) -> bool:
+    def check_entries(self, pieces: Pieces) -> None:
+        """Raise UnsupportedFormat for records with labels of their own where the server would not look at these."""
+        if pieces.labels:
+            self._session.need("entries", "records of a batch with labels of their own")
+
+    def outgrown(self, pieces: Pieces) -> bool:
         """Whether a frame is over the limits of this connection: a server may come back with lower ones."""
         if self._session.connections == 1:
             return False
-        lengths, limits = list(map(len, payloads)), self._session.limits
-        together = len(lengths) > limits["items"] or (len(lengths) > 1 and sum(lengths) > self.append_bytes_max)
-        return together or max(lengths, default=0) > self.record_bytes_max
+        together = len(pieces) > self._session.limits["items"]
+        together = together or (len(pieces) > 1 and pieces.size > self.append_bytes_max)
+        return together or pieces.longest > self.record_bytes_max
 
-    def outgrown_batch(self, payloads: list[bytes]) -> bool:
+    def outgrown_batch(self, pieces: Pieces) -> bool:
         """Whether a batch is over the limits of this connection, in whatever parts it is sent."""
-        lengths, limits = list(map(len, payloads)), self._session.limits
-        return max(lengths, default=0) > self.record_bytes_max or sum(lengths) > limits["batch_bytes"]
+        return pieces.longest > self.record_bytes_max or pieces.size > self._session.limits["batch_bytes"]
 
     def does_not_fit(self) -> RecordTooLarge:
         """The error of what was accepted under other limits, and of which nothing was written."""

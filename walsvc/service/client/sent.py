@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from walsvc.errors import WalError, copy_of
+from walsvc.log.commit.entries import Pieces
 from walsvc.model import AppendResult, Duplicate
 from walsvc.service.client.account import Account
 from walsvc.service.client.labels import FrameLabels, question
@@ -51,7 +52,7 @@ class Sent:
         if not self._account.has_credit(self):
             return False
         self._account.count(self)
-        if self._account.limits.outgrown(self._payloads):
+        if self._account.limits.outgrown(Pieces(self._payloads)):
             if not self._since:
                 raise self._account.limits.does_not_fit()
             session.put(question(self._id, self.seq, self._account.done(), self._since, labels.mode))

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import Unreachable, WalError, copy_of
+from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import Mode
 from walsvc.service.client.account import Account
 from walsvc.service.client.labels import MODES, FrameLabels, question
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
+from walsvc.service.wire.columns import columns_of
 from walsvc.service.wire.frames import APPEND_COST, Ack, Batch, Cancel, Credit, Error, Frame
 from walsvc.service.wire.protocol import encode
 
@@ -29,7 +31,7 @@ class SentBatch:
         account: the client's, of requests that are not answered.
         mode, topic: of all its records.
         expected: see WalWriter.append_batch.
-        whole: its payloads where all of them are in memory: then it can be sent again.
+        whole: its records where all of them are in memory: then it can be sent again.
 
     Attributes:
         seq, size, deadline, counted: as of every request of a producer; size is what the server has not consumed yet.
@@ -39,7 +41,7 @@ class SentBatch:
     """
 
     def __init__(
-        self, account: Account, mode: Mode, topic: str | None, whole: list[bytes] | None, expected: int | None
+        self, account: Account, mode: Mode, topic: str | None, whole: Pieces | None, expected: int | None
     ) -> None:
         self.whole = whole
         self._account = account
@@ -66,19 +68,30 @@ class SentBatch:
         """Let the session say when its turn has come."""
         self._session.submit(self._id, self)
 
-    def send(self, payloads: list[bytes], *, last: bool) -> None:
+    def send(self, part: Pieces, *, last: bool) -> None:
         """Send the next part."""
-        self._account.resize(self, size_of(payloads))
-        self._put(payloads, last=last)
+        self._account.resize(self, size_of(part))
+        self._put(part, last=last)
 
-    def _put(self, payloads: list[bytes], *, last: bool) -> None:
+    def _put(self, part: Pieces, *, last: bool) -> None:
         done, labels = self._account.done(), self._labels
-        expected = labels.expected if self._parts == 0 else None
+        payloads, types, attributes = columns_of(part)
         frame = Batch(
-            self._id, self.seq, done, self._since, labels.mode, labels.topic, self._parts, last, payloads, expected
+            self._id,
+            self.seq,
+            done,
+            self._since,
+            labels.mode,
+            labels.topic,
+            self._parts,
+            last,
+            payloads,
+            labels.expected if self._parts == 0 else None,
+            types,
+            attributes,
         )
         self._session.put(encode(frame))
-        self._lengths.extend(map(len, payloads))
+        self._lengths.extend(map(len, part.payloads))
         self._sent_since = self._sent_since or self._session.state[1]
         self.complete = self.complete or last
         if last:
@@ -142,9 +155,11 @@ class SentBatch:
         return not self._keeps_back
 
     def _check_server(self) -> None:
-        """Raise UnsupportedFormat where the server that came back is older, and would not look at the condition."""
+        """Raise UnsupportedFormat where the server that came back is older, and would not look at the condition or the labels."""
         if self._labels.alone:
             self._session.need("expected", "conditional appends")
+        if self.whole is not None:
+            self._account.limits.check_entries(self.whole)
 
     def lost(self) -> None:
         """Whoever sends the parts stops."""
@@ -196,12 +211,10 @@ class SentBatch:
 class WholeBatch(SentBatch):
     """A batch in one frame."""
 
-    def __init__(
-        self, account: Account, mode: Mode, topic: str | None, payloads: list[bytes], expected: int | None
-    ) -> None:
-        super().__init__(account, mode, topic, payloads, expected)
-        self._payloads = payloads
-        account.resize(self, size_of(payloads))
+    def __init__(self, account: Account, mode: Mode, topic: str | None, pieces: Pieces, expected: int | None) -> None:
+        super().__init__(account, mode, topic, pieces, expected)
+        self._pieces = pieces
+        account.resize(self, size_of(pieces))
         self.answer.add_done_callback(self._left)
         self.submit()
 
@@ -211,9 +224,9 @@ class WholeBatch(SentBatch):
             return False
         self._check_server()
         self._account.count(self)
-        if not self._account.limits.outgrown(self._payloads):
+        if not self._account.limits.outgrown(self._pieces):
             self._begin_again()
-            self._put(self._payloads, last=True)
+            self._put(self._pieces, last=True)
         elif self.complete:
             self._ask()
         else:
@@ -229,9 +242,9 @@ class WholeBatch(SentBatch):
             self.cancel()
 
 
-def size_of(payloads: list[bytes]) -> int:
-    """Bytes that payloads take of the credit that the server gives."""
-    return sum(map(len, payloads)) + APPEND_COST * len(payloads)
+def size_of(pieces: Pieces) -> int:
+    """Bytes that records take of the credit that the server gives."""
+    return pieces.size + APPEND_COST * len(pieces)
 
 
 def given_up(session: Session) -> Unreachable:

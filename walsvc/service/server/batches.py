@@ -8,13 +8,14 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import ProtocolError, WalError
+from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.producers import append_request, stream_request
 from walsvc.service.server.admission import Admission
 from walsvc.service.server.answers import CANCELLED, MODES, Answers
 from walsvc.service.server.budget import Budget
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.line import Line
-from walsvc.service.server.parts import Parts
+from walsvc.service.server.parts import Parts, check_labels
 from walsvc.service.wire.frames import APPEND_COST, RECORD_COST, Batch, Credit
 from walsvc.topics.names import check_name
 
@@ -110,9 +111,13 @@ class Batches:
             self._line.answer_error(id, error)
 
     def _whole(self, first: Batch, parts: Parts) -> Any:
+        pieces = Pieces()
+        for item in parts.items:
+            check_labels(item)
+            pieces.add(item)
         return append_request(
             self._log.writer.core,
-            list(parts.payloads),
+            pieces,
             MODES[first.mode],
             topic=first.topic,
             request=self._admission.request(first),
@@ -171,7 +176,7 @@ class Batches:
 
     def _drop(self, id: int) -> None:
         parts = self._batches.pop(id)
-        parts.payloads.clear()
+        parts.items.clear()
         self._admission.hold(-parts.bytes, -parts.records)
         parts.bytes = parts.records = 0
 

@@ -7,9 +7,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from walsvc.config import between
 from walsvc.errors import WalTimeout
+from walsvc.log.commit.entries import Item, Packed, item_bytes
+from walsvc.log.commit.payload import check_packed
 from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits
+from walsvc.service.wire.columns import items_of
 from walsvc.service.wire.frames import APPEND_COST, Batch
 
 
@@ -19,7 +23,7 @@ class Parts:
     Attributes:
         first: its first part, which says whose and where it is.
         following: number of the next part.
-        payloads, bytes, records: what is here.
+        items, bytes, records: what is here.
         last: nothing more comes.
         replicated: the replica that it waits for after the log; None: none.
         future: the log's answer, once the batch was given to it.
@@ -29,7 +33,7 @@ class Parts:
         self.first = first
         self.replicated = replicated
         self.following: int = 0
-        self.payloads: deque[bytes] = deque()
+        self.items: deque[Item] = deque()
         self.bytes: int = 0
         self.records: int = 0
         self.last: bool = False
@@ -37,28 +41,29 @@ class Parts:
         self._arrived: asyncio.Future[None] | None = None
 
     def add(self, frame: Batch, size: int) -> None:
-        """One more part."""
+        """One more part, with records of `size` bytes in all."""
         self.following += 1
         self.last = frame.last
-        self.payloads.extend(frame.payloads)
+        self.items.extend(items_of(frame))
         self.bytes += size
         self.records += len(frame.payloads)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def source(self, limits: Limits, consumed: Callable[[int, int], None]) -> AsyncIterator[bytes]:
-        """The payloads as they arrive. `consumed` hears how many bytes and records were taken, often enough for the client to go on.
+    async def source(self, limits: Limits, consumed: Callable[[int, int], None]) -> AsyncIterator[Item]:
+        """The records as they arrive. `consumed` hears how many bytes and records were taken, often enough for the client to go on.
 
-        Raises WalTimeout where the next part does not come: everybody waits for it.
+        Raises WalTimeout where the next part does not come: everybody waits for it. BadOption, RecordTooLarge: bad labels.
         """
         while True:
             taken = records = 0
-            while self.payloads:
-                payload = self.payloads.popleft()
-                taken += len(payload)
+            while self.items:
+                item = self.items.popleft()
+                taken += item_bytes(item)
                 records += 1
-                yield payload
-                if not self.payloads or taken + APPEND_COST * records >= limits.pending_bytes // 4:
+                check_labels(item)
+                yield item
+                if not self.items or taken + APPEND_COST * records >= limits.pending_bytes // 4:
                     consumed(taken, records)
                     taken = records = 0
             if self.last:
@@ -72,3 +77,11 @@ class Parts:
                     f"no part of the batch came for {limits.idle_seconds:g} s; nothing of it was kept",
                     hint="others wait while a batch is written: send its parts without a pause",
                 ) from None
+
+
+def check_labels(item: Item) -> None:
+    """Raise BadOption or RecordTooLarge unless a record's labels are such as `append_batch` makes."""
+    if isinstance(item, Packed):
+        between("type", item.labels.type, 0, 0xFFFF)
+        if length := item.labels.attributes_bytes:
+            check_packed(item.piece[:length])

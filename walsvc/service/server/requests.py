@@ -19,6 +19,7 @@ from walsvc.service.server.batches import Batches
 from walsvc.service.server.budget import Share
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Shared
+from walsvc.service.wire.columns import part_bytes
 from walsvc.service.wire.frames import Append, Batch
 from walsvc.topics.names import check_name
 
@@ -41,6 +42,7 @@ class Requests:
         self._budget = shared.budget
         self._share = share
         self._core = log.writer.core
+        self._frame_bytes = shared.limits.frame_bytes
         self._admission = Admission(line, shared.limits, share, grant, producer)
         self._answers = Answers(line, shared.limits, log.writer)
         self._batches = Batches(
@@ -121,7 +123,7 @@ class Requests:
 
     def batch(self, frame: Batch) -> None:
         """BATCH."""
-        size = sum(map(len, frame.payloads))
+        size = part_bytes(frame, self._frame_bytes)
         if self._batches.is_known(frame):
             self._batches.go_on(frame, size)
         else:

@@ -55,6 +55,11 @@ def is_parts(value: Any) -> bool:
     return type(value) is list and all(type(row) is list and len(row) == 4 and all(map(is_int, row)) for row in value)
 
 
+def or_none(check: Check) -> Check:
+    """Nil is right, too."""
+    return lambda value: value is None or check(value)
+
+
 def or_column(check: Check) -> Check:
     """One value, or a list of them."""
     return lambda value: all(map(check, value)) if type(value) is list else check(value)

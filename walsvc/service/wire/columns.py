@@ -12,9 +12,11 @@ import msgpack
 
 from walsvc.errors import ProtocolError
 from walsvc.format.labels import unpack_attributes
+from walsvc.log.commit.entries import Item, Packed, Pieces
+from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes
 from walsvc.model import Record
-from walsvc.service.wire.frames import RECORD_COST, Records, State
+from walsvc.service.wire.frames import RECORD_COST, Batch, Records, State
 
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 make_record: partial[Record] = partial(tuple.__new__, Record)
@@ -23,6 +25,45 @@ make_record: partial[Record] = partial(tuple.__new__, Record)
 def cost_of(records: Sequence[Record]) -> int:
     """What records take of a stream's credit."""
     return sum([len(record.payload) for record in records]) + RECORD_COST * len(records)
+
+
+def items_of(frame: Batch) -> Sequence[Item]:
+    """The records in a part of a batch, of which part_bytes was asked; their labels are not checked."""
+    payloads = frame.payloads
+    if not frame.types and not frame.attributes:
+        return payloads
+    rows = zip(payloads, spread(frame.types or 0), spread(frame.attributes or b""), strict=False)
+    return [Packed(own + payload, Labels(kind, 0, len(own))) if kind or own else payload for payload, kind, own in rows]
+
+
+def part_bytes(frame: Batch, bytes_max: int) -> int:
+    """Bytes of the records in a part of a batch, with their attributes: one value may stand for all of them.
+
+    Raises ProtocolError where its columns do not fit each other, or the records are over `bytes_max` together.
+    """
+    count, attributes = len(frame.payloads), frame.attributes or b""
+    if any(isinstance(each, list) and len(each) != count for each in (frame.types, attributes)):
+        raise ProtocolError("the columns of a BATCH frame have different lengths")
+    size = sum(map(len, frame.payloads))
+    size += sum(map(len, attributes)) if isinstance(attributes, list) else len(attributes) * count
+    if size > bytes_max:
+        raise ProtocolError(
+            f"the records of a BATCH frame have {size} bytes", expected=f"at most {bytes_max}", hint="send more parts"
+        )
+    return size
+
+
+def columns_of(pieces: Pieces) -> tuple[list[bytes], Any, Any]:
+    """The payloads, types and attributes of a part of a batch, as its frame has them."""
+    if not pieces.labels:
+        return pieces.payloads, None, None
+    payloads, count = list(pieces.payloads), len(pieces)
+    types, attributes = [0] * count, [b""] * count
+    for index, labels in pieces.labels.items():
+        length = labels.attributes_bytes
+        types[index], attributes[index] = labels.type, payloads[index][:length]
+        payloads[index] = payloads[index][length:]
+    return payloads, column(types), column(attributes) if any(attributes) else None
 
 
 def records_frame(id: int, turn: int, records: Sequence[Record], state: State) -> Records:

@@ -19,6 +19,7 @@ from walsvc.service.wire.checks import (
     is_state,
     is_text,
     or_column,
+    or_none,
 )
 
 MAGIC = "walsvc"
@@ -72,7 +73,8 @@ class Append(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A part of an atomic batch; all parts have the id and the seq of the first, and their numbers in `part`."""
+    """A part of an atomic batch; all parts have the id and the seq of the first, and their numbers in `part`. `types` and
+    `attributes` are columns, as of Records; None: no record has any."""
 
     id: int
     seq: int
@@ -84,6 +86,8 @@ class Batch(NamedTuple):
     last: bool
     payloads: list[bytes]
     expected: int | None = None
+    types: int | list[int] | None = None
+    attributes: bytes | list[bytes] | None = None
 
 
 class Call(NamedTuple):
@@ -223,7 +227,23 @@ Frame = (
 KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Hello: (0, (is_int, is_text, is_int, is_int, is_name, is_name, is_text, is_int, is_map)),
     Append: (1, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bytes, is_payloads, is_number, is_name)),
-    Batch: (2, (is_int, is_int, is_int, is_int, is_int, is_name, is_int, is_bool, is_payloads, is_number)),
+    Batch: (
+        2,
+        (
+            is_int,
+            is_int,
+            is_int,
+            is_int,
+            is_int,
+            is_name,
+            is_int,
+            is_bool,
+            is_payloads,
+            is_number,
+            or_none(or_column(is_int)),
+            or_none(or_column(is_bytes)),
+        ),
+    ),
     Call: (3, (is_int, is_text, is_map)),
     Open: (4, (is_int, is_text, is_map, is_int)),
     Credit: (5, (is_int, is_int)),
@@ -253,10 +273,10 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     Goodbye: (24, (is_int, is_text, is_text)),
     Purged: (25, (is_int, is_name, is_map, is_int, is_state)),
 }
-OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 1, Ack: 1}
+OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 3, Ack: 1}
 """How many of a frame's last fields are left out where they are nil: older peers do not know them. Whoever sends one has seen in
 `features` of WELCOME that the server does."""
-FEATURES = ("expected", "dedupe", "reverse", "transact")
+FEATURES = ("expected", "dedupe", "reverse", "transact", "entries")
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {
     KINDS[each][0]: (each, KINDS[each][1]) for each in (Append, Batch, Call, Open, Credit, Cancel, Ping)
