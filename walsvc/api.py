@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
+from walsvc.format.purge import check_way
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.compaction import compact
+from walsvc.log.extent.hider import Hider
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
@@ -55,6 +57,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         vars(self)["append"] = writer.append  # in the place of the method: the way to the buffer is one call shorter
         self.hubs: Hubs = Hubs(self.segments, writer)
         self._reclaimer = Reclaimer(writer.core, self.segments)
+        self.hider: Hider = Hider(writer.core, self.segments, self._reclaimer)
 
     # ---- appending: the writer's
 
@@ -121,7 +124,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
 
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
-        return Topic(self, self.writer, self.hubs, check_name("topic", name))
+        return Topic(self, self.writer, self.hubs, self.hider, check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
@@ -210,23 +213,35 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
 
     # ---- purging
 
-    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
-        """Hide all records below LSN `before` that have a key, or labels, whatever their topic. Durable when it returns.
+    async def purge(
+        self, key_or_labels: Any = None, *, before: int | None = None, lsns: Iterable[int] | None = None
+    ) -> int | None:
+        """Hide records, whatever their topic: those below LSN `before` that have a key, or labels, or those with the LSNs in `lsns`.
+        Durable when it returns.
 
         From then on no reading shows them, no consumer gets them; later records are not concerned, so purging a key is also
-        its tombstone. They keep their LSNs and count as records; `compact` gives their space back. A hold does not protect
-        from it.
+        its tombstone. They keep their LSNs; `compact` gives their space back. A hold does not protect from it. Records that a key or
+        labels hide count as records, those that are named do not.
 
         Args:
             key_or_labels: text, bytes or an integer: records whose attribute "key" is equal. A mapping: records whose
                 attributes have all of these labels, with these values (text, bytes, number, True or False); at least one.
                 At most 1,024 bytes as JSON.
             before: 1 to next_lsn; None: next_lsn, that is, everything accepted before the call.
+            lsns: instead of a key: LSNs of single records, at most 10,000, all below next_lsn. They are read before they are hidden.
+
+        Returns:
+            How many of the records in `lsns` were visible until then; None for a key or labels.
 
         Raises:
-            BadOption: an argument is out of its bounds, or there are 65,536 marks already; what `append` raises.
+            BadOption: an argument is out of its bounds, or there are 65,536 marks, or ranges of single records, already; what
+                `append` raises.
         """
+        check_way(key_or_labels, before, lsns, topic=False)
+        if lsns is not None:
+            return await self.hider.purge_single(None, lsns)
         await purge(self.writer.core, key_or_labels, before, None)
+        return None
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
         """Rewrite the sealed segments without what was purged; returns the bytes by which the log's files have shrunk.

@@ -61,6 +61,31 @@ def test_text_and_number_are_two_keys(walsvc: Cli, log_path: str) -> None:
     assert len(lsns(walsvc, log_path)) == 40
 
 
+def test_single_records_and_all_but_the_newest(walsvc: Cli, log_path: str) -> None:
+    assert walsvc.good("purge", log_path, "--lsn", 3, "--lsn", 4) == b"hidden: 2 records\n"
+    told = json.loads(walsvc.good("purge", log_path, "--lsn", 5, "--lsn", 6, "--topic", "a", "--json"))
+    assert told == {"topic": "a", "records": 1}
+    assert walsvc.good("purge", log_path, "--topic", "b", "--keep", 2) == b"hidden: 27 records\n"
+    assert walsvc.good("purge", log_path, "--topic", "a", "--before", 50) == b"hidden: 23 records\n"
+    assert lsns(walsvc, log_path) == [51, 53, 55, 57, 58, 59, 60]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--lsn", "1", "--key", "1"],
+        ["--keep", "1"],
+        ["--lsn", "1", "--before", "3"],
+        ["--topic", "a"],
+        ["--before", "3"],
+        [],
+    ],
+)
+def test_ways_to_purge_that_do_not_go_together_are_refused(walsvc: Cli, log_path: str, arguments: list[str]) -> None:
+    assert walsvc("purge", log_path, *arguments).returncode == exits.USAGE
+    assert len(lsns(walsvc, log_path)) == 60
+
+
 @pytest.mark.parametrize(
     "arguments", [["--key", "1", "--where", "a=b"], ["--where", "ab"], ["--key", "1", "--before", "99"]]
 )

@@ -49,3 +49,18 @@ async def test_what_is_held_goes_by_force_or_after_its_release(walsvc: Cli, log:
     assert json.loads(walsvc.good("consumers", "list", log, "--json"))["holds"] == {}
     walsvc.good("truncate", log, "--before", 41)
     assert walsvc("truncate", log, "--after", 50, "--force").returncode == 2
+
+
+async def test_of_one_topic(walsvc: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "topics"
+    async with library.open(path) as opened:
+        for number in range(10):
+            await opened.topic("ab"[number % 2]).append(b"%d" % number)
+    said = walsvc.good("truncate", path, "--topic", "a", "--before", 6)
+    assert said == b"dropped 3 records of topic 'a'; kept: LSN 7 to 9\n"
+    told = json.loads(walsvc.good("truncate", path, "--topic", "a", "--before", 11, "--json"))
+    assert told == {"topic": "a", "first_lsn": None, "last_lsn": None, "records": 0, "dropped": 2}
+    assert walsvc.good("cat", path) == b"1\n3\n5\n7\n9\n"
+    for wrong in (["--topic", "a"], ["--topic", "a", "--after", 3], ["--topic", "b", "--before", 12]):
+        assert walsvc("truncate", path, *wrong).returncode == 2
+    assert walsvc.good("cat", path) == b"1\n3\n5\n7\n9\n"

@@ -20,6 +20,7 @@ from walsvc.log.read.stream import load_header
 from walsvc.opening import open_on
 
 KEYS = ("a", "b", "c", "d")
+TOPIC_KEY = KEYS[0]  # records with it are of the topic t, all others of none
 CONFIG = WalConfig(segment_bytes=65536)
 STATES = 4  # crash images at each operation
 
@@ -34,6 +35,8 @@ class Told:
         purged: LSN below which a key is hidden, by key, as far as `purge` has returned.
         asked: the same, as far as it was called.
         truncated: what truncate_before was called with.
+        floor, asked_floor: LSN below which the topic is hidden, as far as a call has returned, and as far as one was made.
+        singles, asked_singles: LSNs that were purged one by one, in the same way.
     """
 
     called: dict[bytes, str] = field(default_factory=dict)
@@ -41,14 +44,19 @@ class Told:
     purged: dict[str, int] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     truncated: int = 1
+    floor: int = 0
+    asked_floor: int = 0
+    singles: frozenset[int] = frozenset()
+    asked_singles: frozenset[int] = frozenset()
 
     def freeze(self) -> Told:
         """A copy that stays as it is."""
-        return Told(dict(self.called), dict(self.acked), dict(self.purged), dict(self.asked), self.truncated)
+        copies = {name: dict(getattr(self, name)) for name in ("called", "acked", "purged", "asked")}
+        return replace(self, **copies)
 
 
 class PurgeWorkload:
-    """One program that appends, purges and compacts."""
+    """One program that appends, purges, hides and compacts."""
 
     def __init__(self, plan: Plan, device: SimDevice, told: Told, steps: int) -> None:
         self.plan, self.device, self.told, self.steps = plan, device, told, steps
@@ -63,7 +71,9 @@ class PurgeWorkload:
             await self.append(self.rng.randint(1, 12))
             if self.rng.random() < 0.3:
                 await self.purge()
-        await asyncio.gather(self.log.compact(), self.append(3), self.purge())
+            if self.rng.random() < 0.5:
+                await self.hide()
+        await asyncio.gather(self.log.compact(), self.append(3), self.purge(), self.hide())
         self.told.truncated = self.rng.randint(1, self.log.next_lsn // 2)
         await asyncio.gather(self.log.truncate_before(self.told.truncated), self.append(9))
         await self.purge()
@@ -78,7 +88,8 @@ class PurgeWorkload:
             payload = (b"%d %s " % (self.number, key.encode())) * self.rng.randint(1, 300)
             self.told.called[payload] = key
             rows.append((payload, key))
-        results = await asyncio.gather(*(self.log.append(payload, attributes={"key": key}) for payload, key in rows))
+        places = {key: self.log.topic("t") if key == TOPIC_KEY else self.log for key in KEYS}
+        results = await asyncio.gather(*(places[key].append(payload, attributes={"key": key}) for payload, key in rows))
         for result, (payload, _) in zip(results, rows, strict=True):
             self.told.acked[result.lsn] = payload
 
@@ -89,6 +100,24 @@ class PurgeWorkload:
         await self.log.purge(key, before=before)
         self.told.purged[key] = max(before, self.told.purged.get(key, 0))
 
+    async def hide(self) -> None:
+        """Truncate the topic, or purge single records of any, or all but some of the topic."""
+        told, topic, before = self.told, self.log.topic("t"), self.rng.randint(1, self.log.next_lsn)
+        match self.rng.randrange(3):
+            case 0:
+                told.asked_floor = max(told.asked_floor, before)
+                await topic.truncate_before(before)
+                told.floor = max(told.floor, before)
+            case 1:
+                lsns = frozenset(self.rng.choices(range(1, self.log.next_lsn), k=4)) if before > 1 else frozenset()
+                told.asked_singles |= lsns
+                await self.log.purge(lsns=lsns)
+                told.singles |= lsns
+            case _:
+                told.asked_floor = max(told.asked_floor, before)
+                await topic.purge(before=before)
+                told.floor = max(told.floor, before)
+
 
 async def recover(plan: Plan, device: SimDevice, *, compact: bool) -> tuple[dict[int, bytes], str]:
     """Open what a crash left, and compact again, which changes nothing that is visible; what is, and the outcome in a few words."""
@@ -96,13 +125,15 @@ async def recover(plan: Plan, device: SimDevice, *, compact: bool) -> tuple[dict
     require(not any(finding.fatal for finding in log.report.findings), f"a fatal finding: {log.report}")
     left = [name for name in device.directory.names if name.endswith(".rewrite")]
     require(not left, f"unfinished files are still there: {left}")
-    seen = await visible(log)
+    seen, count = await visible(log), await log.topic("t").count()
     if compact:
         await log.compact()
         require(await visible(log) == seen, "compaction changed what is visible")
+        require(await log.topic("t").count() == count, "compaction changed how many records the topic has")
         await log.close()
         log = await open_on(plan.disk(device, calm=True), plan.config)
         require(await visible(log) == seen, "reopening changed what is visible")
+        require(await log.topic("t").count() == count, "reopening changed how many records the topic has")
     await log.close()
     return seen, f"{log.next_lsn} {sorted(seen.items())} {sum(log.writer.core.catalog.view.sizes.values())}"
 
@@ -118,9 +149,13 @@ def check(seen: dict[int, bytes], told: Told) -> None:
         require(key is not None, f"LSN {lsn} was never appended")
         assert key is not None
         require(lsn >= told.purged.get(key, 0), f"LSN {lsn} of {key} was purged and is back")
+        require(lsn not in told.singles, f"LSN {lsn} was purged by itself and is back")
+        require(key != TOPIC_KEY or lsn >= told.floor, f"LSN {lsn} was truncated with its topic and is back")
         require(lsn not in told.acked or told.acked[lsn] == payload, f"LSN {lsn} is another record")
     for lsn, payload in told.acked.items():
-        hidden = lsn < told.asked.get(told.called[payload], 0) or lsn < told.truncated
+        key = told.called[payload]
+        hidden = lsn < told.asked.get(key, 0) or lsn < told.truncated or lsn in told.asked_singles
+        hidden |= key == TOPIC_KEY and lsn < told.asked_floor
         require(hidden or lsn in seen, f"LSN {lsn} was acknowledged and is lost")
 
 

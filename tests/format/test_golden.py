@@ -13,6 +13,8 @@ import walsvc
 import walsvc.format.meta
 from tests.golden.make import payload_of, topic_of
 from walsvc import UnsupportedFormat
+from walsvc.format.hidden import FLOORS
+from walsvc.format.hidden import KEY as HIDDEN
 from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.segment import REWRITTEN, decode_segment_header
 from walsvc.log.offline.verify import verify
@@ -131,17 +133,41 @@ async def test_golden_log_with_shared_consumers_knows_what_they_have_done(tmp_pa
         assert (await (await log.consumer("moved", shared=True)).next()).record.lsn == 150
 
 
-async def test_reader_that_does_not_know_what_consumers_have_done_refuses_that_log_and_reads_others(
-    monkeypatch, tmp_path
-):
-    for name in ("queues-v1", "v1-topics"):
-        shutil.copytree(GOLDEN / name, tmp_path / name)
-    before = digests(tmp_path / "queues-v1")
-    monkeypatch.setattr(walsvc.format.meta, "KNOWN", walsvc.format.meta.KNOWN - {QUEUES})
+async def test_golden_log_with_hidden_ranges_shows_what_is_left_and_goes_on(tmp_path):
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "hidden-v1", path)
+    expected = json.loads((path / "expected.json").read_text())
+    names = {lsn: topic_of(lsn) if lsn <= 190 else "orders" for lsn in range(10, 211)}
+    gone = {61, 62, 100, 150, 192, 195} | {lsn for lsn, name in names.items() if name == "orders" and lsn < 60}
+    gone |= {lsn for lsn, name in names.items() if name == "注文" and lsn < 139}
+    left = {lsn: name for lsn, name in names.items() if lsn not in gone}
+    before = digests(path)
     for read_only in (True, False):
-        with pytest.raises(UnsupportedFormat, match="!queues"):
-            async with walsvc.open(tmp_path / "queues-v1", read_only=read_only) as log:
+        async with walsvc.open(path, read_only=read_only) as log:
+            assert (log.first_lsn, log.next_lsn) == (expected["first_lsn"], expected["next_lsn"])
+            records = [record async for record in log.read()]
+            assert {record.lsn: record.topic for record in records} == left
+            assert all(record.payload == payload_of(record.lsn) for record in records)
+            for name in log.topics():
+                assert await log.topic(name).count() == list(left.values()).count(name)
+            assert [(each.name, each.position, each.lag) for each in await log.consumers()] == [("behind", 1, None)]
+        assert not read_only or digests(path) == before, "reading changed a file"
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        assert (await log.topic("orders").append(b"and on", expected=210)).lsn == 211
+
+
+@pytest.mark.parametrize(("golden", "key"), [("queues-v1", QUEUES), ("hidden-v1", HIDDEN), ("hidden-v1", FLOORS)])
+async def test_reader_that_does_not_know_required_metadata_refuses_that_log_and_reads_others(
+    monkeypatch, tmp_path, golden, key
+):
+    for name in (golden, "v1-topics"):
+        shutil.copytree(GOLDEN / name, tmp_path / name)
+    before = digests(tmp_path / golden)
+    monkeypatch.setattr(walsvc.format.meta, "KNOWN", walsvc.format.meta.KNOWN - {key})
+    for read_only in (True, False):
+        with pytest.raises(UnsupportedFormat, match=key):
+            async with walsvc.open(tmp_path / golden, read_only=read_only) as log:
                 await log.consumers()
         async with walsvc.open(tmp_path / "v1-topics", read_only=read_only) as log:
             assert len(await log.consumers()) == 2
-    assert digests(tmp_path / "queues-v1") == before, "what is not understood was changed"
+    assert digests(tmp_path / golden) == before, "what is not understood was changed"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.keyring import KeyRing
@@ -117,6 +118,34 @@ async def write_bound(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_hidden(device: SimDevice) -> SimDevice:
+    """Topics that were truncated by themselves, records purged one by one, compaction, both truncations, a crash and a clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+    for first in range(1, 201, 25):
+        lsns = range(first, first + 25)
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload) for where, payload in named))
+    orders = log.topic("orders")
+    await (await orders.consumer("behind")).close()
+    await orders.truncate_before(60)
+    await log.purge(lsns=[2, 5, 61, 62, 100, 150, 195, 199])
+    await log.compact()
+    await log.topic("注文").purge(keep=20)
+    await log.truncate_before(10)
+    await log.truncate_after(190)
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await orders_from(log, 191, 211)
+    await log.topic("orders").purge(lsns=[192, 195])
+    await log.close()
+    return device
+
+
+async def orders_from(log: Log, first: int, end: int) -> None:
+    """Records of the topic orders with these LSNs."""
+    await asyncio.gather(*(log.topic("orders").append(payload_of(lsn)) for lsn in range(first, end)))
+
+
 async def write_keys(device: SimDevice) -> SimDevice:
     """Callers' keys of two topics and of none, some of them in a snapshot, some cut off, a crash and a clean close."""
     log = await open_on(SimDisk(device), CONFIG)
@@ -168,12 +197,12 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys | queues]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys | queues | hidden]"""
     target = Path(sys.argv[1])
     kind = sys.argv[2] if sys.argv[2:] else ""
     topics, encrypted = kind == "topics", kind == "encrypted"
     writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound, "keys": write_keys}
-    writers["queues"] = write_queues
+    writers |= {"queues": write_queues, "hidden": write_hidden}
     device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
@@ -194,6 +223,8 @@ def main() -> None:
         expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
     if kind == "keys":
         expected = {"first_lsn": 20, "next_lsn": 192}
+    if kind == "hidden":
+        expected = {"first_lsn": 10, "next_lsn": 211}
     if kind == "queues":
         expected = {"next_lsn": 302}
     if kind == "bound":

@@ -22,6 +22,7 @@ GROUP = "tests/format/test_group.py::"
 HISTORIES = "tests/log/test_histories.py::"
 METADATA = "tests/crash/test_metadata_damage.py::"
 PURGE = "tests/topics/test_purge.py::"
+HIDING = "tests/topics/test_hiding.py::"
 READERS = "tests/log/test_readers.py::"
 SEEK = "tests/log/test_seek.py::"
 THREADS = "tests/disk/test_threads.py::"
@@ -597,10 +598,45 @@ PURGING = [
     ),
     Mutant(
         "a purge mark hides the LSNs that truncate_after has made free",
-        "walsvc/log/extent/retention.py",
-        "    purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}\n",
-        "    purges: dict[str, int] = {}\n",
+        "walsvc/format/meta.py",
+        "        for state in (self.purges, self.floors):\n            state.update(",
+        "        for state in (self.floors,):\n            state.update(",
         (PURGE + "test_truncate_after_lowers_marks_so_that_reused_lsns_are_visible",),
+    ),
+    Mutant(
+        "a range hides the LSNs that truncate_after has made free",
+        "walsvc/format/meta.py",
+        "        self.hidden.cut(lsn, count_of)\n",
+        "",
+        (HIDING + "test_truncate_after_shows_what_is_written_in_the_place_of_what_was_hidden",),
+    ),
+    Mutant(
+        "a range does not know how many records a cut has left in it",
+        "walsvc/format/hidden.py",
+        "_replace(last=lsn, upto=count_of(topic) if topic else 0)",
+        "_replace(last=lsn)",
+        (HIDING + "test_cut_inside_of_what_a_purge_hides_leaves_the_right_count",),
+    ),
+    Mutant(
+        "a truncated topic's consumer goes on in silence",
+        "walsvc/log/extent/hider.py",
+        "            positions = plan.moves(segments.first_of)\n",
+        "            positions = dict.fromkeys(plan.positions, plan.target)\n",
+        (HIDING + "test_consumers_stand_as_after_a_truncation_of_the_log",),
+    ),
+    Mutant(
+        "a truncation of the log forgives a consumer what its topic's truncation took",
+        "walsvc/log/extent/reclaim.py",
+        "if key not in self.overtaken and at >= first_of(topic_of(key))",
+        "if key not in self.overtaken",
+        (HIDING + "test_position_that_was_overtaken_stays_so_over_a_restart_and_a_truncation_of_the_log",),
+    ),
+    Mutant(
+        "compaction forgets the ranges by which a topic is counted",
+        "walsvc/log/extent/compaction.py",
+        "        return {**made, HIDDEN: forgetting_row(0, last)} if last else made\n",
+        "        return {**made, HIDDEN: forgetting_row(1, 1 << 62)}\n",
+        (HIDING + "test_compaction_gives_the_room_back_and_counts_stay",),
     ),
     Mutant(
         "no directory sync after a compacted segment's rename",
@@ -944,14 +980,14 @@ CONDITIONS = [
     Mutant(
         "records of the filling group that do not count for a condition",
         "walsvc/log/commit/conditions.py",
-        "last = self._placement.group.last_of(number) or self._metadata.topics.last_of(number)",
+        "last = self._placement.group.last_of(number) or metadata.topics.last_of(number)",
         "last = self._metadata.topics.last_of(number)",
         (EXPECTED + "test_many_expectations_look_at_each_record_of_the_group_once",),
     ),
     Mutant(
         "a truncated record that still counts for a condition",
         "walsvc/log/commit/conditions.py",
-        "return last if last >= self._metadata.truncated else 0",
+        "return last if last >= first else 0",
         "return last",
         (
             "tests/contract/test_expected.py::test_a_topic_of_which_nothing_is_visible_ends_with_0[asyncio-sim-encrypted]",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import walsvc
-from walsvc import BadOption, ReadStats, UnsupportedFormat
+from walsvc import BadOption, Closed, Denied, ReadStats, Truncated, UnsupportedFormat
 from walsvc.api import Log
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.remote import RemoteLog
@@ -220,6 +220,63 @@ async def test_purging_needs_the_right_and_tells_only_those_who_may_read(tmp_pat
         while not isinstance(answer := await appending.next(), Ack):
             assert not isinstance(answer, Purged), "labels are not for everybody"
         assert answer.parts[0][0] == 2
+
+
+async def test_what_is_hidden_by_lsn_is_not_shown_though_it_was_sent_ahead(tmp_path) -> None:
+    async with (
+        serving(tmp_path) as server,
+        walsvc.open(server.addresses[0]) as log,
+        walsvc.open(server.addresses[0]) as other,
+    ):
+        topic = log.topic("t")
+        for number in range(40):
+            await (topic if number % 2 == 0 else log).append(b"%d" % number)
+        behind, done, whole = await topic.consumer("behind"), await topic.consumer("done"), await log.consumer("whole")
+        reader, lazy, follower = log.read(), log.read_lazy(topic="t"), topic.follow()
+        assert [(await each.next()).lsn for each in (behind, done, whole)] == [1, 1, 1]
+        assert [(await anext(each)).lsn for each in (reader, lazy, follower)] == [1, 1, 1]
+        await done.ack((await done.read_batch(max_records=5))[-1].lsn)
+        assert await other.purge(lsns=[2, 21, 39]) == 3
+        assert await other.purge(lsns=[2]) == 0
+        await other.topic("t").truncate_before(10)
+        assert (await anext(reader)).lsn == 4
+        assert (await anext(lazy)).lsn == (await anext(follower)).lsn == 11
+        assert [(await whole.next()).lsn for _ in range(2)] == [4, 6]
+        with pytest.raises(Truncated):
+            await behind.next()
+        assert (await done.next()).lsn == 13
+        await behind.seek("first")
+        assert (await behind.next()).lsn == 11
+        assert await other.topic("t").purge(keep=3) == 10
+        assert [(await behind.next()).lsn for _ in range(3)] == [33, 35, 37]
+        assert await lsns(topic.read()) == [33, 35, 37]
+
+
+async def test_hiding_by_lsn_needs_the_right_of_an_administrator(tmp_path) -> None:
+    tokens = Tokens([("a" * 16, Grant("a", RIGHTS - {"admin"})), ("x" * 16, Grant("x", RIGHTS))])
+    for name in "ax":
+        (tmp_path / name).write_text(name * 16)
+        (tmp_path / name).chmod(0o600)
+    async with serving(tmp_path, tokens=tokens) as server:
+        async with walsvc.open(server.addresses[0], token_file=tmp_path / "a") as log:
+            topic = log.topic("t")
+            await topic.append(b"x")
+            for call in (
+                lambda: topic.truncate_before(2),
+                lambda: topic.purge(before=2),
+                lambda: topic.purge(keep=0),
+                lambda: topic.purge(lsns=[1]),
+                lambda: log.purge(lsns=[1]),
+            ):
+                with pytest.raises(Denied):
+                    await call()
+            assert await topic.count() == 1
+        async with walsvc.open(server.addresses[0], token_file=tmp_path / "x", read_only=True) as log:
+            with pytest.raises(Closed, match="read_only"):
+                await log.topic("t").truncate_before(2)
+            with pytest.raises(Closed, match="read_only"):
+                await log.purge(lsns=[1])
+            assert await log.topic("t").count() == 1
 
 
 async def test_compaction_gives_space_back_and_the_client_hears_of_it(tmp_path) -> None:

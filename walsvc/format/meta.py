@@ -26,7 +26,7 @@ A change names only what it changes in `topics`, `positions`, `holds` and `purge
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ import msgpack
 from walsvc.format.dedupe import KEY as DEDUPE
 from walsvc.format.dedupe import Keys
 from walsvc.format.group import BadGroup
+from walsvc.format.hidden import FLOORS, Hidden, forgetting_row
+from walsvc.format.hidden import KEY as HIDDEN
 from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
 from walsvc.format.queues import KEY as QUEUES
@@ -43,7 +45,7 @@ from walsvc.format.topics import GONE, SPARSE, Topics, gone_change, gone_in
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
-    | {"index", "newest", "labels", "producers", "forgotten", QUEUES, DEDUPE}
+    | {"index", "newest", "labels", "producers", "forgotten", QUEUES, DEDUPE, HIDDEN, FLOORS}
     | {"numbers", "given", "gone", SPARSE, GONE}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
@@ -62,6 +64,8 @@ class Metadata:
         producers: the requests that are remembered.
         queues: what consumers have done above their positions.
         keys: callers' keys that are remembered.
+        hidden: ranges of records that nobody sees.
+        floors: as on disk, without those that truncation has passed.
     """
 
     truncated: int = 1
@@ -75,6 +79,8 @@ class Metadata:
     producers: Producers = field(default_factory=Producers)
     queues: Queues = field(default_factory=Queues)
     keys: Keys = field(default_factory=Keys)
+    hidden: Hidden = field(default_factory=Hidden)
+    floors: dict[str, int] = field(default_factory=dict)
     _entry_bytes: int = field(default=0, compare=False)  # bound of the encoded maps
     _consumers: dict[int, set[str]] = field(default_factory=dict, compare=False)  # by topic
     _marks: Marks | None = field(default=None, compare=False)  # of `purges`, arranged when it is asked for
@@ -91,7 +97,7 @@ class Metadata:
             self.positions, self.holds, self.purges, self._entry_bytes = {}, {}, {}, 0
             self._consumers, self._marks = {}, None
             self.producers, self.queues = Producers(forgotten=change.get("forgotten", 0)), Queues()
-            self.keys = Keys()
+            self.keys, self.hidden, self.floors = Keys(), Hidden(), {}
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
         self.successor = change.get("successor", self.successor)
@@ -105,19 +111,38 @@ class Metadata:
             self.keys.apply(change[DEDUPE])
         for number in gone:  # also what the group has noted before it went
             self.keys.forget(number)
-        for key, state in (("positions", self.positions), ("holds", self.holds), ("purges", self.purges)):
-            if key in change:
-                self._enter(state, change[key])
+        if HIDDEN in change:
+            self.hidden.apply(change[HIDDEN])
+        named = {"positions": self.positions, "holds": self.holds, "purges": self.purges, FLOORS: self.floors}
+        for key in change.keys() & named.keys():
+            self._enter(named[key], change[key])
         if "positions" in change:
             self._enter(self.positions, self.queues.settle(change["positions"]))
         if QUEUES in change:
             self._enter(self.positions, self.queues.apply(change[QUEUES], self.positions))
-        if self.purges and ("truncated" in change or "purges" in change):
-            self._enter(self.purges, dict.fromkeys(passed_marks(self.purges, self.truncated)))
-        if "purges" in change or "truncated" in change:
+        if not change.keys().isdisjoint(HIDING):
+            self._hide_less()
             self._marks = None
         if gone or "truncated" in change:
             self.topics.truncated(self.truncated)
+
+    def _hide_less(self) -> None:
+        """Forget what hides nothing any more, since truncation has passed it."""
+        for state in (self.purges, self.floors):
+            self._enter(state, dict.fromkeys(passed_marks(state, self.truncated)))
+        if self.hidden:
+            self.hidden.pass_by(self.truncated)
+
+    def hide_none_above(self, lsn: int, count_of: Callable[[int], int]) -> None:
+        """The log ends with record `lsn` now: whatever comes behind it is visible. `count_of` tells how many records a topic had."""
+        self.hidden.cut(lsn, count_of)
+        for state in (self.purges, self.floors):
+            state.update({name: lsn + 1 for name, before in state.items() if before > lsn + 1})
+        self._marks = None
+
+    def floor_of(self, number: int) -> int:
+        """LSN below which a topic (0: none) was truncated by itself; 0: nowhere."""
+        return self.floors.get(str(number), 0) if self.floors else 0
 
     def _enter(self, state: dict[str, int], entries: Mapping[str, int | None]) -> None:
         for name, lsn in entries.items():
@@ -145,9 +170,9 @@ class Metadata:
 
     @property
     def marks(self) -> Marks:
-        """The purge marks as they are now."""
+        """What is hidden as it is now; another object once that has changed."""
         if self._marks is None:
-            self._marks = Marks(self.purges) if self.purges else NO_MARKS
+            self._marks = Marks(self.purges, self.hidden) if self.purges or self.hidden else NO_MARKS
         return self._marks
 
     def copy(self) -> Metadata:
@@ -164,9 +189,10 @@ class Metadata:
             self.producers.copy(),
             self.queues.copy(),
             self.keys.copy(),
+            self.hidden.copy(),
+            dict(self.floors),
             self._entry_bytes,
             {number: set(keys) for number, keys in self._consumers.items()},
-            self._marks,
         )
 
     # ---- snapshot
@@ -181,6 +207,7 @@ class Metadata:
             + self.producers.encoded_bytes
             + self.queues.encoded_bytes
             + self.keys.encoded_bytes
+            + self.hidden.encoded_bytes
         )
 
     def snapshot(self) -> bytes:
@@ -199,6 +226,10 @@ class Metadata:
             state[QUEUES] = queues
         if len(self.keys):
             state[DEDUPE] = self.keys.encode()
+        if self.hidden:
+            state[HIDDEN] = self.hidden.encode()
+        if self.floors:
+            state[FLOORS] = self.floors
         state |= self.topics.columns()
         named = self.topics.named()
         packer = msgpack.Packer(use_bin_type=True)
@@ -206,6 +237,9 @@ class Metadata:
         for key, value in state.items():
             pieces += [packer.pack(key), packer.pack(value)]
         return b"".join(pieces)
+
+
+HIDING = frozenset({"purges", "truncated", HIDDEN, FLOORS})  # keys of changes after which something else is hidden
 
 
 def topic_of(key: str) -> int:
@@ -219,14 +253,17 @@ def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
 
 
 def departure(metadata: Metadata, numbers: Collection[int]) -> dict[str, Any]:
-    """The change by which topics go, with what was remembered for them: consumers and purge marks."""
+    """The change by which topics go, with what was remembered for them: consumers, purge marks, ranges."""
     change, gone = gone_change(numbers), frozenset(numbers)
     keys = [key for number in numbers for key in metadata.consumers_of(number)]
     queues = [key for key in keys if key in metadata.queues]
     marks = [mark for mark in metadata.purges if topic_of(mark) in gone]
-    for name, entries in (("positions", keys), (QUEUES, queues), ("purges", marks)):
+    floors = [str(number) for number in numbers if str(number) in metadata.floors]
+    for name, entries in (("positions", keys), (QUEUES, queues), ("purges", marks), (FLOORS, floors)):
         if entries:
             change[name] = dict.fromkeys(entries)
+    if rows := b"".join(forgetting_row(number) for number in numbers if number in metadata.hidden.topics):
+        change[HIDDEN] = rows
     return change
 
 

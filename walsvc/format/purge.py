@@ -14,18 +14,45 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from walsvc.errors import BadOption
 from walsvc.format.group import BadGroup
+from walsvc.format.hidden import NOTHING_HIDDEN, Hidden
+from walsvc.model import is_lsn
 
 MARK_BYTES_MAX = 1024  # of a mark's name: every segment begins with a snapshot that holds all of them
 MARKS_MAX = 65_536  # then 64 MiB of snapshot at the very most; compaction takes marks away
+LSNS_MAX = 8192  # that one purge names: as many elements as an array in a frame of the service has
 KEY_LABEL = "key"  # the label that `purge(key)` looks at
 Label = str | bytes | int | float | bool
 Test = tuple[tuple[str, ...], tuple[tuple[bool, Any], ...]]  # names of labels, sorted, and the values they must have
+
+
+def check_way(
+    key_or_labels: Any, before: int | None = None, lsns: Any = None, keep: int | None = None, *, topic: bool = True
+) -> None:
+    """BadOption unless a purge says in one way what it is to hide; `topic`: it is of one."""
+    ways = [key_or_labels is not None, lsns is not None, keep is not None]
+    if sum(ways) > 1 or (before is not None and (lsns is not None or keep is not None)):
+        raise BadOption(
+            "purge() takes a key or labels, or lsns, or keep", hint="one of them; before goes with a key or labels"
+        )
+    if not any(ways) and (before is None or not topic):
+        other = "lsns, before or keep" if topic else "lsns; for everything there is truncate_before"
+        raise BadOption("purge() needs to know what to hide", hint=f"name a key or labels, or {other}")
+
+
+def lsns_of(lsns: Any) -> list[int]:
+    """The LSNs that `purge` was asked for, ascending and each once. BadOption for anything but a collection of at most LSNS_MAX integers."""
+    if not isinstance(lsns, Iterable) or isinstance(lsns, (str, bytes)) or not all(map(is_lsn, wanted := list(lsns))):
+        raise BadOption(f"purge(lsns={lsns!r}) is no collection of LSNs"[:200], hint="for example lsns=[17, 20]")
+    distinct = sorted(set(wanted))
+    if len(distinct) > LSNS_MAX:
+        raise BadOption(f"purge(lsns=...) names {len(distinct)} records", hint=f"at most {LSNS_MAX:,} in one call")
+    return distinct
 
 
 def labels_of(key_or_labels: Any) -> dict[str, Label]:
@@ -89,16 +116,18 @@ def _comparable(value: Any) -> tuple[bool, Any]:
 
 
 class Marks:
-    """All purge marks of a log at one moment, arranged for asking. Immutable.
+    """What is hidden in a log at one moment, by purge marks and by ranges, arranged for asking. The marks are immutable.
 
     Attributes:
-        highest: no record at or above this LSN is hidden; 0 when there are no marks.
+        highest: no record at or above this LSN is hidden by a mark; 0 when there are no marks.
+        ranges: that hide records whatever they hold.
     """
 
-    __slots__ = ("_everywhere", "_tests", "highest")
+    __slots__ = ("_everywhere", "_tests", "highest", "ranges")
 
-    def __init__(self, purges: Mapping[str, int]) -> None:
+    def __init__(self, purges: Mapping[str, int], ranges: Hidden = NOTHING_HIDDEN) -> None:
         self.highest: int = max(purges.values(), default=0)
+        self.ranges: Hidden = ranges
         # topic -> names of labels -> their values -> before: asking costs one lookup for each set of names in use
         tests: dict[int, dict[tuple[str, ...], dict[tuple[tuple[bool, Any], ...], int]]] = {}
         for name, before in purges.items():
@@ -108,7 +137,7 @@ class Marks:
         self._tests = {topic: [*found.items(), *self._everywhere] for topic, found in tests.items()}
 
     def before(self, topic: int, attributes: Mapping[str, Any]) -> int:
-        """The LSN below which a record with these attributes, of topic number `topic` (0: none), is hidden; 0: none is."""
+        """The LSN below which marks hide a record with these attributes, of topic number `topic` (0: none); 0: they do not."""
         highest = 0
         for labels, values in self._tests.get(topic, self._everywhere):
             try:
@@ -120,6 +149,8 @@ class Marks:
 
     def hides(self, lsn: int, topic: int, attributes: Mapping[str, Any]) -> bool:
         """Whether a record is hidden."""
+        if self.ranges.covers(topic, lsn):
+            return True
         return lsn < self.highest and bool(attributes) and lsn < self.before(topic, attributes)
 
 

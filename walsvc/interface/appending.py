@@ -79,10 +79,6 @@ class Appending(Protocol):
         """
         ...
 
-    async def purge(self, key_or_labels: str | bytes | int | Mapping[str, Any], *, before: int | None = ...) -> None:
-        """Hide the records below LSN `before` (None: all so far) that have a key, or labels. Durable on return."""
-        ...
-
     @overload
     async def consumer(
         self,

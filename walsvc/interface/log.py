@@ -8,9 +8,9 @@ from walsvc.interface.appending import Appending
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from types import TracebackType
-    from typing import Unpack
+    from typing import Any, Unpack
 
     from walsvc.config import WalConfig
     from walsvc.interface.topic import Topic
@@ -168,6 +168,17 @@ class Log(Appending, Protocol):
 
     def retention(self) -> Retention:
         """Segments that are kept, the pins that need them, and the records dropped since opening."""
+        ...
+
+    async def purge(
+        self,
+        key_or_labels: str | bytes | int | Mapping[str, Any] | None = ...,
+        *,
+        before: int | None = ...,
+        lsns: Iterable[int] | None = ...,
+    ) -> int | None:
+        """Hide the records below LSN `before` (None: all so far) that have a key, or labels, or those with the LSNs in `lsns`. Durable
+        on return: how many of those were visible, None for a key or labels."""
         ...
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = ...) -> int:

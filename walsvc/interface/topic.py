@@ -9,7 +9,7 @@ from walsvc.keywords import TopicAppendOptions, spelled_out
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from typing import Unpack
 
     from walsvc.keywords import Payload
@@ -91,6 +91,23 @@ class Topic(Appending, Protocol):
 
     def follow(self, start: int | None = ..., **chosen: Unpack[Chosen]) -> AsyncGenerator[Record, None]:
         """Iterate over the topic's durable records, then wait for new ones."""
+        ...
+
+    async def truncate_before(self, lsn: int, *, force: bool = ...) -> None:
+        """Drop the topic's records below `lsn`, 1 to the log's next_lsn. BadOption: somebody holds records below it, and `force` is not
+        set."""
+        ...
+
+    async def purge(
+        self,
+        key_or_labels: str | bytes | int | Mapping[str, Any] | None = ...,
+        *,
+        before: int | None = ...,
+        lsns: Iterable[int] | None = ...,
+        keep: int | None = ...,
+    ) -> int | None:
+        """Hide the topic's records that have a key, or labels (with `before` those below that LSN); or all below `before`; or those
+        with these LSNs; or all but the newest `keep`. Durable on return: how many were hidden, None for a key or labels."""
         ...
 
     async def redrive(self, name: str) -> int:

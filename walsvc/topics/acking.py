@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.format.queues import KEY, Held, done_row, held_row, moved_row
 from walsvc.topics.leases import Lease
-from walsvc.topics.names import Start, check_start
+from walsvc.topics.names import Start, check_start, parse_key
 
 if TYPE_CHECKING:
     from walsvc.topics.feed import Stretch
@@ -145,7 +145,7 @@ class Moving:
 
     def change(self) -> dict[str, Any]:
         """Where it stands then. Raises BadOption."""
-        self._lsn = check_start(self._hub.writer, self._to)
+        self._lsn = check_start(self._hub.writer, self._to, parse_key(self._hub.key)[0])
         return {KEY: {self._hub.key: {"rows": moved_row(self._lsn)}}}
 
     def accepted(self) -> None:

@@ -98,7 +98,7 @@ class Consumer(Delivering):
             self._cursor = cursor_at(self._segments, self._place.following, self._number)
 
     async def lag(self) -> int:
-        """How many records are in the topic and not acknowledged, purged ones included. Reads a part of the log to count
+        """How many records are in the topic and not acknowledged, those that a purge by labels hides included. Reads a part of the log to count
         them."""
         self._check()
         limit = await self._segments.reach()
@@ -186,7 +186,7 @@ class Consumer(Delivering):
         self._ahead = deque(record for record in self._ahead if record.topic != topic)
 
     def _check_position(self) -> None:
-        first, position = self._segments.first_lsn, self.position
+        first, position = self._segments.first_of(self._number), self.position
         if position < first:
             raise overtaken(self.name, position, first, self._path)
 
@@ -285,7 +285,7 @@ class Consumer(Delivering):
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
-        work = self._seek(to, max(self.position, self._writer.core.metadata.truncated))
+        work = self._seek(to, max(self.position, self._segments.first_of(self._number)))
         await asyncio.shield(self._writer.core.background.start("moving a consumer", work, foreseen=(WalError,)))
 
     async def _seek(self, to: Start, stood: int) -> None:
@@ -298,8 +298,8 @@ class Consumer(Delivering):
 
             def change() -> dict[str, Any]:
                 forward = is_lsn(to) and to >= stood
-                start = max(to, self.position, self._writer.core.metadata.truncated) if forward else to
-                return moved(self._writer.core.metadata, self._key, check_start(self._writer, start))
+                start = max(to, self.position, self._segments.first_of(self._number)) if forward else to
+                return moved(self._writer.core.metadata, self._key, check_start(self._writer, start, self._number))
 
             await self._writer.core.changes.join(change)
             lsn = self._writer.core.metadata.positions[self._key]

@@ -103,7 +103,7 @@ class Feed:
                 record = self.ahead.get(job.lsn)
                 if record is not None and job.state is not State.OUT and self._hidden(record):
                     self.forget(job)
-        first, position = self._segments.first_lsn, self.position
+        first, position = self._segments.first_of(self._number), self.position
         if position < first:
             raise overtaken(self.key.partition("/")[2], position, first, self._segments.disk.path)
 

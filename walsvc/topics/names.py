@@ -41,11 +41,13 @@ def parse_key(key: str) -> tuple[int, str]:
     return int(number), consumer
 
 
-def check_start(writer: WalWriter, start: Start) -> int:
-    """The LSN that `start` means now. BadOption unless it is "first", "next", or an LSN from first_lsn to next_lsn."""
+def check_start(writer: WalWriter, start: Start, number: int = WHOLE_LOG) -> int:
+    """The LSN that `start` means now, of a topic by its number. BadOption unless it is "first", "next", or an LSN from first_lsn to
+    next_lsn."""
     first, following = writer.core.metadata.truncated, writer.next_lsn
+    floor = max(first, writer.core.metadata.floor_of(number))
     if start == "first":
-        return first
+        return floor
     if start == "next":
         return following
     if not is_lsn(start) or not first <= start <= following:
@@ -54,11 +56,11 @@ def check_start(writer: WalWriter, start: Start) -> int:
             path=writer.core.disk.path,
             hint=f'"first", "next", or an LSN from {first} to {following}',
         )
-    return start
+    return max(start, floor)  # below that the topic was truncated by itself
 
 
 def overtaken(consumer: str, position: int, first: int, path: str) -> Truncated:
-    """The error of a consumer whose records from its position on to `first`, the log's first LSN, are gone."""
+    """The error of a consumer whose records from its position on to `first`, the first LSN of the log or the topic, are gone."""
     return Truncated(
         f"consumer {consumer!r} was overtaken: records from LSN {position} on were dropped",
         path=path,

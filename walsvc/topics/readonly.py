@@ -23,6 +23,7 @@ class ReadOnlyTopic(TopicReader):
         self.move_consumer: RefusingLater = log.consumer
         self.delete_consumer: RefusingLater = log.consumer
         self.purge: RefusingLater = log.consumer
+        self.truncate_before: RefusingLater = log.consumer
         self.redrive: RefusingLater = log.consumer
 
     async def consumers(self) -> list[ConsumerStatus]:

@@ -73,7 +73,7 @@ class Registry:
             wanted = key_of(number, name)
             self._refuse_used(wanted, name)
             known = metadata.positions.get(wanted)  # somebody else may have been faster
-            position = check_start(self._writer, start) if known is None else known
+            position = check_start(self._writer, start, number) if known is None else known
             made["positions"] = {wanted: position}
             place.position = place.following = position
             key, places[wanted] = wanted, place
@@ -138,7 +138,7 @@ class Registry:
     async def move(self, name: str, to: Start) -> None:
         """See Topic.move_consumer."""
         metadata = self._writer.core.metadata
-        await self._change(name, lambda key: moved(metadata, key, check_start(self._writer, to)))
+        await self._change(name, lambda key: moved(metadata, key, check_start(self._writer, to, parse_key(key)[0])))
 
     async def delete(self, name: str) -> None:
         """See Topic.delete_consumer."""

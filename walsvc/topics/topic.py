@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from walsvc.errors import Truncated
+from walsvc.format.purge import check_way
 from walsvc.keywords import Payload, TopicAppendOptions, spelled_out
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.appending import AppendsTo
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE, is_type
+from walsvc.log.extent.hider import Hider
 from walsvc.log.extent.purging import purge
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
@@ -39,7 +41,8 @@ class TopicReader(TopicReading):
         self._segments = log.segments
 
     async def count(self) -> int:
-        """How many records the topic has from first_lsn on. Those that were purged count: they keep their LSNs.
+        """How many records the topic has. Those that a purge by labels hides count; those that were truncated, or purged by themselves,
+        do not.
 
         Reads at most the oldest segment (its opening snapshot, and what truncation hides in it), however long the log is.
         """
@@ -49,7 +52,7 @@ class TopicReader(TopicReading):
             return 0
         while True:
             try:
-                count = await count_from(self._segments, self._segments.first_lsn, number)
+                count = await count_from(self._segments, self._segments.first_of(number), number)
             except Truncated:
                 continue  # meanwhile
             return count if self._segments.topic_number(self.name) == number else 0
@@ -69,13 +72,13 @@ class TopicReader(TopicReading):
             return records[0].lsn if records else None
 
     async def last_lsn(self) -> int | None:
-        """LSN of the topic's last record, None if there is none."""
+        """LSN of the topic's last record, None if there is none that was not dropped. What a purge hides counts."""
         await self._segments.reach()
         number = self._segments.topic_number(self.name)
         if number is None:
             return None
         _, last = await self._segments.topic_sums(number)
-        return last if last >= self._segments.first_lsn else None
+        return last if last >= self._segments.first_of(number) else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -87,9 +90,10 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     The topic exists in the log from its first record or consumer on.
     """
 
-    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, name: str) -> None:
+    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, hider: Hider, name: str) -> None:
         super().__init__(log, name)
         self._writer = writer
+        self._hider = hider
         self._hubs = hubs
         self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
@@ -127,9 +131,54 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
         number = self._writer.core.metadata.topics.get(self.name)
         return Labels(type, number) if number is not None and is_type(type) else None
 
-    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
-        """Hide the topic's records below LSN `before` that have a key, or labels; see Log.purge. Other topics' stay."""
-        await purge(self._writer.core, key_or_labels, before, self.name)
+    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
+        """Drop the topic's records below `lsn`, and no other topic's: no reading shows them any more, and a log without other records
+        there gets their space back by `compact`. Durable when it returns, in a group with other changes.
+
+        A consumer of the topic that has not passed them gets Truncated at its next call, as at Log.truncate_before; one that has moves
+        up. Consumers of the whole log pass over them. Nothing happens where the log has no such topic, or nothing below.
+
+        Args:
+            lsn: 1 to the log's next_lsn, which drops all that the topic has.
+            force: also where a hold keeps the log's records below.
+
+        Raises:
+            BadOption: `lsn` is out of its bounds, or somebody holds records below it and `force` is not set; what `append` raises.
+        """
+        await self._hider.truncate_before(self.name, lsn, force=force)
+
+    async def purge(
+        self,
+        key_or_labels: Any = None,
+        *,
+        before: int | None = None,
+        lsns: Iterable[int] | None = None,
+        keep: int | None = None,
+    ) -> int | None:
+        """Hide records of the topic; other topics' stay. Durable when it returns. A hold does not protect from it, and consumers go on
+        behind what is hidden without being told.
+
+        Args:
+            key_or_labels: records with this key, or these labels, see Log.purge; with `before` only those below it.
+            before: without a key: all records below this LSN, 1 to the log's next_lsn.
+            lsns: the records with these LSNs, those of other topics left out; see Log.purge.
+            keep: all records but for the newest `keep` ones, 0 or more.
+
+        Returns:
+            How many records were hidden by it; None for a key or labels.
+
+        Raises:
+            BadOption: not one of these ways, or an argument out of its bounds; what Log.purge raises.
+        """
+        check_way(key_or_labels, before, lsns, keep)
+        if key_or_labels is not None:
+            await purge(self._writer.core, key_or_labels, before, self.name)
+            return None
+        if lsns is not None:
+            return await self._hider.purge_single(self.name, lsns)
+        if keep is not None:
+            return await self._hider.purge_all_but(self.name, keep)
+        return await self._hider.purge_below(self.name, before)
 
     # ---- consumers
 

@@ -62,15 +62,17 @@ class Conditions:
     # ---- what a topic ends with
 
     def last(self, topic: str | None) -> int:
-        """LSN of the last record that was accepted, of a topic or (None) of the whole log; 0: none that is visible. What a purge
-        hides counts, since it keeps its LSN."""
+        """LSN of the last record that was accepted, of a topic or (None) of the whole log; 0: none that was not dropped. What
+        a purge hides counts, since it keeps its LSN."""
+        metadata = self._metadata
         if topic is None:
-            last = self._placement.next_lsn - 1
-        elif (number := self._metadata.topics.get(topic)) is None:
+            last, first = self._placement.next_lsn - 1, metadata.truncated
+        elif (number := metadata.topics.get(topic)) is None:
             return 0
         else:
-            last = self._placement.group.last_of(number) or self._metadata.topics.last_of(number)
-        return last if last >= self._metadata.truncated else 0
+            last = self._placement.group.last_of(number) or metadata.topics.last_of(number)
+            first = max(metadata.truncated, metadata.floor_of(number))
+        return last if last >= first else 0
 
     def check(self, topic: str | None, expected: int | None) -> None:
         """Raise Conflict unless a topic, or the log, ends with the LSN that was expected; None: any will do."""

@@ -1,5 +1,5 @@
-"""Compaction: sealed segments are written anew without what purge marks hide, and without the records of deleted topics (LFS,
-Rosenblum and Ousterhout 1992, calls it cleaning; Kafka compacts closed log segments in the same way).
+"""Compaction: sealed segments are written anew without what is hidden (LFS, Rosenblum and Ousterhout 1992, calls it cleaning;
+Kafka compacts closed log segments in the same way).
 
 LSNs stay dense: a dropped record keeps its row in the group's index, with no payload, no attributes, and a sign that it was
 dropped. Groups keep everything that others rely on: LSNs, generation, times, durable_lsn, metadata, counts by topic.
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import BadOption
 from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
+from walsvc.format.hidden import KEY as HIDDEN
+from walsvc.format.hidden import Hidden, forgetting_row
 from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
 from walsvc.format.topics import Topics
@@ -59,16 +61,16 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
             path=core.disk.path,
             hint="what was purged stays hidden; truncate_before gives space back",
         )
-    purges = dict(core.metadata.purges)
-    marks = Marks(purges)
+    purges, hidden = dict(core.metadata.purges), core.metadata.hidden.copy()
+    marks = Marks(purges, hidden)
     topics = core.metadata.topics.copy()  # the same in both passes over a segment
-    if not purges and not topics.gone_last:
+    if not purges and not hidden and not topics.gone_last:
         return 0
     await core.changes.write({})  # a mark counts at once, but nothing may go before it is durable
     active = core.tail.segment.id
-    end = min(active, max(marks.highest, topics.gone_last + 1))
+    end = min(active, max(marks.highest, hidden.highest + 1, topics.gone_last + 1))
     ids = [first for first in core.catalog.view.ids if first < end]
-    freed, left = 0, active  # no segment below `left` holds anything that the marks hide
+    freed, left = 0, active  # no segment below `left` holds anything that is hidden
     for done, first in enumerate(ids, 1):
         results: list[int | None] = []
         await run_shielded(core, "compaction", _compact_segment(core, first, marks, topics, results=results))
@@ -77,7 +79,7 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
         freed += sum(filter(None, results))
         if on_segment is not None:
             on_segment(done, len(ids), freed)
-    await _drop_marks(core, purges, left)
+    await _drop_marks(core, purges, hidden, left)
     return freed
 
 
@@ -117,17 +119,24 @@ async def _compact_segment(core: Core, first: int, marks: Marks, topics: Topics,
         results.append(before - after.file_bytes)
 
 
-async def _drop_marks(core: Core, purges: dict[str, int], left: int) -> None:
-    """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now.
+async def _drop_marks(core: Core, purges: dict[str, int], hidden: Hidden, left: int) -> None:
+    """Take away the marks that hide nothing any more: all that they hid is below LSN `left`, and compacted now. So are ranges of
+    records of no topic; those of a topic stay, since its records are counted by them.
     Not in the copies: there they hide it still, until it is truncated, which takes marks away by itself."""
 
     def change() -> dict[str, Any]:
-        now = core.metadata.purges
-        end = 0 if has_copies(core) else left
-        return {"purges": {name: None for name, before in purges.items() if before <= end and now.get(name) == before}}
+        now, end = core.metadata, 0 if has_copies(core) else left
+        marks = {name: None for name, before in purges.items() if before <= end and now.purges.get(name) == before}
+        last = 0
+        for known, each in zip(hidden.topics.get(0, ()), now.hidden.topics.get(0, ()), strict=False):
+            if known != each or each.last >= end:
+                break  # there is a range since, perhaps of what was not compacted
+            last = each.last
+        made: dict[str, Any] = {"purges": marks} if marks else {}
+        return {**made, HIDDEN: forgetting_row(0, last)} if last else made
 
-    if change()["purges"]:
-        await core.changes.join(change)
+    if change():
+        await core.changes.join(lambda: change() or {"purges": {}})
 
 
 def has_copies(core: Core) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.config import one_of
 from walsvc.errors import BadOption, WalError
+from walsvc.format.meta import topic_of
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
@@ -51,17 +52,24 @@ class DropPlan:
 
     Attributes:
         target: LSN.
+        topic: number of the topic of which everything below is to be dropped; 0: of the whole log.
         positions: those below the target at that moment, by key.
         overtaken: the lowest LSN that is lost to a consumer, by key.
     """
 
     target: int
+    topic: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     overtaken: dict[str, int] = field(default_factory=dict)
 
-    def moves(self, truncated: int) -> dict[str, int]:
-        """Positions of consumers that lose nothing; one that had lost something before stays where it is."""
-        return {key: self.target for key, at in self.positions.items() if key not in self.overtaken and at >= truncated}
+    def moves(self, first_of: Callable[[int], int]) -> dict[str, int]:
+        """Positions of consumers that lose nothing; one that had lost something before, since it stands below `first_of` its topic,
+        stays where it is."""
+        return {
+            key: self.target
+            for key, at in self.positions.items()
+            if key not in self.overtaken and at >= first_of(topic_of(key))
+        }
 
 
 class Reclaimer:
@@ -155,18 +163,19 @@ class Reclaimer:
         if lsn <= self._core.metadata.truncated and not droppable(self._core):
             return
         if not force:
-            self._refuse_held(lsn)
+            self.refuse_held(lsn)
 
         async def target() -> int:
             check_before(self._core, lsn)  # again: another truncation may have come first
             if not force:
-                self._refuse_held(lsn)
+                self.refuse_held(lsn)
             await self._core.durable(lsn - 1)
             return lsn
 
         await self._to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
 
-    def _refuse_held(self, lsn: int) -> None:
+    def refuse_held(self, lsn: int) -> None:
+        """BadOption where somebody holds what truncate_before(lsn) would drop."""
         name, at = self._lowest_hold()
         if at < lsn:
             raise BadOption(
@@ -205,7 +214,7 @@ class Reclaimer:
         _, lowest = self._lowest_hold()
         target = self._boundary(lowest)
         while target > metadata.truncated:
-            plan = await self._plan(target)
+            plan = await self.plan(target)
             if not plan.overtaken:
                 return target
             target = self._boundary(min(plan.overtaken.values()))
@@ -239,14 +248,14 @@ class Reclaimer:
             self._created_ns[first] = header.created_ns
         return self._created_ns[first]
 
-    async def _plan(self, target: int) -> DropPlan:
-        """The consumers below `target`, and those that would lose records."""
-        plan, metadata = DropPlan(target), self._core.metadata
+    async def plan(self, target: int, topic: int = 0) -> DropPlan:
+        """The consumers below `target`, of the topic with this number or (0) all, and those that would lose records."""
+        plan, metadata = DropPlan(target, topic), self._core.metadata
         for key, position in list(metadata.positions.items()):
-            if position >= target:
+            number = topic_of(key)
+            if position >= target or (topic and number != topic):
                 continue
             plan.positions[key] = position
-            number = int(key.partition("/")[0])
             lost = max(position, metadata.truncated)
             if number:
                 lost = (
@@ -270,10 +279,15 @@ class Reclaimer:
             self._pending[key] = (lsn, found)
         return found
 
-    def _still_true(self, plan: DropPlan, *, overtake: bool, keep_holds: bool) -> bool:
+    def still_true(self, plan: DropPlan, *, overtake: bool = True, keep_holds: bool = False) -> bool:
+        """Whether consumers, and with `keep_holds` holders, stand as when the plan was made."""
         if keep_holds and self._lowest_hold()[1] < plan.target:
             return False
-        below = {key: at for key, at in self._core.metadata.positions.items() if at < plan.target}
+        below = {
+            key: at
+            for key, at in self._core.metadata.positions.items()
+            if at < plan.target and plan.topic in (0, topic_of(key))
+        }
         return below == plan.positions and (overtake or not plan.overtaken)
 
     # ---- dropping
@@ -291,10 +305,10 @@ class Reclaimer:
                         turn.begin()
                         await drop_segments(core)
                     return
-                plan = await self._plan(target)
-                if not self._still_true(plan, overtake=overtake, keep_holds=keep_holds):
+                plan = await self.plan(target)
+                if not self.still_true(plan, overtake=overtake, keep_holds=keep_holds):
                     continue
-                change = {"truncated": target, "positions": plan.moves(core.metadata.truncated)}
+                change = {"truncated": target, "positions": plan.moves(self._segments.first_of)}
                 first, before = core.metadata.truncated, dict(core.catalog.view.sizes)
                 done = core.changes.try_write(change)
                 if done is not None:
@@ -309,12 +323,19 @@ class Reclaimer:
                     self._tell(why, first, target, before, plan)
         await leave(core)
 
+    def tell_topic(self, topic: str, plan: DropPlan, why: str) -> None:
+        """A topic's records were dropped: what its consumers have lost by it."""
+        self._say_dropped(f"records of topic {topic!r} below LSN {plan.target} dropped ({why})", plan)
+        self.wake()
+
     def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: DropPlan) -> None:
         gone = [each for each in before if each not in self._core.catalog.view.sizes]
         size = sum(before[each] for each in gone)
         self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
         self._pending = {key: found for key, found in self._pending.items() if key in self._core.metadata.positions}
-        text = f"LSN {first} to {target - 1} dropped ({why}): {len(gone)} segments, {size} bytes"
+        self._say_dropped(f"LSN {first} to {target - 1} dropped ({why}): {len(gone)} segments, {size} bytes", plan)
+
+    def _say_dropped(self, text: str, plan: DropPlan) -> None:
         if plan.overtaken:
             self._overtaken += len(plan.overtaken)
             text += "; overtook consumers " + ", ".join(sorted(map(self._say, plan.overtaken))[:10])
@@ -324,8 +345,7 @@ class Reclaimer:
         self._last_drop = text
 
     def _say(self, key: str) -> str:
-        number, _, name = key.partition("/")
-        topic = self._core.metadata.topics.names.get(int(number))
+        topic, name = self._core.metadata.topics.names.get(topic_of(key)), key.partition("/")[2]
         return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
     def status(self, pins_max: int | None = None) -> Retention:

@@ -215,8 +215,8 @@ def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     metadata.queues.cut(lsn)
     positions = {key: lsn + 1 for key, position in metadata.positions.items() if position > lsn + 1}
     holds = {name: lsn + 1 for name, at in metadata.holds.items() if at > lsn + 1}
-    purges = {name: lsn + 1 for name, before in metadata.purges.items() if before > lsn + 1}
-    metadata.apply({"positions": positions, "holds": holds, "purges": purges})
+    metadata.apply({"positions": positions, "holds": holds})
+    metadata.hide_none_above(lsn, lambda number: sums.topics.sums_of(number)[0])
     metadata.producers.cut(lsn)
     metadata.keys.cut(lsn)
     metadata.topics.rewind(sums.topics)

@@ -257,7 +257,8 @@ async def apply_repair(disk: Disk, plan: RepairPlan, segment_bytes: int, keys: K
     metadata.truncated = min(max(metadata.truncated, plan.keep_from), first_lsn)
     metadata.cut = metadata.successor = None
     metadata.queues.cut(plan.keep_to)
-    for state in (metadata.positions, metadata.holds, metadata.purges):
+    metadata.hide_none_above(plan.keep_to, lambda number: metadata.topics.sums_of(number)[0])
+    for state in (metadata.positions, metadata.holds):
         state.update({name: first_lsn for name, lsn in state.items() if lsn > first_lsn})
     metadata.topics.fold()
     replaces = first_lsn == plan.holder

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from walsvc.errors import Truncated
 from walsvc.format.group import decode_columns, decode_meta
+from walsvc.format.hidden import Range
 from walsvc.format.meta import decode_map
 from walsvc.format.topics import count_in
 from walsvc.log.read.filter import Filter
@@ -18,7 +20,7 @@ from walsvc.log.read.stream import RawGroup, open_stream
 
 
 async def count_before(segments: Segments, lsn: int, number: int) -> int:
-    """How many records topic `number` ever had below `lsn`, dropped and purged ones included.
+    """How many records topic `number` ever had below `lsn`, dropped and hidden ones included.
 
     Reads the opening snapshot of the segment that holds `lsn`, and of the segment what lies below it.
     """
@@ -26,13 +28,41 @@ async def count_before(segments: Segments, lsn: int, number: int) -> int:
 
 
 async def count_from(segments: Segments, lsn: int, number: int) -> int:
-    """How many records of a topic there are from `lsn` on, purged ones included. Reads a part of the log to count them."""
-    total, _ = await segments.topic_sums(number)
-    return total - await count_before(segments, lsn, number)
+    """How many records of a topic there are from `lsn` on, those that a purge by labels hides included.
+
+    Reads a part of the log to count them, unless `lsn` is in a hidden range, which knows.
+    """
+    while True:
+        place = await place_of(segments, lsn, number)
+        total, _ = await segments.topic_sums(number)
+        if place.covering == segments.metadata.hidden.at(number, lsn):
+            return total - place.below - segments.metadata.hidden.records_from(number, place.lsn)
+
+
+class Place(NamedTuple):
+    """Where a topic goes on from some LSN.
+
+    Attributes:
+        covering: the hidden range that holds that LSN.
+        lsn: behind that range; without one the LSN itself.
+        below: records that the topic ever had below `lsn`.
+    """
+
+    covering: Range | None
+    lsn: int
+    below: int
+
+
+async def place_of(segments: Segments, lsn: int, number: int) -> Place:
+    """See Place."""
+    covering = segments.metadata.hidden.at(number, lsn)
+    if covering is not None:
+        return Place(covering, covering.last + 1, covering.upto)
+    return Place(None, lsn, await count_before(segments, lsn, number))
 
 
 async def count_behind(segments: Segments, stands: Callable[[], int], number: int) -> int | None:
-    """How many records of a topic there are from where a consumer stands; None: what it stands at was dropped.
+    """How many records of a topic there are from where a consumer stands; None: what it stands at was dropped, or truncated.
 
     Args:
         segments: of the log.
@@ -40,7 +70,7 @@ async def count_behind(segments: Segments, stands: Callable[[], int], number: in
             have moved on before.
         number: of the topic.
     """
-    while (lsn := stands()) >= segments.first_lsn:
+    while (lsn := stands()) >= segments.first_of(number):
         try:
             return await count_from(segments, lsn, number)
         except Truncated:

@@ -29,7 +29,7 @@ class Cuts:
     Attributes:
         count: how many there were.
         listeners: what is called for each, once the log has its new end and before anything is written there.
-        turns: changes with each cut, and when a topic is deleted.
+        turns: changes with each cut, and when a topic is deleted or truncated.
         deletions: what is called with the name of each topic that is deleted, in the step in which its name is free.
     """
 
@@ -55,6 +55,10 @@ class Cuts:
         """The log has its new end."""
         for listener in list(self.listeners):
             listener()
+
+    def hidden(self) -> None:
+        """Some of a topic is hidden below an LSN."""
+        self.turns += 1
 
     def deleted(self, topic: str) -> None:
         """A topic is deleted."""

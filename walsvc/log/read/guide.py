@@ -27,6 +27,8 @@ class Guide:
         wanted, segments = self._wanted, self._segments
         if wanted is None or not (wanted.number or wanted.timed) or lsn < segments.first_lsn:
             return None  # opening a dropped segment raises Truncated
+        if wanted.number and (hidden := segments.marks.ranges.at(wanted.number, lsn)) is not None:
+            return hidden.last + 1
         ids = segments.ids()  # may change whenever something is waited for
         if not self._sought:
             self._sought = True

@@ -1,5 +1,5 @@
-"""Which records of a group nobody sees: those that purge marks hide, those of topics that have gone, and those that compaction has
-dropped."""
+"""Which records of a group nobody sees: those that purge marks or ranges hide, those of topics that have gone, and those that
+compaction has dropped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 def may_hide(header: GroupHeader, marks: Marks) -> bool:
     """Whether a record of the group may be hidden: nearly always not."""
-    flags = header.flags
-    return bool(flags & Flag.DROPPED or (flags & Flag.ATTRIBUTES and header.first_lsn < marks.highest))
+    flags, first = header.flags, header.first_lsn
+    if flags & Flag.DROPPED or first <= marks.ranges.highest:
+        return True
+    return bool(flags & Flag.ATTRIBUTES) and first < marks.highest
 
 
 def living(header: GroupHeader, data: Bytes, at: int, rows: Sequence[int], topics: Topics) -> Sequence[int]:
@@ -38,19 +40,28 @@ def visible(raw: RawGroup, records: list[RecordT], marks: Marks) -> list[RecordT
     if not may_hide(raw.header, marks):
         return records
     columns, first = decode_columns(*raw), raw.header.first_lsn
-    gone = set(purged_rows(raw, columns, marks))
-    if columns.dropped is not None:
-        gone.update(compress(count(), columns.dropped))
+    gone = marked_rows(raw, columns, marks) | dropped_rows(columns)
     return [record for record in records if record.lsn - first not in gone] if gone else records
 
 
 def hidden_rows(raw: RawGroup, columns: Columns, marks: Marks, topics: Topics) -> set[int]:
     """Indices of the group's records that are hidden, and were not dropped before."""
-    hidden = set(purged_rows(raw, columns, marks))
+    hidden = marked_rows(raw, columns, marks)
     everything = range(raw.header.records)
     if len(alive := living(*raw, everything, topics)) < len(everything):
         hidden.update(set(everything).difference(alive))
-    return hidden.difference(compress(count(), columns.dropped or ()))
+    return hidden - dropped_rows(columns)
+
+
+def marked_rows(raw: RawGroup, columns: Columns, marks: Marks) -> set[int]:
+    """Indices of the group's records that marks or ranges hide."""
+    header = raw.header
+    return {*purged_rows(raw, columns, marks), *marks.ranges.rows(header.first_lsn, header.records, columns.topics)}
+
+
+def dropped_rows(columns: Columns) -> set[int]:
+    """Indices of the group's records that compaction has dropped."""
+    return set() if columns.dropped is None else set(compress(count(), columns.dropped))
 
 
 def purged_rows(raw: RawGroup, columns: Columns, marks: Marks) -> list[int]:

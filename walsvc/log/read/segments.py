@@ -55,8 +55,12 @@ class Segments(ABC):
 
     @property
     def marks(self) -> Marks:
-        """Which records are purged."""
+        """Which records are hidden."""
         return self.metadata.marks
+
+    def first_of(self, number: int) -> int:
+        """LSN below which the records of a topic (0: all) were dropped, by a truncation of the log or of the topic."""
+        return max(self.first_lsn, self.metadata.floor_of(number))
 
     # ---- where it ends
 

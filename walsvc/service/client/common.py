@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-from walsvc.format.purge import labels_of
+from walsvc.format.purge import check_way, labels_of, lsns_of
 from walsvc.keywords import AppendOptions, BatchOptions, Payload, Payloads
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.results import BatchResult
@@ -107,7 +107,24 @@ class Common:
         """The consumers of a topic, or all."""
         return [ConsumerStatus(**row) for row in await self.session.call("consumers", **topic)]
 
-    async def purge(self, key_or_labels: Any, before: int | None, topic: str | None) -> None:
-        """See RemoteLog.purge."""
+    async def purge(
+        self,
+        topic: str | None,
+        key_or_labels: Any,
+        before: int | None,
+        lsns: Iterable[int] | None,
+        keep: int | None = None,
+    ) -> int | None:
+        """See RemoteLog.purge and RemoteTopic.purge."""
         self.session.check(changes=True)
-        await self.session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
+        check_way(key_or_labels, before, lsns, keep, topic=topic is not None)
+        if key_or_labels is not None:
+            await self.session.call("purge", labels=labels_of(key_or_labels), before=before, topic=topic)
+            return None
+        self.session.need("hide", "hiding records of a topic, or single ones")
+        count: int
+        if lsns is not None:
+            count = await self.session.call("purge_lsns", lsns=lsns_of(lsns), topic=topic)
+        else:
+            count = await self.session.call("topic.purge", topic=topic, before=before, keep=keep)
+        return count

@@ -51,7 +51,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._cuts = 0  # of the log, that this consumer has heard of
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
         self._following = 0
-        self._checked = 0  # first_lsn that this consumer is known to have nothing lost below
+        self._floor = 0  # LSN below which all of its topic is hidden, as far as it was told
+        self._checked = 0  # the LSN that this consumer is known to have nothing lost below
         self._position = 0
         self._resent: asyncio.Future[None] | None = None  # of an acknowledgement that waits for its record
         self._error: WalError | None = None
@@ -148,7 +149,8 @@ class RemoteConsumer(OpenedThere, Delivering):
             self._grant(cost_of([self._ahead.pop()]))
 
     def purged(self, hidden: Hidden) -> None:
-        """Some of what was received and not delivered is hidden now."""
+        """Some of what was received and not delivered is hidden now; perhaps it was dropped, and this consumer has missed it."""
+        self._floor = max(self._floor, hidden.below(self.topic))
         if gone := [record for record in self._ahead if hidden(record)]:
             self._ahead = deque(record for record in self._ahead if not hidden(record))
             self._grant(cost_of(gone))
@@ -197,7 +199,7 @@ class RemoteConsumer(OpenedThere, Delivering):
     async def _check_position(self) -> None:
         """Truncated where records that were not acknowledged are gone. Only the server knows, so it is asked, once each time
         the log's beginning has moved beyond the position."""
-        first = self._session.state[0]
+        first = max(self._session.state[0], self._floor)
         if self._position < first and self._checked < first:
             await self._session.call("consumer.lag", stream=self._id)
             self._checked = first
@@ -281,7 +283,7 @@ class RemoteConsumer(OpenedThere, Delivering):
                 try:
                     await self._session.call("consumer.seek", self._moved, stream=self._id, to=to)
                 except BadOption:
-                    first = self._session.state[0]
+                    first = max(self._session.state[0], self._floor)
                     if type(to) is not int or not self._position <= to < first:
                         raise
                     await self._session.call("consumer.lag", stream=self._id)  # Truncated where something is lost

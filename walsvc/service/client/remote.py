@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
@@ -241,10 +241,13 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
 
     # ---- purging
 
-    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
-        """Hide all records below LSN `before` that have a key, or labels; see Log.purge. Other clients' readers and consumers
-        do not show what was sent ahead to them either. Not repeated after a lost connection: OutcomeUnknown."""
-        await self._common.purge(key_or_labels, before, None)
+    async def purge(
+        self, key_or_labels: Any = None, *, before: int | None = None, lsns: Iterable[int] | None = None
+    ) -> int | None:
+        """Hide all records below LSN `before` that have a key, or labels, or those with the LSNs in `lsns`; see Log.purge. Other clients'
+        readers and consumers do not show what was sent ahead to them either. After a lost connection: OutcomeUnknown; with `lsns` it
+        is repeated, and what the first call has hidden is not counted again."""
+        return await self._common.purge(None, key_or_labels, before, lsns)
 
     async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
         """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from walsvc.log.commit.appending import AppendsTo
@@ -49,9 +50,22 @@ class RemoteTopic(TakesTopicRecords, TopicReading, OpensConsumers[RemoteConsumer
         lsn: int | None = await self._common.session.call("topic.last_lsn", topic=self.name)
         return lsn
 
-    async def purge(self, key_or_labels: Any, *, before: int | None = None) -> None:
-        """Hide the topic's records below LSN `before` that have a key, or labels; see RemoteLog.purge."""
-        await self._common.purge(key_or_labels, before, self.name)
+    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
+        """Drop the topic's records below `lsn`, and no other topic's; see Topic.truncate_before."""
+        self._common.session.check(changes=True)
+        self._common.session.need("hide", "truncating a topic")
+        await self._common.session.call("topic.truncate_before", topic=self.name, lsn=lsn, force=force)
+
+    async def purge(
+        self,
+        key_or_labels: Any = None,
+        *,
+        before: int | None = None,
+        lsns: Iterable[int] | None = None,
+        keep: int | None = None,
+    ) -> int | None:
+        """Hide records of the topic; see Topic.purge, and RemoteLog.purge for what a lost connection does."""
+        return await self._common.purge(self.name, key_or_labels, before, lsns, keep)
 
     # ---- consumers
 

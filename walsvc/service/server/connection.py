@@ -13,6 +13,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, Closed, InUse, ProtocolError, WalError, WalTimeout
+from walsvc.log.extent.hider import Hiding
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.greeting import Greeting
@@ -219,6 +220,7 @@ class Connection(Duplex):
         self.sessions = Sessions(self, shared, log, grant)
         log.segments.cuts.listeners.add(self._tell_cut)
         log.segments.cuts.deletions.add(self._tell_deleted)
+        log.hider.listeners.add(self._tell_hidden)
         self._reader.table = FROM_CLIENT
         self._reader.body_bytes_max = shared.limits.frame_bytes
         info = {
@@ -257,9 +259,17 @@ class Connection(Duplex):
 
     def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
         """Records of the log were purged."""
+        self._tell_readers(Purged(0, topic, labels, before, self.state))
+
+    def _tell_hidden(self, hiding: Hiding) -> None:
+        """Records of a topic were truncated, or single ones purged."""
+        lsns = list(hiding.lsns) or None
+        self._tell_readers(Purged(0, hiding.topic, {}, hiding.before, self.state, lsns))
+
+    def _tell_readers(self, frame: Purged) -> None:
         grant = self.greeting.grant
         if grant is not None and not grant.rights.isdisjoint((READ, CONSUME)):
-            self.send(Purged(0, topic, labels, before, self.state))
+            self.send(frame)
 
     def _tell_deleted(self, topic: str) -> None:
         """A topic was deleted, by whomever: the client may have been sent some of it ahead."""
@@ -286,6 +296,7 @@ class Connection(Duplex):
         if self.sessions is not None and self.log is not None:
             self.log.segments.cuts.listeners.discard(self._tell_cut)
             self.log.segments.cuts.deletions.discard(self._tell_deleted)
+            self.log.hider.listeners.discard(self._tell_hidden)
             self.sessions.give_up()
         self.share.leave()
         self.greeting.end()

@@ -120,6 +120,20 @@ async def purge(log: Log, args: dict[str, Any]) -> int:
     return before
 
 
+async def purge_lsns(log: Log, args: dict[str, Any]) -> int:
+    count: int = await of_topic(log, args).purge(lsns=args["lsns"])
+    return count
+
+
+async def topic_truncate_before(log: Log, args: dict[str, Any]) -> None:
+    await log.topic(args["topic"]).truncate_before(args["lsn"], force=args["force"])
+
+
+async def topic_purge(log: Log, args: dict[str, Any]) -> int | None:
+    before = log.next_lsn if args["before"] is None and args["keep"] is None else args["before"]
+    return await log.topic(args["topic"]).purge(before=before, keep=args["keep"])
+
+
 async def compact(log: Log, args: dict[str, Any]) -> int:
     return await log.compact()
 
@@ -200,11 +214,14 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "redrive": redrive,
     "seek_time": seek_time,
     "purge": purge,
+    "purge_lsns": purge_lsns,
     "compact": compact,
     "topic.count": topic_count,
     "topic.number": topic_number,
     "topic.first_lsn": topic_first_lsn,
     "topic.last_lsn": topic_last_lsn,
+    "topic.truncate_before": topic_truncate_before,
+    "topic.purge": topic_purge,
 }
 OF_SEVERAL: dict[str, Callable[[Log, Held, dict[str, Any]], Awaitable[Any]]] = {"transact": transact}
 OF_A_CONSUMER: dict[str, Callable[[ConsumerStream, dict[str, Any]], Awaitable[Any]]] = {

@@ -63,3 +63,8 @@ def or_none(check: Check) -> Check:
 def or_column(check: Check) -> Check:
     """One value, or a list of them."""
     return lambda value: all(map(check, value)) if type(value) is list else check(value)
+
+
+def is_lsns(value: Any) -> bool:
+    """Nil, or a list of integers."""
+    return value is None or (type(value) is list and all(map(is_int, value)))

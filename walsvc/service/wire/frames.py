@@ -11,6 +11,7 @@ from walsvc.service.wire.checks import (
     is_bool,
     is_bytes,
     is_int,
+    is_lsns,
     is_map,
     is_name,
     is_number,
@@ -203,13 +204,14 @@ class Pong(NamedTuple):
 
 class Purged(NamedTuple):
     """Records below LSN `before` with these labels (without any: all), of the topic or (None) of all, are hidden; also those sent
-    already."""
+    already. With `lsns` those with these LSNs are, and no others."""
 
     id: int
     topic: str | None
     labels: dict[str, Any]
     before: int
     state: State
+    lsns: list[int] | None = None
 
 
 class Goodbye(NamedTuple):
@@ -271,12 +273,12 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
     StateFrame: (22, (is_int, is_state)),
     Pong: (23, (is_int, is_state)),
     Goodbye: (24, (is_int, is_text, is_text)),
-    Purged: (25, (is_int, is_name, is_map, is_int, is_state)),
+    Purged: (25, (is_int, is_name, is_map, is_int, is_state, is_lsns)),
 }
-OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 3, Ack: 1}
+OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 3, Ack: 1, Purged: 1}
 """How many of a frame's last fields are left out where they are nil: older peers do not know them. Whoever sends one has seen in
 `features` of WELCOME that the server does."""
-FEATURES = ("expected", "dedupe", "reverse", "transact", "entries")
+FEATURES = ("expected", "dedupe", "reverse", "transact", "entries", "hide")
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {
     KINDS[each][0]: (each, KINDS[each][1]) for each in (Append, Batch, Call, Open, Credit, Cancel, Ping)

@@ -75,11 +75,17 @@ class Hidden:
 
     def __init__(self, frame: Purged) -> None:
         self._topic = frame.topic
-        self._before = frame.before
-        self._marks = Marks({mark_name(0, frame.labels): frame.before}) if frame.labels else None
+        self._lsns = None if frame.lsns is None else frozenset(frame.lsns)
+        self._below = frame.before if self._lsns is None and not frame.labels else 0
+        self._marks = Marks({mark_name(0, frame.labels): frame.before} if frame.labels else {})
+
+    def below(self, topic: str | None) -> int:
+        """LSN below which all records of a topic are hidden; 0: nowhere."""
+        return self._below if topic is not None and topic == self._topic else 0
 
     def __call__(self, record: Record) -> bool:
-        of_topic = self._topic is None or record.topic == self._topic
-        if self._marks is None:
-            return of_topic and record.lsn < self._before
-        return of_topic and self._marks.hides(record.lsn, 0, record.attributes)
+        if self._topic is not None and record.topic != self._topic:
+            return False
+        if self._lsns is not None:
+            return record.lsn in self._lsns
+        return record.lsn < self._below or self._marks.hides(record.lsn, 0, record.attributes)
