@@ -144,6 +144,8 @@ class Budget:
 
     def check(self, share: Share) -> None:
         """Something came of a connection. Above the limit nobody is read from: each might have something ready."""
+        if self.bytes <= self._limit and not self._held and self._favoured is None:
+            return
         if share is self._favoured and not share.holder.incomplete:
             self._favoured = None
         if self.over:

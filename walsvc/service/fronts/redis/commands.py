@@ -254,8 +254,8 @@ COMMANDS: dict[bytes, Entry] = {
 }
 
 
-WITH_OPTIONS = COMMANDS[b"XADD"]
-AT_ONCE = WITH_OPTIONS._replace(call=streams.xadd, waits=False)
+ADD = COMMANDS[b"XADD"]
+PLAIN_ADD = ADD._replace(call=streams.xadd, waits=False)
 
 
 def find(client: Client, command: Command) -> Entry:
@@ -271,7 +271,7 @@ def find(client: Client, command: Command) -> Entry:
     elif entry.right is not None and entry.right not in client.grant.rights:
         name = command[0].decode("latin-1").lower()
         raise Failure(f"NOPERM this token has no right to run the '{name}' command")
-    return AT_ONCE if entry is WITH_OPTIONS and command[2] == b"*" else entry
+    return PLAIN_ADD if entry is ADD and command[2] == b"*" else entry
 
 
 def unknown(command: Command) -> Failure:

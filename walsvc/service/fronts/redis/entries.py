@@ -25,7 +25,8 @@ def packed(fields: Sequence[bytes]) -> tuple[bytes, int]:
     """Payload and type for fields and values in turn."""
     if len(fields) == 2 and fields[0] == PAYLOAD:
         return fields[1], 0
-    return _packer.pack_map_pairs(list(zip(fields[::2], fields[1::2], strict=True))), FIELDS
+    pairs = [tuple(fields)] if len(fields) == 2 else list(zip(fields[::2], fields[1::2], strict=True))
+    return _packer.pack_map_pairs(pairs), FIELDS
 
 
 def fields_of(record: Record) -> list[bytes]:

@@ -18,7 +18,6 @@ LINE_BYTES_MAX = 1 << 16  # of a header, or of a command without one; Redis's ow
 COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 ARGUMENT_COST = 64  # bytes that an argument takes beyond its own, at least
 LONG = re.compile(rb"\*\d{4}")  # may be a header that hiredis must not see
-BYTES = {bytes}
 MARK = b"+\r\n"
 Command = list[bytes]
 
@@ -54,13 +53,14 @@ class Requests:
         self._bytes_max = bytes_max
         commands: list[Command] = []
         whole = self._reader is not None and not self.incomplete_bytes
-        if whole and data.startswith(b"*") and LONG.search(data) is None:
+        if whole and data[:1] == b"*" and LONG.search(data) is None:
             data = self._fast(data, commands)
-        if data:
-            self._buffer += data
-            while (command := self._next()) is not None:
-                if command:
-                    commands.append(command)
+            if not data:
+                return commands
+        self._buffer += data
+        while (command := self._next()) is not None:
+            if command:
+                commands.append(command)
         self.incomplete_bytes = len(self._buffer) + self._taken
         self.expected_bytes = max(self.expected_bytes, self.incomplete_bytes) if self.incomplete_bytes else 0
         if self.incomplete_bytes > self._bytes_max:
@@ -70,10 +70,10 @@ class Requests:
     def _fast(self, data: bytes, commands: list[Command]) -> bytes:
         """Take commands from the front of `data`; returns what is left. hiredis does not tell how far it has come."""
         reader, start = self._reader, len(commands)
-        reader.feed(data)
-        reader.feed(MARK)  # comes out if nothing before it is incomplete
+        reader.feed(data + MARK)  # the mark comes out if nothing before it is incomplete
         try:
-            while type(command := reader.gets()) is list and {*map(type, command)} == BYTES:
+            while type(command := reader.gets()) is list and command:
+                b"".join(command)  # TypeError: one of its words is none
                 commands.append(command)
             if command == b"" and not reader.has_data():
                 return b""

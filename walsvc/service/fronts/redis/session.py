@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, WalTimeout
 from walsvc.service.fronts.redis.client import Client
-from walsvc.service.fronts.redis.commands import Entry, find, leave
-from walsvc.service.fronts.redis.entries import id_of
+from walsvc.service.fronts.redis.commands import PLAIN_ADD, Entry, find, leave
 from walsvc.service.fronts.redis.replies import Failure, encode, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST, Command, Malformed, Requests
 from walsvc.service.fronts.redis.streams import xadd
@@ -55,6 +54,7 @@ class Session(Duplex):
         self._backlog: deque[Command] = deque()
         self._answers: deque[Any] = deque()  # bytes, or an append that the log has not answered
         self._owed = False  # the log has something of it to answer
+        self._awaited: Any = None  # the append whose end writes on
         self._working: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None  # of a command that waits until everything before it is answered
 
@@ -86,8 +86,9 @@ class Session(Duplex):
         if self.share.held > self._shared.limits.pending_bytes:
             self.pause_reading("unanswered")
         self._go_on()
-        if not self.leaving:
-            self._shared.rates.hold_back(self.grant, self, len(commands), len(data))
+        grant = self._client.grant
+        if grant is not None and grant.limited and not self.leaving:
+            self._shared.rates.hold_back(grant, self, len(commands), len(data))
         self.share.check()
 
     def eof_received(self) -> bool:
@@ -117,25 +118,30 @@ class Session(Duplex):
 
     def _go_on(self) -> None:
         """Run what can be run, write what can be written."""
-        left = AT_ONCE
-        while self._backlog and self._working is None and not self.stuck and not self.leaving:
+        left, backlog = AT_ONCE, self._backlog
+        while backlog and self._working is None and not self.leaving and self.stuck_since is None:
             if not left:
                 self.loop.call_soon(self._go_on)
                 break
             left -= 1
-            self._begin(self._backlog.popleft())
+            self._begin(backlog.popleft())
         self._write()
 
     def _begin(self, command: Command) -> None:
         client = self._client
         try:
             entry = find(client, command)
-            if client.collected is not None and entry.call not in OUTSIDE:
+            if entry is PLAIN_ADD and client.collected is None and client.ready:
+                self._answers.append(xadd(client, command))
+                if not self._owed:
+                    self._owed = True
+                    self._shared.budget.asked += 1
+            elif client.collected is not None and entry.call not in OUTSIDE:
                 self._answers.append(encode(collect(client, entry, command), client.resp))
             elif entry.waits or (entry.right is not None and not client.ready):
                 self._working = begin_task(self._work(entry, command))
             else:
-                self._answer(entry, entry.call(client, command))
+                self._answer(entry.call(client, command))
         except (Failure, WalError) as error:
             if client.collected is not None and command[0].upper() not in (b"MULTI", b"WATCH"):
                 client.collected.broken = True
@@ -149,23 +155,20 @@ class Session(Duplex):
                 await self._idle
             if entry.right is not None:
                 await self._client.take_log()
-            answer = entry.call(self._client, command)
-            self._answer(entry, await answer if entry.waits else answer)
+            if entry is PLAIN_ADD:
+                self._begin(command)
+            else:
+                answer = entry.call(self._client, command)
+                self._answer(await answer if entry.waits else answer)
         except (Failure, WalError) as error:
             self._say(error)
         finally:
             self._working = None
         self._go_on()
 
-    def _answer(self, entry: Entry, value: Any) -> None:
-        if entry.call is not xadd or value is None:
-            self._answers.append(encode(value, self._client.resp))
-            self.leaving = self.leaving or self._client.leaving
-            return
-        self._answers.append(value)
-        if not self._owed:
-            self._owed = True
-            self._shared.budget.asked += 1
+    def _answer(self, value: Any) -> None:
+        self._answers.append(encode(value, self._client.resp))
+        self.leaving = self.leaving or self._client.leaving
 
     def _say(self, error: Failure | WalError) -> None:
         self._answers.append(self._said(error))
@@ -182,21 +185,17 @@ class Session(Duplex):
     def _write(self, _: object = None) -> None:
         """Write the answers that are there, in order, and come again for the first that is not."""
         answers, ready = self._answers, list[bytes]()
-        while answers:
-            head = answers[0]
-            if type(head) is not bytes:
-                if not head.done():
-                    break
-                head = self._added(head)
-            ready.append(head)
+        while answers and ((head := answers[0]).__class__ is bytes or head.done()):
+            ready.append(head if head.__class__ is bytes else self._added(head))
             answers.popleft()
         if ready:
-            self.write(b"".join(ready), more=False)
-        if answers:
-            answers[0].remove_done_callback(self._write)
-            answers[0].add_done_callback(self._write)
-        else:
+            self.write(ready[0] if len(ready) == 1 else b"".join(ready), more=False)
+        if not answers:
+            self._awaited = None
             self._answered_all()
+        elif answers[0] is not self._awaited:
+            self._awaited = answers[0]
+            self._awaited.add_done_callback(self._write)
 
     def _answered_all(self) -> None:
         """Nothing is owed to the client but what it has not said to the end."""
@@ -211,7 +210,8 @@ class Session(Duplex):
                 self._transport.close()
         if not self._backlog and self._working is None:
             self.share.hold(self._collected_bytes - self.share.held)
-            self.resume_reading("unanswered")
+            if not self.reading:
+                self.resume_reading("unanswered")
 
     def _added(self, append: Any) -> bytes:
         """The answer of an XADD whose record is durable, or is not going to be."""
@@ -219,9 +219,8 @@ class Session(Duplex):
             result = append.result()
         except WalError as error:
             return self._said(error)
-        self._client.written = result.lsn
-        text = id_of(result.lsn)
-        return b"$%d\r\n%s\r\n" % (len(text), text)
+        lsn = self._client.written = result.lsn
+        return b"$%d\r\n%d-0\r\n" % (len(str(lsn)) + 2, lsn)
 
     def _last_words(self, failure: Failure) -> None:
         """Say an error behind which nothing is understood, and end."""

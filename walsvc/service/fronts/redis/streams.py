@@ -33,10 +33,9 @@ class Added(NamedTuple):
 
 def xadd(client: Client, command: Command) -> Any:
     """XADD key * field value ...: the answer is the append's, which comes when the entry is on stable storage."""
-    fields = command[3:]
-    if not fields or len(fields) % 2:
+    if not len(command) % 2:
         raise options.wrong_number("xadd")
-    payload, type = packed(fields)
+    payload, type = packed(command[3:])
     return client.topic(command[1]).append(payload, type=type)
 
 
