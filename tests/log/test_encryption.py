@@ -354,13 +354,13 @@ def test_records_of_every_size_fit_beside_the_tag_and_read_back(sizes, block_byt
 
 def test_closed_group_and_the_limits_of_a_segment_count_the_tag():
     ring = KeyRing(ONE)
-    _, cipher = begin_cipher(ring, SegmentHeader(4096, 65536, 1, 1, 1, 1, 0, 0, 4096))
-    plain, encrypted = (Segment(1, -1, 65536, 4096, 1, 1, 8192, 0, "", cipher=each) for each in (None, cipher))
+    header, cipher = begin_cipher(ring, SegmentHeader(4096, 65536, 1, 1, 1, 1, 0, 0, 4096))
+    plain, encrypted = (Segment(header, 8192, each) for each in (None, cipher))
     for length, expected in ((3948, 4096), (3949, 8192)):  # header 128, index 4, tag 16
         group = Group(encrypted, 8192, 1)
         group.payloads.append(bytes(length))
         group.close()
-        assert group.group_bytes == expected
+        assert group.body.group_bytes == expected
     assert plain.limit - encrypted.limit == plain.meta_limit - encrypted.meta_limit == 16
 
 

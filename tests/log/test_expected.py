@@ -121,4 +121,4 @@ async def test_many_expectations_look_at_each_record_of_the_group_once(tmp_path)
         results = await asyncio.gather(*answers, return_exceptions=True)
         assert [isinstance(each, Conflict) for each in results] == [False, True, True] * 200
         group = log.writer.core.placement.group
-        assert (group.seen, group.lasts) == (0, {})
+        assert (group.metadata.seen, group.metadata.lasts) == (0, {})

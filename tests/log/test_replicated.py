@@ -115,7 +115,9 @@ async def test_flush_covers_acknowledgements_that_wait_for_the_next_commit():
     await consumer.next()
     await consumer.ack(4)
     waiting = asyncio.ensure_future(log.wait_replicated())
-    await until(lambda: log.writer.core.catalog.changed > replica.mark and not log.writer.core.placement.group.joined)
+    await until(
+        lambda: log.writer.core.catalog.changed > replica.mark and not log.writer.core.placement.group.metadata.joined
+    )
     replica.advance(5, log.writer.core.catalog.mark)
     assert await waiting == 5
     again = await opened(device.fork().crash())
@@ -155,7 +157,7 @@ async def test_transaction_of_what_is_done_already_is_answered():
     await lazily.ack(1)
     async with log.transaction() as transaction:
         transaction.ack(lazily, 1)
-    assert not log.writer.core.placement.group.joined, "what it found done is durable, too"
+    assert not log.writer.core.placement.group.metadata.joined, "what it found done is durable, too"
     await log.close()
 
 

@@ -140,7 +140,7 @@ ORDER = [
     Mutant(
         "acknowledgements out of LSN order",
         "walsvc/log/commit/pipeline.py",
-        "while self._in_flight and self._in_flight[0].done:",
+        "while self._in_flight and self._in_flight[0].flight.done:",
         "while group in self._in_flight:",
         (COMMIT_SCENES + "test_completions_out_of_order_are_answered_in_order",),
     ),
@@ -407,7 +407,7 @@ FAILING = [
     Mutant(
         "waiters of a failed group not told",
         "walsvc/log/commit/pipeline.py",
-        "            self._health.told += group.fail(self._health.failure_told)\n",
+        "            self._health.told += group.answers.fail(self._health.failure_told)\n",
         "            pass\n",
         (WAITING + "test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal",),
     ),
@@ -447,7 +447,7 @@ SHARING = [
         "walsvc/log/commit/writing.py",
         "        if self._double_write is None:\n            self._disk.submit(write)\n",
         "        if self._double_write is None:\n            self._disk.submit(write)\n"
-        "            self._pool.give_back(group.buffer)\n",
+        "            self._pool.give_back(group.flight.buffer)\n",
         (COMMIT_SCENES + "test_buffer_cleared_before_the_fsync",),
     ),
     Mutant(
@@ -879,7 +879,7 @@ HISTORY = [
     Mutant(
         "a batch that was given up leaves its last group as what the next segment follows",
         "walsvc/log/commit/tail.py",
-        "        segment.last_crc, segment.last_at = self.before.last\n",
+        "        segment.links.last_crc, segment.links.last_at = self.before.last\n",
         "",
         (HISTORIES + "test_a_batch_that_is_given_up_is_not_what_the_next_segment_follows",),
     ),
@@ -938,7 +938,7 @@ PLACES = [
     Mutant(
         "records take the reserve",
         "walsvc/log/commit/segment.py",
-        "        if self.metadata_only:\n            return 0\n",
+        "        if self.header.optional & METADATA_ONLY:\n            return 0\n",
         "",
         ("tests/crash/test_full_device.py",),
     ),
@@ -1084,7 +1084,7 @@ QUEUES = [
     Mutant(
         "what joins an append's group is kept in memory only",
         "walsvc/log/commit/accepting.py",
-        "        self._metadata.apply(change)\n        merge(group.joined, change)\n        joining.accepted()",
+        "        self._metadata.apply(change)\n        merge(group.metadata.joined, change)\n        joining.accepted()",
         "        self._metadata.apply(change)\n        joining.accepted()",
         CRASHED_QUEUES,
     ),

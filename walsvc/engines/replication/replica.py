@@ -96,7 +96,7 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumeP
     if not kept:
         return ResumePlan(None, ids[0], remove=tuple(removed))
     newest = kept[-1].segment
-    head, ours = await head_of(stream, newest), log.writer.core.tail.segment.log_id
+    head, ours = await head_of(stream, newest), log.writer.core.tail.segment.header.log_id
     if head.log_id != ours:
         raise ReplicaLost(
             "the stream is the replica of another log, or a log itself",

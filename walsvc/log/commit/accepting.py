@@ -93,7 +93,7 @@ class Accepting:
         if self._tail.new_key:
             return False
         rows, more = self._topic_bytes(entry.topics)[1], self._metadata_bytes(entry)
-        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.reserved - more
+        in_segment = group.segment.limit_with(rows) - group.offset - GROUP_HEADER_BYTES - group.metadata.reserved - more
         if self._intake.filled_bytes + need > min(in_segment, self._config.max_group_bytes):
             return False
         if self._placement.unwritten_bytes + entry.size > self._config.max_pending_bytes:
@@ -119,7 +119,7 @@ class Accepting:
             if number is None:
                 names += change_bytes_max({"topics": {topic: 0}}, {})
             if number is None or not (
-                number in self._metadata.topics.tally or number in self._placement.group.new_topics
+                number in self._metadata.topics.tally or number in self._placement.group.metadata.new_topics
             ):
                 rows += SUMMARY_ROW_BYTES
         return names, rows
@@ -129,16 +129,16 @@ class Accepting:
         if topic is None:
             return labels
         name_bytes, rows = self._topic_bytes((topic,))
-        group.reserved += name_bytes
+        group.metadata.reserved += name_bytes
         group.segment.summary_bytes += rows
         number = self._metadata.topics.get(topic)
         if number is None:
             number = self._metadata.topics.given + 1
             change = {"topics": {topic: number}}
             self._metadata.apply(change)
-            merge(group.joined, change)
+            merge(group.metadata.joined, change)
         if number not in self._metadata.topics.tally:
-            group.new_topics.add(number)
+            group.metadata.new_topics.add(number)
         return (labels or NO_LABELS)._replace(topic=number)
 
     def _put(self, entry: QueuedAppend, need: int, cost: int) -> None:
@@ -164,7 +164,7 @@ class Accepting:
         if entry.batch:
             part = Part(lsn, group.segment.id, offset, entry.lengths or array("I", map(len, entry.payloads)))
             if strict:
-                group.batches.append((part, entry.future))
+                group.answers.batches.append((part, entry.future))
             else:
                 entry.future.set_result(BatchResult([part], durable=False, sync_us=0))
         elif not strict:
@@ -173,14 +173,14 @@ class Accepting:
     def _join(self, group: Group, joining: Joining) -> None:
         """Let a change be in the group of the records that are just put there."""
         change = joining.change()
-        group.reserved += change_bytes_max(change, group.joined)
+        group.metadata.reserved += change_bytes_max(change, group.metadata.joined)
         self._metadata.apply(change)
-        merge(group.joined, change)
+        merge(group.metadata.joined, change)
         joining.accepted()
 
 
 def note_request(metadata: Metadata, group: Group, request: Request, row: RequestRow) -> None:
     """Remember an accepted request, in memory and with its group."""
     metadata.producers.note(request.producer, request.seq, request.done, row)
-    merge(group.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
-    group.reserved += REQUEST_BYTES
+    merge(group.metadata.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
+    group.metadata.reserved += REQUEST_BYTES

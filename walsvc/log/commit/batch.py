@@ -217,7 +217,7 @@ class Batch:
                 with self._core.health.whole("writing a part of a batch"):
                     self._fill(group, chunk, last=following is None)
                     self._core.pipeline.send()
-                    self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.lengths))
+                    self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.body.lengths))
                 chunk = following
         except GeneratorExit:  # the loop is closed: the next opening drops what there is of the batch
             raise
@@ -251,14 +251,14 @@ class Batch:
         if group.batch_lsn:
             group.flags |= Flag.BATCH | Flag.BATCH_END if last else Flag.BATCH
         group.payloads.extend(chunk.payloads)
-        group.waiters.extend([None] * len(chunk))
+        group.answers.waiters.extend([None] * len(chunk))
         if self._labels is not None:
             group.labels.update(dict.fromkeys(range(len(chunk)), self._labels))
         for index, labels in chunk.labels.items():
             group.labels[index] = labels._replace(topic=self._labels.topic if self._labels else 0)
         if last:
             self._durable = self._core.health.loop.create_future()
-            group.barriers.append((self._durable, None))
+            group.answers.barriers.append((self._durable, None))
             if self._request is not None:
                 count = group.first_lsn + len(chunk) - self._start.lsn
                 at = self._parts[0].offset if self._parts else self._offset(group)

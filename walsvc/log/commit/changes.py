@@ -169,15 +169,15 @@ class Changes:
         if self._queue.held or self._placement.batch_lsn or self._health.over:
             return False
         group, change = self._placement.group, wanted.change()
-        size = change_bytes_max(change, group.joined)
+        size = change_bytes_max(change, group.metadata.joined)
         if size > self._room():
             self._pipeline.cut_off()
             if not self._placement.place(size, joining=True):
                 return False
             group = self._placement.group
         self._metadata.apply(change)
-        merge(group.joined, change)
-        group.reserved += size
+        merge(group.metadata.joined, change)
+        group.metadata.reserved += size
         wanted.accepted()
         self._placement.set_room()
         if durable is not None:
@@ -189,7 +189,7 @@ class Changes:
         group = self._placement.group
         limit = group.segment.limit if group.payloads else group.segment.join_limit
         filled = self._placement.intake.filled_bytes
-        return limit - group.offset - filled - group.reserved - GROUP_HEADER_BYTES
+        return limit - group.offset - filled - group.metadata.reserved - GROUP_HEADER_BYTES
 
     # ---- groups of their own
 
@@ -204,12 +204,12 @@ class Changes:
         if not self._placement.place(len(meta), metadata=True, mark=mark):
             return None
         group = self._placement.group
-        group.meta = meta
+        group.metadata.encoded = meta
         group.flags |= flags | self._open_due
         self._open_due = 0
         self._metadata.apply(change)
         future: asyncio.Future[int] = self._health.loop.create_future()
-        group.barriers.append((future, group.offset))
+        group.answers.barriers.append((future, group.offset))
         self._pipeline.send()
         return future
 

@@ -100,9 +100,9 @@ class Conditions:
             place: LSN, segment, offset and length, as AppendResult says.
         """
         digest = digest_of(key)
-        merge(group.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._now_ns()))})
-        group.reserved += ROW_BYTES
-        group.told.append(partial(self._metadata.keys.settle, number, digest))
+        merge(group.metadata.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._now_ns()))})
+        group.metadata.reserved += ROW_BYTES
+        group.answers.told.append(partial(self._metadata.keys.settle, number, digest))
 
     def repeat(self, future: Any, row: Row, mode: Mode, *, batch: bool) -> None:
         """Answer an append with where the record of its key is, as soon as that is as durable as its mode asks.

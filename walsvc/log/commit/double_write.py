@@ -101,7 +101,7 @@ class DoubleWrite:
             log_id=group.log_id,
             sequence=self._sequence + 1,
             segment=segment.id,
-            ordinal=segment.ordinal,
+            ordinal=segment.header.ordinal,
             generation=group.generation,
             offset=write.offset + start,
             group_offset=group.offset,

@@ -14,7 +14,7 @@ from walsvc.format.summary import Tally, encode_summary
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.patience import patiently, write_patiently
-from walsvc.log.commit.segment import Segment, next_align, tail_of, whole_blocks
+from walsvc.log.commit.segment import Links, Segment, next_align, tail_of, whole_blocks
 from walsvc.log.commit.spare import Spare
 
 
@@ -47,28 +47,28 @@ class Head:
         if keys is not None:
             header, self.cipher = begin_cipher(keys, header)
         self._header = header
-        segment = Segment.beginning(header, self.cipher, header.data_start)
+        segment = Segment(header, header.data_start, self.cipher)
         self._snapshot = group = Group(segment, header.data_start, header.first_lsn)
-        group.flags, group.meta = Flag.SNAPSHOT, metadata.snapshot()
+        group.flags, group.metadata.encoded = Flag.SNAPSHOT, metadata.snapshot()
         group.close()
-        self.length: int = header.data_start + group.group_bytes
+        self.length: int = header.data_start + group.body.group_bytes
 
     def segment(self, spare: Spare) -> Segment:
         """The segment, in a spare's file; its first group comes behind the head."""
-        return Segment.beginning(self._header, self.cipher, self.length, file=spare.file, name=spare.name)
+        return Segment(self._header, self.length, self.cipher, file=spare.file, name=spare.name)
 
     def encode(self, before: int, before_at: int, durable_lsn: int) -> Prefix:
         """The bytes; `before` and `before_at` as in the segment header."""
         header, group = self._header._replace(before=before, before_at=before_at), self._snapshot
         encoded = encode_segment_header(header)
         segment = group.segment
-        segment.previous_crc, segment.last_crc = int.from_bytes(encoded[-4:], "little"), before
+        segment.links = Links(int.from_bytes(encoded[-4:], "little"), before)
         group.prefix = encoded.ljust(header.data_start, b"\0")
         data = bytearray(self.length)
         group.encode(
             memoryview(data), generation=header.generation, durable_lsn=durable_lsn, timestamp_ns=header.created_ns
         )
-        return Prefix(bytes(data), segment.previous_crc, self.cipher)
+        return Prefix(bytes(data), segment.links.previous_crc, self.cipher)
 
 
 def next_header(config: WalConfig, newest: Segment, spare: Spare, **own: Any) -> SegmentHeader:
@@ -83,7 +83,7 @@ def next_header(config: WalConfig, newest: Segment, spare: Spare, **own: Any) ->
     return SegmentHeader(
         block_bytes=newest.block_bytes,
         file_bytes=spare.file_bytes,
-        log_id=newest.log_id,
+        log_id=newest.header.log_id,
         align=next_align(config, newest.block_bytes),
         optional=RECYCLED * spare.recycled | METADATA_ONLY * spare.metadata_only,
         **own,
@@ -113,16 +113,14 @@ async def install_segment(
     await write_patiently(disk, name, 0, whole_blocks(data, block_bytes))
     await patiently(disk.rename, name, header.file_name)
     await disk.sync_directory()
-    return Segment.beginning(
+    return Segment(
         header,
-        prefix.cipher,
         len(data),
+        prefix.cipher,
+        Links(prefix.previous_crc, header.before, header.before_at),
         file=await patiently(disk.open_file, header.file_name) if file is None else file,
-        previous_crc=prefix.previous_crc,
         tail=tail_of(data, block_bytes),
         durable_end=len(data),
-        last_crc=header.before,
-        last_at=header.before_at,
     )
 
 
@@ -158,10 +156,10 @@ def seal_bytes(
         change["summary"] = encode_summary(tally)
     for content in (change, bare):
         group = Group(old, old.end, successor)
-        group.flags, group.meta = Flag.SEAL, encode_map(content)
+        group.flags, group.metadata.encoded = Flag.SEAL, encode_map(content)
         group.close()
-        if old.end + group.group_bytes <= old.file_bytes:
+        if old.end + group.body.group_bytes <= old.header.file_bytes:
             break
-    data = bytearray(group.group_bytes)
+    data = bytearray(group.body.group_bytes)
     group.encode(memoryview(data), generation=generation, durable_lsn=durable_lsn, timestamp_ns=timestamp_ns)
     return bytes(data)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.format.columns import encode_column
 from walsvc.format.group import DURABLE_UNIT, GROUP_HEADER_BYTES, Flag, GroupHeader, align_up
 from walsvc.format.labels import collect
 from walsvc.format.meta import encode_map
+from walsvc.log.commit.answers import Answers
 from walsvc.log.commit.encoding import columns, encode_group, measure
-from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
-from walsvc.model import AppendResult
 
 if TYPE_CHECKING:
     from walsvc.log.commit.framing import Head
 
 NO_NONCE = bytes(12)
-NO_LENGTHS: array[int] = array("I")
 
 
 class Labels(NamedTuple):
@@ -31,43 +28,93 @@ class Labels(NamedTuple):
     attributes_bytes: int = 0
 
 
+class Body(NamedTuple):
+    """The size and the index of a closed group.
+
+    Attributes:
+        topics: its column of topic numbers, if it has one.
+        lengths: of the payloads, which take `payload_bytes` in all.
+        rest: index and metadata, encoded.
+        group_bytes: of the group on disk, padding included.
+    """
+
+    topics: array[int] | None
+    lengths: array[int]
+    payload_bytes: int
+    rest: bytes
+    group_bytes: int
+
+
+OPEN = Body(None, array("I"), 0, b"", 0)
+
+
+class GroupMetadata:
+    """The changes of metadata that a group carries.
+
+    Attributes:
+        encoded: as the group has them on disk.
+        joined: changes that joined the group, merged; `reserved` bytes at most.
+        new_topics: numbers of topics that no group before has in this segment.
+        lasts: index of each topic's last record among the first `seen` of the group.
+    """
+
+    __slots__ = ("encoded", "joined", "lasts", "new_topics", "reserved", "seen")
+
+    def __init__(self) -> None:
+        self.encoded: bytes = b""
+        self.joined: dict[str, Any] = {}
+        self.reserved: int = 0
+        self.new_topics: set[int] = set()
+        self.lasts: dict[int, int] = {}
+        self.seen: int = 0
+
+
+class Flight:
+    """The state of a group while the disk has it.
+
+    Attributes:
+        buffer: the kernel may read it; None: the disk has answered, or has not been asked.
+        submitted_at: on the clock of time.perf_counter.
+        done: it is durable, and the groups before it may not be.
+    """
+
+    __slots__ = ("buffer", "done", "submitted_at")
+
+    def __init__(self) -> None:
+        self.buffer: memoryview | None = None
+        self.submitted_at: float = 0.0
+        self.done: bool = False
+
+
 class Group:
     """Records that share one write and one sync.
 
-    `payloads` and `waiters` run in parallel, one entry for each record; a waiter is None where nobody waits for that very
-    record (Relaxed, or part of a batch). `labels` is sparse, by index. `barriers` are futures with the values they get
-    when the group is durable.
+    Attributes:
+        segment, offset, first_lsn: its place, which never changes.
+        head: segment header and snapshot, when this group is the first of its segment; `prefix` has their bytes.
+        payloads: of the records; `answers.waiters` runs in parallel.
+        labels: of the records that have some, by index.
+        batch_lsn: first LSN of the batch over several groups that it is part of; 0: it is part of none.
+        written_in_order: done when the group and all before it are written, part of a batch or not.
+        body: set by `close`.
+        attached: what rotation needs when the first group of a segment is written.
     """
 
     __slots__ = (
+        "answers",
         "attached",
-        "barriers",
         "batch_lsn",
-        "batches",
-        "buffer",
-        "done",
+        "body",
         "first_lsn",
         "flags",
-        "group_bytes",
+        "flight",
         "head",
-        "joined",
         "labels",
-        "lasts",
-        "lengths",
-        "meta",
-        "new_topics",
+        "metadata",
         "offset",
-        "payload_bytes",
         "payloads",
         "prefix",
-        "reserved",
-        "rest",
-        "seen",
         "segment",
-        "submitted_at",
-        "told",
-        "topics",
-        "waiters",
         "written_in_order",
     )  # fmt: skip
 
@@ -75,36 +122,18 @@ class Group:
         self.segment: Segment = segment
         self.offset: int = offset
         self.first_lsn: int = first_lsn
-        self.head: Head | None = None  # segment header and snapshot, when this group is the first of its segment
-        self.prefix: bytes = b""  # their bytes
+        self.head: Head | None = None
+        self.prefix: bytes = b""
         self.payloads: list[bytes] = []
-        self.waiters: list[Any] = []
-        self.batches: list[tuple[Part, asyncio.Future[Sequence[AppendResult]]]] = []
-        self.told: list[Callable[[int], None]] = []  # called with sync_us before anybody is answered
-        self.barriers: list[tuple[asyncio.Future[Any], Any]] = []
         self.labels: dict[int, Labels] = {}
-        self.batch_lsn: int = 0  # of the batch over several groups that it is part of
-        self.written_in_order: asyncio.Future[None] | None = (
-            None  # done when it and all before are written, batch or not
-        )
         self.flags: int = 0
-        self.meta: bytes = b""
-        self.joined: dict[str, Any] = {}  # changes of metadata that joined it, merged
-        self.new_topics: set[int] = set()  # which no group before has in this segment
-        self.reserved: int = 0  # bytes that `joined` takes at most
-        self.lasts: dict[int, int] = {}  # index of each topic's last record among the first `seen`
-        self.seen: int = 0
-        # set by close():
-        self.topics: array[int] | None = None  # its column of topic numbers
-        self.lengths: array[int] = NO_LENGTHS
-        self.payload_bytes: int = 0
-        self.rest: bytes = b""
-        self.group_bytes: int = 0
-        # set while it is written:
-        self.buffer: memoryview | None = None
+        self.batch_lsn: int = 0
+        self.written_in_order: asyncio.Future[None] | None = None
         self.attached: object = None
-        self.submitted_at: float = 0.0
-        self.done: bool = False
+        self.answers: Answers = Answers()
+        self.metadata: GroupMetadata = GroupMetadata()
+        self.body: Body = OPEN
+        self.flight: Flight = Flight()
 
     @property
     def next_lsn(self) -> int:
@@ -114,74 +143,76 @@ class Group:
     @property
     def empty(self) -> bool:
         """Nothing in it to write."""
-        return not self.payloads and not self.meta and not self.flags and not self.joined
+        return not self.payloads and not self.flags and not self.metadata.encoded and not self.metadata.joined
 
     @property
     def changes(self) -> bool:
         """Whether it changes metadata, beside the labels of its records."""
-        return bool(self.joined) or (bool(self.meta) and not self.payloads)
+        return bool(self.metadata.joined) or (bool(self.metadata.encoded) and not self.payloads)
 
     def last_of(self, number: int) -> int:
         """LSN of a topic's last record in it; 0: it has none. Each record is looked at once, however often this is asked."""
-        for index in range(self.seen, len(self.payloads)) if self.labels else ():
+        metadata = self.metadata
+        for index in range(metadata.seen, len(self.payloads)) if self.labels else ():
             if (labels := self.labels.get(index)) is not None:
-                self.lasts[labels.topic] = index
-        self.seen = len(self.payloads)
-        index = self.lasts.get(number, -1)
+                metadata.lasts[labels.topic] = index
+        metadata.seen = len(self.payloads)
+        index = metadata.lasts.get(number, -1)
         return 0 if index < 0 else self.first_lsn + index
 
     def close(self) -> None:
         """Fix the group's size; nothing can be added any more."""
-        self.lengths, self.payload_bytes, _ = measure(self.payloads)
-        index = [encode_column(self.lengths)]
+        lengths, payload_bytes, _ = measure(self.payloads)
+        topics, index = None, [encode_column(lengths)]
+        metadata, segment = self.metadata, self.segment
         if self.labels:
-            flags, rows = self._label_columns()
+            flags, topics, rows = self._label_columns()
             self.flags |= flags
             index += rows
-        if self.joined:
-            assert not self.meta, "a group of metadata only is closed at once"
-            self.meta = encode_map(self.joined)
+        if metadata.joined:
+            assert not metadata.encoded, "a group of metadata only is closed at once"
+            metadata.encoded = encode_map(metadata.joined)
         if self.labels and self.flags & Flag.ATTRIBUTES:
-            self._name_labels(sum(map(len, index)))
-        index.append(self.meta)
-        self.rest = b"".join(index)
-        self.group_bytes = align_up(
-            GROUP_HEADER_BYTES + self.payload_bytes + len(self.rest) + self.segment.tag_bytes, self.segment.align
-        )
+            self._name_labels(self.offset + GROUP_HEADER_BYTES + payload_bytes + sum(map(len, index)))
+        index.append(metadata.encoded)
+        rest = b"".join(index)
+        size = align_up(GROUP_HEADER_BYTES + payload_bytes + len(rest) + segment.tag_bytes, segment.header.align)
+        self.body = Body(topics, lengths, payload_bytes, rest, size)
 
-    def _name_labels(self, index_bytes: int) -> None:
-        """Say in the metadata which labels the records have, if they are few and there is room for it."""
+    def _name_labels(self, begin: int) -> None:
+        """Say in the metadata, which stands at `begin`, which labels the records have, if they are few and there is room for it."""
         packed = [self.payloads[at][: row.attributes_bytes] for at, row in self.labels.items() if row.attributes_bytes]
         if (labels := collect(packed)) is not None:
-            meta = encode_map({**self.joined, "labels": labels})
-            end = self.offset + GROUP_HEADER_BYTES + self.payload_bytes + index_bytes + len(meta)
-            if end <= self.segment.limit:
-                self.meta = meta
+            meta = encode_map({**self.metadata.joined, "labels": labels})
+            if begin + len(meta) <= self.segment.limit:
+                self.metadata.encoded = meta
 
-    def _label_columns(self) -> tuple[int, list[bytes]]:
+    def _label_columns(self) -> tuple[int, array[int] | None, list[bytes]]:
+        """Flags, the column of topics, and all columns of labels, encoded."""
         flags, rows = 0, []
-        types, self.topics, attributes = columns(self.labels, len(self.payloads))
-        for flag, cells in ((Flag.TYPES, types), (Flag.TOPICS, self.topics), (Flag.ATTRIBUTES, attributes)):
+        types, topics, attributes = columns(self.labels, len(self.payloads))
+        for flag, cells in ((Flag.TYPES, types), (Flag.TOPICS, topics), (Flag.ATTRIBUTES, attributes)):
             if cells is not None:
                 flags |= flag
                 rows.append(encode_column(cells))
-        return flags, rows
+        return flags, topics, rows
 
     def begin_segment(self, before: Segment, durable_lsn: int) -> None:
         """Encode what stands in front of the first group of a segment; all groups of the segment before were submitted."""
         assert self.head is not None
-        segment = self.segment
-        segment.last_crc, segment.last_at = before.last_crc, before.last_at
-        self.prefix, segment.previous_crc, _ = self.head.encode(before.last_crc, before.last_at, durable_lsn)
+        links, last = self.segment.links, before.links
+        links.last_crc, links.last_at = last.last_crc, last.last_at
+        self.prefix, links.previous_crc, _ = self.head.encode(last.last_crc, last.last_at, durable_lsn)
 
     def encode(self, view: memoryview, *, generation: int, durable_lsn: int, timestamp_ns: int) -> None:
         """Write prefix and group into `view` and hook the group into its segment's chain."""
         begin = len(self.prefix)
         view[:begin] = self.prefix
-        segment = self.segment
+        segment, body, meta_bytes = self.segment, self.body, len(self.metadata.encoded)
+        links = segment.links
         header = GroupHeader(  # by place, which takes a third of the time
             self.flags,
-            segment.log_id,
+            segment.header.log_id,
             generation,
             segment.id,
             self.offset,
@@ -190,45 +221,25 @@ class Group:
             self.batch_lsn,
             timestamp_ns,
             len(self.payloads),
-            self.payload_bytes,
-            len(self.rest) - len(self.meta),
-            len(self.meta),
-            self.group_bytes,
-            segment.previous_crc,
+            body.payload_bytes,
+            len(body.rest) - meta_bytes,
+            meta_bytes,
+            body.group_bytes,
+            links.previous_crc,
             NO_NONCE,
             0,
             0,
             segment.durable_end // DURABLE_UNIT,
-            segment.last_crc,
+            links.last_crc,
         )
         segment.index.note(header)
         cipher = segment.cipher
         encode = encode_group if cipher is None else cipher.seal_group
-        segment.previous_crc = encode(view[begin:], header, self.payloads, self.rest)
+        links.previous_crc = encode(view[begin:], header, self.payloads, body.rest)
         if self.payloads:
-            segment.last_crc, segment.last_at = segment.previous_crc, self.offset
+            links.last_crc, links.last_at = links.previous_crc, self.offset
 
     def resolve(self, waker: Any, sync_us: int) -> None:
-        """Answer everybody who waits for this group; `waker.wake()` then wakes them."""
+        """Answer every caller that waits for this group; `waker.wake()` then wakes them."""
         begin = self.offset + GROUP_HEADER_BYTES
-        for tell in self.told:
-            tell(sync_us)
-        waker.settle(self.waiters, self.first_lsn, self.segment.id, begin, self.lengths, sync_us)
-        self.waiters.clear()  # a result that its task has taken then dies at once, in memory that is still in the cache
-        for part, ack in self.batches:
-            waker.give(ack, BatchResult([part], durable=True, sync_us=sync_us))
-        for barrier, value in self.barriers:
-            if not barrier.done():
-                barrier.set_result(value)
-
-    def fail(self, error: Callable[[], BaseException]) -> int:
-        """Give everybody who waits for this group an error of their own; returns how many were told."""
-        told = 0
-        futures: list[asyncio.Future[Any] | None] = [*self.waiters]
-        futures += [future for _, future in self.batches]
-        futures += [barrier for barrier, _ in self.barriers]
-        for future in futures:
-            if future is not None and not future.done():
-                future.set_exception(error())
-                told += 1
-        return told
+        self.answers.give(waker, (self.first_lsn, self.segment.id, begin), self.body.lengths, sync_us)

@@ -67,7 +67,7 @@ class Intake(Lane):
 
     def mend(self) -> None:
         """Take back what an exception left behind by halves; what is whole stays, and is woken for."""
-        payloads, waiters, labels = self.group.payloads, self.group.waiters, self.group.labels
+        payloads, waiters, labels = self.group.payloads, self.group.answers.waiters, self.group.labels
         count = min(len(payloads), len(waiters))
         del payloads[count:], waiters[count:]
         for index in [each for each in labels if each >= count]:
@@ -110,9 +110,9 @@ class Intake(Lane):
             group.labels.update(zip(range(index, index + len(payloads)), repeat(labels)))
         group.payloads.extend(payloads)
         if waiter is None:
-            group.waiters.extend([None] * len(payloads))
+            group.answers.waiters.extend([None] * len(payloads))
         else:
-            group.waiters.append(waiter)
+            group.answers.waiters.append(waiter)
         return index, offset
 
     @property
@@ -134,7 +134,7 @@ class Intake(Lane):
         """
         self.group = group
         begin = group.offset + GROUP_HEADER_BYTES
-        self.fill(group.payloads, group.waiters, group.labels, topics, group.first_lsn, group.segment.id, begin)
+        self.fill(group.payloads, group.answers.waiters, group.labels, topics, group.first_lsn, group.segment.id, begin)
         self.cost = LENGTH_BYTES
         self.wanted: bool = False
         self.limit: int = -1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.keywords import unexpected_keyword
 from walsvc.log.commit.ack import Ack, extension
@@ -18,6 +18,25 @@ from walsvc.log.commit.payload import NO_TYPE
 from walsvc.model import AppendResult, Mode, Relaxed, Strict
 
 Slow = Callable[..., Ack[AppendResult]]
+
+
+class Filled(NamedTuple):
+    """The filling group, as `PythonLane.fill` is told of it."""
+
+    payloads: list[bytes]
+    waiters: list[Any]
+    labels: dict[int, Labels]
+    topics: Container[int]
+    first_lsn: int
+    segment_id: int
+    begin: int
+
+
+class Most(NamedTuple):
+    """Bytes of a payload, and records of a group, at most."""
+
+    record_bytes: int
+    records: int
 
 
 class PythonLane:
@@ -58,8 +77,7 @@ class PythonLane:
         self._accepted = accepted
         self._arm = arm
         self._thread = get_ident()
-        self._record_bytes_max = record_bytes_max
-        self._records_max = records_max
+        self._most = Most(record_bytes_max, records_max)
         self._length_bytes = length_bytes
         self._check = check
         self._wake = wake
@@ -69,11 +87,7 @@ class PythonLane:
         self.room: int = -1
         self.limit: int = -1
         self.cost = length_bytes
-        self._payloads: list[bytes] = []
-        self._waiters: list[Any] = []
-        self._labels: dict[int, Labels] = {}
-        self._topics: Container[int] = ()
-        self._first_lsn = self._segment_id = self._begin = 0
+        self._filled = Filled([], [], {}, (), 0, 0, 0)
 
     def fill(  # noqa: PLR0917 - C takes no names
         self,
@@ -94,8 +108,7 @@ class PythonLane:
             first_lsn, segment_id: of the group.
             begin: offset of its first record in the segment.
         """
-        self._payloads, self._waiters, self._labels, self._topics = payloads, waiters, labels, topics
-        self._first_lsn, self._segment_id, self._begin = first_lsn, segment_id, begin
+        self._filled = Filled(payloads, waiters, labels, topics, first_lsn, segment_id, begin)
 
     def append(  # noqa: PLR0917  keywords only would make each call dearer
         self,
@@ -135,7 +148,7 @@ class PythonLane:
             and get_ident() == self._thread
             and labels is not None
             and self.cost > self._length_bytes  # the group has labels
-            and labels.topic in self._topics  # the segment's summary has its row
+            and labels.topic in self._filled.topics  # the segment's summary has its row
             and self._fits(len(payload))
         ):
             ack = self._take(payload, mode, labels)
@@ -147,26 +160,27 @@ class PythonLane:
         """Whether a payload may go into the group as it is."""
         return (
             self.room - length - self.cost >= 0
-            and length <= self._record_bytes_max
-            and len(self._payloads) < self._records_max
+            and length <= self._most.record_bytes
+            and len(self._filled.payloads) < self._most.records
         )
 
     def _take(self, payload: bytes, mode: Mode, labels: Labels | None) -> Ack[AppendResult] | None:
         """Put a plain record into the group, which it has fitted so far; None: the group has changed meanwhile."""
         if not self.wanted:
             self._check()  # costs a system call in CPython 3.11
-        length, payloads, index = len(payload), self._payloads, len(self._payloads)
+        group = self._filled
+        length, payloads, index = len(payload), group.payloads, len(group.payloads)
         if not self._fits(length):  # the check may run anything, and so may the collector
             return None
         ack = self._ack_for(length, mode)
         labelled = labels is None or self.cost > self._length_bytes
-        if self._payloads is not payloads or len(payloads) != index or not self._fits(length) or not labelled:
+        if self._filled is not group or len(payloads) != index or not self._fits(length) or not labelled:
             return None
         try:
             if labels is not None:
-                self._labels[index] = labels
+                group.labels[index] = labels
             payloads.append(payload)
-            self._waiters.append(ack if mode is Strict else None)
+            group.waiters.append(ack if mode is Strict else None)
             self.room -= length + self.cost
             if mode is Strict:
                 if not self.wanted:
@@ -185,9 +199,9 @@ class PythonLane:
         if mode is Strict:
             ack = self._new_ack()
         else:
-            index = len(self._payloads)
-            offset = self._begin + self.limit - self.room - self.cost * index
-            ack = self._accepted(self._first_lsn + index, self._segment_id, offset, length)
+            group, index = self._filled, len(self._filled.payloads)
+            offset = group.begin + self.limit - self.room - self.cost * index
+            ack = self._accepted(group.first_lsn + index, group.segment_id, offset, length)
         return ack
 
     def mend(self) -> None:

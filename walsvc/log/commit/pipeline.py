@@ -207,10 +207,10 @@ class Pipeline:
 
     def _complete(self, group: Group) -> None:
         """Acknowledge all groups that are durable without a gap before them; first keep the device busy."""
-        group.done = True
+        group.flight.done = True
         durable: list[Group] = []
         self._resolving = durable
-        while self._in_flight and self._in_flight[0].done:
+        while self._in_flight and self._in_flight[0].flight.done:
             head = self._in_flight[0]
             self._unended.append(head)  # first, as in _cut
             self._in_flight.popleft()
@@ -222,7 +222,7 @@ class Pipeline:
             if not head.batch_lsn or head.flags & Flag.BATCH_END:  # a batch counts from its end on, all at once
                 self._catalog.advance(head.next_lsn - 1)
                 for each in self._unended:
-                    each.segment.durable_end = each.offset + each.group_bytes
+                    each.segment.durable_end = each.offset + each.body.group_bytes
                 durable += self._unended
                 self._unended.clear()
         if self._ready or self._placement.intake.wanted:
@@ -232,7 +232,9 @@ class Pipeline:
         self._resolving = []
         if durable:
             last = durable[-1]
-            at = self._catalog.place if last.segment.replaced else (last.segment.id, last.offset + last.group_bytes)
+            at = (
+                self._catalog.place if last.segment.replaced else (last.segment.id, last.offset + last.body.group_bytes)
+            )
             self._catalog.arrive(*at, changed=any(each.changes for each in durable))
         self._waits.reached()
         self._freed()
@@ -246,12 +248,12 @@ class Pipeline:
             return
         filling = self._placement.group
         if not (filling.empty or filling.batch_lsn or self._placement.batch_lsn):
-            filling.barriers.append((settled, None))
+            filling.answers.barriers.append((settled, None))
             self._placement.intake.want()
             return
         for group in reversed([*self._unended, *self._in_flight, *self._ready]):
             if not group.batch_lsn or group.flags & Flag.BATCH_END:
-                group.barriers.append((settled, None))
+                group.answers.barriers.append((settled, None))
                 return
         settled.set_result(None)
 
@@ -274,7 +276,7 @@ class Pipeline:
 
     def _fail(self) -> None:
         for group in [*self._resolving, *self._unended, *self._in_flight, *self._ready, self._placement.group]:
-            self._health.told += group.fail(self._health.failure_told)
+            self._health.told += group.answers.fail(self._health.failure_told)
             if group.written_in_order is not None and not group.written_in_order.done():
                 group.written_in_order.set_exception(self._health.failure_told())
         self._in_flight.clear()

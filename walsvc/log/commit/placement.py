@@ -81,7 +81,7 @@ class Placement:
     def set_room(self) -> None:
         """Tell the intake how many bytes it may take without a closer look: the least of all limits."""
         group = self.intake.group
-        limit = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.reserved
+        limit = group.segment.limit - group.offset - GROUP_HEADER_BYTES - group.metadata.reserved
         limit = min(limit, self._config.max_group_bytes)
         pending = self._config.max_pending_bytes - self.pending_bytes
         self._scarce = pending < limit
@@ -93,7 +93,7 @@ class Placement:
 
     def written(self, group: Group) -> None:
         """A group is durable: its bytes are no longer pending. `hold` must follow."""
-        self.pending_bytes -= group.payload_bytes
+        self.pending_bytes -= group.body.payload_bytes
 
     def start(self, group: Group) -> None:
         """Fill another group."""
@@ -143,7 +143,9 @@ class Placement:
         if spares.fitting(wanted, metadata=last_resort) is not None:
             self.begin_segment()
             return True
-        spares.prepare(segment.ordinal + 1, segment.file_bytes, wanted, metadata=last_resort, bulk=self._tail.bulk)
+        spares.prepare(
+            segment.header.ordinal + 1, segment.header.file_bytes, wanted, metadata=last_resort, bulk=self._tail.bulk
+        )
         return False
 
     @whole("beginning a segment")
@@ -158,11 +160,11 @@ class Placement:
         group = self.intake.group
         group.close()
         self._tail.count(group)
-        if group.topics is not None and self._waits.wants_topics:
-            self._waits.wake_topics_of(self._tail.names_of(set(group.topics)))
-        group.segment.end += group.group_bytes
-        self.pending_bytes += group.payload_bytes
-        self._counters.payload_bytes += group.payload_bytes
+        if group.body.topics is not None and self._waits.wants_topics:
+            self._waits.wake_topics_of(self._tail.names_of(set(group.body.topics)))
+        group.segment.end += group.body.group_bytes
+        self.pending_bytes += group.body.payload_bytes
+        self._counters.payload_bytes += group.body.payload_bytes
         self.start(Group(group.segment, group.segment.end, group.next_lsn))
         if not self._rotation.busy:
             self._tail.prepare_next()

@@ -57,7 +57,7 @@ class Rotation:
         self._task: asyncio.Task[None] | None = None
         self._head_in_flight = False
         # highest timestamp of a record in older segments, if known
-        self._newest = 0 if tail.segment.ordinal == 1 else None
+        self._newest = 0 if tail.segment.header.ordinal == 1 else None
 
     @property
     def busy(self) -> bool:
@@ -98,7 +98,7 @@ class Rotation:
             if replaces:
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
                 old.replaced = True
-            self._catalog.begin(segment.id, segment.file_bytes)
+            self._catalog.begin(segment.id, segment.header.file_bytes)
             if replaces:
                 self._catalog.arrive(segment.id, group.offset)
             group.written_in_order = self._health.loop.create_future()
@@ -130,7 +130,7 @@ class Rotation:
             durable_lsn=min(self._catalog.durable_lsn, successor - 1),
             timestamp_ns=self._tail.clock(),
         )
-        assert old.end + len(data) <= old.file_bytes, "no room was kept for the seal"
+        assert old.end + len(data) <= old.header.file_bytes, "no room was kept for the seal"
         await append_outside(self._disk, self._double_write, old, data)
 
     async def _newest_with(self, old: Segment) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from walsvc.config import MIB, WalConfig
 from walsvc.format.cipher import SegmentCipher
@@ -19,81 +18,85 @@ SEAL_BYTES = 256  # of a seal without summary and index, at most
 PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 
 
+@dataclass(slots=True, eq=False)
+class Links:
+    """What the next group of a segment names of the groups before it, as in walsvc.format.chain.
+
+    Attributes:
+        previous_crc: of the group before, or of the segment header.
+        last_crc: of the last group with records that was submitted, in this segment or an earlier one; `last_at`: its place.
+    """
+
+    previous_crc: int = 0
+    last_crc: int = 0
+    last_at: int = 0
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Segment:
     """A segment that is being written.
 
-    `end` is where the next group will be placed.
+    Attributes:
+        header: of the segment, as it was first written.
+        end: offset of the next group.
+        file, name: the open file.
+        cipher: None: the segment is not encrypted.
+        links: what the next group names of those before it.
+        tail: content of its last block, where groups begin inside a block.
+        durable_end: everything before it is on stable storage, and it holds nothing of an unfinished batch.
+        replaced: another file has taken its name.
+        tally: its records by topic, once it is complete.
+        summary_bytes, index_bytes: parts of the seal; the second one is its highest.
+        tag_bytes: that encryption adds to each group.
+        index: of the groups that were submitted.
     """
 
-    id: int
-    file: int
-    file_bytes: int
-    align: int
-    log_id: int
-    ordinal: int
+    header: SegmentHeader
     end: int
-    previous_crc: int
-    name: str
-    previous_end: int = 0  # as in its header
-    summary_bytes: int = 0  # of the seal, for the topics of its records
-    tally: dict[int, Tally] | None = None  # its records by topic, once it is complete
-    cipher: SegmentCipher | None = None  # None: it is not encrypted
-    block_bytes: int = 0  # of the device, at least; 0: that is `align`
-    replaced: bool = False  # its file has given way to another of its name
-    metadata_only: bool = False  # it is of the reserve (reserve.py): no record begins in it, and it is never sealed
-    tail: bytes = b""  # content of its last block, where groups begin inside a block
-    durable_end: int = 0  # everything before it is on stable storage, and no batch that is unfinished is in it
-    last_crc: int = 0  # of the last group with records that was submitted, here or in an earlier segment, and
-    last_at: int = 0  # where it stands; both as in walsvc.format.chain
-    index: SegmentIndex = field(init=False)  # of the groups that were submitted
-    index_bytes: int = field(init=False)  # of the seal, for the index, at most
-    tag_bytes: int = field(init=False)  # encryption adds them to every group: the limits leave room for it
-    _limit_for: int = -1  # bytes of the summary for which `_limit` was found last
-    _limit: int = 0
+    cipher: SegmentCipher | None = None
+    links: Links = field(default_factory=Links)
+    file: int = -1
+    name: str = ""
+    tail: bytes = b""
+    durable_end: int = 0
+    replaced: bool = False
+    tally: dict[int, Tally] | None = None
+    summary_bytes: int = 0
+    index: SegmentIndex = field(init=False)
+    index_bytes: int = field(init=False)
+    tag_bytes: int = field(init=False)
+    _limit: tuple[int, int] = (-1, 0)  # bytes of the summary, and the limit of records with it
 
     def __post_init__(self) -> None:
-        self.index, self.index_bytes = SegmentIndex(self.file_bytes), index_bytes_max(self.file_bytes)
+        file_bytes = self.header.file_bytes
+        self.index, self.index_bytes = SegmentIndex(file_bytes), index_bytes_max(file_bytes)
         self.tag_bytes = 0 if self.cipher is None else TAG_BYTES
-        self.block_bytes = self.block_bytes or self.align
+        self.name = self.name or self.header.file_name
 
-    @classmethod
-    def beginning(cls, header: SegmentHeader, cipher: SegmentCipher | None, end: int, **known: Any) -> Segment:
-        """The segment that begins with `header`; its first group is placed at `end`.
+    @property
+    def id(self) -> int:
+        """LSN of its first record."""
+        return self.header.first_lsn
 
-        Args:
-            header, cipher: of the segment.
-            end: behind what stands at its head.
-            known: other fields, as far as they are known.
-        """
-        return cls(
-            **{
-                "id": header.first_lsn,
-                "file": -1,
-                "file_bytes": header.file_bytes,
-                "align": header.align,
-                "log_id": header.log_id,
-                "ordinal": header.ordinal,
-                "end": end,
-                "previous_crc": 0,
-                "name": header.file_name,
-                "previous_end": header.previous_end,
-                "block_bytes": header.block_bytes,
-                "cipher": cipher,
-                "metadata_only": bool(header.optional & METADATA_ONLY),
-                **known,
-            }
-        )
+    @property
+    def block_bytes(self) -> int:
+        """Of the device, at least."""
+        return self.header.block_bytes
+
+    @property
+    def metadata_only(self) -> bool:
+        """It is of the reserve (reserve.py): no record begins in it, and it is never sealed."""
+        return bool(self.header.optional & METADATA_ONLY)
 
     @property
     def packed(self) -> bool:
         """Groups begin inside a block, so its bytes are written again: never without the double-write file."""
-        return self.align < self.block_bytes
+        return self.header.align < self.header.block_bytes
 
     @property
     def _whole_bytes(self) -> int:
         """The file up to its last whole block."""
-        return self.file_bytes - self.file_bytes % self.block_bytes
+        return self.header.file_bytes - self.header.file_bytes % self.header.block_bytes
 
     def pack(self, view: memoryview, begin: int, end: int) -> None:
         """Finish the whole blocks in `view`, where what is new lies in [begin, end): the last block's old bytes go in front
@@ -115,14 +118,14 @@ class Segment:
 
     def limit_with(self, summary_bytes: int) -> int:
         """The limit of records once the summary has grown by `summary_bytes`."""
-        if self.metadata_only:
+        if self.header.optional & METADATA_ONLY:
             return 0
         summary_bytes += self.summary_bytes
-        if summary_bytes != self._limit_for:  # asked several times for each group, and mostly the same
+        if summary_bytes != self._limit[0]:  # asked several times for each group, and mostly the same
             seal = align_up(self._seal_bytes - self.summary_bytes + summary_bytes, self.block_bytes)
             kept = seal + (META_BLOCKS + JOIN_BLOCKS) * self.block_bytes + self.tag_bytes
-            self._limit_for, self._limit = summary_bytes, self._whole_bytes - kept
-        return self._limit
+            self._limit = summary_bytes, self._whole_bytes - kept
+        return self._limit[1]
 
     @property
     def join_limit(self) -> int:

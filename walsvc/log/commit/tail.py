@@ -134,8 +134,8 @@ class Tail:
     def prepare_next(self) -> None:
         """Have the next segment prepared as soon as the active one is a quarter full."""
         segment = self.segment
-        if segment.end > segment.file_bytes // 4 and self.spares.error is None:
-            self.spares.prepare(segment.ordinal + 1, segment.file_bytes, bulk=self.bulk)
+        if segment.end > segment.header.file_bytes // 4 and self.spares.error is None:
+            self.spares.prepare(segment.header.ordinal + 1, segment.header.file_bytes, bulk=self.bulk)
 
     @property
     def bulk(self) -> bool:
@@ -158,10 +158,10 @@ class Tail:
             old,
             spare,
             generation=self._catalog.generation,
-            ordinal=old.ordinal if replaces else old.ordinal + 1,
+            ordinal=old.header.ordinal if replaces else old.header.ordinal + 1,
             first_lsn=first_lsn,
             created_ns=self.clock(),
-            previous_end=old.previous_end if replaces else old.end,
+            previous_end=old.header.previous_end if replaces else old.end,
         )
         head = Head(header, self._metadata, self.keys)
         self.new_key = False
@@ -200,19 +200,19 @@ class Tail:
 
     def count(self, group: Group) -> None:
         """Take note of a closed group: how long it is, and the sums by topic."""
-        self._group_bytes += (group.group_bytes - self._group_bytes) // 4
+        self._group_bytes += (group.body.group_bytes - self._group_bytes) // 4
         if group.batch_lsn == group.first_lsn:  # never so without a batch: LSNs begin with 1
             self.before.sums = self._metadata.topics.mark()
-        if group.topics is not None:
-            self._metadata.topics.count(group.first_lsn, group.topics)
+        if group.body.topics is not None:
+            self._metadata.topics.count(group.first_lsn, group.body.topics)
             group.segment.summary_bytes = SUMMARY_ROW_BYTES * len(self._metadata.topics.tally)
 
     def checkpoint(self, group: Group) -> None:
         """Remember where the chain stands, if a batch begins with this group, which is about to be encoded."""
         if group.batch_lsn == group.first_lsn:
             segment = group.segment
-            self.before.chain = segment.previous_crc
-            self.before.last = segment.last_crc, segment.last_at
+            self.before.chain = segment.links.previous_crc
+            self.before.last = segment.links.last_crc, segment.links.last_at
             self.before.block = tail_of(group.prefix, segment.block_bytes) if group.prefix else segment.tail
 
     def rollback(self, segment: Segment, offset: int) -> None:
@@ -222,8 +222,8 @@ class Tail:
         self.summaries.forget()
         self.segment = segment
         segment.index.rewind(offset)
-        segment.end, segment.previous_crc = offset, self.before.chain
-        segment.last_crc, segment.last_at = self.before.last
+        segment.end, segment.links.previous_crc = offset, self.before.chain
+        segment.links.last_crc, segment.links.last_at = self.before.last
         segment.tail = self.before.block
 
     def sums(self, number: int, batch_lsn: int) -> tuple[int, int]:

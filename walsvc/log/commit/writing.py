@@ -59,10 +59,10 @@ class Writing:
             assert isinstance(group.attached, tuple)
             group.begin_segment(group.attached[0], self._catalog.durable_lsn)
         begin = 0 if group.prefix else len(segment.tail)  # in layout pack it begins inside a block
-        end = begin + len(group.prefix) + group.group_bytes
+        end = begin + len(group.prefix) + group.body.group_bytes
         length = align_up(end, segment.block_bytes)
-        group.buffer = self._pool.take(room + length)
-        view = group.buffer[room : room + length]
+        group.flight.buffer = self._pool.take(room + length)
+        view = group.flight.buffer[room : room + length]
         self._tail.checkpoint(group)
         group.encode(
             view[begin:end],
@@ -79,24 +79,24 @@ class Writing:
         """Let the disk have it."""
         group = write.tag
         assert isinstance(group, Group)
-        assert group.buffer is not None
-        group.submitted_at = time.perf_counter()
+        assert group.flight.buffer is not None
+        group.flight.submitted_at = time.perf_counter()
         if self._double_write is None:
             self._disk.submit(write)
         else:
             at = group.offset - write.offset
-            self._double_write.submit(write, group.buffer, group.segment, at)
+            self._double_write.submit(write, group.flight.buffer, group.segment, at)
 
     def ended(self, group: Group) -> bool:
         """The disk has answered: take the buffer back. False: that was done before."""
-        if group.buffer is None:
+        if group.flight.buffer is None:
             return False
-        self._pool.give_back(group.buffer)
-        group.buffer = None
-        seconds = time.perf_counter() - group.submitted_at
+        self._pool.give_back(group.flight.buffer)
+        group.flight.buffer = None
+        seconds = time.perf_counter() - group.flight.submitted_at
         self._counters.answered(len(group.payloads), int(seconds * 1e6))
         if self._counters.observer is not None:
-            self._counters.observer(group.first_lsn, len(group.payloads), group.group_bytes, seconds)
+            self._counters.observer(group.first_lsn, len(group.payloads), group.body.group_bytes, seconds)
         if self._slow_seconds is not None and seconds > self._slow_seconds:
             self._tell_slow(group, seconds)
         return True
@@ -104,7 +104,7 @@ class Writing:
     def _tell_slow(self, group: Group, seconds: float) -> None:
         """Say that the disk was slow, unless that was said just now."""
         self._slow += 1
-        if (ended := group.submitted_at + seconds) < self._slow_until:
+        if (ended := group.flight.submitted_at + seconds) < self._slow_until:
             return
         what = f"LSN {group.first_lsn} to {group.next_lsn - 1}" if group.payloads else "metadata"
         others = f" and {self._slow - 1} more since the last warning" if self._slow > 1 else ""
@@ -113,7 +113,7 @@ class Writing:
             "%s: write and sync of %s (%d bytes) took %.3f s%s; slow_sync_seconds is %g",
             self._disk.path,
             what,
-            group.group_bytes,
+            group.body.group_bytes,
             seconds,
             others,
             self._slow_seconds,

@@ -227,7 +227,9 @@ async def have_spare(core: Core, need: int = 0, *, metadata: bool = True) -> Non
     there is no room for one."""
     spares = core.tail.spares
     while spares.fitting(need, metadata=metadata) is None:
-        spares.prepare(core.tail.segment.ordinal + 1, core.tail.segment.file_bytes, need, metadata=metadata)
+        spares.prepare(
+            core.tail.segment.header.ordinal + 1, core.tail.segment.header.file_bytes, need, metadata=metadata
+        )
         await spares.settle()
         core.health.raise_failure()
         if (error := core.queue.no_space()) is not None and spares.fitting(need, metadata=metadata) is None:

@@ -61,21 +61,21 @@ class Overlay:
     """A disk as it will be when `images` are written; everything but reading is the disk's own."""
 
     def __init__(self, disk: Disk, images: list[Image]) -> None:
-        self._disk = disk
+        self.plain = disk
         self.images = images
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self._disk, name)
+        return getattr(self.plain, name)
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         """See Disk.read."""
-        data = bytearray(await self._disk.read(name, offset, length))
+        data = bytearray(await self.plain.read(name, offset, length))
         self._lay(name, offset, memoryview(data))
         return bytes(data)
 
     async def read_into(self, name: str, offset: int, memory: memoryview) -> int:
         """See Disk.read_into."""
-        got = await self._disk.read_into(name, offset, memory)
+        got = await self.plain.read_into(name, offset, memory)
         self._lay(name, offset, memory[:got])
         return got
 

@@ -12,7 +12,7 @@ from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.double_write import DoubleWrite, append_outside
 from walsvc.log.commit.framing import seal_bytes
-from walsvc.log.commit.segment import Segment
+from walsvc.log.commit.segment import Links, Segment
 from walsvc.log.read.stream import load_header
 from walsvc.log.read.summaries import Summaries
 from walsvc.log.recover.examined import Examined
@@ -23,18 +23,14 @@ async def segment_at(disk: Disk, found: Examined) -> Segment:
     """The segment as a writer sees it that stands at its end; its file is not open yet."""
     header, chain = found.header, found.chain
     inside = chain.offset % header.block_bytes if chain.align < header.block_bytes else 0
-    segment = Segment.beginning(
-        header,
-        found.stream.cipher,
+    segment = Segment(
+        header._replace(file_bytes=chain.file_bytes),
         chain.offset,
-        file_bytes=chain.file_bytes,
-        align=chain.align,
-        previous_crc=chain.previous_crc,
-        summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.topics.tally),
+        found.stream.cipher,
+        Links(chain.previous_crc, chain.last_crc, chain.last_at),
         tail=await disk.read(segment_name(header.first_lsn), chain.offset - inside, inside),
         durable_end=chain.offset,  # opening has synced it
-        last_crc=chain.last_crc,
-        last_at=chain.last_at,
+        summary_bytes=SUMMARY_ROW_BYTES * len(found.metadata.topics.tally),
     )
     segment.index = found.index
     return segment

@@ -43,9 +43,7 @@ class WatchedSegments(Segments):
     """
 
     def __init__(self, disk: Disk, found: Recovered, keys: Keys) -> None:
-        self._plain = disk
-        self._overlay = Overlay(disk, found.images)  # a damaged end is mended only by a writer
-        self.disk: Disk = cast("Disk", self._overlay)
+        self.disk: Disk = cast("Disk", Overlay(disk, found.images))  # a damaged end is mended only by a writer
         self._keys = keys
         self._closed = False
         self._lock = asyncio.Lock()
@@ -70,6 +68,10 @@ class WatchedSegments(Segments):
         )
 
     # ---- what was seen
+
+    @property
+    def _overlay(self) -> Overlay:
+        return cast("Overlay", self.disk)
 
     @property
     def metadata(self) -> Metadata:
@@ -287,7 +289,7 @@ class WatchedSegments(Segments):
     async def _start_over(self) -> None:
         """The known end was truncated or recycled meanwhile: find the log afresh."""
         while True:
-            found = await find(self._plain, self.keys)
+            found = await find(self._overlay.plain, self.keys)
             with suppress(FileNotFoundError):  # the writer has dropped it meanwhile
                 end = await self._cut_since(found)
                 break

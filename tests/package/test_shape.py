@@ -1,0 +1,58 @@
+"""The shape of the package: no class holds many fields of its own. Those that do are listed, and may only shrink."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import walsvc
+
+PACKAGE = Path(walsvc.__file__).parent
+FIELDS_MAX = 15
+MANY_FIELDS = {
+    "format/meta.py Metadata": 16,
+    "engines/jetstream/publish.py Publisher": 18,
+    "engines/replication/session.py ShippingSession": 23,
+    "service/client/connector.py Connector": 17,
+    "service/client/consumer.py RemoteConsumer": 19,
+    "service/client/sent_batches.py SentBatch": 20,
+    "service/client/session.py Session": 19,
+    "service/server/server.py Server": 19,
+    "topics/hub.py Hub": 17,
+}
+
+
+def is_value(each: ast.ClassDef) -> bool:
+    """A frozen dataclass, a NamedTuple or a TypedDict."""
+    bases = {ast.unparse(base) for base in each.bases}
+    frozen = any("frozen=True" in ast.unparse(decorator) for decorator in each.decorator_list)
+    return frozen or bool(bases & {"NamedTuple", "TypedDict", "CommonOptions"})
+
+
+def own_fields(each: ast.ClassDef) -> set[str]:
+    """The names that a class declares, or that its methods assign on `self`."""
+    declared = {
+        node.target.id for node in each.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    assigned = {
+        node.attr
+        for node in ast.walk(each)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+    return declared | assigned
+
+
+def test_no_class_has_more_than_fifteen_fields_of_its_own() -> None:
+    counted = {
+        f"{path.relative_to(PACKAGE)} {node.name}": len(own_fields(node))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not is_value(node)
+    }
+    assert len(counted) > 300
+    assert all(counted[f"log/commit/{name}"] > 10 for name in ("group.py Group", "segment.py Segment")), "it counts"
+    assert set(MANY_FIELDS) <= set(counted), "a class has left its file"
+    assert {name: count for name, count in counted.items() if count > MANY_FIELDS.get(name, FIELDS_MAX)} == {}
