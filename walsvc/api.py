@@ -131,7 +131,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         return list(self.writer.core.metadata.topics)
 
     async def has_topic(self, name: str) -> bool:
-        """Whether the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are."""
+        """True if the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are."""
         return check_name("topic", name) in self.writer.core.metadata.topics
 
     async def delete_topic(self, name: str) -> None:
@@ -208,7 +208,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         return await self._reclaimer.reclaim()
 
     def retention(self, pins_max: int | None = None) -> Retention:
-        """What is kept, who needs it (the oldest `pins_max` needs; None: all), and what was dropped since opening."""
+        """The segments that are kept, the pins that need them (the oldest `pins_max`; None: all), and the records dropped since opening."""
         return self._reclaimer.status(pins_max)
 
     # ---- purging
@@ -307,7 +307,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
 
     @property
     def closing(self) -> bool:
-        """Whether `close` was called."""
+        """True if `close` was called."""
         return self.writer.closing
 
     async def close(self, timeout: float | None = None) -> None:

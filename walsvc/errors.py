@@ -224,7 +224,7 @@ class Unreachable(WalError, OSError):
 
 
 class OutcomeUnknown(WalError):
-    """Whether the records were appended cannot be told any more. Read the end of the log to find out."""
+    """The records may have been appended, or not: it cannot be told any more. Read the end of the log to find out."""
 
 
 class WrongLoop(WalError):

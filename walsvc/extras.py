@@ -28,7 +28,7 @@ def missing(module: str, what: str) -> BadOption:
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be imported, by its files only: nothing is run."""
+    """True if a module can be imported, by its files only: nothing is run."""
     try:
         return (module in sys.modules and sys.modules[module] is not None) or find_spec(module) is not None
     except ImportError:

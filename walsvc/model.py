@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeGuard
 
 
 def is_lsn(value: object) -> TypeGuard[int]:
-    """Whether a value is a number that may be an LSN: no float, no bool, no text."""
+    """True if a value is a number that may be an LSN: no float, no bool, no text."""
     return isinstance(value, int) and not isinstance(value, bool) and -1 << 63 <= value < 1 << 64
 
 
 class Mode(enum.Enum):
-    """What an append waits for."""
+    """The moment at which an append is answered."""
 
     STRICT = "strict"
     RELAXED = "relaxed"
@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
 
 class AppendResult(NamedTuple):
-    """Where a record is.
+    """The place of a record.
 
     Attributes:
         lsn: the record's own log sequence number; dense, from 1.
@@ -128,7 +128,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What opening found and did.
+    """The findings of opening, and its repairs.
 
     Attributes:
         clean: the log had been closed in order; nothing was dropped.
@@ -150,7 +150,7 @@ class RecoveryReport:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Somebody who still needs records, so that retention may not drop them.
+    """A consumer or a hold that needs records, so that retention may not drop them.
 
     Attributes:
         kind: "consumer" or "hold".
@@ -169,7 +169,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept and who needs it. Counters count from opening.
+    """The segments that are kept, and the pins that need them. Counters count from opening.
 
     Attributes:
         first_lsn, next_lsn: the range of records.
@@ -198,7 +198,7 @@ class Retention:
 
 @dataclass(slots=True)
 class ReadStats:
-    """What reading has cost so far. Pass one to `read(stats=...)`: it is added to while records are yielded.
+    """The cost of reading so far. Pass one to `read(stats=...)`: it is added to while records are yielded.
 
     Attributes:
         bytes_read: from the disk, seals and segment headers included.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SERVICE = ("walsvc.service.client.config", "walsvc.service.client.opening")
 JETSTREAM = ("walsvc.engines.jetstream.options", "walsvc.engines.jetstream.opening")
 SCHEMES = {"unix": SERVICE, "wal": SERVICE, "wals": SERVICE, "nats": JETSTREAM, "tls": JETSTREAM}
-"""What a URL names: a module whose `prepare(url, config, options)` checks both at once, and returns the arguments of `open_log`
+"""The module for each scheme of a URL, whose `prepare(url, config, options)` checks both at once, and returns the arguments of `open_log`
 in the other module."""
 REPLICATION = "walsvc.engines.replication.shipping"  # imported when a log is replicated
 EMBEDDED = ("walsvc.api", "walsvc.disk.choose", "walsvc.log.opening")

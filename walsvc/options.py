@@ -85,7 +85,7 @@ def file_of(name: str, value: object) -> str:
 
 
 def encodable(text: str) -> bool:
-    """Whether a path can be given to the operating system: a lone surrogate cannot, a byte that is no UTF-8 can."""
+    """True if a path can be given to the operating system: a lone surrogate cannot, a byte that is no UTF-8 can."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -94,7 +94,7 @@ def encodable(text: str) -> bool:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether text can be sent: what the environment or the command line holds need not be UTF-8."""
+    """True if text can be sent: what the environment or the command line holds need not be UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What can be used with `async with`: logs, writers, consumers, and the opening of one."""
+"""The objects that `async with` takes: logs, writers, consumers, and the opening of one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Opened(Scoped):
     @property
     @abstractmethod
     def closing(self) -> bool:
-        """Whether `close` was called, or there is nothing to close any more."""
+        """True if `close` was called, or there is nothing to close any more."""
 
     def watch(self, *, by_connection: bool = False) -> None:
         """Have it tell where it is dropped; `by_connection`: and close itself."""
@@ -88,7 +88,7 @@ LogT_co = TypeVar("LogT_co", bound=Leaving, covariant=True)
 
 
 class Opening(Generic[LogT_co]):
-    """What opening a log returns: `async with` it, or await it. Nothing happens before that."""
+    """The answer of walsvc.open: `async with` it, or await it. Nothing happens before that."""
 
     def __init__(self, opener: Callable[[], Awaitable[LogT_co]]) -> None:
         self._opener = opener

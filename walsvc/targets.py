@@ -1,4 +1,4 @@
-"""What a target names: a directory by its path, or something else by its URL. One reading for all verbs, options and calls.
+"""Targets: a directory by its path, or something else by its URL. One reading for all verbs, options and calls.
 
 A target is a URL if and only if it is text that begins with a scheme and a colon (RFC 3986, 3.1; case does not matter). So a
 URL that is written wrongly is never the name of a directory. `./a:b` is a path, and so is every absolute one. A path object,
@@ -179,12 +179,12 @@ def host_and_port(text: str, default: int | None = None) -> tuple[str, int]:
 
 
 def is_path(address: str) -> bool:
-    """Whether an address to listen on is the path of a Unix socket, and no HOST:PORT."""
+    """True if an address to listen on is the path of a Unix socket, and no HOST:PORT."""
     return "/" in address
 
 
 def is_host(name: str) -> bool:
-    """Whether `name` can be the name or the address of a host."""
+    """True if `name` can be the name or the address of a host."""
     if ":" in name:
         import ipaddress
 
@@ -203,7 +203,7 @@ def is_host(name: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`: a loopback address, or the name localhost. No name is looked up."""
+    """True if only this machine can reach `host`: a loopback address, or the name localhost. No name is looked up."""
     if host.lower() == "localhost":
         return True
     import ipaddress

@@ -14,8 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
 TWICE = range(2)
-"""How often a callback is given to the loop that must not be lost: the exception of a signal handler may come before its first
-line, and the second time it finds nothing to do."""
+"""A callback that must not be lost is given to the loop so often: the exception of a signal handler may come before its first line,
+and the second time it finds nothing to do."""
 
 
 LOOKS = (1.0, 1.0, 2.0, 4.0, 8.0, 16.0)

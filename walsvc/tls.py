@@ -36,12 +36,12 @@ class Tls(NamedTuple):
 
     @classmethod
     def of(cls, options: Any) -> Tls:
-        """What `options` say, each by the attribute of its name. Raises BadOption."""
+        """The TLS options among the attributes of `options`. Raises BadOption."""
         return cls.given({name: getattr(options, name) for name in NAMES})
 
     @classmethod
     def given(cls, options: Mapping[str, Any]) -> Tls:
-        """What `options` say, by name. BadOption for another name, and for what is no path or no name of a host."""
+        """The TLS options of a map. BadOption for another name, and for a value that is no path or no name of a host."""
         if unknown := options.keys() - set(NAMES):
             raise unknown_option(min(unknown), NAMES)
         named = {name: value for name, value in options.items() if value is not None}
@@ -63,7 +63,7 @@ class Tls(NamedTuple):
         return Tls.given({**found, **kept})
 
     def context(self) -> ssl.SSLContext:
-        """What verifies the server, and shows the client's certificate. Reads files; PathError names the one that is wrong."""
+        """The SSL context that verifies the server, and shows the client's certificate. Reads files; PathError names a wrong one."""
         if self.ca is None:
             context = ssl.create_default_context()
         else:
@@ -90,7 +90,7 @@ def load_identity(
 
 @contextmanager
 def loading(name: str, path: str, unfit: type[BadOption] | type[PathError]) -> Iterator[None]:
-    """What OpenSSL says of a file, in our words."""
+    """The reason that OpenSSL gives for refusing a file, in our words."""
     try:
         yield
     except WalError:

@@ -52,7 +52,7 @@ def traced(log: Log, provider: TracerProvider | None = None) -> Log:
 
 
 def commits_of(tracer: Tracer, path: str) -> Callable[[int, int, int, float], None]:
-    """What the log tells of each group that the disk has answered."""
+    """A function that makes a span of each group that the disk has answered."""
 
     def answered(first_lsn: int, records: int, size: int, seconds: float) -> None:
         now = time.time_ns()

@@ -1,4 +1,4 @@
-"""What the kernel tells about this machine and about a log's files. Reads /proc; Linux only."""
+"""Facts of the kernel about this machine and about a log's files. Reads /proc; Linux only."""
 
 from __future__ import annotations
 

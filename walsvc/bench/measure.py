@@ -38,7 +38,7 @@ PROGRESS_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What to measure.
+    """The load to measure.
 
     Attributes:
         tasks: how many tasks append at once, each waiting for its answer before it appends again.
@@ -80,7 +80,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run measured.
+    """The figures of a run.
 
     Attributes:
         records, seconds: acknowledged in how long; for Strict the last acknowledgement ends it, for Relaxed a flush.

@@ -124,7 +124,7 @@ def _display(workload: Workload) -> tuple[Progress | None, Callable[[Run], None]
 
 
 def as_dict(outcome: Outcome) -> dict[str, object]:
-    """Everything measured and what it was measured on, for JSON."""
+    """The figures and the machine that they were measured on, for JSON."""
     import dataclasses
 
     from walsvc.bench import machine

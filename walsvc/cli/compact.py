@@ -40,7 +40,7 @@ def compact(
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int, int], None] | None]:
-    """How far it has come, on standard error, where that is a terminal."""
+    """Show the progress on standard error, where that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     shown = output.progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -57,7 +57,7 @@ def inspect(
 
 
 async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
-    """What is wrong with the log. Where the files do not simply follow each other, `verify` judges: it knows what a crash may
+    """The damage of the log. Where the files do not simply follow each other, `verify` judges: it knows what a crash may
     leave, what opening makes up for, and what a writer does meanwhile."""
     from walsvc.bench import machine
     from walsvc.log.offline.repair import longest_beginning
@@ -72,14 +72,14 @@ async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
 
 
 def first_lsn_of(walked: Walk) -> int:
-    """What its name says."""
+    """The LSN in the file's name."""
     from walsvc.format.segment import parse_name
 
     return parse_name(walked.name, ".wal") or 0
 
 
 def error_of(walked: Walk, errors: Sequence[WalError]) -> WalError | None:
-    """What is wrong inside a segment; that another one is missing is not its fault."""
+    """The damage inside a segment; that another one is missing is not its fault."""
     if walked.error is not None or walked.sealed:
         return walked.error
     return next((each for each in errors if each.segment == first_lsn_of(walked) and each.offset), None)
@@ -164,7 +164,7 @@ def first_visible(found: Survey) -> int:
 
 
 def as_dict(found: Survey, errors: Sequence[WalError], writer: int | None) -> dict[str, Any]:
-    """Everything that `show` prints, and more, for JSON."""
+    """The facts that `show` prints, and more, for JSON."""
     newest = found.segments[-1]
     followed = with_following(found.segments)
     slots = (

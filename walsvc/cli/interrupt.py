@@ -1,4 +1,4 @@
-"""What Ctrl-C does while the command line is being imported, and in verbs that only read: it ends the process at once.
+"""Ctrl-C ends the process at once while the command line is being imported, and in verbs that only read.
 
 An exception from a signal handler can be lost in a callback or a destructor, and during an import it is a traceback. Imports
 nothing that the interpreter has not imported already, but `signal`.

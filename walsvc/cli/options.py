@@ -40,7 +40,7 @@ class Format(enum.Enum):
 
 
 def is_url(target: str) -> bool:
-    """Whether a log is named by a URL. What is neither a URL nor a path is none: opening it says what is wrong."""
+    """True if a log is named by a URL. What is neither a URL nor a path is none: opening it says what is wrong."""
     from walsvc.errors import WalError
     from walsvc.targets import scheme_of
 
@@ -214,7 +214,7 @@ def keys_of(key_file: str | None) -> KeyRing | None:
 
 @contextmanager
 def naming(option: str, hint: str) -> Iterator[None]:
-    """What the operating system says of the file that an option names, as a PathError that names the option."""
+    """Turn the operating system's error about a file into a PathError that names the option."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What verbs print: rich tables on a terminal, plain text in a pipe, JSON on request. rich is imported on first need."""
+"""The output of verbs: rich tables on a terminal, plain text in a pipe, JSON on request. rich is imported on first need."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def size(count: float) -> str:
 
 
 def copied(copy: Copied, path: str, *, as_json: bool) -> None:
-    """What a log that was made of another one, at `path`, holds."""
+    """The content of the log at `path`, which was made of another one."""
     if as_json:
         import dataclasses
 

@@ -87,7 +87,7 @@ def show(plan: RepairPlan, copy: str | None, writer: int | None) -> None:
 
 
 def explain(plan: RepairPlan, copy: str | None) -> None:
-    """What is wrong, what stays and what goes."""
+    """Show the damage, the records that stay and the records that go."""
     for reason in plan.reasons:
         output.echo(f"damaged: {reason}")
     kept = f"LSN {plan.keep_from} to {plan.keep_to}" if plan.keep_to >= plan.keep_from else "no records"

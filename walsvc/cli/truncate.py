@@ -82,6 +82,6 @@ async def truncated(topic: Topic, before: int, *, force: bool) -> dict[str, int 
 
 
 def in_words(topic: str, told: dict[str, int | None]) -> str:
-    """The same for people."""
+    """The plan as text for people."""
     kept = f"LSN {told['first_lsn']} to {told['last_lsn']}" if told["records"] else "none"
     return f"dropped {told['dropped']} records of topic {topic!r}; kept: {kept}"

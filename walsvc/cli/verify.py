@@ -50,7 +50,7 @@ def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
 
 @contextmanager
 def progress() -> Iterator[Callable[[Walk], None] | None]:
-    """How far it has come, on standard error, where that is a terminal."""
+    """Show the progress on standard error, where that is a terminal."""
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     shown = output.progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

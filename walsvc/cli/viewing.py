@@ -1,4 +1,4 @@
-"""What `walsvc top` shows: two looks at a log as facts, as lines, as a screen."""
+"""The screen of `walsvc top`: two looks at a log as facts, as lines, as a screen."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
 
 
 def facts(looks: Sequence[Look]) -> list[tuple[str, str]]:
-    """What the last two looks tell, by name."""
+    """The facts of the last two looks, by name."""
     from walsvc.model import SYNC_US_BOUNDS
 
     before, now = looks[-2] if len(looks) > 1 else looks[-1], looks[-1]

@@ -99,7 +99,7 @@ class Disk(Protocol):
         """Names of what is in the directory and no regular file, with what it is, in words."""
 
     async def shared(self, name: str) -> bool:
-        """Whether the file has another name, here or elsewhere (a hard link): what is written into it is seen there, too."""
+        """True if the file has another name, here or elsewhere (a hard link): what is written into it is seen there, too."""
 
     async def fill_holes(self, name: str, offset: int) -> bool:
         """Allocate what is not allocated of a file from `offset` on, as in a sparse copy: a write there needs room then. What

@@ -114,7 +114,7 @@ class Directory:
             os.close(descriptor)
 
     def shared(self, name: str) -> bool:
-        """Whether a file has another name."""
+        """True if a file has another name."""
         return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_nlink > 1
 
     def fill_holes(self, name: str, offset: int) -> bool:

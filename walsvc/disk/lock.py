@@ -149,7 +149,7 @@ def why_no_directory_lock(directory: int) -> str:
 
 
 def same_file(one: os.stat_result | None, other: os.stat_result) -> bool:
-    """Whether both are the same file, which has a name."""
+    """True if both are the same file, which has a name."""
     return one is not None and os.path.samestat(one, other) and other.st_nlink > 0
 
 

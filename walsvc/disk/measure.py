@@ -72,7 +72,7 @@ def try_directory(
 
 
 def dsync_wins(timings: Timings, way: str = "", doubt: str = "") -> bool:
-    """Whether RWF_DSYNC is the way to sync ("uring " or "" for plain calls): never where there is a `doubt` that it is kept
+    """True if RWF_DSYNC is the way to sync ("uring " or "" for plain calls): never where there is a `doubt` that it is kept
     (walsvc/disk/dsync.py), else where it is faster. A tie goes to it: it is one call."""
     dsync, fdatasync = timings.get(way + "dsync"), timings.get(way + "fdatasync")
     if doubt:

@@ -36,7 +36,7 @@ def address(view: memoryview) -> int:
 
 
 def page_aligned(view: memoryview) -> bool:
-    """Whether O_DIRECT can fill it, whatever the device."""
+    """True if O_DIRECT can fill it, whatever the device."""
     return not view or address(view) % mmap.PAGESIZE == 0
 
 

@@ -144,7 +144,7 @@ def import_all(names: Iterable[str]) -> None:
 
 
 def starting(module: object) -> bool:
-    """Whether a module is just being imported, by another thread: to import it would wait for that one."""
+    """True if a module is just being imported, by another thread: to import it would wait for that one."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 

@@ -120,7 +120,7 @@ class KernelRing:
 
 
 def extension_built() -> bool:
-    """Whether the C part is there."""
+    """True if the C part is there."""
     return _uring is not None
 
 

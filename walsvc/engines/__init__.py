@@ -1,1 +1,1 @@
-"""Where a log lives when it is not a directory: engines that other people keep well, below the same interface."""
+"""Engines for a log that is no directory: storage that other people keep well, below the same interface."""

@@ -44,7 +44,7 @@ class UnfinishedBatch(NamedTuple):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Chain:
-    """What the next group of a segment must be. Start with `Chain.begin`, then `take` group after group.
+    """The conditions that the next group of a segment must meet. Start with `Chain.begin`, then `take` group after group.
 
     `last_crc` and `last_at` tell of the last group with records up to here, in this segment or an earlier one: its header CRC
     as it was first written, and where it stands; 0: not known.
@@ -172,7 +172,7 @@ class Chain:
         self.batch = None
 
     def refuted_by(self, later: GroupHeader) -> bool:
-        """Whether a later group shows that what is missing here had been on stable storage."""
+        """True if a later group shows that what is missing here had been on stable storage."""
         return later.durable_lsn >= self.next_lsn or later.durable_end > self.offset
 
     def _check_place(self, header: GroupHeader) -> None:
@@ -227,5 +227,5 @@ def later_evidence(chain: Chain, data: bytes, base: int) -> GroupHeader | None:
 
 
 def strength(evidence: GroupHeader) -> tuple[int, int]:
-    """How much a group shows of what had been durable."""
+    """The LSN and the offset up to which a group proves the log durable."""
     return evidence.durable_lsn, evidence.durable_units

@@ -186,7 +186,7 @@ def derive_cipher(secret: Secret, header: SegmentHeader) -> SegmentCipher:
 
 
 def check_of(secret: Secret, header: SegmentHeader) -> bytes:
-    """What key_check is with this key. Not secret: it stands in the header."""
+    """The key_check of a segment with this key. Not secret: it stands in the header."""
     return hkdf(16, header.salt, CHECK_INFO + header.key_id).derive(secret.reveal())
 
 

@@ -1,4 +1,4 @@
-"""What a group holds, apart from its place: for writing it again elsewhere, with other records or in another version. Pure."""
+"""The content of a group, apart from its place: for writing it again elsewhere, with other records or in another version. Pure."""
 
 from __future__ import annotations
 

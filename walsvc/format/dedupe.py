@@ -1,4 +1,4 @@
-"""What the log remembers of the callers' own keys (`append(..., dedupe=key)`): which key of which topic became which record.
+"""The callers' own keys that the log remembers (`append(..., dedupe=key)`), and the records that they became.
 
 A key's row goes into the metadata of the group that holds its record, so both are durable or neither is; a snapshot has the rows that
 are still remembered, in the order in which they came. The key of the metadata begins with "!": a writer that does not know it would
@@ -35,7 +35,7 @@ BYTES_MAX: int = 64 << 20  # of all rows, whatever the options say
 
 
 class Row(NamedTuple):
-    """Where the record of a key is; see the head of this file."""
+    """The place of a key's record; see the head of this file."""
 
     lsn: int
     segment: int
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 def digest_of(key: str) -> bytes:
-    """What stands for a caller's key."""
+    """The digest that stands for a caller's key."""
     return blake2b(key.encode(), digest_size=16).digest()
 
 
@@ -70,7 +70,7 @@ class Keys:
 
     @property
     def encoded_bytes(self) -> int:
-        """What `encode` gives has."""
+        """Bytes of `encode`."""
         return len(self._rows) * ROW.size
 
     def limit(self, records: int, seconds: float, size: int) -> None:
@@ -95,7 +95,7 @@ class Keys:
         return None if now_ns - row.time_ns > self._seconds_max * 1e9 else row
 
     def remembers(self, topic: int, now_ns: int) -> bool:
-        """Whether any key of a topic is remembered."""
+        """True if any key of a topic is remembered."""
         keys = self._topics.get(topic)
         return keys is not None and self.find(topic, next(reversed(keys)), now_ns) is not None
 

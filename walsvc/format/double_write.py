@@ -78,7 +78,7 @@ class SlotHeader(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where what the slot can restore ends in the segment: with the group, never beyond it; else where it begins."""
+        """The end of the part of the segment that the slot can restore: with the group, never beyond it; else where it begins."""
         return self.group_offset + self.group_bytes if self.whole else self.group_offset
 
 

@@ -132,7 +132,7 @@ class GroupHeader(NamedTuple):
 
     @property
     def durable_end(self) -> int:
-        """Everything in the segment before this offset was on stable storage when the group was submitted."""
+        """Offset before which all of the segment was on stable storage when the group was submitted."""
         return self.durable_units * DURABLE_UNIT
 
     @property

@@ -73,7 +73,7 @@ class Hidden:
 
     @property
     def encoded_bytes(self) -> int:
-        """What `encode` gives has."""
+        """Bytes of `encode`."""
         return self.count * ROW.size
 
     # ---- asking
@@ -87,7 +87,7 @@ class Hidden:
         return ranges[place] if place >= 0 and ranges[place].last >= lsn else None
 
     def covers(self, topic: int, lsn: int) -> bool:
-        """Whether a record of a topic is hidden."""
+        """True if a record of a topic is hidden."""
         return lsn <= self.highest and self.at(topic, lsn) is not None
 
     def records_from(self, topic: int, lsn: int) -> int:
@@ -145,7 +145,7 @@ class Hidden:
         self.highest = max(self.highest, new.last)
 
     def pass_by(self, truncated: int) -> None:
-        """Everything below LSN `truncated` is dropped."""
+        """Forget what lies below LSN `truncated`, which is dropped."""
         for topic in list(self.topics):
             self._keep(topic, lambda each: each.last >= truncated)
 
@@ -177,12 +177,12 @@ class Hidden:
 
 
 def first_of(each: Range) -> int:
-    """Where a range begins, for bisection."""
+    """The beginning of a range, for bisection."""
     return each.first
 
 
 def last_of(each: Range) -> int:
-    """Where a range ends, for bisection."""
+    """The end of a range, for bisection."""
     return each.last
 
 

@@ -100,7 +100,7 @@ class SegmentIndex:
         return None
 
     def begins(self, lsn: int) -> bool:
-        """Whether a row begins with this LSN."""
+        """True if a row begins with this LSN."""
         place = self.at(lsn)
         return place is not None and self.lsns[place] == lsn
 
@@ -134,5 +134,5 @@ def spacing(file_bytes: int) -> int:
 
 
 def index_bytes_max(file_bytes: int) -> int:
-    """What the index of a segment of `file_bytes` takes in its seal at most."""
+    """Bytes that the index of a segment of `file_bytes` takes in its seal at most."""
     return FRAME_BYTES + ROW_BYTES * (file_bytes // spacing(file_bytes) + 1)

@@ -43,14 +43,14 @@ def collect(packed: Iterable[bytes]) -> Values | None:
 
 
 def is_short_scalar(value: object) -> bool:
-    """Whether a value may be named."""
+    """True if a value may be named."""
     if isinstance(value, (str, bytes)):
         return len(value) <= VALUE_BYTES_MAX
     return value is None or isinstance(value, (bool, int, float))
 
 
 def may_have(values: object, label: str, wanted: Iterable[object]) -> bool:
-    """Whether a record may have one of the `wanted` values as `label`; `values` is what a group says, None: nothing."""
+    """True if a record may have one of the `wanted` values as `label`; `values` is what a group says, None: nothing."""
     if not isinstance(values, dict):
         return True
     named = values.get(label, [])

@@ -170,7 +170,7 @@ class Metadata:
 
     @property
     def marks(self) -> Marks:
-        """What is hidden as it is now; another object once that has changed."""
+        """The marks that hide records, as they are now; another object once they have changed."""
         if self._marks is None:
             self._marks = Marks(self.purges, self.hidden) if self.purges or self.hidden else NO_MARKS
         return self._marks
@@ -199,7 +199,7 @@ class Metadata:
 
     @property
     def snapshot_bytes_max(self) -> int:
-        """What `snapshot` has at most, without making one."""
+        """Bytes of `snapshot` at most, without making one."""
         return (
             FRAME_BYTES
             + self.topics.encoded_bytes_max

@@ -1,4 +1,4 @@
-"""What the log remembers of idempotent producers: which request of whom became which records.
+"""The requests of idempotent producers that the log remembers, and the records that they became.
 
 A producer numbers its requests. When one is accepted, a row with its place goes into the metadata of the group that ends
 its records, so record and row are durable together or not at all: a request that is repeated because its answer was lost
@@ -30,7 +30,7 @@ ROWS_MAX = 32_768  # of all together: 1.8 MB in the snapshot at the head of a se
 
 
 class Request(NamedTuple):
-    """What a producer says of a request.
+    """A request, as its producer describes it.
 
     Attributes:
         producer: its number, 1 to 2^64 - 1, which nobody else has.
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class RequestRow(NamedTuple):
-    """Where the records of a request are; see the head of this file."""
+    """The place of a request's records; see the head of this file."""
 
     lsn: int
     segment: int
@@ -82,7 +82,7 @@ class Producers:
 
     @property
     def encoded_bytes(self) -> int:
-        """What `encode` gives has."""
+        """Bytes of `encode`."""
         return self.count * ROW.size
 
     def find(self, request: Request) -> RequestRow | None:

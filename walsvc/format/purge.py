@@ -116,7 +116,7 @@ def _comparable(value: Any) -> tuple[bool, Any]:
 
 
 class Marks:
-    """What is hidden in a log at one moment, by purge marks and by ranges, arranged for asking. The marks are immutable.
+    """The records that are hidden in a log at one moment, by purge marks and by ranges, arranged for asking. The marks are immutable.
 
     Attributes:
         highest: no record at or above this LSN is hidden by a mark; 0 when there are no marks.
@@ -148,7 +148,7 @@ class Marks:
         return highest
 
     def hides(self, lsn: int, topic: int, attributes: Mapping[str, Any]) -> bool:
-        """Whether a record is hidden."""
+        """True if a record is hidden."""
         if self.ranges.covers(topic, lsn):
             return True
         return lsn < self.highest and bool(attributes) and lsn < self.before(topic, attributes)

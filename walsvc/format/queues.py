@@ -72,18 +72,18 @@ class Window:
     # ---- looking
 
     def covers(self, lsn: int) -> bool:
-        """Whether the record is done."""
+        """True if the record is done."""
         place = bisect_right(self.firsts, lsn) - 1
         return place >= 0 and self.lasts[place] >= lsn
 
     def spans(self, first: int, last: int) -> bool:
-        """Whether all LSNs from `first` to `last` are done."""
+        """True if all LSNs from `first` to `last` are done."""
         place = bisect_right(self.firsts, first) - 1
         return place >= 0 and self.lasts[place] >= last
 
     @property
     def empty(self) -> bool:
-        """Nothing to remember."""
+        """True if there is nothing to remember."""
         return not (self.options or self.firsts or self.tried or self.held)
 
     @property
@@ -154,7 +154,7 @@ class Window:
         return position
 
     def done(self, first: int, last: int, records: int, position: int) -> int:
-        """Everything from `first` to `last` is done, which are so many records; returns the position behind that."""
+        """Take note that the records from `first` to `last` are done, which are so many; returns the position behind that."""
         first = max(first, position)
         if last < first:
             return position
@@ -173,7 +173,7 @@ class Window:
             self._release(lsn)
 
     def settle(self, position: int) -> int:
-        """Everything below `position` is done: returns the position behind that and the ranges that it reaches."""
+        """Take note that everything below `position` is done; returns the position behind that and the ranges that it reaches."""
         place = bisect_right(self.firsts, position)
         if place:
             position = max(position, self.lasts[place - 1] + 1)

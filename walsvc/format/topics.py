@@ -188,7 +188,7 @@ class Topics:
         self.tally.pop(number, None)  # in place: whoever appends asks it whether a topic has a row
 
     def truncated(self, lsn: int) -> None:
-        """Everything below `lsn` was dropped."""
+        """Forget the records below `lsn`, which were dropped."""
         if self.gone_last < lsn:
             self.gone_last = 0
 
@@ -287,7 +287,7 @@ class Topics:
 
     @property
     def encoded_bytes_max(self) -> int:
-        """What a snapshot has of them at most, without making one."""
+        """Bytes that a snapshot has of them at most, without making one."""
         return self._name_bytes + (SPARSE_BYTES if self.gone else 0)
 
     def named(self) -> list[bytes]:
@@ -300,7 +300,7 @@ class Topics:
         return [msgpack.packb(SPARSE if self.gone else "topics"), self._packed]
 
     def columns(self) -> dict[str, Any]:
-        """What else a snapshot says of them; `fold` comes first."""
+        """The other part of a snapshot about them; `fold` comes first."""
         if not self.given:
             return {}
         numbers, counts, lasts = self._living()

@@ -49,7 +49,7 @@ class Consumer(Protocol):
         ...
 
     async def ack(self, lsn: int) -> None:
-        """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it."""
+        """Acknowledge everything up to record `lsn`: it is not delivered again, and retention may drop it."""
         ...
 
     async def seek(self, to: Start) -> None:

@@ -141,7 +141,7 @@ class Log(Appending, Protocol):
         ...
 
     async def has_topic(self, name: str) -> bool:
-        """Whether the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are.
+        """True if the topic `name` exists: it has had a record or a consumer. One look-up, however many topics there are.
         BadOption: no topic can have that name."""
         ...
 

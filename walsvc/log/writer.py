@@ -207,7 +207,7 @@ class WalWriter(TakesRecords, Opened):
 
     @property
     def closing(self) -> bool:
-        """Whether `close` was called."""
+        """True if `close` was called."""
         return self.core.health.closing
 
     async def close(self, timeout: float | None = None) -> None:

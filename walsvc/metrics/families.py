@@ -73,7 +73,7 @@ def families(logs: Sequence[LogStatus]) -> Iterator[Metric]:
 
 
 def log_families(logs: Sequence[LogStatus]) -> Iterator[Metric]:
-    """What each log counts."""
+    """The counters of each log."""
     for name, text, value in LOG_COUNTERS:
         counter = CounterMetricFamily(f"walsvc_{name}", text, labels=["namespace"])
         for log in logs:

@@ -31,7 +31,7 @@ logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
 class Copied(Protocol):
-    """How far a copy of a log elsewhere is: its archive or its replica."""
+    """The progress of a copy of a log elsewhere: its archive or its replica."""
 
     @property
     def lsn(self) -> int:
@@ -151,7 +151,7 @@ class Counting:
 
 
 async def free_bytes_of(log: Log) -> int | None:
-    """What the log's device has left; None where it does not say, as of a log that is closed."""
+    """Free bytes of the log's device; None where it does not say, as of a log that is closed."""
     if log.writer.core.health.closing:
         return None
     try:

@@ -112,7 +112,7 @@ def apart(call: Callable[[], T]) -> T:
 
 
 def loop_runs() -> bool:
-    """Whether an event loop runs in this thread."""
+    """True if an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -138,7 +138,7 @@ class Disk:
             yield self._with(dict(zip(names, devices, strict=True)), calm=True)
 
     def restarted(self) -> Disk:
-        """The same disk for a program that runs on it, where it was for a check."""
+        """Make the disk of a check one on which a program runs."""
         return self._with({name: device.fork() for name, device in self._devices.items()}, calm=False)
 
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ def fates(before: Disk, after: Disk) -> list[str]:
 
 
 def writes(device: SimDevice, image: SimDevice) -> list[str]:
-    """What became of the unsynced writes."""
+    """The fate of the unsynced writes."""
     known = {inode: name for name, inode in device.directory.names.items()}
     lines = []
     for inode, file in sorted(device.files.items()):

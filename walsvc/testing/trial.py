@@ -26,7 +26,7 @@ SHOWN = 8  # operations, and fates of writes, in a report
 
 @dataclass(slots=True)
 class Explored:
-    """What was tried.
+    """The figures of a trial.
 
     Attributes:
         runs: of the program.
@@ -138,7 +138,7 @@ class Trial:
         self.cut(life, [len(life.moments) - 1] if fault else range(len(life.moments)))
 
     def left(self, life: Life, number: int, image: int) -> Disk:
-        """What a cut leaves. BadOption: the run has no such moment."""
+        """The disk that a cut leaves. BadOption: the run has no such moment."""
         if not 1 <= number <= len(life.moments):
             raise BadOption(f"run {life.name} has operations 1 to {len(life.moments)}, not {number}")
         found = list(life.moments[number - 1].disk.images(self.images))

@@ -15,7 +15,7 @@ from walsvc.disk.sim import SimLoop, simulate
 T = TypeVar("T")
 
 EPOCH = 1_800_000_000.0
-"""What the wall clock shows when a first run begins, in seconds since 1970."""
+"""The wall clock's time when a first run begins, in seconds since 1970."""
 
 
 def begin(main: Callable[..., Awaitable[T]], *args: Any, chance: str, epoch: float = EPOCH) -> T:

@@ -1,4 +1,4 @@
-"""What changes a shared consumer in a group: acknowledgements, moves, who has which record; and which acknowledgements there were lately."""
+"""The changes of a shared consumer that join a group: acknowledgements, moves, holders of records; and the latest acknowledgements."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Keeping:
         self._leases = leases
 
     def change(self) -> dict[str, Any]:
-        """Who has each record that is still out."""
+        """The holder of each record that is still out."""
         out = [each for each in self._leases if self._hub.leases.is_out(each)]
         return held_change(self._hub, out, [Held(each.attempt, str(each.holder), now_ms(self._hub)) for each in out])
 
@@ -71,7 +71,7 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How records are taken over.
+    """The conditions on which records are taken over.
 
     Attributes:
         count: it is a delivery, which counts as an attempt.
@@ -144,12 +144,12 @@ class Moving:
         self._lsn = 0
 
     def change(self) -> dict[str, Any]:
-        """Where it stands then. Raises BadOption."""
+        """The position that the consumer gets. Raises BadOption."""
         self._lsn = check_start(self._hub.writer, self._to, parse_key(self._hub.key)[0])
         return {KEY: {self._hub.key: {"rows": moved_row(self._lsn)}}}
 
     def accepted(self) -> None:
-        """It is moved."""
+        """Take note that the consumer is moved."""
         self._hub.feed.restart(self._lsn)
         self._hub.changed()
 
@@ -166,11 +166,11 @@ class Past:
         self._attempts: OrderedDict[int, int] = OrderedDict()
 
     def note(self, lease: Lease) -> None:
-        """It was acknowledged."""
+        """True if the record was acknowledged."""
         self._attempts[lease.job.lsn] = lease.attempt
         if len(self._attempts) > PAST_MAX:
             self._attempts.popitem(last=False)
 
     def has(self, lsn: int, attempt: int, token: str) -> bool:
-        """Whether a record that is done may have been acknowledged by that delivery."""
+        """True if a record that is done may have been acknowledged by that delivery."""
         return token != self.token or self._attempts.get(lsn) == attempt

@@ -204,7 +204,7 @@ class Consumer(Delivering):
             self._acknowledged(lsn + 1)
 
     def is_of(self, writer: WalWriter) -> bool:
-        """Whether it is a consumer of that writer's log."""
+        """True if it is a consumer of that writer's log."""
         return self._writer is writer
 
     def acking(self, lsn: int) -> Joined:

@@ -122,7 +122,7 @@ class Delivering(Scoped):
     # ---- acknowledging
 
     async def ack(self, lsn: int, *, only: bool = False) -> None:
-        """Everything up to record `lsn` is done: it is not delivered again, and retention may drop it.
+        """Acknowledge everything up to record `lsn`: it is not delivered again, and retention may drop it.
 
         Args:
             lsn: of a record that was delivered.

@@ -149,7 +149,7 @@ class Feed:
                 self._waiters.remove(waiter)
 
     def wake(self) -> None:
-        """Something may go out now: whoever waits first looks, and the task that reads."""
+        """Wake the first caller that waits, and the task that reads: a record may go out now."""
         if self._takeable():
             self._wake_first()
         self._supply()
@@ -174,7 +174,7 @@ class Feed:
         return job is not None and job.lsn in self.ahead
 
     def unread(self, max_bytes: int, max_records: int) -> bool:
-        """Whether a batch of so much may need more than was read."""
+        """True if a batch of so much may need more than was read."""
         return len(self.leases.jobs) - self.leases.out < max_records and self.ahead.bytes < max_bytes
 
     def _line(self, holder: Hashable) -> deque[Job] | None:
@@ -272,7 +272,7 @@ class Feed:
         return bool(found)
 
     def _roomy(self) -> bool:
-        """Whether more records may be read: each may need a range, or a count, in the metadata."""
+        """True if more records may be read: each may need a range, or a count, in the metadata."""
         jobs = len(self.leases.jobs)
         each = HELD_BYTES + 32 if self.leases.lease is None else DONE_BYTES
         used = self.window.rows_bytes + min(jobs, self.leases.outstanding_max) * each

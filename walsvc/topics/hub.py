@@ -34,7 +34,7 @@ LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long the timer goes on
 
 
 class Shared(Standing):
-    """Where a shared consumer stands, for those who ask what is open."""
+    """The state of a shared consumer, for callers that ask what is open."""
 
     hub: Hub | None = None  # while it is being opened
 
@@ -239,7 +239,7 @@ class Hub:
     # ---- time
 
     def changed(self) -> None:
-        """Something may go out, or a deadline has moved."""
+        """Look again: a record may go out, or a deadline has moved."""
         self._arm()
         self.feed.wake()
 
@@ -287,7 +287,7 @@ class Hub:
         self._core.changes.passed(self.feed.position)
 
     async def status(self) -> ConsumerStatus:
-        """Where it stands; see Log.consumers."""
+        """The consumer's status; see Log.consumers."""
         self._core.health.check_open()
         limit = self._core.catalog.durable_lsn + 1
         position = done = 0

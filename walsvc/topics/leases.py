@@ -89,7 +89,7 @@ class Job:
     delayed_until: float = 0.0
 
     def held_by(self, holder: Any) -> bool:
-        """Whether the last delivery was to that holder."""
+        """True if the last delivery was to that holder."""
         return self.lease is not None and self.lease.holder == holder
 
 
@@ -243,11 +243,11 @@ class Leases:
     # ---- deliveries that end
 
     def owns(self, lease: Lease) -> bool:
-        """Whether a delivery may still be acknowledged: nobody got the record since, and it is not done."""
+        """True if a delivery may still be acknowledged: nobody got the record since, and it is not done."""
         return lease.job.lease is lease and self.jobs.get(lease.job.lsn) is lease.job
 
     def is_out(self, lease: Lease) -> bool:
-        """Whether a holder still has the record by this delivery."""
+        """True if a holder still has the record by this delivery."""
         return self.owns(lease) and lease.job.state is State.OUT
 
     def extend(self, lease: Lease, seconds: float, now: Moment) -> None:
@@ -302,7 +302,7 @@ class Leases:
         self._admit(job, now)
 
     def returned(self, job: Job, now: Moment) -> None:
-        """That the record was given back is kept: it may go out again."""
+        """Take note that the log has kept the giving back: the record may go out again."""
         if job.state is State.RETURNING and self.jobs.get(job.lsn) is job:
             self._admit(job, now)
 

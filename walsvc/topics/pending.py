@@ -1,4 +1,4 @@
-"""Who has which records of a shared consumer without a lease, as Redis's groups ask it: looking, taking over, settling.
+"""Holders of the records of a shared consumer without a lease, as Redis's groups ask for them: looking, taking over, settling.
 
 The list is the log's own (walsvc.format.queues, HELD rows), so it is there after a restart, whoever has come back by then.
 """
@@ -62,7 +62,7 @@ async def settle(hub: Hub, lsns: Sequence[int]) -> int:
 
 
 async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
-    """The same with the records; one that is not there any more is left out."""
+    """Add the records; one that is not there any more is left out."""
     loaded = [(lease, await hub.feed.ahead.load(lease.job.lsn)) for lease in await leases_of(hub, lsns)]
     return [Out(lease, record) for lease, record in loaded if record is not None]
 
@@ -111,7 +111,7 @@ async def claim(hub: Hub, worker: str, lsns: Sequence[int], idle: float, terms: 
 
 
 def untake(hub: Hub, leases: Sequence[Lease]) -> None:
-    """Nobody was given these records, and the log does not say otherwise."""
+    """Give records back that no worker was given, and of which the log does not say otherwise."""
     for lease in leases:
         if hub.leases.is_out(lease):
             hub.leases.untake(lease, hub.feed.now())

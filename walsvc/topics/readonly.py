@@ -45,7 +45,7 @@ class ReadOnlyTopics(ReadOnlyLog):
         return list(self.segments.metadata.topics)
 
     async def has_topic(self, name: str) -> bool:
-        """Whether the topic `name` exists, as far as its writer has made the log durable."""
+        """True if the topic `name` exists, as far as its writer has made the log durable."""
         check_name("topic", name)
         await self.segments.reach()
         return self.segments.topic_number(name) is not None

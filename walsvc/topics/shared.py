@@ -100,7 +100,7 @@ class Delivery(ABC):
 
 
 def several(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-    """What is to be acknowledged together. BadOption for what is no sequence of deliveries."""
+    """The deliveries that are to be acknowledged together. BadOption for what is no sequence of deliveries."""
     if not isinstance(deliveries, Sequence):
         raise BadOption(
             f"ack takes several deliveries, not {type(deliveries).__name__}",
@@ -184,7 +184,7 @@ class SharedConsumer(Scoped, ABC):
 
     @abstractmethod
     async def status(self) -> ConsumerStatus:
-        """Where the consumer stands: lag, what is out, who waits."""
+        """The consumer's state: lag, records that are out, callers that wait."""
 
     async def lag(self) -> int:
         """How many records are not done, purged ones included."""

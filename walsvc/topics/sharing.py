@@ -1,4 +1,4 @@
-"""How a shared consumer is opened: its options, with their bounds and defaults, and what its status says."""
+"""Options of a shared consumer, with their bounds and defaults, and its status."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def sharing_of(topic: str | None, given: SharedOptions, kept: Mapping[str, Any])
 
 
 def with_dead_letter(topic: str | None, sharing: Sharing) -> Sharing:
-    """The same with a dead-letter topic wherever deliveries are limited, so that no record is lost by the limit."""
+    """Add a dead-letter topic wherever deliveries are limited, so that the limit loses no record."""
     if sharing.max_deliveries is None:
         if sharing.dead_letter is not None:
             raise BadOption("dead_letter needs max_deliveries", hint="after how many deliveries? max_deliveries=5, say")

@@ -127,7 +127,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
         return self._writer, self.name
 
     def _labels_of(self, type: int) -> Labels | None:
-        """What a record of a type is labelled with; None while the topic has no number, or for what is no type."""
+        """The labels of a record of a type; None while the topic has no number, or for what is no type."""
         number = self._writer.core.metadata.topics.get(self.name)
         return Labels(type, number) if number is not None and is_type(type) else None
 

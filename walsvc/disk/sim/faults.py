@@ -27,7 +27,7 @@ class Fault:
     times: int
 
     def matches(self, name: str) -> bool:
-        """Whether it concerns the operation `name`: given as that name, or as its last part."""
+        """True if it concerns the operation `name`: given as that name, or as its last part."""
         return self.operation in {name, name.rpartition(".")[2]}
 
     def error(self) -> OSError:

@@ -49,7 +49,7 @@ class SimQueue:
 
     @property
     def gone(self) -> bool:
-        """Whether the process is dead, by SIGKILL or with the machine."""
+        """True if the process is dead, by SIGKILL or with the machine."""
         return self._abandoned or self._device.dead
 
     def add(
@@ -124,7 +124,7 @@ class SimQueue:
                 self._wake()
 
     def _stalled(self) -> bool:
-        """Whether the device answers nobody; what a test asked for begins with the first look."""
+        """True if the device answers nobody; what a test asked for begins with the first look."""
         if self._device.stall > 0:
             self._stalled_until = self._loop.time() + self._device.stall
             self._device.stall = 0.0

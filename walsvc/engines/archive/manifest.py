@@ -135,7 +135,7 @@ def check_types(entry: Entry) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is an integer of 64 bits."""
+    """True if it is an integer of 64 bits."""
     return type(value) is int and 0 <= value < 1 << 64
 
 

@@ -38,7 +38,7 @@ EXAMPLE = "for example s3://bucket/prefix or file:///directory"
 
 
 class Objects:
-    """What logs have stored at a URL.
+    """The objects that logs have stored at a URL.
 
     Attributes:
         url: of the store, with the prefix below which everything lies.

@@ -140,7 +140,7 @@ class Archive(Objects):
                     self.mended += await self._create(part_name(str(self.log_id), digest), data)
 
     async def _keep(self, log: Log | ReadOnlyLog, lsn: int) -> None:
-        """Everything below `lsn` is archived: the hold keeps the rest."""
+        """Move the hold: everything below `lsn` is archived."""
         self.archived_lsn = lsn
         await hold(log, lsn)
 

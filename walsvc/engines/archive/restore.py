@@ -26,13 +26,13 @@ EVERYTHING = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where a restored log ends: with the group that holds LSN `lsn`, and before the first group later than `until_ns`."""
+    """The end of a restored log: with the group that holds LSN `lsn`, and before the first group later than `until_ns`."""
 
     lsn: int = EVERYTHING
     until_ns: int = EVERYTHING
 
     def includes(self, header: GroupHeader) -> bool:
-        """Whether a group is part of the log at that moment; the one behind the first that is not, is not either."""
+        """True if a group is part of the log at that moment; the one behind the first that is not, is not either."""
         return header.first_lsn <= self.lsn and header.timestamp_ns <= self.until_ns
 
 
@@ -119,7 +119,7 @@ def run_at(entries: list[Entry], moment: Moment) -> list[KeptEntry]:
 
 
 def covers(run: list[KeptEntry], moment: Moment) -> bool:
-    """Whether the moment lies within these segments, so that nothing is needed of later ones."""
+    """True if the moment lies within these segments, so that nothing is needed of later ones."""
     return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
 
 

@@ -94,7 +94,7 @@ class Sealed:
                 raise read_failed(self.disk, error, lsn=self.first_lsn) from error
 
     async def exchanged(self) -> bool:
-        """Whether another file has its name since the header was loaded."""
+        """True if another file has its name since the header was loaded."""
         with suppress(OSError):
             return bool(self.head) and await self.disk.read(self.name, 0, len(self.head)) != self.head
         return False
@@ -157,7 +157,7 @@ class Sealed:
     # ---- is it stored?
 
     async def stored_as(self, entry: Entry) -> bool:
-        """Whether a stored segment of the same first LSN is this one, at least as far as it is part of the log.
+        """True if a stored segment of the same first LSN is this one, at least as far as it is part of the log.
 
         The CRC of the group with which the stored one ends covers all before it, so it is looked for here: where the seal
         must be, else among all groups. What was compacted since has other bytes, but kept the times of its groups.
@@ -234,7 +234,7 @@ class State(NamedTuple):
     ids: list[int]
 
     def lasts(self) -> bool:
-        """Whether the log still has these files; a segment that has begun since does not count."""
+        """True if the log still has these files; a segment that has begun since does not count."""
         now = state_of(self.log)
         return now[:3] == self[:3] and now.ids[: len(self.ids)] == self.ids
 
@@ -247,7 +247,7 @@ def state_of(log: Log | ReadOnlyLog) -> State:
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:
-    """Whether files were exchanged or removed, and so were not what the log had said. A change that is under way tells of
+    """True if files were exchanged or removed, and so were not what the log had said. A change that is under way tells of
     itself at its end."""
     from walsvc.api import Log
 

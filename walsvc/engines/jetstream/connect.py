@@ -37,7 +37,7 @@ USER_INFO = "$SYS.REQ.USER.INFO"  # answered by the very server that a client is
 
 
 class Refused(PathError):
-    """What was found is no place for a log, or the login is wrong: no outage, it stays so until somebody changes it."""
+    """The stream is no place for a log, or the login is wrong: no outage, it stays so until an operator changes it."""
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -153,12 +153,12 @@ def check_credentials(path: str) -> None:
 
 
 def is_unauthorized(error: BaseException) -> bool:
-    """Whether a server has refused the login."""
+    """True if a server has refused the login."""
     return UNAUTHORIZED in str(error).lower()
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether no waiting helps: a refused login, a certificate that is not to be trusted, a server without TLS."""
+    """True if no waiting helps: a refused login, a certificate that is not to be trusted, a server without TLS."""
     from walsvc.engines.jetstream.encryption import Unencrypted
 
     return is_unauthorized(error) or isinstance(error, (ssl.SSLCertVerificationError, Unencrypted))
@@ -181,7 +181,7 @@ async def close_client(client: Client) -> None:
 
 
 def tasks_of(client: Client) -> list[asyncio.Task[Any]]:
-    """What a client runs, as far as can be seen: nothing public leads to it, and closing may leave some of it behind."""
+    """The tasks of a NATS client, as far as they can be seen: nothing public leads to them, and closing may leave some behind."""
     holders = [client, *getattr(client, "_subs", {}).values()]
     return [value for holder in holders for value in vars(holder).values() if isinstance(value, asyncio.Task)]
 
@@ -206,7 +206,7 @@ def say_encrypted(client: Client) -> None:
 
 
 def transport_of(client: Client) -> asyncio.Transport | None:
-    """What a client's bytes go through. Nothing public leads there: where it is not found, only speed is lost."""
+    """The transport of a NATS client. Nothing public leads to it: where it is not found, only speed is lost."""
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     return getattr(writer, "transport", None)
 

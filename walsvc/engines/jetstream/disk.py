@@ -44,7 +44,7 @@ GROUP_ROOM_BYTES = 16 * KIB  # what a segment's header, a snapshot and an index 
 
 @dataclass(slots=True)
 class WritePlace:
-    """Where writes go: a segment's file, or a prepared one until its first write says which segment it is."""
+    """The target of writes: a segment's file, or a prepared one until its first write says which segment it is."""
 
     segment: int | None
     file_bytes: int
@@ -271,7 +271,7 @@ class JetStreamDisk:
         """A stream has its name for ever; another writer is noticed by every publish."""
 
     async def free_bytes(self) -> int:
-        """What the stream's limit leaves. Where nobody answers it may be anything: publishing will tell."""
+        """Bytes that the stream's limit leaves. Where no server answers, any number: publishing will tell."""
         try:
             info = await self._stream.info()
         except WalError as error:

@@ -1,4 +1,4 @@
-"""Whether an acknowledgement of a stream means that a majority of its servers has synced: each is asked, but one that is down."""
+"""Durability of a stream: an acknowledgement counts if a majority of its servers has synced. Each server is asked, but one that is down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Durability:
 async def check_durability(
     stream: Stream, info: dict[str, Any], address: Address, options: JetStreamOptions
 ) -> Durability:
-    """Whether an acknowledgement means that a majority of at least three servers has synced. PathError where it does not,
+    """Find out if an acknowledgement means that a majority of at least three servers has synced. PathError where it does not,
     unless `allow_unsynced`.
 
     A server that is down is not asked, as long as a majority has answered: the log goes on without it, so it opens, too.
@@ -117,7 +117,7 @@ def too_few(stream: Stream, down: str, replicas: int, timeout: float) -> PathErr
 
 
 def is_heard_of(name: str, info: dict[str, Any], seconds: float) -> bool:
-    """Whether a server was up within the last `seconds`, as the one that leads the stream tells. That a server is offline, or
+    """True if a server was up within the last `seconds`, as the one that leads the stream tells. That a server is offline, or
     not current, it tells only after ten seconds, and of a server that it has never heard of only that."""
     replicas = (info.get("cluster") or {}).get("replicas") or ()
     for each in replicas:

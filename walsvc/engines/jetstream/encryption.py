@@ -17,7 +17,7 @@ class Unencrypted(Error):
 
 
 class Encryption(NamedTuple):
-    """How to speak to the servers.
+    """The encryption of the connections to the servers.
 
     Attributes:
         context: verifies them; None: the client's own, where a server wants TLS.

@@ -64,7 +64,7 @@ class Majority(Replicated):
 
     @lsn.setter
     def lsn(self, _: int) -> None:
-        """It follows the log."""
+        """True: it follows the log."""
 
     @property
     def mark(self) -> Mark:
@@ -73,7 +73,7 @@ class Majority(Replicated):
 
     @mark.setter
     def mark(self, _: Mark) -> None:
-        """It follows the log."""
+        """True: it follows the log."""
 
     def after(self, stored: Answer) -> Answer:
         """The append's own answer."""

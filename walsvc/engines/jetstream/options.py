@@ -171,7 +171,7 @@ class JetStreamOptions:
 
 
 def is_monitor(url: str) -> bool:
-    """Whether `url` is one of a monitoring port."""
+    """True if `url` is one of a monitoring port."""
     try:
         parts = parse_url_of(url, "")
         host_and_port(parts.place, MONITOR_PORT)
@@ -181,7 +181,7 @@ def is_monitor(url: str) -> bool:
 
 
 def login_of(address: Address, options: JetStreamOptions) -> dict[str, Any]:
-    """How the client logs in to the log's account: arguments of nats-py's connect."""
+    """The login of the client to the log's account: arguments of nats-py's connect."""
     login: dict[str, Any] = {"user_credentials": options.credentials, "token": options.token}
     if address.user is not None:
         login |= {"user": address.user, "password": address.password}

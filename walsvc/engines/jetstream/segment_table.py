@@ -25,7 +25,7 @@ class FilePart(NamedTuple):
 
 
 def piece_of(message: Message) -> FilePart:
-    """Where a write's message puts its bytes."""
+    """The part of the file that a write's message holds."""
     return FilePart(message.offset, message.length, message.sequence, message.next_lsn)
 
 
@@ -40,7 +40,7 @@ class Hole(NamedTuple):
 
 @dataclass(slots=True)
 class Index:
-    """Where the bytes of a segment's file stand, in order of offset. What was written twice stands where it was last."""
+    """The messages that hold the bytes of a segment's file, in order of offset. Bytes that were written twice stand in the last message."""
 
     offsets: array[int] = field(default_factory=lambda: array("Q"))
     lengths: array[int] = field(default_factory=lambda: array("Q"))

@@ -57,7 +57,7 @@ class Stream:
 
     @property
     def subject(self) -> str:
-        """What the log's messages are published to."""
+        """The subject of the log's messages."""
         return f"walsvc.{self.name}"
 
     async def close(self) -> None:

@@ -149,7 +149,7 @@ class StreamFiles:
         return file.edges if end <= first or start >= last else None
 
     async def index(self, file: SegmentFile) -> Index:
-        """Where a segment's bytes stand."""
+        """The index of a segment's bytes."""
         async with self._indexing:
             index = file.index or await self._load_index(file)
             self.release()
@@ -195,7 +195,7 @@ class StreamFiles:
         return index
 
     async def _extend(self, file: SegmentFile, index: Index, first: int) -> Index:
-        """What was written to a segment while it was gone through."""
+        """The writes to a segment that came while its messages were gone through."""
         while first <= file.last_sequence:
             last = file.last_sequence
             async for _, message in self._stream.scan(first, last):

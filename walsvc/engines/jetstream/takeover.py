@@ -159,7 +159,7 @@ async def newest_that_counts(stream: Stream, first: int, last: int) -> Message:
 
 
 def counts(run: list[Message], *, whole: bool) -> bool | None:
-    """Whether the last of these messages counts; None: they are too few to tell (`whole`: there are no others before them).
+    """True if the last of these messages counts; None: they are too few to tell (`whole`: there are no others before them).
 
     A stray is the first of its writer's messages behind the one that was refused, so it names another header than that of
     the message before it, or it follows such a one; a writer has no more than WINDOW of them.

@@ -66,7 +66,7 @@ async def tail_of(stream: Stream, file: SegmentFile) -> GroupHeader:
 
 
 class ResumePlan(NamedTuple):
-    """How a log goes on in a stream.
+    """The place at which a log goes on in a stream.
 
     Attributes:
         last: the last group that both have; None: begin with segment `begin`.
@@ -84,7 +84,7 @@ class ResumePlan(NamedTuple):
 
 
 async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumePlan:
-    """Where `log` goes on in the stream. Reads only.
+    """Find the place at which `log` goes on in the stream. Reads only.
 
     Raises:
         ReplicaLost: it is another log's, or it holds records that this one does not have and has not truncated.
@@ -155,7 +155,7 @@ async def after_truncation(
 
 
 async def is_ours(log: Log, group: GroupHeader) -> bool:
-    """Whether this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
+    """True if this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
     active, end = log.writer.view.place
     if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
         return False
@@ -166,7 +166,7 @@ async def is_ours(log: Log, group: GroupHeader) -> bool:
 
 
 async def was_ours(log: Log, group: GroupHeader) -> bool:
-    """Whether the group was in a segment that was compacted since, and ends it: where it stands, and its CRCs, are others
+    """True if the group was in a segment that was compacted since, and ends it: where it stands, and its CRCs, are others
     now, but not its records' LSNs nor when it was written."""
     following = following_of(log.segment_ids(), group.segment)
     if following is None or group.next_lsn < following:

@@ -128,7 +128,7 @@ class ShippingSession:
                 await self._wake.wait()
 
     async def _find_place(self) -> None:
-        """Everything that was sent has arrived; look where the log goes on, and remove what it does not have any more."""
+        """Look where the log goes on, once everything that was sent has arrived, and remove what it does not have any more."""
         while self._sent:
             await self._arrival()
         extent = self._extent()
@@ -172,7 +172,7 @@ class ShippingSession:
         return piece if self._replicated.rewinds == self._rewinds else None
 
     async def _plan(self, directory: SegmentTable) -> ResumePlan:
-        """Where the log goes on, whatever is truncated while that is looked up."""
+        """Find the place at which the log goes on, whatever is truncated meanwhile."""
         while True:
             extent = self._extent()
             try:
@@ -182,12 +182,12 @@ class ShippingSession:
                     raise
 
     def _extent(self) -> tuple[int, int, dict[int, int]]:
-        """What changes with the files."""
+        """Counters that change with the files."""
         writer = self._log.writer
         return self._replicated.rewinds, writer.view.replacements, dict(writer.view.sizes)
 
     async def _moved_since(self, extent: tuple[int, int, dict[int, int]]) -> bool:
-        """Whether files were exchanged or removed, and so were not what the log's state said. A truncation or a rotation that
+        """True if files were exchanged or removed, and so were not what the log's state said. A truncation or a rotation that
         is under way tells of itself at its end."""
         async with self._log.writer.core.extent:
             await self._log.writer.core.pipeline.rotation.ended()

@@ -88,7 +88,7 @@ class Accepting:
         return True
 
     def _fits(self, entry: QueuedAppend, need: int) -> bool:
-        """Whether the entry can join the filling group as it is."""
+        """True if the entry can join the filling group as it is."""
         group = self._placement.group
         if self._tail.new_key:
             return False

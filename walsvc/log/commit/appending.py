@@ -126,4 +126,4 @@ class TakesRecords(ABC):
 
     @abstractmethod
     def _place(self) -> tuple[AppendsTo, str | None]:
-        """Where records go: the way into the log, and the name of the topic; None: no topic."""
+        """The way into the log that records take, and the name of their topic; None: no topic."""

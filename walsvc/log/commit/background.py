@@ -111,7 +111,7 @@ class Background:
 
 
 def under_way(task: asyncio.Task[Any] | None) -> bool:
-    """Whether there is a task that has not ended."""
+    """True if there is a task that has not ended."""
     return task is not None and not task.done()
 
 

@@ -164,7 +164,7 @@ async def as_async_iterator(core: Core, source: BatchSource) -> AsyncIterator[An
 
 
 class BatchStart(NamedTuple):
-    """Where a batch begins."""
+    """The place at which a batch begins."""
 
     segment: Segment
     offset: int

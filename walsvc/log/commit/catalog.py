@@ -172,7 +172,7 @@ class Catalog:
         self.cutting = cutting
 
     def end_cutting(self) -> None:
-        """It has ended, and not in the middle."""
+        """True once the task has ended, and no step was cut short."""
         self.cutting = None
 
     def rewind(self) -> None:

@@ -30,7 +30,7 @@ Change = Callable[[], dict[str, Any]]
 
 @dataclass(slots=True, eq=False, repr=False)
 class Standing:
-    """Where an open consumer stands.
+    """The state of an open consumer: its position and its deliveries.
 
     Attributes:
         position: LSN behind the last acknowledged record; the metadata may be behind it by what may be repeated.
@@ -102,7 +102,7 @@ class Changes:
 
     @property
     def waiting(self) -> list[asyncio.Future[None]]:
-        """Those changes: each is done when it is durable, or refused."""
+        """The changes that wait: each is done when it is durable, or refused."""
         return list(self._waiting)
 
     def when_passed(self, listener: Callable[[int], None]) -> None:

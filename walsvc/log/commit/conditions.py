@@ -82,7 +82,7 @@ class Conditions:
     # ---- keys of the caller's
 
     def find(self, topic: str | None, key: str) -> Row | None:
-        """Where the record of a topic is that was accepted with this key; None: there is none that is remembered."""
+        """The place of the topic's record that was accepted with this key; None: none is remembered."""
         number = 0 if topic is None else self._metadata.topics.get(topic)
         return None if number is None else self._metadata.keys.find(number, digest_of(key), self._now_ns())
 

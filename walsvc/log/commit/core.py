@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False, repr=False)
 class StartingPoint:
-    """Where a writer begins.
+    """The state of the log from which a writer goes on.
 
     Attributes:
         segment: the active one.

@@ -188,7 +188,7 @@ class Ending:
 
 
 def answered(closing: asyncio.Task[None] | None) -> bool:
-    """Whether closing has ended, well or not, and was not cut short."""
+    """True if closing has ended, well or not, and was not cut short."""
     if closing is None or not closing.done() or closing.cancelled():
         return False
     error = closing.exception()

@@ -85,7 +85,7 @@ class Pieces:
 
     @property
     def index_bytes(self) -> int:
-        """What each record takes in its group's index, at most."""
+        """Bytes that each record takes in its group's index, at most."""
         return INDEX_BYTES_MAX if self.labels else LENGTH_BYTES
 
     def items(self) -> Iterator[Item]:

@@ -37,7 +37,7 @@ class Extent:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody has the turn."""
+        """True if somebody has the turn."""
         return bool(self._turns)
 
     async def __aenter__(self) -> None:

@@ -147,7 +147,7 @@ class Group:
 
     @property
     def changes(self) -> bool:
-        """Whether it changes metadata, beside the labels of its records."""
+        """True if it changes metadata, beside the labels of its records."""
         return bool(self.metadata.joined) or (bool(self.metadata.encoded) and not self.payloads)
 
     def last_of(self, number: int) -> int:

@@ -114,7 +114,7 @@ class Health:
         logger.error("%s: %s", type(failure).__name__, failure)
 
     def broken(self, what: str, error: BaseException) -> None:
-        """Something ended in the middle, so that memory and disk may not agree any more: fail."""
+        """Fail the log: a step was cut short, so memory and disk may disagree."""
         if self.loop.is_closed():
             return  # it is being collected: nobody is left to be told
         number = errno.EIO

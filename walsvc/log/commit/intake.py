@@ -141,7 +141,7 @@ class Intake(Lane):
         self.room: int = -1
 
     def want(self) -> None:
-        """Somebody waits for the group."""
+        """Note that a caller waits for the group, and have it committed."""
         try:
             self.wanted = True
             self._tell()

@@ -157,7 +157,7 @@ class PythonLane:
         return self._slow(payload, mode, type, None, topic, None, None)
 
     def _fits(self, length: int) -> bool:
-        """Whether a payload may go into the group as it is."""
+        """True if a payload may go into the group as it is."""
         return (
             self.room - length - self.cost >= 0
             and length <= self._most.record_bytes

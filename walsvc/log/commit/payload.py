@@ -23,7 +23,7 @@ PACKED_ITEMS_MAX = 8192  # msgpack allocates a list before its elements are ther
 
 
 def is_type(value: object) -> bool:
-    """Whether a record can have this type."""
+    """True if a record can have this type."""
     return type(value) is int and 0 <= value <= 0xFFFF
 
 

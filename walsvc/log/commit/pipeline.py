@@ -87,14 +87,14 @@ class Pipeline:
 
     @property
     def idle(self) -> bool:
-        """Nothing is on its way."""
+        """True if no group is ready or in flight."""
         return not self._in_flight and not self._ready
 
     # ---- starting
 
     def wake(self) -> None:
-        """Somebody waits for the filling group. Three cases: its commit is on its way, a completion will take it along, or
-        an idle device takes it in this very turn of the loop. The intake calls it again where an exception cuts it short."""
+        """Commit the filling group, because a caller waits for it. Three cases: its commit is on its way, a completion will take it
+        along, or an idle device takes it in this very turn of the loop. The intake calls it again where an exception cuts it short."""
         if self._scheduled or not self._free():
             return
         loop = self._health.loop
@@ -114,7 +114,7 @@ class Pipeline:
             self.pump()
 
     def _free(self) -> bool:
-        """Whether one more group may be written. Packed layout: one in flight, because the next one rewrites its last block."""
+        """True if one more group may be written. Packed layout: one in flight, because the next one rewrites its last block."""
         in_flight = self._in_flight
         return not in_flight or (len(in_flight) < PIPELINE and not in_flight[-1].segment.packed)
 

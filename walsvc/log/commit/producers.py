@@ -117,7 +117,7 @@ def stream_request(
 
 
 async def repeated(core: Core, row: RequestRow, mode: Mode) -> Repeated:
-    """Where the records of a request are, durable where the mode asks for it."""
+    """The places of a request's records, durable where the mode asks for it."""
     last = row.lsn + row.records - 1
     if mode is Strict and last > core.catalog.durable_lsn:
         await core.durable(last)

@@ -110,7 +110,7 @@ class Queue:
 
     @property
     def held(self) -> bool:
-        """Whether somebody has the log alone: appends wait until it is through."""
+        """True if somebody has the log alone: appends wait until it is through."""
         return self._holds > 0
 
     def no_space(self) -> NoSpace | None:
@@ -254,7 +254,7 @@ class Queue:
         self.look_again()
 
     def look_again(self) -> None:
-        """The same, for callers that fail the log themselves where an exception cuts it short."""
+        """Do so for callers that fail the log themselves where an exception cuts it short."""
         self._first()
         while self._waiting:
             entry = next(iter(self._waiting))

@@ -19,7 +19,7 @@ class Joining(Protocol):
         to be refused."""
 
     def accepted(self) -> None:
-        """It is in a group and in the metadata: true from this step on."""
+        """Take note that the change is in a group and in the metadata."""
 
 
 class Joined:
@@ -40,7 +40,7 @@ class Expected(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a record of a transaction has of its own."""
+    """Topic and labels of one record of a transaction."""
 
     topic: str | None
     labels: Labels | None

@@ -1,4 +1,4 @@
-"""How far the replica of a log is, and who waits for that. Loop thread only; the engine that replicates moves it.
+"""The progress of a log's replica, and the callers that wait for it. Loop thread only; the engine that replicates moves it.
 
 Records are counted by LSN, changes of metadata, which have none, by their place in the log.
 """
@@ -107,7 +107,7 @@ class Replicated:
 
     @property
     def state(self) -> str:
-        """How it is, as `words` says at this moment; or "lost: ...", "stopped"."""
+        """The replica's state, as `words` says at this moment; or "lost: ...", "stopped"."""
         if self.lost is not None:
             return f"lost: {self.lost.message}"
         return self.words() if self._closed is None else "stopped"

@@ -23,7 +23,7 @@ RESERVE_NAME = 1 << 62  # keeps their names apart from those of other spares
 
 
 def is_reserve(name: str) -> bool:
-    """Whether a file of this name is one of the reserve."""
+    """True if a file of this name is one of the reserve."""
     return (number := parse_name(name, ".spare")) is not None and number >> 62 == 1
 
 
@@ -37,7 +37,7 @@ class Reserve:
 
     @property
     def complete(self) -> bool:
-        """Whether records may begin a segment. A disk on which no file can take a segment's place has no reserve."""
+        """True if records may begin a segment. A disk on which no file can take a segment's place has no reserve."""
         wanted = self._wanted()
         return not self._disk.rewrites or sum(length >= wanted for length in self.files.values()) >= RESERVE_FILES
 

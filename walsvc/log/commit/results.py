@@ -11,7 +11,7 @@ from walsvc.model import AppendResult
 
 
 class Part(NamedTuple):
-    """Where some records of a batch stand: one behind the other in one group."""
+    """The place of some records of a batch, one behind the other in one group."""
 
     first_lsn: int
     segment_id: int
@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Where some records stand, one behind the other: the first at `offset`."""
+    """The place of some records, one behind the other: the first at `offset`."""
 
     first_lsn: int
     records: int
@@ -41,12 +41,12 @@ class BatchResult(Sequence[AppendResult]):
 
     @property
     def places(self) -> list[Run]:
-        """Where the records are, a row for each group."""
+        """The places of the records, a row for each group."""
         return [Run(part.first_lsn, len(part.lengths), part.segment_id, part.offset) for part in self._parts]
 
     @property
     def durable(self) -> bool:
-        """Whether they are on stable storage."""
+        """True if they are on stable storage."""
         return self._durable
 
     @property

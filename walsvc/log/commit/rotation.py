@@ -61,12 +61,12 @@ class Rotation:
 
     @property
     def busy(self) -> bool:
-        """Whether a segment is being begun."""
+        """True if a segment is being begun."""
         return under_way(self._task) or self._head_in_flight
 
     @property
     def head_in_flight(self) -> bool:
-        """Whether a group that begins a segment is not durable yet."""
+        """True if a group that begins a segment is not durable yet."""
         return self._head_in_flight
 
     def begun(self) -> None:
@@ -74,7 +74,7 @@ class Rotation:
         self._head_in_flight = True
 
     def head_durable(self) -> None:
-        """It is durable, with all groups before it."""
+        """Take note that the segment's first group is durable, with all groups before it."""
         self._head_in_flight = False
 
     def written(self, group: Group) -> None:

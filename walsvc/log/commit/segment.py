@@ -85,7 +85,7 @@ class Segment:
 
     @property
     def metadata_only(self) -> bool:
-        """It is of the reserve (reserve.py): no record begins in it, and it is never sealed."""
+        """True for a segment of the reserve (reserve.py): no record begins in it, and it is never sealed."""
         return bool(self.header.optional & METADATA_ONLY)
 
     @property

@@ -56,7 +56,7 @@ def stats_of(core: Core) -> Stats:
 
 
 def replica_stats(core: Core) -> dict[str, Any]:
-    """How far the replica is, where the log has one."""
+    """The progress of the replica, where the log has one."""
     replicated = core.replicated
     if replicated is None:
         return {}

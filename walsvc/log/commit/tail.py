@@ -95,11 +95,11 @@ class Tail:
 
     @property
     def sealed(self) -> bool:
-        """Whether the log was sealed for good: no segment begins any more."""
+        """True if the log was sealed for good: no segment begins any more."""
         return self._metadata.sealed
 
     def has_room(self, group: Group, need: int, *, rows: int, metadata: bool, less: bool) -> bool:
-        """Whether an empty group may stand where it is with `need` bytes of records and index, or of metadata, for which room
+        """True if an empty group may stand where it is with `need` bytes of records and index, or of metadata, for which room
         is kept, or `less` of that."""
         limit = group.segment.limit_with(rows)
         if metadata:
@@ -139,7 +139,7 @@ class Tail:
 
     @property
     def bulk(self) -> bool:
-        """Whether the last groups were so large that reserved room serves the next ones better than zeros."""
+        """True if the last groups were so large that reserved room serves the next ones better than zeros."""
         return self._group_bytes >= BULK_GROUP_BYTES
 
     # ---- segments

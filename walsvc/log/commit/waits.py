@@ -128,7 +128,7 @@ class Waits:
 
     @property
     def wants_topics(self) -> bool:
-        """Whether anybody waits for a topic."""
+        """True if anybody waits for a topic."""
         return bool(self._topics)
 
     def wake_topics(self) -> None:

@@ -1,4 +1,4 @@
-"""How old segments are, by two clocks: the wall clock, whose times stand in the segments, and this process's monotonic clock.
+"""The age of segments by two clocks: the wall clock, whose times stand in the segments, and this process's monotonic clock.
 
 Either may mislead. The wall clock is set ahead and back; the monotonic one knows nothing of what was before this opening, and
 stands still while the machine sleeps. So a segment is as old as the younger of both ages: what is seconds old does not go
@@ -62,7 +62,7 @@ class Ages:
 
     @property
     def ahead_seconds(self) -> float:
-        """How far the wall clock has gone ahead of the monotonic one since the log was opened."""
+        """Seconds by which the wall clock has gone ahead of the monotonic one since the log was opened."""
         return (self._wall() - self._opened_ns) / 1e9 - (self._monotonic() - self._opened)
 
     def disagreement(self) -> str | None:

@@ -140,7 +140,7 @@ async def _drop_marks(core: Core, purges: dict[str, int], hidden: Hidden, left: 
 
 
 def has_copies(core: Core) -> bool:
-    """Whether a replica or an archive has segments of this log, as they were before they were compacted."""
+    """True if a replica or an archive has segments of this log, as they were before they were compacted."""
     return core.replicated is not None or not {REPLICA_HOLD, ARCHIVE_HOLD}.isdisjoint(core.metadata.holds)
 
 
@@ -160,7 +160,7 @@ def following_of(ids: Sequence[int], first: int) -> int | None:
 
 
 async def holds_hidden(stream: GroupStream, marks: Marks, topics: Topics, until: int) -> bool:
-    """Whether anything is hidden in a segment that was not dropped before."""
+    """True if anything is hidden in a segment that was not dropped before."""
     while (raw := await next_group(stream, until)) is not None:
         if hidden_rows(raw, decode_columns(*raw), marks, topics):
             return True

@@ -64,7 +64,7 @@ class Request(NamedTuple):
 
 
 class Hiding(NamedTuple):
-    """What was hidden, for those who have read ahead.
+    """The records that were hidden, for consumers that have read ahead.
 
     Attributes:
         topic: whose records they are; None: records of any topic and of none, which `lsns` names.
@@ -368,7 +368,7 @@ class Hider:
 
 
 def lsns_of_all(requests: Sequence[Request], topic: str | None) -> list[int]:
-    """What calls about a topic name, ascending and each once."""
+    """The LSNs that a call names, ascending and each once."""
     return sorted({lsn for request in requests if request.topic == topic for lsn in request.lsns})
 
 

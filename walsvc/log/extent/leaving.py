@@ -37,7 +37,7 @@ def change(core: Core, numbers: list[int]) -> dict[str, Any]:
 
 
 def is_over(core: Core, number: int) -> bool:
-    """Whether nothing is left of a topic."""
+    """True if nothing is left of a topic."""
     metadata = core.metadata
     last = core.placement.group.last_of(number) or metadata.topics.last_of(number)
     if number not in metadata.topics.names or last >= metadata.truncated or metadata.consumers_of(number):

@@ -280,7 +280,7 @@ class Reclaimer:
         return found
 
     def still_true(self, plan: DropPlan, *, overtake: bool = True, keep_holds: bool = False) -> bool:
-        """Whether consumers, and with `keep_holds` holders, stand as when the plan was made."""
+        """True if consumers, and with `keep_holds` holders, stand as when the plan was made."""
         if keep_holds and self._lowest_hold()[1] < plan.target:
             return False
         below = {

@@ -88,7 +88,7 @@ async def _use_keys(core: Core, keys: KeyRing) -> None:
 
 
 def changes_key(core: Core, keys: KeyRing | None) -> bool:
-    """Whether the next segment's key is another one than the active segment's."""
+    """True if the next segment's key is another one than the active segment's."""
     cipher = core.tail.segment.cipher
     return keys is not None and (cipher is None or cipher.key_id != keys.current_id)
 

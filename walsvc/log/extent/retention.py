@@ -53,7 +53,7 @@ def check_before(core: Core, lsn: int) -> None:
 
 
 def droppable(core: Core) -> bool:
-    """Whether the oldest segment has no record that is not dropped."""
+    """True if the oldest segment has no record that is not dropped."""
     ids = core.catalog.view.ids
     return len(ids) > 1 and ids[1] <= min(core.metadata.truncated, core.catalog.durable_lsn + 1)
 
@@ -101,7 +101,7 @@ def kept_back(core: Core, first: int, error: OSError) -> WalError:
 
 
 async def may_recycle(core: Core, first_lsn: int) -> bool:
-    """Whether a segment's file may be used again: in an encrypted log only one that never held anything but ciphertext."""
+    """True if a segment's file may be used again: in an encrypted log only one that never held anything but ciphertext."""
     if core.tail.keys is None:
         return True
     try:

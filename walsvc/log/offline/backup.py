@@ -90,7 +90,7 @@ async def copy_log(
 
 
 async def cut_since(disk: Disk, found: Recovered) -> bool:
-    """Whether truncate_after has cut the log since it was found: what was read before and what was read behind it do not fit."""
+    """True if truncate_after has cut the log since it was found: what was read before and what was read behind it do not fit."""
     again = await find(disk, BLIND)
     return again.active.header.generation != found.active.header.generation
 

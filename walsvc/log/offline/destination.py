@@ -1,4 +1,4 @@
-"""Where a copy of a log is made: a new directory, or an empty one that is there already.
+"""The directory in which a copy of a log is made: a new one, or an empty one that is there already.
 
 The files are written into a subdirectory, UNFINISHED. When all of it is on stable storage they move up, and UNFINISHED goes
 last. As long as it is there, nothing opens the directory as a log (walsvc.disk.paths.open_directory), so what a crash leaves
@@ -132,13 +132,13 @@ def refuse_taken(target: str, source: str | None = None) -> None:
 
 
 def is_free(target: str) -> bool:
-    """Whether a directory is empty, or holds nothing but what a copy that was cut short has left."""
+    """True if a directory is empty, or holds nothing but what a copy that was cut short has left."""
     names = {*os.listdir(target)} - IGNORED
     return not names or (UNFINISHED in names and all(name == UNFINISHED or is_segment(name) for name in names))
 
 
 def is_segment(name: str) -> bool:
-    """Whether it is the name of a segment's file."""
+    """True if it is the name of a segment's file."""
     return parse_name(name, ".wal") is not None
 
 

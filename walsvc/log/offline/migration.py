@@ -185,7 +185,7 @@ async def groups_of(disk: Disk, each: FoundSegment, keys: KeyRing | None) -> Gro
 
 
 async def closed_in_order(disk: Disk, last: FoundSegment, keys: KeyRing | None) -> bool:
-    """Whether the log's last group is that of an orderly close."""
+    """True if the log's last group is that of an orderly close."""
     stream, flags = await groups_of(disk, last, keys), 0
     while (raw := await next_group(stream, 0)) is not None:
         flags = present_content(last.form, *raw).header.flags
@@ -193,7 +193,7 @@ async def closed_in_order(disk: Disk, last: FoundSegment, keys: KeyRing | None) 
 
 
 def rewriting(disk: Disk, each: FoundSegment, keys: KeyRing | None, *, until: int, is_last: bool) -> Rewriting:
-    """How a segment becomes one of the present version. The last one keeps its room: appending goes on there."""
+    """The steps by which a segment becomes one of the present version. The last one keeps its room: appending goes on there."""
 
     def change(raw: RawGroup) -> Content:
         return present_content(each.form, *raw)

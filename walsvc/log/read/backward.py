@@ -108,7 +108,7 @@ class Backward(Nothing):
         return [each for each in kept if each.lsn < cut], begin, refusal
 
     async def _beginning(self, end: int, wanted: Filter) -> int:
-        """Where the stretch below `end` begins: at a row of the index, or where a segment begins in which nothing is wanted."""
+        """The beginning of the stretch below `end`: a row of the index, or the beginning of a segment in which nothing is wanted."""
         segments = self._segments
         ids = segments.ids()
         place = bisect_right(ids, end - 1) - 1

@@ -115,7 +115,7 @@ def hint_for(path: str, before: SegmentHeader, after: SegmentHeader) -> str:
 
 
 def holds(group: GroupHeader, lsn: int) -> bool:
-    """Whether a group holds a record."""
+    """True if a group holds a record."""
     return group.first_lsn <= lsn < group.next_lsn
 
 

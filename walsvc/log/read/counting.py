@@ -40,7 +40,7 @@ async def count_from(segments: Segments, lsn: int, number: int) -> int:
 
 
 class Place(NamedTuple):
-    """Where a topic goes on from some LSN.
+    """The next records of a topic from some LSN on.
 
     Attributes:
         covering: the hidden range that holds that LSN.

@@ -1,4 +1,4 @@
-"""Where a log's end was taken back, and that topics have gone: what readers ask that have begun before.
+"""The cuts of a log's end and the topics that have gone, for readers that have begun before.
 
 A reader goes nowhere beyond a cut that came after it: what stands there now is not what was there when it began. So `read`
 ends there, and `follow` goes on anew from there. When a topic is deleted, a reader looks anew at what it has read ahead.

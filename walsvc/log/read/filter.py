@@ -32,7 +32,7 @@ class Chosen(TypedDict, total=False):
 
 
 class Wanted(Chosen, total=False):
-    """And those of a call that may be about a topic."""
+    """The keyword arguments of a reading call that may be about a topic."""
 
     topic: str | None
 
@@ -83,22 +83,22 @@ class Filter(NamedTuple):
 
     @property
     def timed(self) -> bool:
-        """Whether times matter."""
+        """True if times matter."""
         return self.since_ns > 0 or self.until_ns < FOREVER
 
     @property
     def everything(self) -> bool:
-        """Whether all records pass."""
+        """True if all records pass."""
         return not (self.number or self.where or self.timed) and self.types is None
 
     # ---- from outside to inside
 
     def in_time(self, header: GroupHeader) -> bool:
-        """Whether the group's records were written in time."""
+        """True if the group's records were written in time."""
         return self.since_ns <= header.timestamp_ns < self.until_ns
 
     def in_header(self, header: GroupHeader) -> bool:
-        """Whether a record of the group may be wanted, by its header."""
+        """True if a record of the group may be wanted, by its header."""
         flags = header.flags
         if not header.records or not self.in_time(header):
             return False
@@ -107,7 +107,7 @@ class Filter(NamedTuple):
         return self.types is None or bool(flags & Flag.TYPES) or 0 in self.types
 
     def in_index(self, header: GroupHeader, data: Bytes, at: int) -> bool:
-        """Whether a record of the group may be wanted, by its index and its metadata. `data` need not hold the payloads:
+        """True if a record of the group may be wanted, by its index and its metadata. `data` need not hold the payloads:
         with `at` before its beginning, it may begin with the index."""
         columns = decode_columns(header, data, at)
         if self.number and (columns.topics is None or self.number not in columns.topics):

@@ -1,4 +1,4 @@
-"""Where in a log a reader should go on: over segments by what their seals say, over stretches of a segment by its index."""
+"""Guides a reader past what it does not want: over segments by their seals, over stretches of a segment by its index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Guide:
         self._sought = wanted is None or not wanted.since_ns  # the first segment that matters was looked for
 
     async def skip(self, lsn: int) -> int | None:
-        """Where to go on when nothing is wanted from `lsn` up to there; None: look into the segment."""
+        """The LSN before which nothing is wanted from `lsn` on; None: look into the segment."""
         wanted, segments = self._wanted, self._segments
         if wanted is None or not (wanted.number or wanted.timed) or lsn < segments.first_lsn:
             return None  # opening a dropped segment raises Truncated
@@ -78,7 +78,7 @@ class Guide:
         return self._segments.index_of(segment) if seal is None else seal.index
 
     def can_jump_ahead(self, index: SegmentIndex | None, lsn: int) -> bool:
-        """Whether the index of the segment at hand knows a place behind `lsn` that is the next where a record may be in time."""
+        """True if the index of the segment at hand knows a place behind `lsn` that is the next where a record may be in time."""
         wanted = self._wanted
         if wanted is None or not wanted.timed or index is None or not index.begins(lsn):
             return False

@@ -18,7 +18,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def may_hide(header: GroupHeader, marks: Marks) -> bool:
-    """Whether a record of the group may be hidden: nearly always not."""
+    """True if a record of the group may be hidden: nearly always not."""
     flags, first = header.flags, header.first_lsn
     if flags & Flag.DROPPED or first <= marks.ranges.highest:
         return True

@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Source(Protocol[T_co]):
-    """Where an iteration gets its items from."""
+    """The source of an iteration's items."""
 
     async def take(self) -> Iterator[T_co] | None:
         """The next items, for which it waits; None: no more ever come. Cancelled or failed, it takes nothing, and the next

@@ -76,7 +76,7 @@ class Position(ABC, Generic[RecordT]):
 
     @property
     def refuses(self) -> bool:
-        """Whether it stands at a record that must not be passed over: every further call of `take` raises UnsupportedFormat."""
+        """True if it stands at a record that must not be passed over: every further call of `take` raises UnsupportedFormat."""
         return self._refusal is not None
 
     async def take(self, limit: int) -> list[RecordT]:
@@ -241,7 +241,7 @@ class Position(ABC, Generic[RecordT]):
             raise LookAgain from None
 
     async def _worth_another_look(self, error: BadGroup | Corruption | OSError) -> bool:
-        """Whether what looks like damage may look otherwise now, since the log has moved under the reader."""
+        """True if what looks like damage may look otherwise now, since the log has moved under the reader."""
         if isinstance(error, OSError):
             return await self._segments.look_again()
         known: object = str(error)
@@ -268,7 +268,7 @@ class Position(ABC, Generic[RecordT]):
         return self._stream.chain.damage(self._disk.path, error.reason, hint)
 
     def _first_sight(self, damage: object) -> bool:
-        """Whether this damage was not seen at the last look. Compaction may have put another file in the place of the one
+        """True if this damage was not seen at the last look. Compaction may have put another file in the place of the one
         that is being read; what looks the same in a file that is opened anew is damage."""
         self._segments.summaries.forget()  # it holds places of groups
         known, self._suspect = self._suspect == damage, damage

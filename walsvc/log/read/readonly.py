@@ -93,7 +93,7 @@ class ReadOnlyLog(Reading, Opened):
 
     @property
     def closing(self) -> bool:
-        """Whether it is closed."""
+        """True if it is closed."""
         return self.segments.released
 
     async def close(self, timeout: float | None = None) -> None:

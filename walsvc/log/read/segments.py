@@ -41,7 +41,7 @@ class Segments(ABC):
 
     @property
     def sealed(self) -> bool:
-        """Whether the log was sealed for good: it takes nothing more, no hold either."""
+        """True if the log was sealed for good: it takes nothing more, no hold either."""
         return self.metadata.sealed
 
     @property
@@ -82,7 +82,7 @@ class Segments(ABC):
     @property
     @abstractmethod
     def cuts(self) -> Cuts:
-        """Where the log's end was taken back; each of them changes the epoch, too."""
+        """The cuts of the log's end; each of them changes the epoch, too."""
 
     @property
     @abstractmethod
@@ -116,7 +116,7 @@ class Segments(ABC):
     @property
     @abstractmethod
     def released(self) -> bool:
-        """Whether the log is closed, and its files cannot be read any more."""
+        """True if the log is closed, and its files cannot be read any more."""
 
     # ---- waiting
 

@@ -1,4 +1,4 @@
-"""Where the iterations over an opened log's records stand: `read` up to an end, `follow` without one."""
+"""Positions of the iterations over an opened log's records: `read` up to an end, `follow` without one."""
 
 from __future__ import annotations
 

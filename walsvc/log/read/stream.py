@@ -154,7 +154,7 @@ class GroupStream:
 
     @property
     def readable(self) -> bool:
-        """Whether the groups' content can be read: not where an encrypted segment is looked at from outside."""
+        """True if the groups' content can be read: not where an encrypted segment is looked at from outside."""
         return self.cipher is not None or not self.chain.encrypted
 
     def opened(self, raw: RawGroup) -> RawGroup:

@@ -120,7 +120,7 @@ class Summaries:
 
 
 def rows_of(seal: Seal | None) -> int:
-    """How much of the cache a seal takes."""
+    """Bytes of the cache that a seal takes."""
     if seal is None:
         return 1
     topics = 0 if seal.summary is None else len(seal.summary.numbers)

@@ -35,7 +35,7 @@ class Examined:
 
     @property
     def chain(self) -> Chain:
-        """Where its groups end."""
+        """Offset behind its last group."""
         return self.stream.chain
 
     async def read_on(self, *, up_to_forgery: bool = False) -> None:

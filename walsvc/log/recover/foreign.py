@@ -20,7 +20,7 @@ COPY_BYTES = 1 * MIB
 
 
 def is_own(name: str) -> bool:
-    """Whether a file of a log has this name."""
+    """True if a file of a log has this name."""
     if name in (DOUBLE_WRITE_NAME, DOUBLE_WRITE_NEW):
         return True
     return any(parse_name(name, suffix) is not None for suffix in (".wal", ".spare", REWRITE_SUFFIX))

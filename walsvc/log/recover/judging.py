@@ -58,7 +58,7 @@ async def judge(disk: Disk, tail: list[Examined]) -> tuple[Examined, list[Examin
 
 
 async def goes_on(disk: Disk, sealed: Examined) -> bool:
-    """Whether the segment that a seal names is there: a living log has sealed the newest one of a listing since."""
+    """True if the segment that a seal names is there: a living log has sealed the newest one of a listing since."""
     following = sealed.chain.next_lsn
     try:
         header, _ = await load_header(disk, segment_name(following), following)

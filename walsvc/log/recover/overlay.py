@@ -137,7 +137,7 @@ async def find_images(disk: Disk, sizes: dict[str, int]) -> tuple[list[Image], i
 
 
 async def fits(disk: Disk, images: list[Image], image: Image, file_bytes: int) -> bool:
-    """Whether the image repairs its file: rules 1 to 3."""
+    """True if the image repairs its file: rules 1 to 3."""
     slot = image.slot
     before = laid_over(disk, images)
     if await before.read(image.name, slot.offset, len(image.data)) == image.data:

@@ -49,7 +49,7 @@ async def predecessor_sealed(disk: Disk, found: Recovered) -> bool:
 
 
 async def seal_stands(disk: Disk, name: str, segment: int, offset: int) -> bool:
-    """Whether the seal of a segment is there."""
+    """True if the seal of a segment is there."""
     block = await disk.read(name, offset, 4096)
     try:
         seal = decode_group_header(block)

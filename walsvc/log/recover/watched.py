@@ -241,7 +241,7 @@ class WatchedSegments(Segments):
         self._next_lsn = end
 
     def _end_of(self, tail: Examined) -> int:
-        """Where the visible records end: a batch is hidden until its end is there, and what truncate_after is about to drop
+        """The end of the visible records: a batch is hidden until its end is there, and what truncate_after is about to drop
         from when it says so."""
         end = tail.chain.next_lsn if self._batch is None else self._batch.lsn
         return end if tail.metadata.cut is None else min(end, tail.metadata.cut + 1)
@@ -282,7 +282,7 @@ class WatchedSegments(Segments):
         return True
 
     async def _exchanged(self, known: Examined) -> bool:
-        """Whether another file has taken the place of a segment."""
+        """True if another file has taken the place of a segment."""
         header, _ = await load_header(self.disk, known.name, None)
         return header != known.header
 
@@ -304,7 +304,7 @@ class WatchedSegments(Segments):
         self._next_lsn = max(min(self._next_lsn, end), self._end_of(found.active))
 
     async def _cut_since(self, found: Recovered) -> int:
-        """Where truncate_after has cut the log since it was found last; FAR: nowhere that was seen.
+        """The lowest LSN at which truncate_after has cut the log since it was found last; FAR: no cut was seen.
 
         It adds one to the generation, and begins a segment behind the cut: so a segment of a higher generation than any that
         was known, with an LSN that was, began by that, or comes after one that did and has been dropped.

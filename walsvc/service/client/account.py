@@ -96,7 +96,7 @@ class Account(ABC):
             self._used_requests -= 1
 
     def has_credit(self, request: Any) -> bool:
-        """Whether the server takes a request that was not sent on this connection yet."""
+        """True if the server takes a request that was not sent on this connection yet."""
         return self._used_requests < self.limits.requests_max and self.credit.fits(request.size)
 
     async def change(self) -> None:
@@ -113,11 +113,11 @@ class Account(ABC):
         self.session.send_on()
 
     def accepts(self, size: int) -> bool:
-        """Whether there is room for a batch."""
+        """True if there is room for a batch."""
         return len(self._open) <= self.limits.requests_max and self.accepted.fits(size)
 
     def fits(self, size: int) -> bool:
-        """Whether a part of a batch may be sent now."""
+        """True if a part of a batch may be sent now."""
         if self._used_requests > self.limits.requests_max:
             return False
         credit = self.credit
@@ -147,6 +147,6 @@ class Account(ABC):
             self._timer = self._loop.call_at(at, self._expire)
 
     def stop(self) -> None:
-        """Nobody is waited for any more."""
+        """Stop waiting for every answer."""
         if self._timer is not None:
             self._timer.cancel()

@@ -153,7 +153,7 @@ class Appends(Account):
         return max(state[PENDING] - self.accepted.used, 0) if len(state) > PENDING else 0
 
     def _fits(self, entry: Unsent, others: int = 0) -> bool:
-        """Whether there is room for it: always, when nothing is unanswered and nobody else's records take it."""
+        """True if there is room for it: always, when nothing is unanswered and nobody else's records take it."""
         frames = len(self._open) + bool(self._filling.payloads) + (not self._filling.joins(entry))
         if frames > self.limits.requests_max:
             return False
@@ -161,7 +161,7 @@ class Appends(Account):
         return not used or used + entry.size <= self.accepted.size
 
     def _set_room(self) -> None:
-        """What the fast path may take; nothing while somebody waits."""
+        """The bytes that the fast path may take; none while an append waits."""
         frames = len(self._open) + (not self._filling.payloads)
         shut = self._thread == FORKED or self.session.closed is not None or self.session.config.read_only
         if shut or self.queue.busy or frames > self.limits.requests_max:

@@ -83,7 +83,7 @@ def head_of(appends: Appends, payloads: Iterator[Any]) -> tuple[Pieces, Iterator
 
 
 def head_of_whole(appends: Appends, whole: Pieces) -> tuple[Pieces, Iterator[Any] | None]:
-    """The same for records that are all in memory, and within the limits of a batch."""
+    """Do so for records that are all in memory, and within the limits of a batch."""
     limits = appends.session.limits
     if len(whole) <= limits["items"] and size_of(whole) <= limits["append_bytes"]:
         return whole, None

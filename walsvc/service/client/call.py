@@ -15,7 +15,7 @@ from walsvc.service.wire.protocol import LENGTH, decode, encode
 
 
 class Line(Protocol):
-    """What a call knows of its session."""
+    """The session as a call sees it."""
 
     loop: asyncio.AbstractEventLoop
     requests: dict[int, FrameWaiter]
@@ -33,10 +33,10 @@ class Line(Protocol):
         """Send bytes of a frame."""
 
     def unreachable(self, error: WalError, what: str) -> WalError:
-        """What a request is told that was certainly not carried out."""
+        """The error for a request that was certainly not carried out."""
 
     def unknown(self, error: WalError, what: str) -> WalError:
-        """What a request is told that may have been carried out."""
+        """The error for a request that may have been carried out."""
 
 
 class Calling:
@@ -63,7 +63,7 @@ class Calling:
             self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
 
     def lost(self) -> None:
-        """What must not be repeated is over, its outcome open."""
+        """End a request that must not be repeated; its outcome is open."""
         if self._sent and not METHODS[self._frame.method].repeatable and not self.answer.done():
             error = Unreachable("the connection was lost")
             self.answer.set_exception(self._session.unknown(error, self._frame.method))
@@ -81,7 +81,7 @@ class Calling:
             self.answer.set_exception(self._session.unreachable(error, f"{self._frame.method} could not be called"))
 
     def give_up(self) -> None:
-        """Nobody waits for the answer any more: the server need not either. An answer that `then` must hear of is still awaited."""
+        """Tell the server that no caller waits for the answer any more. An answer that `then` must hear of is still awaited."""
         if self._then is None and self._frame.id in self._session.requests:
             self._forget()
             self._session.send(Cancel(self._frame.id))

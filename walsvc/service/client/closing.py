@@ -1,4 +1,4 @@
-"""How the log of a client is closed: answers, Relaxed records, readers, and then the connection."""
+"""Closing the log of a client: answers, Relaxed records, readers, and then the connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Closing:
 
     @property
     def begun(self) -> bool:
-        """Whether it was asked to, or nothing connects any more."""
+        """True if it was asked to, or nothing connects any more."""
         return self._task is not None or self._session.closed is not None
 
     async def close(self, timeout: float | None, end_readers: Callable[[], Coroutine[Any, Any, None]]) -> None:

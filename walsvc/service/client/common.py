@@ -1,4 +1,4 @@
-"""What a log behind a server, its topics and its consumers have in common."""
+"""Common: the calls that a log behind a server, its topics and its consumers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a served log is, and how a client behaves: a URL and the options of `walsvc.open` for it, as one frozen value."""
+"""The address of a served log, and the options of its client: a URL and the options of `walsvc.open` for it, as one frozen value."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class ClientConfig:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect to.
+    """The address to connect to.
 
     Attributes:
         url: as errors name it: without its query.
@@ -145,7 +145,7 @@ class Address:
     tls: bool
 
     def context(self, config: ClientConfig) -> ssl.SSLContext | None:
-        """What verifies the server, and shows the client's certificate; None without TLS. Reads files."""
+        """The SSL context that verifies the server, and shows the client's certificate; None without TLS. Reads files."""
         if not self.tls:
             return None
         return Tls.of(config).or_environment().context()

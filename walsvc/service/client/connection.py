@@ -20,7 +20,7 @@ CLOSE_SECONDS = 1.0  # for what is still to be sent, when nothing is waited for 
 
 
 class Owner(Protocol):
-    """Who hears of a connection."""
+    """The owner of a connection, which hears of its frames and its end."""
 
     def welcomed(self, connection: Connection, welcome: Welcome) -> None:
         """The connection is open."""

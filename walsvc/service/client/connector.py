@@ -31,7 +31,7 @@ logger: logging.Logger = logging.getLogger("walsvc.client")
 
 
 class FrameWaiter(Protocol):
-    """Something in the table that waits for frames."""
+    """An entry of the table that waits for frames."""
 
     def received(self, frame: Frame) -> None:
         """A frame with its id."""
@@ -77,7 +77,7 @@ class Connector(ABC):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now."""
+        """True if there is a connection now."""
         return self._connection is not None
 
     @abstractmethod
@@ -101,7 +101,7 @@ class Connector(ABC):
         """There will be none again."""
 
     def wanted(self) -> None:
-        """Somebody waits for a connection, and has to be told when there is none."""
+        """Note that a caller waits for a connection, and has to be told when there is none."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -193,14 +193,14 @@ class Connector(ABC):
                 return
 
     def _is_final(self, error: WalError, seconds: float) -> bool:
-        """Whether to connect no more, so many seconds after the connection was lost."""
+        """True if the session shall connect no more, so many seconds after the connection was lost."""
         if isinstance(error, Denied):
             return seconds >= min(DENIED_SECONDS, self.config.reconnect_seconds)
         return isinstance(error, FINAL)
 
     def _runner_ended(self, runner: asyncio.Task[None]) -> None:
-        """Nobody connects any more. Where that is a mistake in here, or the program has cancelled all tasks, nobody shall wait for it
-        either; with a connection there is nothing to do until it is lost."""
+        """End the requests that wait, because no task connects any more: by a mistake in here, or since the program has cancelled all
+        tasks. With a connection there is nothing to do until it is lost."""
         if runner.cancelled():
             if runner is self._runner and self._connection is None:
                 self._finish(

@@ -128,7 +128,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._wake()
 
     def _drop_ahead(self) -> None:
-        """What was received is not to be delivered; its credit is given back."""
+        """Drop what was received, and give its credit back."""
         if self._ahead:
             cost = cost_of(self._ahead)
             self._ahead.clear()
@@ -212,7 +212,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         return self._id
 
     def is_of(self, session: Session) -> bool:
-        """Whether it is a consumer of that log."""
+        """True if it is a consumer of that log."""
         return self._session is session
 
     def check_ack(self, lsn: int) -> None:

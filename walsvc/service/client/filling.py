@@ -32,11 +32,11 @@ class Filling:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no record more."""
+        """True if it takes no record more."""
         return len(self.payloads) >= self._limits.items_max
 
     def joins(self, entry: Unsent) -> bool:
-        """Whether an append can be in it, behind what it has."""
+        """True if an append can be in it, behind what it has."""
         return (
             bool(self.payloads)
             and not self.full

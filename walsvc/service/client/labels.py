@@ -1,4 +1,4 @@
-"""What the appends of a frame have in common, and what waits for room to be sent."""
+"""The labels that the appends of a frame share, and the appends that wait for room to be sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES: dict[Mode, int] = {Strict: STRICT, Relaxed: RELAXED, Quorum: QUORUM}
 
 
 class FrameLabels:
-    """What all appends of a frame have in common."""
+    """The labels that all appends of a frame share."""
 
     __slots__ = ("attributes", "dedupe", "expected", "mode", "topic", "type")
 
@@ -36,7 +36,7 @@ class FrameLabels:
 
     @property
     def alone(self) -> bool:
-        """Whether the frame has one record: the server decides for a frame as a whole."""
+        """True if the frame has one record: the server decides for a frame as a whole."""
         return self.expected is not None or self.dedupe is not None
 
     def __eq__(self, other: object) -> bool:
@@ -58,7 +58,7 @@ def question(id: int, seq: int, done: int, since: int, mode: int) -> bytes:
 
 
 class Unsent:
-    """Something that waits in the queue: an append, or a batch that waits for its turn (whose payload is None)."""
+    """An entry of the queue: an append, or a batch that waits for its turn (whose payload is None)."""
 
     __slots__ = ("deadline", "future", "labels", "payload", "size")
 

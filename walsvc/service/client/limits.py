@@ -71,7 +71,7 @@ class Limits:
             self._session.need("entries", "records of a batch with labels of their own")
 
     def outgrown(self, pieces: Pieces) -> bool:
-        """Whether a frame is over the limits of this connection: a server may come back with lower ones."""
+        """True if a frame is over the limits of this connection: a server may come back with lower ones."""
         if self._session.connections == 1:
             return False
         together = len(pieces) > self._session.limits["items"]
@@ -79,7 +79,7 @@ class Limits:
         return together or pieces.longest > self.record_bytes_max
 
     def outgrown_batch(self, pieces: Pieces) -> bool:
-        """Whether a batch is over the limits of this connection, in whatever parts it is sent."""
+        """True if a batch is over the limits of this connection, in whatever parts it is sent."""
         return pieces.longest > self.record_bytes_max or pieces.size > self._session.limits["batch_bytes"]
 
     def does_not_fit(self) -> RecordTooLarge:

@@ -1,4 +1,4 @@
-"""How a client's consumer, exclusive or shared, is opened at the server and given up there: OPEN, CANCEL, END."""
+"""Opening a client's consumer, exclusive or shared, at the server and giving it up there: OPEN, CANCEL, END."""
 
 from __future__ import annotations
 

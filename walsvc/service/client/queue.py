@@ -1,4 +1,4 @@
-"""What waits for room to be sent, in the order of the calls."""
+"""The appends that wait for room to be sent, in the order of the calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Queue:
 
     @property
     def busy(self) -> bool:
-        """Whether what is appended has to wait behind others."""
+        """True if what is appended has to wait behind others."""
         return bool(self.entries) or self.holds > 0
 
     @property

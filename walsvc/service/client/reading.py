@@ -73,7 +73,7 @@ class Received(Generic[ReaderT, T]):
 
 
 class RemoteReading:
-    """What can be read of a log behind a server. Filters are the server's work: only what is wanted travels."""
+    """Reading a log behind a server. Filters are the server's work: only wanted records travel."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

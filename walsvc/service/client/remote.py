@@ -96,7 +96,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection at this moment. Without one, calls wait for `reconnect_seconds` at most."""
+        """True if there is a connection at this moment. Without one, calls wait for `reconnect_seconds` at most."""
         return self._session.connected
 
     def on_connection(self, callback: Callable[[WalError | None], None]) -> Callable[[], None]:
@@ -163,7 +163,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         return self._common.list_topics()
 
     async def has_topic(self, name: str) -> bool:
-        """Whether the topic `name` exists: asks the server, whatever this client has heard of."""
+        """True if the topic `name` exists: asks the server, whatever this client has heard of."""
         found: bool = await self._session.call("has_topic", name=check_name("topic", name))
         return found
 
@@ -236,7 +236,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         return dropped
 
     def retention(self) -> Retention:
-        """What is kept and who needs it, as of the last change of this client, or `refresh`."""
+        """The segments that are kept and the pins that need them, as of the last change of this client, or `refresh`."""
         return self._retention
 
     # ---- purging
@@ -308,7 +308,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
 
     @property
     def closing(self) -> bool:
-        """Whether `close` was called, or nothing connects any more."""
+        """True if `close` was called, or nothing connects any more."""
         return self._closing.begun
 
     async def close(self, timeout: float | None = None) -> None:

@@ -37,7 +37,7 @@ from walsvc.service.wire.protocol import LENGTH, encode
 
 
 def nothing(*_: object) -> None:
-    """Nobody wants to hear of it."""
+    """Do nothing: no caller wants to hear of it."""
 
 
 class Session(Connector):
@@ -172,7 +172,7 @@ class Session(Connector):
             self._sending_on = False
 
     def _sent(self, id: int, request: FrameWaiter) -> bool:
-        """Whether a request needs no more looking after. One that cannot be sent fails alone."""
+        """True if a request needs no more looking after. One that cannot be sent fails alone."""
         try:
             return request.again()
         except WalError as error:
@@ -271,7 +271,7 @@ class Session(Connector):
             request.failed(error)
 
     def _finish(self, error: WalError) -> None:
-        """Nothing can be called from now on; also what was not sent yet, or waits for room, is told."""
+        """Refuse every call from now on, and fail the requests that were not sent yet or wait for room."""
         if self.closed is None:
             logger.error("%s: nothing connects any more: %s", self.address.url, error.message)
         self.closed = self.closed or error
@@ -280,7 +280,7 @@ class Session(Connector):
         self._give_up(error)
 
     def unreachable(self, error: WalError, what: str) -> WalError:
-        """What a request is told that was certainly not carried out."""
+        """The error for a request that was certainly not carried out."""
         if isinstance(error, (*FINAL, Closed, RecordTooLarge)):
             return copy_of(error)
         return Unreachable(
@@ -291,7 +291,7 @@ class Session(Connector):
         )
 
     def unknown(self, error: WalError, what: str) -> OutcomeUnknown:
-        """What a request is told that may have been carried out."""
+        """The error for a request that may have been carried out."""
         return OutcomeUnknown(
             f"it is not known whether {what} was carried out: {error.message}",
             path=self.address.url,

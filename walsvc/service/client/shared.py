@@ -204,7 +204,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
         return self._id
 
     def is_of(self, session: Session) -> bool:
-        """Whether it is a consumer of that log."""
+        """True if it is a consumer of that log."""
         return self._session is session
 
     async def call(self, method: str, **args: Any) -> Any:

@@ -104,7 +104,7 @@ class RemoteStream:
     # ---- to the reader
 
     async def take(self) -> list[Record]:
-        """What was received next, at least one record; empty at the end. Raises the error that ended the stream."""
+        """The records that came next, at least one; empty at the end. Raises the error that ended the stream."""
         records: list[Record] = []
         while not records:
             while not self._received:

@@ -1,4 +1,4 @@
-"""Who is told of connections that are lost and made anew, and for how long there was none."""
+"""Callbacks for connections that are lost and made anew, and the time without one."""
 
 from __future__ import annotations
 

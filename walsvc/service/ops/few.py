@@ -19,7 +19,7 @@ SILENCE_SECONDS = 30.0  # a connection that asks nothing for so long is cut off
 
 
 def is_ours(record: logging.LogRecord) -> bool:
-    """Whether a line says what went wrong here. What a client has sent that is no HTTP is its own matter: it may hold a token, and
+    """True if a line says what went wrong here. What a client has sent that is no HTTP is its own matter: it may hold a token, and
     anybody could fill the log with it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 

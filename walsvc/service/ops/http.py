@@ -165,7 +165,7 @@ class HttpSide:
             await self._front.stop(seconds)
 
     def troubles(self) -> Iterator[Trouble]:
-        """Whether it has ended by itself, for walsvc.service.server.troubles."""
+        """True if it has ended by itself, for walsvc.service.server.troubles."""
         if self._listener is not None and (cause := self._listener.broken) is not None:
             error = WalError(f"accept() failed: {cause.strerror}", path=self.url, hint="restart the server")
             yield Trouble("http", "", "the HTTP side has ended", error)
@@ -269,7 +269,7 @@ def may_look(grants: Grants) -> Callable[[str], bool]:
 
 @lru_cache(64)
 def is_local_name(host: str) -> bool:
-    """Whether a Host header is an address, `localhost`, or absent: a name of somebody else's is neither."""
+    """True if a Host header is an address, `localhost`, or absent: a name of somebody else's is neither."""
     name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
     if name.lower() in ("", "localhost"):
         return True

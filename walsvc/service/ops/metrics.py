@@ -32,7 +32,7 @@ GAUGES: tuple[tuple[str, str, Callable[[ServerStatus], float]], ...] = (
 
 
 class Families:
-    """What prometheus_client's encoders ask for their text."""
+    """The registry that prometheus_client's encoders ask for their text."""
 
     process = ProcessCollector(registry=None)  # process_*: memory, CPU, file descriptors; reads /proc when asked
 

@@ -33,7 +33,7 @@ NOT_SETTINGS = frozenset({"TOKEN", "CONFIG", "CA", "CERT", "KEY", "SERVER_NAME"}
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Main:
-    """What is neither a limit nor an option of the log.
+    """The settings that are neither a limit nor an option of the log.
 
     Attributes:
         data: the directory of the log. Required.
@@ -185,7 +185,7 @@ class Settings:
         )
 
     def lines(self) -> list[str]:
-        """What is in effect, as lines of TOML with comments; of tokens only names, rights and namespaces."""
+        """The settings in effect, as lines of TOML with comments; of tokens only names, rights and namespaces."""
         lines = [f"{f'{name} = {toml(each.value)}':50}  # {each.origin}" for name, each in self.values.items()]
         for grant in self.tokens.grants if self.tokens is not None else []:
             where = "all namespaces" if grant.namespaces is None else ", ".join(map(repr, sorted(grant.namespaces)))

@@ -1,4 +1,4 @@
-"""What a server tells about itself, as values; /status, /metrics and the status page all show one Snapshot.
+"""The status of a server, as values; /status, /metrics and the status page all show one Snapshot.
 
 Taking one never waits for a disk; see walsvc.metrics.looking.
 """
@@ -50,7 +50,7 @@ class Observer:
         return Snapshot(time.time_ns(), server, found, tuple(self.reasons()), tuple(self.warnings()), short)
 
     def warnings(self) -> list[str]:
-        """What will keep the server from working unless somebody does something, one line each."""
+        """The troubles that will stop the server unless an operator acts, one line each."""
         return [] if self._space is None else self._space.warnings
 
     def reasons(self) -> list[str]:

@@ -68,7 +68,7 @@ OF_A_CONSUMER = [
 
 
 def need_as_dict(need: Need) -> dict[str, Any]:
-    """Who needs what, how far behind, and of a shared consumer what becomes of its deliveries."""
+    """The pins of a log, how far behind each is, and the deliveries of a shared consumer."""
     pin = need.pin
     return {
         "kind": pin.kind,

@@ -1,4 +1,4 @@
-"""What one connection may append: its right, its credit, and the order of its requests."""
+"""Admission of one connection's appends: its right, its credit, and the order of its requests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Admission:
             raise Denied("this token may not append", hint='it needs the right "append"')
 
     def request(self, frame: Append | Batch) -> Request | None:
-        """What the log is to remember of a request; None: nothing."""
+        """The request as the log is to remember it; None: it need not."""
         if not self._producer or not frame.seq:
             return None
         return Request(self._producer, frame.seq, min(frame.done, frame.seq), frame.since)

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, compared in constant time, each with rights and namespaces."""
+"""Tokens, compared in constant time, each with rights and namespaces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN_BYTES_MIN = 16  # nobody guesses 128 bits
 
 
 class Grant(NamedTuple):
-    """What a token gives.
+    """The rights of a token.
 
     Attributes:
         name: whose it is; said in logs, where a token never is.
@@ -40,16 +40,16 @@ class Grant(NamedTuple):
 
     @property
     def limited(self) -> bool:
-        """Whether it has a rate."""
+        """True if it has a rate."""
         return self.requests_per_second is not None or self.bytes_per_second is not None
 
     @property
     def makes(self) -> bool:
-        """Whether it makes a namespace that is not there."""
+        """True if it makes a namespace that is not there."""
         return not self.rights.isdisjoint(MAKES)
 
     def opens(self, namespace: str) -> bool:
-        """Whether it opens a namespace."""
+        """True if it opens a namespace."""
         return self.namespaces is None or namespace in self.namespaces
 
 
@@ -82,7 +82,7 @@ class Tokens:
             raise BadOption("there is no token", hint="add a [[token]] table, or leave the tokens out")
 
     def grant(self, token: str | None) -> Grant | None:
-        """What a token gives; None: nothing. Compares with every token, whichever it is."""
+        """The rights of a token; None: there is no such token. Compares with every token, whichever it is."""
         digest = digest_of(token or "")
         found: Grant | None = None
         for known, grant in self._grants:
@@ -97,7 +97,7 @@ class Tokens:
 
 
 def digest_of(token: str) -> bytes:
-    """What is kept and compared of a token."""
+    """The digest of a token that is kept and compared."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

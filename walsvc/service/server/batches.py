@@ -56,7 +56,7 @@ class Batches:
     # ---- arriving
 
     def is_known(self, frame: Batch) -> bool:
-        """Whether a part goes on with a batch, or is of one that is over: answered, refused or cancelled."""
+        """True if a part goes on with a batch, or is of one that is over: answered, refused or cancelled."""
         return frame.id in self._batches or frame.part > 0
 
     def begin(self, frame: Batch, size: int) -> bool:
@@ -151,12 +151,12 @@ class Batches:
 
     @property
     def streaming(self) -> bool:
-        """Whether the log waits for more of a batch of this connection, which must be read then."""
+        """True if the log waits for more of a batch of this connection, which must be read then."""
         return any(parts.future is not None and not parts.last for parts in self._batches.values())
 
     @property
     def gathered(self) -> int:
-        """How much is held of batches that have not gone to the log yet, bytes and records together."""
+        """The bytes and records that are held of batches that have not gone to the log yet."""
         if not self._batches:
             return 0
         waiting = [parts for parts in self._batches.values() if parts.future is None]
@@ -200,7 +200,7 @@ class Batches:
                 self._drop(id)
 
     def last(self) -> list[asyncio.Future[Any]]:
-        """What will still be answered; a batch whose end is missing is given up."""
+        """The batches that will still be answered; one whose end is missing is given up."""
         begun = [(parts, parts.future) for parts in self._batches.values() if parts.future is not None]
         for parts, future in begun:
             if not parts.last:

@@ -17,7 +17,7 @@ WHY = "budget"
 
 
 class Pausable(Protocol):
-    """What the budget knows of a connection."""
+    """A connection as the budget sees it."""
 
     @property
     def incomplete(self) -> bool:
@@ -35,7 +35,7 @@ class Pausable(Protocol):
 
 
 class Share:
-    """What is held for one connection.
+    """The bytes that are held for one connection.
 
     Attributes:
         holder: the connection.
@@ -78,7 +78,7 @@ class Share:
 
     @property
     def outgoing(self) -> Outgoing:
-        """What goes out to all connections."""
+        """The bytes that go out to all connections."""
         return self._budget.outgoing
 
     def check(self) -> None:
@@ -93,7 +93,7 @@ class Share:
 
 
 class Budget:
-    """What is held of all connections.
+    """The bytes that are held of all connections.
 
     Attributes:
         bytes: what has arrived of frames that are not complete, and records that are not answered, each with RECORD_COST.
@@ -120,7 +120,7 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """Whether so much is held that nothing more should be read."""
+        """True if so much is held that nothing more should be read."""
         return self.bytes > self._limit
 
     @property

@@ -176,12 +176,12 @@ class Connection(Duplex):
 
     @property
     def incomplete(self) -> bool:
-        """Whether it has sent a part of something that cannot be done before the rest is there."""
+        """True if it has sent a part of something that cannot be done before the rest is there."""
         return self.share.arrived > 0 or (self.requests is not None and self.requests.gathered > 0)
 
     @property
     def streaming(self) -> bool:
-        """Whether the log waits for more of a batch from here."""
+        """True if the log waits for more of a batch from here."""
         return self.requests is not None and self.requests.streaming
 
     def _dispatch(self, frame: Frame) -> None:
@@ -207,7 +207,7 @@ class Connection(Duplex):
                 self.send(Pong(frame.id, self.state))
 
     def is_open(self, id: int) -> bool:
-        """Whether a request, a call or a stream has this id."""
+        """True if a request, a call or a stream has this id."""
         requests, sessions = self.requests, self.sessions
         return (requests is not None and id in requests) or (sessions is not None and id in sessions)
 
@@ -345,7 +345,7 @@ class Connection(Duplex):
 
     @property
     def grant(self) -> Grant | None:
-        """What its token gives; None: no HELLO has come."""
+        """The rights of its token; None: no HELLO has come."""
         return self.greeting.grant
 
     @property

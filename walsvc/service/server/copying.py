@@ -70,7 +70,7 @@ def end_waiting(log: Log, *, only_down: bool) -> None:
 
 
 def replica_copy(log: Log) -> Copy:
-    """How far the replica is."""
+    """The progress of the replica."""
     replicated = log.writer.core.replicated
     assert replicated is not None, "asked only where there is one"
     behind = max(log.durable_lsn - replicated.lsn, 0)
@@ -78,7 +78,7 @@ def replica_copy(log: Log) -> Copy:
 
 
 def archive_copy(log: Log, archiver: Archiver) -> Copy:
-    """How far the archive is. The active segment is archived once it is sealed, so something is always behind."""
+    """The progress of the archive. The active segment is archived once it is sealed, so something is always behind."""
     size = sum(bytes for first, bytes in log.writer.view.sizes.items() if first >= archiver.archived_lsn)
     state = archiver.state if archiver.error is None else f"{archiver.state}: {archiver.error.message}"
     return Copy(archiver.archived_lsn - 1, archiver.behind, size, state)

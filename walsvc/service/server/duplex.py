@@ -90,7 +90,7 @@ class Duplex(asyncio.Protocol):
             self.pause_reading("writing")
 
     def takes_nothing(self, now: float, idle_seconds: float) -> bool:
-        """Whether the peer must go, for it does not read: for so many seconds, or since others wait for the room that it takes.
+        """True if the peer must go, for it does not read: for so many seconds, or since others wait for the room that it takes.
         Asked now and then."""
         if self.share.unsent and self._transport is not None:
             self._weigh()
@@ -140,7 +140,7 @@ class Duplex(asyncio.Protocol):
 
     @property
     def reading(self) -> bool:
-        """Whether what the peer says is heard at all."""
+        """True if what the peer says is heard at all."""
         return not self._paused
 
     def pause_reading(self, why: str) -> None:

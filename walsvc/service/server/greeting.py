@@ -30,7 +30,7 @@ class Guest(Client, Protocol):
 
 
 class Greeting:
-    """What is known of a client.
+    """The facts that are known of a client.
 
     Attributes:
         grant: what its token gives; None: no HELLO has come.
@@ -50,7 +50,7 @@ class Greeting:
 
     @property
     def opening(self) -> bool:
-        """Whether the log is being opened."""
+        """True if the log is being opened."""
         return self._opening is not None
 
     def greet(self, hello: Hello) -> None:

@@ -1,4 +1,4 @@
-"""What a server lets its clients do at most, each limit with its reason."""
+"""The limits of a server for its clients, each with its reason."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Limits:
         between("namespace_seconds", self.namespace_seconds, 0.0, 1e9)
 
     def told(self, config: WalConfig) -> dict[str, int]:
-        """What WELCOME says of them, for a log with options `config`."""
+        """The limits as WELCOME names them, for a log with options `config`."""
         return {
             "frame_bytes": self.frame_bytes,
             "items": min(ITEMS_MAX, config.max_group_records),

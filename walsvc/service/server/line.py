@@ -1,4 +1,4 @@
-"""What the parts of a connection know of it: requests, calls and streams speak through a Line, whatever is behind it."""
+"""Line: the connection as its parts see it. Requests, calls and streams speak through it, whatever is behind it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Line(Protocol):
         """The client does not read what was sent."""
 
     def is_open(self, id: int) -> bool:
-        """Whether a request, a call or a stream has this id."""
+        """True if a request, a call or a stream has this id."""
 
     def send(self, frame: Frame) -> None:
         """Let a frame leave."""

@@ -79,7 +79,7 @@ class Logs:
 
     @property
     def several(self) -> bool:
-        """Whether there are namespaces."""
+        """True if there are namespaces."""
         return self._several
 
     @property

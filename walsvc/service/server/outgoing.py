@@ -54,12 +54,12 @@ class Outgoing:
 
     @property
     def allowance(self) -> int:
-        """How much one connection may have unsent."""
+        """Bytes that one connection may have unsent."""
         return min(UNSENT_MAX, max((self._limit - self.bytes) // SHARE, UNSENT_MIN))
 
     @property
     def full(self) -> bool:
-        """Whether no stream should read."""
+        """True if no stream should read."""
         return self.full_since is not None
 
     def charge(self, change: int) -> None:

@@ -18,7 +18,7 @@ from walsvc.service.wire.frames import APPEND_COST, Batch
 
 
 class Parts:
-    """What has come of a batch and was not taken by the log.
+    """The part of a batch that has come and was not taken by the log.
 
     Attributes:
         first: its first part, which says whose and where it is.

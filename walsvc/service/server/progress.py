@@ -1,4 +1,4 @@
-"""Whether a client goes on with the frame or the batch that it has begun: what has come of it is held until it is complete."""
+"""Progress: a client that has begun a frame or a batch must go on with it, since the server holds what has come until it is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the clients of one token may ask: a bucket that refills steadily and holds one second's worth, shared by all connections of
+"""The rate at which the clients of one token may ask: a bucket that refills steadily and holds one second's worth, shared by all connections of
 the token (a token bucket, as in RFC 2697). A request is never refused for what it is itself: it may overdraw the bucket, and the next ones wait."""
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from walsvc.topics.names import check_name
 
 
 class Requests:
-    """What a connection has asked to append and has not been answered.
+    """The appends of a connection that have not been answered.
 
     Args:
         line: the connection.

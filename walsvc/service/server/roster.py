@@ -1,4 +1,4 @@
-"""Who is connected: how many may be, who makes room, and which connection is a producer's.
+"""The connections of a server: how many there may be, which one makes room, and which one is a producer's.
 
 The limit is that of connections, or of file descriptors where these are fewer: the log needs some for its segments. A client
 counts from its first moment, in a TLS handshake as well, until its descriptor is free.
@@ -38,7 +38,7 @@ class Client(Protocol):
 
     @property
     def grant(self) -> Grant | None:
-        """What its token gives; None: it has not said HELLO."""
+        """The rights of its token; None: it has not said HELLO."""
 
     @property
     def opened_at(self) -> float:

@@ -290,7 +290,7 @@ class Server:
             logger.error("closing an unused namespace failed: %s", error)
 
     def _own_troubles(self) -> Iterator[Trouble]:
-        """What of the server itself has ended."""
+        """The parts of the server itself that have ended."""
         if self._stopping is not None:
             return
         for listener in self._listeners:
@@ -304,7 +304,7 @@ class Server:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens, as clients write it."""
+        """The addresses on which it listens, as clients write them."""
         return tuple(listener.url for listener in self._listeners)
 
     @property

@@ -1,4 +1,4 @@
-"""What a connection has asked besides appending: calls, and streams of records with the consumers that they hold."""
+"""The requests of a connection besides appends: calls, and streams of records with the consumers that they hold."""
 
 from __future__ import annotations
 

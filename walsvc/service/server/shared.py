@@ -1,4 +1,4 @@
-"""What all connections of a server have in common. The Server makes it and hands it down; it knows none of its users."""
+"""Shared: the parts that all connections of a server use. The Server makes it and hands it down; it knows none of its users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
 class Counts:
-    """What has happened since the server started.
+    """Counters since the server started.
 
     Attributes:
         requests: by kind.
@@ -131,7 +131,7 @@ class Shared:
         self.closing: Closing = Closing()
 
     def grant(self, token: str | None) -> Grant | None:
-        """What a token gives; None: nothing."""
+        """The rights of a token; None: there is no such token."""
         return EVERYBODY if self.tokens is None else self.tokens.grant(token)
 
     def tell_purged(self, log: Log, topic: str | None, labels: dict[str, Any], before: int) -> None:

@@ -43,7 +43,7 @@ def consumer_count(log: Log) -> int:
 
 
 def has_consumer(log: Log, key: tuple[str | None, str]) -> bool:
-    """Whether there is a consumer of a topic (None: of the log) with a name."""
+    """True if there is a consumer of a topic (None: of the log) with a name."""
     metadata, (topic, name) = log.writer.core.metadata, key
     number = 0 if topic is None else metadata.topics.get(topic)
     return f"{number}/{name}" in metadata.positions

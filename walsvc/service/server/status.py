@@ -1,4 +1,4 @@
-"""What a server tells about itself: its own state as a value, and the copies of its logs elsewhere."""
+"""The status of a server: its own state as a value, and the copies of its logs elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from walsvc.errors import WalError
 
 
 class Copy(NamedTuple):
-    """How far a copy of a log elsewhere is: its archive or its replica.
+    """The progress of a copy of a log elsewhere: its archive or its replica.
 
     Attributes:
         lsn: every record up to it is there.
@@ -93,7 +93,7 @@ class ServerStatus(NamedTuple):
 
 
 class StatusSource(Protocol):
-    """What the HTTP side asks of a server, on its loop; neither call waits or fails."""
+    """The questions of the HTTP side to a server, on its loop; neither call waits or fails."""
 
     @property
     def logs(self) -> Mapping[str, Log]:

@@ -226,7 +226,7 @@ class RecordStream(Stream):
 
 
 def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
-    """What "start" and, for a read, "stop" mean at this moment: a client that comes back goes on within it."""
+    """The LSNs that "start" and, for a read, "stop" mean at this moment: a client that comes back goes on within them."""
     found: dict[str, Any] = {"start": log.first_lsn if args["start"] is None else args["start"]}
     if "stop" in args:
         found["stop"] = log.next_lsn if args["stop"] is None else min(args["stop"], log.next_lsn)
@@ -234,7 +234,7 @@ def range_of(log: Log, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_of(log: Log, what: str, args: dict[str, Any], turn: Callable[[], Turn]) -> Begin:
-    """What makes the source of a "read" or "follow", for RecordStream.pump."""
+    """A function that makes the source of a "read" or "follow", for RecordStream.pump."""
     wanted = reading(args)
     stop = wanted.pop("stop", None)
 

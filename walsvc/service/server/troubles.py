@@ -1,4 +1,4 @@
-"""What of a server has failed or ended by itself. Each part is asked now and then, so none of them can end in silence."""
+"""The parts of a server that have failed or ended by themselves. Each part is asked now and then, so none of them can end in silence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Troubles:
         self._looks.append(look)
 
     def look(self) -> tuple[Trouble, ...]:
-        """What has failed or ended, as it is at this moment."""
+        """The parts that have failed or ended, as they are at this moment."""
         before = {trouble[:3] for trouble in self.last}
         self.last = tuple(trouble for look in self._looks for trouble in look())
         for trouble in self.last:

@@ -1,4 +1,4 @@
-"""Whether a field of a frame is of its type. Pure."""
+"""Checks that each field of a frame is of its type. Pure."""
 
 from __future__ import annotations
 

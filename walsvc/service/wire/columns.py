@@ -23,7 +23,7 @@ make_record: partial[Record] = partial(tuple.__new__, Record)
 
 
 def cost_of(records: Sequence[Record]) -> int:
-    """What records take of a stream's credit."""
+    """The bytes that records take of a stream's credit."""
     return sum([len(record.payload) for record in records]) + RECORD_COST * len(records)
 
 

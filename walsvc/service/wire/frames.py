@@ -39,7 +39,7 @@ STATE_FIELDS = (
     "written_bytes", "rotations", "segments", "spares", "segment_id", "group_records_max", "sync_us_last", "sync_us_total",
     "topics",
 )  # fmt: skip
-"""What a State says: fields of walsvc.Stats. The first three are always there; a receiver ignores what follows those it knows."""
+"""The fields of a State: fields of walsvc.Stats. The first three are always there; a receiver ignores what follows those it knows."""
 State = list[int]  # of the log at that moment
 
 
@@ -138,7 +138,7 @@ class Welcome(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Where the records of an APPEND or BATCH are: parts of [first_lsn, count, segment_id, offset of the first]. `duplicate`: length of
+    """The places of the records of an APPEND or BATCH: parts of [first_lsn, count, segment_id, offset of the first]. `duplicate`: length of
     the record, which was there already."""
 
     id: int
@@ -150,7 +150,7 @@ class Ack(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a CALL returned, or what an OPEN has opened."""
+    """The answer of a CALL, or the stream that an OPEN has opened."""
 
     id: int
     value: Any

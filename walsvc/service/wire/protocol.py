@@ -103,7 +103,7 @@ class FrameReader:
 
     @property
     def incomplete_bytes(self) -> int:
-        """How much has come of the frame that is not complete yet."""
+        """Bytes that have come of the frame that is not complete yet."""
         return len(self._data) - self._at
 
     def receive(self, data: bytes) -> None:

@@ -28,11 +28,11 @@ class Window:
 
     @property
     def left(self) -> int:
-        """What may be sent; 0 or less: nothing."""
+        """Bytes that may be sent; 0 or less: none."""
         return self.size - self.used
 
     def fits(self, cost: int) -> bool:
-        """Whether this may be sent whole. Where nothing is under way anything may, or what is larger would never be sent."""
+        """True if this may be sent whole. Where nothing is under way anything may, or what is larger would never be sent."""
         return not self.used or self.used + cost <= self.size
 
     def take(self, cost: int) -> None:
