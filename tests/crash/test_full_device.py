@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from walsvc.api import Log
@@ -118,3 +120,28 @@ def test_end_of_a_log_on_a_full_device_can_be_dropped() -> None:
         await log.close()
 
     run_sim(main, 3)
+
+
+def test_change_for_which_there_is_no_reserve_is_told_so() -> None:
+    """As in JetStream, where no file can take a segment's place: it is tried once, and not again and again."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        disk.rewrites = False
+        log = await open_on(disk, CONFIG)
+        await append_some(log)
+        fill(device)
+        with pytest.raises(NoSpace):
+            while True:
+                await log.hold("copy", 1)
+        operations = device.operations
+        results = await asyncio.gather(*(log.hold(f"copy {turn}", 1) for turn in range(3)), return_exceptions=True)
+        assert [type(each) for each in results] == [NoSpace] * 3
+        assert device.operations - operations < 30
+        device.capacity = None
+        await log.hold("copy", 2)
+        assert log.holds()["copy"] == 2
+        await log.close()
+
+    run_sim(main, 1)

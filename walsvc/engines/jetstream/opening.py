@@ -15,8 +15,8 @@ from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.durability import check_durability
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.stream import Stream
-from walsvc.engines.jetstream.takeover import survey, take_over
-from walsvc.errors import Fenced, PathError
+from walsvc.engines.jetstream.takeover import full, survey, take_over
+from walsvc.errors import SPACE_ERRNOS, DurabilityLost, Fenced, PathError
 from walsvc.log.commit.catalog import EVERYTHING
 from walsvc.log.commit.replicated import Answer, Replicated
 
@@ -29,7 +29,8 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
 
     Raises:
         PathError: no server answers, or the stream is no place for a log. Corruption: a message that opening needs is damaged
-        or missing. Fenced: somebody else keeps taking the stream over.
+        or missing. Fenced: somebody else keeps taking the stream over. NoSpace: opening takes some messages, and there is no room for
+        them.
     """
     from walsvc.opening import open_on, parts_of
 
@@ -43,6 +44,10 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
                 "another writer has taken the stream over while it was opened", path=disk.path, errno=errno.ESTALE
             ) from error
         raise
+    except DurabilityLost as error:  # of the mark that the log was opened
+        if error.errno not in SPACE_ERRNOS:
+            raise
+        raise full(disk.path, address.stream, error.message) from error
     if not config.read_only:
         log.writer.core.attach(Majority(log.path, log.writer.core.catalog))
     log.watch(by_connection=True)

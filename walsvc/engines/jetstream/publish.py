@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 WRONG_LAST_SEQUENCE = 10071
-FULL = frozenset({10047, 10054, 10077})  # JetStream's codes for: no room, for this message or at all
+FULL = frozenset({10002, 10023, 10047, 10054, 10077})
+"""JetStream's codes for no room: of the account, of the server, of its store, for this message, of the stream."""
 WATCH_SECONDS = REQUEST_SECONDS / 2
 
 
@@ -249,7 +250,7 @@ class Publisher:
         sent.acknowledged = sequence_acknowledged(reply.data) == sent.sequence
         if sent.acknowledged:
             return None
-        refusal = ApiError(json.loads(reply.data or b"{}").get("error", {}))
+        refusal = refusal_of(reply)
         if refusal.code in FULL:
             self._fail(OSError(errno.ENOSPC, f"JetStream has no room: {refusal}"))
         elif refusal.code == WRONG_LAST_SEQUENCE:
@@ -298,3 +299,8 @@ class Publisher:
         while self._in_flight or self._queue:
             sent = (self._in_flight or self._queue).popleft()
             sent.done(self._failure)
+
+
+def refusal_of(reply: Msg) -> ApiError:
+    """Why the stream did not take a message; with code 0 where it did."""
+    return ApiError(json.loads(reply.data or b"{}").get("error", {}))

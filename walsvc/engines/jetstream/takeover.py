@@ -8,7 +8,7 @@ came in between, the stream refuses it, and opening looks again. The former writ
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import random
 import secrets
 import time
@@ -18,17 +18,17 @@ from typing import NamedTuple
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, claim_message, directory_messages
 from walsvc.engines.jetstream.options import PAUSE_SECONDS
-from walsvc.engines.jetstream.publish import Publisher
+from walsvc.engines.jetstream.publish import FULL, Publisher, refusal_of
 from walsvc.engines.jetstream.segment_table import SegmentTable
 from walsvc.engines.jetstream.stream import ENVELOPE_BYTES, Stream
-from walsvc.errors import Corruption, PathError, WalTimeout
+from walsvc.errors import Corruption, NoSpace, PathError, WalTimeout
 
 Survey = tuple[SegmentTable, Publisher | None, int]
 
 
 async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[object]] | None = None) -> Survey:
-    """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it.
-    `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
+    """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it,
+    and NoSpace. `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
     try:
         async with asyncio.timeout(stream.timeout):
             while True:
@@ -48,6 +48,8 @@ async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[
                 if refused is None:
                     return found.directory, publisher, publisher.next_sequence - 1
                 await publisher.abort()
+                if refused.errno == errno.ENOSPC:
+                    raise full(stream.path, stream.name, refused.strerror) from refused
                 if not isinstance(refused, TakenOver):
                     raise PathError(f"the stream cannot be written: {refused.strerror}", path=stream.path) from refused
                 # of several openings at once one shall get through
@@ -61,13 +63,25 @@ async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[
 
 
 async def claim(stream: Stream, count: int) -> None:
-    """Take so many places, wherever the stream ends: what its writer has on its way finds none any more."""
-    from nats.errors import Error
-
+    """Take so many places, wherever the stream ends: what its writer has on its way finds none any more. How many were got is seen by
+    looking again. Raises NoSpace where one was refused for that."""
     assert stream.stream_id is not None, "there is a message, and it was read"
     data, _ = claim_message(stream.stream_id)
-    with contextlib.suppress(Error):  # how many are there is seen by looking again
-        await asyncio.gather(*(stream.request(stream.subject, data) for _ in range(count)), return_exceptions=True)
+    requests = [stream.request(stream.subject, data) for _ in range(count)]
+    for reply in await asyncio.gather(*requests, return_exceptions=True):
+        if not isinstance(reply, BaseException) and (refusal := refusal_of(reply)).code in FULL:
+            raise full(stream.path, stream.name, refusal)
+
+
+def full(path: str, name: str, reason: object) -> NoSpace:
+    """The error for a log that cannot be opened, since that takes some messages."""
+    return NoSpace(
+        f"JetStream has no room for the messages that opening a log takes: {reason}",
+        errno=errno.ENOSPC,
+        path=path,
+        hint=f"raise the limit that is reached: `nats stream edit {name} --max-bytes=N`, or that of the account or the servers; or "
+        "delete other streams there. Nothing is lost: with read_only=True the log opens meanwhile",
+    )
 
 
 async def survey(stream: Stream) -> Survey:

@@ -154,10 +154,11 @@ class Changes:
                 try:
                     if (error := self._health.ended()) is not None:
                         raise error
+                    no_space = self._queue.no_space()  # merging starts another attempt, and forgets the last one
                     if not self._merge(change, durable):
-                        if (error := self._queue.no_space()) is None:
+                        if no_space is None:
                             break
-                        raise error
+                        raise no_space
                 except WalError as wrong:
                     if not durable.done():
                         durable.set_exception(wrong)
