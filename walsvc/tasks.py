@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import wraps
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 Answer = TypeVar("Answer")
@@ -49,6 +51,56 @@ async def until_ended(task: asyncio.Task[Any], look: Callable[[], None] = lambda
             look()
     if not task.done():
         await asyncio.wait([task])
+
+
+class TaskLock:
+    """`async with lock:` for one task at a time, in the order in which they came. For asyncio.Lock, where a signal handler's exception
+    between the block's last line and the lock's release would keep it for ever: a turn is over at the latest when its task ends, or
+    takes another one.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[
+            asyncio.Task[Any], asyncio.Future[None] | None
+        ] = {}  # in the order of the calls; the first has come
+
+    def locked(self) -> bool:
+        """Whether some task has the turn."""
+        return bool(self._turns)
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a turn belongs to a task"
+        if task in self._turns:
+            self._end(task)
+        turn = asyncio.get_running_loop().create_future() if self._turns else None
+        try:
+            self._turns[task] = turn
+            task.add_done_callback(self._end)
+            if turn is not None:
+                self._grant()
+                await turn
+        except BaseException:
+            self._end(task)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(RuntimeError):  # no loop: it ended in the middle, and the coroutine is thrown away
+            if (task := asyncio.current_task()) is not None:
+                self._end(task)
+                task.remove_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._turns.pop(task, None)
+        self._grant()
+
+    def _grant(self) -> None:
+        for turn in self._turns.values():
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+            return
 
 
 def insistent(tell: Callable[P, Answer]) -> Callable[P, Answer]:

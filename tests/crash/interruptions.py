@@ -2,7 +2,8 @@
 
 `WALSVC_CORE=python python -W ignore -m tests.crash.interruptions [STEP [FIRST]]` tries every STEPth moment (1: all), from number
 FIRST on, with KeyboardInterrupt and with an exception of the program's own, and prints what ended badly, with the number to go on
-from. docs/RELIABILITY.md has the figures of one run; tests/crash/test_interruptions.py runs a sample.
+from: of a program that appends, and of one that works with topics and consumers. docs/RELIABILITY.md has the figures of one run;
+tests/crash/test_interruptions.py runs a sample.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ import walsvc
 from walsvc.disk.sim import SimDevice
 
 from .grid import CtrlC, Ledger, PatientLoop, Program, drive, on_device
+from .working import Working
 
 PACKAGE = Path(walsvc.__file__).parent
-CODE = (str(PACKAGE / "log"), str(PACKAGE / "tasks.py"))
-LINES_MIN = 400  # places in the code of the log that the program passes
+CODE: dict[type[Program], tuple[str, ...]] = {
+    Program: (str(PACKAGE / "log"), str(PACKAGE / "tasks.py")),
+    Working: (str(PACKAGE / "topics"), *(str(PACKAGE / "format" / name) for name in ("dedupe.py", "queues.py"))),
+}
+"""A program, and whose lines are counted while it runs."""
+LINES_MIN = 400  # places in that code that the program passes
 PROGRESS = 500  # moments between two lines that say how far the campaign is
 Place = tuple[str, int]
 
@@ -33,7 +39,8 @@ class Alarm(Exception):
 class Lines:
     """Counts the lines that run in the log's code while `armed`; raises at the nth of them."""
 
-    def __init__(self, nth: int = 0, error: Callable[[], BaseException] = Alarm) -> None:
+    def __init__(self, kind: type[Program] = Program, nth: int = 0, error: Callable[[], BaseException] = Alarm) -> None:
+        self.kind = kind
         self.armed = False
         self.places: list[Place] = []
         self._nth = nth
@@ -46,7 +53,7 @@ class Lines:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         """See sys.settrace; calls of other code are not followed."""
-        return self._line if frame.f_code.co_filename.startswith(CODE) else None
+        return self._line if frame.f_code.co_filename.startswith(CODE[self.kind]) else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line" and self.armed:
@@ -62,7 +69,7 @@ def run(lines: Lines) -> Program:
     loop = PatientLoop()
     loop.set_exception_handler(lambda *_: None)  # a handler's exception in a callback is told there
     device = SimDevice(1)
-    program = Program(on_device(device), Ledger(), interruption=(CtrlC, Alarm), during=lines.arm, at_close=True)
+    program = lines.kind(on_device(device), Ledger(), interruption=(CtrlC, Alarm), during=lines.arm, at_close=True)
     before = sys.gettrace()
     gc.disable()  # what the run before left behind would end in this one, and its lines would count
     try:
@@ -76,9 +83,9 @@ def run(lines: Lines) -> Program:
     return program
 
 
-def moments() -> list[int]:
+def moments(kind: type[Program] = Program) -> list[int]:
     """At which lines to raise: each place in the code when it is passed for the first and for the last time."""
-    lines = Lines()
+    lines = Lines(kind)
     program = run(lines)
     assert program.told == []
     first: dict[Place, int] = {}
@@ -90,9 +97,9 @@ def moments() -> list[int]:
     return sorted({*first.values(), *last.values()})
 
 
-def raised_at(nth: int, error: type[BaseException]) -> None:
+def raised_at(nth: int, error: type[BaseException], kind: type[Program] = Program) -> None:
     """Run the program with an exception at a line; the place is noted on what goes wrong."""
-    lines = Lines(nth, error)
+    lines = Lines(kind, nth, error)
     try:
         run(lines)
     except BaseException as broken:
@@ -103,13 +110,13 @@ def raised_at(nth: int, error: type[BaseException]) -> None:
 
 def campaign(step: int, first: int = 0) -> Iterator[str]:
     """Try both exceptions at every `step`th moment; yields what ends badly, and how far it is."""
-    tries = [(nth, error) for nth in moments()[::step] for error in (CtrlC, Alarm)]
+    tries = [(nth, error, kind) for kind in CODE for nth in moments(kind)[::step] for error in (CtrlC, Alarm)]
     bad = 0
-    for number, (nth, error) in enumerate(tries[first:], first):
+    for number, (nth, error, kind) in enumerate(tries[first:], first):
         if number % PROGRESS == 0:
             yield f"moment {number} of {len(tries)}"
         try:
-            raised_at(nth, error)
+            raised_at(nth, error, kind)
         except Exception as broken:
             bad += 1
             yield f"{type(broken).__name__}: {broken} {broken.__notes__}"

@@ -11,14 +11,20 @@ import time
 
 import pytest
 
-from .interruptions import Alarm, CtrlC, moments, raised_at
+from .grid import Program
+from .interruptions import CODE, Alarm, CtrlC, moments, raised_at
+from .working import Working
 
-SAMPLE = 50  # of some 4,000 moments; each takes about 50 ms
+SAMPLE = {
+    Program: 40,
+    Working: 10,
+}  # of some thousand moments each, tried for the first and the last time that a line is passed
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # cut short before its first line
-def test_exception_at_lines_drawn_at_random_hangs_nothing_and_loses_nothing():
+@pytest.mark.parametrize("kind", CODE, ids=lambda kind: kind.__name__)
+def test_exception_at_lines_drawn_at_random_hangs_nothing_and_loses_nothing(kind):
     seed = time.time_ns() & 0xFFFFFFFF
     print(f"seed {seed}")
-    for nth in (drawn := random.Random(seed)).sample(moments(), SAMPLE):
-        raised_at(nth, drawn.choice((CtrlC, Alarm)))
+    for nth in (drawn := random.Random(seed)).sample(moments(kind), SAMPLE[kind]):
+        raised_at(nth, drawn.choice((CtrlC, Alarm)), kind)

@@ -321,7 +321,7 @@ RECOVERY = [
     ),
     Mutant(
         "turn that outlives its task",
-        "walsvc/log/commit/extent.py",
+        "walsvc/tasks.py",
         "            task.add_done_callback(self._end)\n",
         "",
         ("tests/log/test_whole.py::test_turn_ends_with_its_task_and_when_the_task_takes_another",),

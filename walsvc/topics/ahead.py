@@ -7,13 +7,13 @@ place in memory to others; `load` reads it again.
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 from walsvc.errors import Truncated
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
 from walsvc.model import Record
+from walsvc.tasks import TaskLock
 
 KEPT_BYTES_MAX = 16 << 20  # payloads of one shared consumer in memory, beyond one group
 
@@ -41,7 +41,7 @@ class Ahead:
         self._turns = 0  # changes whenever it was moved: what is being read then is void
         self._records: dict[int, Record] = {}
         self.bytes: int = 0
-        self._reading = asyncio.Lock()
+        self._reading = TaskLock()
 
     @property
     def following(self) -> int:

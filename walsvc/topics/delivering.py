@@ -14,6 +14,7 @@ from walsvc.config import between, one_of
 from walsvc.errors import BadOption, Closed
 from walsvc.model import Record, is_lsn
 from walsvc.scope import Scoped
+from walsvc.tasks import TaskLock
 from walsvc.topics.delivery import Delivery
 
 BATCH_BYTES = 1 << 20  # read_batch's default
@@ -33,8 +34,8 @@ class Delivering(Scoped):
         self._path = path  # of the log, for messages
         self._ahead: deque[Record] = deque()  # here, not yet delivered
         self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
-        self._reading = asyncio.Lock()
-        self._saving = asyncio.Lock()
+        self._reading = TaskLock()
+        self._saving = TaskLock()
         self._waiter: asyncio.Future[Any] | None = None  # of whoever waits for a record, if anybody does
         self._open = True
 

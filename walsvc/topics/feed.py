@@ -16,7 +16,9 @@ import msgpack
 
 from walsvc.errors import Truncated, WalError, copy_of
 from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
+from walsvc.log.commit.background import under_way
 from walsvc.model import Record
+from walsvc.tasks import TWICE
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import Job, Lease, Leases, Moment, State
 from walsvc.topics.names import WHOLE_LOG, overtaken
@@ -69,7 +71,7 @@ class Feed:
         self._label = label
         self._core = core
         self._marks = segments.marks
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[Any]] = deque()
         self._supplier: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[Any] | None = None
         self.ahead: Ahead = Ahead(segments, self._number, self.position)
@@ -135,18 +137,21 @@ class Feed:
 
     async def wait(self) -> None:
         """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
-        waiter: asyncio.Future[None] = self._core.health.loop.create_future()
-        self._waiters.append(waiter)
-        self._supply()
+        waiter: asyncio.Future[Any] = self._core.waits.durable(
+            NEVER
+        )  # fails with the log, whoever else does not wake it
         try:
+            self._waiters.append(waiter)
+            self._supply()
             await waiter
-        except asyncio.CancelledError:
+        except BaseException:
             if waiter.done() and not waiter.cancelled():
                 self.wake()  # its turn goes to the next one
             raise
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+            waiter.cancel()
 
     def wake(self) -> None:
         """Wake the first caller that waits, and the task that reads: a record may go out now."""
@@ -213,9 +218,11 @@ class Feed:
     def _supply(self) -> None:
         if not self._waiters:
             return
-        if self._supplier is None:
+        if not under_way(self._supplier):
             work = self._supplying()
             self._supplier = self._core.background.start("reading for a shared consumer", work, foreseen=(WalError,))
+            for _ in TWICE:
+                self._supplier.add_done_callback(self._supplied)
         elif self._pause is not None:
             self._pause.cancel()
 
@@ -235,8 +242,11 @@ class Feed:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(copy_of(error))
-        finally:
-            self._supplier = None
+
+    def _supplied(self, _: asyncio.Task[None]) -> None:
+        """Reading has ended: whoever waits still, since it was cut short, looks again, and hears of the log's failure."""
+        if not under_way(self._supplier):
+            self.wake_all()
 
     async def bring(self) -> bool:
         """Load what is to go out next, or read on; False where neither helps now."""

@@ -255,8 +255,9 @@ class Hub:
             self._timer = loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
-        self._settle(self.leases.overdue(self.feed.now()))
+        with self._core.health.whole("looking at deadlines"):
+            self._timer = None
+            self._settle(self.leases.overdue(self.feed.now()))
 
     def stop(self) -> None:
         """Look at no deadline any more."""

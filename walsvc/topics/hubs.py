@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.errors import BadOption
 from walsvc.format.queues import KEY
+from walsvc.tasks import TaskLock
 from walsvc.topics.dead import REDRIVE, REDRIVE_LEASE, send_back
 from walsvc.topics.hub import Hub, Shared
 from walsvc.topics.names import Start, check_name, key_of
@@ -27,8 +28,8 @@ class Hubs:
         self._segments = segments
         self._writer = writer
         self._hubs: dict[str, Hub] = {}
-        self._redriving = asyncio.Lock()
-        self._opening = asyncio.Lock()  # else two who open a new one would both make it
+        self._redriving = TaskLock()
+        self._opening = TaskLock()  # else two who open a new one would both make it
 
     def get(self, key: str) -> Hub | None:
         """The shared consumer of that key, if it is open."""

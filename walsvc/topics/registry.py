@@ -63,7 +63,7 @@ class Registry:
         def change() -> dict[str, Any]:
             nonlocal key
             if key:
-                del places[key]  # there was no room in an earlier turn
+                places.pop(key, None)  # there was no room in an earlier turn
                 key = ""
             number, made = self._number, dict[str, Any]()
             if number is None:
@@ -91,7 +91,7 @@ class Registry:
             await self._writer.core.changes.join(change)
         except BaseException:
             if key:
-                del places[key]
+                places.pop(key, None)
                 unsure.add(key)
             raise
         unsure.discard(key)

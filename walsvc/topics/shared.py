@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
@@ -11,6 +10,7 @@ from walsvc.config import between
 from walsvc.errors import BadOption, Closed, LeaseLost, WalError
 from walsvc.model import Record
 from walsvc.scope import Scoped
+from walsvc.tasks import TaskLock
 from walsvc.topics.acking import AS_USUAL, Keeping, Terms
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
@@ -224,7 +224,7 @@ class LocalConsumer(SharedConsumer):
         super().__init__(hub.topic, hub.name, worker)
         self._hub = hub
         self._unseen: list[Out] = []  # of a worker without lease: its own in the log, and not given to the caller yet
-        self._keeping = asyncio.Lock()
+        self._keeping = TaskLock()
         hub.enter(self, worker)
 
     @property

@@ -3,73 +3,32 @@
 Truncation, retention, compaction, rekeying, sealing, closing and streamed batches take their turn here, as does whoever copies
 segments and wants none of them to change meanwhile.
 
-A turn belongs to a task, and is over at the latest when that task ends, or takes another one: an exception may come between the
-end of its work and the line that ends the turn, and others wait for it.
+A turn belongs to a task (walsvc.tasks.TaskLock).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from contextlib import suppress
 from errno import ENOMEM
 from types import TracebackType
-from typing import Any
 
 from walsvc.disk.base import Disk
 from walsvc.errors import WalError
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.patience import patiently
 from walsvc.log.read.reader import read_failed
+from walsvc.tasks import TaskLock
 
 
-class Extent:
+class Extent(TaskLock):
     """`async with extent:` keeps everybody else from changing the segments. `async with extent.changing():` is for those that
     do: the log's failure, or its end, since they began to wait is raised; an error behind `begin` is terminal, one before it is a
     PathError."""
 
     def __init__(self, disk: Disk, health: Health) -> None:
+        super().__init__()
         self._disk = disk
         self._health = health
-        self._turns: dict[
-            asyncio.Task[Any], asyncio.Future[None]
-        ] = {}  # in the order of the calls; the first one has come
-
-    @property
-    def busy(self) -> bool:
-        """True if somebody has the turn."""
-        return bool(self._turns)
-
-    async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a turn belongs to a task"
-        self._end(task)
-        try:
-            self._turns[task] = turn = self._health.loop.create_future()
-            task.add_done_callback(self._end)
-            self._grant()
-            await turn
-        except BaseException:
-            self._end(task)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(RuntimeError):  # no loop: it ended in the middle of a change, the coroutine is thrown away
-            if (task := asyncio.current_task()) is not None:
-                self._end(task)
-                task.remove_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._turns.pop(task, None)
-        self._grant()
-
-    def _grant(self) -> None:
-        for turn in self._turns.values():
-            if not turn.done():
-                turn.set_result(None)
-            return
 
     def changing(self) -> Changing:
         """A turn for a change."""

@@ -31,6 +31,7 @@ from walsvc.log.recover.looking import find
 from walsvc.log.recover.overlay import Overlay
 from walsvc.log.recover.recovery import Recovered, examine
 from walsvc.model import RecoveryReport
+from walsvc.tasks import TaskLock
 
 POLL_SECONDS = 0.05
 
@@ -46,7 +47,7 @@ class WatchedSegments(Segments):
         self.disk: Disk = cast("Disk", Overlay(disk, found.images))  # a damaged end is mended only by a writer
         self._keys = keys
         self._closed = False
-        self._lock = asyncio.Lock()
+        self._lock = TaskLock()
         self._tail: Examined = found.active
         self._unsynced: Examined | None = None  # the tail, as long as groups of it were taken that are not synced
         self._names = found.names
