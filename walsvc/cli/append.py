@@ -27,7 +27,9 @@ def append(
         bool, typer.Option("--json", help="Each line must be JSON; it is stored as given. Blank lines are skipped.")
     ] = False,
     whole: Annotated[bool, typer.Option("--whole", help="The whole input is one record.")] = False,
-    mode: Annotated[Mode, typer.Option(help="What an LSN printed means: on disk, or accepted.")] = Mode.STRICT,
+    mode: Annotated[
+        Mode, typer.Option(help="Print an LSN once its record is on disk (strict), or accepted (relaxed).")
+    ] = Mode.STRICT,
     expected: Annotated[
         int | None,
         typer.Option(metavar="LSN", min=0, help="Only if the topic, or the log, ends with this LSN; with --whole."),

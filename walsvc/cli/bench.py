@@ -39,7 +39,7 @@ def run(
     *,
     tasks: Annotated[int, typer.Option("--tasks", "-t", min=1, help="Tasks that append at once.")] = 64,
     size: Annotated[int, typer.Option("--size", "-s", min=0, help="Payload bytes.")] = 128,
-    mode: Annotated[Mode, typer.Option(help="What an append waits for.")] = Mode.STRICT,
+    mode: Annotated[Mode, typer.Option(help="When an append is answered.")] = Mode.STRICT,
     seconds: Annotated[float, typer.Option(min=0.001, help="How long.")] = 5.0,
     records: Annotated[int | None, typer.Option(min=1, help="Stop after so many instead.", show_default=False)] = None,
     batch: Annotated[int, typer.Option(min=1, help="Records in one append_batch; 1: append.")] = 1,

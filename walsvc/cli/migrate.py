@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def migrate(
     path: options.LogPath,
     apply: Annotated[
-        bool, typer.Option("--apply/--dry-run", help="Do it; without this option, only say what is to be done.")
+        bool,
+        typer.Option("--apply/--dry-run", help="Migrate; without this option the command only says what it would do."),
     ] = False,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,

@@ -153,7 +153,7 @@ def cipher_of(ring: Keys, header: SegmentHeader, path: str | None = None) -> Seg
                 path=path,
                 segment=header.first_lsn,
                 offset=0,
-                hint="if the log was plain before, open it with KeyRing(..., plain=True); else somebody has changed the files",
+                hint="if the log was plain before, open it with KeyRing(..., plain=True); else the files were changed from outside",
             )
         return None
     key_id = header.key_id.decode("utf-8", "replace")

@@ -135,7 +135,7 @@ class Stream:
         """First and last sequence; (0, 0): nothing was ever published. First is above last when all was purged."""
         info = await self.info()
         if info is None:
-            raise PathError("the stream is gone", path=self.path, hint="somebody deleted it; restore a copy")
+            raise PathError("the stream is gone", path=self.path, hint="it was deleted from outside; restore a copy")
         state = info["state"]
         return state["first_seq"], state["last_seq"]
 

@@ -79,7 +79,7 @@ def check_length(packed: bytes) -> None:
             f"the attributes have {len(packed)} bytes encoded, the limit is {ATTRIBUTES_BYTES_MAX}",
             expected=f"at most {ATTRIBUTES_BYTES_MAX} bytes",
             actual=len(packed),
-            hint="put into the payload what nobody filters by",
+            hint="put labels that no reader filters by into the payload",
         )
 
 

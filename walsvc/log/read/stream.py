@@ -177,7 +177,7 @@ class GroupStream:
                 segment=raw.header.segment,
                 offset=raw.header.offset,
                 lsn=raw.header.first_lsn,
-                hint="somebody has changed the file; nothing was changed by walsvc. Restore it from a backup",
+                hint="the file was changed from outside, and walsvc has changed nothing. Restore it from a backup",
             ) from None
 
     async def evidence(self) -> GroupHeader | None:
