@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def test_a_payload_makes_at_most_ten_stops() -> None:
     stops = re.findall(r"^\| (\d+)\. ", (DOCS / "ARCHITECTURE.md").read_text(), re.MULTILINE)
     assert [int(stop) for stop in stops] == list(range(1, len(stops) + 1))
     assert 5 <= len(stops) <= 10
+
+
+def test_every_contract_for_imports_is_listed() -> None:
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    listed = (DOCS / "ARCHITECTURE.md").read_text().partition("## Contracts")[2]
+    assert re.findall(r"^- (.*)$", listed, re.MULTILINE) == [each["name"] for each in contracts]
