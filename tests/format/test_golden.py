@@ -17,6 +17,7 @@ from walsvc.format.hidden import FLOORS
 from walsvc.format.hidden import KEY as HIDDEN
 from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.segment import REWRITTEN, decode_segment_header
+from walsvc.format.topics import GONE, SPARSE
 from walsvc.log.offline.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -97,6 +98,48 @@ async def test_golden_log_with_callers_keys_remembers_them(tmp_path):
             assert (again.lsn, again.encoded_len, again.duplicate) == (lsn, len(payload_of(lsn)), True)
         assert (await log.topic("orders").append(b"again", dedupe="key 195")).lsn == 191
         assert (await log.topic("orders").append(b"again", dedupe="key 192")).lsn == 192
+
+
+async def test_golden_log_in_which_topics_have_gone_shows_what_lives(tmp_path):
+    """The topics went at LSNs 122 (orders), 242 (rare, and the log was cut after 230 then) and 301."""
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "gone-v1", path)
+    expected = json.loads((path / "expected.json").read_text())
+    visible = {
+        lsn: topic_of(lsn)
+        for lsn in range(11, 301)
+        if (topic_of(lsn) in {None} | ({"orders"} if lsn > 121 else set()) | ({"rare"} if lsn > 230 else set()))
+    }
+    for options in ({"read_only": True}, {"segment_bytes": 65536}):
+        async with walsvc.open(path, **options) as log:
+            assert (log.first_lsn, log.next_lsn) == (expected["first_lsn"], expected["next_lsn"])
+            records = [record async for record in log.read()]
+            assert {record.lsn: record.topic for record in records} == visible
+            assert all(record.payload == payload_of(record.lsn) for record in records)
+            assert log.topics() == ["orders", "rare"]
+            for name in log.topics():
+                assert await log.topic(name).count() == list(visible.values()).count(name)
+            assert [(each.name, each.topic, each.position) for each in await log.consumers()] == [
+                ("billing", "orders", 301)
+            ]
+        assert (await verify(path)).clean
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        assert not (await log.topic("orders").append(b"and on", dedupe="key")).duplicate
+        assert (await log.topic("注文").append(b"and on", expected=0)).lsn == 302
+
+
+async def test_reader_that_takes_numbers_as_dense_refuses_a_log_in_which_a_topic_has_gone(monkeypatch, tmp_path):
+    for name in ("gone-v1", "v1-topics"):
+        shutil.copytree(GOLDEN / name, tmp_path / name)
+    before = digests(tmp_path / "gone-v1")
+    monkeypatch.setattr(walsvc.format.meta, "KNOWN", walsvc.format.meta.KNOWN - {SPARSE, GONE})
+    for read_only in (True, False):
+        with pytest.raises(UnsupportedFormat, match="!"):
+            async with walsvc.open(tmp_path / "gone-v1", read_only=read_only) as log:
+                log.topics()
+        async with walsvc.open(tmp_path / "v1-topics", read_only=read_only) as log:
+            assert len(log.topics()) == 4
+    assert digests(tmp_path / "gone-v1") == before, "what is not understood was changed"
 
 
 async def test_golden_log_with_shared_consumers_knows_what_they_have_done(tmp_path):

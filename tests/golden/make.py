@@ -189,6 +189,39 @@ async def write_queues(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_gone(device: SimDevice) -> SimDevice:
+    """Topics that were deleted, one of them made again, some that went by themselves; compaction, both truncations, a crash and a
+    clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+
+    async def append(*lsns: int) -> None:
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload) for where, payload in named))
+
+    for number in range(1, 11):
+        await log.topic(f"session {number}").append(payload_of(number))
+    await append(*range(11, 121))
+    orders = log.topic("orders")
+    await orders.append(payload_of(121), dedupe="key")
+    await orders.purge("nobody")
+    consumer = await orders.consumer("billing")
+    await consumer.ack((await consumer.next()).lsn)
+    await consumer.close()
+    await log.truncate_before(11)
+    await log.delete_topic("orders")
+    await append(*range(122, 242))
+    await log.compact()
+    await log.delete_topic("rare")
+    await log.truncate_after(230)
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await append(*range(231, 301))
+    await (await log.topic("orders").consumer("billing", start="next")).close()
+    await log.delete_topic("注文")
+    await log.close()
+    return device
+
+
 TOPICS_EXPECTED = {
     "labelled": {},
     "consumers": [["all", None, 310], ["billing", "orders", 214]],
@@ -197,12 +230,12 @@ TOPICS_EXPECTED = {
 
 
 def main() -> None:
-    """Write the files and what they must decode to: python -m tests.golden.make DIR [topics | encrypted | bound | keys | queues | hidden]"""
+    """Write the files and what they must decode to: python -m tests.golden.make DIR KIND, which is one of `writers`."""
     target = Path(sys.argv[1])
     kind = sys.argv[2] if sys.argv[2:] else ""
     topics, encrypted = kind == "topics", kind == "encrypted"
     writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound, "keys": write_keys}
-    writers |= {"queues": write_queues, "hidden": write_hidden}
+    writers |= {"queues": write_queues, "hidden": write_hidden, "gone": write_gone}
     device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
@@ -225,6 +258,8 @@ def main() -> None:
         expected = {"first_lsn": 20, "next_lsn": 192}
     if kind == "hidden":
         expected = {"first_lsn": 10, "next_lsn": 211}
+    if kind == "gone":
+        expected = {"first_lsn": 11, "next_lsn": 301}
     if kind == "queues":
         expected = {"next_lsn": 302}
     if kind == "bound":

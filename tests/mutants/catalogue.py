@@ -23,6 +23,7 @@ HISTORIES = "tests/log/test_histories.py::"
 METADATA = "tests/crash/test_metadata_damage.py::"
 PURGE = "tests/topics/test_purge.py::"
 HIDING = "tests/topics/test_hiding.py::"
+DELETING = "tests/topics/test_deleting.py::"
 READERS = "tests/log/test_readers.py::"
 SEEK = "tests/log/test_seek.py::"
 THREADS = "tests/disk/test_threads.py::"
@@ -1186,7 +1187,105 @@ USERS = [  # of what users' crash tests stand on
     ),
 ]
 
+GOING = [  # topics that go
+    Mutant(
+        "records of a deleted topic are shown",
+        "walsvc/log/read/hiding.py",
+        "    gone = topics.gone_of(numbers or ())\n",
+        "    gone = set[int]()\n",
+        (DELETING + "test_deleted_topic_is_hidden_from_all_reading_and_its_name_begins_anew[sim]",),
+    ),
+    Mutant(
+        "a topic's number is given twice once the last one has gone",
+        "walsvc/format/topics.py",
+        '"given": self.given, ',
+        '"given": max(self.names, default=0), ',
+        ("tests/format/test_topics.py::test_without_a_topic_that_has_gone_the_keys_are_those_of_every_version",),
+    ),
+    Mutant(
+        "a name that was given again in the group of the deletion takes the number of the first",
+        "walsvc/format/topics.py",
+        "            self._pass_over(going)\n            if number",
+        "            if number",
+        (DELETING + "test_deletion_and_several_lives_of_a_name_in_one_group_survive_a_crash",),
+    ),
+    Mutant(
+        "a topic goes by itself though it has a consumer",
+        "walsvc/log/extent/leaving.py",
+        " or metadata.consumers_of(number):",
+        ":",
+        (DELETING + "test_topic_of_which_nothing_is_left_goes_by_itself[sim-encrypted]",),
+    ),
+    Mutant(
+        "a topic goes by itself though a repeated append would be written twice",
+        "walsvc/log/extent/leaving.py",
+        "    return not core.queue.conditions.remembers(number)\n",
+        "    return True\n",
+        (DELETING + "test_topic_of_which_nothing_is_left_goes_by_itself[sim-encrypted]",),
+    ),
+    Mutant(
+        "a record of the filling group does not keep its topic",
+        "walsvc/log/extent/leaving.py",
+        "core.placement.group.last_of(number) or metadata",
+        "metadata",
+        (DELETING + "test_record_that_is_only_accepted_keeps_its_topic",),
+    ),
+    Mutant(
+        "a topic is deleted below a consumer that is open",
+        "walsvc/topics/deleting.py",
+        "        refuse_used(core, found, name)\n",
+        "",
+        (DELETING + "test_deleting_frees_consumers_keys_and_marks_and_refuses_while_one_is_open[sim-encrypted]",),
+    ),
+    Mutant(
+        "callers' keys of a deleted topic are remembered",
+        "walsvc/format/meta.py",
+        "            self.keys.forget(number)\n",
+        "            pass\n",
+        ("tests/format/test_topics.py::test_changes_one_by_one_merged_and_from_a_snapshot_give_the_same_topics",),
+    ),
+    Mutant(
+        "a follower waits for the topic that was deleted",
+        "walsvc/log/read/sources.py",
+        "if self._cursor is not None and number != self._number:",
+        "if False:",
+        (DELETING + "test_follower_of_the_name_goes_on_with_what_is_made_under_it[sim-encrypted]",),
+    ),
+    Mutant(
+        "a reader shows what it has read ahead of a deletion",
+        "walsvc/log/read/cuts.py",
+        '        """A topic is deleted."""\n        self.turns += 1\n',
+        '        """A topic is deleted."""\n',
+        (DELETING + "test_readers_that_have_read_ahead_show_nothing_of_it[sim]",),
+    ),
+    Mutant(
+        "a deletion that is repeated takes the topic that was made since",
+        "walsvc/topics/deleting.py",
+        "        if number is not None and found != number:\n",
+        "        if False:\n",
+        (
+            "tests/service/test_deleting.py"
+            "::test_deletion_whose_answer_was_lost_is_repeated_and_spares_a_topic_that_was_made_since[asyncio]",
+        ),
+    ),
+    Mutant(
+        "compaction drops the same records of a deleted topic again and again",
+        "walsvc/log/read/hiding.py",
+        "    return hidden - dropped_rows(columns)\n",
+        "    return hidden\n",
+        (DELETING + "test_compaction_gives_the_room_back[sim]",),
+    ),
+    Mutant(
+        "truncate_after gives a topic the counts of another one",
+        "walsvc/format/topics.py",
+        "        sums = [then.sums_of(number) for number in self.names]\n",
+        "        sums = [then.sums_of(each) for each, _ in enumerate(self.names, 1)]\n",
+        (DELETING + "test_truncate_after_does_not_bring_a_topic_back[sim]",),
+    ),
+]
+
 MUTANTS = [
+    *GOING,
     *CONDITIONS,
     *QUEUES,
     *BACKWARDS,

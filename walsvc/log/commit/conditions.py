@@ -86,6 +86,10 @@ class Conditions:
         number = 0 if topic is None else self._metadata.topics.get(topic)
         return None if number is None else self._metadata.keys.find(number, digest_of(key), self._now_ns())
 
+    def remembers(self, number: int) -> bool:
+        """Whether any key of a topic is remembered."""
+        return self._metadata.keys.remembers(number, self._now_ns())
+
     def _now_ns(self) -> int:
         """The time by which keys are remembered."""
         return self._begun_ns + int(self._steady() * 1e9)

@@ -42,7 +42,7 @@ def is_over(core: Core, number: int) -> bool:
     last = core.placement.group.last_of(number) or metadata.topics.last_of(number)
     if number not in metadata.topics.names or last >= metadata.truncated or metadata.consumers_of(number):
         return False
-    return not metadata.keys.remembers(number, core.tail.clock())
+    return not core.queue.conditions.remembers(number)
 
 
 async def last_below(core: Core, lsn: int) -> list[int]:
