@@ -14,11 +14,11 @@ from walsvc.keyring import KeyRing
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.compaction import compact
+from walsvc.log.extent.cutting import truncate_after
 from walsvc.log.extent.hider import Hider
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
-from walsvc.log.extent.retention import truncate_after
 from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter

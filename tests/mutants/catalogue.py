@@ -202,7 +202,7 @@ ORDER = [
     ),
     Mutant(
         "truncate_after without its intent",
-        "walsvc/log/extent/retention.py",
+        "walsvc/log/extent/cutting.py",
         '                await core.changes.write({"cut": lsn})\n',
         "",
         (TRUNCATION_SCENES + "test_truncate_after_cut_at_any_operation_is_done_or_not_begun",),
@@ -568,7 +568,7 @@ SECRECY = [
     ),
     Mutant(
         "files with plain records recycled in an encrypted log",
-        "walsvc/log/extent/retention.py",
+        "walsvc/log/extent/dropping.py",
         "    if core.tail.keys is None:\n        return True\n",
         "    return True\n",
         ("tests/log/test_encryption.py::test_dropped_plain_segments_are_removed_and_not_recycled_by_an_encrypted_log",),
@@ -1003,7 +1003,7 @@ CONDITIONS = [
     ),
     Mutant(
         "keys of records that truncate_after has cut are remembered",
-        "walsvc/log/extent/retention.py",
+        "walsvc/log/extent/cutting.py",
         "    metadata.keys.cut(lsn)\n",
         "",
         ("tests/contract/test_dedupe.py::test_truncate_after_forgets_what_it_cuts[asyncio-sim-encrypted]",),

@@ -28,8 +28,9 @@ from walsvc.log.commit.double_write import (
 from walsvc.log.commit.framing import install_segment, segment_prefix
 from walsvc.log.commit.reserve import is_reserve
 from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align
+from walsvc.log.extent.cutting import begin_behind, finish_cut
+from walsvc.log.extent.dropping import drop_segments
 from walsvc.log.extent.rekey import after_opening, check_keys
-from walsvc.log.extent.retention import begin_behind, drop_segments, finish_cut
 from walsvc.log.read.reader import read_failed
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.findings import tell

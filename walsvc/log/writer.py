@@ -21,7 +21,7 @@ from walsvc.errors import BadOption, Conflict, not_given_out
 from walsvc.keywords import AppendOptions, LogOptions, Payloads
 from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
-from walsvc.log.commit.batch import head_of_batch, whole_batch
+from walsvc.log.commit.batch_source import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import Core, StartingPoint, put_together

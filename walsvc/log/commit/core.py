@@ -7,7 +7,7 @@
     Accepting, Conditions, RelaxedTimer                     what comes into a group, and whether
     Catalog, Waits, Health, Counters, Background, Extent    what everybody may ask
 
-Truncation, retention, rekeying and compaction (walsvc.log.extent.retention and its peers) get the core and call its parts' methods.
+Truncation, retention, rekeying and compaction (walsvc.log.extent) get the core and call its parts' methods.
 """
 
 from __future__ import annotations

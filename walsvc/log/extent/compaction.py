@@ -27,8 +27,8 @@ from walsvc.format.purge import Marks
 from walsvc.format.segment import segment_name
 from walsvc.format.topics import Topics
 from walsvc.log.commit.patience import patiently
-from walsvc.log.extent.retention import run_shielded
 from walsvc.log.extent.rewrite import Rewriting, next_group, rewrite, rewrite_name
+from walsvc.log.extent.steps import run_shielded
 from walsvc.log.read.hiding import hidden_rows
 from walsvc.log.read.pins import ARCHIVE_HOLD, REPLICA_HOLD
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header, open_stream

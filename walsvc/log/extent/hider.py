@@ -23,7 +23,7 @@ from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.queues import done_row
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.queued import Joined
-from walsvc.log.extent.retention import check_before
+from walsvc.log.extent.dropping import check_before
 from walsvc.log.read.counting import place_of
 from walsvc.log.read.rows import Row, Walk, rows_at
 from walsvc.model import is_lsn

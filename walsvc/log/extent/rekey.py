@@ -20,7 +20,7 @@ from walsvc.format.cipher import cipher_of
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
-from walsvc.log.extent.retention import have_spare, run_shielded
+from walsvc.log.extent.steps import have_spare, run_shielded
 from walsvc.log.read.stream import load_header
 
 if TYPE_CHECKING:

@@ -1,7 +1,4 @@
-"""Dropping records at the log's head and at its end. Both survive a kill at any point.
-
-At the head (walsvc.log.extent.reclaim decides how much) the new first LSN is written into the log and, once that is durable, whole
-segments are removed or recycled, oldest first, so that what is left is always one piece.
+"""Cutting the log's end: truncate_after. It survives a kill at any point.
 
 truncate_after writes its intent into the newest segment, then installs a new segment that begins right behind the cut:
 its rename is the commit point. Readers stop at the next segment's first LSN, so what lies beyond the cut in older files
@@ -12,16 +9,14 @@ opening the log finishes the work. Readers are told when all of that is done, in
 from __future__ import annotations
 
 import asyncio
-import errno
 from bisect import bisect_right
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, UnsupportedFormat, WalError, no_space
+from walsvc.errors import BadOption, NoSpace, WalError
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
-from walsvc.format.segment import segment_name, spare_name
+from walsvc.format.segment import segment_name
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.framing import install_segment, next_header, segment_prefix
 from walsvc.log.commit.group import Group
@@ -31,84 +26,10 @@ from walsvc.log.commit.segment import (
     META_BLOCKS,
     first_segment_bytes,
 )
-from walsvc.log.commit.spares import SHORTAGES
+from walsvc.log.extent.steps import have_spare
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
 from walsvc.model import is_lsn
-
-RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
-SPARES_KEPT = 2
-KEPT_BACK = SHORTAGES | {errno.EACCES, errno.EPERM, errno.EBUSY}
-"""Why a file may be there still when it is to go: no data is at stake."""
-
-
-def check_before(core: Core, lsn: int) -> None:
-    """BadOption unless truncate_before(lsn) is possible."""
-    if not is_lsn(lsn) or not 1 <= lsn <= core.next_lsn:
-        raise BadOption(
-            f"truncate_before({lsn!r}) is out of range",
-            path=core.disk.path,
-            hint=f"first_lsn to next_lsn: {core.metadata.truncated} to {core.next_lsn}",
-        )
-
-
-def droppable(core: Core) -> bool:
-    """True if the oldest segment has no record that is not dropped."""
-    ids = core.catalog.view.ids
-    return len(ids) > 1 and ids[1] <= min(core.metadata.truncated, core.catalog.durable_lsn + 1)
-
-
-async def drop_segments(core: Core) -> None:
-    """Remove or recycle the segments whose records are all below the truncation point; safe to run at any time.
-
-    Raises NoSpace and PathError where a file cannot be removed now, though no data is at stake; OSError and DurabilityLost.
-    """
-    disk = core.disk
-    while True:
-        await core.pipeline.rotation.ended()  # now the names of the segments that stay are durable
-        core.health.raise_failure()
-        if not droppable(core):
-            return
-        first = core.catalog.view.ids[0]
-        length = core.catalog.view.sizes[first]
-        fits = length == core.config.segment_bytes and core.tail.spares.count < SPARES_KEPT
-        try:
-            if fits and await patiently(may_recycle, core, first):
-                name = spare_name(RECYCLED_NAME | first)
-                await patiently(disk.rename, segment_name(first), name)
-                core.tail.spares.recyclable[name] = length
-            else:
-                await patiently(disk.remove, segment_name(first))
-        except OSError as error:
-            if error.errno not in KEPT_BACK:
-                raise
-            raise kept_back(core, first, error) from error
-        core.catalog.drop(first)
-        await disk.sync_directory()
-
-
-def kept_back(core: Core, first: int, error: OSError) -> WalError:
-    """The error for a segment that cannot be removed now. No record of it is shown any more, and the next truncation or opening tries
-    again."""
-    text, hint = (
-        "a dropped segment cannot be removed yet",
-        "once the reason is gone, truncate again: its room is freed then",
-    )
-    if error.errno in SPACE_ERRNOS:
-        return no_space(error, text, path=core.disk.path, segment=first, hint=hint)
-    text = f"{text}: {error.strerror or error}"
-    return PathError(text, errno=error.errno, path=core.disk.path, segment=first, hint=hint)
-
-
-async def may_recycle(core: Core, first_lsn: int) -> bool:
-    """True if a segment's file may be used again: in an encrypted log only one that never held anything but ciphertext."""
-    if core.tail.keys is None:
-        return True
-    try:
-        header, _ = await load_header(core.disk, segment_name(first_lsn), first_lsn)
-    except (Corruption, UnsupportedFormat):
-        return False
-    return header.cipher != 0
 
 
 async def truncate_after(core: Core, lsn: int) -> None:
@@ -156,12 +77,6 @@ async def _truncate_after(core: Core, lsn: int) -> None:
                 core.catalog.end_cutting()
     finally:
         core.queue.hold(-1)
-
-
-async def run_shielded(core: Core, name: str, change: Coroutine[Any, Any, None]) -> None:
-    """Run a change of the log's extent in a task of its own: cancelling the caller ends the wait, not the change. Left
-    half done, it would be finished by the next opening, which would drop what was appended and acknowledged since."""
-    await asyncio.shield(core.background.start(name, change, foreseen=(WalError, OSError)))
 
 
 async def revoke_cut(core: Core, error: NoSpace) -> None:
@@ -220,20 +135,6 @@ def rewind_metadata(core: Core, lsn: int, sums: Metadata) -> None:
     metadata.producers.cut(lsn)
     metadata.keys.cut(lsn)
     metadata.topics.rewind(sums.topics)
-
-
-async def have_spare(core: Core, need: int = 0, *, metadata: bool = True) -> None:
-    """Wait for a prepared spare of at least `need` bytes, for `metadata` also one from the reserve. Raises NoSpace where
-    there is no room for one."""
-    spares = core.tail.spares
-    while spares.fitting(need, metadata=metadata) is None:
-        spares.prepare(
-            core.tail.segment.header.ordinal + 1, core.tail.segment.header.file_bytes, need, metadata=metadata
-        )
-        await spares.settle()
-        core.health.raise_failure()
-        if (error := core.queue.no_space()) is not None and spares.fitting(need, metadata=metadata) is None:
-            raise error
 
 
 async def begin_behind(core: Core, lsn: int) -> None:
