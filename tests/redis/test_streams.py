@@ -100,7 +100,7 @@ async def test_key_whose_topic_cannot_be_is_refused_and_nothing_is_stored(tmp_pa
             assert (await redis("XADD", key, "*", "a", "1")).startswith("-"), key
             assert await redis("XLEN", key) == 0
         assert (await redis("XADD", "s", "7-1", "a", "1")).startswith("-ERR The ID specified in XADD must be *")
-        assert (await redis("XADD", "s", "MAXLEN", "5", "*", "a", "1")).startswith("-ERR")
+        assert (await redis("XADD", "s", "MAXLEN", "-5", "*", "a", "1")).startswith("-ERR")
         assert await redis("XADD", "s", "NOMKSTREAM", "*", "a", "1") is None
         assert server.logs[""].next_lsn == 1
 

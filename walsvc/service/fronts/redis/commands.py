@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from walsvc import __version__
-from walsvc.service.fronts.redis import claims, groups, info, options, streams, transactions
+from walsvc.service.fronts.redis import claims, groups, info, options, streams, transactions, trimming
 from walsvc.service.fronts.redis.client import DEFAULT_USER, NO_AUTH, Client
 from walsvc.service.fronts.redis.replies import OK, Failure, Status, Verbatim
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.waiting import at_most
-from walsvc.service.wire.methods import APPEND, CONSUME, READ
+from walsvc.service.wire.methods import ADMIN, APPEND, CONSUME, READ
 
 REDIS_VERSION = "7.0.0"  # whose commands and answers are meant
 ARGUMENTS_SHOWN = 128  # bytes of an unknown command that its error repeats
@@ -165,7 +165,7 @@ def described(name: bytes) -> list[Any] | None:
     entry = COMMANDS.get(name)
     if entry is None:
         return None
-    flags = [Status("write")] if entry.right == APPEND else [Status("readonly")] if entry.right == READ else []
+    flags = [Status("write")] if entry.right in (APPEND, ADMIN) else [Status("readonly")] if entry.right == READ else []
     return [name.lower(), entry.arity, flags, *entry.keys]
 
 
@@ -222,6 +222,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"CLIENT": Entry(about, -2, None, waits=False),
     b"COMMAND": Entry(describe, -1, None, waits=False),
     b"DBSIZE": Entry(streams.dbsize, 1, READ),
+    b"DEL": Entry(trimming.delete, -2, ADMIN, keys=(1, -1, 1)),
     b"DISCARD": Entry(transactions.discard, 1, None, waits=False),
     b"ECHO": Entry(echo, 2, None, waits=False),
     b"EXEC": Entry(transactions.execute, 1, None),
@@ -235,6 +236,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"SCAN": Entry(streams.scan, -2, READ),
     b"SELECT": Entry(select, 2, None),
     b"TYPE": Entry(streams.type_of, 2, READ, keys=(1, 1, 1)),
+    b"UNLINK": Entry(trimming.delete, -2, ADMIN, keys=(1, -1, 1)),
     b"UNWATCH": Entry(transactions.unwatch, 1, None, waits=False),
     b"WAIT": Entry(wait, 3, APPEND),
     b"WAITAOF": Entry(wait_aof, 4, APPEND),
@@ -243,6 +245,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1)),
     b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XCLAIM": Entry(claims.xclaim, -6, CONSUME, keys=(1, 1, 1)),
+    b"XDEL": Entry(trimming.xdel, -3, ADMIN, keys=(1, 1, 1)),
     b"XGROUP": Entry(groups.xgroup, -2, CONSUME, keys=(2, 2, 1)),
     b"XINFO": Entry(info.xinfo, -2, READ, keys=(2, 2, 1)),
     b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
@@ -251,6 +254,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"XREAD": Entry(streams.xread, -4, READ),
     b"XREADGROUP": Entry(groups.xreadgroup, -7, CONSUME),
     b"XREVRANGE": Entry(streams.xrevrange, -4, READ, keys=(1, 1, 1)),
+    b"XTRIM": Entry(trimming.xtrim, -4, ADMIN, keys=(1, 1, 1)),
 }
 
 

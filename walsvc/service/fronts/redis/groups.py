@@ -212,8 +212,10 @@ async def take(client: Client, places: list[Place], wanted: options.Reading) -> 
     for key, start, group in places:
         if start is not None:
             mine = [each.lsn for each in group.pending() if each.worker == group.worker and each.lsn >= start]
-            await group.claim(mine[:count], 0.0)  # another delivery of each
-            found.append((key, await entries_of(client, key, mine[:count])))
+            entries = await entries_of(client, key, mine[:count])
+            there = [lsn for lsn, (_, fields) in zip(mine[:count], entries, strict=True) if fields is not None]
+            await group.claim(there, 0.0)  # another delivery of each
+            found.append((key, entries))
         elif deliveries := await new_entries(group, count, alone=not found):
             found.append((key, [entry_of(each.record) for each in deliveries]))
             if wanted.noack:

@@ -46,7 +46,7 @@ async def stream(client: Client, command: Command) -> Any:
         "radix-tree-nodes": stats.segments,
         "last-generated-id": id_of(last or 0),
         "max-deleted-entry-id": id_of(log.first_lsn - 1),
-        "entries-added": length,
+        "entries-added": await added(client, topic.name),
         "recorded-first-entry-id": id_of(first or 0),
     }
     if count is not None:
@@ -63,6 +63,14 @@ async def stream(client: Client, command: Command) -> Any:
         "first-entry": next(iter(ends[0]), None),
         "last-entry": next(iter(ends[1]), None),
     }
+
+
+async def added(client: Client, name: str) -> int:
+    """How many entries a stream ever had."""
+    segments = client.opened.segments
+    number = segments.topic_number(name)
+    ever: int = 0 if number is None else (await segments.topic_sums(number))[0]
+    return ever
 
 
 async def groups_of(client: Client, key: bytes) -> list[LocalConsumer]:

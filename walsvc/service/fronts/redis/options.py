@@ -70,38 +70,6 @@ def usage(name: str, lines: Iterable[str]) -> list[Status]:
 
 
 @dataclass(slots=True)
-class Adding:
-    """XADD key [NOMKSTREAM] id field value ..."""
-
-    make: bool
-    fields: Command
-
-
-def adding(command: Command) -> Adding:
-    """The arguments of XADD."""
-    place, make = 2, True
-    while place < len(command):
-        word = command[place].upper()
-        if word == b"NOMKSTREAM":
-            make = False
-        elif word in (b"MAXLEN", b"MINID", b"LIMIT"):
-            raise Failure(f"ERR XADD takes no {word.decode()}: `walsvc truncate` drops records of the whole log")
-        else:
-            break
-        place += 1
-    id = command[place] if place < len(command) else b"*"
-    named = None if id == b"*" else parse_id(id.removesuffix(b"-*"))
-    fields = command[place + 1 :]
-    if not fields or len(fields) % 2:
-        raise wrong_number("xadd")
-    if named is not None:
-        if named == (0, 0):
-            raise Failure("ERR The ID specified in XADD must be greater than 0-0")
-        raise Failure("ERR The ID specified in XADD must be *: walsvc gives it, as the entry's LSN")
-    return Adding(make, fields)
-
-
-@dataclass(slots=True)
 class Reading:
     """[GROUP group consumer] [COUNT n] [BLOCK ms] [NOACK] STREAMS key ... id ...
 

@@ -15,6 +15,7 @@ from walsvc.service.fronts.redis.entries import after, entry_of, first_of, id_of
 from walsvc.service.fronts.redis.globs import glob
 from walsvc.service.fronts.redis.replies import NULL_ARRAY, Failure, Status
 from walsvc.service.fronts.redis.requests import Command
+from walsvc.service.fronts.redis.trimming import Trimming, adding, check_right
 from walsvc.service.fronts.redis.waiting import at_most, one_of
 
 ANSWER_BYTES_MAX = 64 << 20
@@ -29,6 +30,7 @@ class Added(NamedTuple):
     topic: Topic
     payload: bytes
     type: int
+    trimming: Trimming | None = None
 
 
 def xadd(client: Client, command: Command) -> Any:
@@ -40,20 +42,25 @@ def xadd(client: Client, command: Command) -> Any:
 
 
 async def xadd_with_options(client: Client, command: Command) -> bytes | None:
-    """XADD key [NOMKSTREAM] * field value ...: the id of the entry, which is on stable storage."""
+    """XADD key [NOMKSTREAM] [MAXLEN | MINID ...] * field value ...: the id of the entry, which is on stable storage, as what it has
+    trimmed is."""
     entry = await added(client, command)
     if entry is None:
         return None
     client.written = (await entry.topic.append(entry.payload, type=entry.type)).lsn
+    if entry.trimming is not None:
+        await entry.trimming.of(entry.topic)
     return id_of(client.written)
 
 
 async def added(client: Client, command: Command) -> Added | None:
     """The entry of an XADD; None where its stream is not to be made."""
-    wanted = options.adding(command)
+    wanted = adding(command)
+    if wanted.trimming is not None:
+        check_right(client, "trim")
     if not wanted.make and not await client.has(command[1]):
         return None
-    return Added(client.topic(command[1]), *packed(wanted.fields))
+    return Added(client.topic(command[1]), *packed(wanted.fields), wanted.trimming)
 
 
 async def xlen(client: Client, command: Command) -> int:

@@ -6,6 +6,7 @@ at a part of a group.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from walsvc.service.fronts.redis.groups import acknowledged, xack
 from walsvc.service.fronts.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST
 from walsvc.service.fronts.redis.streams import added, xadd, xadd_with_options, xread
+from walsvc.service.fronts.redis.trimming import adding
 
 if TYPE_CHECKING:
     from walsvc.service.fronts.redis.client import Client
@@ -64,6 +66,8 @@ def collect(client: Client, entry: Entry, command: Command) -> Status:
     name = command[0].decode("latin-1").upper()
     if not kept.writes and not entry.looks:
         raise Failure(f"ERR walsvc's MULTI takes XADD, XACK and commands that only look, and not {name}")
+    if trims(kept):
+        raise Failure("ERR walsvc's MULTI takes no XADD that trims")
     if kept.writes and collected.looked_behind:
         raise Failure(f"ERR walsvc's MULTI takes no {name} behind a command that looks at what others before it write")
     size = collected.bytes + sum(map(len, command)) + COMMAND_COST
@@ -72,6 +76,13 @@ def collect(client: Client, entry: Entry, command: Command) -> Status:
     collected.commands.append(kept)
     collected.bytes = size
     return QUEUED
+
+
+def trims(kept: Kept) -> bool:
+    """Whether it is an XADD that drops entries, which is no part of a group. What is wrong with it is told by EXEC."""
+    with contextlib.suppress(Failure):
+        return kept.entry.call is xadd_with_options and adding(kept.command).trimming is not None
+    return False
 
 
 def multi(client: Client, command: Command) -> Status:
