@@ -233,7 +233,7 @@ class Workload:
         """A truncation is under way."""
         if self.maintenance is None:
             return False
-        return not self.maintenance.done() or self.log.writer.core.extent.busy  # a cancelled one goes on
+        return not self.maintenance.done() or self.log.writer.core.extent.locked()  # a cancelled one goes on
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

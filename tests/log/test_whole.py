@@ -70,11 +70,11 @@ async def given_up(log: walsvc.Log) -> None:
 
 
 CALLS: dict[str, tuple[tuple[str, ...], Callable[[walsvc.Log], Awaitable[Any]]]] = {
-    "batch": (("/batch.py",), lambda log: log.append_batch(stream(3))),
+    "batch": (("/batch.py", "/batch_source.py"), lambda log: log.append_batch(stream(3))),
     "batch that is given up": (("/batch.py", "/tail.py"), given_up),
     "turns": (("/extent.py",), lambda log: asyncio.gather(log.truncate_before(10), log.truncate_after(20))),
-    "truncate_before": (("/reclaim.py", "/retention.py"), lambda log: log.truncate_before(16)),
-    "truncate_after": (("/retention.py",), lambda log: log.truncate_after(16)),
+    "truncate_before": (("/reclaim.py", "/dropping.py", "/steps.py"), lambda log: log.truncate_before(16)),
+    "truncate_after": (("/cutting.py", "/steps.py"), lambda log: log.truncate_after(16)),
     "flush": (("/ending.py", "/waits.py", "/ack.py"), lambda log: log.flush()),
     "rotation": (
         ("/rotation.py", "/spares.py"),
@@ -181,7 +181,7 @@ async def test_turn_ends_with_its_task_and_when_the_task_takes_another() -> None
         await asyncio.sleep(0)
         assert not other.done(), "the turn is ours"
     await other
-    assert not extent.busy or other.done()
+    assert not extent.locked() or other.done()
 
 
 @pytest.mark.parametrize("kind", REAL_DISKS)
