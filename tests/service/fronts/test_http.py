@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 
 import aiohttp
@@ -55,6 +56,68 @@ async def test_labels_type_and_key_come_from_query_and_headers_as_providers_of_w
         [row] = rows(await (await session.get("/v1/topics/hooks")).text())
         assert (row["type"], row["payload"]) == (7, "{}")
         assert row["attributes"] == {"source": "github", "tries": 2, "X-GitHub-Event": "push"}
+
+
+PROVIDERS = {
+    "GitHub": {"Content-Type": "application/json", "User-Agent": "GitHub-Hookshot/a", "X-GitHub-Delivery": "72d3162e"},
+    "GitHub as a form": {"Content-Type": "application/x-www-form-urlencoded", "X-GitHub-Delivery": "72d3162f"},
+    "Stripe": {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": "t=1,v1=5257a8"},
+    "Twilio": {"Content-Type": "application/x-www-form-urlencoded; charset=UTF-8", "X-Twilio-Signature": "0/KCT"},
+    "CloudEvents": {"Content-Type": "application/cloudevents+json", "ce-id": "1"},
+    "nothing said": {},
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("way", ["whole", "chunked", "asked first", "gzip", "empty"])
+async def test_providers_of_webhooks_are_taken_as_they_are(fronted, provider, way):
+    body = b"" if way == "empty" else b'payload={"id": "evt_1", "text": "\xc3\xa9 \xff"}' * 3000
+    headers, data = dict(PROVIDERS[provider]), body
+    if way == "gzip":
+        headers["Content-Encoding"], data = "gzip", gzip.compress(body)
+
+    async def parts():
+        for place in range(0, len(body), 4096):
+            yield body[place : place + 4096]
+
+    async with fronted() as session:
+        sent = parts() if way == "chunked" else data
+        async with session.post(
+            "/v1/topics/hook",
+            data=sent,
+            headers=headers,
+            expect100=way == "asked first",
+            skip_auto_headers=["Content-Type"],
+        ) as answer:
+            assert answer.status == 201, await answer.text()
+        [record] = [record async for record in session.server.logs[""].read()]
+        assert record.payload == body
+
+
+async def test_packed_body_is_bounded_by_what_it_holds_and_nothing_else_is_unpacked(fronted):
+    limits = Limits(frame_bytes=128 * 1024)
+    whole = gzip.compress(bytes(1 << 28), 1)[:100_000]
+    async with fronted(limits=limits) as session:
+        for data, packed, status in (
+            (gzip.compress(bytes(128 * 1024)), "gzip", 201),
+            (gzip.compress(bytes(128 * 1024 + 1)), "gzip", 413),
+            (whole, "gzip", 413),  # a quarter of a GiB
+            (b"no gzip", "gzip", 400),
+            (gzip.compress(b"x")[:-1], "gzip", 400),
+            (gzip.compress(bytes(range(256)))[:100], "gzip", 400),
+            (gzip.compress(b"x") + b"more", "gzip", 400),
+            (gzip.compress(b"x") + gzip.compress(bytes(128 * 1024)), "gzip", 413),
+            (gzip.compress(b"x") + gzip.compress(b"y"), "gzip", 201),
+            (b"", "gzip", 400),
+            (b"x", "br", 415),
+            (b"x", "identity", 201),
+        ):
+            headers = {"Content-Encoding": packed}
+            async with session.post("/v1/records", data=data, headers=headers) as answer:
+                assert answer.status == status, await answer.text()
+        payloads = [record.payload async for record in session.server.logs[""].read()]
+        assert payloads == [bytes(128 * 1024), b"xy", b"x"]
+        assert session.side._front.held_bytes == 0
 
 
 async def test_conditions(fronted):

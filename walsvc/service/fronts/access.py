@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -43,18 +41,30 @@ def check_right(grant: Grant, right: str, what: str) -> None:
         raise Denied(f"this token may not {what}", hint=f'it needs the right "{right}"')
 
 
-@contextlib.asynccontextmanager
-async def log_of(access: Access, grant: Grant, namespace: str) -> AsyncIterator[Log]:
-    """The log of a namespace while the block uses it. Raises Denied, and what opening raises."""
+class Taken:
+    """The log of a namespace, for as long as a block uses it."""
+
+    __slots__ = ("_access", "_make", "_namespace")
+
+    def __init__(self, access: Access, namespace: str, *, make: bool) -> None:
+        self._access = access
+        self._namespace = namespace
+        self._make = make
+
+    async def __aenter__(self) -> Log:
+        return await self._access.take(self._namespace, make=self._make)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._access.leave(self._namespace)
+
+
+def log_of(access: Access, grant: Grant, namespace: str) -> Taken:
+    """The log of a namespace, for `async with`. Raises Denied, and what opening raises."""
     if not grant.opens(namespace):
         raise Denied(
             f"token {grant.name!r} does not open this namespace", hint="see its namespaces in the server's token file"
         )
-    log = await access.take(namespace, make=grant.makes)
-    try:
-        yield log
-    finally:
-        access.leave(namespace)
+    return Taken(access, namespace, make=grant.makes)
 
 
 class Room:

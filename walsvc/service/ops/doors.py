@@ -37,6 +37,8 @@ class ServerAccess:
 
     def admit(self, grant: Grant, size: int) -> float:
         """See Access."""
+        if not grant.limited:
+            return 0.0
         pause = self._shared.rates.pause(grant)
         if pause <= 0:
             self._shared.rates.spend(grant, 1, size)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -69,12 +68,13 @@ class FewConnections(web.Server):
         loop = asyncio.get_running_loop()
         self._looks[handler] = loop.call_later(SILENCE_SECONDS, self.look, handler, transport)
 
-    @contextlib.contextmanager
-    def at_work(self, handler: asyncio.BaseProtocol) -> Iterator[None]:
-        """The server is at work for a connection, and bounds by itself how long that takes: it is not cut off."""
+    async def bounded(
+        self, handler: asyncio.BaseProtocol, work: Coroutine[Any, Any, web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Answer by `work`, which bounds by itself how long that takes: its connection is not cut off meanwhile."""
         self._at_work.add(handler)
         try:
-            yield
+            return await work
         finally:
             self._at_work.discard(handler)
             self.heard.add(handler)

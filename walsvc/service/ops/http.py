@@ -119,7 +119,11 @@ class HttpSide:
     async def start(self) -> None:
         """Listen. Raises PathError with the errno where the address cannot be had."""
         self._server = FewConnections(
-            self._answer, connections=self._connections, access_log=None, handler_cancellation=True
+            self._answer,
+            connections=self._connections,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,  # the front unpacks, within its limits
         )
         runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
@@ -183,8 +187,8 @@ class HttpSide:
         assert self._server is not None
         self._server.heard.add(request.protocol)
         if self._front is not None and request.rel_url.raw_path.startswith(PREFIX):
-            with self._server.at_work(request.protocol):
-                return self._stranger(request) or await self._front.answer(request)
+            refusal = self._stranger(request)
+            return refusal or await self._server.bounded(request.protocol, self._front.answer(request))
         route = self._routes.get(request.path)
         if route is None:
             response = plain(

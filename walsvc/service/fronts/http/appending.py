@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiDict, MultiDictProxy, MultiMapping
 
 from walsvc.errors import BadOption
 from walsvc.interface import Log, Topic
@@ -15,33 +16,54 @@ from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.request import LABEL, check_query, expected_of, lines_of, number, time_of, value_of
 
 MODES: dict[str, Mode] = {"strict": Strict, "relaxed": Relaxed, "quorum": Quorum}
-PARAMETERS = ("mode", "type", "label_header", "dedupe_header", "not_before", LABEL)
+PARAMETERS = frozenset({"mode", "type", "label_header", "dedupe_header", "not_before", LABEL})
+Query = MultiMapping[str]
+NO_QUERY: Query = MultiDictProxy(MultiDict())
 BATCH = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
 async def append(request: web.BaseRequest, log: Log, topic: str | None, body: bytes) -> web.Response:
     """Append, and answer when the records are durable."""
-    check_query(request, PARAMETERS)
     into: Log | Topic = log if topic is None else log.topic(topic)
-    mode = MODES.get(request.query.get("mode", "strict"))
-    if mode is None:
-        raise BadOption(f"mode={request.query['mode'][:64]!r} is not known", hint="one of: " + ", ".join(MODES))
-    if request.content_type in BATCH:
+    query: Query = request.query if request.rel_url.raw_query_string else NO_QUERY
+    check_query(request, PARAMETERS)
+    mode = mode_of(query.get("mode", "strict"))
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() in BATCH:
         return await append_lines(request, into, body, mode)
-    options: dict[str, Any] = {"expected": expected_of(request), "dedupe": dedupe_of(request)}
-    if "not_before" in request.query:
+    options: dict[str, Any] = {}
+    if (expected := expected_of(request)) is not None:
+        options["expected"] = expected
+    if (dedupe := dedupe_of(request, query)) is not None:
+        options["dedupe"] = dedupe
+    if "not_before" in query:
         if topic is None:
             raise BadOption("not_before= is for topics", hint="POST /v1/topics/{topic}")
-        options["not_before"] = time_of("not_before", request.query["not_before"])
-    result = await into.append(
-        body, mode, type=number(request, "type", 0, 0, 65_535) or 0, attributes=labels_of(request), **options
+        options["not_before"] = time_of("not_before", query["not_before"])
+    type = number(request, "type", 0, 0, 65_535) if "type" in query else 0
+    result = await into.append(body, mode, type or 0, labels_of(request, query), **options)
+    return answer(request, [result], told_of(result), duplicate=result.duplicate)
+
+
+def told_of(result: AppendResult) -> str:
+    """Where a record is, as JSON: half the time of json.dumps."""
+    durable, duplicate = ("true" if each else "false" for each in (result.durable, result.duplicate))
+    return (
+        f'{{"lsn": {result.lsn}, "segment_id": {result.segment_id}, "offset": {result.offset}, '
+        f'"encoded_len": {result.encoded_len}, "durable": {durable}, "sync_us": {result.sync_us}, "duplicate": {duplicate}}}'
     )
-    return answer(request, [result], dataclass_of(result), duplicate=result.duplicate)
+
+
+def mode_of(name: str) -> Mode:
+    """When an append is answered."""
+    if name not in MODES:
+        raise BadOption(f"mode={name[:64]!r} is not known", hint="one of: " + ", ".join(MODES))
+    return MODES[name]
 
 
 async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes, mode: Mode) -> web.Response:
     """Append the lines of a body, all or none."""
-    if dedupe_of(request) is not None or labels_of(request) or "type" in request.query or "not_before" in request.query:
+    query = request.query
+    if dedupe_of(request, query) is not None or labels_of(request, query) or "type" in query or "not_before" in query:
         raise HttpError(
             400, "the lines of a batch have no labels, type, time or Idempotency-Key", "send single records for that"
         )
@@ -49,30 +71,25 @@ async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes,
     if not lines:
         raise HttpError(400, "the body has no lines", "one JSON value in each line")
     results = await into.append_batch(lines, mode, expected=expected_of(request))
-    first, last = results[0].lsn, results[-1].lsn
-    return answer(
-        request, results, {"first_lsn": first, "last_lsn": last, "count": len(results), "durable": results[-1].durable}
-    )
-
-
-def dataclass_of(result: AppendResult) -> dict[str, Any]:
-    """The answer to one append."""
-    return {**result._asdict(), "duplicate": result.duplicate}
+    first, last, durable = results[0].lsn, results[-1].lsn, results[-1].durable
+    told = {"first_lsn": first, "last_lsn": last, "count": len(results), "durable": durable}
+    return answer(request, results, json.dumps(told))
 
 
 def answer(
-    request: web.BaseRequest, results: Sequence[AppendResult], document: dict[str, Any], *, duplicate: bool = False
+    request: web.BaseRequest, results: Sequence[AppendResult], told: str, *, duplicate: bool = False
 ) -> web.Response:
     """201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
     status = 200 if duplicate else 201 if results[-1].durable else 202
-    path = request.rel_url.raw_path
-    headers = {"ETag": f'"{results[-1].lsn}"', "Location": f"{path}/{results[0].lsn}"}
-    return web.Response(
-        status=status, body=json.dumps(document).encode(), content_type="application/json", headers=headers
-    )
+    headers = {
+        "Content-Type": "application/json",
+        "ETag": f'"{results[-1].lsn}"',
+        "Location": f"{request.rel_url.raw_path}/{results[0].lsn}",
+    }
+    return web.Response(status=status, body=told.encode(), headers=headers)
 
 
-def labels_of(request: web.BaseRequest) -> dict[str, Any] | None:
+def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
     """The labels of a record: the JSON object in Walsvc-Labels, `label.NAME=VALUE` of the query, and the headers that `label_header` names."""
     found: dict[str, Any] = {}
     if (text := request.headers.get("Walsvc-Labels")) is not None:
@@ -84,20 +101,20 @@ def labels_of(request: web.BaseRequest) -> dict[str, Any] | None:
             ) from None
         if not isinstance(found, dict):
             raise BadOption("Walsvc-Labels is no JSON object", hint='Walsvc-Labels: {"key": "customer-1"}')
-    for name in dict.fromkeys(request.query):
+    for name in dict.fromkeys(query):
         if name.startswith(LABEL):
-            if len(values := request.query.getall(name)) > 1:
+            if len(values := query.getall(name)) > 1:
                 raise BadOption(f"{name} is there {len(values)} times", hint="a record has one value of each label")
             found[name.removeprefix(LABEL)] = value_of(values[0])
-    for name in request.query.getall("label_header", []):
+    for name in query.getall("label_header", []):
         if name in request.headers:
             found[name] = request.headers[name]
     return found or None
 
 
-def dedupe_of(request: web.BaseRequest) -> str | None:
+def dedupe_of(request: web.BaseRequest, query: Query) -> str | None:
     """The caller's key: the header Idempotency-Key, or the one that `dedupe_header` names, as a provider of webhooks has it."""
-    if (other := request.query.get("dedupe_header")) is None:
+    if (other := query.get("dedupe_header")) is None:
         return request.headers.get("Idempotency-Key")
     if other not in request.headers:
         raise BadOption(f"the header {other[:64]!r}, which dedupe_header names, is not there")

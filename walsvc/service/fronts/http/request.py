@@ -7,8 +7,8 @@ import base64
 import datetime
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+import zlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +18,7 @@ from walsvc.service.fronts.access import Room
 from walsvc.service.fronts.http.problems import HttpError
 
 BODY_RATE = 64 * 1024  # bytes a second that a body must come at, besides the time that a client may be silent
+GZIP = 31  # zlib's wbits: the largest window, and gzip's header and checksum
 LABEL = "label."  # in front of a label's name in the query
 QUOTED = re.compile(r'\s*"(\d{1,19})"\s*')
 
@@ -45,12 +46,14 @@ def check_origin(request: web.BaseRequest) -> None:
 # ---- query and headers
 
 
-def check_query(request: web.BaseRequest, known: Iterable[str]) -> None:
+def check_query(request: web.BaseRequest, known: Collection[str]) -> None:
     """BadOption for a parameter that there is not: a misspelt one must not be ignored."""
-    names = sorted(known)
+    if not request.rel_url.raw_query_string:
+        return
     for name in request.query:
-        if name not in names and not (LABEL in names and name.startswith(LABEL)):
-            raise BadOption(f"there is no parameter {name[:64]!r} here", hint="known: " + (", ".join(names) or "none"))
+        if name not in known and not (LABEL in known and name.startswith(LABEL)):
+            hint = "known: " + (", ".join(sorted(known)) or "none")
+            raise BadOption(f"there is no parameter {name[:64]!r} here", hint=hint)
 
 
 def number(request: web.BaseRequest, name: str, default: int | None, low: int, high: int) -> int | None:
@@ -127,49 +130,90 @@ def expected_of(request: web.BaseRequest) -> int | None:
 # ---- bodies
 
 
-@asynccontextmanager
-async def body_of(request: web.BaseRequest, room: Room, limit: int, silence: float) -> AsyncIterator[bytes]:
-    """The body, whose bytes are counted while the block needs it.
+class Body:
+    """The body of a request, whose bytes are counted while an `async with` block needs it.
 
     Args:
+        request: whose body it is.
         room: that counts.
-        limit: bytes, at most.
+        limit: bytes, at most, of what was sent and of what it is when it is unpacked.
         silence: seconds that the client may say nothing, besides the time that its bytes take.
-
-    Raises:
-        RecordTooLarge, Backpressure; HttpError: it did not come in time.
     """
-    announced = request.content_length or 0
-    if announced > limit:
-        raise too_large(announced, limit)
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    taken, parts = 0, []
-    loop = asyncio.get_running_loop()
-    end = loop.time() + silence
-    try:
-        while not request.content.at_eof():
+
+    __slots__ = ("_limit", "_request", "_room", "_silence", "_taken")
+
+    def __init__(self, request: web.BaseRequest, room: Room, limit: int, silence: float) -> None:
+        self._request = request
+        self._room = room
+        self._limit = limit
+        self._silence = silence
+        self._taken = 0
+
+    async def __aenter__(self) -> bytes:
+        """Read it. Raises RecordTooLarge, Backpressure; HttpError: it did not come in time, or is packed in another way than gzip."""
+        request = self._request
+        if (request.content_length or 0) > self._limit:
+            raise too_large(request.content_length or 0, self._limit)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        try:
+            if request.content.is_eof():  # all of it has come: most bodies do with their head
+                body = self._count(request.content.read_nowait())
+            else:
+                body = await self._arriving()
+            packed = request.headers.get("Content-Encoding", "identity").lower()
+            return body if packed == "identity" else self._unpacked(body, packed)
+        except BaseException:
+            self._give()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give()
+
+    def _give(self) -> None:
+        self._room.give(self._taken)
+        self._taken = 0
+
+    def _count(self, part: bytes) -> bytes:
+        self._room.take(len(part))
+        self._taken += len(part)
+        if self._taken > self._limit:
+            raise too_large(self._taken, self._limit)
+        return part
+
+    async def _arriving(self) -> bytes:
+        """The body, part by part."""
+        content, parts = self._request.content, list[bytes]()
+        end = asyncio.get_running_loop().time() + self._silence
+        while not content.at_eof():
             try:
-                if request.content.is_eof():  # all of it has come: most bodies do with their head
-                    part = request.content.read_nowait()
-                else:
-                    async with asyncio.timeout_at(end + taken / BODY_RATE):
-                        part = await request.content.readany()
+                async with asyncio.timeout_at(end + self._taken / BODY_RATE):
+                    parts.append(self._count(await content.readany()))
             except TimeoutError:
-                raise HttpError(
-                    408,
-                    f"the body did not come in time: {taken} bytes in {silence:g} s",
-                    headers={"Connection": "close"},
-                ) from None
-            room.take(len(part))
-            taken += len(part)
-            if taken > limit:
-                raise too_large(taken, limit)
-            parts.append(part)
-        yield parts[0] if len(parts) == 1 else b"".join(parts)
-    finally:
-        room.give(taken)
+                words = f"the body did not come in time: {self._taken} bytes in {self._silence:g} s"
+                raise HttpError(408, words, headers={"Connection": "close"}) from None
+        return b"".join(parts)
+
+    def _unpacked(self, body: bytes, packed: str) -> bytes:
+        """The body as it was before it was packed. Never more of it than may be is in memory."""
+        if packed not in ("gzip", "x-gzip"):
+            raise HttpError(415, f"Content-Encoding: {packed[:32]} is not known", headers={"Accept-Encoding": "gzip"})
+        parts, size = list[bytes](), 0
+        try:
+            while body or not parts:  # RFC 1952: one stream behind the other is one, too
+                unpacker = zlib.decompressobj(wbits=GZIP)
+                parts.append(unpacker.decompress(body, self._limit + 1 - size))
+                size += len(parts[-1])
+                if size > self._limit:
+                    raise too_large(size, self._limit)
+                if not unpacker.eof:
+                    raise HttpError(400, "the body is cut: its gzip stream has no end")
+                body = unpacker.unused_data
+        except zlib.error as error:
+            raise HttpError(400, f"the body is not gzip: {error}") from None
+        self._give()
+        return self._count(b"".join(parts))
 
 
 def too_large(size: int, limit: int) -> RecordTooLarge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -14,7 +15,7 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.fronts.access import Access, Room, check_right, log_of
 from walsvc.service.fronts.http import appending, leasing, openapi, reading
 from walsvc.service.fronts.http.problems import HttpError, problem_of
-from walsvc.service.fronts.http.request import body_of, check_origin, check_query, token_of
+from walsvc.service.fronts.http.request import Body, check_origin, check_query, token_of
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.limits import Limits
 from walsvc.service.wire.methods import APPEND, CONSUME, READ
@@ -23,6 +24,7 @@ from walsvc.tasks import begin_task
 PREFIX = "/v1/"
 JSON_BYTES_MAX = 1 << 20  # of a body that is no record
 TIDY_SECONDS = 5.0
+KNOWN_BYTES_MAX = 256  # of a path that is remembered
 VERBS = ("lease", "ack", "nak", "extend")
 logger: logging.Logger = logging.getLogger("walsvc.service")
 
@@ -146,7 +148,7 @@ class HttpFront:
         check_right(grant, APPEND, "append")
         async with (
             log_of(self._access, grant, place.namespace) as log,
-            body_of(request, self._room, self._limits.frame_bytes, self._limits.idle_seconds) as body,
+            Body(request, self._room, self._limits.frame_bytes, self._limits.idle_seconds) as body,
         ):
             return await appending.append(request, log, place.topic, body)
 
@@ -170,7 +172,7 @@ class HttpFront:
         if not grant.opens(place.namespace):
             raise HttpError(403, f"token {grant.name!r} does not open this namespace")
         key = (place.namespace, place.topic, place.consumer)
-        async with body_of(request, self._room, JSON_BYTES_MAX, self._limits.idle_seconds) as body:
+        async with Body(request, self._room, JSON_BYTES_MAX, self._limits.idle_seconds) as body:
             match place.verb:
                 case "lease":
                     return await self._queues.lease(grant, key, body)
@@ -189,6 +191,17 @@ def check_method(request: web.BaseRequest, *allowed: str) -> None:
 
 
 def place_of(path: str) -> Place:
+    """What a path names; those that were asked for lately are remembered."""
+    return known_place(path) if len(path) <= KNOWN_BYTES_MAX else parsed(path)
+
+
+@lru_cache(1024)
+def known_place(path: str) -> Place:
+    """What a short path names."""
+    return parsed(path)
+
+
+def parsed(path: str) -> Place:
     """What a path names. HttpError where it is nothing, BadOption for an escape that is not UTF-8."""
     try:
         parts = [unquote(part, errors="strict") for part in path.removeprefix(PREFIX).split("/")]
