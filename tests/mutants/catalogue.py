@@ -826,6 +826,20 @@ READING = [
         ("tests/service/test_account.py::test_what_the_server_gives_no_credit_for_waits",),
     ),
     Mutant(
+        "a busy client comes before one that asks for little",
+        "walsvc/service/server/turns.py",
+        "(self._light if pace.light else self._heavy).append((pace, go_on, units))",
+        "self._heavy.append((pace, go_on, units))",
+        ("tests/service/test_turns.py::test_light_ones_come_before_those_who_keep_the_server_busy",),
+    ),
+    Mutant(
+        "a turn of the loop does all that waits",
+        "walsvc/service/server/turns.py",
+        "            while self._heavy and self.left * 2 > TURN:\n",
+        "            while self._heavy:\n",
+        ("tests/service/test_turns.py::test_turn_of_the_loop_is_bounded_whoever_waits",),
+    ),
+    Mutant(
         "streams that wait for credit keep what their readers hold",
         "walsvc/service/server/outgoing.py",
         "        while self.resting_bytes > self._limit // RESTING:\n",

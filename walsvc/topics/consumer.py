@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import LeaseLost, Truncated, WalError
@@ -40,6 +41,7 @@ class Consumer(Delivering):
         name: its name.
         topic: its topic's name; None: the whole log.
         delivery: StrictlyOnce() or AtLeastOnce(...).
+        turn: for the service: a step of reading the log happens inside of what this makes.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Consumer(Delivering):
         self._marks = segments.marks
         self._cursor = cursor_at(segments, place.following, number)
         self._unsaved = 0  # records acknowledged and not known to be durable as such
+        self.turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
         if number == WHOLE_LOG:
             segments.cuts.deletions.add(self._drop_topic)
 
@@ -146,7 +149,8 @@ class Consumer(Delivering):
         """Read what comes next and is durable; nothing where there is nothing."""
         turns = self._place.turns
         try:
-            records = await self._cursor.take(self._writer.durable_lsn + 1)
+            async with self.turn():
+                records = await self._cursor.take(self._writer.durable_lsn + 1)
         except Truncated:
             return ()  # perhaps nothing was lost, and retention has moved the position: _check_place decides
         if turns != self._place.turns:

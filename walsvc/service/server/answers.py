@@ -66,6 +66,10 @@ class Answers:
         """ACK or ERROR."""
         self.waiting.pop(id, None)
         line = self._line
+        if line.leaving:
+            if not future.cancelled():
+                future.exception()  # looked at: it is nobody's any more
+            return
         if future.cancelled():
             line.answer_error(id, WalError(CANCELLED))
             return

@@ -16,7 +16,7 @@ from walsvc.service.server.budget import Budget
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.line import Line
 from walsvc.service.server.parts import Parts, check_labels
-from walsvc.service.wire.frames import APPEND_COST, RECORD_COST, Batch, Credit
+from walsvc.service.wire.frames import APPEND_COST, ITEMS_MAX, RECORD_COST, Batch, Credit
 from walsvc.topics.names import check_name
 
 
@@ -45,6 +45,7 @@ class Batches:
         self._budget = budget
         self._admission = admission
         self._answers = answers
+        self._records_max = max(log.config.max_batch_bytes // RECORD_COST, ITEMS_MAX)  # of a batch
         self._batches: dict[int, Parts] = {}
 
     def __contains__(self, id: int) -> bool:
@@ -126,7 +127,7 @@ class Batches:
 
     def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
-        source = parts.source(self._limits, partial(self._consumed, first.id, parts))
+        source = parts.source(self._limits, self._records_max, partial(self._consumed, first.id, parts))
         request = self._admission.request(first)
         return stream_request(self._log.writer.core, source, first.topic, request, expected=first.expected)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from walsvc.service.server.outgoing import Outgoing
+from walsvc.service.server.outgoing import Outgoing, Turn
 
 WHY = "budget"
 
@@ -45,7 +45,7 @@ class Share:
         ahead: what was read for its streams and is not on its way.
     """
 
-    __slots__ = ("_budget", "ahead", "arrived", "held", "holder", "unsent")
+    __slots__ = ("_budget", "_lent", "ahead", "arrived", "held", "holder", "unsent")
 
     def __init__(self, budget: Budget, holder: Pausable) -> None:
         self._budget = budget
@@ -54,6 +54,7 @@ class Share:
         self.held: int = 0
         self.unsent: int = 0
         self.ahead: int = 0
+        self._lent = False  # the outgoing bytes are of the room that is kept above the limit
 
     def arrive(self, length: int) -> None:
         """So much is there of a frame that is not complete: nothing is held for what is only announced."""
@@ -68,13 +69,37 @@ class Share:
     def send(self, length: int) -> None:
         """So much waits to be sent."""
         if length != self.unsent:
-            change, self.unsent = length - self.unsent, length
-            self._budget.outgoing.charge(change)
+            self._charge_outgoing(length - self.unsent, 0)
 
     def read(self, cost: int) -> None:
         """So much more was read for a stream; below 0: so much less."""
-        self.ahead += cost
-        self._budget.outgoing.charge(cost)
+        self._charge_outgoing(0, cost)
+
+    def _charge_outgoing(self, unsent: int, ahead: int) -> None:
+        outgoing = self._budget.outgoing
+        if self._poor:
+            self._lent = outgoing.full
+        self.unsent += unsent
+        self.ahead += ahead
+        outgoing.charge(unsent + ahead, lent=self._lent)
+
+    @property
+    def full(self) -> bool:
+        """True if nothing more should be read for this connection."""
+        return self.outgoing.closed_to(poor=self._poor)
+
+    @property
+    def _poor(self) -> bool:
+        """It has taken all that it was sent."""
+        return not (self.unsent or self.ahead)
+
+    async def room(self) -> None:
+        """Wait until more may be read for this connection."""
+        await self.outgoing.room(poor=self._poor)
+
+    def turn(self) -> Turn:
+        """A turn at reading, as an asynchronous context manager."""
+        return self.outgoing.turn(poor=self._poor)
 
     @property
     def outgoing(self) -> Outgoing:

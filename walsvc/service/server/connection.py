@@ -12,22 +12,21 @@ import logging
 from typing import Any
 
 from walsvc.api import Log
-from walsvc.errors import Backpressure, Closed, InUse, ProtocolError, WalError, WalTimeout
+from walsvc.errors import Closed, InUse, ProtocolError, WalError, WalTimeout
 from walsvc.log.extent.hider import Hiding
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.greeting import Greeting
+from walsvc.service.server.hearing import Hearing
 from walsvc.service.server.progress import Watch
 from walsvc.service.server.requests import Requests
 from walsvc.service.server.sessions import Sessions
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.state import state_of
+from walsvc.service.server.turns import BYTES_A_UNIT, Pace
 from walsvc.service.wire.codes import code_of, error_frame
 from walsvc.service.wire.frames import (
     FEATURES,
-    FIRST,
-    FROM_CLIENT,
-    HELLO_BYTES_MAX,
     VERSION,
     Append,
     Batch,
@@ -46,12 +45,10 @@ from walsvc.service.wire.frames import (
     Welcome,
 )
 from walsvc.service.wire.methods import CONSUME, READ
-from walsvc.service.wire.protocol import FrameReader, encode
+from walsvc.service.wire.protocol import encode
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
 LINGER_SECONDS = 2.0  # how long the peer has to read why the connection ends; what it still sends is thrown away
-FRAMES_A_TURN = 256  # of one connection, and
-RECORDS_A_TURN = 8192  # so many records in them: then others have their turn
 HTTP_REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis is a walsvc log, not HTTP.\n"
 
 
@@ -60,6 +57,8 @@ class Connection(Duplex):
 
     Attributes:
         greeting: what is known of it.
+        hearing: what it says.
+        pace: how much was done for it of late.
         log: once it is welcome.
         requests, sessions: what it has asked.
         leaving: it is over, and nothing that it says has an effect.
@@ -75,9 +74,8 @@ class Connection(Duplex):
         self.sessions: Sessions | None = None
         self.leaving: bool = False
         self._shared = shared
-        self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
-        self._sliced = False  # more frames are here than one turn of the loop takes
-        self._frames = 0  # since something came last
+        self.pace: Pace = shared.turns.pace()
+        self.hearing: Hearing = Hearing(self, self.pace, self._watch)
         self._told: State = []
 
     # ---- transport
@@ -98,19 +96,19 @@ class Connection(Duplex):
         return False  # the transport closes; what is unanswered is the client's to repeat
 
     def data_received(self, data: bytes) -> None:
-        self._watch.heard = True
         self._shared.counts.received_bytes += len(data)
         if not self.leaving:
-            self._reader.receive(data)
-            self._take_frames()
-            frames, self._frames = self._frames, 0
-            if not self.leaving:
-                self._shared.rates.hold_back(self.greeting.grant, self, frames, len(data))
+            hearing = self.hearing
+            hearing.receive(data)
+            grant = self.greeting.grant
+            if grant is not None and grant.limited and not self.leaving:
+                self._shared.rates.hold_back(grant, self, hearing.frames, len(data))
+            hearing.frames = 0
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._sliced:
-            self.loop.call_soon(self._go_on)
+        if self.hearing.behind:
+            self.hearing.go_on()
 
     def resume_reading(self, *why: str) -> None:
         self._watch.heard = True  # it could not be, before
@@ -118,74 +116,37 @@ class Connection(Duplex):
 
     # ---- frames in
 
-    def _take_frames(self) -> None:
-        """Do what the complete frames say, a slice in each turn of the loop; the first that is wrong ends the connection."""
-        try:
-            more = self._take_slice()
-        except WalError as error:
-            reason = "protocol"
-            if isinstance(error, Backpressure):
-                reason = "credit"
-            elif self._reader.over_limit:
-                reason = "frame"
-            self.leave(error, reason)
-            return
-        if more != self._sliced:
-            self._sliced = more
-            if more:
-                self.pause_reading("slice")
-            else:
-                self.resume_reading("slice")
-        if more and not self.stuck:
-            self.loop.call_soon(self._go_on)
-        if (incoming := self._reader.incomplete_bytes) or self.share.arrived:
-            self.share.arrive(incoming)
-            self.share.check()
-        gathered = 0 if self.requests is None else self.requests.gathered
-        if incoming or gathered or self._watch.holding:
-            self._watch.holds(incoming, gathered, self._reader.expected_bytes, self.loop.time())
+    @property
+    def hears(self) -> bool:
+        """True if the next frame may be done now."""
+        return self.stuck_since is None and not self.greeting.opening
 
-    def _take_slice(self) -> bool:
-        """Do what the next frames say; True: there may be more of them."""
-        frames = records = 0
-        while not self.leaving and not self.greeting.opening:
-            if frames >= FRAMES_A_TURN or records >= RECORDS_A_TURN or self.stuck:
-                return True
-            frame = self._reader.next_frame()
-            if frame is None:
-                break
-            frames += 1
-            self._frames += 1
-            if type(frame) is Append:
-                assert self.requests is not None, "the reader lets nothing through before HELLO"
-                records += len(frame.payloads)
-                self.requests.append(frame)
-            else:
-                records += len(frame.payloads) if type(frame) is Batch else 0
-                self._dispatch(frame)
-        return False
-
-    def _go_on(self) -> None:
-        if self._sliced:
-            self.go_on()
+    @property
+    def gathered(self) -> int:
+        """How much is held of batches that have not gone to the log yet."""
+        return 0 if self.requests is None else self.requests.gathered
 
     def go_on(self) -> None:
         """Do what has come meanwhile."""
-        if self._transport is not None and not self.leaving:
-            self._take_frames()
+        self.hearing.go_on()
 
     @property
     def incomplete(self) -> bool:
         """True if it has sent a part of something that cannot be done before the rest is there."""
-        return self.share.arrived > 0 or (self.requests is not None and self.requests.gathered > 0)
+        return self.share.arrived > 0 or self.gathered > 0
 
     @property
     def streaming(self) -> bool:
         """True if the log waits for more of a batch from here."""
         return self.requests is not None and self.requests.streaming
 
-    def _dispatch(self, frame: Frame) -> None:
+    def do(self, frame: Frame) -> None:
+        """Do what a frame says."""
         requests, sessions = self.requests, self.sessions
+        if type(frame) is Append:
+            assert requests is not None, "the reader lets nothing through before HELLO"
+            requests.append(frame)
+            return
         if isinstance(frame, Hello):
             self.greeting.greet(frame)
             return
@@ -221,8 +182,7 @@ class Connection(Duplex):
         log.segments.cuts.listeners.add(self._tell_cut)
         log.segments.cuts.deletions.add(self._tell_deleted)
         log.hider.listeners.add(self._tell_hidden)
-        self._reader.table = FROM_CLIENT
-        self._reader.body_bytes_max = shared.limits.frame_bytes
+        self.hearing.welcome(shared.limits.frame_bytes)
         info = {
             "path": log.path,
             "namespace": self.greeting.namespace,
@@ -250,6 +210,8 @@ class Connection(Duplex):
             data = encode(frame)
         except ProtocolError as error:  # a value that msgpack does not know, or that is longer than any frame
             data = encode(error_frame(frame.id, error, self.state))
+        if len(data) > BYTES_A_UNIT:
+            self.pace.did(len(data) // BYTES_A_UNIT)
         self.write(data, more=self.requests is not None and self.requests.unanswered > 0)
 
     def answer_error(self, id: int, error: WalError) -> None:
@@ -311,7 +273,7 @@ class Connection(Duplex):
         self.leaving = True
         self._stop_work()
         words = (
-            HTTP_REFUSAL if self._reader.foreign == "HTTP" else encode(Goodbye(0, code_of(error), str(error)[:2000]))
+            HTTP_REFUSAL if self.hearing.foreign == "HTTP" else encode(Goodbye(0, code_of(error), str(error)[:2000]))
         )
         transport.write(words)
         self.resume_reading(*self._paused)
@@ -329,7 +291,7 @@ class Connection(Duplex):
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""
-        while self._sliced and not self.leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
+        while self.hearing.behind and not self.leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
             await asyncio.sleep(0)
         if self.requests is not None:
             await self.requests.settled()

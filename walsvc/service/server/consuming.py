@@ -10,7 +10,7 @@ from walsvc.api import Log
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
-from walsvc.service.server.streams import READER_BYTES_MAX, Stream
+from walsvc.service.server.streams import READ_UNITS, READER_BYTES_MAX, Stream
 from walsvc.service.wire.columns import records_frame
 from walsvc.service.wire.frames import RECORD_COST, Open
 from walsvc.topics.consumer import Consumer
@@ -22,6 +22,8 @@ from walsvc.topics.shared import LocalConsumer, LocalDelivery
 
 class Holding(Stream):
     """A stream that holds a consumer open: it is the connection's until it is closed."""
+
+    consumer: Consumer | LocalConsumer
 
     async def close(self) -> None:
         """Stop, and give the consumer free."""
@@ -36,7 +38,7 @@ class SharedStream(Holding):
 
     def __init__(self, line: Line, id: int, consumer: LocalConsumer) -> None:
         super().__init__(line, id, 0)
-        self.consumer = consumer
+        self.consumer: LocalConsumer = consumer
 
     async def next(self, max_bytes: int, max_records: int) -> dict[str, Any]:
         """Answer shared.next. Given up it takes nothing."""
@@ -73,13 +75,14 @@ class ConsumerStream(Holding):
 
     def __init__(self, line: Line, id: int, credit: int, consumer: Consumer) -> None:
         super().__init__(line, id, credit)
-        self.consumer = consumer
+        self.consumer: Consumer = consumer
         self._moving = asyncio.Lock()
 
     async def deliver(self) -> None:
         """Send what the consumer reads until this is cancelled. After an error it waits to be moved."""
         while True:
             await self.rest()
+            await self._line.pace.turn(READ_UNITS)
             try:
                 records = await self.consumer.read_batch(min(self._window.left, STREAM_BYTES), STREAM_RECORDS)
             except WalError as error:
@@ -132,6 +135,7 @@ async def open_consumer(log: Log, line: Line, frame: Open, args: dict[str, Any])
     delivery: Delivery = StrictlyOnce() if every == 1 else AtLeastOnce(every)
     owner: Any = log if args["topic"] is None else log.topic(args["topic"])
     consumer: Consumer = await owner.consumer(args["name"], delivery, args["start"])
+    consumer.turn = line.share.turn
     stream = ConsumerStream(line, frame.id, frame.credit, consumer)
     stream.begin()
     return stream, {"position": consumer.position, "topic": consumer.topic}

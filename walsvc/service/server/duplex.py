@@ -114,8 +114,8 @@ class Duplex(asyncio.Protocol):
                 waiter: asyncio.Future[None] = self.loop.create_future()
                 self._write_waiters.append(waiter)
                 await waiter
-            elif self.share.outgoing.full:
-                await self.share.outgoing.room()
+            elif self.share.full:
+                await self.share.room()
             else:
                 return
 

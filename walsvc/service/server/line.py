@@ -6,6 +6,7 @@ from typing import Protocol
 
 from walsvc.errors import WalError
 from walsvc.service.server.budget import Share
+from walsvc.service.server.turns import Pace
 from walsvc.service.wire.frames import Frame, State
 
 
@@ -14,9 +15,13 @@ class Line(Protocol):
 
     Attributes:
         share: its share of what the server holds.
+        pace: how much was done for it of late.
+        leaving: it is over, and nothing is answered any more.
     """
 
+    leaving: bool
     share: Share
+    pace: Pace
 
     @property
     def name(self) -> str:

@@ -2,7 +2,8 @@
 
 How much one connection may have unsent shrinks as others have more: it is a share of what is left, as in switches whose ports share
 one memory (Choudhury and Hahne, Dynamic queue length thresholds, 1998). So many slow readers get little each, and somebody who
-reads always gets something. Above the limit no stream reads; who takes nothing then is ended, see Connection.look.
+reads always gets something. Above the limit no stream reads but for those clients that have taken all that they were sent, for whom
+some room is kept; who takes nothing then is ended, see Connection.look.
 
 A stream that waits keeps its place in the log as a reader, with what that has read ahead, since opening another one costs several
 reads. These readers are a cache: those that have rested longest let go of theirs.
@@ -11,6 +12,7 @@ reads. These readers are a cache: those that have rested longest let go of their
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -49,7 +51,11 @@ class Outgoing:
         self.resting_bytes: int = 0
         self._limit = limit
         self._resting: dict[Reader, int] = {}  # in the order in which they came to rest
-        self._waiting: list[asyncio.Future[None]] = []
+        self._kept = (
+            limit // SHARE
+        )  # room above the limit, for clients that had nothing unsent when it was reached, and
+        self._lent = 0  # what they have of it
+        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())  # who has some, and who has nothing
         self._turns = asyncio.Semaphore(TURNS)
 
     @property
@@ -59,32 +65,48 @@ class Outgoing:
 
     @property
     def full(self) -> bool:
-        """True if no stream should read."""
+        """True if no stream should read whose client has something unsent."""
         return self.full_since is not None
 
-    def charge(self, change: int) -> None:
-        """So much more waits to be sent, or less."""
+    def closed_to(self, *, poor: bool) -> bool:
+        """True if there is no room; `poor`: for a client that has nothing unsent."""
+        return self.bytes >= self._limit and (not poor or self._lent >= self._kept)
+
+    def charge(self, change: int, *, lent: bool = False) -> None:
+        """So much more waits to be sent, or less; `lent`: to a client that had nothing unsent when the limit was reached."""
         self.bytes += change
-        if self.bytes >= self._limit:
-            if self.full_since is None:
-                self.full_since = asyncio.get_running_loop().time()
-        elif self.full_since is not None:
+        if lent:
+            self._lent += change
+        if self.bytes < self._limit:
             self.full_since = None
-            waiting, self._waiting = self._waiting, []
-            for each in waiting:
-                if not each.done():
-                    each.set_result(None)
+        elif self.full_since is None:
+            self.full_since = asyncio.get_running_loop().time()
+        if change < 0:
+            self._wake()
 
-    async def room(self) -> None:
-        """Wait until there is room for more."""
-        while self.full_since is not None:
+    def _wake(self) -> None:
+        """Let one go on of each kind for which there is room; it lets the next one."""
+        for poor in (True, False):
+            waiting = self._waiting[poor]
+            while waiting and not self.closed_to(poor=poor):
+                waiter = waiting.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+                    break
+
+    async def room(self, *, poor: bool = False) -> None:
+        """Wait until there is room for more; `poor`: for a client that has nothing unsent."""
+        while self.closed_to(poor=poor):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
+            self._waiting[poor].append(waiter)
+            try:
+                await waiter
+            finally:
+                self._wake()
 
-    def turn(self) -> Turn:
+    def turn(self, *, poor: bool = False) -> Turn:
         """A reader's turn, as an asynchronous context manager."""
-        return Turn(self, self._turns)
+        return Turn(self, self._turns, poor=poor)
 
     # ---- readers that rest
 
@@ -105,16 +127,17 @@ class Outgoing:
 class Turn:
     """While it lasts its owner may read. It begins when there is room, and is lent to another one after TURN_SECONDS."""
 
-    def __init__(self, outgoing: Outgoing, turns: asyncio.Semaphore) -> None:
+    def __init__(self, outgoing: Outgoing, turns: asyncio.Semaphore, *, poor: bool) -> None:
+        self._poor = poor
         self._outgoing = outgoing
         self._turns = turns
         self._over: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         while True:
-            await self._outgoing.room()
+            await self._outgoing.room(poor=self._poor)
             await self._turns.acquire()
-            if not self._outgoing.full:
+            if not self._outgoing.closed_to(poor=self._poor):
                 break
             self._turns.release()
         self._over = asyncio.get_running_loop().call_later(TURN_SECONDS, self._release)

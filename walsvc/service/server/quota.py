@@ -32,8 +32,7 @@ class Quota:
     def taking(self, log: Log, topic: str | None, name: str) -> Iterator[None]:
         """Take a name while the block makes it, if it is a new one. Raises Backpressure where there are too many."""
         key, taking = (topic, name), self._taking.setdefault(log, [])
-        coming = sum(not self._has(log, each) for each in taking)  # a name may be in the log before its block has ended
-        if self._count(log) + coming >= self._most and not self._has(log, key):
+        if self._count(log) + len(taking) >= self._most and self._full(log, taking) and not self._has(log, key):
             self._forget(log)
             raise Backpressure(
                 f"the log has {self._most} {self._what}",
@@ -47,6 +46,10 @@ class Quota:
         finally:
             taking.remove(key)
             self._forget(log)
+
+    def _full(self, log: Log, taking: list[tuple[str | None, str]]) -> bool:
+        """The same exactly: a name may be in the log before its block has ended."""
+        return self._count(log) + sum(not self._has(log, each) for each in taking) >= self._most
 
     def _forget(self, log: Log) -> None:
         if not self._taking.get(log):

@@ -12,8 +12,9 @@ from walsvc.service.server.audit import audited
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, HoldingT, SharedStream
 from walsvc.service.server.line import Line
-from walsvc.service.server.shared import Shared
+from walsvc.service.server.shared import Name, Shared
 from walsvc.service.server.streams import Begin, RecordStream, Stream, range_of, source_of
+from walsvc.service.server.turns import CALL_UNITS
 from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
@@ -30,7 +31,9 @@ class Sessions:
         self._rights = grant.rights
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
-        self._opening: set[int] = set()  # streams that are being opened: they count already
+        self._opening: dict[
+            int, Name | None
+        ] = {}  # streams that are being opened, and which consumer: they count already
         self._counted = 0  # streams of this connection, as the server knows it
         self._large = asyncio.Lock()  # one large answer at a time
         self._reading = asyncio.Lock()  # and one read of the log
@@ -52,7 +55,7 @@ class Sessions:
     def _ended(self, id: int, task: asyncio.Task[None]) -> None:
         if self._tasks.get(id) is task:
             del self._tasks[id]
-            self._opening.discard(id)
+            self._opening.pop(id, None)
             self._count()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._line.fail(error)
@@ -98,6 +101,7 @@ class Sessions:
     async def _call(self, frame: Call) -> None:
         line = self._line
         try:
+            await line.pace.turn(CALL_UNITS)
             with audited(line.name, self._log.path, frame.method, frame.args):
                 method = self._chosen(METHODS, frame.method, "method")
                 args = method.checked(frame.args)
@@ -136,6 +140,7 @@ class Sessions:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""
         async with self._large:
             await self._line.writable()
+            await self._line.pace.turn(CALL_UNITS)
             value = await self._answer(method, args)
             self._line.send(Result(id, value, self._line.state))
             self._line.flush()
@@ -158,7 +163,7 @@ class Sessions:
         self._shared.counts.requests["open"] += 1
         refusal = self._full() or self._shared.streams.refusal()
         if refusal is None:
-            self._opening.add(frame.id)
+            self._opening[frame.id] = None
             self._count()
         self._begin(frame.id, self._open(frame, refusal))
 
@@ -182,6 +187,7 @@ class Sessions:
     async def _open(self, frame: Open, refusal: Backpressure | None) -> None:
         line, id = self._line, frame.id
         try:
+            await line.pace.turn(CALL_UNITS)
             method = self._chosen(STREAMS, frame.what, "stream")
             if refusal is not None:
                 raise refusal
@@ -189,20 +195,21 @@ class Sessions:
             stream: Stream
             opened: dict[str, Any]
             if frame.what in OPENED:
-                await self._shared.closing.done()
+                name = self._opening[id] = (self._log, args["topic"], args["name"])
+                await self._shared.closing.free(name)
                 with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
                     stream, opened = await OPENED[frame.what](self._log, line, frame, args)
             else:
                 turn = self._reading if frame.what == "read" else None
                 opened = range_of(self._log, args)
                 stream = RecordStream(line, id, frame.credit, self._log.segments.cuts, opened, turn)
-                begin = source_of(self._log, frame.what, {**args, **opened}, line.share.outgoing.turn)
+                begin = source_of(self._log, frame.what, {**args, **opened}, line.share.turn)
                 stream.start(self._pump(id, stream, begin))
         except WalError as error:
             line.answer_error(id, error)
             return
         self._streams[id] = stream
-        self._opening.discard(id)
+        self._opening.pop(id, None)
         line.send(Result(id, opened, line.state))
 
     async def _pump(self, id: int, stream: RecordStream, begin: Begin) -> None:
@@ -230,7 +237,7 @@ class Sessions:
             self._count()
             self._begin(id, self._close(id, stream))
         elif (task := self._tasks.get(id)) is not None:
-            self._give_up(task)
+            self._give_up(id, task)
             self._line.answer_error(id, WalError("the call was cancelled"))
 
     async def _close(self, id: int, stream: Stream) -> None:
@@ -249,18 +256,18 @@ class Sessions:
     def _close_consumer(self, stream: Holding) -> asyncio.Task[None]:
         """Close a consumer, whoever waits for that."""
         task = begin_task(stream.close())
-        self._shared.closing.add(task)
+        self._shared.closing.add(task, (self._log, stream.consumer.topic, stream.consumer.name))
         return task
 
-    def _give_up(self, task: asyncio.Task[None]) -> None:
+    def _give_up(self, id: int, task: asyncio.Task[None]) -> None:
         """Cancel a call, or an opening. The name of a consumer that was being opened is free when the task has ended."""
         task.cancel()
-        self._shared.closing.add(task)
+        self._shared.closing.add(task, self._opening.get(id))
 
     def give_up(self) -> None:
         """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
-        for task in list(self._tasks.values()):
-            self._give_up(task)
+        for id, task in list(self._tasks.items()):
+            self._give_up(id, task)
         for stream in self._streams.values():
             if stream.task is not None:
                 stream.task.cancel()

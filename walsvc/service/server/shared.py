@@ -17,6 +17,7 @@ from walsvc.service.server.quota import Quota
 from walsvc.service.server.rates import Rates
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.state import consumer_count, has_consumer
+from walsvc.service.server.turns import Turns
 from walsvc.service.wire.codes import code_of
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -45,21 +46,37 @@ class Counts:
             logger.warning("%s: connection ended: %s: %s", name, code_of(error), error)
 
 
+Name = tuple[Log, str | None, str]  # of a consumer: its log, its topic, what it is called there
+
+
 class Closing:
     """Consumers that are being closed since their connection is gone. Their names are free only then."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Name | None] = {}
+        self._of_names: dict[Name, list[asyncio.Task[None]]] = {}
 
-    def add(self, task: asyncio.Task[None]) -> None:
-        """A consumer's name may be in use until `task` has ended: whoever opens one waits for it."""
-        self._tasks.add(task)
+    def add(self, task: asyncio.Task[None], name: Name | None) -> None:
+        """A consumer's name may be in use until `task` has ended: whoever opens it again waits for that. None: it is no consumer."""
+        self._tasks[task] = name
+        if name is not None:
+            self._of_names.setdefault(name, []).append(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        name = self._tasks.pop(task)
+        if name is not None:
+            tasks = self._of_names[name]
+            tasks.remove(task)
+            if not tasks:
+                del self._of_names[name]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("closing a consumer: %s", error)
+
+    async def free(self, name: Name) -> None:
+        """Wait until a name is free."""
+        while tasks := self._of_names.get(name):
+            await asyncio.wait(list(tasks))
 
     async def done(self, timeout: float | None = None) -> None:
         """Wait until all of them are free, or for so many seconds."""
@@ -106,6 +123,7 @@ class Shared:
         tokens: who may do what, as of this moment; None: everybody may do everything.
         holds, consumers: how many names a log may have.
         rates: how fast tokens may ask.
+        turns: what is done for whom in a turn of the loop.
         streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
@@ -125,6 +143,7 @@ class Shared:
         )
         self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
         self.rates: Rates = Rates()
+        self.turns: Turns = Turns()
         self.streams: Places = Places(limits.streams_total, "streams")
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()

@@ -27,6 +27,7 @@ from walsvc.service.wire.wanted import reading
 from walsvc.service.wire.window import Window
 from walsvc.tasks import begin_task
 
+READ_UNITS = 16  # a step of a reader: it looks through what it has read
 READER_BYTES_MIN = 512 * KIB  # what a reader of the log holds by itself at the beginning, and
 READER_BYTES_MAX = 12 * MIB  # at most: walsvc.log.read.stream reads ahead in pieces that grow
 Groups = AsyncGenerator[list[Record], None]
@@ -78,7 +79,7 @@ class Stream:
     async def rest(self) -> None:
         """The same. Whoever waits long lets go of what the log's reader holds, where others need the memory."""
         outgoing = self._line.share.outgoing
-        if self._window.left > 0 and not self._line.stuck and not outgoing.full:
+        if self._window.left > 0 and not self._line.stuck and not self._line.share.full:
             return
         outgoing.rest(self, self._held())
         try:
@@ -165,6 +166,7 @@ class RecordStream(Stream):
         try:
             await self.rest()
             while self._records or await self._read(begin):
+                await self._line.pace.turn(1)  # `send` counts the bytes
                 self._gather()
                 if self.full or self._line.stuck:
                     self.flush()
@@ -199,7 +201,8 @@ class RecordStream(Stream):
         else:
             async with self._turn:
                 await self._line.writable()
-                async with self._line.share.outgoing.turn():
+                await self._line.pace.turn(READ_UNITS)
+                async with self._line.share.turn():
                     records = await anext(self._source, None)
         if records is None:
             return False

@@ -91,6 +91,7 @@ class FrameReader:
         self.body_bytes_max = body_bytes_max
         self.foreign: str | None = None  # the protocol that the other side speaks instead, where it is known
         self.over_limit: bool = False  # a frame was refused for its length
+        self.frame_bytes: int = 0  # of the last frame's body
         self._items_max = RESULT_ITEMS_MAX if table is FROM_SERVER else ITEMS_MAX
         self._data: bytes | bytearray = b""
         self._at = 0
@@ -131,7 +132,7 @@ class FrameReader:
         begin = at + LENGTH.size
         if len(data) - begin < length:
             return None
-        self._at = begin + length
+        self._at, self.frame_bytes = begin + length, length
         with memoryview(data) as view, view[begin : self._at] as body:
             return decode(body, self.table, self._items_max)
 

@@ -1,0 +1,221 @@
+"""Clients take turns: whoever asks for much waits behind whoever asks for little, and no turn of the loop is long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.service.raw import Raw
+from tests.service.simulated import Devices, serving
+from tests.service.wire import until
+from walsvc import WalConfig
+from walsvc.service.server.limits import Limits
+from walsvc.service.server.turns import LIGHT, SLICE, TURN, UNITS_PER_SECOND, Turns
+from walsvc.service.wire.frames import Ack, Batch, Call, Credit, Error, Open, Ping, Pong, Records, Result
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def old(turns: Turns) -> Any:
+    """The pace of a client that has been here for a while and asked for nothing."""
+    pace = turns.pace()
+    pace._at -= 1000
+    return pace
+
+
+async def test_light_ones_come_before_those_who_keep_the_server_busy() -> None:
+    turns, done = Turns(), list[str]()
+    busy, other, light = old(turns), old(turns), old(turns)
+    busy.did(LIGHT + 1)
+    other.did(LIGHT + 1)
+    assert (busy.light, other.light, light.light) == (False, False, True)
+    assert not busy.may_go, "this turn of the loop is over"
+    assert not light.may_go
+
+    def work(name: str, pace: Any, units: int) -> None:
+        done.append(name)
+        pace.did(units)
+
+    busy.later(lambda: work("busy", busy, SLICE))
+    other.later(lambda: work("other", other, SLICE))
+    light.later(lambda: work("light", light, 1))
+    assert done == []
+    await asyncio.sleep(0)
+    assert done == ["light", "busy", "other"]
+    assert turns.waiting == 0
+
+
+async def test_turn_of_the_loop_is_bounded_whoever_waits() -> None:
+    turns, counts = Turns(), list[int]()
+    busy = [old(turns) for _ in range(100)]
+    for pace in busy:
+        pace.did(100 * LIGHT)
+    while turns.left <= 0:
+        await asyncio.sleep(0)
+    turns.spend(TURN)
+    done = [0]
+
+    def slice_of(pace: Any) -> None:
+        done[0] += SLICE
+        pace.did(SLICE)
+
+    for pace in busy:
+        pace.later(lambda pace=pace: slice_of(pace))
+    while turns.waiting:
+        before = done[0]
+        await asyncio.sleep(0)
+        counts.append(done[0] - before)
+        assert old(turns).may_go, "half of each turn is for who comes with little"
+    assert max(counts) <= TURN // 2 + SLICE
+    assert sum(counts) == 100 * SLICE
+
+
+async def test_light_ones_never_take_a_whole_turn_for_good() -> None:
+    turns, done = Turns(), list[int]()
+    busy = old(turns)
+    busy.did(10 * TURN)
+    busy.later(lambda: done.append(1))
+    for _ in range(10 * TURN):
+        old(turns).later(lambda: turns.spend(1))
+    await asyncio.sleep(0)
+    assert done == [1], "one of the busy ones has its turn in each"
+
+
+async def test_who_just_came_is_not_light_and_work_is_forgotten() -> None:
+    turns = Turns()
+    new = turns.pace()
+    assert not new.light, "or coming again and again would be a way around"
+    new._at -= (LIGHT + 1) / UNITS_PER_SECOND
+    assert new.light
+    new.did(2 * LIGHT)
+    assert not new.light
+
+
+async def test_wait_for_a_turn_that_is_given_up_takes_nothing_from_others() -> None:
+    turns = Turns()
+    one, other = old(turns), old(turns)
+    waiting = [asyncio.ensure_future(pace.turn(1)) for pace in (one, other)]
+    asyncio.get_running_loop().call_soon(waiting[0].cancel)
+    turns.left, turns._due = 0, True  # the turn is over, and the next one does not come yet
+    await asyncio.sleep(0)
+    assert turns.waiting == 2
+    await asyncio.wait(waiting[:1])
+    turns._due = False
+    turns.spend(0)
+    await waiting[1]
+    assert waiting[0].cancelled()
+    assert turns.waiting == 0
+
+
+async def test_small_request_passes_floods_of_others(tmp_path) -> None:
+    """Eight clients send 1,000 PINGs each in one write; a client that was here is answered after a turn or two of them."""
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as good:
+        (connection,) = server.roster
+        connection.pace._at -= 1000
+        floods = [await Raw.welcomed(server) for _ in range(8)]
+        done, answered_at = [0], [0]
+        for each in server.roster:
+            if each is not connection:
+                do = each.do
+
+                def counted(frame: Any, do: Any = do) -> None:
+                    done[0] += 1
+                    do(frame)
+
+                each.do = counted
+        send = connection.send
+
+        def noted(frame: Any) -> None:
+            answered_at[0] = answered_at[0] or done[0]
+            send(frame)
+
+        for flood in floods:
+            flood.send(*(Ping(id) for id in range(1, 1001)))
+        await until(lambda: done[0] > TURN)
+        begun = done[0]
+        connection.send = noted
+        good.send(Ping(7))
+        await good.expect(Pong, 7)
+        assert answered_at[0] - begun <= 3 * TURN, "8 x 1,000 are there"
+        for flood in floods:
+            for _ in range(1000):
+                await flood.expect(Pong)
+            await flood.close()
+
+
+async def test_who_takes_all_is_served_while_others_have_filled_the_room(tmp_path) -> None:
+    """A call, a read and a consumer of a client that reads, beside one that has left more unread than the server holds."""
+    config = WalConfig(segment_bytes=4 * MIB)
+    async with serving(tmp_path, config=config, limits=Limits(pending_total_bytes=256 * KIB)) as server:
+        log = server.logs[""]
+        await log.append_batch([bytes(1000)] * 1500)
+        slow = await Raw.welcomed(server)
+        slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        slow.send(Open(1, "read", {}, 1 << 40))
+        outgoing = server.budget.outgoing
+        outgoing.charge(256 * KIB)  # of more of its kind
+        assert outgoing.full
+        async with await Raw.welcomed(server) as good:
+            good.send(Call(1, "topics", {}), Open(2, "read", {}, 10), Open(3, "consumer", {"name": "c"}, 10))
+            wanted = {(Result, 1), (Records, 2), (Records, 3)}
+            while wanted:
+                frame = await good.next()
+                wanted.discard((type(frame), frame.id))  # type: ignore[union-attr]
+            assert outgoing.full
+        outgoing.charge(-256 * KIB)
+        await slow.close()
+
+
+async def test_batch_that_comes_in_drops_is_given_up(tmp_path) -> None:
+    """Each part comes in time, and all others wait for the batch."""
+    config, limits = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB), Limits(idle_seconds=0.3)
+    async with serving(tmp_path, config=config, limits=limits) as server:
+        raw = await Raw.welcomed(server)
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        answer: Any = None
+        for part in range(1, 100):
+            raw.send(Batch(1, 0, 0, 0, 0, None, part, False, [b"drop"]))
+            try:
+                async with asyncio.timeout(0.1):
+                    while not isinstance(answer := await raw.next(), Error):
+                        pass
+                break
+            except TimeoutError:
+                continue
+        assert isinstance(answer, Error)
+        assert answer.code == "WalTimeout"
+        assert part < 20
+        await raw.close()
+        async with await Raw.welcomed(server) as neighbour:
+            neighbour.append(1, b"x")
+            assert (await neighbour.expect(Ack, 1)).parts[0][0] == 1
+
+
+async def test_batch_of_empty_records_has_an_end(tmp_path) -> None:
+    config = WalConfig(segment_bytes=65536, max_batch_bytes=1 * MIB)
+    async with serving(tmp_path, config=config) as server, await Raw.welcomed(server) as raw:
+        answer: Any = None
+        for part in range(20):
+            raw.send(Batch(1, 0, 0, 0, 0, None, part, False, [b""] * 2000))
+        while not isinstance(answer, Error):
+            answer = await raw.next()
+            assert isinstance(answer, Credit | Error)
+        assert answer.code == "RecordTooLarge"
+        assert "16384 records" in answer.message
+        assert server.logs[""].next_lsn == 1
+
+
+async def test_opening_a_consumer_waits_for_the_end_of_that_one_alone(tmp_path) -> None:
+    devices = Devices()
+    async with serving(tmp_path, devices) as server:
+        closing, log = server.shared.closing, server.logs[""]
+        ended = asyncio.Event()
+        closing.add(asyncio.ensure_future(ended.wait()), (log, None, "a"))  # type: ignore[arg-type]
+        async with await Raw.welcomed(server) as raw:
+            raw.send(Open(1, "consumer", {"name": "a"}, 1), Open(2, "consumer", {"name": "b"}, 1))
+            await raw.expect(Result, 2)
+            raw.send(Ping(9))
+            while not isinstance(answer := await raw.next(), Pong):
+                assert not isinstance(answer, Result)
+            ended.set()
+            await raw.expect(Result, 1)

@@ -1,0 +1,131 @@
+"""Whose turn it is: what the server does for its clients, a bounded part of each turn of the loop.
+
+asyncio runs whatever is ready before it looks at the sockets again, so a thousand clients that each ask for a little hold up
+everybody for a thousand littles. Here work is counted. What is over in a turn of the loop waits for the next one, and a client of
+which the server has done little of late comes before those that keep it busy, as new flows come before old ones in FQ-CoDel (RFC 8290,
+section 4.2). These take turns, and each turn of the loop does something for one of them.
+
+Work is counted in units, of what is known beforehand, and not in seconds: so the order is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+TURN = 256  # units in one turn of the loop, about 2 ms: a unit is about what the shortest frame costs
+SLICE = 32  # of one client, before others have their turn
+LIGHT = 256  # a client is light up to so many units, of which
+UNITS_PER_SECOND = 512  # so many are forgotten in a second
+APPEND_UNITS = 4  # a request to append, with its answer
+CALL_UNITS = 8  # a call: a task, its answer, and what the log does for it
+RECORDS_A_UNIT = 32
+BYTES_A_UNIT = 32 << 10  # copied once or twice
+
+
+def units_of(size: int, records: int) -> int:
+    """Units of what is in a frame: bytes and records."""
+    return size // BYTES_A_UNIT + records // RECORDS_A_UNIT
+
+
+class Turns:
+    """See the head of this file.
+
+    Attributes:
+        left: units that this turn of the loop has left; 0 or less: none.
+    """
+
+    def __init__(self) -> None:
+        self.left: int = TURN
+        self._light: deque[tuple[Pace, Callable[[], None], int]] = deque()
+        self._heavy: deque[tuple[Pace, Callable[[], None], int]] = deque()
+        self._due = False
+
+    def pace(self) -> Pace:
+        """For a new client."""
+        return Pace(self)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._light) + len(self._heavy)
+
+    def spend(self, units: int) -> None:
+        """So much is being done."""
+        self.left -= units
+        if self.left * 2 < TURN:  # until then it does not matter how many turns of the loop it was
+            self._schedule()
+
+    def wait(self, pace: Pace, go_on: Callable[[], None], units: int) -> None:
+        """Call `go_on` when it is a client's turn."""
+        (self._light if pace.light else self._heavy).append((pace, go_on, units))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """A turn of the loop begins. Half of it is for what comes in it from light clients."""
+        self._due, self.left = False, TURN
+        try:
+            while self._light and self.left > 0:
+                self._grant(self._light)
+            if self._heavy:
+                self._grant(self._heavy)
+            while self._heavy and self.left * 2 > TURN:
+                self._grant(self._heavy)
+        finally:
+            if self._light or self._heavy:
+                self._schedule()
+
+    def _grant(self, queue: deque[tuple[Pace, Callable[[], None], int]]) -> None:
+        pace, go_on, units = queue.popleft()
+        if units:
+            pace.did(units)
+        go_on()
+
+
+class Pace:
+    """How much the server has done for one client of late, and whether it may do more at once."""
+
+    __slots__ = ("_at", "_loop", "_turns", "_work")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._loop = asyncio.get_running_loop()
+        self._work = 2.0 * LIGHT  # or who comes again and again would always be light
+        self._at = self._loop.time()
+
+    @property
+    def light(self) -> bool:
+        """The server has done little for it of late."""
+        return self._work <= LIGHT or self._work - (self._loop.time() - self._at) * UNITS_PER_SECOND <= LIGHT
+
+    @property
+    def may_go(self) -> bool:
+        """True if more may be done for it in this turn of the loop. Where not, it waits by `later`."""
+        turns = self._turns
+        return turns.left > 0 and ((turns.left * 2 > TURN and not turns.waiting) or self.light)
+
+    def did(self, units: int) -> None:
+        """So much was done for it."""
+        now = self._loop.time()
+        self._work = max(self._work - (now - self._at) * UNITS_PER_SECOND, 0.0) + units
+        self._at = now
+        self._turns.spend(units)
+
+    def later(self, go_on: Callable[[], None]) -> None:
+        """Call `go_on` when it is its turn. It says by `did` what it has done."""
+        self._turns.wait(self, go_on, 0)
+
+    async def turn(self, units: int) -> None:
+        """Wait until so much may be done for it."""
+        if self.may_go:
+            self.did(units)
+            return
+        granted: asyncio.Future[None] = self._loop.create_future()
+        self._turns.wait(self, lambda: None if granted.done() else granted.set_result(None), units)
+        await granted
