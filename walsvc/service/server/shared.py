@@ -57,7 +57,10 @@ class Closing:
         self._of_names: dict[Name, list[asyncio.Task[None]]] = {}
 
     def add(self, task: asyncio.Task[None], name: Name | None) -> None:
-        """A consumer's name may be in use until `task` has ended: whoever opens it again waits for that. None: it is no consumer."""
+        """A consumer's name may be in use until `task` has ended: whoever opens it again waits for that. None: it is no consumer.
+        Idempotent."""
+        if task in self._tasks:
+            return
         self._tasks[task] = name
         if name is not None:
             self._of_names.setdefault(name, []).append(task)
