@@ -11,6 +11,11 @@ UNSEEN = (
 )
 
 
+def counted(number: int, one: str) -> str:
+    """A number of things in words: "1 record", "2 records"; `one` is their name in the singular, with a regular plural."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def visible(text: str) -> str:
     r"""`text` on one line, with each character that steers a terminal, or that nobody sees, as an escape: \n, \x1b, \u202e.
 

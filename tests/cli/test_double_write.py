@@ -25,7 +25,7 @@ async def packed(tmp_path: Path) -> Path:
 async def test_verbs_that_write_leave_a_packed_log_packed(walsvc: Cli, packed: Path) -> None:
     assert walsvc.good("append", packed, stdin=b"new\n") == b"21\n"
     assert walsvc.good("truncate", packed, "--before", 6) == b"dropped 5 records; kept: LSN 6 to 21\n"
-    assert walsvc.good("truncate", packed, "--after", 20) == b"dropped 1 records; kept: LSN 6 to 20\n"
+    assert walsvc.good("truncate", packed, "--after", 20) == b"dropped 1 record; kept: LSN 6 to 20\n"
     told = json.loads(walsvc.good("inspect", packed, "--json"))
     assert {each["align"] for each in told["segments"]} == {64}
     assert len(told["double_write"]) == 3

@@ -48,7 +48,7 @@ async def test_two_looks_tell_rates_syncs_and_consumers(tmp_path: Path) -> None:
         assert told["payload"] == "2.4 KiB/s"
         groups = sum(now.stats.sync_us_counts) - sum(before.stats.sync_us_counts)
         assert told["syncs"] == f"{groups / 2:,.0f}/s, {50 / groups:.1f} records in each"
-        assert told["kept"].startswith("LSN 1 to 50, 1 segments, ")
+        assert told["kept"].startswith("LSN 1 to 50, 1 segment, ")
         assert told["sync time"].startswith("50 % ")
         head, row = lines_of("data", looks)[-2:]
         assert head.split() == ["consumer", "topic", "kind", "position", "lag", "out", "oldest", "s", "again", "dead"]

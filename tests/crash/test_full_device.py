@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -55,6 +56,29 @@ async def made(device: SimDevice, when: str) -> int:
     last = await until_full(log)
     await log.close()
     return last
+
+
+def test_the_hint_says_what_gives_space_back() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device)
+        fill(device)
+        with pytest.raises(NoSpace) as first:
+            while True:
+                await append_some(log)
+        assert "there is only one" in str(first.value.hint)
+        device.capacity = 6 * SEGMENT_BYTES
+        with pytest.raises(NoSpace) as later:
+            while True:
+                await log.append(bytes(3000))
+        named = re.search(r"truncate_before\((\d+)\)", str(later.value.hint))
+        assert named is not None, later.value.hint
+        await log.truncate_before(int(named[1]))
+        for _ in range(10):
+            await log.append(bytes(3000))  # the segment is used again
+        await log.close()
+
+    run_sim(main, seed=1)
 
 
 @pytest.mark.parametrize("when", ["at once", "later", "by the log"])

@@ -243,7 +243,7 @@ async def test_requests_that_are_not_answered_are_counted(tmp_path) -> None:
         devices[""].stall_sync(0.1)
         for id in range(2, 7):
             raw.append(id, b"x")
-        await refused(raw, "Backpressure", "4 requests are unanswered")
+        await refused(raw, "Backpressure", "4 requests unanswered")
 
 
 async def test_batch_in_parts_keeps_to_its_credit_and_to_its_order(tmp_path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from walsvc.cli import exits, options, output, runner, wanted
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.engines.archive.push import OnProgress
@@ -67,7 +68,7 @@ def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_f
             output.echo(f"{place.mended} lost objects stored again: {url}")
         if added:
             held = f"LSN {added[0].first_lsn} to {added[-1].next_lsn - 1}"
-            output.echo(f"{held}, {len(added)} segments, {output.size(stored)} stored: {url}")
+            output.echo(f"{held}, {counted(len(added), 'segment')}, {output.size(stored)} stored: {url}")
         else:
             output.echo(f"nothing new to store: {url}")
         return exits.OK
@@ -141,7 +142,7 @@ def verify(url: Url, log_id: LogId = None, as_json: options.AsJson = False) -> N
             for finding in found:
                 where = "" if finding.lsn is None else f"LSN {finding.lsn}, offset {finding.offset}: "
                 output.echo(f"{finding.kind}: {where}{finding.message}")
-            output.echo(f"{len(entries)} segments, {wrong} objects wrong or missing: {url}")
+            output.echo(f"{counted(len(entries), 'segment')}, {counted(wrong, 'object')} wrong or missing: {url}")
         if wrong:
             return exits.CORRUPTION
         return exits.OTHER if found else exits.OK

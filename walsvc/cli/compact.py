@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 
 @options.reaching("path")
@@ -32,7 +33,9 @@ def compact(
         if as_json:
             output.emit_json({"freed_bytes": freed, "bytes": before - freed, "segments": after.segments})
         else:
-            output.echo(f"freed {output.size(freed)}; {after.segments} segments, {output.size(before - freed)}")
+            output.echo(
+                f"freed {output.size(freed)}; {counted(after.segments, 'segment')}, {output.size(before - freed)}"
+            )
         return exits.OK
 
     runner.run(verb)

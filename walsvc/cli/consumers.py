@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.interface import Appending, Log
@@ -146,7 +147,7 @@ def redrive(
         if as_json:
             output.emit_json({"name": name, "topic": topic, "redriven": sent})
         else:
-            output.echo(f"{sent} dead letters of consumer {name} went back to topic {topic}")
+            output.echo(f"{counted(sent, 'dead letter')} of consumer {name} went back to topic {topic}")
         return exits.OK
 
     runner.run(verb)

@@ -21,6 +21,7 @@ ON_THE_COMMAND_LINE = (
     ),
     (r"start at first_lsn", "leave --start out to begin with the first"),
     (r"first_lsn(?: - 1)? to next_lsn(?: - 1)?: ", "LSN "),
+    (r"truncate_before\((\d+)\)", r"walsvc truncate --before \1"),
     (r"truncate_before", "walsvc truncate --before"),
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.log.offline.migration import Migration
@@ -49,11 +50,11 @@ def migrate(
 def show(done: Migration) -> None:
     """Print a migration for people."""
     if not done.segments:
-        output.echo(f"nothing to migrate: all {done.present} segments are of format version {done.version}")
+        output.echo(f"nothing to migrate: format version of {counted(done.present, 'segment')}: {done.version}")
         return
     for name, version in zip(done.segments, done.versions, strict=True):
         output.echo(f"{name}: version {version} to {done.version}")
     if done.applied:
-        output.echo(f"{len(done.segments)} segments migrated")
+        output.echo(f"{counted(len(done.segments), 'segment')} migrated")
     else:
-        output.echo(f"{len(done.segments)} segments to migrate; nothing was changed, --apply does it")
+        output.echo(f"{counted(len(done.segments), 'segment')} to migrate; nothing was changed, --apply does it")

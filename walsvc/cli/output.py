@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from walsvc.plain import base64_of
-from walsvc.visible import visible, visible_json
+from walsvc.visible import counted, visible, visible_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -158,7 +158,7 @@ def copied(copy: Copied, path: str, *, as_json: bool) -> None:
         emit_json({"path": path, **dataclasses.asdict(copy)})
         return
     held = f"LSN {copy.first_lsn} to {copy.next_lsn - 1}" if copy.next_lsn > copy.first_lsn else "no records"
-    echo(f"{held}, {copy.segments} segments, {size(copy.bytes)} in use: {path}")
+    echo(f"{held}, {counted(copy.segments, 'segment')}, {size(copy.bytes)} in use: {path}")
 
 
 def progress(*columns: Any) -> Progress | None:

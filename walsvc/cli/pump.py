@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from walsvc.cli import exits, output
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -196,7 +197,9 @@ class Pump:
 
         def show() -> None:
             rate = self.acknowledged / max(time.monotonic() - began, 1e-9)
-            text = f"{self.acknowledged} records, {output.size(self.acknowledged_bytes)}, {rate:.0f} records/s"
+            text = (
+                f"{counted(self.acknowledged, 'record')}, {output.size(self.acknowledged_bytes)}, {rate:.0f} records/s"
+            )
             display.update(task, description=text)
             if display.live.is_started:
                 loop.call_later(PROGRESS_SECONDS, show)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.format.purge import Label
@@ -49,7 +50,7 @@ def purge(
                 else:
                     count = await place.purge(lsns=lsn)
                 output.emit_json({"topic": topic, "records": count}) if as_json else output.echo(
-                    f"hidden: {count} records"
+                    f"hidden: {counted(count or 0, 'record')}"
                 )
                 return exits.OK
             until = log.next_lsn if before is None else before

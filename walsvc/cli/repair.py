@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.keyring import KeyRing
@@ -92,9 +93,11 @@ def explain(plan: RepairPlan, copy: str | None) -> None:
         output.echo(f"damaged: {reason}")
     kept = f"LSN {plan.keep_from} to {plan.keep_to}" if plan.keep_to >= plan.keep_from else "no records"
     would = "" if copy else "would be "
-    output.echo(f"{would}kept:   {kept}, in {len(plan.keep)} segments")
+    output.echo(f"{would}kept:   {kept}, in {counted(len(plan.keep), 'segment')}")
     if plan.lost_to > plan.keep_to:
-        output.echo(f"{would}lost:   LSN {plan.keep_to + 1} to {plan.lost_to} at least; {len(plan.drop)} files go")
+        output.echo(
+            f"{would}lost:   LSN {plan.keep_to + 1} to {plan.lost_to} at least, with {counted(len(plan.drop), 'file')}"
+        )
     elif plan.grow:
         output.echo(f"{would}lost:   what stood in the end of a file that was cut, if anything did")
     if copy:

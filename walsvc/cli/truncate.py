@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.interface import Topic
@@ -62,7 +63,7 @@ def truncate(
             )
         else:
             kept = f"LSN {first} to {end - 1}" if end > first else f"none, the next LSN is {end}"
-            output.echo(f"dropped {was - end + first} records; kept: {kept}")
+            output.echo(f"dropped {counted(was - end + first, 'record')}; kept: {kept}")
         return exits.OK
 
     runner.run(verb)
@@ -84,4 +85,4 @@ async def truncated(topic: Topic, before: int, *, force: bool) -> dict[str, int 
 def in_words(topic: str, told: dict[str, int | None]) -> str:
     """The plan as text for people."""
     kept = f"LSN {told['first_lsn']} to {told['last_lsn']}" if told["records"] else "none"
-    return f"dropped {told['dropped']} records of topic {topic!r}; kept: {kept}"
+    return f"dropped {counted(told['dropped'] or 0, 'record')} of topic {topic!r}; kept: {kept}"

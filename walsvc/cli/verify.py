@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from walsvc.cli import exits, options, output, runner
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from walsvc.log.offline.inspect import Walk
@@ -63,7 +64,7 @@ def progress() -> Iterator[Callable[[Walk], None] | None]:
     def show_walk(walked: Walk) -> None:
         nonlocal segments, read
         segments, read = segments + 1, read + walked.bytes_read
-        shown.update(task, description=f"{segments} segments, {output.size(read)} read, at {walked.name}")
+        shown.update(task, description=f"{counted(segments, 'segment')}, {output.size(read)} read, at {walked.name}")
 
     with shown:
         yield show_walk
@@ -74,11 +75,11 @@ def show(verdict: Verified) -> None:
     if verdict.findings:
         output.table(COLUMNS, [row(each) for each in verdict.findings])
     read = (
-        f"{verdict.segments} segments, {verdict.groups} groups, {verdict.records} records, "
+        f"{counted(verdict.segments, 'segment')}, {counted(verdict.groups, 'group')}, {counted(verdict.records, 'record')}, "
         f"{output.size(verdict.bytes_read)} read"
     )
     if verdict.errors:
-        output.echo(f"DAMAGED: {len(verdict.errors)} findings concern acknowledged data; {read}")
+        output.echo(f"DAMAGED: {counted(len(verdict.errors), 'finding')} in acknowledged data; {read}")
         return
     held = "no records"
     if verdict.next_lsn > verdict.first_lsn:
@@ -91,7 +92,7 @@ def show(verdict: Verified) -> None:
         )
     if verdict.unbound:
         output.echo(
-            f"{verdict.unbound} segments do not say what stands before them, since an older walsvc wrote them: one of another "
+            f"in {counted(verdict.unbound, 'segment')} nothing says what stands before, since an older walsvc wrote them: one of another "
             "history of the log would not be noticed there"
         )
     if verdict.writer is not None:

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from walsvc.cli import output
-from walsvc.visible import visible
+from walsvc.visible import counted, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -97,15 +97,18 @@ def facts(looks: Sequence[Look]) -> list[tuple[str, str]]:
             ("payload", f"{output.size(written)}/s"),
             ("syncs", f"{groups / seconds:,.0f}/s, {shared:.1f} records in each"),
             ("sync time", ", ".join(f"{name} % {UNKNOWN if us is None else duration(us)}" for name, us in times)),
-            ("waiting", f"{output.size(stats.pending_bytes)} not durable yet, {stats.waiting} calls wait"),
+            (
+                "waiting",
+                f"{output.size(stats.pending_bytes)} not durable yet, {counted(stats.waiting, 'call')} in the queue",
+            ),
         ]
     else:
         found.append(("syncs", "known to the process that writes the log: ask its server by its URL"))
     kept = f"LSN {stats.first_lsn:,} to {stats.next_lsn - 1:,}" if stats.next_lsn > stats.first_lsn else "no records"
-    found.append(("kept", f"{kept}, {stats.segments} segments, {output.size(now.size)}"))
+    found.append(("kept", f"{kept}, {counted(stats.segments, 'segment')}, {output.size(now.size)}"))
     found.append(("disk", f"{stats.disk}, {stats.sync_method}" if stats.sync_method else stats.disk))
     if stats.replica_state is not None:
-        found.append(("replica", f"{stats.replica_state}, {stats.replica_records:,} records behind"))
+        found.append(("replica", f"{stats.replica_state}, {counted(stats.replica_records, 'record')} behind"))
     if stats.failed:
         found.append(("FAILED", stats.failed))
     return found

@@ -59,6 +59,7 @@ from typing import NamedTuple
 
 from walsvc.checksum import crc32c
 from walsvc.format.columns import decode_column
+from walsvc.visible import counted
 
 GROUP_MAGIC = b"wGRP"
 GROUP_FIELDS = struct.Struct("<4sIQQQQQQQQIIIIII12sIIII")
@@ -246,7 +247,7 @@ def decode_columns(header: GroupHeader, data: Bytes, at: int = 0) -> Columns:
     row_bytes, codes = column_codes(header.flags & COLUMN_FLAGS)
     if header.index_bytes != header.records * row_bytes:
         raise BadGroup(
-            f"the index has {header.index_bytes} bytes, {header.records} records need {header.records * row_bytes}"
+            f"the index has {header.index_bytes} bytes, that of {counted(header.records, 'record')} {header.records * row_bytes}"
         )
     columns: list[array[int] | None] = []
     for code in codes:

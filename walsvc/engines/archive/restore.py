@@ -20,6 +20,7 @@ from walsvc.log.offline.backup import Copied, checked_copy, write_segment
 from walsvc.log.offline.destination import destination
 from walsvc.model import Finding
 from walsvc.tasks import begin_task
+from walsvc.visible import counted
 
 EVERYTHING = (1 << 64) - 1
 
@@ -212,7 +213,7 @@ async def verify(archive: Archive, on_progress: OnProgress | None = None) -> lis
 
 def unnamed_pieces(count: int, *, alone: bool) -> Finding:
     """So many pieces have no entry; `alone`: nothing else is there."""
-    objects = "1 object" if count == 1 else f"{count} objects"
+    objects = counted(count, "object")
     if alone:
         return Finding(
             "corruption", f"{objects} and no entry: the manifest is lost, or the first upload never ended", fatal=True

@@ -27,6 +27,7 @@ from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.whole import whole
 from walsvc.model import Mode, Strict
+from walsvc.visible import counted
 
 
 class Turn:
@@ -176,7 +177,7 @@ class Queue:
             return cast("Ack[Any]", entry.future)
         if not wait:
             raise no_space or Backpressure(
-                f"no room: {self._placement.unwritten_bytes} bytes are pending, {len(self._waiting)} appends wait",
+                f"no room: {self._placement.unwritten_bytes} bytes are pending, and {counted(len(self._waiting), 'append')} before this one",
                 path=self._path,
                 lsn=self._placement.next_lsn,
                 expected=f"at most {self._config.max_pending_bytes} pending bytes and a prepared segment",

@@ -126,9 +126,16 @@ class Tail:
         error = self.spares.error
         if error is None or error.errno not in SHORTAGES:
             return None
-        hint = "nothing was written and no LSN was used; free space (or truncate_before) and append again"
+        ids = self._catalog.view.ids
         if error.errno not in SPACE_ERRNOS:
-            hint = "nothing was written and no LSN was used; append again once the shortage is over (ulimit -a, free)"
+            remedy = "append again once the shortage is over (ulimit -a, free)"
+        elif len(ids) > 1:
+            remedy = (
+                f"free space, or truncate_before({ids[1]}) or above, which gives back whole segments, and append again"
+            )
+        else:
+            remedy = "free space and append again (truncate_before gives back whole segments, and there is only one)"
+        hint = f"nothing was written and no LSN was used; {remedy}"
         return no_space(error, "no room for the next segment", path=self._path, lsn=lsn, hint=hint)
 
     def prepare_next(self) -> None:

@@ -36,6 +36,7 @@ from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header
 from walsvc.model import Retention
 from walsvc.tasks import TWICE
+from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -334,7 +335,10 @@ class Reclaimer:
         size = sum(before[each] for each in gone)
         self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
         self._pending = {key: found for key, found in self._pending.items() if key in self._core.metadata.positions}
-        self._say_dropped(f"LSN {first} to {target - 1} dropped ({why}): {len(gone)} segments, {size} bytes", plan)
+        self._say_dropped(
+            f"LSN {first} to {target - 1} dropped ({why}): {counted(len(gone), 'segment')}, {counted(size, 'byte')}",
+            plan,
+        )
 
     def _say_dropped(self, text: str, plan: DropPlan) -> None:
         if plan.overtaken:

@@ -27,6 +27,7 @@ from walsvc.service.client.queue import Queue
 from walsvc.service.client.sent import Sent
 from walsvc.service.client.session import Session
 from walsvc.service.wire.frames import APPEND_COST
+from walsvc.visible import counted
 
 PENDING = 3  # place of pending_bytes in the state
 
@@ -172,7 +173,8 @@ class Appends(Account):
 
     def _no_room(self) -> Backpressure:
         return Backpressure(
-            f"no room: {self.accepted.used + self._filling.size} bytes are not answered, {len(self.queue.entries)} appends wait",
+            f"no room: {self.accepted.used + self._filling.size} bytes are not answered, and "
+            f"{counted(len(self.queue.entries), 'append')} before this one",
             path=self.session.address.url,
             lsn=self.session.state[1],
             expected=f"at most {self.accepted.size} bytes pending, this client's and others'",

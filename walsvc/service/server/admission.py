@@ -11,6 +11,7 @@ from walsvc.service.server.line import Line
 from walsvc.service.wire.frames import APPEND_COST, RECORD_COST, Append, Batch
 from walsvc.service.wire.methods import APPEND
 from walsvc.service.wire.window import Window
+from walsvc.visible import counted
 
 
 class Admission:
@@ -52,7 +53,7 @@ class Admission:
             raise self._over_credit(size, frame, "wait for answers before sending more")
         if unanswered >= self._limits.requests:
             raise Backpressure(
-                f"{unanswered} requests are unanswered on this connection",
+                f"{counted(unanswered, 'request')} unanswered on this connection",
                 expected=f"at most {self._limits.requests}",
                 hint="wait for answers before sending more",
             )
@@ -70,7 +71,7 @@ class Admission:
         pending = self.window.used - APPEND_COST * self._records + size
         records = self._records + len(frame.payloads)
         return Backpressure(
-            f"{pending} payload bytes are unanswered on this connection, of {records} records",
+            f"{pending} payload bytes are unanswered on this connection, of {counted(records, 'record')}",
             expected=f"at most {self.window.size} with {APPEND_COST} for each record",
             hint=hint,
         )

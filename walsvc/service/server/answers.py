@@ -14,6 +14,7 @@ from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.line import Line
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Ack
+from walsvc.visible import counted
 
 CANCELLED = "the request was cancelled; what had been accepted of it stays"
 MODES: dict[int, Mode] = {STRICT: Strict, RELAXED: Relaxed, QUORUM: Strict}  # what the log is asked for
@@ -41,7 +42,7 @@ class Answers:
             return None
         if len(self.waiting) >= self._waiting_max:
             raise Backpressure(
-                f"{len(self.waiting)} requests of this connection wait for the replica, which is behind",
+                f"the replica is behind: {counted(len(self.waiting), 'request')} of this connection in front of this one",
                 expected=f"at most {self._waiting_max}",
                 hint="wait for answers, or append with mode=Strict",
             )

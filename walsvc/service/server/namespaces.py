@@ -17,6 +17,7 @@ from walsvc.opening import open_log
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.state import failure_of
 from walsvc.service.server.status import Trouble
+from walsvc.visible import counted
 
 Opener = Callable[[WalConfig], Awaitable[Any]]
 
@@ -136,7 +137,7 @@ class Logs:
                 while len(self._opened) + self._opening >= most:
                     if not await self._close_unused():
                         raise Backpressure(
-                            f"{most} namespaces are in use",
+                            f"{counted(most, 'namespace')} in use",
                             expected=f"at most {most}",
                             hint="close some, or start the server with a higher limit of open_namespaces",
                         )

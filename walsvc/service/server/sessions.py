@@ -19,6 +19,7 @@ from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, 
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
+from walsvc.visible import counted
 
 
 class Sessions:
@@ -67,7 +68,7 @@ class Sessions:
         most = self._shared.limits.calls
         if len(self._tasks) >= most:
             raise Backpressure(
-                f"{len(self._tasks)} calls are unanswered on this connection",
+                f"{counted(len(self._tasks), 'call')} unanswered on this connection",
                 expected=f"at most {most}",
                 hint="wait for answers, or start the server with a higher limit of calls",
             )
@@ -173,7 +174,7 @@ class Sessions:
         if len(self._streams) + len(self._opening) < most:
             return None
         return Backpressure(
-            f"{most} streams are open on this connection",
+            f"{counted(most, 'stream')} open on this connection",
             expected=f"at most {most}",
             hint="close some first, or start the server with a higher limit of streams",
         )
