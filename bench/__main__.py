@@ -8,6 +8,7 @@ from bench.verbs.compare import compare
 from bench.verbs.growth import growth
 from bench.verbs.limits import limits
 from bench.verbs.plot import plot
+from bench.verbs.sessions import sessions
 
 app = typer.Typer(
     help="Measure walsvc; `walsvc bench run` measures one load.",
@@ -15,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (limits, compare, plot, growth):
+for verb in (limits, compare, plot, growth, sessions):
     app.command()(verb)
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import pytest
 from tests.contract.openers import behind
 from walsvc import AtLeastOnce, BadOption, Closed, Conflict, InUse, Relaxed, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.format.segment import segment_name
 from walsvc.log.extent.leaving import is_over
+from walsvc.log.offline.repair import apply_repair, plan_repair
 from walsvc.opening import open_on
 
 from .conftest import lsns
@@ -285,6 +287,64 @@ async def test_compaction_gives_the_room_back(open_log):
         assert [(record.lsn, record.payload, record.topic) async for record in log.read()][:-1] == before
         assert await lsns(log.topic("a").read()) == [121]
         assert (await log.topic("a").count(), await log.topic("b").count()) == (1, 20)
+
+
+async def test_dead_letters_go_on_when_their_topic_is_deleted(open_sim):
+    async with open_sim() as log:
+        jobs, dead = log.topic("jobs"), log.topic("jobs.dead")
+        for number in range(2):
+            await jobs.append(b"%d" % number)
+        async with await jobs.consumer("w", shared=True, max_deliveries=1) as workers:
+            await (await workers.next()).nak()
+            assert await lsns(dead.read()) == [3]
+            await log.delete_topic("jobs.dead")
+            assert await log.topic("jobs").redrive("w") == 0
+            await (await workers.next()).nak()
+            assert [record.attributes["dead.lsn"] async for record in dead.read()] == [2]
+            assert await jobs.redrive("w") == 1
+
+
+async def test_consumer_that_is_being_opened_keeps_its_topic_or_makes_it_anew(open_sim):
+    async with open_sim() as log:
+        await write(log, "a", "b")
+        first, refused, second = await asyncio.gather(
+            log.topic("a").consumer("c"), log.delete_topic("a"), log.topic("b").consumer("d"), return_exceptions=True
+        )
+        assert isinstance(refused, InUse)
+        assert (await first.next()).lsn == 1
+        deleting, opening = log.delete_topic("b"), log.topic("b").consumer("e")
+        await second.close()
+        _, third = await asyncio.gather(deleting, opening)
+        waiting = asyncio.ensure_future(third.next())
+        await write(log, "b")
+        assert (await waiting).lsn == 3, "it is of the new topic"
+        assert [each.name for each in await log.topic("b").consumers()] == ["e"]
+        for each in (first, third):
+            await each.close()
+
+
+async def test_repaired_log_hides_what_was_deleted_before_the_damage():
+    device, config = SimDevice(3), WalConfig(segment_bytes=65536)
+    log = await open_on(SimDisk(device), config)
+    for number in range(60):
+        await log.topic("ab"[number % 2]).append(b"%d" % number * 800)
+    await log.delete_topic("a")
+    last = log.segment_ids()[-1]
+    for _ in range(60):
+        await log.topic("a").append(bytes(2000))
+    damaged = log.segment_ids()[-2]
+    assert damaged > last
+    await log.close()
+    device.flip(segment_name(damaged), 30_000, 3)
+    disk = SimDisk(device)
+    plan = await plan_repair(disk)
+    await apply_repair(disk, plan, 65536)
+    await disk.close()
+    async with await open_on(SimDisk(device), config) as log:
+        found = [(record.lsn, record.topic) async for record in log.read()]
+        assert found == [(lsn, "b") for lsn in range(2, 61, 2)] + [(lsn, "a") for lsn in range(61, log.next_lsn)]
+        assert damaged <= log.next_lsn <= 121
+        assert (await log.topic("a").count(), await log.topic("b").count()) == (log.next_lsn - 61, 30)
 
 
 # ---- topics that go by themselves
