@@ -436,7 +436,7 @@ async def test_topics_for_a_while_cost_what_lives(open_log):
             most = max(most, core.metadata.snapshot_bytes_max)
         await log.refresh()
         assert len(log.topics()) == 50
-        assert most < 12_000
+        assert most < 20_000, "1,200 names take 50,000"
         assert core.metadata.topics.given == 1200
     async with open_log() as log:
         assert len(log.topics()) == 50
