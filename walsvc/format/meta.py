@@ -109,7 +109,7 @@ class Metadata:
             self.producers.apply(change["producers"])
         if DEDUPE in change:
             self.keys.apply(change[DEDUPE])
-        for number in gone:  # also what the group has noted before it went
+        for number in gone if len(self.keys) else ():  # also what the group has noted before it went
             self.keys.forget(number)
         if HIDDEN in change:
             self.hidden.apply(change[HIDDEN])

@@ -27,6 +27,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import compress
+from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, overload
 
 import msgpack
@@ -150,26 +151,27 @@ class Topics:
     def change(self, made: Mapping[str, int], gone: Collection[int]) -> None:
         """Apply a group's changes: topics that are made, and those that go with it. Raises BadGroup for numbers that cannot be."""
         going = frozenset(gone)
-        for number in sorted(going):
+        for number in going:
             self._forget(number)
-        for name, number in sorted(made.items(), key=lambda item: item[1]):
+        given, begun = self.given, len(self._numbers)
+        for name, number in sorted(made.items(), key=itemgetter(1)):
             if number in going or self._by_name.get(name) == number:
                 continue
-            self._pass_over(going)
-            if number != self.given + 1 or name in self._by_name:
-                raise BadGroup(f"topic {name!r} has number {number}, expected {self.given + 1}")
-            self.given = number
+            while given + 1 in going:
+                given += 1
+            if number != given + 1 or name in self._by_name:
+                raise BadGroup(f"topic {name!r} has number {number}, expected {given + 1}")
+            given = number
             self._enter(name, number)
             self._numbers.append(number)
-            self._counts.append(0)
-            self._lasts.append(0)
-        self._pass_over(going)
-        if any(number > self.given for number in going):
+        while given + 1 in going:
+            given += 1
+        if going and max(going) > given:
             raise BadGroup("a topic has gone whose number was never given")
-
-    def _pass_over(self, going: Collection[int]) -> None:
-        while self.given + 1 in going:
-            self.given += 1
+        self.given = given
+        zeros = [0] * (len(self._numbers) - begun)
+        self._counts.extend(zeros)
+        self._lasts.extend(zeros)
 
     def _enter(self, name: str, number: int) -> None:
         self._by_name[name] = number
