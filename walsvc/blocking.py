@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from walsvc.config import WalConfig
     from walsvc.interface import Appending
     from walsvc.interface import Log as AnyLog
-    from walsvc.keywords import ClientOptions, LogOptions, Payload, StreamOptions
+    from walsvc.keywords import Payload
     from walsvc.log.read.filter import Wanted
+    from walsvc.open_keywords import ClientOptions, LogOptions, StreamOptions
     from walsvc.scope import Opening
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from walsvc.api import Log
     from walsvc.disk.base import Disk
     from walsvc.interface import Log as AnyLog
-    from walsvc.keywords import ClientOptions, LogOptions, StreamOptions
+    from walsvc.open_keywords import ClientOptions, LogOptions, StreamOptions
     from walsvc.topics.readonly import ReadOnlyTopics
 
 SERVICE = ("walsvc.service.client.config", "walsvc.service.client.opening")

@@ -173,8 +173,9 @@ async def test_turn_ends_with_its_task_and_when_the_task_takes_another() -> None
     async def lost() -> None:
         await extent.__aenter__()  # and what ends it never runs
 
-    await asyncio.gather(lost())
-    await lost()
+    async with asyncio.timeout(10):
+        await asyncio.gather(lost())
+        await lost()
     async with extent:
         other = asyncio.create_task(lost())
         await asyncio.wait([other], timeout=0)

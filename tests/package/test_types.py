@@ -17,7 +17,7 @@ import pytest
 
 import walsvc
 from tests.forked import ROOT
-from walsvc import api, blocking, config, keywords
+from walsvc import api, blocking, config, keywords, open_keywords
 from walsvc.engines.jetstream.options import DIRECTORY_OPTIONS, JetStreamOptions
 from walsvc.service.client import config as client
 from walsvc.service.client.remote import RemoteLog
@@ -101,10 +101,10 @@ def test_keywords_are_those_of_the_classes_that_check_them() -> None:
         return {name: literal.get(kind, kind) for name, kind in found.items()}
 
     log, own = types(config.WalConfig), types(JetStreamOptions)
-    assert given(keywords.LogOptions) | {"read_only": "bool"} == log
-    assert given(keywords.ClientOptions) == types(client.ClientConfig)
+    assert given(open_keywords.LogOptions) | {"read_only": "bool"} == log
+    assert given(open_keywords.ClientOptions) == types(client.ClientConfig)
     of_a_stream = {name: kind for name, kind in log.items() if name not in {*DIRECTORY_OPTIONS, "namespace"}}
-    assert given(keywords.StreamOptions) == of_a_stream | own
+    assert given(open_keywords.StreamOptions) == of_a_stream | own
 
 
 @pytest.mark.parametrize("kind", [api.Log, RemoteLog, walsvc.WalWriter, walsvc.Log])

@@ -12,13 +12,13 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Mapping
 from functools import partial
-from typing import Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
 from walsvc.errors import BadOption, Conflict, not_given_out
-from walsvc.keywords import AppendOptions, LogOptions, Payloads
+from walsvc.keywords import AppendOptions, Payloads
 from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.commit.batch_source import head_of_batch, whole_batch
@@ -36,6 +36,9 @@ from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.stats import stats_of
 from walsvc.model import AppendResult, Entry, Mode, Quorum, Stats, Strict, is_lsn
 from walsvc.scope import Opened, Opening
+
+if TYPE_CHECKING:
+    from walsvc.open_keywords import LogOptions
 
 
 class WalWriter(TakesRecords, Opened):
