@@ -282,7 +282,13 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         From then on nobody is given what was dropped: a read that is under way ends at the cut, a follower or consumer that
         stood beyond it goes on with what is written in its place.
 
-        Appends that arrive meanwhile wait. Raises BadOption where `lsn` is not in first_lsn - 1 to next_lsn - 1.
+        Appends that arrive meanwhile wait.
+
+        Raises:
+            BadOption: `lsn` is not in first_lsn - 1 to next_lsn - 1.
+            NoSpace, PathError: no room for it, and nothing was changed; or a file behind the cut cannot be removed now. The log ends
+                with `lsn` then, all the same. Until the file is gone, which is tried again by itself, or by the next opening, calls
+                that change the log get that error, too.
         """
         await truncate_after(self.writer.core, lsn)
 

@@ -18,7 +18,7 @@ from tests.disks import REAL_DISKS
 from walsvc.api import Log
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.errors import DurabilityLost, NoSpace, PathError
+from walsvc.errors import Backpressure, DurabilityLost, NoSpace, PathError
 from walsvc.opening import open_on
 
 from .faults import FaultRun, Planted
@@ -250,3 +250,102 @@ def test_segment_that_cannot_be_removed_ends_no_log_and_goes_later(number: int) 
         await log.close()
 
     run_sim(main, 1)
+
+
+class Refusing:
+    """Lets a disk remove nothing, or only the first files that it is asked for, until it is told to."""
+
+    def __init__(self, disk: SimDisk, number: int, allowed: int = 0) -> None:
+        self._disk = disk
+        remove = disk.remove
+
+        async def refused(name: str) -> None:
+            nonlocal allowed
+            if allowed == 0:
+                raise OSError(number, os.strerror(number))
+            allowed -= 1
+            await remove(name)
+
+        disk.remove = refused  # type: ignore[method-assign]
+
+    def stop(self) -> None:
+        """There is room."""
+        del self._disk.remove
+
+
+async def cut_without_room(device: SimDevice, number: int, allowed: int) -> tuple[Log, Refusing]:
+    """A log of 40 records that truncate_after(10) could not end."""
+    disk = SimDisk(device)
+    log = await open_on(disk, SMALL)
+    for _ in range(40):
+        await log.append(bytes(4000))
+    refusing = Refusing(disk, number, allowed)
+    with pytest.raises(NoSpace if number == errno.ENOSPC else PathError, match="cannot be removed yet") as told:
+        await log.truncate_after(10)
+    assert told.value.errno == number
+    assert "goes on by itself" in (told.value.hint or "")
+    assert (log.next_lsn, log.durable_lsn) == (11, 10)
+    assert [record.lsn async for record in log.read()] == list(range(1, 11))
+    return log, refusing
+
+
+@pytest.mark.parametrize("allowed", [0, 1], ids=["none", "one"])
+@pytest.mark.parametrize("number", [EMFILE, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+def test_cut_whose_segments_cannot_be_removed_goes_on_by_itself_later(number: int, allowed: int) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log, refusing = await cut_without_room(device, number, allowed)
+        calls = (
+            log.append(b"x"),
+            log.append_batch([b"x", b"y"]),
+            log.hold("copy", 3),
+            log.truncate_before(3),
+            log.truncate_after(4),
+            log.seal(),
+        )
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, (NoSpace, PathError)), error
+            assert error.errno == number
+        with pytest.raises(Backpressure):
+            log.append_nowait(b"x")
+        follower = asyncio.ensure_future(anext(log.follow(11)))
+        refusing.stop()
+        assert (await log.append(b"goes on")).lsn == 11
+        assert (await follower).payload == b"goes on"
+        await log.truncate_after(9)
+        await log.close()
+        log = await open_on(SimDisk(device), SMALL)
+        assert [record.lsn async for record in log.read()] == list(range(1, 10))
+        assert log.report.clean
+        await log.close()
+
+    run_sim(main, 3)
+
+
+@pytest.mark.parametrize("ending", ["closed", "killed", "power cut"])
+def test_cut_whose_segments_could_not_be_removed_is_ended_by_the_next_opening(ending: str) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log, _ = await cut_without_room(device, errno.ENOSPC, 1)
+        waiting = asyncio.ensure_future(log.append(b"never"))
+        await asyncio.sleep(0)
+        if ending == "closed":
+            await log.close()
+        else:
+            device = device.fork()
+            if ending == "killed":
+                device.kill()
+            else:
+                device = device.crash()
+        disk = SimDisk(device)
+        refusing = Refusing(disk, errno.ENOSPC)
+        with pytest.raises(NoSpace, match="cannot be removed yet"):
+            await open_on(disk, SMALL)
+        refusing.stop()
+        log = await open_on(SimDisk(device), SMALL)
+        assert [record.lsn async for record in log.read()] == list(range(1, 11))
+        assert (await log.append(b"on")).lsn == 11
+        await log.close()
+        waiting.cancel()
+
+    run_sim(main, 4)

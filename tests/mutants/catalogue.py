@@ -1138,6 +1138,13 @@ QUEUES = [
 
 REPLICATED = [
     Mutant(
+        "appends go on while the intent of a cut is there",
+        "walsvc/log/extent/clearing.py",
+        "            if short is None:\n                raise reason from error\n",
+        "            return\n",
+        ("tests/crash/test_shortages.py::test_cut_whose_segments_cannot_be_removed_goes_on_by_itself_later",),
+    ),
+    Mutant(
         "whoever waits for nats-py waits for it alone",
         "walsvc/engines/jetstream/stream.py",
         "await within(None, once())",

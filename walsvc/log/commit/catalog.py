@@ -11,7 +11,7 @@ import asyncio
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from walsvc.log.read.cuts import Cuts
 
@@ -73,8 +73,8 @@ class Catalog:
         durable_lsn, place, generation, rewinds, replacements: as in a View.
         changed: end of the last durable group that changes metadata, or of one behind it.
         cuts: where truncate_after has taken the log's end back.
-        cutting: the task of a truncate_after that is changing files; None: there is none. It stays after one that failed in the
-            middle.
+        cutting: done once a truncate_after that is changing files has ended, or waits for room to go on; None: there is none. It stays
+            after one that failed in the middle.
     """
 
     def __init__(self, sizes: Mapping[int, int], *, durable_lsn: int, place: tuple[int, int], generation: int) -> None:
@@ -88,7 +88,7 @@ class Catalog:
         self.replacements: int = 0
         self.changed: Mark = self.mark
         self.cuts: Cuts = Cuts()
-        self.cutting: asyncio.Future[None] | None = None
+        self.cutting: asyncio.Future[Any] | None = None
         self._moved: Callable[[], None] | None = None
         self._begun: Callable[[], None] | None = None
 
@@ -167,7 +167,7 @@ class Catalog:
 
     # ---- taking back
 
-    def begin_cutting(self, cutting: asyncio.Future[None]) -> None:
+    def begin_cutting(self, cutting: asyncio.Future[Any]) -> None:
         """A truncate_after begins to change files."""
         self.cutting = cutting
 

@@ -13,7 +13,7 @@ from errno import ENOMEM
 from types import TracebackType
 
 from walsvc.disk.base import Disk
-from walsvc.errors import WalError
+from walsvc.errors import WalError, copy_of
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.patience import patiently
 from walsvc.log.read.reader import read_failed
@@ -29,6 +29,12 @@ class Extent(TaskLock):
         super().__init__()
         self._disk = disk
         self._health = health
+
+    def refuse(self, error: WalError) -> None:
+        """Whoever waits for a turn gets `error` instead."""
+        for turn in list(self._turns.values())[1:]:
+            if turn is not None and not turn.done():
+                turn.set_exception(copy_of(error))
 
     def changing(self) -> Changing:
         """A turn for a change."""

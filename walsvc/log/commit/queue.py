@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, cast
 
 from walsvc.config import WalConfig, between
-from walsvc.errors import Backpressure, Conflict, NoSpace, RecordTooLarge, WalError
+from walsvc.errors import Backpressure, Conflict, RecordTooLarge, WalError, copy_of
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.conditions import Conditions, check_expected, check_key
@@ -96,6 +96,7 @@ class Queue:
         self._first = first
         self._waiting: OrderedDict[QueuedAppend, None] = OrderedDict()  # those that are cancelled leave it
         self._holds = 0
+        self._refusal: WalError | None = None  # while those who wait are told
 
     # ---- looking
 
@@ -114,8 +115,10 @@ class Queue:
         """True if somebody has the log alone: appends wait until it is through."""
         return self._holds > 0
 
-    def no_space(self) -> NoSpace | None:
-        """The error for those who wait, when the last preparation of a segment met a shortage."""
+    def no_space(self) -> WalError | None:
+        """The error for those who wait, when the last preparation of a segment met a shortage, or they are refused."""
+        if self._refusal is not None:
+            return copy_of(self._refusal)
         return self._tail.no_space(self._placement.next_lsn)
 
     # ---- entering
@@ -226,6 +229,15 @@ class Queue:
             self._placement.hold(True)
         else:
             self.move_up()
+
+    @whole("refusing who waits")
+    def refuse(self, error: WalError) -> None:
+        """Whoever waits for room or for a turn gets `error` instead. Who comes later waits."""
+        self._refusal = error
+        try:
+            self.look_again()
+        finally:
+            self._refusal = None
 
     async def room_change(self, *, metadata: bool = False) -> None:
         """Wait for a change of what room there is, for records or for `metadata`. Raises what ends all waiting: NoSpace,

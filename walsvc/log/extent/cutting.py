@@ -3,7 +3,8 @@
 truncate_after writes its intent into the newest segment, then installs a new segment that begins right behind the cut:
 its rename is the commit point. Readers stop at the next segment's first LSN, so what lies beyond the cut in older files
 is never looked at. The segments in between go next, and the one that holds the intent goes last: as long as it is there,
-opening the log finishes the work. Readers are told when all of that is done, in one turn of the loop with the log's new end.
+opening the log finishes the work, and nothing is appended. Readers are told when all of that is done, or cannot be done now, in
+one turn of the loop with the log's new end.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from walsvc.errors import BadOption, NoSpace, WalError
+from walsvc.errors import BadOption, NoSpace, WalError, copy_of
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import segment_name
@@ -26,6 +27,7 @@ from walsvc.log.commit.segment import (
     META_BLOCKS,
     first_segment_bytes,
 )
+from walsvc.log.extent.clearing import clear
 from walsvc.log.extent.steps import have_spare
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
@@ -38,8 +40,15 @@ async def truncate_after(core: Core, lsn: int) -> None:
     check_after(core, lsn)
     with core.health.whole("truncating"):
         core.queue.hold(1)  # from the call on, not from when its turn has come: it must not drop what came later
-        ending = core.background.start("truncate_after", _truncate_after(core, lsn), foreseen=(WalError, OSError))
-    await asyncio.shield(ending)
+        short: asyncio.Future[WalError] = core.health.loop.create_future()
+        ending = core.background.start(
+            "truncate_after", _truncate_after(core, lsn, short), foreseen=(WalError, OSError)
+        )
+    either: tuple[asyncio.Future[Any], ...] = (ending, short)
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not ending.done():
+        raise copy_of(short.result())
+    ending.result()
 
 
 def check_after(core: Core, lsn: int) -> None:
@@ -53,7 +62,7 @@ def check_after(core: Core, lsn: int) -> None:
         )
 
 
-async def _truncate_after(core: Core, lsn: int) -> None:
+async def _truncate_after(core: Core, lsn: int, short: asyncio.Future[WalError]) -> None:
     try:
         async with core.extent.changing() as change:
             check_after(core, lsn)  # again: another truncation may have come first
@@ -73,7 +82,7 @@ async def _truncate_after(core: Core, lsn: int) -> None:
                 cutting = asyncio.current_task()
                 assert cutting is not None, "a change of the extent runs in a task of its own"
                 core.catalog.begin_cutting(cutting)
-                await finish_cut(core, lsn)
+                await finish_cut(core, lsn, short)
                 core.catalog.end_cutting()
     finally:
         core.queue.hold(-1)
@@ -158,8 +167,8 @@ async def begin_behind(core: Core, lsn: int) -> None:
     await finish_cut(core, lsn)
 
 
-async def finish_cut(core: Core, lsn: int) -> None:
-    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here."""
+async def finish_cut(core: Core, lsn: int, short: asyncio.Future[WalError] | None = None) -> None:
+    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here. `short`: see clear."""
     disk, newest = core.disk, core.tail.segment
     end = await patiently(end_at, core, lsn)
     await have_spare(core)
@@ -191,21 +200,18 @@ async def finish_cut(core: Core, lsn: int) -> None:
     segment = await install_segment(disk, spare.name, header, prefix, spare.file)
     if holder == newest.id and not complete:
         await core.pipeline.rotation.seal(newest, lsn + 1)
-    gone = [first for first in ids if first > lsn + 1]
-    for first in gone:
-        if first != newest.id:
-            await patiently(disk.remove, segment_name(first))
-    await disk.sync_directory()
-    if newest.id in gone:
-        await patiently(disk.remove, segment_name(newest.id))
-        await disk.sync_directory()
+
+    def cut() -> None:
+        """Let the log end here, for everybody."""
+        core.tail.go_on_with(segment)
+        core.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
+        if core.replicated is not None:
+            core.replicated.rewind(lsn, core.catalog.changed)
+        core.placement.start(Group(segment, segment.end, lsn + 1))
+        rewind_readers(core, lsn + 1)
+
+    await clear(core, [first for first in ids if first > lsn + 1], newest.id, short, cut)
     await let_go(disk, newest.file)
-    core.tail.go_on_with(segment)
-    core.catalog.cut(lsn, spare.file_bytes, (segment.id, segment.end))
-    if core.replicated is not None:
-        core.replicated.rewind(lsn, core.catalog.changed)
-    core.placement.start(Group(segment, segment.end, lsn + 1))
-    rewind_readers(core, lsn + 1)
 
 
 def rewind_readers(core: Core, end: int) -> None:

@@ -6,20 +6,16 @@ removed or recycled, oldest first, so that the segments that are left always fol
 
 from __future__ import annotations
 
-import errno
-
-from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, PathError, UnsupportedFormat, WalError, no_space
+from walsvc.errors import BadOption, Corruption, UnsupportedFormat
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.patience import patiently
-from walsvc.log.commit.spares import SHORTAGES
+from walsvc.log.extent.clearing import KEPT_BACK, kept_back
 from walsvc.log.read.stream import load_header
 from walsvc.model import is_lsn
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
 SPARES_KEPT = 2
-KEPT_BACK = SHORTAGES | {errno.EACCES, errno.EPERM, errno.EBUSY}
-"""Why a file may be there still when it is to go: no data is at stake."""
 
 
 def check_before(core: Core, lsn: int) -> None:
@@ -65,19 +61,6 @@ async def drop_segments(core: Core) -> None:
             raise kept_back(core, first, error) from error
         core.catalog.drop(first)
         await disk.sync_directory()
-
-
-def kept_back(core: Core, first: int, error: OSError) -> WalError:
-    """The error for a segment that cannot be removed now. No record of it is shown any more, and the next truncation or opening tries
-    again."""
-    text, hint = (
-        "a dropped segment cannot be removed yet",
-        "once the reason is gone, truncate again: its room is freed then",
-    )
-    if error.errno in SPACE_ERRNOS:
-        return no_space(error, text, path=core.disk.path, segment=first, hint=hint)
-    text = f"{text}: {error.strerror or error}"
-    return PathError(text, errno=error.errno, path=core.disk.path, segment=first, hint=hint)
 
 
 async def may_recycle(core: Core, first_lsn: int) -> bool:
