@@ -74,7 +74,7 @@ CALLS: dict[str, tuple[tuple[str, ...], Callable[[walsvc.Log], Awaitable[Any]]]]
     "batch that is given up": (("/batch.py", "/tail.py"), given_up),
     "turns": (("/extent.py",), lambda log: asyncio.gather(log.truncate_before(10), log.truncate_after(20))),
     "truncate_before": (("/reclaim.py", "/dropping.py", "/steps.py"), lambda log: log.truncate_before(16)),
-    "truncate_after": (("/cutting.py", "/steps.py"), lambda log: log.truncate_after(16)),
+    "truncate_after": (("/clearing.py", "/cutting.py", "/steps.py"), lambda log: log.truncate_after(16)),
     "flush": (("/ending.py", "/waits.py", "/ack.py"), lambda log: log.flush()),
     "rotation": (
         ("/rotation.py", "/spares.py"),
