@@ -63,7 +63,7 @@ async def remembering(config: WalConfig, *, sealed: bool = False) -> SimDevice:
 def state_of(log: Any) -> tuple[object, ...]:
     """All that a log remembers beside its records."""
     known = log.segments.metadata
-    kept = (known.positions, known.holds, known.purges, known.topics)
+    kept = (known.positions, known.holds, known.purges, known.topics.names)
     return log.first_lsn, log.next_lsn, known.sealed, *[tuple(sorted(each.items())) for each in kept]
 
 

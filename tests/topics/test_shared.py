@@ -12,8 +12,9 @@ import walsvc
 from tests.giving_up import interrupted
 from tests.topics.test_consumers import fill
 from walsvc import AtLeastOnce, BadOption, Closed, InUse, LeaseLost, Truncated, WalConfig
-from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.read import counting
+from walsvc.log.read.reader import Cursor
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -666,3 +667,39 @@ async def test_batch_that_reads_while_its_consumer_is_closed_hears_of_it(open_si
                 while True:
                     await waiting
                     waiting = asyncio.ensure_future(consumer.read_batch(max_records=5))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_records_whose_reading_was_cut_short_are_delivered_all_the_same(monkeypatch, error):
+    """By a signal handler, or for want of memory: who then acknowledges the next record acknowledges only that."""
+    take = Cursor.take
+
+    async def main(_):
+        async with await open_on(SimDisk(SimDevice(1)), WalConfig(max_group_records=2)) as log:
+            topic = log.topic("jobs")
+            queue = await topic.consumer("queue", shared=True)
+            single = await topic.consumer("single")
+            await asyncio.gather(*(topic.append(b"%d" % number) for number in range(6)))
+            for call in (queue.read_batch, single.read_batch):
+                due = True
+
+                async def cut_short(cursor, limit):
+                    nonlocal due
+                    records = await take(cursor, limit)
+                    if due and records:
+                        due = False
+                        raise error
+                    return records
+
+                monkeypatch.setattr(Cursor, "take", cut_short)
+                with pytest.raises(error):
+                    await call()
+                assert not due
+            seen = []
+            while len(seen) < 6:
+                for delivery in await queue.read_batch(max_records=2):
+                    seen.append(delivery.record.payload)
+                    await delivery.ack()
+            assert seen == [record.payload for record in await single.read_batch()] == [b"%d" % n for n in range(6)]
+
+    run_sim(main, 1)

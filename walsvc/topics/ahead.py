@@ -48,6 +48,11 @@ class Ahead:
         """LSN behind what was read."""
         return self._cursor.next_lsn
 
+    @property
+    def behind(self) -> int:
+        """LSN behind the last record that was read."""
+        return self._behind
+
     def move(self, lsn: int, behind: int) -> None:
         """Go on at `lsn`, where the last record that was read stands before LSN `behind`; forget what is there or beyond."""
         self._turns += 1

@@ -97,8 +97,12 @@ class Consumer(Delivering):
     def let_go(self) -> None:
         """For the service: nobody reads for a while. What was read ahead and not delivered is dropped, and read again later."""
         if not self._reading.locked():
-            self._ahead.clear()
-            self._cursor = cursor_at(self._segments, self._place.following, self._number)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Read again what was read ahead and not delivered."""
+        self._ahead.clear()
+        self._cursor = cursor_at(self._segments, self._place.following, self._number)
 
     async def lag(self) -> int:
         """How many records are in the topic and not acknowledged, those that a purge by labels hides included. Reads a part of the log to count
@@ -151,14 +155,19 @@ class Consumer(Delivering):
         try:
             async with self.turn():
                 records = await self._cursor.take(self._writer.durable_lsn + 1)
+            if turns != self._place.turns:
+                return ()
+            if (window := self._window) is None:
+                self._ahead.extend(records)
+            else:
+                self._ahead.extend(record for record in records if not window.covers(record.lsn))
         except Truncated:
             return ()  # perhaps nothing was lost, and retention has moved the position: _check_place decides
-        if turns != self._place.turns:
-            return ()
-        if (window := self._window) is None:
-            self._ahead.extend(records)
-        else:
-            self._ahead.extend(record for record in records if not window.covers(record.lsn))
+        except (WalError, asyncio.CancelledError):
+            raise
+        except BaseException:  # who acknowledges the next record would acknowledge what was read, too
+            self._begin_anew()
+            raise
         return records
 
     def _check_place(self) -> None:

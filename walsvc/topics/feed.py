@@ -271,14 +271,23 @@ class Feed:
         """Read what comes next and is durable; False where there is nothing, or no room for it."""
         if not self._roomy():
             return False
+        behind = self.ahead.behind
         try:
             found = await self.ahead.read(self._core.catalog.durable_lsn + 1)
+            with self._core.health.whole("reading for a shared consumer"):
+                for each in found:
+                    self._offer(each)
         except Truncated:
             self.look()  # raises, unless retention has moved the position beyond what is gone
             self.ahead.move(self.position, self.position)
             return True
-        for each in found:
-            self._offer(each)
+        except (WalError, asyncio.CancelledError):
+            raise
+        except (
+            BaseException
+        ):  # what was read is nobody's yet, and who acknowledges the next record would acknowledge it
+            self.ahead.move(behind, behind)
+            raise
         return bool(found)
 
     def _roomy(self) -> bool:
