@@ -1305,12 +1305,30 @@ GOING = [  # topics that go
     ),
 ]
 
+ENTRIES = [
+    Mutant(
+        "batch: a record that is streamed with labels of its own may lose them",
+        "walsvc/log/commit/batch.py",
+        "        for index, labels in chunk.labels.items():\n",
+        "        for index, labels in [*chunk.labels.items()][1:]:\n",
+        ("tests/crash/test_batches.py::test_entries_keep_their_labels_or_are_not_there",),
+    ),
+    Mutant(
+        "service: nobody looks at the labels that a client gives the records of a batch",
+        "walsvc/service/server/parts.py",
+        "    if isinstance(item, Packed):\n",
+        "    if item is None:\n",
+        ("tests/service/test_entries.py::test_bad_labels_end_the_batch_and_nothing_of_it_is_written",),
+    ),
+]
+
 MUTANTS = [
     *GOING,
     *CONDITIONS,
     *QUEUES,
     *BACKWARDS,
     *TOGETHER,
+    *ENTRIES,
     *ORDER,
     *CHECKS,
     *RECOVERY,

@@ -69,7 +69,7 @@ class Keeping:
         self.kept = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Terms:
     """The conditions on which records are taken over.
 
