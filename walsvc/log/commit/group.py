@@ -28,7 +28,7 @@ class Labels(NamedTuple):
     attributes_bytes: int = 0
 
 
-class Body(NamedTuple):
+class Body:
     """The size and the index of a closed group.
 
     Attributes:
@@ -38,11 +38,13 @@ class Body(NamedTuple):
         group_bytes: of the group on disk, padding included.
     """
 
-    topics: array[int] | None
-    lengths: array[int]
-    payload_bytes: int
-    rest: bytes
-    group_bytes: int
+    __slots__ = ("group_bytes", "lengths", "payload_bytes", "rest", "topics")
+
+    def __init__(
+        self, topics: array[int] | None, lengths: array[int], payload_bytes: int, rest: bytes, group_bytes: int
+    ) -> None:
+        self.topics, self.lengths, self.payload_bytes = topics, lengths, payload_bytes
+        self.rest, self.group_bytes = rest, group_bytes
 
 
 OPEN = Body(None, array("I"), 0, b"", 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from walsvc.keywords import unexpected_keyword
 from walsvc.log.commit.ack import Ack, extension
@@ -20,23 +20,32 @@ from walsvc.model import AppendResult, Mode, Relaxed, Strict
 Slow = Callable[..., Ack[AppendResult]]
 
 
-class Filled(NamedTuple):
+class Filled:
     """The filling group, as `PythonLane.fill` is told of it."""
 
-    payloads: list[bytes]
-    waiters: list[Any]
-    labels: dict[int, Labels]
-    topics: Container[int]
-    first_lsn: int
-    segment_id: int
-    begin: int
+    __slots__ = ("begin", "first_lsn", "labels", "payloads", "segment_id", "topics", "waiters")
+
+    def __init__(  # noqa: PLR0917 - as `fill` is called
+        self,
+        payloads: list[bytes],
+        waiters: list[Any],
+        labels: dict[int, Labels],
+        topics: Container[int],
+        first_lsn: int,
+        segment_id: int,
+        begin: int,
+    ) -> None:
+        self.payloads, self.waiters, self.labels, self.topics = payloads, waiters, labels, topics
+        self.first_lsn, self.segment_id, self.begin = first_lsn, segment_id, begin
 
 
-class Most(NamedTuple):
+class Most:
     """Bytes of a payload, and records of a group, at most."""
 
-    record_bytes: int
-    records: int
+    __slots__ = ("record_bytes", "records")
+
+    def __init__(self, record_bytes: int, records: int) -> None:
+        self.record_bytes, self.records = record_bytes, records
 
 
 class PythonLane:

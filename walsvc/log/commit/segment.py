@@ -18,18 +18,18 @@ SEAL_BYTES = 256  # of a seal without summary and index, at most
 PACK_ALIGN = 64  # of groups in layout pack: half a group header, a cache line
 
 
-@dataclass(slots=True, eq=False)
 class Links:
-    """What the next group of a segment names of the groups before it, as in walsvc.format.chain.
+    """The CRCs and the place by which the next group of a segment names those before it, as in walsvc.format.chain.
 
     Attributes:
         previous_crc: of the group before, or of the segment header.
         last_crc: of the last group with records that was submitted, in this segment or an earlier one; `last_at`: its place.
     """
 
-    previous_crc: int = 0
-    last_crc: int = 0
-    last_at: int = 0
+    __slots__ = ("last_at", "last_crc", "previous_crc")
+
+    def __init__(self, previous_crc: int = 0, last_crc: int = 0, last_at: int = 0) -> None:
+        self.previous_crc, self.last_crc, self.last_at = previous_crc, last_crc, last_at
 
 
 @dataclass(slots=True, eq=False, repr=False)
