@@ -20,9 +20,11 @@ from tests.disks import REAL_DISKS
 from tests.log.replay import GROUPS, SMALL_ROWS, Clock, One, damage, expected, fill, open_sim
 from tests.log.test_filters import KEYS, WANTED
 from tests.log.test_real_disk import resident_bytes
-from walsvc import BadOption, Corruption, ReadStats, Record, Truncated, UnsupportedFormat
+from walsvc import BadOption, Corruption, ReadStats, Record, Truncated, UnsupportedFormat, WalConfig
 from walsvc.disk import mapped
-from walsvc.disk.sim import SimDevice, run_sim
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.read.reader import Cursor
+from walsvc.opening import open_on
 
 MIB = 1 << 20
 
@@ -265,3 +267,38 @@ async def test_replay_leaves_the_page_cache_as_it_was(tmp_path, options):
         # A large folio is dropped as a whole, or not, and a busy kernel takes single pages
         for then in (opened, after):
             assert abs(then[file] - before[file]) <= 256 << 10
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_iteration_that_was_cut_short_goes_on_where_it_was(monkeypatch, error):
+    """By a signal handler, or for want of memory, behind the read: no record is passed over."""
+    take = Cursor._take
+
+    async def main(_):
+        async with await open_on(SimDisk(SimDevice(1)), WalConfig(max_group_records=2)) as log:
+            await asyncio.gather(*(log.append(b"%d" % number) for number in range(8)))
+            for records in (log.read(), log.follow(), log.read_batches()):
+                due = 1
+
+                async def cut_short(cursor, limit):
+                    nonlocal due
+                    found = await take(cursor, limit)
+                    due -= 1
+                    if not due:
+                        raise error
+                    return found
+
+                monkeypatch.setattr(Cursor, "_take", cut_short)
+                seen = []
+                while len(seen) < 8:
+                    try:
+                        item = await anext(records)
+                    except error:
+                        assert due == 0
+                        continue
+                    seen += [each.lsn for each in (item if isinstance(item, list) else [item])]
+                    due = due or (2 if len(seen) == 3 else 0)
+                assert seen == list(range(1, 9))
+                await records.aclose()
+
+    run_sim(main, 1)

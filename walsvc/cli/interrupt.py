@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # these would be imported here first, while Ctrl-C still is a traceback
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 
 def end(_number: int = 0, _frame: object = None) -> NoReturn:

@@ -9,13 +9,14 @@ is not known, or does not fit, is looked through.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from walsvc.disk.base import Disk
-from walsvc.errors import PASSING_ERRNOS, Corruption, PathError, Truncated, UnsupportedFormat, closed_log
+from walsvc.errors import PASSING_ERRNOS, Corruption, PathError, Truncated, UnsupportedFormat, WalError, closed_log
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SegmentHeader
@@ -90,11 +91,17 @@ class Position(ABC, Generic[RecordT]):
             UnsupportedFormat: a record of a required type that is not wanted stands next.
             PathError: reading failed.
         """
+        first = self.next_lsn
         while True:
             try:
                 return await self._take(limit)
             except LookAgain:
                 self._leave()
+            except (WalError, asyncio.CancelledError):
+                raise
+            except BaseException:  # of a signal handler, or no memory: what was read reached nobody
+                self.back(first)
+                raise
 
     def back(self, lsn: int) -> None:
         """Read once more from a record on that `take` has given, since some of what follows may be hidden now."""
