@@ -74,6 +74,7 @@ async def test_nothing_that_was_appended_stands_readable_in_any_file(tmp_path, d
         await log.append_batch([SECRET_TEXT * 100] * 1000)
         await log.topic("secret topic").append(SECRET_TEXT)  # a topic of which nothing is left would go
         await log.truncate_before(log.next_lsn - 10)
+        await log.topic("secret topic").append(SECRET_TEXT * 100)
         assert log.stats().rotations > 3
     for text in (SECRET_TEXT, b"secret label", b"secret topic", *(key for _, key in (ONE, TWO))):
         assert files_with(path, text) == []
