@@ -66,6 +66,9 @@ MISTAKES = [
     "http://h",
     "file:///tmp/x",
     "s3://bucket/x",
+    "s3//bucket/x",
+    "wal//h",
+    "NATS//h/s",
     "a:b",
     r"C:\logs",
     "c:/logs",
@@ -73,7 +76,7 @@ MISTAKES = [
     "~",
     "~/log",
 ]
-PATHS = ["./a:b", "./wal:", "./~", "://", ":a", "a b", "ordinary", "a/wal://h", "1:2", "wal", "-"]
+PATHS = ["./a:b", "./wal//h", "wals/h", "./wal:", "./~", "://", ":a", "a b", "ordinary", "a/wal://h", "1:2", "wal", "-"]
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ _TAKERS = {
     **dict.fromkeys(SERVED, "walsvc.open takes it; what serves the log, or copies it, needs its directory"),
     **dict.fromkeys(STORES, "walsvc archive takes it (walsvc serve --archive), beside a directory"),
 }
+COLONLESS = re.compile(rf"({'|'.join(_TAKERS)})//", re.IGNORECASE)
 LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # RFC 1123, and "_", which container networks use
 HOST_BYTES_MAX = 253
 PORT_MAX = 0xFFFF
@@ -65,6 +66,11 @@ def scheme_of(target: object) -> str | None:
             "a target that begins with ~ is not expanded", path=text, hint="os.path.expanduser; ./~ for that very name"
         )
     if isinstance(target, str):
+        if (lacking := COLONLESS.match(bare)) is not None:
+            raise BadOption(
+                f"the colon of a URL is missing: {shown(text)!r}",
+                hint=f"{lacking[1].lower()}://...; with ./ in front it is a directory",
+            )
         if bare != text:
             kind = "a URL" if found else "a path"
             raise BadOption(

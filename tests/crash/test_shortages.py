@@ -349,3 +349,31 @@ def test_cut_whose_segments_could_not_be_removed_is_ended_by_the_next_opening(en
         waiting.cancel()
 
     run_sim(main, 4)
+
+
+def test_rewritten_segment_that_cannot_take_its_place_ends_no_log() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        log = await open_on(disk, SMALL)
+        for number in range(40):
+            await log.append(bytes(4000), attributes={"key": "kept" if number % 2 else "purged"})
+        await log.purge("purged")
+
+        async def refused(*names: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        disk.rename = refused  # type: ignore[method-assign]
+        for _ in range(2):
+            with pytest.raises(NoSpace, match="no room to exchange a segment"):
+                await log.compact()
+        del disk.rename
+        await log.append(b"goes on")
+        assert await log.compact() > 0
+        assert [record.lsn async for record in log.read()] == [*range(2, 41, 2), 41]
+        await log.close()
+        log = await open_on(SimDisk(device), SMALL)
+        assert [record.lsn async for record in log.read()] == [*range(2, 41, 2), 41]
+        await log.close()
+
+    run_sim(main, 5)

@@ -302,3 +302,17 @@ async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_l
         async with asyncio.timeout(25), Archiver(log, archive) as archiver:
             await asked.wait()
         assert archiver.state == "stopped"
+
+
+async def test_what_the_store_s_client_needs_in_the_environment_is_named(monkeypatch):
+    for name in ("AWS_ALLOW_HTTP", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    with pytest.raises(BadOption, match="Missing SecretAccessKey") as caught:
+        Archive.at("s3://bucket/log")
+    assert "AWS_SECRET_ACCESS_KEY" in caught.value.hint
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with pytest.raises(PathError, match="cannot be reached") as caught:
+        await Archive.at("s3://bucket/log").logs()
+    assert "AWS_ALLOW_HTTP=true" in caught.value.hint

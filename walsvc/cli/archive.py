@@ -70,7 +70,7 @@ def push(path: options.LogPath, url: Url, as_json: options.AsJson = False, key_f
             held = f"LSN {added[0].first_lsn} to {added[-1].next_lsn - 1}"
             output.echo(f"{held}, {counted(len(added), 'segment')}, {output.size(stored)} stored: {url}")
         else:
-            output.echo(f"nothing new to store: {url}")
+            output.echo(f"nothing new to store, of segments that are sealed: {url}")
         return exits.OK
 
     runner.run(verb)

@@ -33,7 +33,11 @@ LOG_ID = re.compile("[0-9a-f]{1,16}")
 FOLDER = re.compile("[0-9a-f]{16}")
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust says which error the operating system gave
 PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
+UNENCRYPTED = "builder error"  # how reqwest says that it was to go without TLS, which is not allowed
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
+CREDENTIALS = (
+    "credentials come from the environment, both parts of them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, say"
+)
 EXAMPLE = "for example s3://bucket/prefix or file:///directory"
 
 
@@ -90,7 +94,8 @@ class Objects:
         except OSError as error:
             raise of_the_store(error, place) from None
         except (BaseError, ValueError, TypeError) as error:
-            raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=EXAMPLE) from None
+            hint = CREDENTIALS if "Missing" in str(error) else EXAMPLE
+            raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=hint) from None
 
     async def logs(self) -> list[str]:
         """Ids of the logs in the archive. Other folders below its prefix are somebody else's, lost+found for one."""
@@ -227,11 +232,10 @@ def of_the_store(error: BaseException, path: str) -> WalError:
     if number and path.startswith("file:"):
         hint = (number in OF_A_PLACE and hint_for(number)) or "look at the directory; pushing again goes on from here"
         return PathError(f"the archive cannot be used: {first_line(error)}", errno=number, path=path, hint=hint)
-    return PathError(
-        f"the archive cannot be reached: {first_line(error)}",
-        path=path,
-        hint="look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here",
-    )
+    hint = "look at the store, its credentials and the endpoint (AWS_ENDPOINT_URL); pushing again goes on from here"
+    if UNENCRYPTED in str(error):
+        hint = "an endpoint that begins with http:// also needs AWS_ALLOW_HTTP=true in the environment; or give it as https://"
+    return PathError(f"the archive cannot be reached: {first_line(error)}", path=path, hint=hint)
 
 
 def check_endpoint(url: str) -> None:

@@ -74,7 +74,7 @@ def parse_target(url: str) -> tuple[Address, dict[str, Any]]:
     parts = parse_url_of(url, SHAPE)
     stream = parts.path.removeprefix("/")
     login, hosts = login_in(f"{parts.login}@{parts.place}" if parts.login else parts.place)
-    if parts.scheme not in SCHEMES or not parts.path:
+    if parts.scheme not in SCHEMES or not parts.path or not hosts:
         raise BadOption("the address of a log in JetStream has a scheme, servers and a stream", hint=SHAPE)
     if not STREAM_NAME.fullmatch(stream):
         raise BadOption(f"{stream!r} is no name for a stream", hint='1 to 200 letters, digits, "_" and "-"')

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, taking_space
 from walsvc.format.content import Content, content_of, without
 from walsvc.format.group import Columns, Flag, decode_columns, record_ends
 from walsvc.format.hidden import KEY as HIDDEN
@@ -111,7 +111,9 @@ async def _compact_segment(core: Core, first: int, marks: Marks, topics: Topics,
         header, _ = await load_header(disk, name, first)
         after = await rewrite(Rewriting(disk, header, source, change, core.tail.keys, until=following, sealed=True))
         turn.begin()
-        await patiently(disk.rename, rewrite_name(first), name)
+        hint = "free some space and compact again; nothing was changed, and what was written is removed then"
+        with taking_space("no room to exchange a segment", path=disk.path, segment=first, hint=hint):
+            await patiently(disk.rename, rewrite_name(first), name)
         await disk.sync_directory()
         core.catalog.resize(first, after.file_bytes)
         core.tail.summaries.forget()
