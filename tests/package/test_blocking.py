@@ -41,6 +41,10 @@ def test_threads_append_and_read_and_share_syncs(tmp_path: Path) -> None:
         assert [log.append(b"once", topic="keys", dedupe="k").lsn for _ in range(2)] == [164, 164]
         assert log.flush() == 164
         assert log.run(lambda log: log.topic("batches").count()) == 2
+        log.delete_topic("batches")
+        assert log.get(162) is None
+        with pytest.raises(walsvc.BadOption, match="no topic 'batches'"):
+            log.delete_topic("batches")
         with pytest.raises(walsvc.Locked):
             blocking.open(tmp_path)
         reading = log.read()

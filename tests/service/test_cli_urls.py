@@ -130,6 +130,9 @@ def test_filters_choose_and_purge_and_compact_work_on_the_served_log(served):
         assert told["bytes"] > 0
         assert lsns() == left
     assert "out of range" in cli.bad(exits.USAGE, "purge", url, "--key", "k0", "--before", 10**9)
+    assert cli.good("topics", url, "--delete", "many") == b"topic many deleted\n"
+    assert lsns() == []
+    assert "no topic 'many'" in cli.bad(exits.USAGE, "topics", url, "--delete", "many")
 
 
 def test_bench_run_measures_a_served_log(served):
