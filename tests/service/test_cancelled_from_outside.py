@@ -34,6 +34,23 @@ async def test_served_log_connects_again_though_all_tasks_were_cancelled(tmp_pat
             assert await log.flush() == 2
 
 
+async def test_served_readers_go_on_though_all_tasks_of_the_server_were_cancelled(tmp_path: Path) -> None:
+    async with (
+        serve(tmp_path / "log", unix=str(tmp_path / "s")) as server,
+        asyncio.timeout(HANGS_SECONDS),
+        walsvc.open(server.addresses[0]) as log,
+    ):
+        consumer, followed = await log.consumer("c"), log.follow()
+        shared = await log.topic("jobs").consumer("queue", shared=True)
+        waiting = [asyncio.create_task(call) for call in (consumer.next(), anext(followed), shared.next())]
+        await log.refresh()  # all three are asked by now
+        cancel_all_others(set(waiting))
+        await asyncio.sleep(0)
+        await log.topic("jobs").append(b"x")
+        one, other, delivery = await asyncio.gather(*waiting)
+        assert one.lsn == other.lsn == delivery.record.lsn == 1
+
+
 async def test_served_log_that_was_just_connecting_says_why_it_ended(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     async with asyncio.timeout(HANGS_SECONDS):

@@ -270,8 +270,7 @@ class Sessions:
         for id, task in list(self._tasks.items()):
             self._give_up(id, task)
         for stream in self._streams.values():
-            if stream.task is not None:
-                stream.task.cancel()
+            stream.cancel()
             stream.drop()
             if isinstance(stream, Holding):
                 self._close_consumer(stream)

@@ -46,20 +46,30 @@ class Stream:
         self._granted: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
+        self._cancelled = False  # by `cancel`
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let `work` send; what it raises unexpectedly ends the connection."""
+        self._cancelled = False
         self.task = begin_task(work)
         self.task.add_done_callback(self._check)
 
     def _check(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        """A client must not wait for what nobody sends: one whose connection ends begins anew."""
+        error = asyncio.CancelledError("from outside") if task.cancelled() else task.exception()
+        if error is not None and not (task.cancelled() and self._cancelled):
             self._line.fail(error)
+
+    def cancel(self) -> None:
+        """Send nothing more, from the task's next step on."""
+        self._cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
     async def stop(self) -> None:
         """Send nothing more."""
+        self.cancel()
         if self.task is not None:
-            self.task.cancel()
             await asyncio.wait([self.task])
         self.drop()
 
