@@ -77,9 +77,8 @@ class Answers:
         error = future.exception()
         if error is None:
             result = future.result()
-            places = [list(place) for place in result.places]
             duplicate = result[0].encoded_len if getattr(result, "duplicate", False) else None
-            line.send(Ack(id, places, result.durable, result.sync_us, line.state, duplicate))
+            line.send(Ack(id, result.places, result.durable, result.sync_us, line.state, duplicate))
         elif isinstance(error, WalError):
             line.answer_error(id, error)
         else:

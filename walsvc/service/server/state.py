@@ -9,26 +9,28 @@ from walsvc.service.wire.frames import State
 
 def state_of(log: Log) -> State:
     """The values of STATE_FIELDS now. Called for every answer, so it neither counts nor sorts anything."""
-    writer, counters = log.writer, log.writer.core.counters
+    core = log.writer.core
+    counters, metadata, placement, tail = core.counters, core.metadata, core.placement, core.tail
+    next_lsn = placement.next_lsn
     return [
-        writer.core.metadata.truncated,
-        writer.next_lsn,
-        writer.durable_lsn,
-        writer.core.placement.unwritten_bytes,
-        writer.core.queue.length,
-        writer.next_lsn - counters.lsn_at_open,
+        metadata.truncated,
+        next_lsn,
+        core.catalog.durable_lsn,
+        placement.unwritten_bytes,
+        core.queue.length,
+        next_lsn - counters.lsn_at_open,
         counters.payload_bytes,
         counters.groups,
         counters.syncs,
         counters.written_bytes,
         counters.rotations,
-        len(writer.view.ids),
-        writer.core.tail.spares.count,
-        writer.core.tail.segment.id,
+        len(core.catalog.view.ids),
+        tail.spares.count,
+        tail.segment.id,
         counters.group_records_max,
         counters.sync_us_last,
         counters.sync_us_total,
-        len(writer.core.metadata.topics),
+        len(metadata.topics),
     ]
 
 

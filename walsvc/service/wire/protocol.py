@@ -15,6 +15,7 @@ The frames are in frames.py, records and errors as frames in columns.py and code
 from __future__ import annotations
 
 import struct
+from operator import call
 
 import msgpack
 
@@ -37,16 +38,19 @@ FOREIGN: dict[bytes, str] = {
     b"PRI ": "HTTP/2", b"SSH-": "SSH", b"\x16\x03\x01": "TLS", b"\x16\x03\x03": "TLS", b"*1\r\n": "Redis", b"INFO": "NATS",
 }  # fmt: skip
 
+NUMBERS = {kind: number for kind, (number, _) in KINDS.items()}
 _packer = msgpack.Packer(use_bin_type=True)
 
 
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame. Raises ProtocolError where it cannot be encoded, or would be longer than LENGTH_MAX."""
-    row = [KINDS[type(frame)][0], *frame]
-    for _ in range(OPTIONAL.get(type(frame), 0)):
-        if row[-1] is not None:
-            break
-        row.pop()
+    kind = type(frame)
+    row = [NUMBERS[kind], *frame]
+    if kind in OPTIONAL:
+        for _ in range(OPTIONAL[kind]):
+            if row[-1] is not None:
+                break
+            row.pop()
     try:
         body = _packer.pack(row)
     except (TypeError, ValueError, OverflowError) as error:
@@ -72,9 +76,9 @@ def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = 
         fields += [None] * min(len(checks) - len(fields), OPTIONAL.get(frame, 0))
     if len(fields) < len(checks):
         raise ProtocolError(f"{frame.__name__} has {len(fields)} fields", expected=f"{len(checks)}")
-    for check, value, name in zip(checks, fields, frame._fields, strict=True):
-        if not check(value):
-            raise ProtocolError(f"{name} of {frame.__name__} is not valid")
+    if not all(map(call, checks, fields)):
+        name = next(name for check, value, name in zip(checks, fields, frame._fields, strict=True) if not check(value))
+        raise ProtocolError(f"{name} of {frame.__name__} is not valid")
     return tuple.__new__(frame, fields)
 
 
