@@ -357,3 +357,34 @@ async def test_holds_and_consumers_have_limits_also_many_at_once(tmp_path) -> No
         open_one = next(id for id in range(51, 101) if isinstance(answers[id], Result))
         raw.send(Cancel(open_one), Open(201, "consumer", {"name": f"c{open_one}"}, 1))
         await raw.expect(Result, 201)
+
+
+async def test_holds_and_consumers_of_all_namespaces_have_limits(tmp_path) -> None:
+    """Many namespaces are no way around the limits of each; a name that is there may be used."""
+    limits = Limits(holds_total=2, consumers_total=3)
+    async with serving(tmp_path, limits=limits, namespaces=True) as server:
+        raws = [await Raw.welcomed(server, namespace=name) for name in "ab"]
+        answers: list[Result | Error] = []
+        for raw in raws:
+            raw.append(90, b"x")
+            await raw.expect(Ack, 90)
+            raw.send(*(Call(id, "hold", {"name": f"h{id}", "lsn": 1}) for id in (1, 2)))
+            raw.send(*(Open(id, "consumer", {"name": f"c{id}"}, 1) for id in (3, 4)))
+            mine: dict[int, Result | Error] = {}
+            while len(mine) < 4:
+                frame = await raw.next()
+                if isinstance(frame, Result | Error):
+                    mine[frame.id] = frame
+            answers += (mine[id] for id in (1, 2, 3, 4))
+        kinds = [type(each) for each in answers]
+        assert (kinds[0], kinds[1], kinds[4], kinds[5]) == (Result, Result, Error, Error), "holds"
+        assert (kinds[2], kinds[3]) == (Result, Result)
+        assert sorted(kind.__name__ for kind in kinds[6:]) == ["Error", "Result"]
+        refused = [each for each in answers if isinstance(each, Error)]
+        assert {each.code for each in refused} == {"Backpressure"}
+        assert all("all open logs together" in each.message for each in refused)
+        assert {each.fields["hint"].rpartition(" ")[2] for each in refused} == {"holds_total", "consumers_total"}
+        raws[0].send(Call(10, "hold", {"name": "h1", "lsn": 1}))
+        await raws[0].expect(Result, 10)
+        for raw in raws:
+            await raw.close()

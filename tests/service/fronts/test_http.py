@@ -120,6 +120,22 @@ async def test_packed_body_is_bounded_by_what_it_holds_and_nothing_else_is_unpac
         assert session.side._front.held_bytes == 0
 
 
+async def test_bodies_are_counted_with_all_that_the_server_holds(fronted):
+    """One budget owns every byte: what wal clients hold leaves less for requests, and the other way round."""
+    limits = Limits(frame_bytes=128 * 1024, pending_total_bytes=128 * 1024)
+    async with fronted(limits=limits) as session:
+        budget = session.server.budget
+        budget.charge(128 * 1024)
+        async with session.post("/v1/records", data=b"x" * 1000) as answer:
+            assert (answer.status, "try again" in await answer.text()) == (429, True)
+        budget.charge(-100 * 1024)
+        seen = []
+        charge = budget.charge
+        budget.charge = lambda cost: (seen.append(cost), charge(cost))
+        assert (await session.post("/v1/records", data=b"x" * 1000)).status == 201
+        assert (seen, budget.bytes) == ([1000, -1000], 28 * 1024)
+
+
 async def test_conditions(fronted):
     async with fronted() as session:
         assert (await session.post("/v1/topics/t", data=b"a", headers={"If-None-Match": "*"})).status == 201

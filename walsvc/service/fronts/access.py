@@ -8,10 +8,16 @@ from typing import Protocol
 from walsvc.errors import Backpressure, Denied
 from walsvc.interface import Log
 from walsvc.service.server.auth import Grant
+from walsvc.service.server.budget import Budget
 
 
 class Access(Protocol):
     """A server, as its fronts see it. Loop thread only."""
+
+    @property
+    def budget(self) -> Budget:
+        """What the server holds of all its clients."""
+        ...
 
     def grant(self, token: str | None) -> Grant | None:
         """What a token gives; None: nothing. Without tokens everybody may do everything."""
@@ -68,23 +74,30 @@ def log_of(access: Access, grant: Grant, namespace: str) -> Taken:
 
 
 class Room:
-    """Bytes that all clients of a front together may have sent, or wait to be sent, at a time. Over it a request is refused, not delayed:
-    requests that hold a part each and wait for the rest would wait for each other."""
+    """What a front has of the server's budget: bytes that its clients have sent, or that wait to be sent to them. Over the limit a request is
+    refused, not delayed: requests that hold a part each and wait for the rest would wait for each other.
 
-    def __init__(self, limit: int) -> None:
+    Attributes:
+        taken: bytes that this front holds.
+    """
+
+    def __init__(self, budget: Budget) -> None:
         self.taken: int = 0
-        self._limit = limit
+        self._budget = budget
 
     def take(self, size: int) -> None:
         """Take so many bytes. Raises Backpressure where there is no room, but for the first."""
-        if self.taken and self.taken + size > self._limit:
+        budget = self._budget
+        if budget.bytes and budget.bytes + size > budget.limit:
             raise Backpressure(
-                f"{self.taken} bytes of requests are under way",
-                expected=f"at most {self._limit}",
+                f"{budget.bytes} bytes of requests are under way",
+                expected=f"at most {budget.limit}",
                 hint="try again in a moment",
             )
         self.taken += size
+        budget.charge(size)
 
     def give(self, size: int) -> None:
         """Give them back."""
         self.taken -= size
+        self._budget.charge(-size)

@@ -7,6 +7,7 @@ from typing import Any
 
 from walsvc.interface import Log
 from walsvc.service.server.auth import Grant
+from walsvc.service.server.budget import Budget
 from walsvc.service.server.server import Server
 
 
@@ -15,6 +16,11 @@ class ServerAccess:
 
     def __init__(self, server: Server) -> None:
         self._shared = server.shared
+
+    @property
+    def budget(self) -> Budget:
+        """See Access."""
+        return self._shared.budget
 
     def grant(self, token: str | None) -> Grant | None:
         """See Access."""

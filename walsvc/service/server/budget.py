@@ -121,6 +121,7 @@ class Budget:
     """The bytes that are held of all connections.
 
     Attributes:
+        limit: above it nothing more is read.
         bytes: what has arrived of frames that are not complete, and records that are not answered, each with RECORD_COST.
         asked: requests that the log has, and will answer.
         tight_since: since when connections are not read from, in the loop's time; None: all are.
@@ -132,7 +133,7 @@ class Budget:
         self.bytes: int = 0
         self.asked: int = 0
         self.tight_since: float | None = None
-        self._limit = limit
+        self.limit: int = limit
         self._shares: dict[Share, None] = {}  # of connections that work
         self._held: dict[Share, None] = {}  # not read from, in the order in which they were stopped
         self._favoured: Share | None = None
@@ -146,7 +147,7 @@ class Budget:
     @property
     def over(self) -> bool:
         """True if so much is held that nothing more should be read."""
-        return self.bytes > self._limit
+        return self.bytes > self.limit
 
     @property
     def held(self) -> int:
@@ -156,7 +157,7 @@ class Budget:
     def charge(self, cost: int) -> None:
         """So much more is held, or less."""
         self.bytes += cost
-        if self._held and self.bytes <= self._limit // 2:
+        if self._held and self.bytes <= self.limit // 2:
             held, self._held = self._held, {}
             self.tight_since = None
             for share in held:
@@ -169,7 +170,7 @@ class Budget:
 
     def check(self, share: Share) -> None:
         """Something came of a connection. Above the limit nobody is read from: each might have something ready."""
-        if self.bytes <= self._limit and not self._held and self._favoured is None:
+        if self.bytes <= self.limit and not self._held and self._favoured is None:
             return
         if share is self._favoured and not share.holder.incomplete:
             self._favoured = None

@@ -33,7 +33,9 @@ class Limits:
         calls: of one connection that are not answered, such as wait_durable, 1 to 1e5; and
         calls_total: of all connections together, 1 to 1e7: each is a task of the server.
         holds: of a log, 1 to 1e6; and
-        consumers: of a log and its topics, 1 to 1e6. Each stands in every new segment.
+        holds_total: of all open logs, 1 to 1e7; and
+        consumers: of a log and its topics, 1 to 1e6; and
+        consumers_total: of all open logs, 1 to 1e7. Each stands in every new segment of its log.
         handshake_seconds: for TLS and HELLO, and to take the last words of a connection, 0.01 to 3600.
         idle_seconds: a client that says nothing for so long, not even PING, or does not read what was sent to it, is
             gone; also the longest pause within a streamed batch, which holds up all others. 0.01 to 86,400.
@@ -51,7 +53,9 @@ class Limits:
     calls: int = 1024
     calls_total: int = 65_536
     holds: int = 1024
+    holds_total: int = 16_384
     consumers: int = 10_000
+    consumers_total: int = 100_000
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
     open_namespaces: int = 256
@@ -68,7 +72,9 @@ class Limits:
         between("calls", self.calls, 1, 100_000)
         between("calls_total", self.calls_total, 1, 10_000_000)
         between("holds", self.holds, 1, 1_000_000)
+        between("holds_total", self.holds_total, 1, 10_000_000)
         between("consumers", self.consumers, 1, 1_000_000)
+        between("consumers_total", self.consumers_total, 1, 10_000_000)
         between("handshake_seconds", self.handshake_seconds, 0.01, 3600.0)
         between("idle_seconds", self.idle_seconds, 0.01, 86_400.0)
         between("open_namespaces", self.open_namespaces, 1, 10_000)

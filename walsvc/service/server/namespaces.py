@@ -88,6 +88,10 @@ class Logs:
         """The open ones."""
         return {name: each.log for name, each in self._opened.items()}
 
+    def all_open(self) -> list[Log]:
+        """The open logs."""
+        return [each.log for each in self._opened.values()]
+
     def troubles(self) -> Iterator[Trouble]:
         """The open logs that have failed, and those whose retention has."""
         for name, each in self._opened.items():

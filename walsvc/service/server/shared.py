@@ -124,7 +124,7 @@ class Shared:
         roster: the connections.
         budget: every byte that is held for them.
         tokens: who may do what, as of this moment; None: everybody may do everything.
-        holds, consumers: how many names a log may have.
+        holds, consumers: how many names a log may have, and all of them.
         rates: how fast tokens may ask.
         turns: what is done for whom in a turn of the loop.
         streams, calls: how many there may be on all connections.
@@ -141,10 +141,15 @@ class Shared:
         self.roster = roster
         self.budget = budget
         self.tokens = tokens
+        opened = logs.all_open
         self.holds: Quota = Quota(
-            limits.holds, "holds", lambda log: len(log.holds()), lambda log, key: key[1] in log.holds()
+            *(limits.holds, limits.holds_total, "holds", opened),
+            count=lambda log: len(log.holds()),
+            has=lambda log, key: key[1] in log.holds(),
         )
-        self.consumers: Quota = Quota(limits.consumers, "consumers", consumer_count, has_consumer)
+        self.consumers: Quota = Quota(
+            *(limits.consumers, limits.consumers_total, "consumers", opened), count=consumer_count, has=has_consumer
+        )
         self.rates: Rates = Rates()
         self.turns: Turns = Turns()
         self.streams: Places = Places(limits.streams_total, "streams")

@@ -53,13 +53,13 @@ class HttpFront:
 
     Args:
         access: the server.
-        limits: of the server; records are bounded by frame_bytes, all bodies together by pending_total_bytes, silence by idle_seconds.
+        limits: of the server; records are bounded by frame_bytes, all bodies together by the server's budget, silence by idle_seconds.
     """
 
     def __init__(self, access: Access, limits: Limits) -> None:
         self._access = access
         self._limits = limits
-        self._room = Room(limits.pending_total_bytes)
+        self._room = Room(access.budget)
         self._queues = leasing.Queues(access)
         self._tidying: asyncio.Task[None] | None = None
         self._stopping = False
