@@ -9,6 +9,7 @@ from tests.service.raw import Raw
 from tests.service.simulated import Devices, serving
 from tests.service.wire import until
 from walsvc import WalConfig
+from walsvc.service.server import server as of_server
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.turns import LIGHT, SLICE, TURN, UNITS_PER_SECOND, Turns
 from walsvc.service.wire.frames import Ack, Batch, Call, Credit, Error, Open, Ping, Pong, Records, Result
@@ -219,3 +220,27 @@ async def test_opening_a_consumer_waits_for_the_end_of_that_one_alone(tmp_path) 
                 assert not isinstance(answer, Result)
             ended.set()
             await raw.expect(Result, 1)
+
+
+async def test_connections_are_looked_at_a_few_in_each_turn_of_the_loop(tmp_path, monkeypatch) -> None:
+    """Ten thousand idle ones, each of which is told how far the log is, must hold up nobody."""
+    monkeypatch.setattr(of_server, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(of_server, "LOOKS_A_TURN", 4)
+    async with serving(tmp_path) as server:
+        raws = [await Raw.welcomed(server) for _ in range(10)]
+        turns, looks = [0], list[tuple[int, int]]()
+
+        def turn() -> None:
+            turns[0] += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        for number, connection in enumerate(server.roster):
+            look = connection.look
+            connection.look = lambda now, look=look, number=number: (looks.append((turns[0], number)), look(now))
+        turn()
+        await until(lambda: len(looks) >= 40)
+        of_turns = [at for at, _ in looks]
+        assert max(of_turns.count(at) for at in of_turns) == 4
+        assert {number for _, number in looks} == set(range(10))
+        for raw in raws:
+            await raw.close()

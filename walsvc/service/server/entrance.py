@@ -18,7 +18,7 @@ from typing import Protocol
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
-ACCEPTED_AT_ONCE = 8  # in one turn of the loop: making a connection costs as much as a dozen appends
+ACCEPTED_AT_ONCE = 16  # in one turn of the loop: making a connection costs as much as a dozen appends
 AGAIN_SECONDS = 1.0  # without descriptors or memory accept() is tried again after so long
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OF_THE_CLIENT = frozenset(
