@@ -221,7 +221,10 @@ def test_rows_take_their_room_in_groups_and_snapshots() -> None:
         def cutting() -> Group:
             group = cut()
             ends.append(
-                (group.offset + GROUP_HEADER_BYTES + group.payload_bytes + len(group.rest), group.segment.limit)
+                (
+                    group.offset + GROUP_HEADER_BYTES + group.body.payload_bytes + len(group.body.rest),
+                    group.segment.limit,
+                )
             )
             return group
 
