@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -123,3 +124,16 @@ async def test_a_record_as_large_as_may_be_comes_again_with_its_labels() -> None
         assert (await log.append_batch([largest]))[0].lsn == 1
         place.wire.cut()
         assert (await log.append_batch([b"x", largest]))[1].lsn == 3
+
+
+@pytest.mark.parametrize("form", [list, iter, ways], ids=["list", "iterator", "async"])
+async def test_a_record_larger_than_all_credit_comes_behind_a_small_one(tmp_path, form) -> None:
+    """The server waits for a group of the batch, and the client for credit: a part of nothing says so."""
+    limits = Limits(pending_bytes=64 * KIB)
+    async with serving(tmp_path, limits=limits) as server, walsvc.open(server.addresses[0]) as log:
+        given = [b"x", bytes(300_000), b"y", bytes(400_000), Entry(bytes(300_000), 7)]
+        async with asyncio.timeout(20):
+            results, other = await asyncio.gather(log.append_batch(form(given)), log.append(b"other"))
+        assert [each.lsn for each in results] == [1, 2, 3, 4, 5]
+        assert other.lsn == 6
+        assert [len(record.payload) async for record in log.read()] == [1, 300_000, 1, 400_000, 300_000, 5]

@@ -123,6 +123,11 @@ class Account(ABC):
         credit = self.credit
         return not credit.used or credit.used + size <= min(credit.size, self.accepted.size)
 
+    def waits_for(self, request: Any) -> bool:
+        """True if nothing but this request has credit, so that only its being consumed gives more, and the server can be asked to."""
+        alone = request.size and self.credit.used == request.size
+        return bool(alone) and "empty_part" in self.session.info.get("features", ())
+
     def resize(self, request: Any, change: int) -> None:
         """A request has more or fewer bytes that are not answered."""
         request.size += change

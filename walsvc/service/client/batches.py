@@ -193,7 +193,11 @@ class Sending:
                     batch.nothing()
                 self._appends.limits.check_entries(part)
                 size = part.size
+                asked = False
                 while self._on(on) and not batch.answer.done() and not self._appends.fits(size):
+                    if not asked and self._appends.waits_for(batch):
+                        batch.send(Pieces(), last=False)  # the server may be waiting for more of it
+                        asked = True
                     await self._appends.change()
                 if not self._on(on) or batch.answer.done():
                     return

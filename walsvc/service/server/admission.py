@@ -63,8 +63,8 @@ class Admission:
             self._seq = seq
 
     def admit_part(self, frame: Batch, size: int) -> None:
-        """The same for a part that is not the first."""
-        if not self.window.fits(size + APPEND_COST * len(frame.payloads)):
+        """The same for a part that is not the first. One without payloads costs nothing."""
+        if frame.payloads and not self.window.fits(size + APPEND_COST * len(frame.payloads)):
             raise self._over_credit(size, frame, "a batch in parts waits for CREDIT")
 
     def _over_credit(self, size: int, frame: Append | Batch, hint: str) -> Backpressure:

@@ -95,17 +95,17 @@ class Batches:
         parts.add(frame, size)
         self._admission.hold(size, len(frame.payloads))
         if parts.future is None:
-            self._give(frame.id, parts)
+            self._give(frame.id, parts, asked=not frame.payloads)
 
-    def _give(self, id: int, parts: Parts) -> None:
+    def _give(self, id: int, parts: Parts, *, asked: bool) -> None:
         """Give a batch to the log: whole where it is small, else as soon as there is a group of it, since the log is held up
-        from then on until its end."""
+        from then on until its end; or since the client has no credit for its next record, and asked by a part of nothing."""
         first, config = parts.first, self._log.config
         small = parts.bytes + RECORD_COST * parts.records <= min(config.max_group_bytes, config.max_batch_bytes)
-        if small and not parts.last:
+        if small and not parts.last and not (asked and parts.records):
             return
         try:
-            future = self._whole(first, parts) if small else self._streamed(first, parts)
+            future = self._whole(first, parts) if small and parts.last else self._streamed(first, parts)
             self._start(id, parts, future)
         except WalError as error:
             self._drop(id)
