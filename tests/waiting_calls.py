@@ -230,6 +230,8 @@ ONCE: dict[str, Call] = {
     "log.delete_topic": lambda w: unless_refused(w.log.delete_topic("void")),
     "log.reclaim": lambda w: w.log.reclaim(),
     "log.compact": lambda w: w.log.compact(),
+    "topic.limits": lambda w: w.log.topic("t").limits(),
+    "topic.retain": lambda w: w.log.topic("t").retain(records=1000),
     "topic.truncate_before": lambda w: w.log.topic("t").truncate_before(1),
     "log.truncate_before": lambda w: w.log.truncate_before(4),
     "log.truncate_after": lambda w: w.log.truncate_after(20),

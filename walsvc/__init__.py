@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from walsvc.errors import WalTimeout as WalTimeout
     from walsvc.errors import WrongKey as WrongKey
     from walsvc.errors import WrongLoop as WrongLoop
+    from walsvc.format.limits import TopicLimits as TopicLimits
     from walsvc.interface import Consumer as Consumer
     from walsvc.interface import Log as Log
     from walsvc.interface import Topic as Topic
@@ -83,6 +84,7 @@ HOMES = {
     "walsvc.errors": ERRORS,
     "walsvc.keyring": "KeyRing",
     "walsvc.model": VALUES,
+    "walsvc.format.limits": "TopicLimits",
     "walsvc.interface": "Consumer Log Topic",
     "walsvc.opening": "open",
     "walsvc.log.commit.ack": "Ack",

@@ -16,6 +16,7 @@ from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.cutting import truncate_after
 from walsvc.log.extent.hider import Hider
+from walsvc.log.extent.keeping import Keeping
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
@@ -58,6 +59,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         self.hubs: Hubs = Hubs(self.segments, writer)
         self._reclaimer = Reclaimer(writer.core, self.segments)
         self.hider: Hider = Hider(writer.core, self.segments, self._reclaimer)
+        self._keeping = Keeping(writer.core, self.segments, self.hider, self._reclaimer)
 
     # ---- appending: the writer's
 
@@ -124,7 +126,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
 
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
-        return Topic(self, self.writer, self.hubs, self.hider, check_name("topic", name))
+        return Topic(self, self.writer, self.hubs, (self.hider, self._keeping), check_name("topic", name))
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
@@ -339,7 +341,9 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
             await self.writer.close(left())
         finally:
             self._reclaimer.stop()
+            self._keeping.stop()
         await self._reclaimer.close()
+        await self._keeping.close()
 
     def __repr__(self) -> str:
         return f"Log({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"

@@ -32,7 +32,7 @@ from .conftest import Cli
 
 VERBS = (
     "append", "cat", "tail", "top", "topics", "consumers", "inspect", "verify", "repair", "backup", "restore", "doctor", "truncate",
-    "purge", "compact", "migrate", "serve", "health", "archive", "version", "bench",
+    "purge", "retain", "compact", "migrate", "serve", "health", "archive", "version", "bench",
 )  # fmt: skip
 # Each of these costs tens of milliseconds; together they would break the promise that help answers at once.
 COSTLY = ("rich", "asyncio", "msgpack", "crc32c", "uvloop", "aiofiles", "cffi", "json")

@@ -64,3 +64,20 @@ async def test_of_one_topic(walsvc: Cli, tmp_path: Path) -> None:
     for wrong in (["--topic", "a"], ["--topic", "a", "--after", 3], ["--topic", "b", "--before", 12]):
         assert walsvc("truncate", path, *wrong).returncode == 2
     assert walsvc.good("cat", path) == b"1\n3\n5\n7\n9\n"
+
+
+async def test_limits_of_a_topic_are_set_shown_and_lifted(walsvc: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "topics"
+    async with library.open(path) as opened:
+        for number in range(10):
+            await opened.topic("ab"[number % 2]).append(b"%d" % number)
+    assert walsvc.good("retain", path, "--topic", "a") == b"topic 'a' keeps everything\n"
+    said = walsvc.good("retain", path, "--topic", "a", "--records", 2, "--seconds", 3600)
+    assert said == b"topic 'a' keeps 2 records and 3600 s at most\n"
+    assert walsvc.good("cat", path, "--topic", "a") == b"6\n8\n"
+    told = json.loads(walsvc.good("retain", path, "--topic", "a", "--bytes", 5, "--json"))
+    assert told == {"topic": "a", "records": None, "bytes": 5, "seconds": None}
+    for wrong in (["--records", 0], ["--lift", "--bytes", 1], ["--seconds", 0]):
+        assert walsvc("retain", path, "--topic", "a", *wrong).returncode == 2
+    assert json.loads(walsvc.good("retain", path, "--topic", "a", "--json"))["bytes"] == 5
+    assert walsvc.good("retain", path, "--topic", "a", "--lift") == b"topic 'a' keeps everything\n"

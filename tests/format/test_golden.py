@@ -15,6 +15,7 @@ from tests.golden.make import payload_of, topic_of
 from walsvc import UnsupportedFormat
 from walsvc.format.hidden import FLOORS
 from walsvc.format.hidden import KEY as HIDDEN
+from walsvc.format.limits import KEY as LIMITS
 from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.segment import REWRITTEN, decode_segment_header
 from walsvc.format.topics import GONE, SPARSE
@@ -199,7 +200,25 @@ async def test_golden_log_with_hidden_ranges_shows_what_is_left_and_goes_on(tmp_
         assert (await log.topic("orders").append(b"and on", expected=210)).lsn == 211
 
 
-@pytest.mark.parametrize(("golden", "key"), [("queues-v1", QUEUES), ("hidden-v1", HIDDEN), ("hidden-v1", FLOORS)])
+async def test_golden_log_with_limits_of_topics_applies_them(tmp_path):
+    path = tmp_path / "log"
+    shutil.copytree(GOLDEN / "limits-v1", path)
+    before = digests(path)
+    async with walsvc.open(path, read_only=True) as log:
+        limits = {name: tuple(await log.topic(name).limits()) for name in log.topics()}
+        assert limits == {"orders": (70, None, None), "rare": (None, 1 << 40, 1e12), "lifted": (None, None, None)}
+        count = await log.topic("orders").count()
+        records = [record async for record in log.topic("orders").read()]
+        assert [record.payload for record in records] == [payload_of(lsn) for lsn in range(151 - count, 151)]
+    assert digests(path) == before, "reading changed a file"
+    async with walsvc.open(path, segment_bytes=65536) as log:
+        await log.topic("orders").retain(records=5)
+        assert [record.lsn async for record in log.topic("orders").read()] == list(range(146, 151))
+
+
+@pytest.mark.parametrize(
+    ("golden", "key"), [("queues-v1", QUEUES), ("hidden-v1", HIDDEN), ("hidden-v1", FLOORS), ("limits-v1", LIMITS)]
+)
 async def test_reader_that_does_not_know_required_metadata_refuses_that_log_and_reads_others(
     monkeypatch, tmp_path, golden, key
 ):

@@ -141,6 +141,23 @@ async def write_hidden(device: SimDevice) -> SimDevice:
     return device
 
 
+async def write_limits(device: SimDevice) -> SimDevice:
+    """Limits of two topics, one of them set again and one lifted, over a rotation, a crash and a clean close."""
+    log = await open_on(SimDisk(device), CONFIG)
+    await orders_from(log, 1, 101)
+    await log.topic("orders").retain(records=60)
+    await log.topic("rare").retain(bytes=1 << 40, seconds=1e12)
+    await log.topic("lifted").retain(records=1)
+    await orders_from(log, 101, 151)
+    await log.writer.core.pipeline.rotation.ended()
+    device = device.crash()
+    log = await open_on(SimDisk(device), CONFIG)
+    await log.topic("orders").retain(records=70)
+    await log.topic("lifted").retain()
+    await log.close()
+    return device
+
+
 async def orders_from(log: Log, first: int, end: int) -> None:
     """Records of the topic orders with these LSNs."""
     await asyncio.gather(*(log.topic("orders").append(payload_of(lsn)) for lsn in range(first, end)))
@@ -235,7 +252,7 @@ def main() -> None:
     kind = sys.argv[2] if sys.argv[2:] else ""
     topics, encrypted = kind == "topics", kind == "encrypted"
     writers = {"topics": write_topics, "encrypted": write_encrypted, "bound": write_bound, "keys": write_keys}
-    writers |= {"queues": write_queues, "hidden": write_hidden, "gone": write_gone}
+    writers |= {"queues": write_queues, "hidden": write_hidden, "gone": write_gone, "limits": write_limits}
     device = asyncio.run(writers.get(kind, write)(SimDevice(1)))
     target.mkdir(parents=True)
     device.dump(target)
@@ -256,6 +273,8 @@ def main() -> None:
         expected = {"next_lsn": 91, "keys": [name for name, _ in GOLDEN_KEYS]}
     if kind == "keys":
         expected = {"first_lsn": 20, "next_lsn": 192}
+    if kind == "limits":
+        expected = {"next_lsn": 151}
     if kind == "hidden":
         expected = {"first_lsn": 10, "next_lsn": 211}
     if kind == "gone":

@@ -605,6 +605,20 @@ PURGING = [
         (PURGE + "test_truncate_after_lowers_marks_so_that_reused_lsns_are_visible",),
     ),
     Mutant(
+        "a topic's limit of age looks at the wall clock alone",
+        "walsvc/log/extent/keeping.py",
+        "            age = min(age, (wall - record.timestamp_ns) / 1e9)\n",
+        "            age = (wall - record.timestamp_ns) / 1e9\n",
+        ("tests/topics/test_limits.py::test_records_go_when_they_are_old_by_both_clocks",),
+    ),
+    Mutant(
+        "a topic's limit drops what is held",
+        "walsvc/log/extent/keeping.py",
+        "            target = min(target, self._reclaimer.lowest_hold())\n",
+        "",
+        ("tests/topics/test_limits.py::test_holds_keep_and_consumers_are_told",),
+    ),
+    Mutant(
         "a range hides the LSNs that truncate_after has made free",
         "walsvc/format/meta.py",
         "        self.hidden.cut(lsn, count_of)\n",

@@ -30,6 +30,7 @@ from walsvc.cli.migrate import migrate
 from walsvc.cli.purge import purge
 from walsvc.cli.repair import repair
 from walsvc.cli.restore import restore
+from walsvc.cli.retain import retain
 from walsvc.cli.serve import serve
 from walsvc.cli.tail import tail
 from walsvc.cli.top import top
@@ -109,6 +110,7 @@ for _verb in (
     doctor,
     truncate,
     purge,
+    retain,
     compact,
     migrate,
     serve,

@@ -20,8 +20,11 @@ key begins with "!": then the log needs a newer walsvc.
     labels      map         label -> the values that it has in the group, nil: too many or too long to name; see walsvc.format.labels
     !dedupe     bin         rows of callers' keys, see walsvc.format.dedupe; a change adds its rows
     !queues     map         what consumers have done above their positions, see walsvc.format.queues; a change adds its rows
+    !hidden     bin         rows of hidden ranges of records, see walsvc.format.hidden; a change adds its rows
+    !floors     map         "<topic number>" -> LSN below which the topic was truncated, see walsvc.format.hidden; nil: forgotten
+    !limits     bin         rows of limits of topics, see walsvc.format.limits; a change adds its rows
 
-A change names only what it changes in `topics`, `positions`, `holds` and `purges`. Topic number 0 in `positions` is the whole log.
+A change names only what it changes in `topics`, `positions`, `holds`, `purges` and `!floors`. Topic number 0 in `positions` is the whole log.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any
 
 import msgpack
 
+from walsvc.format import limits
 from walsvc.format.dedupe import KEY as DEDUPE
 from walsvc.format.dedupe import Keys
 from walsvc.format.group import BadGroup
@@ -45,7 +49,7 @@ from walsvc.format.topics import GONE, SPARSE, Topics, gone_change, gone_in
 
 KNOWN = frozenset(
     {"truncated", "cut", "successor", "sealed", "topics", "counts", "lasts", "positions", "holds", "purges", "summary"}
-    | {"index", "newest", "labels", "producers", "forgotten", QUEUES, DEDUPE, HIDDEN, FLOORS}
+    | {"index", "newest", "labels", "producers", "forgotten", QUEUES, DEDUPE, HIDDEN, FLOORS, limits.KEY}
     | {"numbers", "given", "gone", SPARSE, GONE}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
@@ -66,6 +70,7 @@ class Metadata:
         keys: callers' keys that are remembered.
         hidden: ranges of records that nobody sees.
         floors: as on disk, without those that truncation has passed.
+        limits: of topics that have some, by number.
     """
 
     truncated: int = 1
@@ -81,6 +86,7 @@ class Metadata:
     keys: Keys = field(default_factory=Keys)
     hidden: Hidden = field(default_factory=Hidden)
     floors: dict[str, int] = field(default_factory=dict)
+    limits: dict[int, limits.TopicLimits] = field(default_factory=dict)
     _entry_bytes: int = field(default=0, compare=False)  # bound of the encoded maps
     _consumers: dict[int, set[str]] = field(default_factory=dict, compare=False)  # by topic
     _marks: Marks | None = field(default=None, compare=False)  # of `purges`, arranged when it is asked for
@@ -97,7 +103,7 @@ class Metadata:
             self.positions, self.holds, self.purges, self._entry_bytes = {}, {}, {}, 0
             self._consumers, self._marks = {}, None
             self.producers, self.queues = Producers(forgotten=change.get("forgotten", 0)), Queues()
-            self.keys, self.hidden, self.floors = Keys(), Hidden(), {}
+            self.keys, self.hidden, self.floors, self.limits = Keys(), Hidden(), {}, {}
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
         self.successor = change.get("successor", self.successor)
@@ -113,6 +119,8 @@ class Metadata:
             self.keys.forget(number)
         if HIDDEN in change:
             self.hidden.apply(change[HIDDEN])
+        if limits.KEY in change:
+            limits.apply(self.limits, change[limits.KEY])
         named = {"positions": self.positions, "holds": self.holds, "purges": self.purges, FLOORS: self.floors}
         for key in change.keys() & named.keys():
             self._enter(named[key], change[key])
@@ -191,6 +199,7 @@ class Metadata:
             self.keys.copy(),
             self.hidden.copy(),
             dict(self.floors),
+            dict(self.limits),
             self._entry_bytes,
             {number: set(keys) for number, keys in self._consumers.items()},
         )
@@ -208,6 +217,7 @@ class Metadata:
             + self.queues.encoded_bytes
             + self.keys.encoded_bytes
             + self.hidden.encoded_bytes
+            + len(self.limits) * limits.ROW.size
         )
 
     def snapshot(self) -> bytes:
@@ -230,6 +240,8 @@ class Metadata:
             state[HIDDEN] = self.hidden.encode()
         if self.floors:
             state[FLOORS] = self.floors
+        if self.limits:
+            state[limits.KEY] = limits.encode(self.limits)
         state |= self.topics.columns()
         named = self.topics.named()
         packer = msgpack.Packer(use_bin_type=True)
@@ -264,6 +276,8 @@ def departure(metadata: Metadata, numbers: Collection[int]) -> dict[str, Any]:
             change[name] = dict.fromkeys(entries)
     if rows := b"".join(forgetting_row(number) for number in numbers if number in metadata.hidden.topics):
         change[HIDDEN] = rows
+    if rows := b"".join(limits.row_of(number, limits.NO_LIMITS) for number in numbers if number in metadata.limits):
+        change[limits.KEY] = rows
     return change
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
     from typing import Unpack
 
+    from walsvc.format.limits import TopicLimits
     from walsvc.keywords import Payload
     from walsvc.log.commit.ack import Ack
     from walsvc.log.read.filter import Chosen
@@ -96,6 +97,14 @@ class Topic(Appending, Protocol):
     async def truncate_before(self, lsn: int, *, force: bool = ...) -> None:
         """Drop the topic's records below `lsn`, 1 to the log's next_lsn. BadOption: somebody holds records below it, and `force` is not
         set."""
+        ...
+
+    async def retain(self, *, records: int | None = ..., bytes: int | None = ..., seconds: float | None = ...) -> None:
+        """Keep no more of the topic than this from now on; without any limit it has none any more. Durable on return."""
+        ...
+
+    async def limits(self) -> TopicLimits:
+        """What `retain` has set."""
         ...
 
     async def purge(

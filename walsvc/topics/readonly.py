@@ -24,6 +24,7 @@ class ReadOnlyTopic(TopicReader):
         self.delete_consumer: RefusingLater = log.consumer
         self.purge: RefusingLater = log.consumer
         self.truncate_before: RefusingLater = log.consumer
+        self.retain: RefusingLater = log.consumer
         self.redrive: RefusingLater = log.consumer
 
     async def consumers(self) -> list[ConsumerStatus]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from walsvc.errors import Truncated
+from walsvc.format.limits import KEY as LIMITS
+from walsvc.format.limits import NO_LIMITS, TopicLimits, row_of
 from walsvc.format.purge import check_way
 from walsvc.keywords import Payload, TopicAppendOptions, spelled_out
 from walsvc.log.commit.ack import Ack
@@ -13,6 +15,7 @@ from walsvc.log.commit.appending import AppendsTo
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE, is_type
 from walsvc.log.extent.hider import Hider
+from walsvc.log.extent.keeping import Keeping
 from walsvc.log.extent.purging import purge
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
@@ -57,6 +60,12 @@ class TopicReader(TopicReading):
                 continue  # meanwhile
             return count if self._segments.topic_number(self.name) == number else 0
 
+    async def limits(self) -> TopicLimits:
+        """What `retain` has set; each is None where there is no limit, all are where the log has no such topic."""
+        await self._segments.reach()
+        number = self._segments.topic_number(self.name)
+        return NO_LIMITS if number is None else self._segments.metadata.limits.get(number, NO_LIMITS)
+
     async def first_lsn(self) -> int | None:
         """LSN of the topic's first visible record, None if there is none. Skips segments without the topic."""
         limit = await self._segments.reach()
@@ -90,10 +99,10 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     The topic exists in the log from its first record or consumer on.
     """
 
-    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, hider: Hider, name: str) -> None:
+    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Keeping], name: str) -> None:
         super().__init__(log, name)
         self._writer = writer
-        self._hider = hider
+        self._hider, self._keeping = hiders
         self._hubs = hubs
         self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
@@ -146,6 +155,40 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
             BadOption: `lsn` is out of its bounds, or somebody holds records below it and `force` is not set; what `append` raises.
         """
         await self._hider.truncate_before(self.name, lsn, force=force)
+
+    async def retain(
+        self, *, records: int | None = None, bytes: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Keep no more of the topic than this, from now on and after restarts: what is over a limit is dropped from its beginning, as by
+        truncate_before, at this call and then about once a second. Without any limit the topic has none any more. The topic is made if
+        there is none. Durable when it returns.
+
+        The limits of the log, `retain_bytes` and `retain_seconds`, go on for all topics. As by them a consumer that has not passed what
+        goes gets Truncated, and a hold keeps what it holds.
+
+        Args:
+            records: the newest ones that stay, 1 or more.
+            bytes: payload bytes of the records that stay, 1 or more.
+            seconds: age of the records that stay, above 0, by the clock that makes them younger.
+
+        Raises:
+            BadOption: a limit is out of its bounds; what `append` raises.
+        """
+        core, limits = self._writer.core, TopicLimits(records, bytes, seconds).check()
+        core.health.check_call()
+        number = 0
+
+        def change() -> dict[str, Any]:
+            nonlocal number
+            known = core.metadata.topics.get(self.name)
+            number = core.metadata.topics.given + 1 if known is None else known
+            made: dict[str, Any] = {LIMITS: row_of(number, limits)}
+            return made if known is not None else {"topics": {self.name: number}, **made}
+
+        await core.changes.join(change)
+        if core.metadata.limits.get(number) == limits:
+            await self._keeping.look(number)
+        self._keeping.wake()
 
     async def purge(
         self,

@@ -40,6 +40,8 @@ def is_over(core: Core, number: int) -> bool:
     """True if nothing is left of a topic."""
     metadata = core.metadata
     last = core.placement.group.last_of(number) or metadata.topics.last_of(number)
+    if number in metadata.limits:
+        return False
     if number not in metadata.topics.names or last >= metadata.truncated or metadata.consumers_of(number):
         return False
     return not core.queue.conditions.remembers(number)

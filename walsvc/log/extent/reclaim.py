@@ -187,6 +187,10 @@ class Reclaimer:
                 hint=f"release({name!r}), or pass force=True",
             )
 
+    def lowest_hold(self) -> int:
+        """The lowest LSN that somebody holds; above every LSN where nobody does."""
+        return self._lowest_hold()[1]
+
     def _lowest_hold(self) -> tuple[str, int]:
         holds = self._core.metadata.holds
         name = min(holds, key=holds.__getitem__, default="")

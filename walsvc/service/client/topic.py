@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from walsvc.format.limits import TopicLimits
 from walsvc.log.commit.appending import AppendsTo
 from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
@@ -55,6 +56,21 @@ class RemoteTopic(TakesTopicRecords, TopicReading, OpensConsumers[RemoteConsumer
         self._common.session.check(changes=True)
         self._common.session.need("hide", "truncating a topic")
         await self._common.session.call("topic.truncate_before", topic=self.name, lsn=lsn, force=force)
+
+    async def retain(
+        self, *, records: int | None = None, bytes: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Keep no more of the topic than this from now on; see Topic.retain."""
+        limits, session = TopicLimits(records, bytes, seconds).check(), self._common.session
+        session.check(changes=True)
+        session.need("hide", "limits of a topic")
+        await session.call("topic.retain", topic=self.name, **limits._asdict())
+        self._common.topics.setdefault(self.name)
+
+    async def limits(self) -> TopicLimits:
+        """What `retain` has set; see Topic.limits."""
+        self._common.session.need("hide", "limits of a topic")
+        return TopicLimits(*await self._common.session.call("topic.limits", topic=self.name))
 
     async def purge(
         self,

@@ -129,6 +129,14 @@ async def topic_truncate_before(log: Log, args: dict[str, Any]) -> None:
     await log.topic(args["topic"]).truncate_before(args["lsn"], force=args["force"])
 
 
+async def topic_retain(log: Log, args: dict[str, Any]) -> None:
+    await log.topic(args["topic"]).retain(records=args["records"], bytes=args["bytes"], seconds=args["seconds"])
+
+
+async def topic_limits(log: Log, args: dict[str, Any]) -> list[float | None]:
+    return list(await log.topic(args["topic"]).limits())
+
+
 async def topic_purge(log: Log, args: dict[str, Any]) -> int | None:
     before = log.next_lsn if args["before"] is None and args["keep"] is None else args["before"]
     return await log.topic(args["topic"]).purge(before=before, keep=args["keep"])
@@ -220,6 +228,8 @@ OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {
     "topic.number": topic_number,
     "topic.first_lsn": topic_first_lsn,
     "topic.last_lsn": topic_last_lsn,
+    "topic.retain": topic_retain,
+    "topic.limits": topic_limits,
     "topic.truncate_before": topic_truncate_before,
     "topic.purge": topic_purge,
 }

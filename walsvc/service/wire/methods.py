@@ -125,6 +125,17 @@ METHODS = table(
     Method("topic.number", ADMIN, required(topic=TEXT), changes=False),
     Method("topic.first_lsn", READ, required(topic=TEXT), changes=False),
     Method("topic.last_lsn", READ, required(topic=TEXT), changes=False),
+    Method(
+        "topic.retain",
+        ADMIN,
+        {
+            **required(topic=TEXT),
+            "records": (NUMBER, None),
+            "bytes": (NUMBER, None),
+            "seconds": ((float, int, type(None)), None),
+        },
+    ),
+    Method("topic.limits", READ, required(topic=TEXT), changes=False),
     Method("topic.truncate_before", ADMIN, {**required(topic=TEXT, lsn=INT), "force": (BOOL, False)}),
     Method(
         "topic.purge",
