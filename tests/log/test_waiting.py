@@ -478,3 +478,14 @@ async def test_refused_thread_while_a_segment_is_prepared_ends_nothing(tmp_path,
         assert refused
         monkeypatch.setattr(log.writer.core.disk, "allocate", allocate)
         assert (await log.append(bytes(4000))).durable
+
+
+async def test_append_cancelled_in_the_turn_in_which_it_could_go_writes_nothing():
+    async with await open_on(SimDisk(SimDevice(1)), WalConfig()) as log:
+        queue = log.writer.core.queue
+        queue.hold(1)
+        waiting = log.append(b"given up")
+        waiting.cancel()
+        queue.hold(-1)  # before any callback of the cancelled one
+        assert log.next_lsn == 1
+        assert (await log.append(b"next")).lsn == 1

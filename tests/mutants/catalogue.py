@@ -498,7 +498,7 @@ SHARING = [
         "walsvc/log/commit/queue.py",
         "            if not entry.future.done():\n                try:\n",
         "            if True:\n                try:\n",
-        ("tests/contract/test_log.py::test_append_cancelled_while_it_waits_for_room_writes_nothing",),
+        (WAITING + "test_append_cancelled_in_the_turn_in_which_it_could_go_writes_nothing",),
     ),
     Mutant(
         "lock not taken",
