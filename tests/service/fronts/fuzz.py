@@ -6,18 +6,20 @@ python -m tests.service.fronts.fuzz 1000000 [SEED]
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import gzip
 import random
+import re
+import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from walsvc.config import WalConfig
+from tests.service.simulated import serving
 from walsvc.service.fronts.http.routes import HttpFront
 from walsvc.service.ops.doors import ServerAccess
 from walsvc.service.ops.http import HttpSide
-from walsvc.service.server import serve
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits
 from walsvc.service.wire.methods import RIGHTS
@@ -105,22 +107,72 @@ BODIES = (
 )
 
 
+GOOD: tuple[tuple[str, str, bytes, bytes], ...] = (  # method, path, headers, body
+    ("POST", "/v1/topics/t", b"", b"x"),
+    ("POST", "/v1/topics/t?label.a=1&type=7", b"Idempotency-Key: k\r\n", b"{}"),
+    ("POST", "/v1/topics/t?mode=relaxed", b'Walsvc-Labels: {"a": 1}\r\n', b"y" * 3000),
+    ("POST", "/v1/records", b"Content-Type: application/x-ndjson\r\n", b"1\n2\n"),
+    ("POST", "/v1/topics/g", b"Content-Encoding: gzip\r\n", gzip.compress(b"x" * 500)),
+    ("POST", "/v1/topics/t", b'If-Match: "3"\r\n', b"x"),
+    ("GET", "/v1/topics/t?start=1&limit=3", b"", b""),
+    ("GET", "/v1/topics/t/1", b"", b""),
+    ("GET", "/v1/topics/t?start=1", b"Accept: text/event-stream\r\n", b""),
+    ("HEAD", "/v1/records", b"", b""),
+    ("GET", "/v1/topics", b"", b""),
+    ("POST", "/v1/topics/t/consumers/c/lease", b"", b'{"wait": 0, "lease": 0.01, "max_records": 2}'),
+    ("POST", "/v1/topics/t/consumers/c/ack", b"", b'{"deliveries": ["1-1-x"]}'),
+    ("POST", "/v1/consumers/d/lease", b"", b"{}"),
+    ("GET", "/v1/openapi.json", b"", b""),
+    ("GET", "/metrics", b"", b""),
+)
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written, and closes when it is told to."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.heard = bytearray()
+        self._protocol = protocol
+        self._closing = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def write(self, data: Any) -> None:
+        self.heard += data
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
+
+    abort = close
+
+
 def request_of(rng: random.Random, *, token: bool) -> bytes:
-    """One request, more or less."""
-    body = rng.choice(BODIES)
-    lines = [
-        f"{rng.choice(('GET', 'POST', 'POST', 'HEAD', 'PUT', 'OPTIONS'))} {rng.choice(PATHS)}{rng.choice(QUERIES)} HTTP/1.1".encode(
-            "latin-1"
-        )
-    ]
-    lines += [b"Host: 127.0.0.1"]
+    """One request, good or nearly, or with several things wrong, or damaged."""
+    method, path, headers, body = rng.choice(GOOD)
+    lines = [b"Host: 127.0.0.1"]
     if token:
         lines.append(b"Authorization: Bearer " + TOKEN.encode())
-    lines += rng.sample(HEADERS, rng.choice((0, 0, 1, 2, 3)))
-    if rng.random() < 0.8:
+    if rng.random() < 0.5:
+        if rng.random() < 0.3:
+            method = rng.choice(("GET", "POST", "HEAD", "PUT", "OPTIONS", "DELETE", "PATCH"))
+        if rng.random() < 0.4:
+            path = rng.choice(PATHS) + rng.choice(QUERIES)
+        lines += rng.sample(HEADERS, rng.choice((0, 1, 1, 2, 3)))
+        body = rng.choice((body, body, rng.choice(BODIES)))
+    if rng.random() < 0.9:
         lines.append(b"Content-Length: %d" % len(body))
-    data = bytearray(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-    if rng.random() < 0.3:
+    head = f"{method} {path} HTTP/1.1\r\n".encode("latin-1") + b"\r\n".join(lines) + b"\r\n" + headers + b"\r\n"
+    data = bytearray(head + body)
+    if rng.random() < 0.2:
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
     if rng.random() < 0.1:
@@ -128,43 +180,78 @@ def request_of(rng: random.Random, *, token: bool) -> bytes:
     return bytes(data)
 
 
-async def send(port: int, data: bytes) -> None:
-    """Send, take a first answer, and go away."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        writer.write(data)
-        async with asyncio.timeout(0.02):
-            await reader.read(4096)
-    writer.transport.abort()
+async def send(side: HttpSide, requests: list[bytes], rng: random.Random, *, patience: int = 40) -> tuple[bytes, int]:
+    """One connection, on which these requests are sent in pieces; returns what was answered until it was hung up, `patience` turns of the loop
+    behind the last piece of each, and how many could be sent."""
+    assert side._server is not None
+    protocol: Any = side._server()
+    wire = Wire(protocol)
+    protocol.connection_made(wire)
+    sent = 0
+    for request in requests:
+        if wire.is_closing():
+            break  # nobody reads them
+        sent, data = sent + 1, request
+        while data and not wire.is_closing():
+            length = rng.choice((7, 100, len(data), len(data)))
+            protocol.data_received(data[:length])
+            data = data[length:]
+            await asyncio.sleep(0)
+        before = len(wire.heard)
+        for _ in range(patience):
+            if len(wire.heard) > before or wire.is_closing():
+                break
+            await asyncio.sleep(0)
+    wire.close()
+    await asyncio.sleep(0)
+    return bytes(wire.heard), sent
 
 
-async def campaign(count: int, seed: int, directory: Path) -> tuple[int, int]:
-    """Send `count` requests, half of them without a token; returns the last LSN, and the bytes that are still held."""
-    rng = random.Random(seed)
+async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
+    """Send `count` requests, half of them without a token; returns how many were answered by status, the records there are, the bytes that
+    are still held, and by how many MiB the process grew behind the first tenth."""
+    rng, statuses = random.Random(seed), dict[str, int]()
     tokens = Tokens([(TOKEN, Grant("all", RIGHTS))])
     limits = Limits(frame_bytes=128 * 1024, idle_seconds=0.5)
-    async with serve(
-        directory / "log", unix=directory / "s", tokens=tokens, limits=limits, config=WalConfig(segment_bytes=1 << 20)
-    ) as server:
+    unexpected: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    async with serving(directory, tokens=tokens, limits=limits) as server:
         front = HttpFront(ServerAccess(server), limits)
         async with HttpSide(server, port=0, front=front, permits=lambda _: False, connections=1000) as side:
-            for _ in range(0, count, 50):
-                before = server.logs[""].next_lsn
-                await asyncio.gather(*(send(side.port, request_of(rng, token=False)) for _ in range(25)))
-                assert server.logs[""].next_lsn == before, f"seed {seed}: something was appended without a token"
-                await asyncio.gather(*(send(side.port, request_of(rng, token=True)) for _ in range(25)))
-            reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
-            writer.write(
-                b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 1\r\n\r\nx"
-                % TOKEN.encode()
-            )
-            assert (await reader.readline()).startswith(b"HTTP/1.1 201"), f"seed {seed}: it does not work any more"
-            writer.close()
+            grown = done = 0
+            while done < count:
+                for token in (False, True):
+                    log = server.logs[""]
+                    before = log.next_lsn
+                    heard = b""
+                    for _ in range(10):
+                        requests = [request_of(rng, token=token) for _ in range(3)]
+                        said, sent = await send(side, requests, rng)
+                        heard += said
+                        done += sent
+                    assert token or log.next_lsn == before, f"seed {seed}: something was appended without a token"
+                    for status in re.findall(rb"HTTP/1.[01] (\d{3}) ", heard):
+                        statuses[status.decode()] = statuses.get(status.decode(), 0) + 1
+                    if log.next_lsn > 20_000:
+                        await log.truncate_before(log.next_lsn, force=True)
+                assert not unexpected, f"seed {seed}: {unexpected}"
+                if not grown and done >= count // 10:
+                    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            head = f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1"
+            heard, _ = await send(side, [f"{head}\r\n\r\nx".encode()], rng, patience=100_000)
+            assert heard.startswith(b"HTTP/1.1 201"), f"seed {seed}: it does not work any more: {heard!r}"
             await front.stop(10)
-            return server.logs[""].next_lsn - 1, front.held_bytes
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown
+            return {
+                "sent": done,
+                **statuses,
+                "records": server.logs[""].next_lsn - 1,
+                "held": front.held_bytes,
+                "grown": grown >> 10,
+            }
 
 
 if __name__ == "__main__":
     began, inputs, first = time.monotonic(), int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as where:
-        print(*asyncio.run(campaign(inputs, first, Path(where))), f"{time.monotonic() - began:.0f} s")
+        print(asyncio.run(campaign(inputs, first, Path(where))), f"{time.monotonic() - began:.0f} s")

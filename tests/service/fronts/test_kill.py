@@ -1,4 +1,7 @@
-"""A server that is killed under clients of its HTTP front: every answered record is there once, and a repeat by key makes no second one."""
+"""A server that is killed under clients of its HTTP front: every answered record is there once, and a repeat by key makes no second one.
+
+`WALSVC_KILL_CLIENTS=200 pytest tests/service/fronts/test_kill.py tests/redis/test_kill.py` is a campaign.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import aiohttp
 import walsvc
 from tests.forked import ROOT
 
-CLIENTS, ROUNDS = 16, 2
+CLIENTS, ROUNDS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16")), 2
 
 
 def free_port() -> int:

@@ -1,0 +1,78 @@
+"""A server that is killed under pipelines of redis-py: every answered entry is there once, under the id that was answered, and none is there
+twice. `WALSVC_KILL_CLIENTS=200` is a campaign."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import redis.asyncio
+from redis.exceptions import ConnectionError, TimeoutError
+
+import walsvc
+from tests.forked import ROOT
+from walsvc.service.fronts.redis.entries import fields_of
+
+CLIENTS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16"))
+DEPTH, ROUNDS = 8, 2
+
+
+async def start(place: Path) -> asyncio.subprocess.Process:
+    """A server of the log in `place`, which listens at `place`/r."""
+    command = [sys.executable, "-m", "walsvc.cli", "serve", "--data", str(place / "log"), "--unix", str(place / "s")]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--http", "off", "--redis", str(place / "r"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    await process.stdout.readline()
+    return process
+
+
+def test_every_answered_entry_is_there_once(tmp_path: Path) -> None:
+    asyncio.run(rounds(tmp_path))
+
+
+async def rounds(place: Path) -> None:
+    """Clients append in pipelines, every other one as MULTI, until the server is killed; then it starts again."""
+    answered: dict[bytes, bytes] = {}
+    whole: list[list[bytes]] = []  # what each MULTI has appended, answered or not
+
+    async def client(name: int, round: int) -> None:
+        connected = redis.asyncio.Redis(unix_socket_path=str(place / "r"))
+        number = 0
+        try:
+            while True:
+                payloads = [b"%d-%d-%d" % (round, name, number + each) for each in range(DEPTH)]
+                number += DEPTH
+                pipeline = connected.pipeline(transaction=name % 2 == 0)
+                for payload in payloads:
+                    pipeline.xadd(f"s{name % 4}", {"n": payload})
+                if name % 2 == 0:
+                    whole.append(payloads)
+                answered.update(zip(payloads, await pipeline.execute(), strict=True))
+        except (ConnectionError, TimeoutError):
+            pass  # the server is dead: what it has not answered may be there or not
+        finally:
+            await connected.aclose()
+
+    process = await start(place)
+    for round in range(ROUNDS):
+        clients = [asyncio.ensure_future(client(name, round)) for name in range(CLIENTS)]
+        while len(answered) < (round + 1) * CLIENTS * DEPTH * 3:
+            await asyncio.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        await asyncio.gather(*clients)
+        process = await start(place)
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    async with walsvc.open(place / "log") as log:
+        there = [(fields_of(record)[1], b"%d-0" % record.lsn) async for record in log.read(types=None)]
+    assert len(dict(there)) == len(there), "none is there twice"
+    assert answered.items() <= dict(there).items()
+    for payloads in whole:
+        assert len(dict(there).keys() & set(payloads)) in (0, DEPTH), "all of a MULTI, or nothing"
