@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import re
 
 import aiohttp
 import pytest
@@ -444,6 +445,26 @@ async def test_limits_and_failures_have_their_status(fronted, monkeypatch):
         monkeypatch.setattr(log, "append", lambda *_, **__: 1 / 0)
         status, problem = await told(await session.post("/v1/records", data=b"x"))
         assert (status, problem["title"]) == (500, "WalError")
+
+
+async def test_requests_are_counted_by_what_they_ask_and_how_they_end(fronted):
+    async with fronted() as session:
+        for method, path, data in (
+            *(("POST", "/v1/topics/t", b"x"), ("POST", "/v1/records?form=1", b""), ("GET", "/v1/topics/t", None)),
+            *(("GET", "/v1/topics/t/9", None), ("PUT", "/v1/topics/t", b""), ("GET", "/v1/nothing", None)),
+            *(("POST", "/v1/topics/t/consumers/c/lease", b"{}"), ("POST", "/v1/topics/t/consumers/c/ack", b"{}")),
+        ):
+            async with session.request(method, path, data=data):
+                pass
+        async with session.get("/metrics") as answer:
+            text = await answer.text()
+    counted = re.findall(r'walsvc_http_requests_total\{status="(\dxx)",verb="(\w+)"\} 1.0', text)
+    many = re.findall(r'walsvc_http_requests_total\{status="(\dxx)",verb="(\w+)"\} 2.0', text)
+    assert set(counted) == {(status, verb) for verb in ("append", "read") for status in ("2xx", "4xx")} | {
+        ("2xx", "lease"),
+        ("4xx", "ack"),
+    }
+    assert many == [("4xx", "other")]
 
 
 async def test_rate_of_a_token(fronted):

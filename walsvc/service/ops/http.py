@@ -234,7 +234,8 @@ class HttpSide:
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        text: Any = Families(await self._observer.snapshot(), __version__)
+        counted = {} if self._front is None else self._front.answered
+        text: Any = Families(await self._observer.snapshot(), __version__, counted)
         return web.Response(body=encode(text), headers={"Content-Type": content_type})
 
     async def _page(self, _request: web.BaseRequest) -> web.Response:

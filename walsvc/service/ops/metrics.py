@@ -31,19 +31,29 @@ GAUGES: tuple[tuple[str, str, Callable[[ServerStatus], float]], ...] = (
 )
 
 
+NO_REQUESTS: Mapping[tuple[str, str], int] = {}
+
+
 class Families:
     """The registry that prometheus_client's encoders ask for their text."""
 
     process = ProcessCollector(registry=None)  # process_*: memory, CPU, file descriptors; reads /proc when asked
 
-    def __init__(self, snapshot: Snapshot, version: str) -> None:
+    def __init__(self, snapshot: Snapshot, version: str, http: Mapping[tuple[str, str], int] = NO_REQUESTS) -> None:
         self._snapshot = snapshot
         self._version = version
+        self._http = http  # requests at /v1, by verb and class of the status
 
     def collect(self) -> Iterator[Metric]:
         """All metric families of the snapshot and of the process."""
         snapshot = self._snapshot
         yield from server_families(snapshot, self._version)
+        counter = CounterMetricFamily(
+            "walsvc_http_requests", "Requests at /v1 that were answered.", labels=["verb", "status"]
+        )
+        for labels, count in sorted(self._http.items()):
+            counter.add_metric(labels, count)
+        yield counter
         yield from families(snapshot.logs)
         yield from self.process.collect()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -54,9 +55,13 @@ class HttpFront:
     Args:
         access: the server.
         limits: of the server; records are bounded by frame_bytes, all bodies together by the server's budget, silence by idle_seconds.
+
+    Attributes:
+        answered: requests by verb and class of the status, such as ("append", "2xx").
     """
 
     def __init__(self, access: Access, limits: Limits) -> None:
+        self.answered: Counter[tuple[str, str]] = Counter()
         self._access = access
         self._limits = limits
         self._room = Room(access.budget)
@@ -103,6 +108,17 @@ class HttpFront:
         assert task is not None, "a request is answered in a task"
         at_work = self._appending if request.method == "POST" and "/consumers/" not in path else self._waiting
         at_work.add(task)
+        status = 499  # nobody is there to read an answer, as nginx has it
+        try:
+            response = await self._told(request, path)
+            status = response.status
+            return response
+        finally:
+            at_work.discard(task)
+            self.answered[verb_of(request.method, path), f"{status // 100}xx"] += 1
+
+    async def _told(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """The answer to a request, or what is wrong with it."""
         try:
             return await self._answer(request, path)
         except (WalError, HttpError) as error:
@@ -112,8 +128,6 @@ class HttpFront:
         except Exception as error:
             logger.exception("HTTP %s %s: unexpected error", request.method, path)
             return problem_of(WalError(f"the server has met an unexpected error: {type(error).__name__}"), path)
-        finally:
-            at_work.discard(task)
 
     async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if path == PREFIX + "openapi.json":
@@ -182,6 +196,19 @@ class HttpFront:
                     return await self._queues.nak(key, body)
                 case _:
                     return await self._queues.extend(key, body)
+
+
+def verb_of(method: str, path: str) -> str:
+    """What a request asks for, for counting: a word for each of what the front does, "other" for all that is none of it."""
+    try:
+        place = place_of(path)
+    except (HttpError, BadOption):
+        return "other"
+    if place.kind == "queue":
+        return place.verb
+    if method == "POST":
+        return "append" if place.kind == "records" else "other"
+    return "read" if method in ("GET", "HEAD") else "other"
 
 
 def check_method(request: web.BaseRequest, *allowed: str) -> None:

@@ -79,6 +79,7 @@ class Session(Duplex):
             self._last_words(Failure(str(error)))
             return
         self._backlog += commands
+        self._shared.counts.requests["redis"] += len(commands)
         self.share.hold(len(data) + COMMAND_COST * len(commands))
         if (incoming := self._requests.incomplete_bytes) or self.share.arrived:
             self.share.arrive(incoming)
