@@ -43,8 +43,11 @@ class Body:
     def __init__(
         self, topics: array[int] | None, lengths: array[int], payload_bytes: int, rest: bytes, group_bytes: int
     ) -> None:
-        self.topics, self.lengths, self.payload_bytes = topics, lengths, payload_bytes
-        self.rest, self.group_bytes = rest, group_bytes
+        self.topics: array[int] | None = topics
+        self.lengths: array[int] = lengths
+        self.payload_bytes: int = payload_bytes
+        self.rest: bytes = rest
+        self.group_bytes: int = group_bytes
 
 
 OPEN = Body(None, array("I"), 0, b"", 0)

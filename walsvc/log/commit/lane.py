@@ -35,8 +35,13 @@ class Filled:
         segment_id: int,
         begin: int,
     ) -> None:
-        self.payloads, self.waiters, self.labels, self.topics = payloads, waiters, labels, topics
-        self.first_lsn, self.segment_id, self.begin = first_lsn, segment_id, begin
+        self.payloads: list[bytes] = payloads
+        self.waiters: list[Any] = waiters
+        self.labels: dict[int, Labels] = labels
+        self.topics: Container[int] = topics
+        self.first_lsn: int = first_lsn
+        self.segment_id: int = segment_id
+        self.begin: int = begin
 
 
 class Most:
@@ -45,7 +50,8 @@ class Most:
     __slots__ = ("record_bytes", "records")
 
     def __init__(self, record_bytes: int, records: int) -> None:
-        self.record_bytes, self.records = record_bytes, records
+        self.record_bytes: int = record_bytes
+        self.records: int = records
 
 
 class PythonLane:

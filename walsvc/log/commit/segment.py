@@ -29,7 +29,9 @@ class Links:
     __slots__ = ("last_at", "last_crc", "previous_crc")
 
     def __init__(self, previous_crc: int = 0, last_crc: int = 0, last_at: int = 0) -> None:
-        self.previous_crc, self.last_crc, self.last_at = previous_crc, last_crc, last_at
+        self.previous_crc: int = previous_crc
+        self.last_crc: int = last_crc
+        self.last_at: int = last_at
 
 
 @dataclass(slots=True, eq=False, repr=False)
