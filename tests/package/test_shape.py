@@ -17,7 +17,6 @@ MANY_FIELDS = {
     "service/client/consumer.py RemoteConsumer": 19,
     "service/client/sent_batches.py SentBatch": 20,
     "service/client/session.py Session": 19,
-    "service/server/server.py Server": 19,
     "topics/hub.py Hub": 17,
 }
 

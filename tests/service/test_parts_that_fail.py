@@ -168,7 +168,7 @@ async def test_listener_and_http_side_that_end_are_told(tmp_path, caplog) -> Non
         assert of_server(server) == set()
         side._listener._acceptors[0].broken = OSError(errno.EBADF, "Bad file descriptor")
         await until(lambda: of_server(server) == {("http", "")})
-        server._listeners[0]._acceptors[0].broken = OSError(errno.EBADF, "Bad file descriptor")
+        server._listening.listeners[0]._acceptors[0].broken = OSError(errno.EBADF, "Bad file descriptor")
         await until(lambda: of_server(server) == {("http", ""), ("listener", "")})
         said = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert len(said) == 2

@@ -14,7 +14,6 @@ import contextlib
 import inspect
 import logging
 import os
-import socket
 import ssl
 import time
 from collections import Counter
@@ -32,15 +31,15 @@ from walsvc.service.server.budget import Budget
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
 from walsvc.service.server.descriptors import for_clients
-from walsvc.service.server.entrance import Acceptor
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, refuse_open_door
+from walsvc.service.server.listeners import refuse_open_door
+from walsvc.service.server.listening import Listening
 from walsvc.service.server.namespaces import Logs, Opener, troubles_of
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.troubles import Troubles, ended
-from walsvc.targets import PORT_MAX, host_and_port, is_host, is_path
+from walsvc.targets import PORT_MAX, is_host
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -123,9 +122,8 @@ class Server:
             __version__, self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
         )
         self._copying = Copying(archive)
-        self._unix, self._host, self._port, self._tls = unix, host, port, tls
+        self._listening = Listening(self.roster, self.limits, unix=unix, host=host, port=port, tls=tls)
         self._started_ns = 0
-        self._listeners: list[Listener] = []
         self._looking: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None  # closes unused namespaces
         self._why_not = "starting"
@@ -145,14 +143,9 @@ class Server:
         try:
             if not self.logs_by_name.several:
                 await self._copying.start(await self.logs_by_name.take(""))
-            own = partial(Connection, self.shared)
-            if self._unix is not None:
-                await self._listen_unix(self._unix, own)
-            if self._host is not None:
-                await self._listen_tcp(self._host, self._port, own, "wal")
+            await self._listening.open(partial(Connection, self.shared))
         except BaseException:
-            for listener in self._listeners:
-                await listener.close()
+            await self._listening.close()
             await self._copying.stop()
             await self.logs_by_name.close(STOP_SECONDS)
             raise
@@ -177,40 +170,14 @@ class Server:
         Raises:
             PathError, Locked, BadOption: the address cannot be had.
         """
-        if is_path(address):
-            await self._listen_unix(address, protocol)
-        else:
-            await self._listen_tcp(*host_and_port(address), protocol, scheme)
-        return self.addresses[-1]
-
-    async def _listen_unix(self, path: str | os.PathLike[str], protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._listeners.append(await listen_unix(path, partial(self._accept, None, protocol)))
-
-    async def _listen_tcp(
-        self, host: str, port: int, protocol: Callable[[], asyncio.BaseProtocol], scheme: str
-    ) -> None:
-        tls = None if self._tls is None else self._current_tls
-        accept = partial(self._accept, tls, protocol)
-        self._listeners.append(await listen_tcp(host, port, accept, scheme if tls is None else f"{scheme}s"))
-
-    def _accept(
-        self,
-        tls: Callable[[], ssl.SSLContext] | None,
-        protocol: Callable[[], asyncio.BaseProtocol],
-        listening: socket.socket,
-    ) -> Acceptor:
-        return Acceptor(listening, protocol, tls, self.roster, self.limits.handshake_seconds)
-
-    def _current_tls(self) -> ssl.SSLContext:
-        assert self._tls is not None, "asked only where there is one"
-        return self._tls
+        return await self._listening.add(address, protocol, scheme)
 
     def renew(self, *, tls: ssl.SSLContext | None, tokens: Tokens | None) -> None:
         """Take another certificate and other tokens for connections that come from now on. BadOption where there is one of
         them and was none, or the other way round: that would open or shut a door."""
-        if (tls is None, tokens is None) != (self._tls is None, self.shared.tokens is None):
+        if (tls is None, tokens is None) != (self._listening.tls is None, self.shared.tokens is None):
             raise BadOption("TLS and tokens cannot come or go while the server runs", hint="restart it")
-        self._tls, self.shared.tokens = tls, tokens
+        self._listening.tls, self.shared.tokens = tls, tokens
 
     async def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End in order: not ready, accept nobody, answer what was accepted, tell the clients, sync, close. Idempotent.
@@ -231,8 +198,7 @@ class Server:
         met, logs = self.troubles.look(), self.logs
         self._why_not = "stopping"
         stopping = self.roster.closed = Closed("the server is stopping", hint="connect again later")
-        for listener in self._listeners:
-            listener.stop_accepting()
+        self._listening.stop_accepting()
         for connection in self.roster:
             connection.pause_reading("stopping")
         await self._answer(timeout * (1 - CLOSE_SHARE))
@@ -244,8 +210,7 @@ class Server:
         await self._copying.stop()
         troubles = await self.logs_by_name.close(max(end - self.loop.time(), 0))
         self.roster.abort()
-        for listener in self._listeners:
-            await listener.close()
+        await self._listening.close()
         lost = [trouble for name, log in logs.items() for trouble in troubles_of(name, log) if trouble.part == "log"]
         self.failures = tuple(trouble.error for trouble in {trouble[:2]: trouble for trouble in (*met, *lost)}.values())
         if troubles:
@@ -296,10 +261,7 @@ class Server:
         """The parts of the server itself that have ended."""
         if self._stopping is not None:
             return
-        for listener in self._listeners:
-            if (cause := listener.broken) is not None:
-                error = WalError(f"accept() failed: {cause.strerror}", path=listener.url, hint="restart the server")
-                yield Trouble("listener", "", f"the listener at {listener.url} has ended", error)
+        yield from self._listening.troubles()
         if self._looking is not None:
             yield from ended(self._looking, "watch", "the watch over connections has ended")
 
@@ -308,12 +270,12 @@ class Server:
     @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses on which it listens, as clients write them."""
-        return tuple(listener.url for listener in self._listeners)
+        return self._listening.addresses
 
     @property
     def port(self) -> int:
         """The TCP port; 0 where there is none."""
-        return next((listener.port for listener in self._listeners if listener.port), 0)
+        return self._listening.port
 
     @property
     def logs(self) -> Mapping[str, Log]:
