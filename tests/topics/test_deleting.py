@@ -373,6 +373,25 @@ async def test_topic_of_which_nothing_is_left_goes_by_itself(open_log):
         assert await lsns(log.topic("gone").read()) == [7]
 
 
+async def test_topic_that_is_truncated_by_itself_goes_when_nothing_is_left_of_it(open_log):
+    async with open_log() as log:
+        await write(log, "a", "b", "a", "consumed", "a")
+        async with await log.topic("consumed").consumer("c") as consumer:
+            await consumer.ack((await consumer.next()).lsn)
+        await log.topic("a").truncate_before(5)
+        await log.topic("consumed").truncate_before(6)
+        await log.refresh()
+        assert log.topics() == ["a", "b", "consumed"]
+        assert await lsns(log.read()) == [2, 5]
+        await log.topic("a").truncate_before(6)
+        await log.refresh()
+        assert log.topics() == ["b", "consumed"]
+        assert await lsns(log.read()) == [2]
+        assert (await log.topic("a").append(b"new", expected=0)).lsn == 6
+    async with open_log() as log:
+        assert (await lsns(log.read()), await lsns(log.topic("a").read())) == ([2, 6], [6])
+
+
 async def test_record_that_is_only_accepted_keeps_its_topic(open_sim):
     async with open_sim(relaxed_interval=None) as log:
         await write(log, "a", "b")

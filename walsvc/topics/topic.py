@@ -148,7 +148,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
         up. Consumers of the whole log pass over them. Nothing happens where the log has no such topic, or nothing below.
 
         Args:
-            lsn: 1 to the log's next_lsn, which drops all that the topic has.
+            lsn: 1 to the log's next_lsn, which drops all that the topic has: it goes by itself then, see Log.delete_topic.
             force: also where a hold keeps the log's records below.
 
         Raises:

@@ -24,6 +24,7 @@ from walsvc.format.queues import done_row
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.queued import Joined
 from walsvc.log.extent.dropping import check_before
+from walsvc.log.extent.leaving import leave_alone
 from walsvc.log.read.counting import place_of
 from walsvc.log.read.rows import Row, Walk, rows_at
 from walsvc.model import is_lsn
@@ -115,6 +116,7 @@ class Hider:
                 ending = await self._truncated(number, hidden, plan, cuts, Hiding(topic, lsn), force=force)
             if await asyncio.shield(ending):
                 self._reclaimer.tell_topic(topic, plan, why)
+                leave_alone(self._core, number)
                 return
 
     async def _truncated(

@@ -1,6 +1,6 @@
 """Leaving: a topic of which nothing is left goes from the table by itself, so that a log with a topic for each session costs what lives.
 
-Called when first_lsn has moved. A topic goes that has no visible record, no consumer, and no caller's key that is remembered: a
+Called when first_lsn has moved, or a topic was truncated by itself. A topic goes that has no visible record, no consumer, and no caller's key that is remembered: a
 repeated append would be written twice otherwise. That is made durable by whatever is committed next: after a crash before that the
 next truncation finds the topics again.
 """
@@ -30,6 +30,11 @@ async def leave(core: Core) -> None:
         await asyncio.sleep(0)
 
 
+def leave_alone(core: Core, number: int) -> None:
+    """Let a topic go that was truncated by itself, if nothing is left of it."""
+    core.changes.join_lazily(partial(change, core, [number]))
+
+
 def change(core: Core, numbers: list[int]) -> dict[str, Any]:
     """The change by which those of the topics go that may."""
     going = [number for number in numbers if is_over(core, number)]
@@ -42,7 +47,8 @@ def is_over(core: Core, number: int) -> bool:
     last = core.placement.group.last_of(number) or metadata.topics.last_of(number)
     if number in metadata.limits:
         return False
-    if number not in metadata.topics.names or last >= metadata.truncated or metadata.consumers_of(number):
+    first = max(metadata.truncated, metadata.floor_of(number))
+    if number not in metadata.topics.names or last >= first or metadata.consumers_of(number):
         return False
     return not core.queue.conditions.remembers(number)
 
