@@ -137,6 +137,19 @@ async def test_bodies_are_counted_with_all_that_the_server_holds(fronted):
         assert (seen, budget.bytes) == ([1000, -1000], 28 * 1024)
 
 
+async def test_nothing_is_kept_of_a_client_that_goes_away_while_it_is_answered(fronted):
+    async with fronted() as session:
+        server = session.side._server
+        for _ in range(3):
+            asking = asyncio.ensure_future(session.post("/v1/topics/t/consumers/c/lease", json={"wait": 60}))
+            while not server._at_work:
+                await asyncio.sleep(0)
+            asking.cancel()
+            while server.connections or server._at_work:
+                await asyncio.sleep(0)
+        assert not server.heard
+
+
 async def test_conditions(fronted):
     async with fronted() as session:
         assert (await session.post("/v1/topics/t", data=b"a", headers={"If-None-Match": "*"})).status == 201

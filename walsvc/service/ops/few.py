@@ -77,7 +77,8 @@ class FewConnections(web.Server):
             return await work
         finally:
             self._at_work.discard(handler)
-            self.heard.add(handler)
+            if handler in self._looks:  # else its client has gone meanwhile, and nothing would ever take it out again
+                self.heard.add(handler)
 
     def look(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Cut `transport` off if nothing was asked on it since the last look."""
