@@ -65,7 +65,7 @@ class TaskLock:
         ] = {}  # in the order of the calls; the first has come
 
     def locked(self) -> bool:
-        """Whether some task has the turn."""
+        """True if some task has the turn."""
         return bool(self._turns)
 
     async def __aenter__(self) -> None:

@@ -187,7 +187,7 @@ def complain(line: str) -> None:
 
 
 def open_closed_streams() -> None:
-    """Where a standard stream is closed (`>&-`), open /dev/null instead: a file of the log must not get its number."""
+    """Open /dev/null in the place of a standard stream that is closed (`>&-`): a file of the log must not get its number."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:

@@ -156,7 +156,7 @@ class Disk(Protocol):
 
 @runtime_checkable
 class Storage(Protocol):
-    """What `walsvc.open` takes in the place of a directory: something that brings a disk of its own."""
+    """An object that `walsvc.open` takes in the place of a directory, since it brings a disk of its own."""
 
     async def disk_for(self, config: WalConfig) -> Disk:
         """The disk of a log that is opened with these options."""

@@ -113,7 +113,7 @@ async def to_its_end(ending: asyncio.Future[None]) -> None:
 def open_blocking(
     path: str, config: WalConfig, exclusive: bool, check: Callable[[str, int], None] | None = None
 ) -> Opened:
-    """Everything about opening that may block."""
+    """Do the part of opening that may block."""
     descriptor = open_directory(path, create=not config.read_only)
     lock: DirectoryLock | None = None
     try:
@@ -138,7 +138,7 @@ def open_blocking(
 
 
 def find(descriptor: int, config: WalConfig) -> Findings:
-    """What the directory can do. Where nothing may be written, or nothing can be since the device is full (a log on it
+    """Find out what the directory can do. Where nothing may be written, or nothing can be since the device is full (a log on it
     must still open, to be read or truncated), only reading is tried."""
     if not config.read_only:
         make_ring = ring.KernelRing if config.disk != "threads" and ring.why_not() is None else None

@@ -1,4 +1,4 @@
-"""Where RWF_DSYNC is believed: a table of file systems, by what their code in the Linux kernel does with the flag.
+"""File systems on which RWF_DSYNC is believed: a table of file systems, by what their code in the Linux kernel does with the flag.
 
 Whether a file system keeps the flag shows in no answer of the kernel: FUSE takes it with an O_DIRECT write of io_uring, answers
 success, and sends no FSYNC to its server (fs/fuse/file.c, fuse_direct_write_iter, has no call of generic_write_sync). So a

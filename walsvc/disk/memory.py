@@ -31,7 +31,7 @@ def aligned_buffer(length: int) -> memoryview:
 
 
 def address(view: memoryview) -> int:
-    """Where writable memory begins."""
+    """The address at which writable memory begins."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 

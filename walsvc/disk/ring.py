@@ -37,7 +37,7 @@ class Ring(Protocol):
     slots: int
 
     def pin(self, view: memoryview) -> object:
-        """What `write` takes for the bytes: keeps their memory in place as long as it lives."""
+        """The object that `write` takes for the bytes: it keeps their memory in place as long as it lives."""
 
     def write(self, file: int, pinned: object, length: int, offset: int, token: int, linked: bool) -> int:  # noqa: PLR0917 - hot
         """Queue a durable write and submit. 0: the kernel has it. QUEUE_FULL: nothing was queued. -EAGAIN, -EBUSY: queued,

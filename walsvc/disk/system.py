@@ -1,4 +1,4 @@
-"""What systems differ in. Everything here is there on Linux; macOS lacks some, and what stands for it is said beside each.
+"""The differences of systems. Everything here is there on Linux; macOS lacks some, and what stands for it is said beside each.
 
 Logs in directories are for Linux, in production, and for macOS, in development: there the `threads` disk works through the page
 cache, with F_FULLFSYNC for every sync. A system without POSIX locks (Windows) opens served logs only; walsvc.opening says so.

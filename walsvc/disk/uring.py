@@ -54,7 +54,7 @@ class Flight:
 
 
 def judge(length: int, written: int, synced: int) -> int:
-    """What a pair of results means: 0 durable, a negative errno failed, +EAGAIN not begun: write again.
+    """The meaning of a pair of results: 0 durable, a negative errno failed, +EAGAIN not begun: write again.
 
     | written           | synced      | verdict                                                         |
     |-------------------|-------------|-----------------------------------------------------------------|

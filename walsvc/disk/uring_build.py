@@ -187,7 +187,7 @@ static int walsvc_ring_wait(struct walsvc_ring *self) {
 
 
 def library_directories() -> list[str]:
-    """Where the linker looks first for liburing.a: what pkg-config says, then the usual places."""
+    """The directories in which the linker looks first for liburing.a: those of pkg-config, then the usual ones."""
     try:
         found = subprocess.run(
             ["pkg-config", "--variable=libdir", "liburing"], capture_output=True, text=True, check=True

@@ -164,7 +164,7 @@ class Delivering(Scoped):
             )
 
     def _acknowledged(self, position: int) -> None:
-        """Everything below `position` is done."""
+        """Take note that everything below `position` is done."""
         while self._shown and self._shown[0] < position:
             self._shown.popleft()
         if self._following < position:  # it was only peeked at

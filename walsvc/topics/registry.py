@@ -168,7 +168,7 @@ class Registry:
             raise
 
     def _used(self, name: str) -> Standing | None:
-        """Where a consumer stands that is open, or being closed."""
+        """The state of a consumer that is open, or being closed."""
         return None if self._number is None else self._writer.core.changes.places.get(key_of(self._number, name))
 
     def _refuse_used(self, key: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a consumer stands, as a change of metadata.
+"""The position of a consumer, as a change of metadata.
 
 A consumer that has done records above its position has a window (walsvc.format.queues). While it has one, whatever moves the
 consumer is a row of the window: in one group rows keep their order, which entries of `positions` and rows do not.
@@ -20,7 +20,7 @@ def moved(metadata: Metadata, key: str, lsn: int) -> dict[str, Any]:
 
 
 def advanced(metadata: Metadata, key: str, lsn: int) -> dict[str, Any]:
-    """Everything below `lsn` is done, and whatever was done before."""
+    """The change that says: everything below `lsn` is done, and whatever was done before."""
     if key not in metadata.queues:
         return {"positions": {key: max(lsn, metadata.positions.get(key, 0))}}
     return {KEY: {key: {"rows": done_row(1, lsn - 1, 0)}}}

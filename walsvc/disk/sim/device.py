@@ -25,7 +25,7 @@ UNLIMITED_BYTES = 1 << 50  # what free_bytes says when no capacity was set
 
 
 class Attached(Protocol):
-    """What a device asks of the processes (SimDisk) that use it."""
+    """A process (SimDisk) as the device that it uses sees it."""
 
     lock: bool
 

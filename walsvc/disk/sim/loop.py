@@ -23,7 +23,7 @@ class SimDeadlock(RuntimeError):
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Where the loop would sleep, advance the clock instead. `now`: simulated seconds."""
+    """Advance the clock where the loop would sleep. `now`: simulated seconds."""
 
     now = 0.0
 

@@ -87,7 +87,7 @@ class Conditions:
         return None if number is None else self._metadata.keys.find(number, digest_of(key), self._now_ns())
 
     def remembers(self, number: int) -> bool:
-        """Whether any key of a topic is remembered."""
+        """True if any key of a topic is remembered."""
         return self._metadata.keys.remembers(number, self._now_ns())
 
     def _now_ns(self) -> int:

@@ -95,7 +95,7 @@ class GroupStream:
     async def _found(
         self, look: Callable[[Bytes, int], GroupHeader | Need], take: Callable[[GroupHeader], FoundT]
     ) -> FoundT:
-        """What `take` makes of the header that `look` finds, which has as much of the file as it needs. What was read ahead of the
+        """The answer of `take` to the header that `look` finds, which has as much of the file as it needs. What was read ahead of the
         writer is read afresh before it counts as bad."""
         fresh = False
         while True:

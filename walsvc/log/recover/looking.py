@@ -55,7 +55,7 @@ class Touched:
 async def settled(
     disk: Disk, look: Callable[[Disk], Awaitable[T]], damage: Callable[[T], object] = lambda _: None
 ) -> T:
-    """What a look gives, looked at again where that is damaged: what a living log moved under our eyes looks otherwise the
+    """The outcome of a look, taken again where it shows damage: what a living log moved under our eyes looks otherwise the
     next time, damage looks the same. A writer that cuts again and again may move the same place under two looks, which then
     tell the same: so damage counts only if no segment was exchanged between them either.
 

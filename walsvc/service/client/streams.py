@@ -64,8 +64,8 @@ class RemoteStream:
         self._wake()
 
     def _open(self, bounds: dict[str, int], next_lsn: int) -> None:
-        """Where it begins and ends is settled by the first opening, also for those after a lost connection, and from then on
-        by cuts."""
+        """Settle the beginning and the end at the first opening, also for openings after a lost connection; later only cuts move
+        them."""
         if not self._opened:
             self._opened = True
             self.following = bounds.get("start", self.following)

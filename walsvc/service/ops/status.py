@@ -37,7 +37,7 @@ class Observer:
         self._counts: dict[str, Counting] = {}
 
     async def snapshot(self) -> Snapshot:
-        """Everything as it is now, lags as of the last half second where the disk allows."""
+        """The status as it is now, lags as of the last half second where the disk allows."""
         logs = dict(self._source.logs)
         self._counts = {
             name: known if (known := self._counts.get(name)) is not None and known.log is log else Counting(log)

@@ -107,7 +107,7 @@ class Share:
         return self._budget.outgoing
 
     def check(self) -> None:
-        """Something came: above the limit nothing more is read."""
+        """Take note of bytes that came: above the limit nothing more is read."""
         self._budget.check(self)
 
     def leave(self) -> None:
@@ -169,7 +169,7 @@ class Budget:
         self._go_on()
 
     def check(self, share: Share) -> None:
-        """Something came of a connection. Above the limit nobody is read from: each might have something ready."""
+        """Take note of bytes that came of a connection. Above the limit no connection is read from: each might have some ready."""
         if self.bytes <= self.limit and not self._held and self._favoured is None:
             return
         if share is self._favoured and not share.holder.incomplete:

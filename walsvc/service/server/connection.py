@@ -123,7 +123,7 @@ class Connection(Duplex):
 
     @property
     def gathered(self) -> int:
-        """How much is held of batches that have not gone to the log yet."""
+        """The bytes that are held of batches that have not gone to the log yet."""
         return 0 if self.requests is None else self.requests.gathered
 
     def go_on(self) -> None:
@@ -245,7 +245,7 @@ class Connection(Duplex):
         self.send(StateFrame(0, self.state))
 
     def fail(self, error: BaseException) -> None:
-        """Something went wrong that is nobody's request: say so, and end the connection."""
+        """Tell the client what went wrong beside its requests, and end the connection."""
         logger.error("%s: unexpected error", self.name, exc_info=error)
         self.leave(WalError(f"the server has met an unexpected error: {type(error).__name__}"), "internal")
 

@@ -1,4 +1,4 @@
-"""What comes on a connection: bytes to frames, and each frame to whoever does what it says, a slice in each turn."""
+"""The incoming side of a connection: bytes to frames, and each frame to the part that carries it out, a slice in each turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Hearer(Protocol):
 
     @property
     def gathered(self) -> int:
-        """How much is held of batches that have not gone to the log yet."""
+        """The bytes that are held of batches that have not gone to the log yet."""
 
     def do(self, frame: Frame) -> None:
         """Do what a frame says. Raises what ends the connection."""
@@ -75,7 +75,7 @@ class Hearing:
         self._reader.body_bytes_max = frame_bytes
 
     def receive(self, data: bytes) -> None:
-        """Something came."""
+        """Take note of bytes that came."""
         self._watch.heard = True
         self._reader.receive(data)
         self.go_on()

@@ -1,4 +1,4 @@
-"""What waits to be sent to all clients together, and what was read for their streams and is not on its way.
+"""The bytes that wait to be sent to all clients together, and those that were read for their streams and are not on their way.
 
 How much one connection may have unsent shrinks as others have more: it is a share of what is left, as in switches whose ports share
 one memory (Choudhury and Hahne, Dynamic queue length thresholds, 1998). So many slow readers get little each, and somebody who

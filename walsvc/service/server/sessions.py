@@ -116,7 +116,7 @@ class Sessions:
             line.send(Result(frame.id, value, line.state))
 
     async def _answer(self, method: Method, args: dict[str, Any]) -> Any:
-        """What a method answers. What others must hear of goes on to its end, whatever becomes of the call and its connection."""
+        """The answer of a method. A change that others must hear of goes on to its end, whatever becomes of the call and its connection."""
         if (of_consumer := OF_A_CONSUMER.get(method.name)) is not None:
             return await of_consumer(await self._held(args["stream"], ConsumerStream), args)
         if (of_worker := OF_A_WORKER.get(method.name)) is not None:

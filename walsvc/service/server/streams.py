@@ -106,7 +106,7 @@ class Stream:
 
     @property
     def full(self) -> bool:
-        """What is gathered is a frame, or all that the client takes."""
+        """True if the records gathered fill a frame, or are all that the client takes."""
         cost = self._gathered_cost
         return (
             cost >= min(STREAM_BYTES, self._line.share.outgoing.allowance)

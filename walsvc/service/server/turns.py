@@ -89,7 +89,7 @@ class Turns:
 
 
 class Pace:
-    """How much the server has done for one client of late, and whether it may do more at once."""
+    """The work that the server has done for one client of late; it decides whether more is done at once."""
 
     __slots__ = ("_at", "_loop", "_turns", "_work")
 
