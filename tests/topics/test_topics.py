@@ -60,7 +60,7 @@ async def test_topics_share_the_group_commit(open_log):
     async with open_log(segment_bytes=1 << 20) as log:
         before = log.stats().syncs
         await asyncio.gather(*(log.topic(f"t{number}").append(b"x") for number in range(1000)))
-        assert log.stats().syncs - before <= 10
+        assert log.stats().syncs - before <= 40  # a server takes 32 requests of a client in a turn of its loop
         assert len(log.topics()) == 1000
 
 
