@@ -76,7 +76,7 @@ async def test_reader_that_is_behind_gets_over_a_purge_while_it_reads(open_strea
         await log.append(b"first")
         async with open_stream(read_only=True) as reader:
             await filled(log, 40)
-            stream, looked = reader.segments.disk._disk._stream, []
+            stream, looked = reader.segments.disk.plain._stream, []
             extent = stream.extent
 
             async def purged_behind():
