@@ -16,10 +16,12 @@ from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.cutting import truncate_after
 from walsvc.log.extent.hider import Hider
+from walsvc.log.extent.hidings import Hidings
 from walsvc.log.extent.keeping import Keeping
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
+from walsvc.log.extent.singles import Singles
 from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
@@ -58,8 +60,10 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         vars(self)["append"] = writer.append  # in the place of the method: the way to the buffer is one call shorter
         self.hubs: Hubs = Hubs(self.segments, writer)
         self._reclaimer = Reclaimer(writer.core, self.segments)
-        self.hider: Hider = Hider(writer.core, self.segments, self._reclaimer)
-        self._keeping = Keeping(writer.core, self.segments, self.hider, self._reclaimer)
+        self.hidings: Hidings = Hidings(writer.core, self.segments)
+        self._hider = Hider(writer.core, self.segments, self._reclaimer, self.hidings)
+        self._singles = Singles(writer.core, self.segments, self.hidings)
+        self._keeping = Keeping(writer.core, self.segments, self._hider, self._reclaimer)
 
     # ---- appending: the writer's
 
@@ -126,7 +130,9 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
 
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
-        return Topic(self, self.writer, self.hubs, (self.hider, self._keeping), check_name("topic", name))
+        return Topic(
+            self, self.writer, self.hubs, (self._hider, self._singles, self._keeping), check_name("topic", name)
+        )
 
     def topics(self) -> list[str]:
         """Names of all topics, in the order in which they were made."""
@@ -241,7 +247,7 @@ class Log(TakesRecords, Reading, OpensConsumers[Consumer], Opened):
         """
         check_way(key_or_labels, before, lsns, topic=False)
         if lsns is not None:
-            return await self.hider.purge_single(None, lsns)
+            return await self._singles.purge(None, lsns)
         await purge(self.writer.core, key_or_labels, before, None)
         return None
 

@@ -356,7 +356,7 @@ async def test_hiding_shares_the_group_commit(open_sim):
 
 
 async def test_there_are_no_more_ranges_than_fit(open_sim, monkeypatch):
-    monkeypatch.setattr("walsvc.log.extent.hider.RANGES_MAX", 3)
+    monkeypatch.setattr("walsvc.log.extent.singles.RANGES_MAX", 3)
     async with open_sim() as log:
         await write(log, 20, None)
         await log.purge(lsns=[2, 4, 6])

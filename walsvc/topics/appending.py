@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from walsvc.keywords import Payload, TopicAppendOptions, check_keywords, spelled_out
+from walsvc.keywords import AppendOptions, Payload, TopicAppendOptions, check_keywords, spelled_out
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.appending import TakesRecords
 from walsvc.log.commit.payload import NO_TYPE
@@ -37,9 +37,8 @@ class TakesTopicRecords(TakesRecords):
         if options:
             check_keywords(TakesTopicRecords.append, options, TopicAppendOptions)
             attributes = with_not_before(attributes, options.pop("not_before", None))
-        way, topic = self._place()
-        ack: Ack[AppendResult] = way.append_to(topic, payload, mode, type, attributes, options=options, wait=True)
-        return ack
+        others: AppendOptions = options
+        return super().append(payload, mode, type, attributes, **others)
 
     @spelled_out(TopicAppendOptions)
     def append_nowait(
@@ -54,8 +53,5 @@ class TakesTopicRecords(TakesRecords):
         if options:
             check_keywords(TakesTopicRecords.append_nowait, options, TopicAppendOptions)
             attributes = with_not_before(attributes, options.pop("not_before", None))
-        way, topic = self._place()
-        future: asyncio.Future[AppendResult] = way.append_to(
-            topic, payload, mode, type, attributes, options=options, wait=False
-        )
-        return future
+        others: AppendOptions = options
+        return super().append_nowait(payload, mode, type, attributes, **others)

@@ -17,6 +17,7 @@ from walsvc.log.commit.payload import NO_TYPE, is_type
 from walsvc.log.extent.hider import Hider
 from walsvc.log.extent.keeping import Keeping
 from walsvc.log.extent.purging import purge
+from walsvc.log.extent.singles import Singles
 from walsvc.log.read.counting import count_from
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.reading import Reading
@@ -61,7 +62,7 @@ class TopicReader(TopicReading):
             return count if self._segments.topic_number(self.name) == number else 0
 
     async def limits(self) -> TopicLimits:
-        """What `retain` has set; each is None where there is no limit, all are where the log has no such topic."""
+        """The limits that `retain` has set; each is None where there is no limit, all are where the log has no such topic."""
         await self._segments.reach()
         number = self._segments.topic_number(self.name)
         return NO_LIMITS if number is None else self._segments.metadata.limits.get(number, NO_LIMITS)
@@ -99,10 +100,12 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     The topic exists in the log from its first record or consumer on.
     """
 
-    def __init__(self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Keeping], name: str) -> None:
+    def __init__(
+        self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Singles, Keeping], name: str
+    ) -> None:
         super().__init__(log, name)
         self._writer = writer
-        self._hider, self._keeping = hiders
+        self._hider, self._singles, self._keeping = hiders
         self._hubs = hubs
         self._intake = writer.core.placement.intake
         self._labels: Labels | None = None
@@ -120,13 +123,8 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
         **options: Unpack[TopicAppendOptions],
     ) -> Ack[AppendResult]:
         """Append one record to the topic; see TakesTopicRecords.append."""
-        if options:
+        if options or attributes is not None:
             return super().append(payload, mode, type, attributes, **options)
-        if attributes is not None:
-            ack: Ack[AppendResult] = self._writer.append_to(
-                self.name, payload, mode, type, attributes, options=options, wait=True
-            )
-            return ack
         labels = self._labels
         if labels is None or labels.type is not type or labels.topic not in self._names:
             labels = self._labels = self._labels_of(type)
@@ -218,7 +216,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
             await purge(self._writer.core, key_or_labels, before, self.name)
             return None
         if lsns is not None:
-            return await self._hider.purge_single(self.name, lsns)
+            return await self._singles.purge(self.name, lsns)
         if keep is not None:
             return await self._hider.purge_all_but(self.name, keep)
         return await self._hider.purge_below(self.name, before)

@@ -28,13 +28,7 @@ async def purge(core: Core, key_or_labels: Any, before: int | None, topic: str |
     """
     core.health.check_call()
     labels = labels_of(key_or_labels)
-    limit = core.next_lsn if before is None else before
-    if not is_lsn(limit) or not 1 <= limit <= core.next_lsn:
-        raise BadOption(
-            f"purge(before={before!r}) is out of range",
-            path=core.disk.path,
-            hint=f"1 to next_lsn, {core.next_lsn}",
-        )
+    limit = limit_of(core, before)
     number = 0 if topic is None else core.metadata.topics.get(topic)
     if number is None:
         return
@@ -52,3 +46,15 @@ async def purge(core: Core, key_or_labels: Any, before: int | None, topic: str |
         return {"purges": {name: max(min(limit, core.next_lsn), purges.get(name, 0))}}
 
     await core.changes.join(change)
+
+
+def limit_of(core: Core, before: int | None) -> int:
+    """The LSN below which purge(before) hides; None: next_lsn as it is now. BadOption: it is out of range."""
+    limit = core.next_lsn if before is None else before
+    if not is_lsn(limit) or not 1 <= limit <= core.next_lsn:
+        raise BadOption(
+            f"purge(before={before!r}) is out of range",
+            path=core.disk.path,
+            hint=f"1 to next_lsn, {core.next_lsn}",
+        )
+    return limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Unpack
@@ -108,7 +108,7 @@ class Reading:
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         begin = self._beginning(start, stop, wanted)
-        return Iteration(Bounded(self.segments, stop, begin, lambda _, records, __: iter((records,))))
+        return Iteration(Bounded(self.segments, stop, begin, whole_groups))
 
     def read_lazy(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
@@ -214,10 +214,13 @@ def follow_groups(
         start, wanted: see Reading.follow.
     """
     cursor_at = partial(cursor_of, segments, wanted, chosen_of(wanted, endless=True))
-    source = Endless(
-        segments, start, wanted.get("topic"), cursor_at, show=lambda _, records, __: iter((records,)), turn=turn
-    )
+    source = Endless(segments, start, wanted.get("topic"), cursor_at, show=whole_groups, turn=turn)
     return Iteration(source)
+
+
+def whole_groups(_: Cuts, records: list[Record], __: Callable[[int], None]) -> Iterator[list[Record]]:
+    """Show a group's records together."""
+    return iter((records,))
 
 
 def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:

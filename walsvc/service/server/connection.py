@@ -13,7 +13,7 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import Closed, InUse, ProtocolError, WalError, WalTimeout
-from walsvc.log.extent.hider import Hiding
+from walsvc.log.extent.hidings import Hiding
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.greeting import Greeting
@@ -181,7 +181,7 @@ class Connection(Duplex):
         self.sessions = Sessions(self, shared, log, grant)
         log.segments.cuts.listeners.add(self._tell_cut)
         log.segments.cuts.deletions.add(self._tell_deleted)
-        log.hider.listeners.add(self._tell_hidden)
+        log.hidings.listeners.add(self._tell_hidden)
         self.hearing.welcome(shared.limits.frame_bytes)
         info = {
             "path": log.path,
@@ -258,7 +258,7 @@ class Connection(Duplex):
         if self.sessions is not None and self.log is not None:
             self.log.segments.cuts.listeners.discard(self._tell_cut)
             self.log.segments.cuts.deletions.discard(self._tell_deleted)
-            self.log.hider.listeners.discard(self._tell_hidden)
+            self.log.hidings.listeners.discard(self._tell_hidden)
             self.sessions.give_up()
         self.share.leave()
         self.greeting.end()
