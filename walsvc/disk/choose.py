@@ -179,7 +179,7 @@ def settle_direct(findings: Findings, config: WalConfig, path: str) -> tuple[boo
 
 
 def try_reading(descriptor: int) -> Findings:
-    """True if the first segment that is there can be read with O_DIRECT; nothing is created or changed."""
+    """Find out if the first segment that is there can be read with O_DIRECT; nothing is created or changed."""
     with os.scandir(descriptor) as entries:
         names = sorted(entry.name for entry in entries if entry.name.endswith(".wal"))
     for name in names[:1] if system.O_DIRECT else ():

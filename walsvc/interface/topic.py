@@ -104,7 +104,7 @@ class Topic(Appending, Protocol):
         ...
 
     async def limits(self) -> TopicLimits:
-        """What `retain` has set."""
+        """The limits that `retain` has set."""
         ...
 
     async def purge(

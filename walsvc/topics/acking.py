@@ -166,7 +166,7 @@ class Past:
         self._attempts: OrderedDict[int, int] = OrderedDict()
 
     def note(self, lease: Lease) -> None:
-        """True if the record was acknowledged."""
+        """Remember that the record was acknowledged by this delivery."""
         self._attempts[lease.job.lsn] = lease.attempt
         if len(self._attempts) > PAST_MAX:
             self._attempts.popitem(last=False)

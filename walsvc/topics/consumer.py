@@ -165,7 +165,7 @@ class Consumer(Delivering):
             return ()  # perhaps nothing was lost, and retention has moved the position: _check_place decides
         except (WalError, asyncio.CancelledError):
             raise
-        except BaseException:  # who acknowledges the next record would acknowledge what was read, too
+        except BaseException:  # an acknowledgement of the next record would cover what was read, too
             self._begin_anew()
             raise
         return records

@@ -283,9 +283,7 @@ class Feed:
             return True
         except (WalError, asyncio.CancelledError):
             raise
-        except (
-            BaseException
-        ):  # what was read is nobody's yet, and who acknowledges the next record would acknowledge it
+        except BaseException:  # no worker has what was read, and an acknowledgement of the next record would cover it
             self.ahead.move(behind, behind)
             raise
         return bool(found)

@@ -62,7 +62,7 @@ async def settle(hub: Hub, lsns: Sequence[int]) -> int:
 
 
 async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
-    """Add the records; one that is not there any more is left out."""
+    """The deliveries by which somebody has these records, with the records; one that is not there any more is left out."""
     loaded = [(lease, await hub.feed.ahead.load(lease.job.lsn)) for lease in await leases_of(hub, lsns)]
     return [Out(lease, record) for lease, record in loaded if record is not None]
 

@@ -308,7 +308,7 @@ def create_durably(path: str, data: bytes) -> None:
                 os.unlink(unfinished)
         sync_directory(directory)
         return
-    sync_directory(directory)  # who made it may have been killed before that
+    sync_directory(directory)  # its maker may have been killed before that
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 

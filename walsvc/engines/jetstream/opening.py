@@ -69,7 +69,7 @@ class Majority(Replicated):
 
     @lsn.setter
     def lsn(self, _: int) -> None:
-        """True: it follows the log."""
+        """Nothing is set: it follows the log."""
 
     @property
     def mark(self) -> Mark:
@@ -78,7 +78,7 @@ class Majority(Replicated):
 
     @mark.setter
     def mark(self, _: Mark) -> None:
-        """True: it follows the log."""
+        """Nothing is set: it follows the log."""
 
     def after(self, stored: Answer) -> Answer:
         """The append's own answer."""

@@ -61,7 +61,9 @@ class ShippingSession:
         self._failure: OSError | None = None
         self._rewinds = -1
         self._first = 0  # the log's first segment, as the stream knows it
-        self._dropping: tuple[int, Mark] | None = None  # what it is now, and where the log says so
+        self._dropping: tuple[int, Mark] | None = (
+            None  # the first LSN as it is now, and the place where the log says so
+        )
         self._held = 0
         self._hold_after = 0.0
         self._holding: asyncio.Task[None] | None = None

@@ -172,7 +172,7 @@ class Catalog:
         self.cutting = cutting
 
     def end_cutting(self) -> None:
-        """True once the task has ended, and no step was cut short."""
+        """The truncate_after has ended, and not in the middle."""
         self.cutting = None
 
     def rewind(self) -> None:

@@ -68,7 +68,7 @@ class RemoteTopic(TakesTopicRecords, TopicReading, OpensConsumers[RemoteConsumer
         self._common.topics.setdefault(self.name)
 
     async def limits(self) -> TopicLimits:
-        """What `retain` has set; see Topic.limits."""
+        """The limits that `retain` has set; see Topic.limits."""
         self._common.session.need("hide", "limits of a topic")
         return TopicLimits(*await self._common.session.call("topic.limits", topic=self.name))
 

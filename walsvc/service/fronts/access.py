@@ -16,7 +16,7 @@ class Access(Protocol):
 
     @property
     def budget(self) -> Budget:
-        """What the server holds of all its clients."""
+        """The bytes that the server holds of all its clients."""
         ...
 
     def grant(self, token: str | None) -> Grant | None:
@@ -74,7 +74,7 @@ def log_of(access: Access, grant: Grant, namespace: str) -> Taken:
 
 
 class Room:
-    """What a front has of the server's budget: bytes that its clients have sent, or that wait to be sent to them. Over the limit a request is
+    """A front's share of the server's budget: bytes that its clients have sent, or that wait to be sent to them. Over the limit a request is
     refused, not delayed: requests that hold a part each and wait for the rest would wait for each other.
 
     Attributes:

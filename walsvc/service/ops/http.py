@@ -169,7 +169,7 @@ class HttpSide:
             await self._front.stop(seconds)
 
     def troubles(self) -> Iterator[Trouble]:
-        """True if it has ended by itself, for walsvc.service.server.troubles."""
+        """The HTTP side's trouble, if it has ended by itself, for walsvc.service.server.troubles."""
         if self._listener is not None and (cause := self._listener.broken) is not None:
             error = WalError(f"accept() failed: {cause.strerror}", path=self.url, hint="restart the server")
             yield Trouble("http", "", "the HTTP side has ended", error)

@@ -54,8 +54,11 @@ class Outgoing:
         self._kept = (
             limit // SHARE
         )  # room above the limit, for clients that had nothing unsent when it was reached, and
-        self._lent = 0  # what they have of it
-        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())  # who has some, and who has nothing
+        self._lent = 0  # bytes of it that they have
+        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (
+            deque(),
+            deque(),
+        )  # clients with something unsent, and those with nothing
         self._turns = asyncio.Semaphore(TURNS)
 
     @property

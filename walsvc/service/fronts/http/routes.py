@@ -108,7 +108,7 @@ class HttpFront:
         assert task is not None, "a request is answered in a task"
         at_work = self._appending if request.method == "POST" and "/consumers/" not in path else self._waiting
         at_work.add(task)
-        status = 499  # nobody is there to read an answer, as nginx has it
+        status = 499  # the client is gone and reads no answer, as nginx has it
         try:
             response = await self._told(request, path)
             status = response.status
@@ -199,7 +199,7 @@ class HttpFront:
 
 
 def verb_of(method: str, path: str) -> str:
-    """What a request asks for, for counting: a word for each of what the front does, "other" for all that is none of it."""
+    """The verb of a request, for counting: a word for each call of the front, "other" for any other request."""
     try:
         place = place_of(path)
     except (HttpError, BadOption):
@@ -218,18 +218,18 @@ def check_method(request: web.BaseRequest, *allowed: str) -> None:
 
 
 def place_of(path: str) -> Place:
-    """What a path names; those that were asked for lately are remembered."""
+    """The call and the arguments that a path names; paths that were asked for lately are remembered."""
     return known_place(path) if len(path) <= KNOWN_BYTES_MAX else parsed(path)
 
 
 @lru_cache(1024)
 def known_place(path: str) -> Place:
-    """What a short path names."""
+    """The call and the arguments that a short path names."""
     return parsed(path)
 
 
 def parsed(path: str) -> Place:
-    """What a path names. HttpError where it is nothing, BadOption for an escape that is not UTF-8."""
+    """The call and the arguments that a path names. HttpError where there is no such path, BadOption for an escape that is not UTF-8."""
     try:
         parts = [unquote(part, errors="strict") for part in path.removeprefix(PREFIX).split("/")]
     except UnicodeDecodeError:

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
     @property
     def looks(self) -> bool:
-        """Whether it changes nothing, whoever asks."""
+        """True if it changes nothing, whichever client asks."""
         return self.right == READ or self.call in (ping, echo, claims.xpending)
 
 

@@ -60,7 +60,7 @@ def parse_id(text: bytes) -> tuple[int, int | None]:
 
 
 def is_id(text: bytes) -> bool:
-    """Whether this is an id, in one part or two."""
+    """True if this is an id, in one part or two."""
     return all(map(is_number, text.split(b"-", 1)))
 
 

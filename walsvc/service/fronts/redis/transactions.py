@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """Whether it is a part of the group."""
+        """True if it is a part of the group."""
         return self.entry.call in WRITES
 
 
@@ -55,7 +55,7 @@ class Collected:
 
     @property
     def looked_behind(self) -> bool:
-        """Whether the last command looks at what those before it write."""
+        """True if the last command looks at what those before it write."""
         return bool(self.commands) and not self.commands[-1].writes and any(each.writes for each in self.commands)
 
 
@@ -79,7 +79,7 @@ def collect(client: Client, entry: Entry, command: Command) -> Status:
 
 
 def trims(kept: Kept) -> bool:
-    """Whether it is an XADD that drops entries, which is no part of a group. What is wrong with it is told by EXEC."""
+    """True if it is an XADD that drops entries, which is no part of a group. EXEC tells the errors in it."""
     with contextlib.suppress(Failure):
         return kept.entry.call is xadd_with_options and adding(kept.command).trimming is not None
     return False
