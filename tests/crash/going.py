@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.errors import BadOption
 from walsvc.opening import open_on
@@ -24,6 +22,7 @@ from walsvc.topics.deleting import delete_topic
 from .model import require
 from .moments import moments
 from .plan import Plan, reproducible
+from .program import Program
 
 NAMES = ("a", "b", "c", "d")
 STATES = 3  # crash images at each operation
@@ -66,14 +65,10 @@ class Told:
         self.cut = None
 
 
-class GoingWorkload:
+class GoingWorkload(Program[Told]):
     """One program: records of topics that are deleted, truncated and made again, one step after the other."""
 
-    def __init__(self, plan: Plan, device: SimDevice, told: Told, steps: int) -> None:
-        self.plan, self.device, self.told, self.steps = plan, device, told, steps
-        self.rng = random.Random(f"{plan.seed} going")
-        self.number = 0
-        self.log: Log
+    kind = "going"
 
     async def run(self) -> None:
         """Open, do some steps, close."""

@@ -8,7 +8,6 @@ done was acknowledged, is a dead letter or was purged, and everything else comes
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from tests.crash.model import require
 from tests.crash.moments import moments
 from tests.crash.plan import Plan, reproducible
+from tests.crash.program import Program
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.errors import LeaseLost
@@ -59,14 +59,10 @@ class Told:
         return replace(copy, done=set(self.done), purged=set(self.purged), plain=set(self.plain))
 
 
-class QueueWorkload:
+class QueueWorkload(Program[Told]):
     """One program: producers, workers, somebody who purges and compacts, in the end a cut."""
 
-    def __init__(self, plan: Plan, device: SimDevice, told: Told, steps: int) -> None:
-        self.plan, self.device, self.told, self.steps = plan, device, told, steps
-        self.rng = random.Random(f"{plan.seed} queues")
-        self.number = 0
-        self.log: Log
+    kind = "queues"
 
     async def run(self) -> None:
         """Open, let everybody work for a while, cut, go on, close."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from tests.crash.model import require
 from tests.crash.moments import moments
 from tests.crash.plan import Plan, reproducible
+from tests.crash.program import Program
 from walsvc import Log, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop
 from walsvc.format.segment import segment_name
@@ -55,14 +55,10 @@ class Told:
         return replace(self, **copies)
 
 
-class PurgeWorkload:
+class PurgeWorkload(Program[Told]):
     """One program that appends, purges, hides and compacts."""
 
-    def __init__(self, plan: Plan, device: SimDevice, told: Told, steps: int) -> None:
-        self.plan, self.device, self.told, self.steps = plan, device, told, steps
-        self.rng = random.Random(f"{plan.seed} purge")
-        self.number = 0
-        self.log: Log
+    kind = "purge"
 
     async def run(self) -> None:
         """Write some segments, then purge and compact beside further appends; close."""

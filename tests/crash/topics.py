@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimLoop
 from walsvc.model import Record
 from walsvc.opening import open_on
@@ -18,6 +16,7 @@ from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 from .model import require
 from .moments import moments
 from .plan import Plan, reproducible
+from .program import Program
 
 TOPICS = ("orders", "events", "rare")
 DELIVERIES: dict[str, Delivery] = {"strict": StrictlyOnce(), "loose": AtLeastOnce(persist_every=5)}
@@ -56,14 +55,10 @@ class Told:
         )
 
 
-class TopicWorkload:
+class TopicWorkload(Program[Told]):
     """One program: producers, consumers of both deliveries, a holder, reclaiming by itself."""
 
-    def __init__(self, plan: Plan, device: SimDevice, told: Told, steps: int) -> None:
-        self.plan, self.device, self.told, self.steps = plan, device, told, steps
-        self.rng = random.Random(f"{plan.seed} topics")
-        self.number = 0
-        self.log: Log
+    kind = "topics"
 
     async def run(self) -> None:
         """Open, let everybody work for a while, close."""

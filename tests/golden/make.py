@@ -121,10 +121,7 @@ async def write_bound(device: SimDevice) -> SimDevice:
 async def write_hidden(device: SimDevice) -> SimDevice:
     """Topics that were truncated by themselves, records purged one by one, compaction, both truncations, a crash and a clean close."""
     log = await open_on(SimDisk(device), CONFIG)
-    for first in range(1, 201, 25):
-        lsns = range(first, first + 25)
-        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
-        await asyncio.gather(*(where.append(payload) for where, payload in named))
+    await of_all_topics(log, 201)
     orders = log.topic("orders")
     await (await orders.consumer("behind")).close()
     await orders.truncate_before(60)
@@ -158,6 +155,14 @@ async def write_limits(device: SimDevice) -> SimDevice:
     return device
 
 
+async def of_all_topics(log: Log, end: int) -> None:
+    """Records of several topics and of none with the LSNs below `end`, 25 in a group."""
+    for first in range(1, end, 25):
+        lsns = range(first, first + 25)
+        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
+        await asyncio.gather(*(where.append(payload) for where, payload in named))
+
+
 async def orders_from(log: Log, first: int, end: int) -> None:
     """Records of the topic orders with these LSNs."""
     await asyncio.gather(*(log.topic("orders").append(payload_of(lsn)) for lsn in range(first, end)))
@@ -182,10 +187,7 @@ async def write_keys(device: SimDevice) -> SimDevice:
 async def write_queues(device: SimDevice) -> SimDevice:
     """Two shared consumers, one of them without a lease: done out of order, tried, held, dead, moved; a crash and a clean close."""
     log = await open_on(SimDisk(device), CONFIG)
-    for first in range(1, 201, 25):
-        lsns = range(first, first + 25)
-        named = [(log.topic(name) if (name := topic_of(lsn)) else log, payload_of(lsn)) for lsn in lsns]
-        await asyncio.gather(*(where.append(payload) for where, payload in named))
+    await of_all_topics(log, 201)
     orders = log.topic("orders")
     workers = await orders.consumer("workers", shared=True, max_deliveries=2, dead_letter="dead", ordered_by="key")
     out = [await workers.next() for _ in range(12)]

@@ -6,30 +6,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 import redis.asyncio
 from redis.exceptions import ConnectionError, TimeoutError
 
 import walsvc
-from tests.forked import ROOT
+from tests.serving import served
 from walsvc.service.fronts.redis.entries import fields_of
 
 CLIENTS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16"))
 DEPTH, ROUNDS = 8, 2
-
-
-async def start(place: Path) -> asyncio.subprocess.Process:
-    """A server of the log in `place`, which listens at `place`/r."""
-    command = [sys.executable, "-m", "walsvc.cli", "serve", "--data", str(place / "log"), "--unix", str(place / "s")]
-    process = await asyncio.create_subprocess_exec(
-        *command, "--http", "off", "--redis", str(place / "r"),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert process.stdout is not None
-    await process.stdout.readline()
-    return process
 
 
 def test_every_answered_entry_is_there_once(tmp_path: Path) -> None:
@@ -59,7 +46,7 @@ async def rounds(place: Path) -> None:
         finally:
             await connected.aclose()
 
-    process = await start(place)
+    process = await served(place, "--http", "off", "--redis", str(place / "r"))
     for round in range(ROUNDS):
         clients = [asyncio.ensure_future(client(name, round)) for name in range(CLIENTS)]
         while len(answered) < (round + 1) * CLIENTS * DEPTH * 3:
@@ -67,7 +54,7 @@ async def rounds(place: Path) -> None:
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(*clients)
-        process = await start(place)
+        process = await served(place, "--http", "off", "--redis", str(place / "r"))
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
     async with walsvc.open(place / "log") as log:

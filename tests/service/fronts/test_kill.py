@@ -9,12 +9,11 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 
 import aiohttp
 
 import walsvc
-from tests.forked import ROOT
+from tests.serving import served
 
 CLIENTS, ROUNDS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16")), 2
 
@@ -24,26 +23,6 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-async def start(tmp_path, port: int) -> asyncio.subprocess.Process:
-    command = [
-        sys.executable,
-        "-m",
-        "walsvc.cli",
-        "serve",
-        "--data",
-        str(tmp_path / "log"),
-        "--unix",
-        str(tmp_path / "s"),
-    ]
-    process = await asyncio.create_subprocess_exec(
-        *command, "--http", f"127.0.0.1:{port}", "--http-api",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert process.stdout is not None
-    await process.stdout.readline()
-    return process
-
-
 def test_every_answered_record_is_there_once(tmp_path):
     asyncio.run(rounds(tmp_path))
 
@@ -51,7 +30,7 @@ def test_every_answered_record_is_there_once(tmp_path):
 async def rounds(tmp_path):
     """Clients append, the server is killed and started again, and they go on."""
     port, answered = free_port(), {}
-    process = await start(tmp_path, port)
+    process = await served(tmp_path, "--http", f"127.0.0.1:{port}", "--http-api")
 
     async def client(session: aiohttp.ClientSession, name: int) -> None:
         number = 0
@@ -74,7 +53,7 @@ async def rounds(tmp_path):
                 await asyncio.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             await process.wait()
-            process = await start(tmp_path, port)
+            process = await served(tmp_path, "--http", f"127.0.0.1:{port}", "--http-api")
             await asyncio.gather(*clients)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
