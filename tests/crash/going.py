@@ -12,15 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from walsvc.disk.sim import SimDevice, SimLoop
+from walsvc.disk.sim import SimDevice
 from walsvc.errors import BadOption
 from walsvc.opening import open_on
 from walsvc.topics.deleting import delete_topic
 
 from .model import require
-from .moments import moments
+from .moments import cut_at_each, moments
 from .plan import Plan, reproducible
 from .program import Program
 
@@ -246,22 +247,7 @@ def explore_going(seed: int, steps: int = 14) -> Counter[str]:
     device, told = plan.device(), Told()
     with reproducible(seed):
         points = moments(seed, device, told, GoingWorkload(plan, device, told, steps).run)
-        outcomes: Counter[str] = Counter()
-        known_images: dict[str, Seen] = {}
-        loop = SimLoop()
-        for where, fork, known in points:
-            for index, image in enumerate(fork.crash_states(STATES)):
-                try:
-                    if (fingerprint := image.fingerprint()) not in known_images:
-                        known_images[fingerprint] = loop.run_until_complete(recover(plan, image))
-                    seen = known_images[fingerprint]
-                    check(seen, known)
-                    outcomes[str(seen)] += 1
-                except Exception as error:
-                    error.add_note(f"seed {seed}, operation {where}, image {index}")
-                    raise
-        loop.close()
-    return outcomes
+        return cut_at_each(seed, points, STATES, partial(recover, plan), check)
 
 
 def main() -> None:

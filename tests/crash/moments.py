@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, Self, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, Self, TypeVar
 
-from walsvc.disk.sim import SimDevice, run_sim
+from walsvc.disk.sim import SimDevice, SimLoop, run_sim
 
 
 class Knowledge(Protocol):
@@ -17,6 +18,7 @@ class Knowledge(Protocol):
 
 
 T = TypeVar("T", bound=Knowledge)
+Seen = TypeVar("Seen")
 
 
 def moments(
@@ -33,3 +35,37 @@ def moments(
 
     run_sim(main, seed)
     return found
+
+
+def cut_at_each(
+    seed: int,
+    points: Iterable[tuple[str, SimDevice, T]],
+    states: int,
+    recover: Callable[[SimDevice], Coroutine[Any, Any, Seen]],
+    check: Callable[[Seen, T], None],
+) -> Counter[str]:
+    """Cut the power at each moment, in several ways; returns how often each outcome was seen. Raises what `check` raises.
+
+    Args:
+        seed: of the workload, for the note on an error.
+        points: the moments.
+        states: images of what the disk may hold then, for each.
+        recover: opens an image, and tells what is seen. Equal images are recovered once, and held against each moment's bounds.
+        check: holds that against what was known.
+    """
+    outcomes: Counter[str] = Counter()
+    known_images: dict[str, Seen] = {}
+    loop = SimLoop()
+    for where, fork, known in points:
+        for index, image in enumerate(fork.crash_states(states)):
+            try:
+                if (fingerprint := image.fingerprint()) not in known_images:
+                    known_images[fingerprint] = loop.run_until_complete(recover(image))
+                seen = known_images[fingerprint]
+                check(seen, known)
+                outcomes[str(seen)] += 1
+            except Exception as error:
+                error.add_note(f"seed {seed}, operation {where}, image {index}")
+                raise
+    loop.close()
+    return outcomes

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
-from walsvc.disk.sim import SimDevice, SimLoop
+from walsvc.disk.sim import SimDevice
 from walsvc.model import Record
 from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
 from .model import require
-from .moments import moments
+from .moments import cut_at_each, moments
 from .plan import Plan, reproducible
 from .program import Program
 
@@ -192,25 +191,4 @@ def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
     device, told = plan.device(), Told()
     with reproducible(seed):
         points = moments(seed, device, told, TopicWorkload(plan, device, told, steps).run)
-        outcomes: Counter[str] = Counter()
-        known_images: dict[
-            str, Seen
-        ] = {}  # what was recovered is looked at once, and held against each moment's bounds
-        loop = SimLoop()
-
-        def on_loop(work: Callable[[], Awaitable[Any]]) -> Any:
-            return loop.run_until_complete(work())
-
-        for where, fork, known in points:
-            for index, image in enumerate(fork.crash_states(STATES)):
-                try:
-                    if (fingerprint := image.fingerprint()) not in known_images:
-                        known_images[fingerprint] = on_loop(lambda image=image: recover(plan, image))
-                    seen = known_images[fingerprint]
-                    check(seen, known)
-                    outcomes[str(seen)] += 1
-                except Exception as error:
-                    error.add_note(f"seed {seed}, operation {where}, image {index}")
-                    raise
-        loop.close()
-    return outcomes
+        return cut_at_each(seed, points, STATES, partial(recover, plan), check)
