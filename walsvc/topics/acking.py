@@ -118,7 +118,7 @@ class Claiming:
             given = self._hub.leases.pass_on(each.job, self._worker, count=self._terms.count)
             given.attempt = given.job.attempts = attempts
             self.given.append(given)
-        self._hub.feed.disown(each.job for each in self.given)
+        self._hub.feed.resumed.disown(each.job for each in self.given)
 
     def _attempts(self, lease: Lease) -> int:
         return lease.attempt + self._terms.count if self._terms.attempts is None else self._terms.attempts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -22,6 +22,7 @@ from walsvc.tasks import TWICE
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import Job, Lease, Leases, Moment, State
 from walsvc.topics.names import WHOLE_LOG, overtaken
+from walsvc.topics.resumed import Resumed
 from walsvc.topics.sharing import NOT_BEFORE
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Feed:
         key: the consumer's in the metadata.
         leases, ahead: what is out, and what was read.
         gone: what was purged or has vanished, to be kept as done with the next acknowledgement.
-        resumed: records that workers have had since before they came, by worker.
+        resumed: records that workers have had since before they came.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Feed:
         self.key = key
         self.leases = leases
         self.gone: list[Stretch] = []
-        self.resumed: dict[Hashable, deque[Job]] = {}
+        self.resumed: Resumed = Resumed(leases)
         self._segments = segments
         self._topic = topic
         self._number = int(key.partition("/")[0])
@@ -119,7 +120,7 @@ class Feed:
         """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
         what it has had since before it came is first."""
         self.look()
-        now, line = self.now(), self._line(holder) if own else None
+        now, line = self.now(), self.resumed.line(holder) if own else None
         if line:
             job: Job | None = line[0]
         else:
@@ -182,31 +183,11 @@ class Feed:
         """True if a batch of so much may need more than was read."""
         return len(self.leases.jobs) - self.leases.out < max_records and self.ahead.bytes < max_bytes
 
-    def _line(self, holder: Hashable) -> deque[Job] | None:
-        """The records that a holder is to get again, without those that it does not have any more."""
-        line = self.resumed.get(holder)
-        while line and not (self.leases.jobs.get(line[0].lsn) is line[0] and line[0].held_by(holder)):
-            line.popleft()
-        return line
-
     def give_again(self, lease: Lease) -> None:
         """A worker was not given what it has: it gets that the next time."""
         lease.unseen = True
-        line = [*self.resumed.get(lease.holder, ()), lease.job]
-        self.resumed[lease.holder] = deque(sorted(line, key=lambda job: job.lsn))
+        self.resumed.again(lease.holder, lease.job)
         self.wake_all()
-
-    def resume(self, worker: str) -> None:
-        """A worker has come back: it gets what it has, in order."""
-        mine = [job for job in self.leases.jobs.values() if job.state is State.OUT and job.held_by(worker)]
-        if mine:
-            self.resumed[worker] = deque(sorted(mine, key=lambda job: job.lsn))
-
-    def disown(self, jobs: Iterable[Job]) -> None:
-        """These records are other workers' now."""
-        gone = {job.lsn for job in jobs}
-        for worker, line in self.resumed.items():
-            self.resumed[worker] = deque(job for job in line if job.lsn not in gone)
 
     def oldest_seconds(self) -> float | None:
         """Age of the oldest record that is not done, as far as it is in memory."""
@@ -233,9 +214,7 @@ class Feed:
                     continue
                 if self._takeable():
                     self._wake_first()
-                    if self._waiters:
-                        await self._rest()
-                elif self._waiters:
+                if self._waiters:
                     await self._rest()
         except WalError as error:
             waiters, self._waiters = self._waiters, deque()
@@ -251,8 +230,7 @@ class Feed:
     async def bring(self) -> bool:
         """Load what is to go out next, or read on; False where neither helps now."""
         self.look()
-        lines = map(self._line, list(self.resumed))
-        heads = [line[0] for line in lines if line and line[0].lsn not in self.ahead]
+        heads = [head for head in self.resumed.heads() if head.lsn not in self.ahead]
         job = self.leases.ready(self.now())
         if job is not None and job.lsn not in self.ahead and not self.leases.full:
             heads.append(job)
@@ -297,12 +275,10 @@ class Feed:
 
     def _offer(self, found: Found) -> None:
         record, window, now = found.record, self.window, self.now()
-        if record.lsn < self.position or window.covers(record.lsn) or record.lsn in self.leases.jobs:
-            if (
-                record.lsn not in self.leases.jobs
-                and record.lsn >= self.position
-                and not window.spans(max(found.first, self.position), record.lsn)
-            ):
+        if record.lsn < self.position or record.lsn in self.leases.jobs:
+            return
+        if window.covers(record.lsn):
+            if not window.spans(max(found.first, self.position), record.lsn):
                 self._gone(found.first, record.lsn, 0)
             return
         job = Job(record.lsn, found.first, self._key_of(record), not_before_of(record))
@@ -313,7 +289,7 @@ class Feed:
             self.leases.offer(job, now)
             return
         self.leases.hold(job, held.worker, now)
-        self.resumed.setdefault(held.worker, deque()).append(job)
+        self.resumed.found(held.worker, job)
         self.wake_all()
 
     def _key_of(self, record: Record) -> bytes | None:
@@ -386,9 +362,7 @@ class Feed:
         jobs = self.leases.jobs
         for job in [job for job in jobs.values() if job.lsn >= end]:
             self.finished(job)
-        for line in self.resumed.values():
-            while line and line[-1].lsn >= end:
-                line.pop()
+        self.resumed.cut(end)
         self.gone = [each for each in self.gone if each.last < end]
         if self.ahead.following > end:
             known = [self.position, *(lsn + 1 for lsn in jobs), *(last + 1 for last in self.window.lasts[-1:])]

@@ -92,7 +92,7 @@ class Hub:
     def enter(self, face: object, worker: str | None) -> None:
         """One more has it open. A worker without lease gets what it has had before."""
         if worker is not None and worker not in self.holders.values():
-            self.feed.resume(worker)
+            self.feed.resumed.all_of(worker)
         self.holders[face] = face if worker is None else worker
         self.changed()
 

@@ -1,0 +1,65 @@
+"""Resumed: records that workers of a shared consumer have already, and are to be given again: after a restart, or where a worker came back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+
+from walsvc.topics.leases import Job, Leases, State
+
+
+class Resumed:
+    """The records that each worker is to get again, in the order of the log. Loop thread only."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._lines: dict[Hashable, deque[Job]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def line(self, holder: Hashable) -> deque[Job] | None:
+        """The records of a holder, without those that it does not have any more."""
+        line = self._lines.get(holder)
+        while line and not (self._leases.jobs.get(line[0].lsn) is line[0] and line[0].held_by(holder)):
+            line.popleft()
+        return line
+
+    def heads(self) -> list[Job]:
+        """The first record of each worker."""
+        return [line[0] for line in map(self.line, list(self._lines)) if line]
+
+    def found(self, worker: str, job: Job) -> None:
+        """Reading has found a record that a worker has; records are found in order."""
+        self._lines.setdefault(worker, deque()).append(job)
+
+    def again(self, holder: Hashable, job: Job) -> None:
+        """A holder was not given what it has."""
+        self._lines[holder] = in_order([*self._lines.get(holder, ()), job])
+
+    def all_of(self, worker: str) -> None:
+        """A worker has come back: it gets all that it has."""
+        mine = [job for job in self._leases.jobs.values() if job.state is State.OUT and job.held_by(worker)]
+        if mine:
+            self._lines[worker] = in_order(mine)
+
+    def disown(self, jobs: Iterable[Job]) -> None:
+        """These records are other workers' now."""
+        gone = {job.lsn for job in jobs}
+        for worker, line in self._lines.items():
+            self._lines[worker] = deque(job for job in line if job.lsn not in gone)
+
+    def cut(self, end: int) -> None:
+        """The log ends before LSN `end` now."""
+        for line in self._lines.values():
+            while line and line[-1].lsn >= end:
+                line.pop()
+
+    def clear(self) -> None:
+        """No worker has anything."""
+        self._lines.clear()
+
+
+def in_order(jobs: Iterable[Job]) -> deque[Job]:
+    """Records in the order of the log."""
+    return deque(sorted(jobs, key=lambda job: job.lsn))
