@@ -74,7 +74,7 @@ format: $(READY) ## format the sources and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-matrix: ## the suite on each CPython from 3.11 on that is installed, an environment each, and a summary at the end
+matrix: ## the suite on each CPython that is installed, with the parts in C and with their twins, and a summary
 	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(PYTEST_FLAGS)
 
 wheels: ## the sdist and a wheel for each CPython that is installed, each tried in an empty environment; into dist/
