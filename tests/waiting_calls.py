@@ -74,13 +74,13 @@ class World:
             wanted = [lsn for lsn in expected if "topic" not in name or (lsn % 2 == 0 and lsn <= RECORDS)]
             with contextlib.suppress(StopAsyncIteration):  # what was appended since a read began is not its own
                 while seen != wanted:
-                    await asyncio.wait_for(self.iterate(name, lambda: None), 5)
+                    await asyncio.wait_for(self.iterate(name, lambda: None), 60)
             assert seen == wanted[: len(seen)], name
             assert len(seen) >= len(wanted) if "follow" in name else seen[-1] >= RECORDS, name
             await records.aclose()
         if self.delivered and self.consumer is not None:
             while self.delivered[-1] < expected[-1]:
-                await asyncio.wait_for(self.deliver(self.consumer.read_batch()), 5)
+                await asyncio.wait_for(self.deliver(self.consumer.read_batch()), 60)
             assert sorted(set(self.delivered)) == list(range(self.delivered[0], expected[-1] + 1))
 
     def kept(self) -> dict[str, int]:

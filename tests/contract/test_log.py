@@ -112,7 +112,7 @@ async def test_one_record_a_group_is_one_sync_an_append(open_log):
 
 async def test_lone_strict_append_does_not_wait_for_company(open_log):
     async with open_log(relaxed_interval=None) as log:
-        assert (await asyncio.wait_for(log.append(b"alone"), 10)).durable
+        assert (await asyncio.wait_for(log.append(b"alone"), 60)).durable
 
 
 async def test_relaxed_is_accepted_at_once_and_durable_after_flush(open_log):
@@ -126,7 +126,7 @@ async def test_relaxed_is_accepted_at_once_and_durable_after_flush(open_log):
 async def test_relaxed_becomes_durable_by_itself_within_the_interval(open_log):
     async with open_log(relaxed_interval=0.02) as log:
         result = await log.append(b"soon", mode=Relaxed)
-        record = await asyncio.wait_for(anext(log.follow(result.lsn)), 10)
+        record = await asyncio.wait_for(anext(log.follow(result.lsn)), 60)
         assert record.payload == b"soon"
 
 
@@ -148,7 +148,7 @@ async def test_close_makes_relaxed_records_durable(open_log):
 async def test_wait_durable_starts_the_commit_that_nobody_started(open_log):
     async with open_log(relaxed_interval=None) as log:
         result = await log.append(b"x", mode=Relaxed)
-        assert await asyncio.wait_for(log.wait_durable(result.lsn), 10) == 1
+        assert await asyncio.wait_for(log.wait_durable(result.lsn), 60) == 1
         with pytest.raises(BadOption):
             await log.wait_durable(2)
 
@@ -428,7 +428,7 @@ async def test_follow_yields_new_records_in_order_and_ends_on_close(open_log):
         task = asyncio.ensure_future(watch(log))
         for _ in range(5):
             await asyncio.gather(*(log.append(bytes(2000)) for _ in range(20)))
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     assert seen == list(range(3, 104)), "closing lets it read what came last"
 
 
@@ -495,8 +495,8 @@ async def test_follow_goes_on_behind_a_cut_without_ghosts_or_gap(open_log):
         expected = [(number, b"new %d" % number) for number in range(6, 14)]
         assert [(await anext(follower)).lsn for _ in range(4)] == [2, 3, 4, 5]
         for first, each in ((end, reader), (None, follower), (waiting[0], topic), (waiting[1], late)):
-            records = [await asyncio.wait_for(first or anext(each), 10)]
-            records += [await asyncio.wait_for(anext(each), 10) for _ in range(7)]
+            records = [await asyncio.wait_for(first or anext(each), 60)]
+            records += [await asyncio.wait_for(anext(each), 60) for _ in range(7)]
             assert [(record.lsn, record.payload) for record in records] == expected
             await each.aclose()
 
@@ -509,7 +509,7 @@ async def test_follow_over_several_cuts_begins_at_the_lowest(open_log):
         for cut in (3, 8, 6):
             await log.truncate_after(cut)
             await log.append_batch([b"behind %d" % cut] * 9)
-        records = [await asyncio.wait_for(anext(follower), 10) for _ in range(12)]
+        records = [await asyncio.wait_for(anext(follower), 60) for _ in range(12)]
         assert [record.payload for record in records] == [b"behind 3"] * 3 + [b"behind 6"] * 9
         assert [record.lsn for record in records] == list(range(4, 16))
         await follower.aclose()
@@ -540,7 +540,7 @@ async def test_closing_ends_followers_and_whoever_reads_gets_closed(open_log):
             with pytest.raises(Closed):
                 async for _ in readers[way]:
                     pass
-        assert await asyncio.wait_for(waiting, 10) is None or len([record async for record in followers[1]]) < 480
+        assert await asyncio.wait_for(waiting, 60) is None or len([record async for record in followers[1]]) < 480
         lsns = [record.lsn async for record in followers[0]]
         assert lsns == list(range(2, len(lsns) + 2))
 
@@ -560,11 +560,11 @@ async def test_follow_ends_behind_the_last_record_of_a_sealed_log(open_log):
         await asyncio.sleep(0.01)
         await log.append(b"4", mode=Relaxed)
         await log.seal()
-        assert await asyncio.wait_for(asyncio.gather(*following), 10) == [[1, 2, 3, 4], [3], []]
+        assert await asyncio.wait_for(asyncio.gather(*following), 60) == [[1, 2, 3, 4], [3], []]
     for read_only in (False, True):
         async with open_log(read_only=read_only) as log:
-            assert await asyncio.wait_for(follow(log), 10) == [1, 2, 3, 4]
-            assert await asyncio.wait_for(follow_topic(log, "t"), 10) == [3]
+            assert await asyncio.wait_for(follow(log), 60) == [1, 2, 3, 4]
+            assert await asyncio.wait_for(follow_topic(log, "t"), 60) == [3]
 
 
 async def test_truncate_before_hides_records_and_frees_segments(open_log):
@@ -621,7 +621,7 @@ async def test_append_waits_at_the_cap_and_append_nowait_raises(open_log):
         waiting = [log.append(bytes(2_000)) for _ in range(20)]
         assert log.stats().waiting > 0
         assert log.stats().pending_bytes <= 10_000
-        results = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        results = await asyncio.wait_for(asyncio.gather(*waiting), 60)
         assert [result.lsn for result in results] == list(range(2, 22))
 
 
@@ -769,7 +769,7 @@ async def test_close_waits_for_no_source_of_a_batch(open_log):
         batches.append(log.append_batch(endless()))  # its turn has not come
         await reached.wait()
         batches.append(log.append_batch(endless()))  # it has not even begun
-        await asyncio.wait_for(log.close(), 30)
+        await asyncio.wait_for(log.close(), 60)
         for batch in batches:
             with pytest.raises(Closed):
                 await batch
@@ -918,7 +918,7 @@ async def test_follow_with_a_filter_waits_for_what_fits(open_log):
         await log.append(b"a", type=2, attributes={"n": 2})
         await log.append(b"b", type=1, attributes={"n": 1})
         await log.append(b"c", type=2, attributes={"n": 1})
-        assert (await asyncio.wait_for(waiting, 10)).payload == b"c"
+        assert (await asyncio.wait_for(waiting, 60)).payload == b"c"
 
 
 async def test_record_of_a_required_type_ends_reading(open_log):
@@ -1010,7 +1010,7 @@ async def test_iteration_that_its_caller_gives_up_goes_on_where_it_was(open_log)
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(anext(records), 0.001)
                 await log.topic("t").append(b"late")
-                assert (await asyncio.wait_for(anext(records), 30)).lsn == last + 1
+                assert (await asyncio.wait_for(anext(records), 60)).lsn == last + 1
             else:
                 assert await anext(records, None) is None
             async with contextlib.aclosing(records):
@@ -1120,7 +1120,7 @@ async def test_append_is_a_coroutine_for_task_groups_and_a_future_for_gather(ope
         ack = log.append(b"7")
         assert isinstance(ack, walsvc.Ack)
         (first, again) = await asyncio.gather(ack, asyncio.shield(ack))
-        assert first == again == await asyncio.wait_for(ack, 10)
+        assert first == again == await asyncio.wait_for(ack, 60)
         topic = log.topic("orders")
         assert (await asyncio.create_task(topic.append(b"8"))).lsn == 9
         assert (await asyncio.create_task(topic.append(b"9", mode=walsvc.Relaxed))).lsn == 10

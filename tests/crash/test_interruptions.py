@@ -6,13 +6,16 @@ again, and what was acknowledged is there.
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 
 import pytest
 
+from walsvc.topics.hub import Hub
+
 from .grid import Program
-from .interruptions import CODE, Alarm, CtrlC, moments, raised_at
+from .interruptions import CODE, Alarm, CtrlC, Lines, moments, raised_at, run
 from .working import Working
 
 SAMPLE = {
@@ -28,3 +31,18 @@ def test_exception_at_lines_drawn_at_random_hangs_nothing_and_loses_nothing(kind
     print(f"seed {seed}")
     for nth in (drawn := random.Random(seed)).sample(moments(kind), SAMPLE[kind]):
         raised_at(nth, drawn.choice((CtrlC, Alarm)), kind)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_exception_while_a_shared_consumer_begins_work_does_not_hang_its_closing():
+    source, start = inspect.getsourcelines(Hub._start)
+    run(lines := Lines(Working))
+    file = inspect.getfile(Hub)
+    first = [
+        lines.places.index((file, line)) + 1
+        for line in range(start + 1, start + len(source))
+        if (file, line) in lines.places
+    ]
+    assert len(first) == len(source) - 1
+    for nth in first:
+        raised_at(nth, CtrlC, Working)

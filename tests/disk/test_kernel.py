@@ -314,7 +314,7 @@ async def main():
             sys.exit(0)  # runs what a normal end of the interpreter runs
     os.wait()
     for answer in answers:
-        assert await asyncio.wait_for(answer, 20) is None
+        assert await asyncio.wait_for(answer, 60) is None
     await disk.close()
 asyncio.run(main())
 """

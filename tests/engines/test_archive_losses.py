@@ -294,12 +294,12 @@ async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_l
         for leaving in (archive.push(log), archive.manifest(), verify(archive), archive.logs()):
             asked.clear()
             waiting = asyncio.ensure_future(leaving)
-            await asyncio.wait_for(asked.wait(), 20)
+            await asyncio.wait_for(asked.wait(), 60)
             waiting.cancel()
             await asyncio.wait([waiting], timeout=5)
             assert waiting.cancelled()
         asked.clear()
-        async with asyncio.timeout(25), Archiver(log, archive) as archiver:
+        async with asyncio.timeout(60), Archiver(log, archive) as archiver:
             await asked.wait()
         assert archiver.state == "stopped"
 

@@ -74,8 +74,8 @@ async def test_writers_fighting_lose_and_double_nothing(open_stream):
         begun = asyncio.Event()
         logs.append(await open_stream())
         reigns.append(asyncio.ensure_future(reign(logs[-1], name, begun)))
-        await asyncio.wait_for(begun.wait(), 30)
-    await asyncio.wait_for(asyncio.gather(*reigns[:-1]), 30)
+        await asyncio.wait_for(begun.wait(), 60)
+    await asyncio.wait_for(asyncio.gather(*reigns[:-1]), 60)
     reigns[-1].cancel()
     found = {record.lsn: record.payload async for record in logs[-1].read()}
     assert fenced == 7

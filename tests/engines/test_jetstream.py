@@ -120,7 +120,7 @@ async def test_read_only_follows_a_writer_elsewhere(open_stream):
             watching = asyncio.ensure_future(watch())
             for number in range(100):
                 await log.append(b"%d" % number * 1000)
-            await asyncio.wait_for(watching, 30)
+            await asyncio.wait_for(watching, 60)
             assert seen == list(range(90, 201))
         await log.append(b"reading took nothing over")
 

@@ -80,7 +80,7 @@ async def test_change_that_finds_no_room_in_a_full_stream_is_no_space(cluster, s
             await until_full(log)
             with pytest.raises(NoSpace):
                 while True:
-                    await asyncio.wait_for(log.hold("copy", log.next_lsn), 10)
+                    await asyncio.wait_for(log.hold("copy", log.next_lsn), 60)
             await log.truncate_before(log.next_lsn, force=True)
             await log.append(PAYLOAD)
 
@@ -129,6 +129,6 @@ async def test_replica_on_a_full_stream_is_down_with_the_reason_and_goes_on(tmp_
             await until(lambda: "no room" in (log.stats().replica_state or ""))
             assert log.stats().replica_state.startswith("down: ")
             await ask(f"STREAM.UPDATE.{stream}", configuration(stream, num_replicas=1))
-            await asyncio.wait_for(log.wait_replicated(), 30)
+            await asyncio.wait_for(log.wait_replicated(), 60)
         await restore_replica(url, str(tmp_path / "back"))
         assert len(await records_in(tmp_path / "back")) == 150

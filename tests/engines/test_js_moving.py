@@ -51,7 +51,7 @@ async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(ope
             assert (await disk._stream.extent())[0] == first
         publisher._trouble = True
         publisher._wake.set()
-        await asyncio.wait_for(asyncio.gather(removing, syncing), 30)
+        await asyncio.wait_for(asyncio.gather(removing, syncing), 60)
         assert (await disk._stream.extent())[0] > first
 
 
@@ -146,7 +146,7 @@ async def test_looking_at_a_damaged_stream_ends_though_its_writer_goes_on(monkey
 
     monkeypatch.setattr(takeover, "look_once", damaged)
     with pytest.raises(Corruption, match="damaged"):
-        await asyncio.wait_for(look(Moving(first_step)), 5)
+        await asyncio.wait_for(look(Moving(first_step)), 60)
     assert (len(looks) > 1) == bool(first_step)
 
 

@@ -157,7 +157,7 @@ async def test_each_change_is_in_the_replica_when_it_is_said_so(tmp_path, url, m
                 await asyncio.sleep(0.002)
             assert not waiting.done(), what
             gate.open()
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
             gate.shut()  # a record behind it must not bring it along
             await restore_replica(url, str(tmp_path / f"back{number}"))
             async with opening(tmp_path / f"back{number}", None) as back:

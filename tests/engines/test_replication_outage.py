@@ -25,6 +25,7 @@ from tests.engines.replicas import (
     replicated,
 )
 from walsvc import Closed, DurabilityLost, Quorum
+from walsvc.engines.replication import shipping
 from walsvc.engines.replication.restore import restore_replica
 
 APPENDER = """
@@ -139,7 +140,8 @@ async def revive(cluster):
     await asyncio.to_thread(cluster.wait_ready)
 
 
-async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_its_end(tmp_path, mortal):
+async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_its_end(tmp_path, mortal, monkeypatch):
+    monkeypatch.setattr(shipping, "CLOSE_SECONDS", 600.0)
     log = await opening(tmp_path / "log", alone_url(mortal))
     await log.append(b"x", mode=Quorum)
     assert log.stats().replica_state.startswith("current")
@@ -147,10 +149,10 @@ async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_it
     waiting = log.append(b"waits", mode=Quorum)
     await log.flush()
     assert not log.stats().replica_state.startswith("current")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):  # not as long as a commit may take: 30 s
         while not log.stats().replica_state.startswith("down: "):
             await asyncio.sleep(0.01)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(60):
         await log.close()
     with pytest.raises(Closed, match="durable here"):
         await waiting

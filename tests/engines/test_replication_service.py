@@ -60,7 +60,7 @@ def test_server_told_to_end_in_an_outage_answers_who_waits_and_ends_in_order(tmp
             waiting = log.append(b"waits", mode=Quorum)
             await log.flush()
             server.terminate()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 with pytest.raises(Closed, match="durable here"):
                     await waiting
 

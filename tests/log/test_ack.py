@@ -70,7 +70,7 @@ async def test_fields_of_each_record_and_none_is_passed_over(make):
     [
         lambda ack: ack,
         asyncio.gather,
-        lambda ack: asyncio.wait_for(ack, 10),
+        lambda ack: asyncio.wait_for(ack, 60),
         asyncio.shield,
         lambda ack: next(iter(asyncio.as_completed([ack]))),
         lambda ack: asyncio.get_running_loop().create_task(ack),
@@ -123,7 +123,7 @@ async def test_gather_with_a_cancelled_child_ends(make):
     everybody = asyncio.gather(*acks, return_exceptions=True)
     acks[0].cancel("enough")
     answer(waker, acks)
-    first, second = await asyncio.wait_for(everybody, 10)
+    first, second = await asyncio.wait_for(everybody, 60)
     assert isinstance(first, asyncio.CancelledError)
     assert second == result_of(2)
     with pytest.raises(asyncio.CancelledError, match="enough"):
@@ -424,7 +424,7 @@ async def test_task_in_a_context_that_is_entered_already_is_woken(make):
     task = asyncio.get_running_loop().create_task(wait(), context=context)
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_soon(answer, waker, [ack], context=context)
-    assert await asyncio.wait_for(task, 10) == result_of(1)
+    assert await asyncio.wait_for(task, 60) == result_of(1)
 
 
 async def test_debug_mode_goes_through_the_loop(make):

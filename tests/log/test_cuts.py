@@ -61,7 +61,7 @@ async def test_read_only_log_ends_where_the_writer_has_cut(tmp_path, cut, more):
         records = await everything(reader)
         assert [record.payload[:3] for record in records] == [b"old"] * last + [b"new"] * more
         await log.append(b"last")
-        records = [await asyncio.wait_for(anext(follower), 10) for _ in range(more + 1)]
+        records = [await asyncio.wait_for(anext(follower), 60) for _ in range(more + 1)]
         assert [record.lsn for record in records] == list(range(last + 1, last + more + 2))
         assert [record.payload[:3] for record in records] == [b"new"] * more + [b"las"]
 
@@ -75,7 +75,7 @@ async def test_read_only_follower_whose_new_records_are_dropped_meanwhile_is_tru
         await fill(log, 290, b"new")
         await log.truncate_before(200)
         with pytest.raises(Truncated):
-            await asyncio.wait_for(anext(follower), 10)
+            await asyncio.wait_for(anext(follower), 60)
 
 
 async def test_closing_a_read_only_log_ends_its_followers_and_whoever_reads_gets_closed(tmp_path):
@@ -95,7 +95,7 @@ async def test_closing_a_read_only_log_ends_its_followers_and_whoever_reads_gets
                 async for _ in way:
                     pass
         assert len([record async for record in follower]) < 1000
-        assert await asyncio.wait_for(waiting, 10) is None
+        assert await asyncio.wait_for(waiting, 60) is None
         with pytest.raises(Closed):
             await reader.refresh()
 

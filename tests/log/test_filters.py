@@ -230,7 +230,7 @@ async def test_read_only_log_follows_what_is_wanted(tmp_path):
         waiting = asyncio.ensure_future(anext(stream))
         await log.topic("t").append(b"no")
         await log.topic("t").append(b"yes", attributes={"a": 1})
-        assert (await asyncio.wait_for(waiting, 10)).payload == b"yes"
+        assert (await asyncio.wait_for(waiting, 60)).payload == b"yes"
         await stream.aclose()
 
 

@@ -120,7 +120,7 @@ def test_exception_at_any_line_of_an_append_shifts_no_answer(kind):
             payload = b"after %d" % number
             add(payload, lambda payload=payload: log.append(payload))
             add(payload, lambda payload=payload: log.topic("known").append(payload))
-        answers = await asyncio.wait_for(asyncio.gather(*(each for _, each in kept), return_exceptions=True), 10)
+        answers = await asyncio.wait_for(asyncio.gather(*(each for _, each in kept), return_exceptions=True), 60)
         failed = log.stats().failed
         await asyncio.gather(log.close(), return_exceptions=True)
         async with await open_on(SimDisk(device), WalConfig()) as log:

@@ -89,7 +89,7 @@ async def test_waiting_for_a_replica_covers_changes_without_an_lsn(change):
 async def test_waiting_for_a_record_that_is_there_does_not_wait_for_later_ones():
     log, replica = await with_replica()
     await log.append(b"later", attributes={"label": 1})
-    assert await asyncio.wait_for(log.wait_replicated(5), 5) == 5
+    assert await asyncio.wait_for(log.wait_replicated(5), 60) == 5
     waiting = asyncio.ensure_future(log.wait_replicated())
     await until(lambda: len(replica._waiters) == 1)
     replica.advance(6, log.writer.core.catalog.mark)
@@ -150,7 +150,7 @@ async def test_transaction_of_what_is_done_already_is_answered():
     await consumer.next()
     await consumer.ack(1)
     for collect in (lambda each: each.ack(consumer, 1), lambda each: each.expect(1), lambda _: None):
-        async with asyncio.timeout(5), log.transaction() as transaction:
+        async with asyncio.timeout(60), log.transaction() as transaction:
             collect(transaction)
     lazily = await log.consumer("lazy", AtLeastOnce(persist_every=100))
     await lazily.next()

@@ -10,7 +10,7 @@ from walsvc.service.wire.frames import FROM_SERVER, MAGIC, VERSION, Append, Fram
 from walsvc.service.wire.protocol import FrameReader, encode
 
 F = TypeVar("F")
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 class Raw:

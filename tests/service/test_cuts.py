@@ -38,7 +38,7 @@ async def test_cut_and_grown_again_between_two_frames_is_told_to_who_reads(serve
     assert [(await waiting).lsn, (await anext(ended)).lsn] == [11, 12]
     lsns, place = [], 20
     while place < 410:
-        record = await asyncio.wait_for(anext(follower), 10)
+        record = await asyncio.wait_for(anext(follower), 60)
         assert record.payload[:3] == b"new" or (not lsns and record.lsn == place + 1), "sent before the cut was told"
         if record.payload[:3] == b"new":
             lsns.append(record.lsn)

@@ -86,7 +86,8 @@ async def test_a_stopping_server_says_why(tmp_path):
         assert await get(session, "/livez") == (503, "not live: a disk is gone: \\udce9\n")
 
 
-async def test_looking_makes_nothing_durable_and_lags_are_those_of_consumers(tmp_path):
+async def test_looking_makes_nothing_durable_and_lags_are_those_of_consumers(tmp_path, monkeypatch):
+    monkeypatch.setattr("walsvc.metrics.looking.WAIT_SECONDS", 60.0)  # a busy machine counts slowly
     options = {"relaxed_interval": None, "segment_bytes": 65536}
     async with walsvc.open(tmp_path / "log", **options) as log, serving(Stub(root=log)) as session:
         orders = log.topic("orders")
@@ -131,6 +132,7 @@ async def test_a_consumer_whose_lag_cannot_be_counted_does_not_hide_the_others(t
             raise walsvc.Corruption("a group is damaged")
         return await status_of(self, name)
 
+    monkeypatch.setattr("walsvc.metrics.looking.WAIT_SECONDS", 60.0)  # a busy machine counts slowly
     monkeypatch.setattr(Registry, "status", status_of_some)
     async with walsvc.open(tmp_path / "log") as log, serving(Stub(root=log)) as session:
         await log.append_batch([b"x"] * 3)
@@ -142,6 +144,7 @@ async def test_a_consumer_whose_lag_cannot_be_counted_does_not_hide_the_others(t
 
 
 async def test_only_the_neediest_are_counted_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("walsvc.metrics.looking.WAIT_SECONDS", 60.0)  # a busy machine counts slowly
     monkeypatch.setattr("walsvc.metrics.looking.PINS_SHOWN", 3)
     async with walsvc.open(tmp_path / "log") as log, serving(Stub(root=log)) as session:
         await log.append_batch([b"x"] * 10)

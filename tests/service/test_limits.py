@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -30,7 +32,6 @@ from walsvc.service.wire.frames import (
     Hello,
     Open,
     Ping,
-    Pong,
     Result,
     Welcome,
 )
@@ -177,25 +178,34 @@ async def test_who_does_not_say_hello_in_time_is_told(tmp_path) -> None:
         assert server.status().rejected == {"timeout": 2}
 
 
-async def test_half_open_connection_is_ended_and_one_that_pings_is_not(tmp_path) -> None:
-    async with serving(tmp_path, limits=Limits(idle_seconds=0.3)) as server, await Raw.welcomed(server) as pinging:
-        dead = await Raw.welcomed(server)
+@asynccontextmanager
+async def kept_alive(*raws: Raw) -> AsyncIterator[None]:
+    """Each says PING all the time; what comes in answer is left to whoever reads."""
 
-        async def ping() -> None:
-            while True:
-                pinging.send(Ping(1))
-                await pinging.expect(Pong)
-                await asyncio.sleep(0.02)
+    async def ping() -> None:
+        while True:
+            for raw in raws:
+                raw.send(Ping(1 << 20))
+            await asyncio.sleep(0.02)
 
-        pings = asyncio.ensure_future(ping())
-        await refused(dead, "WalTimeout", "nothing was heard")
+    pings = asyncio.ensure_future(ping())
+    try:
+        yield
+    finally:
         pings.cancel()
         await asyncio.wait([pings])
-        await works(pinging)
+
+
+async def test_half_open_connection_is_ended_and_one_that_pings_is_not(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(idle_seconds=1.0)) as server, await Raw.welcomed(server) as pinging:
+        dead = await Raw.welcomed(server)
+        async with kept_alive(pinging):
+            await refused(dead, "WalTimeout", "nothing was heard")
+            await works(pinging)
 
 
 async def test_who_reads_nothing_at_all_is_ended_and_lets_go_of_its_consumer(tmp_path) -> None:
-    async with serving(tmp_path, limits=Limits(idle_seconds=0.2)) as server:
+    async with serving(tmp_path, limits=Limits(idle_seconds=0.5)) as server:
         for _ in range(100):
             await server.logs[""].append_batch([bytes(1000)] * 60)
         stalled = await Raw.to(server, limit=1 << 12)
@@ -225,7 +235,7 @@ async def test_credit_of_appends_is_kept_or_the_connection_ends(tmp_path) -> Non
         raw = await Raw.welcomed(server)
         raw.append(1, bytes(64 * KIB))
         assert (await raw.expect(Ack, 1)).durable, "one request may always be sent"
-        devices[""].stall_sync(0.1)
+        devices[""].stall_sync(1.0)
         raw.append(2, bytes(40 * KIB))
         raw.append(3, bytes(40 * KIB))
         await refused(raw, "Backpressure", "81920 payload bytes are unanswered")
@@ -240,7 +250,7 @@ async def test_requests_that_are_not_answered_are_counted(tmp_path) -> None:
         raw = await Raw.welcomed(server)
         raw.append(1, b"x")
         await raw.expect(Ack, 1)
-        devices[""].stall_sync(0.1)
+        devices[""].stall_sync(1.0)
         for id in range(2, 7):
             raw.append(id, b"x")
         await refused(raw, "Backpressure", "4 requests unanswered")
@@ -259,9 +269,13 @@ async def test_batch_in_parts_keeps_to_its_credit_and_to_its_order(tmp_path) -> 
 
 async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path) -> None:
     config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
-    limits = Limits(idle_seconds=0.2)
-    async with serving(tmp_path, config=config, limits=limits) as server, await Raw.welcomed(server) as neighbour:
-        raw = await Raw.welcomed(server)
+    limits = Limits(idle_seconds=0.5)
+    async with (
+        serving(tmp_path, config=config, limits=limits) as server,
+        await Raw.welcomed(server) as neighbour,
+        await Raw.welcomed(server) as raw,
+        kept_alive(raw, neighbour),
+    ):
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
         while not server.logs[""].writer.core.placement.batch_lsn:
             await asyncio.sleep(0)
@@ -270,7 +284,6 @@ async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path
         assert error.code == "WalTimeout"
         assert "nothing of it was kept" in error.message
         assert (await neighbour.expect(Ack, 5)).parts[0][0] == 1
-        await raw.close()
 
 
 async def test_streams_of_a_connection_are_counted(tmp_path) -> None:
@@ -289,7 +302,7 @@ async def test_too_much_unanswered_in_all_stops_reading_until_it_is_answered(tmp
     async with serving(tmp_path, devices, limits=limits, config=config) as server:
         clients = [await Raw.welcomed(server) for _ in range(12)]
         await works(clients[0])
-        devices[""].stall_sync(0.3)
+        devices[""].stall_sync(1.0)
         for client in clients:
             client.append(1, bytes(60 * KIB))
         while not server.budget.held:

@@ -214,7 +214,7 @@ async def test_newer_connection_of_a_producer_takes_over_and_what_waited_is_not_
         older = await Raw.welcomed(server, producer=3)
         older.append(1, b"first", seq=1)
         await older.expect(Ack, 1)
-        devices[""].stall_sync(0.2)
+        devices[""].stall_sync(1.0)
         for id in range(2, 6):
             older.append(id, b"%d" % id * 4000, seq=id)
         older.send(Ping(99))
@@ -236,7 +236,7 @@ async def test_cancelled_append_that_waits_for_room_is_not_written(tmp_path) -> 
     async with serving(tmp_path, devices, config=config) as server, await Raw.welcomed(server) as raw:
         raw.append(1, b"first")
         await raw.expect(Ack, 1)
-        devices[""].stall_sync(0.1)
+        devices[""].stall_sync(1.0)
         for id in range(2, 6):
             raw.append(id, bytes(4000))
         raw.send(Cancel(5))
@@ -451,7 +451,7 @@ async def test_consumer_moves_and_says_so(tmp_path) -> None:
 
 async def test_state_is_told_without_being_asked(tmp_path) -> None:
     async with (
-        serving(tmp_path, limits=Limits(idle_seconds=4.0, handshake_seconds=0.2)) as server,
+        serving(tmp_path, limits=Limits(idle_seconds=4.0, handshake_seconds=1.0)) as server,
         await Raw.welcomed(server) as quiet,
         await Raw.welcomed(server) as busy,
     ):
@@ -466,7 +466,7 @@ async def test_stop_answers_what_was_accepted_then_says_goodbye(tmp_path) -> Non
         raw = await Raw.welcomed(server)
         raw.append(1, b"first")
         await raw.expect(Ack, 1)
-        devices[""].stall_sync(0.1)
+        devices[""].stall_sync(1.0)
         raw.append(2, b"accepted")
         raw.send(Open(3, "follow", {}, 1), Call(4, "wait_durable", {"lsn": 1}), Ping(5))
         await raw.expect(Pong, 5)
@@ -544,7 +544,7 @@ async def test_stalled_disk_delays_acknowledgements_and_nothing_else(tmp_path) -
     ):
         raw.append(1, b"first", topic="t")
         await raw.expect(Ack, 1)
-        devices[""].stall_sync(0.3)
+        devices[""].stall_sync(1.0)
         raw.append(2, b"waits")
         raw.send(Ping(3))
         await raw.expect(Pong, 3)
@@ -625,7 +625,7 @@ def test_server_that_would_listen_nowhere_is_refused(tmp_path) -> None:
 
 async def test_namespaces_are_logs_of_their_own_opened_on_demand_and_closed_when_unused(tmp_path) -> None:
     devices = Devices()
-    limits = Limits(namespace_seconds=0.0, handshake_seconds=0.1, open_namespaces=2)
+    limits = Limits(namespace_seconds=0.0, handshake_seconds=1.0, open_namespaces=2)
     async with serving(tmp_path, devices, namespaces=True, limits=limits) as server:
         assert dict(server.logs) == {}
         async with await Raw.welcomed(server, namespace="a") as a, await Raw.welcomed(server, namespace="b") as b:

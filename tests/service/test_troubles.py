@@ -49,11 +49,11 @@ async def test_failed_write_is_terminal_for_every_client():
 async def test_stalled_disk_delays_appends_and_nothing_else():
     async with (
         placed() as place,
-        walsvc.open(place.wire.url, timeout=0.1) as impatient,
+        walsvc.open(place.wire.url, timeout=1.0) as impatient,
         walsvc.open(place.wire.url) as patient,
     ):
         await patient.append(b"before")
-        place.devices[""].stall_sync(0.5)
+        place.devices[""].stall_sync(3.0)
         waiting = [patient.append(b"x"), patient.append(b"y")]
         with pytest.raises(OutcomeUnknown):
             await impatient.append(b"z")
@@ -103,7 +103,7 @@ async def pretender(words: bytes, *, stay: bool) -> AsyncIterator[str]:
 async def test_what_is_no_server_is_told_from_one(words, stay, error, says):
     async with pretender(words, stay=stay) as url:
         with pytest.raises(error, match=says) as caught:
-            await walsvc.open(url, connect_seconds=0.2)
+            await walsvc.open(url, connect_seconds=0.2 if says == "did not answer" else 60.0)
         assert isinstance(caught.value, WalError)
         assert caught.value.path == url
         await asyncio.sleep(0.01)  # the other side hears that the client has left

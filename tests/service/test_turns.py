@@ -169,7 +169,7 @@ async def test_who_takes_all_is_served_while_others_have_filled_the_room(tmp_pat
 
 async def test_batch_that_comes_in_drops_is_given_up(tmp_path) -> None:
     """Each part comes in time, and all others wait for the batch."""
-    config, limits = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB), Limits(idle_seconds=0.3)
+    config, limits = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB), Limits(idle_seconds=1.0)
     async with serving(tmp_path, config=config, limits=limits) as server:
         raw = await Raw.welcomed(server)
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
@@ -185,7 +185,7 @@ async def test_batch_that_comes_in_drops_is_given_up(tmp_path) -> None:
                 continue
         assert isinstance(answer, Error)
         assert answer.code == "WalTimeout"
-        assert part < 20
+        assert part < 60, "not of the last: each took 0.1 s"
         await raw.close()
         async with await Raw.welcomed(server) as neighbour:
             neighbour.append(1, b"x")

@@ -26,7 +26,7 @@ async def write(log: Any, *names: str | None) -> None:
 
 async def taken(records: Any, count: int) -> list[int]:
     """LSNs of the next records of a follower or consumer."""
-    return [(await asyncio.wait_for(anext(records), 30)).lsn for _ in range(count)]
+    return [(await asyncio.wait_for(anext(records), 60)).lsn for _ in range(count)]
 
 
 async def test_deleted_topic_is_hidden_from_all_reading_and_its_name_begins_anew(open_log):
@@ -144,7 +144,7 @@ async def test_follower_of_the_name_goes_on_with_what_is_made_under_it(open_log)
         await log.delete_topic("a")
         waiting = asyncio.ensure_future(anext(of_a))
         await write(log, "b", "a")
-        assert (await asyncio.wait_for(waiting, 5)).lsn == 5, "record 3 is hidden"
+        assert (await asyncio.wait_for(waiting, 60)).lsn == 5, "record 3 is hidden"
         assert await taken(of_all, 3) == [2, 4, 5]
         await log.delete_topic("a")
         await write(log, "a")

@@ -202,7 +202,7 @@ async def test_limit_by_bytes_overtakes_a_consumer_and_says_so(open_log, caplog)
     caplog.set_level(logging.INFO, "walsvc.retention")
     async with open_log(retain_bytes=200_000) as log:
         slow = await log.topic("t").consumer("slow")
-        record = await asyncio.wait_for(asyncio.gather(write(log, 300, "t"), slow.next()), 30)
+        record = await asyncio.wait_for(asyncio.gather(write(log, 300, "t"), slow.next()), 60)
         await settled(log)
         assert held_bytes(log) <= 200_000 + 2 * 65536
         assert log.first_lsn > 1

@@ -25,7 +25,7 @@ async def shared(log, name="workers", topic="orders", **options):
 
 
 async def take(consumer, count):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return [await consumer.next() for _ in range(count)]
 
 
@@ -194,7 +194,7 @@ async def test_last_attempt_that_runs_out_needs_no_caller_to_be_a_dead_letter(op
         await fill(log, 1)
         consumer = await shared(log, lease=0.05, max_deliveries=1)
         [delivery] = await take(consumer, 1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             letter = await anext(log.topic("orders.dead").follow())
         assert letter.payload == delivery.record.payload
         with pytest.raises(LeaseLost):
@@ -309,7 +309,7 @@ async def test_calls_that_are_given_up_at_any_await_do_all_or_nothing(open_log):
         for place, delivery in enumerate(out):
             call = delivery.ack() if place % 3 else delivery.nak(0.01)
             await interrupted(call, place % 4 + 1, late=place % 2 == 0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await consumer.lag():
                 async with await consumer.next():
                     pass

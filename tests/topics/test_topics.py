@@ -205,7 +205,7 @@ async def test_follow_of_a_topic_that_does_not_exist_yet(open_log):
         await log.topic("later").append(b"1")
         await log.topic("other").append(b"nor this")
         await log.topic("later").append(b"2")
-        await asyncio.wait_for(following, 10)
+        await asyncio.wait_for(following, 60)
         assert seen == [b"1", b"2"]
 
 
@@ -217,7 +217,7 @@ async def test_follow_ends_when_the_log_is_closed(open_log):
         following = asyncio.create_task(lsns(stream))
         while not behind(log).writer.core.waits._topics:
             await asyncio.sleep(0)
-    assert await asyncio.wait_for(following, 10) == []
+    assert await asyncio.wait_for(following, 60) == []
 
 
 async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatch):
@@ -234,7 +234,7 @@ async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatc
             await log.topic("busy").append(b"x")
         assert len(reads) <= 1
         await log.topic("quiet").append(b"y")
-        assert (await asyncio.wait_for(waiting, 10)).payload == b"y"
+        assert (await asyncio.wait_for(waiting, 60)).payload == b"y"
         await stream.aclose()
 
 

@@ -339,8 +339,9 @@ class Hub:
 
     async def _end(self) -> None:
         try:
-            while self._work:
-                await asyncio.wait(self._work)
+            # what has ended may still be there: a signal handler may have raised before it was told to leave
+            while working := [task for task in self._work if not task.done()]:
+                await asyncio.wait(working)
         finally:
             self.feed.end()
             self._segments.cuts.listeners.discard(self._cut)

@@ -180,9 +180,9 @@ def test_fork_and_cut_of_a_large_prepared_file_are_cheap() -> None:
         await disk.allocate("f", 1 << 30)
         file = await disk.open_file("f")
         Answers().submit(disk, file, 1 << 29, block(b"x"))
-        began = time.perf_counter()
+        began = time.process_time()
         images = [device.fork().crash() for _ in range(1000)]
-        assert time.perf_counter() - began < 5, "a copy of 1 GiB takes about as long by itself"
+        assert time.process_time() - began < 5, "a copy of 1 GiB takes about as long by itself"
         assert all(len(image.file("f").durable) <= BLOCK // 512 for image in images)
 
     on_disk(scenario, device=device)

@@ -422,7 +422,7 @@ async def test_names_are_what_the_path_escapes(fronted):
 
 
 async def test_limits_and_failures_have_their_status(fronted, monkeypatch):
-    limits = Limits(frame_bytes=128 * 1024, pending_total_bytes=128 * 1024, idle_seconds=0.05)
+    limits = Limits(frame_bytes=128 * 1024, pending_total_bytes=128 * 1024, idle_seconds=1.0)
     async with fronted(limits=limits) as session:
         assert (await session.post("/v1/records", data=bytes(128 * 1024 + 1))).status == 413
 
