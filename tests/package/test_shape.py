@@ -12,7 +12,6 @@ FIELDS_MAX = 15
 MANY_FIELDS = {
     "format/meta.py Metadata": 17,  # one for each key of the format
     "engines/jetstream/publish.py Publisher": 18,
-    "engines/replication/session.py ShippingSession": 23,
     "service/client/connector.py Connector": 17,
     "service/client/consumer.py RemoteConsumer": 19,
     "service/client/sent_batches.py SentBatch": 20,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from walsvc.config import MIB
-from walsvc.disk.base import Write
 from walsvc.engines.jetstream.checks import ensure_stream
 from walsvc.engines.jetstream.connect import CLOSE_SECONDS, close_client, connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
@@ -19,24 +16,17 @@ from walsvc.engines.jetstream.publish import Publisher
 from walsvc.engines.jetstream.segment_table import SegmentTable
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import take_over
+from walsvc.engines.replication.hold import ReplicaHold
 from walsvc.engines.replication.replica import ResumePlan, plan_for
+from walsvc.engines.replication.replica_files import ReplicaFiles
 from walsvc.engines.replication.source import GroupSource, Moved, Shipment
-from walsvc.errors import Corruption, ReplicaLost, WalError
-from walsvc.format.segment import segment_name, spare_name
+from walsvc.errors import Corruption, ReplicaLost
 from walsvc.log.commit.catalog import BEGINNING, Mark
-from walsvc.log.read.pins import REPLICA_HOLD
-from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.api import Log
     from walsvc.engines.replication.shipping import Replication
 
-WINDOW_BYTES = 4 * MIB  # on their way at most
-WINDOW_MESSAGES = 256
-DIRECTORY_BYTES = (
-    8 * MIB
-)  # after so many bytes a directory follows, so that going on after an outage reads no more than that
-HOLD_SECONDS = 0.5  # between two changes of the hold while there is more to ship
 LEAVE_SECONDS = 2 * CLOSE_SECONDS  # that the connection may take to end
 logger: logging.Logger = logging.getLogger("walsvc.replication")
 
@@ -54,19 +44,10 @@ class ShippingSession:
         self._replicated = replication.replicated
         self._wake = wake
         self._source = GroupSource(log)
-        self._sent: deque[int] = deque()  # bytes of each write on its way
-        self._sent_bytes = 0
-        self._since_directory = 0
-        self._handles: dict[int, int] = {}  # of the segments that are being written, by first LSN
-        self._failure: OSError | None = None
+        self._hold = ReplicaHold(log)
         self._rewinds = -1
         self._first = 0  # the log's first segment, as the stream knows it
-        self._dropping: tuple[int, Mark] | None = (
-            None  # the first LSN as it is now, and the place where the log says so
-        )
-        self._held = 0
-        self._hold_after = 0.0
-        self._holding: asyncio.Task[None] | None = None
+        self._dropping: tuple[int, Mark] | None = None  # the first LSN as it is now, and where the log says that
         self._publisher: Publisher | None = None
         self.connected: bool = False
 
@@ -92,9 +73,7 @@ class ShippingSession:
             await self._leave(client)
 
     async def _leave(self, client: Any) -> None:
-        if self._holding is not None:
-            self._holding.cancel()
-            await asyncio.wait([self._holding])
+        await self._hold.stop()
         if self._publisher is not None:
             await self._publisher.abort()  # the next session looks up the messages that are on their way
         await close_client(client)
@@ -103,16 +82,16 @@ class ShippingSession:
         """Publish a directory with the next epoch behind what is there, unless that is not this log's: nobody's task is
         fenced for nothing."""
         stream = self._stream
-        self._directory, self._publisher, last = await take_over(stream, self._plan)
-        self._disk = JetStreamDisk(stream, self._directory, self._publisher, words=words, last=last, first=first)
+        directory, self._publisher, last = await take_over(stream, self._plan)
+        disk = JetStreamDisk(stream, directory, self._publisher, words=words, last=last, first=first)
+        self._files = ReplicaFiles(disk, directory, self._wake)
 
     # ---- shipping
 
     async def _ship(self) -> None:
         while True:
             self._wake.clear()
-            if self._failure is not None:
-                raise self._failure
+            self._files.check()
             if self._replication.ending:
                 raise asyncio.CancelledError
             if self._rewinds != self._replicated.rewinds:
@@ -125,18 +104,17 @@ class ShippingSession:
                 if self._dropping is not None:
                     self._dropping = self._dropping[0], BEGINNING  # everything is shipped
                     await self._drop()
-                if not self._sent:
-                    self._hold(self._replicated.mark.segment)
+                if not self._files.busy:
+                    self._move_hold()
                 await self._wake.wait()
 
     async def _find_place(self) -> None:
         """Look where the log goes on, once everything that was sent has arrived, and remove what it does not have any more."""
-        while self._sent:
-            await self._arrival()
+        await self._files.arrived()
         extent = self._extent()
-        plan = await self._plan(self._directory)
+        plan = await self._plan(self._files.directory)
         for segment in plan.remove:
-            await self._remove(segment)
+            await self._files.remove(segment)
         if plan.missing:
             logger.warning("%s: %d records were dropped before they were replicated", self._stream.path, plan.missing)
         try:
@@ -148,9 +126,7 @@ class ShippingSession:
 
     async def _stand(self, plan: ResumePlan, replacements: int) -> None:
         """Continue as the plan says, which was made behind so many replacements."""
-        for handle in self._handles.values():
-            await self._disk.close_file(handle)
-        self._handles.clear()
+        await self._files.close_all()
         if plan.last is None:
             self._source.begin(plan.begin, plan.begin - 1)
             lsn, mark = plan.begin - 1, Mark(replacements, plan.begin, 0)
@@ -166,8 +142,7 @@ class ShippingSession:
             piece = await self._source.next()
         except (Moved, Corruption, FileNotFoundError) as error:
             if not await self._moved_since(extent) and not isinstance(error, Moved):
-                while self._sent:  # what lies before the damage is sound, and goes
-                    await self._arrival()
+                await self._files.arrived()  # what lies before the damage is sound, and goes
                 raise
             self._rewinds = -1
             return None
@@ -196,89 +171,23 @@ class ShippingSession:
             return extent != self._extent()
 
     async def _send(self, piece: Shipment) -> None:
-        while self._sent and (self._sent_bytes + len(piece.data) > WINDOW_BYTES or len(self._sent) >= WINDOW_MESSAGES):
-            await self._arrival()
-        begins = piece.offset == 0
-        if not begins and piece.segment not in self._directory.files:
-            return  # the seal of a segment that was dropped meanwhile
-        handle = await self._begin(piece) if begins else await self._handle(piece.segment)
-        if self._rewinds != self._replicated.rewinds:
-            return  # what was read is void, and from here to `submit` nothing waits
-        self._sent.append(len(piece.data))
-        self._sent_bytes += len(piece.data)
-        done = partial(self._arrived, piece, self._rewinds)
-        self._disk.submit(Write(handle, piece.offset, memoryview(piece.data), done))
-        if begins:
-            await self._disk.rename(spare_name(piece.ordinal), segment_name(piece.segment))
-            self._since_directory = 0
-        self._since_directory += len(piece.data)
-        if self._since_directory > DIRECTORY_BYTES:
-            self._disk.publish_directory()
-            self._since_directory = 0
+        await self._files.room(len(piece.data))
+        handle = await self._files.handle(piece)
+        if handle is None or self._rewinds != self._replicated.rewinds:
+            return  # what was read is void, and from here to the write nothing waits
+        await self._files.write(handle, piece, partial(self._arrived, piece, self._rewinds))
 
-    async def _begin(self, piece: Shipment) -> int:
-        """A handle for a segment that is new in the stream."""
-        if piece.segment in self._handles:
-            await self._disk.close_file(self._handles.pop(piece.segment))
-        while len(self._handles) > 1:  # the one before still gets its seal
-            segment, old = next(iter(self._handles.items()))
-            await self._disk.close_file(old)
-            del self._handles[segment]
-            if segment in self._directory.files:
-                self._directory.files[segment].index = None  # where its bytes stand is of no use here
-        await self._disk.allocate(spare_name(piece.ordinal), piece.file_bytes)
-        self._handles[piece.segment] = handle = await self._disk.open_file(spare_name(piece.ordinal))
-        return handle
-
-    async def _handle(self, segment: int) -> int:
-        if segment not in self._handles:
-            self._handles[segment] = await self._disk.open_file(segment_name(segment))
-        return self._handles[segment]
-
-    async def _arrival(self) -> None:
-        """Wait until something has arrived, or has failed."""
-        if self._failure is not None:
-            raise self._failure
-        self._wake.clear()
-        await self._wake.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def _arrived(self, piece: Shipment, rewinds: int, _: Write, error: OSError | None) -> None:
-        """The stream has a piece, and, since it answers in order, all before it."""
-        self._wake.set()
+    def _arrived(self, piece: Shipment, rewinds: int, error: OSError | None) -> None:
+        """Take notice that the stream has a piece, and, since it answers in order, all before it."""
         self._replication.moved.set()
-        if error is not None:
-            self._failure = self._failure or error
-            return
-        self._sent_bytes -= self._sent.popleft()
-        if rewinds != self._replicated.rewinds:
-            return
-        self._replicated.advance(piece.lsn, piece.mark)
-        self._hold(self._replicated.mark.segment)
+        if error is None and rewinds == self._replicated.rewinds:
+            self._replicated.advance(piece.lsn, piece.mark)
+            self._move_hold()
 
     # ---- what is kept, and what is not
 
-    def _hold(self, segment: int) -> None:
-        """Let the log drop the segments before the one that is being shipped. Once for each segment, and seldom while it
-        catches up: a change of the hold is a group of its own, and is shipped."""
-        now = asyncio.get_running_loop().time()
-        if segment <= self._held or (self._sent and now < self._hold_after):
-            return
-        if self._holding is not None and not self._holding.done():
-            return
-        self._hold_after = now + HOLD_SECONDS
-        self._held = segment
-        self._holding = begin_task(self._move_hold(segment))
-
-    async def _move_hold(self, segment: int) -> None:
-        lsn = max(segment, self._log.first_lsn)
-        if self._log.holds().get(REPLICA_HOLD) == lsn:
-            return
-        try:
-            await self._log.hold(REPLICA_HOLD, lsn)
-        except WalError as error:  # a sealed, full, failed or closed log: more stays than must, that is all
-            logger.debug("%s: the hold stays: %s", self._stream.path, error)
+    def _move_hold(self) -> None:
+        self._hold.move(self._replicated.mark.segment, catching_up=self._files.busy)
 
     async def _drop(self) -> None:
         """Remove the segments that the log has dropped, once its own word of that, in its metadata, is shipped."""
@@ -288,17 +197,7 @@ class ShippingSession:
         if self._dropping is None or self._source.mark < self._dropping[1]:
             return
         (self._first, _), self._dropping = self._dropping, None
-        dropped = sorted(each for each in self._directory.files if each < self._first)
-        for segment in dropped:
-            await self._remove(segment)
-        if dropped:
-            await self._disk.sync_directory()
-
-    async def _remove(self, segment: int) -> None:
-        if segment in self._handles:
-            await self._disk.close_file(self._handles.pop(segment))
-        if segment in self._directory.files:
-            await self._disk.remove(segment_name(segment))
+        await self._files.remove_below(self._first)
 
     # ---- what is told
 
