@@ -11,7 +11,6 @@ PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
 MANY_FIELDS = {
     "format/meta.py Metadata": 17,  # one for each key of the format
-    "engines/jetstream/publish.py Publisher": 18,
     "service/client/connector.py Connector": 17,
     "service/client/consumer.py RemoteConsumer": 19,
     "service/client/sent_batches.py SentBatch": 20,

@@ -204,7 +204,7 @@ class JetStreamDisk:
 
     def _busy(self, file: SegmentFile) -> bool:
         """A segment may be written to, or what was written to it may be on its way."""
-        stored = file.last_sequence if self._publisher is None else self._publisher.stored_sequence
+        stored = file.last_sequence if self._publisher is None else self._publisher.stored.sequence
         return file.last_sequence > stored or any(place.segment == file.first_lsn for place in self._handles.values())
 
     async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
@@ -243,7 +243,7 @@ class JetStreamDisk:
         first = self._files.directory.first_sequence
         if self._publisher is None or first is None:
             return
-        first = min(first, self._publisher.stored_base)  # whoever opens the stream now begins there
+        first = min(first, self._publisher.stored.base)  # whoever opens the stream now begins there
         if first <= self._purged or not await self._publisher.flushed() or self._closed:
             return  # what only a message on its way says is not needed, an opening still needs
         try:

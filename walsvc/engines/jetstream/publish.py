@@ -18,16 +18,14 @@ failed sync is: nobody may be told that a record is safe behind one of which tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
-import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.disk.base import TakenOver
-from walsvc.engines.jetstream.connect import within
+from walsvc.engines.jetstream.channel import Channel
 from walsvc.engines.jetstream.message import WINDOW, BadMessage, Kind, Message, decode_message, encode_message
 from walsvc.engines.jetstream.options import PAUSE_SECONDS, REQUEST_SECONDS
 from walsvc.engines.jetstream.sent import Done, Sent, sequence_acknowledged
@@ -44,13 +42,26 @@ FULL = frozenset({10002, 10023, 10047, 10054, 10077})
 WATCH_SECONDS = REQUEST_SECONDS / 2
 
 
+class Stored(NamedTuple):
+    """The last message that is stored.
+
+    Attributes:
+        sequence: its own.
+        base: sequence of the newest whole directory that it names.
+    """
+
+    sequence: int
+    base: int
+
+
 class Publisher:
     """The one that writes to a stream. Loop thread only.
 
     Attributes:
         epoch: its number.
-        base: sequence of the newest whole directory; `stored_base`: of the one that the last stored message names.
-        next_sequence: where the next message goes; `stored_sequence`: of the last one that is stored.
+        base: sequence of the newest whole directory.
+        next_sequence: where the next message goes.
+        stored: the last message that is stored.
     """
 
     def __init__(self, stream: Stream, *, stream_id: int, epoch: int, base: int, last: int, last_crc: int) -> None:
@@ -58,27 +69,21 @@ class Publisher:
         self._stream_id = stream_id
         self.epoch = epoch
         self.base: int = base
-        self.stored_base: int = base
         self.next_sequence: int = last + 1
-        self.stored_sequence: int = last
+        self.stored: Stored = Stored(last, base)
         self._last_crc = last_crc
         self._queue: deque[Sent] = deque()  # not sent yet
         self._in_flight: deque[Sent] = deque()
         self._failure: OSError | None = None
         self._wake = asyncio.Event()
         self._trouble = False
-        self._inbox = stream.client.new_inbox()
-        self._own = secrets.token_hex(
-            8
-        )  # two openings may count the same epoch, and must never pass for each other's copy
+        self._channel = Channel(stream)
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
-        self._subscription: Any = None
 
     async def start(self) -> None:
         """Listen for acknowledgements, and begin to send."""
-        client = self._stream.client
-        self._subscription = await within(None, client.subscribe(f"{self._inbox}.*", cb=self._answered))
+        await self._channel.open(self._answered)
         self._task = begin_task(self._run())
 
     async def stop(self) -> None:
@@ -93,8 +98,7 @@ class Publisher:
         while self._task is not None and not self._task.done():
             self._task.cancel()  # again and again: nats-py swallows one while it publishes
             await asyncio.wait([self._task], timeout=PAUSE_SECONDS)
-        with contextlib.suppress(Exception):  # the connection may be gone, and with it the subscription
-            await self._subscription.unsubscribe()
+        await self._channel.close()
 
     async def flushed(self) -> bool:
         """Wait until all that was put before has an outcome; whether it is stored."""
@@ -172,17 +176,9 @@ class Publisher:
         self._in_flight.append(sent)
         sent.sent_at = time.monotonic()
         try:
-            await self._stream.client.publish(
-                self._stream.subject, sent.data, f"{self._inbox}.{sent.sequence}", self._headers(sent)
-            )
+            await self._channel.publish(sent)
         except Error:
             self._trouble = True
-
-    def _headers(self, sent: Sent) -> dict[str, str]:
-        return {
-            "Nats-Expected-Last-Sequence": str(sent.sequence - 1),
-            "Nats-Msg-Id": f"{self._own}.{sent.sequence}",
-        }
 
     async def _answered(self, reply: Msg) -> None:
         """An acknowledgement, or a refusal, of one message."""
@@ -202,7 +198,7 @@ class Publisher:
             return
         while self._in_flight and self._in_flight[0].acknowledged:
             sent = self._in_flight.popleft()
-            self.stored_base, self.stored_sequence = sent.base, sent.sequence
+            self.stored = Stored(sent.sequence, sent.base)
             sent.done(None)
             self._wake.set()
 
@@ -242,7 +238,7 @@ class Publisher:
                 self._fail(self._taken_over(stored, sent.sequence))
             return None
         try:
-            reply = await self._stream.request(self._stream.subject, sent.data, self._headers(sent))
+            reply = await self._channel.request(sent)
         except NoRespondersError as error:
             return error if await self._stream.info() else "the stream is gone; somebody has deleted it"
         except Error as error:
