@@ -1247,7 +1247,7 @@ GOING = [  # topics that go
     Mutant(
         "a topic goes by itself though it has a consumer",
         "walsvc/log/extent/leaving.py",
-        " or metadata.consumers_of(number):",
+        " or metadata.positions.of_topic(number):",
         ":",
         (DELETING + "test_topic_of_which_nothing_is_left_goes_by_itself[sim-encrypted]",),
     ),

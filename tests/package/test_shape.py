@@ -10,7 +10,6 @@ import walsvc
 PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
 MANY_FIELDS = {
-    "format/meta.py Metadata": 17,  # one for each key of the format
     "service/client/connector.py Connector": 17,
     "service/client/consumer.py RemoteConsumer": 19,
     "service/client/sent_batches.py SentBatch": 20,

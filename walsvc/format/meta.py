@@ -29,7 +29,7 @@ A change names only what it changes in `topics`, `positions`, `holds`, `purges` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ from walsvc.format.dedupe import Keys
 from walsvc.format.group import BadGroup
 from walsvc.format.hidden import FLOORS, Hidden, forgetting_row
 from walsvc.format.hidden import KEY as HIDDEN
+from walsvc.format.named import NamedLsns, Positions, entry_bytes_max, topic_of
 from walsvc.format.producers import Producers
 from walsvc.format.purge import NO_MARKS, Marks
 from walsvc.format.queues import KEY as QUEUES
@@ -53,7 +54,6 @@ KNOWN = frozenset(
     | {"numbers", "given", "gone", SPARSE, GONE}
 )
 NAME_BYTES_MAX = 255  # of topics, consumers and holders: fits a file name, should one ever be wanted
-ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
 FRAME_BYTES = 128  # the outer map with its keys, and the heads of the inner ones
 
 
@@ -78,17 +78,15 @@ class Metadata:
     successor: int | None = None
     sealed: bool = False
     topics: Topics = field(default_factory=Topics)
-    positions: dict[str, int] = field(default_factory=dict)
-    holds: dict[str, int] = field(default_factory=dict)
-    purges: dict[str, int] = field(default_factory=dict)
+    positions: Positions = field(default_factory=Positions)
+    holds: NamedLsns = field(default_factory=NamedLsns)
+    purges: NamedLsns = field(default_factory=NamedLsns)
     producers: Producers = field(default_factory=Producers)
     queues: Queues = field(default_factory=Queues)
     keys: Keys = field(default_factory=Keys)
     hidden: Hidden = field(default_factory=Hidden)
-    floors: dict[str, int] = field(default_factory=dict)
+    floors: NamedLsns = field(default_factory=NamedLsns)
     limits: dict[int, limits.TopicLimits] = field(default_factory=dict)
-    _entry_bytes: int = field(default=0, compare=False)  # bound of the encoded maps
-    _consumers: dict[int, set[str]] = field(default_factory=dict, compare=False)  # by topic
     _marks: Marks | None = field(default=None, compare=False)  # of `purges`, arranged when it is asked for
 
     def apply(self, change: dict[str, Any], *, snapshot: bool = False) -> None:
@@ -100,10 +98,9 @@ class Metadata:
         if snapshot:
             self.truncated, self.cut, self.successor, self.sealed = 1, None, None, False
             self.topics = Topics.of(change)
-            self.positions, self.holds, self.purges, self._entry_bytes = {}, {}, {}, 0
-            self._consumers, self._marks = {}, None
+            self.positions, self.holds, self.purges, self._marks = Positions(), NamedLsns(), NamedLsns(), None
             self.producers, self.queues = Producers(forgotten=change.get("forgotten", 0)), Queues()
-            self.keys, self.hidden, self.floors, self.limits = Keys(), Hidden(), {}, {}
+            self.keys, self.hidden, self.floors, self.limits = Keys(), Hidden(), NamedLsns(), {}
         self.truncated = change.get("truncated", self.truncated)
         self.cut = change.get("cut", self.cut)
         self.successor = change.get("successor", self.successor)
@@ -123,11 +120,11 @@ class Metadata:
             limits.apply(self.limits, change[limits.KEY])
         named = {"positions": self.positions, "holds": self.holds, "purges": self.purges, FLOORS: self.floors}
         for key in change.keys() & named.keys():
-            self._enter(named[key], change[key])
+            named[key].enter(change[key])
         if "positions" in change:
-            self._enter(self.positions, self.queues.settle(change["positions"]))
+            self.positions.enter(self.queues.settle(change["positions"]))
         if QUEUES in change:
-            self._enter(self.positions, self.queues.apply(change[QUEUES], self.positions))
+            self.positions.enter(self.queues.apply(change[QUEUES], self.positions))
         if not change.keys().isdisjoint(HIDING):
             self._hide_less()
             self._marks = None
@@ -137,7 +134,7 @@ class Metadata:
     def _hide_less(self) -> None:
         """Forget what hides nothing any more, since truncation has passed it."""
         for state in (self.purges, self.floors):
-            self._enter(state, dict.fromkeys(passed_marks(state, self.truncated)))
+            state.enter(dict.fromkeys(passed_marks(state, self.truncated)))
         if self.hidden:
             self.hidden.pass_by(self.truncated)
 
@@ -151,30 +148,6 @@ class Metadata:
     def floor_of(self, number: int) -> int:
         """LSN below which a topic (0: none) was truncated by itself; 0: nowhere."""
         return self.floors.get(str(number), 0) if self.floors else 0
-
-    def _enter(self, state: dict[str, int], entries: Mapping[str, int | None]) -> None:
-        for name, lsn in entries.items():
-            if lsn is None:
-                if state.pop(name, None) is not None:
-                    self._entry_bytes -= len(name.encode()) + ENTRY_OVERHEAD
-                    if state is self.positions:
-                        self._forget_consumer(name)
-                continue
-            if name not in state:
-                self._entry_bytes += len(name.encode()) + ENTRY_OVERHEAD
-                if state is self.positions:
-                    self._consumers.setdefault(topic_of(name), set()).add(name)
-            state[name] = lsn
-
-    def _forget_consumer(self, key: str) -> None:
-        keys = self._consumers[topic_of(key)]
-        keys.remove(key)
-        if not keys:
-            del self._consumers[topic_of(key)]
-
-    def consumers_of(self, number: int) -> Collection[str]:
-        """Keys of a topic's consumers, as they stand in `positions`."""
-        return self._consumers.get(number, ())
 
     @property
     def marks(self) -> Marks:
@@ -191,17 +164,15 @@ class Metadata:
             self.successor,
             self.sealed,
             self.topics.copy(),
-            dict(self.positions),
-            dict(self.holds),
-            dict(self.purges),
+            self.positions.copy(),
+            self.holds.copy(),
+            self.purges.copy(),
             self.producers.copy(),
             self.queues.copy(),
             self.keys.copy(),
             self.hidden.copy(),
-            dict(self.floors),
+            self.floors.copy(),
             dict(self.limits),
-            self._entry_bytes,
-            {number: set(keys) for number, keys in self._consumers.items()},
         )
 
     # ---- snapshot
@@ -212,7 +183,7 @@ class Metadata:
         return (
             FRAME_BYTES
             + self.topics.encoded_bytes_max
-            + self._entry_bytes
+            + sum(each.encoded_bytes for each in (self.positions, self.holds, self.purges, self.floors))
             + self.producers.encoded_bytes
             + self.queues.encoded_bytes
             + self.keys.encoded_bytes
@@ -254,11 +225,6 @@ class Metadata:
 HIDING = frozenset({"purges", "truncated", HIDDEN, FLOORS})  # keys of changes after which something else is hidden
 
 
-def topic_of(key: str) -> int:
-    """Number of the topic that a consumer's key in `positions`, or a purge mark's name, begins with."""
-    return int(key.partition("/")[0])
-
-
 def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
     """Names of the marks that hide nothing any more: all below them is truncated."""
     return [name for name, before in purges.items() if before <= truncated]
@@ -267,7 +233,7 @@ def passed_marks(purges: dict[str, int], truncated: int) -> list[str]:
 def departure(metadata: Metadata, numbers: Collection[int]) -> dict[str, Any]:
     """The change by which topics go, with what was remembered for them: consumers, purge marks, ranges."""
     change, gone = gone_change(numbers), frozenset(numbers)
-    keys = [key for number in numbers for key in metadata.consumers_of(number)]
+    keys = [key for number in numbers for key in metadata.positions.of_topic(number)]
     queues = [key for key in keys if key in metadata.queues]
     marks = [mark for mark in metadata.purges if topic_of(mark) in gone]
     floors = [str(number) for number in numbers if str(number) in metadata.floors]
@@ -305,7 +271,7 @@ def change_bytes_max(change: dict[str, Any], joined: dict[str, Any]) -> int:
             total += queues_bytes_max(value, joined.get(key, {}))
         elif isinstance(value, dict):
             known = joined.get(key, {})
-            total += sum(len(name.encode()) + ENTRY_OVERHEAD for name in value if name not in known)
+            total += sum(entry_bytes_max(name) for name in value if name not in known)
         elif isinstance(value, bytes):
             total += len(value)
     return total

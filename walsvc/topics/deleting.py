@@ -66,7 +66,7 @@ def no_topic(core: Core, name: str) -> BadOption:
 
 def refuse_used(core: Core, number: int, name: str) -> None:
     """Raise InUse while a consumer of a topic is open."""
-    for key in core.metadata.consumers_of(number):
+    for key in core.metadata.positions.of_topic(number):
         if key in core.changes.places:
             raise InUse(
                 f"consumer {parse_key(key)[1]!r} of topic {name!r} is open",

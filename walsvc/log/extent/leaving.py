@@ -48,7 +48,7 @@ def is_over(core: Core, number: int) -> bool:
     if number in metadata.limits:
         return False
     first = max(metadata.truncated, metadata.floor_of(number))
-    if number not in metadata.topics.names or last >= first or metadata.consumers_of(number):
+    if number not in metadata.topics.names or last >= first or metadata.positions.of_topic(number):
         return False
     return not core.queue.conditions.remembers(number)
 

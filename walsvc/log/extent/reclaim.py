@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.config import one_of
 from walsvc.errors import BadOption, WalError
-from walsvc.format.meta import topic_of
+from walsvc.format.named import topic_of
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
