@@ -12,7 +12,6 @@ FIELDS_MAX = 15
 MANY_FIELDS = {
     "service/client/connector.py Connector": 17,
     "service/client/consumer.py RemoteConsumer": 19,
-    "service/client/sent_batches.py SentBatch": 20,
     "service/client/session.py Session": 19,
     "topics/hub.py Hub": 17,
 }

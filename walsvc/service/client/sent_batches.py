@@ -7,20 +7,19 @@ One from an iterable cannot be: it was given up by the server with the connectio
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from typing import Any
 
 from walsvc.errors import Unreachable, WalError, copy_of
 from walsvc.log.commit.entries import Pieces
-from walsvc.log.commit.results import BatchResult, Part
+from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode
 from walsvc.service.client.account import Account
-from walsvc.service.client.labels import MODES, FrameLabels, question
+from walsvc.service.client.batch_frames import BatchFrames
+from walsvc.service.client.labels import MODES, FrameLabels
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
-from walsvc.service.wire.columns import columns_of
-from walsvc.service.wire.frames import APPEND_COST, Ack, Batch, Cancel, Credit, Error, Frame
+from walsvc.service.wire.frames import APPEND_COST, Ack, Cancel, Credit, Error, Frame
 from walsvc.service.wire.protocol import encode
 
 
@@ -35,7 +34,6 @@ class SentBatch:
 
     Attributes:
         seq, size, deadline, counted: as of every request of a producer; size is what the server has not consumed yet.
-        complete: its last part was sent, on some connection.
         connection: on which its turn has come, as the session counts them; 0: on none yet.
         due: its parts are to be sent on that connection.
     """
@@ -46,23 +44,23 @@ class SentBatch:
         self.whole = whole
         self._account = account
         self._session = account.session
-        self._labels = FrameLabels(MODES[mode], topic, expected=expected)
         self._id = self._session.new_id()
-        self._since = 0
         self._keeps_back = False  # what stands behind it in the session
-        self._sent_since = 0  # next_lsn when it was first sent
-        self._parts = 0
-        self._lengths = array("I")
         self._open = True
         self.size = 0
         self.counted: bool = False
-        self.complete: bool = False
         self.due: bool = False
         self.connection: int = 0
         self.deadline: float | None = account.deadline()
         self.interrupt: Callable[[WalError], None] = lambda _error: None
         self.answer: Any = account.waker.ack()
         self.seq: int = account.new_seq(self)
+        self._frames = BatchFrames(self._id, self.seq, FrameLabels(MODES[mode], topic, expected=expected))
+
+    @property
+    def complete(self) -> bool:
+        """True if its last part was sent, on some connection."""
+        return self._frames.complete
 
     def submit(self) -> None:
         """Let the session say when its turn has come."""
@@ -74,39 +72,16 @@ class SentBatch:
         self._put(part, last=last)
 
     def _put(self, part: Pieces, *, last: bool) -> None:
-        done, labels = self._account.done(), self._labels
-        payloads, types, attributes = columns_of(part)
-        frame = Batch(
-            self._id,
-            self.seq,
-            done,
-            self._since,
-            labels.mode,
-            labels.topic,
-            self._parts,
-            last,
-            payloads,
-            labels.expected if self._parts == 0 else None,
-            types,
-            attributes,
-        )
-        self._session.put(encode(frame))
-        self._lengths.extend(map(len, part.payloads))
-        self._sent_since = self._sent_since or self._session.state[1]
-        self.complete = self.complete or last
+        self._session.put(encode(self._frames.part(part, last=last, done=self._account.done())))
+        self._frames.sent(part, last=last, next_lsn=self._session.state[1])
         if last:
             self.due = self._keeps_back = False
-        self._parts += 1
-
-    def _begin_again(self) -> None:
-        """On a new connection: from the first part on."""
-        self._since, self._parts, self._lengths = self._sent_since, 0, array("I")
 
     def _ask(self) -> None:
         """It was sent before and cannot be sent again: ask what became of it. RecordTooLarge where it was not sent whole."""
         if not self.complete:
             raise self._account.limits.does_not_fit()
-        self._session.put(question(self._id, self.seq, self._account.done(), self._sent_since, self._labels.mode))
+        self._session.put(self._frames.question(self._account.done()))
 
     # ---- from the session
 
@@ -115,22 +90,15 @@ class SentBatch:
         if isinstance(frame, Credit):
             self._account.resize(self, -min(frame.bytes, self.size))
         elif isinstance(frame, Ack):
-            if not frame.parts and self._lengths:
+            if not frame.parts and self._frames.lengths:
                 self._settle(given_up(self._session) if self.whole is None else self._account.limits.does_not_fit())
             self.end()
             if not self.answer.done():
-                self.answer.set_result(self._result(frame))
+                if not frame.durable and frame.parts:
+                    self._account.relaxed_lsn = frame.parts[-1][0] + frame.parts[-1][1] - 1
+                self.answer.set_result(self._frames.result(frame))
         elif isinstance(frame, Error):
             self._settle(error_of(frame.code, frame.message, frame.fields))
-
-    def _result(self, ack: Ack) -> BatchResult:
-        parts, begin = [], 0
-        if not ack.durable and ack.parts:
-            self._account.relaxed_lsn = ack.parts[-1][0] + ack.parts[-1][1] - 1
-        for first, count, segment, offset in ack.parts:
-            parts.append(Part(first, segment, offset, self._lengths[begin : begin + count]))
-            begin += count
-        return BatchResult(parts, durable=ack.durable, sync_us=ack.sync_us)
 
     def again(self) -> bool:
         """Its turn has come. What stands behind it in the session waits while all of it is sent again: else the log would take
@@ -142,11 +110,11 @@ class SentBatch:
         self._check_server()
         self.connection = self._session.connections
         self._account.count(self)
-        repeated = self._sent_since > 0
+        repeated = self._frames.next_lsn > 0
         self.due = not repeated or (self.whole is not None and not self._account.limits.outgrown_batch(self.whole))
         self._keeps_back = self.due and repeated
         if self._keeps_back:
-            self._begin_again()
+            self._frames.begin_again()
         elif self.complete:
             self._ask()
         elif not self.due and self.whole is not None:
@@ -156,7 +124,7 @@ class SentBatch:
 
     def _check_server(self) -> None:
         """Raise UnsupportedFormat where the server that came back is older, and would not look at the condition or the labels."""
-        if self._labels.alone:
+        if self._frames.labels.alone:
             self._session.need("expected", "conditional appends")
         if self.whole is not None:
             self._account.limits.check_entries(self.whole)
@@ -197,7 +165,7 @@ class SentBatch:
         """Give it up: the server forgets what it has of it, if its last part is not accepted yet."""
         if self._open:
             self.end()
-            if self._sent_since:
+            if self._frames.next_lsn:
                 self._session.put(encode(Cancel(self._id)))
 
     def end(self) -> None:
@@ -225,7 +193,7 @@ class WholeBatch(SentBatch):
         self._check_server()
         self._account.count(self)
         if not self._account.limits.outgrown(self._pieces):
-            self._begin_again()
+            self._frames.begin_again()
             self._put(self._pieces, last=True)
         elif self.complete:
             self._ask()
