@@ -614,7 +614,7 @@ PURGING = [
     Mutant(
         "a topic's limit drops what is held",
         "walsvc/log/extent/keeping.py",
-        "            target = min(target, self._reclaimer.lowest_hold())\n",
+        "            target = min(target, self._reclaimer.needs.lowest_hold())\n",
         "",
         ("tests/topics/test_limits.py::test_holds_keep_and_consumers_are_told",),
     ),
@@ -641,7 +641,7 @@ PURGING = [
     ),
     Mutant(
         "a truncation of the log forgives a consumer what its topic's truncation took",
-        "walsvc/log/extent/reclaim.py",
+        "walsvc/log/extent/needs.py",
         "if key not in self.overtaken and at >= first_of(topic_of(key))",
         "if key not in self.overtaken",
         (HIDING + "test_position_that_was_overtaken_stays_so_over_a_restart_and_a_truncation_of_the_log",),

@@ -30,7 +30,8 @@ from walsvc.model import is_lsn
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
     from walsvc.log.extent.hidings import Hidings
-    from walsvc.log.extent.reclaim import DropPlan, Reclaimer
+    from walsvc.log.extent.needs import DropPlan
+    from walsvc.log.extent.reclaim import Reclaimer
     from walsvc.log.read.segments import Segments
 
 
@@ -51,7 +52,7 @@ class Hider:
         while True:
             check_before(self._core, lsn)
             if not force:
-                self._reclaimer.refuse_held(lsn)
+                self._reclaimer.needs.refuse_held(lsn)
             async with self._hidings.preparing:
                 number = self._segments.topic_number(topic)
                 if number is None or lsn <= self._segments.first_of(number):
@@ -59,7 +60,7 @@ class Hider:
                 cuts = self._segments.cuts.count
                 try:
                     hidden = await self._below(number, lsn)
-                    plan = await self._reclaimer.plan(lsn, number)
+                    plan = await self._reclaimer.needs.plan(lsn, number)
                 except Truncated:
                     continue  # meanwhile
                 ending = await self._truncated(number, hidden, plan, cuts, Hiding(topic, lsn), force=force)
@@ -75,9 +76,9 @@ class Hider:
 
         def change() -> dict[str, Any] | None:
             if not force:
-                self._reclaimer.refuse_held(plan.target)
+                self._reclaimer.needs.refuse_held(plan.target)
             same = segments.cuts.since(cuts) >= plan.target and number in segments.topics.names
-            if not same or not self._reclaimer.still_true(plan):
+            if not same or not self._reclaimer.needs.still_true(plan):
                 return None
             positions = plan.moves(segments.first_of)
             windows = {key: {"rows": done_row(1, plan.target - 1, 0)} for key in positions if key in queues}

@@ -117,7 +117,7 @@ class Keeping:
             if name is None or only not in (None, number) or not (grown or only or limits.seconds):
                 continue
             target = await self._first_kept(number, limits, durable)
-            target = min(target, self._reclaimer.lowest_hold())
+            target = min(target, self._reclaimer.needs.lowest_hold())
             if target > self._segments.first_of(number):
                 await self._hider.truncate_before(name, target, why="limit of the topic")
         self._measured = {each: found for each, found in self._measured.items() if each in core.metadata.limits}

@@ -1,12 +1,11 @@
 """Retention: whole segments go when everybody has passed them, or when a limit says so. Never silently.
 
-A consumer of a topic needs its topic's records only. So when a segment is to go, it is looked up whether the topic has a
-record there at or behind the consumer's position (in the segments' summaries, mostly); if not, the same change that drops
-the segment moves the position up. A position below first_lsn therefore always means that the consumer lost something, also
-after a restart, and says Truncated.
+When a segment is to go, and the topics' consumers need nothing in it, the same change that drops the segment moves their
+positions up (see walsvc.log.extent.needs). A position below first_lsn therefore always means that the consumer lost something,
+also after a restart, and says Truncated.
 
-The decision reads from the disk and so takes time; positions and holds may change meanwhile. It is verified in the very
-step of the loop that makes the change, and made again if anything has moved.
+The decision takes time; positions and holds may change meanwhile. It is verified in the very step of the loop that makes the
+change, and made again if anything has moved.
 """
 
 from __future__ import annotations
@@ -15,28 +14,25 @@ import asyncio
 import logging
 import weakref
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from walsvc.config import one_of
-from walsvc.errors import BadOption, WalError
-from walsvc.format.named import topic_of
+from walsvc.errors import WalError
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
+from walsvc.log.extent.dropped import Dropped
 from walsvc.log.extent.dropping import check_before, drop_segments, droppable
 from walsvc.log.extent.leaving import leave
+from walsvc.log.extent.needs import DropPlan, Needs
 from walsvc.log.extent.steps import run_shielded
-from walsvc.log.read.filter import Filter
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
-from walsvc.log.read.reader import Cursor
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header
 from walsvc.model import Retention
 from walsvc.tasks import TWICE
-from walsvc.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -44,40 +40,18 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("walsvc.retention")
 clocks: logging.Logger = logging.getLogger("walsvc.log")
-NOBODY = 1 << 64  # above every LSN
 LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class DropPlan:
-    """The effect on consumers of dropping everything below `target`, as of one moment.
+class Reclaimer:
+    """Drops segments of one log, on request and, where the options ask for it, by itself.
 
     Attributes:
-        target: LSN.
-        topic: number of the topic of which everything below is to be dropped; 0: of the whole log.
-        positions: those below the target at that moment, by key.
-        overtaken: the lowest LSN that is lost to a consumer, by key.
+        needs: the consumers and holders that it asks.
     """
 
-    target: int
-    topic: int = 0
-    positions: dict[str, int] = field(default_factory=dict)
-    overtaken: dict[str, int] = field(default_factory=dict)
-
-    def moves(self, first_of: Callable[[int], int]) -> dict[str, int]:
-        """Positions of consumers that lose nothing; one that had lost something before, since it stands below `first_of` its topic,
-        stays where it is."""
-        return {
-            key: self.target
-            for key, at in self.positions.items()
-            if key not in self.overtaken and at >= first_of(topic_of(key))
-        }
-
-
-class Reclaimer:
-    """Drops segments of one log, on request and, where the options ask for it, by itself."""
-
     def __init__(self, core: Core, segments: Segments) -> None:
+        self.needs: Needs = Needs(core, segments)
         self._core = core
         self._segments = segments
         self._config = core.config
@@ -85,13 +59,10 @@ class Reclaimer:
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._timers: list[asyncio.TimerHandle] = []  # two, see TWICE
-        self._pending: dict[str, tuple[int, int]] = {}  # of consumers: position, next record of the topic from there on
         self._created_ns: dict[int, int] = {}
         self._ages = Ages(self._wall, core.health.loop.time, self._begun_ns)
         self._ages.note(core.catalog.view.ids)
-        self._dropped = [0, 0, 0]  # segments, bytes, records
-        self._overtaken = 0
-        self._last_drop: str | None = None
+        self._dropped = Dropped(core)
         self._failed: str | None = None
         core.catalog.when_begun(self.wake)
         core.changes.when_passed(self._passed)
@@ -165,36 +136,16 @@ class Reclaimer:
         if lsn <= self._core.metadata.truncated and not droppable(self._core):
             return
         if not force:
-            self.refuse_held(lsn)
+            self.needs.refuse_held(lsn)
 
         async def target() -> int:
             check_before(self._core, lsn)  # again: another truncation may have come first
             if not force:
-                self.refuse_held(lsn)
+                self.needs.refuse_held(lsn)
             await self._core.durable(lsn - 1)
             return lsn
 
         await self._to_the_end(self._drop(target, "truncate_before", keep_holds=not force))
-
-    def refuse_held(self, lsn: int) -> None:
-        """BadOption where somebody holds what truncate_before(lsn) would drop."""
-        name, at = self._lowest_hold()
-        if at < lsn:
-            raise BadOption(
-                f"truncate_before({lsn}) would drop what {name!r} holds from LSN {at} on",
-                path=self._core.disk.path,
-                lsn=at,
-                hint=f"release({name!r}), or pass force=True",
-            )
-
-    def lowest_hold(self) -> int:
-        """The lowest LSN that somebody holds; above every LSN where nobody does."""
-        return self._lowest_hold()[1]
-
-    def _lowest_hold(self) -> tuple[str, int]:
-        holds = self._core.metadata.holds
-        name = min(holds, key=holds.__getitem__, default="")
-        return name, holds.get(name, NOBODY)
 
     async def _to_the_end(self, change: Coroutine[Any, Any, None]) -> None:
         await run_shielded(self._core, "truncate_before", change)
@@ -217,10 +168,9 @@ class Reclaimer:
         metadata = self._core.metadata
         if not metadata.positions and not metadata.holds.keys() - {REPLICA_HOLD}:
             return 0  # no consumer or hold has passed anything; the hold of a replica goes with the log
-        _, lowest = self._lowest_hold()
-        target = self._boundary(lowest)
+        target = self._boundary(self.needs.lowest_hold())
         while target > metadata.truncated:
-            plan = await self.plan(target)
+            plan = await self.needs.plan(target)
             if not plan.overtaken:
                 return target
             target = self._boundary(min(plan.overtaken.values()))
@@ -243,7 +193,7 @@ class Reclaimer:
                     self._look_again(left)
                 break
             target, total = following, total - core.catalog.view.sizes.get(first, 0)
-        return self._boundary(min(target, self._lowest_hold()[1]))
+        return self._boundary(min(target, self.needs.lowest_hold()))
 
     async def _begun_ns(self, first: int) -> int:
         """When a segment began, as its header says."""
@@ -253,48 +203,6 @@ class Reclaimer:
             self._created_ns = {each: at for each, at in self._created_ns.items() if each in sizes}
             self._created_ns[first] = header.created_ns
         return self._created_ns[first]
-
-    async def plan(self, target: int, topic: int = 0) -> DropPlan:
-        """The consumers below `target`, of the topic with this number or (0) all, and those that would lose records."""
-        plan, metadata = DropPlan(target, topic), self._core.metadata
-        for key, position in list(metadata.positions.items()):
-            number = topic_of(key)
-            if position >= target or (topic and number != topic):
-                continue
-            plan.positions[key] = position
-            lost = max(position, metadata.truncated)
-            if number:
-                lost = (
-                    NOBODY
-                    if metadata.topics.last_of(number) < position
-                    else await self._record_from(key, number, lost, target)
-                )
-            if lost < target:
-                plan.overtaken[key] = lost
-        return plan
-
-    async def _record_from(self, key: str, number: int, lsn: int, target: int) -> int:
-        """LSN of a topic's first record from `lsn` on; some number from `target` on if there is none below."""
-        position, found = self._pending.get(key, (0, 0))
-        if position == lsn and found >= lsn:
-            return found
-        cursor = Cursor(self._segments, lsn, Filter(number=number))
-        records = await cursor.take(target)
-        found = records[0].lsn if records else NOBODY
-        if records:
-            self._pending[key] = (lsn, found)
-        return found
-
-    def still_true(self, plan: DropPlan, *, overtake: bool = True, keep_holds: bool = False) -> bool:
-        """True if consumers, and with `keep_holds` holders, stand as when the plan was made."""
-        if keep_holds and self._lowest_hold()[1] < plan.target:
-            return False
-        below = {
-            key: at
-            for key, at in self._core.metadata.positions.items()
-            if at < plan.target and plan.topic in (0, topic_of(key))
-        }
-        return below == plan.positions and (overtake or not plan.overtaken)
 
     # ---- dropping
 
@@ -311,8 +219,8 @@ class Reclaimer:
                         turn.begin()
                         await drop_segments(core)
                     return
-                plan = await self.plan(target)
-                if not self.still_true(plan, overtake=overtake, keep_holds=keep_holds):
+                plan = await self.needs.plan(target)
+                if not self.needs.still_true(plan, overtake=overtake, keep_holds=keep_holds):
                     continue
                 change = {"truncated": target, "positions": plan.moves(self._segments.first_of)}
                 first, before = core.metadata.truncated, dict(core.catalog.view.sizes)
@@ -326,52 +234,29 @@ class Reclaimer:
                 await drop_segments(core)
             finally:
                 if core.health.failure is None:
-                    self._tell(why, first, target, before, plan)
+                    self._dropped.add(first, before, plan, why)
         await leave(core)
 
     def tell_topic(self, topic: str, plan: DropPlan, why: str) -> None:
         """A topic's records were dropped: what its consumers have lost by it."""
-        self._say_dropped(f"records of topic {topic!r} below LSN {plan.target} dropped ({why})", plan)
+        self._dropped.say(f"records of topic {topic!r} below LSN {plan.target} dropped ({why})", plan)
         self.wake()
-
-    def _tell(self, why: str, first: int, target: int, before: dict[int, int], plan: DropPlan) -> None:
-        gone = [each for each in before if each not in self._core.catalog.view.sizes]
-        size = sum(before[each] for each in gone)
-        self._dropped = [self._dropped[0] + len(gone), self._dropped[1] + size, self._dropped[2] + target - first]
-        self._pending = {key: found for key, found in self._pending.items() if key in self._core.metadata.positions}
-        self._say_dropped(
-            f"LSN {first} to {target - 1} dropped ({why}): {counted(len(gone), 'segment')}, {counted(size, 'byte')}",
-            plan,
-        )
-
-    def _say_dropped(self, text: str, plan: DropPlan) -> None:
-        if plan.overtaken:
-            self._overtaken += len(plan.overtaken)
-            text += "; overtook consumers " + ", ".join(sorted(map(self._say, plan.overtaken))[:10])
-            logger.warning("%s: %s", self._core.disk.path, text)
-        else:
-            logger.info("%s: %s", self._core.disk.path, text)
-        self._last_drop = text
-
-    def _say(self, key: str) -> str:
-        topic, name = self._core.metadata.topics.names.get(topic_of(key)), key.partition("/")[2]
-        return repr(name) if topic is None else f"{name!r} of {topic!r}"
 
     def status(self, pins_max: int | None = None) -> Retention:
         """Records that are kept, the pins that need them, and the records that were dropped."""
         core = self._core
-        segments, size, records = self._dropped
+        dropped = self._dropped
         return Retention(
             first_lsn=core.metadata.truncated,
             next_lsn=core.next_lsn,
             segments=len(core.catalog.view.ids),
             bytes=sum(core.catalog.view.sizes.values()),
             pins=pins_of(core.metadata, core.next_lsn, core.catalog.view.sizes, pins_max),
-            dropped_segments=segments,
-            dropped_bytes=size,
-            dropped_records=records,
-            overtaken=self._overtaken,
-            last_drop=self._last_drop,
+            dropped_segments=dropped.segments,
+            dropped_bytes=dropped.bytes,
+            dropped_records=dropped.records,
+            overtaken=dropped.overtaken,
+            last_drop=dropped.last,
             failed=self._failed,
             clocks=self._ages.disagreement(),
         )
