@@ -25,6 +25,7 @@ from typing import Any
 from walsvc.config import WalConfig
 from walsvc.disk.base import Write
 from walsvc.errors import WalError
+from walsvc.format.double_write import PIPELINE_SLOTS
 from walsvc.format.group import Flag
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
@@ -38,6 +39,7 @@ from walsvc.log.commit.writing import Writing
 from walsvc.tasks import TWICE
 
 PIPELINE = 2  # groups in flight: one on the device while the next is prepared; more only make groups smaller
+assert PIPELINE <= PIPELINE_SLOTS, "each group in flight needs a slot of its own in the double-write file"
 
 
 class Pipeline:
