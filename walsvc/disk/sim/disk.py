@@ -6,13 +6,13 @@ import asyncio
 import ctypes
 import errno
 import mmap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 from walsvc.disk.base import Displaced, Write
 from walsvc.disk.sim.device import SimDevice
 from walsvc.disk.sim.faults import SimCrash, SimPowerOff, system_error
-from walsvc.disk.sim.file import SimFile
+from walsvc.disk.sim.programs import Programs
 from walsvc.disk.sim.queue import Program, SimQueue
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class SimDisk:
         self.lock = lock
         self._loop = loop or asyncio.get_running_loop()
         self._queue = SimQueue(device, self._loop, latency, out_of_order)
+        self._programs = Programs(device, sync_method, direct=direct)
         self._handles: dict[int, int] = {}
         self._handle_last = 2
         self._cached: set[int] = set()  # handles whose writes go through the page cache
@@ -82,7 +83,7 @@ class SimDisk:
             assert address % self.block_bytes == 0, "memory of a direct write is not aligned: take it from buffer()"
         inode = self._handles.get(write.file)
         if self._closing or inode is None:
-            self._report(write, self._failing(system_error(errno.EBADF)))
+            self._report(write, self._programs.failing(system_error(errno.EBADF)))
             return
         try:
             fault = self.device.step("submit")
@@ -91,11 +92,12 @@ class SimDisk:
             self._loop.call_soon(_raise, crash)
             raise
         if fault is not None:
-            self._report(write, self._failing(fault.error()))
+            self._report(write, self._programs.failing(fault.error()))
             return
         file = self.device.files[inode]
         number = self.device.begin_write(file, write.offset, data)
-        self._report(write, self._submitted(write, file, number, data))
+        cached = write.file in self._cached
+        self._report(write, self._programs.submitted(write, file, number, data, cached=cached))
 
     def buffer(self, length: int) -> memoryview:
         """Zeroed memory of `length` bytes, aligned to block_bytes."""
@@ -117,7 +119,7 @@ class SimDisk:
         def sizes() -> dict[str, int]:
             return {name: self.device.file(name).visible_size for name in sorted(self.device.directory.names)}
 
-        return await self._run(self._single("list", sizes))
+        return await self._run(self._programs.single("list", sizes))
 
     async def others(self) -> dict[str, str]:
         """See Disk.others: there is nothing but files."""
@@ -142,7 +144,7 @@ class SimDisk:
                 self._cached.add(self._handle_last)
             return self._handle_last
 
-        return await self._run(self._single("open_file", open_handle))
+        return await self._run(self._programs.single("open_file", open_handle))
 
     async def close_file(self, file: int) -> None:
         """See Disk.close_file."""
@@ -153,11 +155,11 @@ class SimDisk:
             if self._handles.pop(file, None) is None:
                 raise system_error(errno.EBADF)
 
-        await self._run(self._single("close_file", close_handle))
+        await self._run(self._programs.single("close_file", close_handle))
 
     async def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """See Disk.allocate."""
-        await self._run(self._allocating(name, length, reserved=reserved))
+        await self._run(self._programs.allocating(name, length, lambda: self._closing, reserved=reserved))
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         """See Disk.read."""
@@ -165,7 +167,7 @@ class SimDisk:
         def contents() -> bytes:
             return self.device.file(name).read(offset, length, self.device.coin)
 
-        return await self._run(self._single("read", contents))
+        return await self._run(self._programs.single("read", contents))
 
     async def read_into(self, name: str, offset: int, view: memoryview) -> int:
         """See Disk.read_into."""
@@ -176,11 +178,11 @@ class SimDisk:
     async def write(self, name: str, offset: int, data: bytes) -> None:
         """See Disk.write."""
         self._check_aligned(offset, len(data))
-        await self._run(self._writing(name, offset, bytes(data)))
+        await self._run(self._programs.writing(name, offset, bytes(data)))
 
     async def sync(self, name: str) -> None:
         """See Disk.sync."""
-        await self._run(self._syncing_all(name))
+        await self._run(self._programs.syncing(name))
 
     async def rename(self, old: str, new: str) -> None:
         """See Disk.rename."""
@@ -191,7 +193,7 @@ class SimDisk:
             self._let_go.discard(inode)
             self.device.directory.change({old: None, new: inode})
 
-        await self._run(self._single("rename", change))
+        await self._run(self._programs.single("rename", change))
 
     async def remove(self, name: str) -> None:
         """See Disk.remove."""
@@ -200,7 +202,7 @@ class SimDisk:
             self._let_go.add(self.device.inode(name))
             self.device.directory.change({name: None})
 
-        await self._run(self._single("remove", change))
+        await self._run(self._programs.single("remove", change))
 
     async def check_place(self) -> None:
         """See Disk.check_place."""
@@ -211,11 +213,11 @@ class SimDisk:
 
     async def sync_directory(self) -> None:
         """See Disk.sync_directory."""
-        await self._run(self._syncing_names("sync_directory"))
+        await self._run(self._programs.syncing_names("sync_directory"))
 
     async def free_bytes(self) -> int:
         """See Disk.free_bytes."""
-        return await self._run(self._single("free_bytes", self.device.free_bytes))
+        return await self._run(self._programs.single("free_bytes", self.device.free_bytes))
 
     async def close(self) -> None:
         """See Disk.close. Quiet when the power is off: a process that is gone closes nothing."""
@@ -233,71 +235,7 @@ class SimDisk:
         """The process is dead."""
         self._queue.abandon()
 
-    # ---- programs
-    def _single(self, name: str, effect: Callable[[], T]) -> Program[T]:
-        yield from ()
-        self.device.check(name)
-        return effect()
-
-    def _failing(self, error: OSError) -> Program[None]:
-        yield from ()
-        raise error
-
-    def _submitted(self, write: Write, file: SimFile, number: int, data: bytes) -> Program[None]:
-        assert bytes(write.view) == data, "the memory of a write changed while it was in flight"
-        self.device.land_write("submit.write", file, number, data)
-        yield from self._syncing("submit.sync", file, number, cached=write.file in self._cached)
-        self.device.check("submit.complete")
-
-    def _writing(self, name: str, offset: int, data: bytes) -> Program[None]:
-        file = self.device.file(name)
-        number = self.device.begin_write(file, offset, data)
-        yield
-        self.device.land_write("write", file, number, data)
-        yield from self._syncing("write.sync", file, number)
-
-    def _syncing(self, name: str, file: SimFile, number: int, *, cached: bool = False) -> Program[None]:
-        """Make a completed write durable, by this disk's method."""
-        numbers = [number]
-        if self.sync_method == "fdatasync":
-            numbers = file.landed()
-            yield
-        self.device.sync_file(name, file, numbers, cached=cached or not self.direct)
-
-    def _syncing_all(self, name: str) -> Program[None]:
-        file = self.device.file(name)
-        numbers = file.landed()
-        yield
-        self.device.sync_file("sync", file, numbers, cached=not self.direct)
-        file.drop_lost()
-
-    def _syncing_names(self, name: str) -> Program[None]:
-        mark = self.device.directory.mark
-        yield
-        self.device.sync_directory(name, mark)
-
-    def _allocating(self, name: str, length: int, *, reserved: bool) -> Program[None]:
-        device = self.device
-        device.check("allocate")
-        file = device.create(name)
-        try:
-            # Two pieces are enough for a power cut, or `close`, to find a file that is only partly there.
-            for end in (length,) if reserved else (length // 2, length):
-                yield
-                if self._closing:
-                    raise system_error(errno.ECANCELED)
-                device.check("allocate.write")
-                if end - file.visible_size > device.free_bytes():
-                    raise system_error(errno.ENOSPC)
-                file.extend(device.next_number(), end)
-            numbers = file.landed()
-            yield
-            device.sync_file("allocate.sync", file, numbers, cached=not self.direct)
-            yield from self._syncing_names("allocate.sync_directory")
-        except OSError:
-            device.directory.change({name: None})
-            raise
-
+    # ---- running programs
     def _report(self, write: Write, program: Program[None]) -> None:
         """Run a program of `submit`, whose outcome goes to write.done."""
         self._writes[write.file] = self._writes.get(write.file, 0) + 1
