@@ -262,12 +262,6 @@ def decode_columns(header: GroupHeader, data: Bytes, at: int = 0) -> Columns:
     return Columns(lengths, types, topics, attributes, dropped)
 
 
-def decode_topics(header: GroupHeader, rest: Bytes) -> array[int]:
-    """The topic column of a group with Flag.TOPICS; `rest` is the group from its index on."""
-    start = header.records * (LENGTH_BYTES + (2 if header.flags & Flag.TYPES else 0))
-    return decode_column(rest[start : start + 4 * header.records], "I")
-
-
 def decode_meta(header: GroupHeader, data: Bytes, at: int = 0) -> bytes:
     """The metadata's bytes of the group at `at`."""
     start = at + GROUP_HEADER_BYTES + header.payload_bytes + header.index_bytes
