@@ -31,7 +31,7 @@ from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align
 from walsvc.log.extent.cutting import begin_behind, finish_cut
 from walsvc.log.extent.dropping import drop_segments
 from walsvc.log.extent.rekey import after_opening, check_keys
-from walsvc.log.read.reader import read_failed
+from walsvc.log.read.errors import read_failed
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.findings import tell
 from walsvc.log.recover.foreign import REWRITE_SUFFIX, make_own

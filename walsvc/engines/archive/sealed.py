@@ -22,7 +22,7 @@ from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.keyring import BLIND
 from walsvc.log.offline.inspect import reading
 from walsvc.log.read.boundary import check_boundary
-from walsvc.log.read.reader import read_failed
+from walsvc.log.read.errors import read_failed
 from walsvc.log.read.readonly import ReadOnlyLog
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header
 from walsvc.log.recover.watched import watch

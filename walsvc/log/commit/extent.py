@@ -16,7 +16,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import WalError, copy_of
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.patience import patiently
-from walsvc.log.read.reader import read_failed
+from walsvc.log.read.errors import read_failed
 from walsvc.tasks import TaskLock
 
 

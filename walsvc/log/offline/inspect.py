@@ -22,7 +22,7 @@ from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
-from walsvc.log.read.reader import read_failed
+from walsvc.log.read.errors import read_failed
 from walsvc.log.read.stream import GroupStream, load_header, too_short, unsupported
 from walsvc.log.recover.census import refuse_lost_segments
 from walsvc.log.recover.foreign import refuse_strangers

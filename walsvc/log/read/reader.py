@@ -15,12 +15,12 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
-from walsvc.disk.base import Disk
-from walsvc.errors import PASSING_ERRNOS, Corruption, PathError, Truncated, UnsupportedFormat, WalError, closed_log
+from walsvc.errors import Corruption, UnsupportedFormat, WalError, closed_log
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SegmentHeader
 from walsvc.log.read.boundary import check_boundary
+from walsvc.log.read.errors import read_failed, unknown_type, was_dropped
 from walsvc.log.read.filter import REQUIRED, Filter
 from walsvc.log.read.filtered import FilteredStream, Outline
 from walsvc.log.read.guide import Guide
@@ -203,7 +203,7 @@ class Position(ABC, Generic[RecordT]):
         ids = self._segments.ids()
         place = bisect_right(ids, self.next_lsn) - 1
         if place < 0 or self.next_lsn < self._segments.first_lsn:
-            raise self._truncated()
+            raise was_dropped(self._disk, self.next_lsn, self._segments.first_lsn)
         segment = ids[place]  # `ids` may change meanwhile
         name, file_bytes = self._segments.file(segment)
         self._index = None
@@ -240,7 +240,7 @@ class Position(ABC, Generic[RecordT]):
             if self._epoch != self._segments.epoch:
                 raise LookAgain from None
             if self.next_lsn < self._segments.first_lsn:
-                raise self._truncated() from None
+                raise was_dropped(self._disk, self.next_lsn, self._segments.first_lsn) from None
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise read_failed(self._disk, error, lsn=self.next_lsn) from error
             if not await self._worth_another_look(error):
@@ -281,15 +281,6 @@ class Position(ABC, Generic[RecordT]):
         known, self._suspect = self._suspect == damage, damage
         return not known
 
-    def _truncated(self) -> Truncated:
-        return Truncated(
-            f"records from LSN {self.next_lsn} on were dropped",
-            path=self._disk.path,
-            lsn=self.next_lsn,
-            expected=f"at least LSN {self._segments.first_lsn}",
-            hint="start at first_lsn",
-        )
-
 
 class Cursor(Position[Record]):
     """A position in a log; `take` gives whole records."""
@@ -307,29 +298,3 @@ class Cursor(Position[Record]):
 def cursor_at(segments: Segments, lsn: int, number: int) -> Cursor:
     """A cursor over a topic's records; `number` 0: over all."""
     return Cursor(segments, lsn, Filter(number=number) if number else None)
-
-
-def unknown_type(disk: Disk, lsn: int, type: int) -> UnsupportedFormat:
-    """The error of a reader at a record of a required type that it does not know."""
-    return UnsupportedFormat(
-        f"the record is of type {type:#06x}, which is required and not among the reader's types",
-        path=disk.path,
-        lsn=lsn,
-        hint="who does not know it must not pass over it: read on with a program that does, and names it in `types`",
-    )
-
-
-def read_failed(disk: Disk, error: OSError, lsn: int | None = None) -> PathError:
-    """A read error is an error of its own, never the end of the log."""
-    hint = "look at the device (dmesg); nothing was changed"
-    if isinstance(error, PermissionError):
-        hint = "check owner and mode of the file"
-    elif error.errno in PASSING_ERRNOS:
-        hint = "try again once the shortage is over (ulimit -a, free); nothing was changed"
-    return PathError(
-        f"reading the log failed: {error.strerror or error}",
-        errno=error.errno,
-        path=f"{disk.path.rstrip('/')}/{error.filename}" if isinstance(error.filename, str) else disk.path,
-        lsn=lsn,
-        hint=hint,
-    )

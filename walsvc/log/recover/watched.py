@@ -21,7 +21,8 @@ from walsvc.format.segment import parse_name, segment_name
 from walsvc.keyring import Keys
 from walsvc.log.read.counting import count_before
 from walsvc.log.read.cuts import FAR, Cuts
-from walsvc.log.read.reader import cursor_at, read_failed
+from walsvc.log.read.errors import read_failed
+from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header, unsupported
 from walsvc.log.read.summaries import Summaries
