@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from walsvc.disk import system
-from walsvc.disk.base import Displaced
 from walsvc.disk.dsync import RESERVING, magic_of
-from walsvc.disk.lock import DirectoryLock, release, same_file
+from walsvc.disk.handles import Handles
+from walsvc.disk.lock import DirectoryLock, release
 from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
 from walsvc.disk.memory import address, aligned_buffer, page_aligned, write_all
 
@@ -73,10 +73,7 @@ class Directory:
         self.stopping = False
         self._descriptor = descriptor
         self._lock = lock
-        self._files: dict[
-            int, str | None
-        ] = {}  # open for writing: its name, None where another file has it by our doing
-        self._naming = threading.Lock()  # what `check_place` sees is not half of a change of names
+        self._handles = Handles(descriptor)
         self._flags = system.O_DIRECT | _OPEN if direct else _OPEN
         self._local = threading.local()
         self._owner = os.getpid()
@@ -136,17 +133,11 @@ class Directory:
     def open_file(self, name: str, *, cached: bool = False) -> int:
         """A descriptor for durable writes, without O_DIRECT where `cached`. It is remembered, so that `close` releases it
         whoever lost it."""
-        with self._naming:
-            file = self._open(name, os.O_WRONLY | (_OPEN if cached else self._flags))
-            self._files[file] = name
-        return file
+        return self._handles.open(name, os.O_WRONLY | (_OPEN if cached else self._flags))
 
     def close_file(self, file: int) -> None:
         """Release a descriptor of `open_file`; EBADF for any other number, which is never closed."""
-        with self._naming:
-            if self._files.pop(file, self) is self:
-                raise OSError(errno.EBADF, f"{file} is not an open handle of this disk")
-        os.close(file)
+        self._handles.close(file)
 
     def allocate(self, name: str, length: int, *, reserved: bool = False) -> None:
         """Create `name` with `length` written zeros, durable together with its name; all or nothing.
@@ -288,39 +279,19 @@ class Directory:
 
     def rename(self, old: str, new: str) -> None:
         """rename(2) within the directory."""
-        with self._naming:
+        with self._handles.moving(old, new):
             os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
-            self._renamed(new, None)
-            self._renamed(old, new)
 
     def remove(self, name: str) -> None:
         """unlink(2)."""
-        with self._naming:
+        with self._handles.moving(name, None):
             os.unlink(name, dir_fd=self._descriptor)
-            self._renamed(name, None)
-
-    def _renamed(self, old: str, new: str | None) -> None:
-        for file, name in list(self._files.items()):
-            if name == old:
-                self._files[file] = new
 
     def check_place(self) -> None:
         """See Disk.check_place."""
         if self._lock is not None:
             self._lock.check()
-        with self._naming:
-            for file, name in self._files.items():
-                if name is not None:
-                    self._check_name(file, name)
-
-    def _check_name(self, file: int, name: str) -> None:
-        try:
-            named = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            named = None
-        if not same_file(named, os.fstat(file)):
-            what = "was removed" if named is None else "was replaced by another file"
-            raise Displaced(errno.ESTALE, f"{name} {what}")
+        self._handles.check()
 
     def sync_directory(self) -> None:
         """fsync the directory."""
@@ -336,8 +307,7 @@ class Directory:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
-        while self._files:
-            release(self._files.popitem()[0])
+        self._handles.close_all()
         release(descriptor)
         if self._lock is not None and self._owner == os.getpid():
             self._lock.release()
