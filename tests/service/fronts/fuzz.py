@@ -13,8 +13,10 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.service.simulated import serving
 from walsvc.service.fronts.http.routes import HttpFront
@@ -64,6 +66,10 @@ QUERIES = (
     "?mode=quorum",
     "?%00=1",
     "?not_before=2100-01-01",
+    "?before=3",
+    "?keep=-1",
+    "?force=true",
+    "?lsn=",
 )
 HEADERS = (
     *(
@@ -123,6 +129,15 @@ GOOD: tuple[tuple[str, str, bytes, bytes], ...] = (  # method, path, headers, bo
     ("POST", "/v1/topics/t/consumers/c/ack", b"", b'{"deliveries": ["1-1-x"]}'),
     ("POST", "/v1/consumers/d/lease", b"", b"{}"),
     ("GET", "/v1/openapi.json", b"", b""),
+    ("POST", "/v1/topics/t/consumers/c/seek", b"", b'{"to": "first"}'),
+    ("POST", "/v1/topics/t", b"Walsvc-Labels: " + b"[" * 5000 + b"\r\n", b"x"),
+    ("DELETE", "/v1/topics/t/1", b"", b""),
+    ("DELETE", "/v1/records/2", b'If-Match: "2"\r\n', b""),
+    ("DELETE", "/v1/topics/g", b"", b""),
+    ("DELETE", "/v1/topics/t?lsn=1&lsn=3", b"", b""),
+    ("DELETE", "/v1/records?label.a=1", b"", b""),
+    ("DELETE", "/v1/topics/t?keep=100", b"", b""),
+    ("DELETE", "/v1/records?before=5&force=true", b"", b""),
     ("GET", "/metrics", b"", b""),
 )
 
@@ -207,48 +222,78 @@ async def send(side: HttpSide, requests: list[bytes], rng: random.Random, *, pat
     return bytes(wire.heard), sent
 
 
+def state_of(log: Any) -> tuple[object, ...]:
+    """What of a log a request may change."""
+    metadata = log.writer.core.metadata
+    return log.first_lsn, log.next_lsn, log.topics(), metadata.hidden.count, dict(metadata.purges)
+
+
 async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
-    """Send `count` requests, half of them without a token; returns how many were answered by status, the records there are, the bytes that
-    are still held, and by how many MiB the process grew behind the first tenth."""
+    """Send `count` requests, half of them without a token, to a server of their own; returns how many were answered by status, the records
+    there are, the bytes that are still held, and by how many MiB the process grew behind the first tenth."""
     rng, statuses = random.Random(seed), dict[str, int]()
-    tokens = Tokens([(TOKEN, Grant("all", RIGHTS))])
-    limits = Limits(frame_bytes=128 * 1024, idle_seconds=0.5)
     unexpected: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
-    async with serving(directory, tokens=tokens, limits=limits) as server:
+    async with fronted(directory / "closed") as closed, fronted(directory / "open") as open:
+        await closed.log.topic("t").append_batch([b"1", b"2", b"3"])
+        before, grown, done = state_of(closed.log), 0, 0
+        resident = list[int]()
+        while done < count:
+            for token, target in ((False, closed), (True, open)):
+                heard = b""
+                for _ in range(10):
+                    requests = [request_of(rng, token=token) for _ in range(3)]
+                    said, sent = await send(target.side, requests, rng)
+                    heard += said
+                    done += sent
+                for status in re.findall(rb"HTTP/1.[01] (\d{3}) ", heard):
+                    statuses[status.decode()] = statuses.get(status.decode(), 0) + 1
+            assert state_of(closed.log) == before, f"seed {seed}: something was done without a token"
+            if open.log.next_lsn - open.log.first_lsn > 20_000:
+                await open.log.truncate_before(open.log.next_lsn, force=True)
+            assert not unexpected, f"seed {seed}: {unexpected}"
+            if not grown and done >= count // 10:
+                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            if done >= count * (len(resident) + 1) // 4:
+                resident.append(resident_bytes() >> 20)
+                print("resident MiB by quarters", resident, flush=True)
+        head = f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1"
+        heard, _ = await send(open.side, [f"{head}\r\n\r\nx".encode()], rng, patience=100_000)
+        assert heard.startswith(b"HTTP/1.1 201"), f"seed {seed}: it does not work any more: {heard!r}"
+        for each in (closed, open):
+            await each.front.stop(10)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown
+        return {
+            "sent": done,
+            **statuses,
+            "records": open.log.next_lsn - 1,
+            "held": closed.front.held_bytes + open.front.held_bytes,
+            "grown": grown >> 10,
+        }
+
+
+def resident_bytes() -> int:
+    """What the process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+class Target(NamedTuple):
+    """A log, and the HTTP side and the front in front of it."""
+
+    log: Any
+    side: HttpSide
+    front: HttpFront
+
+
+@asynccontextmanager
+async def fronted(directory: Path) -> AsyncIterator[Target]:
+    """A server that asks for a token."""
+    directory.mkdir()  # noqa: ASYNC240
+    limits = Limits(frame_bytes=128 * 1024, idle_seconds=0.5)
+    async with serving(directory, tokens=Tokens([(TOKEN, Grant("all", RIGHTS))]), limits=limits) as server:
         front = HttpFront(ServerAccess(server), limits)
         async with HttpSide(server, port=0, front=front, permits=lambda _: False, connections=1000) as side:
-            grown = done = 0
-            while done < count:
-                for token in (False, True):
-                    log = server.logs[""]
-                    before = log.next_lsn
-                    heard = b""
-                    for _ in range(10):
-                        requests = [request_of(rng, token=token) for _ in range(3)]
-                        said, sent = await send(side, requests, rng)
-                        heard += said
-                        done += sent
-                    assert token or log.next_lsn == before, f"seed {seed}: something was appended without a token"
-                    for status in re.findall(rb"HTTP/1.[01] (\d{3}) ", heard):
-                        statuses[status.decode()] = statuses.get(status.decode(), 0) + 1
-                    if log.next_lsn - log.first_lsn > 20_000:
-                        await log.truncate_before(log.next_lsn, force=True)
-                assert not unexpected, f"seed {seed}: {unexpected}"
-                if not grown and done >= count // 10:
-                    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            head = f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1"
-            heard, _ = await send(side, [f"{head}\r\n\r\nx".encode()], rng, patience=100_000)
-            assert heard.startswith(b"HTTP/1.1 201"), f"seed {seed}: it does not work any more: {heard!r}"
-            await front.stop(10)
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown
-            return {
-                "sent": done,
-                **statuses,
-                "records": server.logs[""].next_lsn - 1,
-                "held": front.held_bytes,
-                "grown": grown >> 10,
-            }
+            yield Target(server.logs[""], side, front)
 
 
 if __name__ == "__main__":

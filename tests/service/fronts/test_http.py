@@ -369,6 +369,10 @@ def bearer(name: str) -> dict[str, str]:
         ("GET", "/v1/records/1", "readA"),
         ("POST", "/v1/topics/t/consumers/c/lease", "consumeA"),
         ("POST", "/v1/consumers/c/nak", "consumeA"),
+        ("POST", "/v1/topics/t/consumers/c/seek", "consumeA"),
+        ("DELETE", "/v1/topics/t", "adminA"),
+        ("DELETE", "/v1/topics/t/1", "adminA"),
+        ("DELETE", "/v1/records?before=2", "adminA"),
     ],
 )
 async def test_rights(fronted, method, path, right):
@@ -502,10 +506,13 @@ async def test_document_is_valid_and_has_every_path_and_verb(fronted):
         for path in ("/v1/", "/v1/nothing", "/v1/topics/", "/v1/topics/t/x", "/v1/topics/t/1/2", "/v1/namespaces/n"):
             status, problem = await told(await session.get(path))
             assert (status, "openapi.json" in problem["hint"]) == (404, True)
-    queries = {each["name"] for each in (*openapi.READING, *openapi.APPENDING) if each["in"] == "query"}
-    assert queries == {
-        name.replace("label.", "label.NAME") for name in (*reading.PARAMETERS, *routes.appending.PARAMETERS)
-    }
+    for told_of, known in (
+        (openapi.READING, reading.PARAMETERS),
+        (openapi.APPENDING, routes.appending.PARAMETERS),
+        (openapi.DELETING, routes.deleting.PARAMETERS),
+    ):
+        queries = {each["name"].replace("label.NAME", "label.") for each in told_of if each["in"] == "query"}
+        assert queries == set(known)
 
 
 async def test_without_the_setting_there_is_no_front(tmp_path):

@@ -3,6 +3,6 @@
 routes     which path is answered by which function, with which right
 request    parts of a request: token, namespace, parameters, body
 problems   errors as problem+json (RFC 9457)
-appending, reading, leasing   what the paths do
+appending, reading, leasing, deleting   what the paths do
 openapi    the same as a document
 """

@@ -11,9 +11,20 @@ from multidict import MultiDict, MultiDictProxy, MultiMapping
 
 from walsvc.errors import BadOption
 from walsvc.interface import Log, Topic
+from walsvc.log.commit.conditions import check_key
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.fronts.http.problems import HttpError
-from walsvc.service.fronts.http.request import LABEL, check_query, expected_of, lines_of, number, time_of, value_of
+from walsvc.service.fronts.http.request import (
+    LABEL,
+    TYPE_MAX,
+    check_query,
+    expected_of,
+    json_of,
+    lines_of,
+    number,
+    time_of,
+    values_of,
+)
 
 MODES: dict[str, Mode] = {"strict": Strict, "relaxed": Relaxed, "quorum": Quorum}
 PARAMETERS = frozenset({"mode", "type", "label_header", "dedupe_header", "not_before", LABEL})
@@ -28,6 +39,8 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
     query: Query = request.query if request.rel_url.raw_query_string else NO_QUERY
     check_query(request, PARAMETERS)
     mode = mode_of(query.get("mode", "strict"))
+    if mode is Quorum and log.replicated_lsn is None:
+        raise BadOption("the log is not replicated", hint="mode=strict, or start the server with --replicate")
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() in BATCH:
         return await append_lines(request, into, body, mode)
     options: dict[str, Any] = {}
@@ -39,7 +52,7 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
         if topic is None:
             raise BadOption("not_before= is for topics", hint="POST /v1/topics/{topic}")
         options["not_before"] = time_of("not_before", query["not_before"])
-    type = number(request, "type", 0, 0, 65_535) if "type" in query else 0
+    type = number(request, "type", 0, 0, TYPE_MAX) if "type" in query else 0
     result = await into.append(body, mode, type or 0, labels_of(request, query), **options)
     return answer(request, [result], told_of(result), duplicate=result.duplicate)
 
@@ -94,18 +107,14 @@ def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     if (text := request.headers.get("Walsvc-Labels")) is not None:
         try:
-            found = json.loads(text)
+            found = json_of(text)
         except ValueError as error:
             raise BadOption(
                 f"Walsvc-Labels is not JSON: {error}", hint='Walsvc-Labels: {"key": "customer-1"}'
             ) from None
         if not isinstance(found, dict):
             raise BadOption("Walsvc-Labels is no JSON object", hint='Walsvc-Labels: {"key": "customer-1"}')
-    for name in dict.fromkeys(query):
-        if name.startswith(LABEL):
-            if len(values := query.getall(name)) > 1:
-                raise BadOption(f"{name} is there {len(values)} times", hint="a record has one value of each label")
-            found[name.removeprefix(LABEL)] = value_of(values[0])
+    found |= values_of(query)
     for name in query.getall("label_header", []):
         if name in request.headers:
             found[name] = request.headers[name]
@@ -114,8 +123,14 @@ def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
 
 def dedupe_of(request: web.BaseRequest, query: Query) -> str | None:
     """The caller's key: the header Idempotency-Key, or the one that `dedupe_header` names, as a provider of webhooks has it."""
-    if (other := query.get("dedupe_header")) is None:
-        return request.headers.get("Idempotency-Key")
-    if other not in request.headers:
-        raise BadOption(f"the header {other[:64]!r}, which dedupe_header names, is not there")
-    return request.headers[other]
+    name = query.get("dedupe_header", "Idempotency-Key")
+    key = request.headers.get(name)
+    if key is None:
+        if "dedupe_header" in query:
+            raise BadOption(f"the header {name[:64]!r}, which dedupe_header names, is not there")
+        return None
+    try:
+        check_key(key)
+    except BadOption as error:
+        raise BadOption(f"{name[:64]}: {key[:64]!r} is no key", hint=error.hint) from None
+    return key

@@ -38,6 +38,7 @@ SHARED = frozenset({"lease", "max_deliveries", "dead_letter", "ordered_by", "max
 ACK_FIELDS: dict[str, tuple[type, ...]] = {"deliveries": (list,)}
 NAK_FIELDS: dict[str, tuple[type, ...]] = {**ACK_FIELDS, "delay": (int, float)}
 EXTEND_FIELDS: dict[str, tuple[type, ...]] = {**ACK_FIELDS, "seconds": (int, float)}
+SEEK_FIELDS: dict[str, tuple[type, ...]] = {"to": (int, str)}
 RECORDS_MAX = 1000
 BYTES_MAX = 4 << 20  # of the payloads in one answer
 WAIT_SECONDS_MAX = 60.0
@@ -154,6 +155,19 @@ class Queues:
             await queue.out[each].extend(wanted["seconds"])
         return web.Response(status=204)
 
+    async def seek(self, grant: Grant, key: Key, body: bytes) -> web.Response:
+        """The queue goes on at another record; 204 when that is durable."""
+        wanted = object_of(body, SEEK_FIELDS)
+        if "to" not in wanted:
+            raise HttpError(400, "to is missing", '{"to": "first"}, "next", or an LSN')
+        queue = await self._open(grant, key, {})
+        try:
+            await queue.consumer.seek(wanted["to"])
+            self._forget(queue, list(queue.out))
+        finally:
+            self._leave(queue)
+        return web.Response(status=204)
+
     def _known(self, key: Key, tokens: list[str]) -> Queue:
         """The queue that these deliveries are out from. LeaseLost where one is not."""
         queue = self._queues.get(key)
@@ -211,6 +225,14 @@ class Queues:
                 if each.deadline is not None and each.deadline + UNUSED_SECONDS < now:
                     del queue.out[token]
             if everything or (not queue.users and not queue.out and queue.used_at + UNUSED_SECONDS < now):
+                await self._close(key, queue)
+
+    async def let_go(self, namespace: str, topic: str) -> None:
+        """Close the queues of a topic that nobody uses, with nothing out."""
+        now = asyncio.get_running_loop().time()
+        for key, queue in list(self._queues.items()):
+            out = any(each.deadline is None or each.deadline > now for each in queue.out.values())
+            if key[:2] == (namespace, topic) and not queue.users and not out:
                 await self._close(key, queue)
 
     async def _close(self, key: Key, queue: Queue) -> None:

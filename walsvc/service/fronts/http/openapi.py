@@ -117,6 +117,14 @@ READING = [
     parameter("label.NAME", "query", TEXT, f"Only records with this label: {LABEL_WORDS}", many=True),
     parameter("Last-Event-ID", "header", LSN, "For events: they go on behind it."),
 ]
+HIDDEN = {"description": "Hidden from every reader, durably."}
+DELETING = [
+    parameter("lsn", "query", LSN, "Records by their LSNs, as many as fit in a request's line of 8 KiB.", many=True),
+    parameter("keep", "query", {"type": "integer", "minimum": 0}, "All but the newest so many. Topics only."),
+    parameter("label.NAME", "query", TEXT, f"Records with this label: {LABEL_WORDS}"),
+    parameter("before", "query", LSN, "Alone: all records below this LSN. With labels: only those below it."),
+    parameter("force", "query", {"enum": ["true", "false"]}, "With `before` alone: also what a hold keeps."),
+]
 APPENDING = [
     parameter(
         "mode",
@@ -146,7 +154,7 @@ APPENDING = [
 
 
 def records(tag: str, where: str) -> Schema:
-    """POST and GET of records."""
+    """POST, GET and DELETE of records."""
     page = {
         "application/x-ndjson": {"schema": TEXT},
         "text/event-stream": {"schema": TEXT},
@@ -177,11 +185,26 @@ def records(tag: str, where: str) -> Schema:
             "parameters": READING,
             "responses": answers(s200={"description": "Records.", "content": page}),
         },
+        "delete": {
+            "tags": [tag],
+            "summary": f"Hide records of {where}",
+            "description": "Those that one way names. `before` alone drops all below. A topic without any parameter goes as a whole, with its consumers.",
+            "parameters": DELETING,
+            "responses": answers(
+                s200=json_body(
+                    {"type": "object", "properties": {"purged": {"type": "integer"}}, "required": ["purged"]},
+                    "How many records went, by lsn or keep.",
+                ),
+                s204=HIDDEN,
+                s404=reference("responses", "Problem"),
+                s409=reference("responses", "Problem"),
+            ),
+        },
     }
 
 
 def record(tag: str) -> Schema:
-    """GET of one record."""
+    """GET and DELETE of one record."""
     body = {
         "description": "The payload as it is; type, time and labels as headers Walsvc-*.",
         "content": {"application/octet-stream": {"schema": {}}},
@@ -191,7 +214,13 @@ def record(tag: str) -> Schema:
             "tags": [tag],
             "summary": "One record's payload",
             "responses": answers(s200=body, s404=reference("responses", "Problem")),
-        }
+        },
+        "delete": {
+            "tags": [tag],
+            "summary": "Hide one record",
+            "parameters": [parameter("If-Match", "header", TEXT, "The record's ETag: its LSN in quotes.")],
+            "responses": answers(s204=HIDDEN, s404=reference("responses", "Problem")),
+        },
     }
 
 
@@ -243,6 +272,12 @@ def verbs(tag: str) -> dict[str, Schema]:
             ["deliveries", "seconds"],
             s204=done,
             s409=lost,
+        ),
+        "seek": verb(
+            "Go on at another record",
+            {"to": {"oneOf": [LSN, {"enum": ["first", "next"]}]}},
+            ["to"],
+            s204={"description": "Durable. What is out is lost to those who have it."},
         ),
     }
 

@@ -29,6 +29,14 @@ STATUS: tuple[tuple[type[errors.WalError], int], ...] = (
     (errors.Locked, 503),
     (errors.WalError, 500),
 )
+# What to do next, where the log's own hint names what programs in Python call.
+HINTS: dict[type[errors.WalError], str] = {
+    errors.RecordTooLarge: "send less at a time, or start the server with larger limits: --set max_record_bytes=..., frame_bytes, max_batch_bytes",
+    errors.LeaseLost: "lease again; a longer lease, or extend in time, keeps a record",
+    errors.InUse: "end what has it open first, or leave the option out; nothing was changed",
+    errors.Closed: "try again in a moment; a log that was sealed can only be read",
+    errors.DurabilityLost: "see the server's log; send the request again with the same Idempotency-Key once the server works",
+}
 RETRY = {429: "1", 503: "5"}  # Retry-After, in seconds
 
 
@@ -64,7 +72,7 @@ def problem_of(error: Exception, path: str) -> web.Response:
         "type": f"urn:walsvc:{name}",
         "title": name,
         "detail": visible(error.message),
-        "hint": error.hint,
+        "hint": hint_of(error),
         "lsn": error.lsn,
         "segment": error.segment,
         "offset": error.offset,
@@ -75,6 +83,15 @@ def problem_of(error: Exception, path: str) -> web.Response:
     if isinstance(error, errors.Conflict):
         headers["ETag"] = f'"{error.actual}"'
     return problem(status, path, document, headers)
+
+
+def hint_of(error: errors.WalError) -> str | None:
+    """What the client can do, in the words of HTTP."""
+    if isinstance(error, errors.Conflict):
+        return f'read what was appended since, decide again, and send If-Match: "{error.actual}"'
+    if isinstance(error, errors.Truncated):
+        return "read from a later LSN, or without start=; a queue goes on by POST .../seek"
+    return next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), error.hint)
 
 
 def problem(status: int, path: str, document: Mapping[str, Any], headers: Mapping[str, str]) -> web.Response:

@@ -15,7 +15,7 @@ from walsvc.model import Record
 from walsvc.plain import plain, record_row
 from walsvc.service.fronts.access import Room
 from walsvc.service.fronts.http.problems import HttpError, problem_of
-from walsvc.service.fronts.http.request import LABEL, check_query, moment, number, types, wanted_labels
+from walsvc.service.fronts.http.request import LABEL, LSN_MAX, check_query, moment, number, types, wanted_labels
 
 PARAMETERS = ("start", "limit", "type", "since", "until", LABEL)
 FOLLOWING = ("start", "type", "since", LABEL)
@@ -41,7 +41,7 @@ async def topics(log: Log) -> web.Response:
 async def page(request: web.BaseRequest, log: Log, topic: str | None, room: Room, silence: float) -> web.StreamResponse:
     """The next records, at most `limit` of them. The header Link names the page behind."""
     check_query(request, PARAMETERS)
-    start = number(request, "start", None, 1, (1 << 63) - 1)
+    start = number(request, "start", None, 1, LSN_MAX)
     limit = number(request, "limit", LIMIT, 1, LIMIT_MAX) or LIMIT
     chosen = {"since": moment(request, "since"), "until": moment(request, "until"), **filters(request)}
     lines, taken, last = [], 0, None
@@ -68,14 +68,13 @@ async def page(request: web.BaseRequest, log: Log, topic: str | None, room: Room
 async def single(request: web.BaseRequest, log: Log, topic: str | None, lsn: int, silence: float) -> web.StreamResponse:
     """The payload of one record, as it is."""
     found = None
-    if log.first_lsn <= lsn < await log.refresh():
+    refuse_dropped(log, lsn)
+    if 1 <= lsn < await log.refresh():
         async with aclosing(reader_of(log, topic).read(lsn, lsn + 1)) as records:
             async for record in records:
                 found = record
-    elif lsn < log.first_lsn:
-        raise Truncated(f"record {lsn} was dropped", path=log.path, lsn=lsn, expected=f"at least LSN {log.first_lsn}")
     if found is None:
-        raise HttpError(404, f"there is no record {lsn} here", "it is another topic's, was purged, or has not come yet")
+        raise no_record(lsn)
     row = record_row(found)
     headers = {
         "Content-Type": "application/octet-stream",
@@ -85,6 +84,17 @@ async def single(request: web.BaseRequest, log: Log, topic: str | None, lsn: int
         "Walsvc-Labels": json.dumps(plain(dict(found.attributes))),
     }
     return await given(request, found.payload, headers, silence)
+
+
+def refuse_dropped(log: Log, lsn: int) -> None:
+    """Raise Truncated for the LSN of a record that the log's beginning has passed."""
+    if 1 <= lsn < log.first_lsn:
+        raise Truncated(f"record {lsn} was dropped", path=log.path, lsn=lsn, expected=f"at least LSN {log.first_lsn}")
+
+
+def no_record(lsn: int) -> HttpError:
+    """The error of a record that is not there."""
+    return HttpError(404, f"there is no record {lsn} here", "it is another topic's, was purged, or has not come yet")
 
 
 async def events(request: web.BaseRequest, log: Log, topic: str | None, silence: float) -> web.StreamResponse:
@@ -150,8 +160,8 @@ def start_of(request: web.BaseRequest) -> int | None:
     """Where events begin: behind the last that the client has had, else at `start`."""
     last = request.headers.get("Last-Event-ID", "")
     if last.isascii() and last.isdigit() and len(last) <= 19:
-        return int(last) + 1
-    return number(request, "start", None, 1, (1 << 63) - 1)
+        return min(int(last), LSN_MAX - 1) + 1
+    return number(request, "start", None, 1, LSN_MAX)
 
 
 def reader_of(log: Log, topic: str | None) -> Log | Topic:

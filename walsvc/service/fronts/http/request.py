@@ -6,12 +6,14 @@ import asyncio
 import base64
 import datetime
 import json
+import math
 import re
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from walsvc.errors import BadOption, RecordTooLarge
 from walsvc.service.fronts.access import Room
@@ -19,6 +21,9 @@ from walsvc.service.fronts.http.problems import HttpError
 
 BODY_RATE = 64 * 1024  # bytes a second that a body must come at, besides the time that a client may be silent
 GZIP = 31  # zlib's wbits: the largest window, and gzip's header and checksum
+TYPE_MAX = 65_535
+LSN_MAX = (1 << 63) - 1
+INFINITIES = (math.inf, -math.inf)
 LABEL = "label."  # in front of a label's name in the query
 QUOTED = re.compile(r'\s*"(\d{1,19})"\s*')
 
@@ -81,13 +86,44 @@ def time_of(name: str, text: str) -> datetime.datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=datetime.UTC)
 
 
+def refuse_constant(name: str) -> NoReturn:
+    """ValueError: JSON has no NaN and no infinities, which Python's reader takes."""
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+
+
+def json_of(text: str | bytes) -> Any:
+    """The value that a JSON text stands for. ValueError: it is none, or is nested deeper than can be read."""
+    try:
+        return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except ValueError as error:
+        if "max_str_digits" in str(error):
+            raise ValueError("a number has too many digits") from None
+        raise
+
+
 def value_of(text: str) -> Any:
     """A label's value: a JSON number, true or false, or a quoted text are that; anything else is text as it stands."""
     try:
-        value = json.loads(text)
+        value = json_of(text)
     except ValueError:
         return text
-    return value if isinstance(value, (bool, int, float, str)) else text
+    return text if isinstance(value, (dict, list, type(None))) or value in INFINITIES else value
+
+
+def values_of(query: MultiMapping[str]) -> dict[str, Any]:
+    """The labels in `label.NAME=VALUE` of the query, each with one value. BadOption."""
+    found = {}
+    for name in dict.fromkeys(query):
+        if name.startswith(LABEL):
+            if len(values := query.getall(name)) > 1:
+                raise BadOption(f"{name} is there {len(values)} times", hint="a record has one value of each label")
+            found[name.removeprefix(LABEL)] = value_of(values[0])
+    return found
 
 
 def wanted_labels(request: web.BaseRequest) -> dict[str, Any] | None:
@@ -103,8 +139,8 @@ def wanted_labels(request: web.BaseRequest) -> dict[str, Any] | None:
 def types(request: web.BaseRequest) -> list[int] | None:
     """The record types of the query."""
     found = request.query.getall("type", [])
-    if not all(re.fullmatch(r"\d{1,5}", each) for each in found):
-        raise BadOption("type= is no number from 0 to 65535")
+    if not all(re.fullmatch(r"\d{1,5}", each) and int(each) <= TYPE_MAX for each in found):
+        raise BadOption(f"type= is no number from 0 to {TYPE_MAX}")
     return [int(each) for each in found] or None
 
 
@@ -122,9 +158,14 @@ def expected_of(request: web.BaseRequest) -> int | None:
     if match is None:
         return None
     found = QUOTED.fullmatch(match)
-    if found is None:
+    if found is None or int(found[1]) > LSN_MAX:
         raise BadOption(f"If-Match: {match[:64]} is no LSN in quotes", hint='If-Match: "17"')
     return int(found[1])
+
+
+def is_number(text: str) -> bool:
+    """Whether a part of a path, or a parameter, is an LSN."""
+    return text.isascii() and text.isdigit() and len(text) <= 19
 
 
 # ---- bodies
@@ -229,7 +270,7 @@ def lines_of(body: bytes) -> list[bytes]:
         if not line.strip():
             continue
         try:
-            json.loads(line)
+            json_of(line)
         except ValueError as error:
             raise HttpError(
                 400, f"line {place} is not JSON: {error}", "nothing was appended; send one JSON value in each line"
@@ -241,7 +282,7 @@ def lines_of(body: bytes) -> list[bytes]:
 def object_of(body: bytes, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
     """The body as a JSON object with these fields, all of which may be left out. HttpError."""
     try:
-        found = json.loads(body) if body.strip() else {}
+        found = json_of(body) if body.strip() else {}
     except ValueError as error:
         raise HttpError(400, f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -250,5 +291,5 @@ def object_of(body: bytes, known: Mapping[str, tuple[type, ...]]) -> dict[str, A
         if name not in known:
             raise HttpError(400, f"there is no field {name[:64]!r} here", "known: " + ", ".join(known))
         if type(value) not in known[name]:
-            raise HttpError(400, f"{name} cannot be {type(value).__name__}")
+            raise HttpError(400, f"{name} cannot be {json.dumps(value)[:64]}")
     return found

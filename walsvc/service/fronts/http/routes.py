@@ -14,19 +14,25 @@ from aiohttp import web
 
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.fronts.access import Access, Room, check_right, log_of
-from walsvc.service.fronts.http import appending, leasing, openapi, reading
+from walsvc.service.fronts.http import appending, deleting, leasing, openapi, reading
 from walsvc.service.fronts.http.problems import HttpError, problem_of
-from walsvc.service.fronts.http.request import Body, check_origin, check_query, token_of
+from walsvc.service.fronts.http.request import Body, check_origin, check_query, is_number, token_of
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.limits import Limits
-from walsvc.service.wire.methods import APPEND, CONSUME, READ
+from walsvc.service.wire.methods import ADMIN, APPEND, CONSUME, READ
 from walsvc.tasks import begin_task
 
 PREFIX = "/v1/"
 JSON_BYTES_MAX = 1 << 20  # of a body that is no record
 TIDY_SECONDS = 5.0
 KNOWN_BYTES_MAX = 256  # of a path that is remembered
-VERBS = ("lease", "ack", "nak", "extend")
+METHODS = {
+    "topics": ("GET", "HEAD"),
+    "records": ("GET", "HEAD", "POST", "DELETE"),
+    "record": ("GET", "HEAD", "DELETE"),
+}
+CHANGING = {"POST": "append", "DELETE": "delete"}
+VERBS = ("lease", "ack", "nak", "extend", "seek")
 logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
@@ -106,7 +112,7 @@ class HttpFront:
         """Answer a request whose path begins with PREFIX."""
         path, task = request.rel_url.raw_path, asyncio.current_task()
         assert task is not None, "a request is answered in a task"
-        at_work = self._appending if request.method == "POST" and "/consumers/" not in path else self._waiting
+        at_work = self._appending if request.method in CHANGING and "/consumers/" not in path else self._waiting
         at_work.add(task)
         status = 499  # the client is gone and reads no answer, as nginx has it
         try:
@@ -150,21 +156,30 @@ class HttpFront:
             )
         if place.kind == "queue":
             return await self._queue(request, place, grant)
+        check_method(request, *METHODS[place.kind])
         if request.method == "POST":
             return await self._append(request, place, grant)
-        check_method(request, *(("GET", "HEAD", "POST") if place.kind == "records" else ("GET", "HEAD")))
+        if request.method == "DELETE":
+            return await self._delete(request, place, grant)
         check_right(grant, READ, "read")
         return await self._read(request, place, grant)
 
     async def _append(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
-        if place.kind != "records":
-            check_method(request, "GET", "HEAD")
         check_right(grant, APPEND, "append")
         async with (
             log_of(self._access, grant, place.namespace) as log,
             Body(request, self._room, self._limits.frame_bytes, self._limits.idle_seconds) as body,
         ):
             return await appending.append(request, log, place.topic, body)
+
+    async def _delete(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
+        check_right(grant, ADMIN, "delete")
+        async with log_of(self._access, grant, place.namespace) as log:
+            if place.kind == "record":
+                return await deleting.record(request, log, place.topic, place.lsn)
+            if place.topic is not None and not request.rel_url.raw_query_string:
+                await self._queues.let_go(place.namespace, place.topic)
+            return await deleting.records(request, log, place.topic)
 
     async def _read(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
         async with log_of(self._access, grant, place.namespace) as log:
@@ -194,8 +209,10 @@ class HttpFront:
                     return await self._queues.ack(key, body)
                 case "nak":
                     return await self._queues.nak(key, body)
-                case _:
+                case "extend":
                     return await self._queues.extend(key, body)
+                case _:
+                    return await self._queues.seek(grant, key, body)
 
 
 def verb_of(method: str, path: str) -> str:
@@ -206,8 +223,10 @@ def verb_of(method: str, path: str) -> str:
         return "other"
     if place.kind == "queue":
         return place.verb
-    if method == "POST":
-        return "append" if place.kind == "records" else "other"
+    if method not in METHODS[place.kind]:
+        return "other"
+    if method in CHANGING:
+        return CHANGING[method]
     return "read" if method in ("GET", "HEAD") else "other"
 
 
@@ -253,8 +272,3 @@ def parsed(path: str) -> Place:
         case ["consumers", consumer, verb] if consumer and verb in VERBS:
             return Place("queue", namespace, None, 0, consumer, verb)
     raise HttpError(404, "there is nothing at this path", f"GET {PREFIX}openapi.json lists what there is")
-
-
-def is_number(text: str) -> bool:
-    """Whether a part of a path is an LSN."""
-    return text.isascii() and text.isdigit() and len(text) <= 19
