@@ -198,7 +198,8 @@ def between(name: str, value: float, low: float, high: float) -> None:
     """Raise BadOption unless `value` is a number of the bounds' kind within [low, high]."""
     kinds = (int, float) if isinstance(low, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise BadOption(f"{name}={value!r} is not {'a number' if float in kinds else 'an integer'}")
+        what = "a number" if float in kinds else "an integer"
+        raise BadOption(f"{name}={value!r} is not {what}", hint=f"allowed: {low} to {high}")
     if not low <= value <= high:
         raise BadOption(f"{name}={value} is out of bounds", hint=f"allowed: {low} to {high}")
 

@@ -102,12 +102,16 @@ def _bare(text: str) -> str:
 
 def directory_of(target: object) -> str:
     """The path of a directory, as text. BadOption for a URL, which may hold a secret; else as `scheme_of`."""
-    scheme = _meant_scheme(target) or scheme_of(target)
-    if scheme is not None:
+    if (scheme := url_scheme_of(target)) is not None:
         hint = _TAKERS.get(scheme, "give the path of a directory; ./ in front of one whose name has a colon")
         raise BadOption(f"a directory is needed here, not a URL ({scheme}:...)", hint=hint)
     text = text_of(target)
     return f"./{text}" if SCHEME.match(text) else text  # a path object: as text it must stay a path
+
+
+def url_scheme_of(target: object) -> str | None:
+    """The scheme of what is, or was meant as, a URL, in lower case; None for a path. Raises as `scheme_of`."""
+    return _meant_scheme(target) or scheme_of(target)
 
 
 def shown(url: str) -> str:

@@ -120,3 +120,37 @@ async def test_entries_that_went_stay_pending_until_somebody_acknowledges_or_cla
         assert await redis("XACK", "s", "g", "1-0") == 1
         assert await redis("XAUTOCLAIM", "s", "g", "two", "0", "0", "JUSTID") == [b"0-0", [b"3-0", b"4-0"], [b"2-0"]]
         assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">") == [[b"s", [[b"6-0", [b"f", b"v"]]]]]
+
+
+async def test_entries_that_went_while_pending_are_acknowledged_after_a_restart(tmp_path: Path) -> None:
+    devices = Devices()
+    async with side(tmp_path, devices), talking(tmp_path) as redis:
+        for _ in range(8):
+            await redis("XADD", "s", "*", "f", "v")
+        await redis("XGROUP", "CREATE", "s", "g", "0")
+        await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", ">")
+        assert await redis("XDEL", "s", "1-0", "3-0", "5-0", "6-0", "8-0") == 5
+    async with side(tmp_path, devices), talking(tmp_path) as redis:
+        assert (await redis("XPENDING", "s", "g"))[0] == 8
+        assert await redis("XACK", "s", "g", "2-0", "4-0", "3-0", "3-0") == 3  # those behind it take none of it along
+        assert [each[0] for each in await redis("XPENDING", "s", "g", "-", "+", "9")] == [
+            b"1-0",
+            b"5-0",
+            b"6-0",
+            b"7-0",
+            b"8-0",
+        ]
+        assert await redis("MULTI") == "OK"
+        await redis("XACK", "s", "g", "5-0", "7-0")
+        await redis("XACK", "s", "g", "5-0", "1-0")
+        assert await redis("EXEC") == [2, 1]
+    async with side(tmp_path, devices), talking(tmp_path) as redis:
+        assert await redis("XREADGROUP", "GROUP", "g", "one", "STREAMS", "s", "0") == [
+            [b"s", [[b"6-0", None], [b"8-0", None]]]
+        ]
+        assert await redis("XADD", "s", "*", "f", "v") == b"9-0"
+        found = await redis("XREADGROUP", "GROUP", "g", "two", "STREAMS", "s", ">")
+        assert found == [[b"s", [[b"9-0", [b"f", b"v"]]]]]
+        assert await redis("XACK", "s", "g", "9-0", "8-0", "6-0") == 3
+        assert (await redis("XPENDING", "s", "g"))[0] == 0
+        assert await redis("XACK", "s", "g", "9-0", "8-0", "6-0") == 0

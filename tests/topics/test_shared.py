@@ -703,3 +703,20 @@ def test_records_whose_reading_was_cut_short_are_delivered_all_the_same(monkeypa
             assert seen == [record.payload for record in await single.read_batch()] == [b"%d" % n for n in range(6)]
 
     run_sim(main, 1)
+
+
+async def test_worker_that_comes_back_is_not_held_up_by_what_was_purged_meanwhile(open_log):
+    async with open_log() as log:
+        for _ in range(4):
+            await log.topic("orders").append(b"job")
+        consumer = await shared(log, lease=None, worker="one")
+        assert lsns(await take(consumer, 3)) == [1, 2, 3]
+    async with open_log() as log:
+        assert await log.purge(lsns=[1, 3]) == 2
+    async with open_log() as log:
+        consumer = await shared(log, lease=None, worker="one")
+        (second, fourth) = await take(consumer, 2)
+        assert lsns([second, fourth]) == [2, 4]
+        await consumer.ack([second, fourth])
+        assert (await consumer.status()).position == 5
+        assert await consumer.lag() == 0

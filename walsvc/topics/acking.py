@@ -22,9 +22,10 @@ PAST_MAX = 20_000  # acknowledgements that a client may have to repeat: more are
 class Acking:
     """Acknowledgements that join a group, alone or with other things that are to be durable with them."""
 
-    def __init__(self, hub: Hub, leases: Sequence[Lease]) -> None:
+    def __init__(self, hub: Hub, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> None:
         self._hub = hub
         self._leases = leases
+        self._vanished = vanished  # LSNs of what is not there any more
         self._gone: list[Stretch] = []
 
     def change(self) -> dict[str, Any]:
@@ -34,7 +35,8 @@ class Acking:
                 raise self._hub.lost(lease)
         rows = [done_row(each.job.first, each.job.lsn, 1) for each in self._leases if not each.done]
         self._gone = list(self._hub.feed.gone)
-        rows += [done_row(*each) for each in self._gone]
+        held = self._hub.feed.vanished
+        rows += [done_row(*each) for each in (*self._gone, *(held[lsn][0] for lsn in self._vanished if lsn in held))]
         return {KEY: {self._hub.key: {"rows": b"".join(rows)}}}
 
     def accepted(self) -> None:
@@ -43,6 +45,8 @@ class Acking:
             lease.done = True
             self._hub.feed.finished(lease.job)
             self._hub.past.note(lease)
+        for lsn in self._vanished:
+            self._hub.feed.vanished.pop(lsn, None)
         del self._hub.feed.gone[: len(self._gone)]
         self._hub.changed()
 

@@ -56,6 +56,8 @@ class Feed:
         key: the consumer's in the metadata.
         leases, ahead: what is out, and what was read.
         gone: what was purged or has vanished, to be kept as done with the next acknowledgement.
+        vanished: the same of what workers without a lease have: it is theirs until they come for what they have, or it is
+            acknowledged. By LSN, with the worker.
         resumed: records that workers have had since before they came.
     """
 
@@ -65,6 +67,7 @@ class Feed:
         self.key = key
         self.leases = leases
         self.gone: list[Stretch] = []
+        self.vanished: dict[int, tuple[Stretch, str]] = {}
         self.resumed: Resumed = Resumed(leases)
         self._segments = segments
         self._topic = topic
@@ -120,6 +123,8 @@ class Feed:
         """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
         what it has had since before it came is first."""
         self.look()
+        if own and self.vanished:
+            self._let_go(holder)
         now, line = self.now(), self.resumed.line(holder) if own else None
         if line:
             job: Job | None = line[0]
@@ -135,6 +140,13 @@ class Feed:
         lease = self.leases.take(holder, now)
         assert lease is not None
         return Out(lease, record)
+
+    def _let_go(self, holder: Hashable) -> None:
+        """A worker has come for what it has: what is not there any more it cannot get."""
+        for lsn, (stretch, worker) in list(self.vanished.items()):
+            if worker == holder:
+                del self.vanished[lsn]
+                self.gone.append(stretch)
 
     async def wait(self) -> None:
         """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
@@ -255,6 +267,8 @@ class Feed:
             with self._core.health.whole("reading for a shared consumer"):
                 for each in found:
                     self._offer(each)
+                if not found:
+                    self._pass_over(behind, self.ahead.following)
         except Truncated:
             self.look()  # raises, unless retention has moved the position beyond what is gone
             self.ahead.move(self.position, self.position)
@@ -277,11 +291,12 @@ class Feed:
         record, window, now = found.record, self.window, self.now()
         if record.lsn < self.position or record.lsn in self.leases.jobs:
             return
+        first = self._pass_over(found.first, record.lsn)
         if window.covers(record.lsn):
-            if not window.spans(max(found.first, self.position), record.lsn):
-                self._gone(found.first, record.lsn, 0)
+            if not window.spans(max(first, self.position), record.lsn):
+                self._gone(first, record.lsn, 0)
             return
-        job = Job(record.lsn, found.first, self._key_of(record), not_before_of(record))
+        job = Job(record.lsn, first, self._key_of(record), not_before_of(record))
         held = window.held.get(record.lsn)
         job.attempts = held.attempts if held is not None else window.tried.get(record.lsn, 0)
         self.ahead.keep(record)
@@ -291,6 +306,15 @@ class Feed:
         self.leases.hold(job, held.worker, now)
         self.resumed.found(held.worker, job)
         self.wake_all()
+
+    def _pass_over(self, first: int, end: int) -> int:
+        """There is no record of the topic from LSN `first` up to `end`. What a worker has there has vanished; returns the LSN behind that."""
+        if self.leases.lease is None:
+            for lsn, held in sorted(self.window.held.items()):
+                if first <= lsn < end and lsn not in self.leases.jobs:
+                    self.vanished[lsn] = (Stretch(first, lsn, 0), held.worker)
+                    first = lsn + 1
+        return first
 
     def _key_of(self, record: Record) -> bytes | None:
         if self._label is None or self._label not in record.attributes:
@@ -333,7 +357,11 @@ class Feed:
     def forget(self, job: Job) -> None:
         """The record is purged, or not there any more: nobody gets it."""
         self.finished(job)
-        self._gone(job.first, job.lsn, 1)
+        held = self.window.held.get(job.lsn)
+        if held is not None and self.leases.lease is None:
+            self.vanished[job.lsn] = (Stretch(job.first, job.lsn, 1), held.worker)
+        else:
+            self._gone(job.first, job.lsn, 1)
 
     def forget_topic(self, topic: str) -> None:
         """A topic is deleted: nobody gets those of its records that are in memory. The others will not be found."""
@@ -353,6 +381,7 @@ class Feed:
         for job in list(self.leases.jobs.values()):
             self.finished(job)
         self.gone.clear()
+        self.vanished.clear()
         self.resumed.clear()
         self.ahead.move(lsn, lsn)
         self.wake_all()
@@ -364,6 +393,7 @@ class Feed:
             self.finished(job)
         self.resumed.cut(end)
         self.gone = [each for each in self.gone if each.last < end]
+        self.vanished = {lsn: each for lsn, each in self.vanished.items() if lsn < end}
         if self.ahead.following > end:
             known = [self.position, *(lsn + 1 for lsn in jobs), *(last + 1 for last in self.window.lasts[-1:])]
             self.ahead.move(end, max(known))

@@ -144,13 +144,13 @@ class Hub:
 
     # ---- what becomes of deliveries
 
-    def acking(self, leases: Sequence[Lease]) -> Acking:
-        """Their acknowledgement, to join a group."""
-        return Acking(self, leases)
+    def acking(self, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> Acking:
+        """The acknowledgement of records, and of what workers had and is not there any more, to join a group."""
+        return Acking(self, leases, vanished)
 
-    async def ack(self, leases: Sequence[Lease]) -> None:
-        """Acknowledge records, all or none; durable on return."""
-        await self._core.changes.join(Acking(self, leases))
+    async def ack(self, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> None:
+        """Acknowledge records, and what workers had and is not there any more, all or none; durable on return."""
+        await self._core.changes.join(Acking(self, leases, vanished))
         self._core.changes.passed(self.feed.position)
 
     async def find(self, lsn: int, attempt: int, token: str) -> Lease:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.topics.acking import Claiming, Keeping, Terms
-from walsvc.topics.feed import Out
 from walsvc.topics.leases import Lease, State
 
 if TYPE_CHECKING:
+    from walsvc.topics.feed import Out
     from walsvc.topics.hub import Hub
 
 
@@ -54,17 +54,18 @@ async def leases_of(hub: Hub, lsns: Sequence[int]) -> list[Lease]:
 
 
 async def settle(hub: Hub, lsns: Sequence[int]) -> int:
-    """Acknowledge records, whoever has them, in one group; returns how many were out. Durable on return."""
+    """Acknowledge records, whoever has them, in one group, also those that are not there any more; returns how many were out. Durable on
+    return."""
+    leases, vanished = await out_of(hub, lsns)
+    if leases or vanished:
+        await hub.ack(leases, vanished)
+    return len(leases) + len(vanished)
+
+
+async def out_of(hub: Hub, lsns: Sequence[int]) -> tuple[list[Lease], list[int]]:
+    """Which of these records are out: the deliveries, and the LSNs of what is not there any more."""
     leases = await leases_of(hub, lsns)
-    if leases:
-        await hub.ack(leases)
-    return len(leases)
-
-
-async def held(hub: Hub, lsns: Sequence[int]) -> list[Out]:
-    """The deliveries by which somebody has these records, with the records; one that is not there any more is left out."""
-    loaded = [(lease, await hub.feed.ahead.load(lease.job.lsn)) for lease in await leases_of(hub, lsns)]
-    return [Out(lease, record) for lease, record in loaded if record is not None]
+    return leases, [lsn for lsn in dict.fromkeys(lsns) if lsn in hub.feed.vanished]
 
 
 def delivered_lsn(hub: Hub) -> int:

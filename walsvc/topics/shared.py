@@ -14,13 +14,12 @@ from walsvc.tasks import TaskLock
 from walsvc.topics.acking import AS_USUAL, Keeping, Terms
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
-from walsvc.topics.pending import Pending, claim, delivered_lsn, held, pending_of, settle, take_new
+from walsvc.topics.pending import Pending, claim, delivered_lsn, out_of, pending_of, settle, take_new
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from walsvc.topics.acking import Acking
     from walsvc.topics.feed import Out
     from walsvc.topics.hub import Hub
     from walsvc.topics.leases import Lease
@@ -123,10 +122,6 @@ class LocalDelivery(Delivery):
     def deadline(self) -> float | None:
         """See Delivery."""
         return self.lease.deadline
-
-    def acking(self) -> Acking:
-        """Its acknowledgement, to be made durable with something else. Raises Closed."""
-        return self.consumer.open_hub().acking([self.lease])
 
     async def _ack(self) -> None:
         await self.consumer.open_hub().ack([self.lease])
@@ -279,9 +274,9 @@ class LocalConsumer(SharedConsumer):
         """Acknowledge records, whoever has them, all in one group; returns how many were out."""
         return await settle(self.open_hub(), lsns)
 
-    async def held(self, lsns: Sequence[int]) -> list[LocalDelivery]:
-        """The deliveries by which somebody has these records; those that nobody has are left out."""
-        return [LocalDelivery(self, out) for out in await held(self.open_hub(), lsns)]
+    async def out_of(self, lsns: Sequence[int]) -> tuple[list[Lease], list[int]]:
+        """Which of these records somebody has: the deliveries, and the LSNs of what is not there any more."""
+        return await out_of(self.open_hub(), lsns)
 
     def delivered_lsn(self) -> int:
         """LSN up to which everything was delivered, or is not to be."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from walsvc.log.writer import WalWriter
     from walsvc.topics.hub import Hub
+    from walsvc.topics.leases import Lease
 
 
 class Transaction(ABC):
@@ -166,7 +167,7 @@ class LocalTransaction(Transaction):
     def __init__(self, writer: WalWriter, mode: Mode) -> None:
         super().__init__(mode)
         self._writer = writer
-        self._deliveries: dict[Hub, list[LocalDelivery]] = {}
+        self._acks: dict[Hub, tuple[list[Lease], list[int]]] = {}
         self._joinings: list[Joining] = []
         self._passed: list[Consumer] = []
         writer.core.health.check_call(Strict if mode is Quorum else mode)
@@ -185,25 +186,31 @@ class LocalTransaction(Transaction):
             hub = done.consumer.open_hub()
             if hub.writer is not self._writer:
                 raise BadOption(f"{done!r} is of another log")
-            others = self._deliveries.setdefault(hub, [])
-            if all(each.lease is not done.lease for each in others):
-                others.append(done)
+            self.acknowledge(hub, [done.lease])
             return
         if not isinstance(done, Consumer) or lsn is None or not done.is_of(self._writer):
             raise BadOption(f"{done!r} is no consumer, or of another log")
-        self.join(done.acking(lsn))
+        self._joinings.append(done.acking(lsn))
         self._passed.append(done)
 
-    def join(self, joining: Joining) -> None:
-        """Let a change of metadata be part of it."""
-        self._joinings.append(joining)
+    def acknowledge(self, hub: Hub, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> int:
+        """Acknowledge deliveries of a shared consumer, and what its workers had and is not there any more, by LSN; returns how many of
+        them were not part of it before."""
+        ours, gone = self._acks.setdefault(hub, ([], []))
+        known = {id(each) for each in ours}
+        new = [each for each in leases if id(each) not in known]
+        new_gone = [lsn for lsn in vanished if lsn not in gone]
+        ours += new
+        gone += new_gone
+        return len(new) + len(new_gone)
 
     async def _commit(self) -> Sequence[AppendResult]:
         core, mode = self._writer.core, Strict if self.mode is Quorum else self.mode
         core.health.check_call(mode)
-        joinings = [
-            hub.acking([each.lease for each in deliveries]) for hub, deliveries in self._deliveries.items()
-        ] + self._joinings
+        joinings: list[Joining] = [
+            *(hub.acking(leases, vanished) for hub, (leases, vanished) in self._acks.items()),
+            *self._joinings,
+        ]
         results: Sequence[AppendResult] = ()
         if self._payloads:
             entry = QueuedAppend(
@@ -222,7 +229,7 @@ class LocalTransaction(Transaction):
             await core.changes.join(together([Joined(self._conditions_hold, lambda: None), *joinings]))
             if self.mode is Quorum:
                 await replica_of(core).wait_changes(core.catalog.changed)
-        for position in [*(hub.feed.position for hub in self._deliveries), *(each.position for each in self._passed)]:
+        for position in [*(hub.feed.position for hub in self._acks), *(each.position for each in self._passed)]:
             core.changes.passed(position)
         return results
 

@@ -74,18 +74,14 @@ class Objects:
         Raises:
             BadOption: obstore is not installed, it does not know the URL, or there is no such directory. PathError: it is a file.
         """
-        need("obstore", "an archive")
+        place = check_place(url)
         from obstore.exceptions import BaseError
         from obstore.store import from_url
 
-        place = place_of(url)
-        check_endpoint(place)
         if log_id is not None and not (isinstance(log_id, str) and LOG_ID.fullmatch(log_id)):
             raise BadOption(f"{log_id!r} is no id of a log", hint="16 hex digits, as `walsvc archive ls` lists them")
         if place.startswith("file:"):
             directory = directory_of(place)
-            if os.path.exists(directory) and not os.path.isdir(directory):
-                raise PathError("the archive is no directory", path=directory, hint="choose another one")
             if not make and not os.path.exists(directory):
                 raise nothing_archived(place)
             options = {"automatic_cleanup": False, "mkdir": True, **options}
@@ -236,6 +232,18 @@ def of_the_store(error: BaseException, path: str) -> WalError:
     if UNENCRYPTED in str(error):
         hint = "an endpoint that begins with http:// also needs AWS_ALLOW_HTTP=true in the environment; or give it as https://"
     return PathError(f"the archive cannot be reached: {first_line(error)}", path=path, hint=hint)
+
+
+def check_place(target: str | bytes | os.PathLike[Any]) -> str:
+    """The URL of an archive, as far as that can be told without looking into it. Raises BadOption; PathError where it is a file."""
+    need("obstore", "an archive")
+    place = place_of(target)
+    check_endpoint(place)
+    if place.startswith("file:"):
+        directory = directory_of(place)
+        if os.path.exists(directory) and not os.path.isdir(directory):
+            raise PathError("the archive is no directory", path=directory, hint="choose another one")
+    return place
 
 
 def check_endpoint(url: str) -> None:

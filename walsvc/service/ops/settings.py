@@ -20,7 +20,7 @@ from walsvc.keyring import KeyRing
 from walsvc.options import file_of, kinds_of, option_of, unknown_option
 from walsvc.service.server.auth import Tokens, load_tokens
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.listeners import refuse_open_door, tls_context
+from walsvc.service.server.listeners import refuse_open_door, socket_path, tls_context
 from walsvc.service.server.server import STOP_SECONDS, Server
 from walsvc.targets import directory_of, host_and_port, is_loopback, is_path
 from walsvc.visible import visible_json
@@ -113,9 +113,11 @@ class Settings:
         for name in FILES:
             if (path := getattr(main, name)) is not None:
                 file_of(name, path)
-        for name in ("data", "unix"):
-            if (path := getattr(main, name)) is not None:
-                directory_of(path)
+        if main.data is not None:
+            directory_of(main.data)
+        for path in (main.unix, main.redis if main.redis != "off" and is_path(main.redis) else None):
+            if path is not None:
+                socket_path(path)
         if main.data is None:
             raise BadOption(
                 "the directory of the log is not given", hint="--data PATH, WALSVC_DATA, or data in the file"

@@ -9,14 +9,16 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from walsvc.disk.pool import looking_up
+from walsvc.disk.pool import in_thread, looking_up
 from walsvc.errors import BadOption, Locked, PathError
 from walsvc.options import file_of
 from walsvc.service.server.entrance import Acceptor
-from walsvc.targets import directory_of, is_loopback
+from walsvc.targets import is_loopback, text_of, url_scheme_of
 from walsvc.tls import load_identity, loading
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
@@ -46,33 +48,35 @@ class Listener:
         """Why it lets nobody in any more, though it was not told to stop."""
         return next((each.broken for each in self._acceptors if each.broken is not None), None)
 
-    def stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
         """Let nobody in any more; connections go on. Idempotent."""
-        if self._path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self._path = None
         for acceptor in self._acceptors:
             acceptor.close()
+        path, self._path = self._path, None
+        if path is not None:
+            try:
+                await in_thread(remove, path)
+            except PathError:  # no thread is to be had
+                remove(path)
 
     async def close(self) -> None:
         """Release the address."""
-        self.stop_accepting()
+        await self.stop_accepting()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
-async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
-    """Listen on a Unix socket with mode 0600. The socket file of a dead server is replaced.
-
-    A lock file beside it (`<path>.lock`, which stays) decides between two servers, so that neither removes the other's.
-
-    Raises:
-        Locked: another server listens there. PathError: it cannot be made, or something else has that name. BadOption: the
-        path is too long.
-    """
-    name = os.path.abspath(directory_of(path))  # noqa: ASYNC240  looks at the working directory only
+def socket_path(path: object) -> str:
+    """The absolute path of a Unix socket. BadOption for what none can have, PathError for what no file system has."""
+    if isinstance(path, (str, bytes, os.PathLike)) and not os.fspath(path):
+        raise BadOption("the path of the Unix socket is empty", hint="/run/walsvc/walsvc.sock, say")
+    if (scheme := url_scheme_of(path)) is not None:
+        raise BadOption(
+            f"the path of a Unix socket is needed here, not a URL ({scheme}:...)",
+            hint="/run/walsvc/walsvc.sock, say; its clients open unix:///run/walsvc/walsvc.sock",
+        )
+    name = os.path.abspath(text_of(path))
     if len(os.fsencode(name)) > UNIX_PATH_BYTES_MAX:
         raise BadOption(
             f"the path of the Unix socket has {len(os.fsencode(name))} bytes",
@@ -80,6 +84,31 @@ async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
             expected=f"at most {UNIX_PATH_BYTES_MAX}",
             hint="take a shorter one, such as /run/walsvc/walsvc.sock",
         )
+    return name
+
+
+async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
+    """Listen on a Unix socket with mode 0600. The socket file of a dead server is replaced.
+
+    A lock file beside it (`<path>.lock`, which stays) decides between two servers, so that neither removes the other's. The loop waits
+    for no file system: a thread does all of it.
+
+    Raises:
+        Locked: another server listens there. PathError: it cannot be made, or something else has that name. BadOption: as
+        `socket_path`.
+    """
+    name = socket_path(path)
+    making = asyncio.ensure_future(in_thread(make_socket, name))
+    try:
+        listening, lock = await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(partial(discard, name))
+        raise
+    return Listener([accept(listening)], f"unix://{name}", path=name, lock=lock)
+
+
+def make_socket(name: str) -> tuple[socket.socket, int]:
+    """A Unix socket that listens, and its lock. Blocks. Raises as listen_unix."""
     lock: int | None = None
     try:
         lock = take_lock(f"{name}.lock", name)
@@ -92,9 +121,27 @@ async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
         if isinstance(error, PathError):
             raise
         raise PathError(
-            f"the Unix socket cannot be made: {error.strerror or error}", path=name, errno=error.errno
+            f"the Unix socket cannot be made: {error.strerror or error}",
+            path=name,
+            errno=error.errno,
+            hint="its directory has to be there, and to be writable for the server",
         ) from None
-    return Listener([accept(listening)], f"unix://{name}", path=name, lock=lock)
+    return listening, lock
+
+
+def discard(name: str, making: asyncio.Future[tuple[socket.socket, int]]) -> None:
+    """A socket was made whose caller has gone."""
+    if not making.cancelled() and making.exception() is None:
+        listening, lock = making.result()
+        listening.close()
+        remove(name)
+        os.close(lock)
+
+
+def remove(path: str) -> None:
+    """Remove a socket file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def take_lock(file: str, name: str) -> int:
@@ -120,16 +167,22 @@ def remove_stale(name: str) -> None:
 
 
 def bind_unix(name: str) -> socket.socket:
-    """A bound socket. The umask makes its file private from the first moment; chmod afterwards would come too late."""
+    """A bound socket. Its file is private from the first moment: on Linux it gets the mode that the socket had before. chmod would come
+    too late, and the umask is of all threads."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
     try:
-        listening.bind(name)
+        if sys.platform == "linux":
+            os.fchmod(listening.fileno(), 0o600)
+            listening.bind(name)
+        else:
+            before = os.umask(0o177)
+            try:
+                listening.bind(name)
+            finally:
+                os.umask(before)
     except OSError:
         listening.close()
         raise
-    finally:
-        os.umask(before)
     return listening
 
 

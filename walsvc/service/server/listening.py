@@ -12,7 +12,7 @@ from functools import partial
 from walsvc.errors import WalError
 from walsvc.service.server.entrance import Acceptor
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix
+from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, socket_path
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.status import Trouble
 from walsvc.targets import host_and_port, is_path
@@ -29,6 +29,9 @@ class Listening:
         unix: path of the server's own Unix socket; None: none.
         host, port: of the server's own TCP address; None: none.
         tls: for TCP; None: without.
+
+    Raises:
+        BadOption, PathError: no Unix socket can be at that path.
 
     Attributes:
         listeners: in the order in which they were opened.
@@ -49,7 +52,8 @@ class Listening:
         self.tls: ssl.SSLContext | None = tls
         self._roster = roster
         self._seconds = limits.handshake_seconds
-        self._unix, self._host, self._port = unix, host, port
+        self._unix = None if unix is None else socket_path(unix)
+        self._host, self._port = host, port
 
     async def open(self, protocol: Factory) -> None:
         """Listen at the server's own addresses. Raises PathError, Locked, BadOption for one that cannot be had."""
@@ -100,10 +104,10 @@ class Listening:
                 error = WalError(f"accept() failed: {cause.strerror}", path=listener.url, hint="restart the server")
                 yield Trouble("listener", "", f"the listener at {listener.url} has ended", error)
 
-    def stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
         """Let nobody in any more. Idempotent."""
         for listener in self.listeners:
-            listener.stop_accepting()
+            await listener.stop_accepting()
 
     async def close(self) -> None:
         """Release the addresses."""

@@ -22,24 +22,23 @@ from functools import partial
 
 from walsvc import __version__
 from walsvc.api import Log
-from walsvc.config import WalConfig
+from walsvc.config import WalConfig, between
 from walsvc.disk.paths import checked_path
 from walsvc.errors import BadOption, Closed, WalError
-from walsvc.options import check_type, unknown_option
+from walsvc.options import unknown_option
 from walsvc.service.server.auth import Tokens
 from walsvc.service.server.budget import Budget
 from walsvc.service.server.connection import Connection
 from walsvc.service.server.copying import Copying, end_waiting
 from walsvc.service.server.descriptors import for_clients
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.listeners import refuse_open_door
 from walsvc.service.server.listening import Listening
 from walsvc.service.server.namespaces import Logs, Opener, troubles_of
+from walsvc.service.server.options import check_options
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.shared import Shared
 from walsvc.service.server.status import ServerStatus, Trouble
 from walsvc.service.server.troubles import Troubles, ended
-from walsvc.targets import PORT_MAX, is_host
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -67,7 +66,7 @@ class Server:
         archive: URL of an archive to which sealed segments go; not with namespaces.
 
     Raises:
-        BadOption for what contradicts itself.
+        BadOption, PathError for what is wrong or contradicts itself: nothing is made by then.
     """
 
     def __init__(
@@ -86,35 +85,26 @@ class Server:
         opener: Opener | None = None,
         archive: str | None = None,
     ) -> None:
-        check_type("config", config, WalConfig)
-        check_type("host", host, str)
-        check_type("port", port, int)
-        check_type("tls", tls, ssl.SSLContext)
-        check_type("tokens", tokens, Tokens)
-        check_type("limits", limits, Limits)
-        check_type("archive", archive, str, os.PathLike)
-        if unix is None and host is None:
-            raise BadOption(
-                "the server would listen nowhere", hint="give a path for a Unix socket, or a host and a port"
-            )
-        if host is not None:
-            if (host and not is_host(host)) or not 0 <= port <= PORT_MAX:
-                raise BadOption(
-                    f"{host}:{port} is no address to listen on", hint="127.0.0.1 and 7420, say; port 0: any"
-                )
-            refuse_open_door(host, tls=tls is not None, tokens=tokens is not None, insecure=insecure)
+        options: dict[str, object] = {
+            "config": config,
+            "unix": unix,
+            "host": host,
+            "port": port,
+            "tls": tls,
+            "tokens": tokens,
+            "namespaces": namespaces,
+            "limits": limits,
+            "insecure": insecure,
+            "opener": opener,
+            "archive": archive,
+        }
+        check_options(source, options)
         self.limits: Limits = limits or Limits()
         if isinstance(source, Log):
-            if namespaces or config is not None:
-                raise BadOption("an open log is served as it is", hint="give its directory for namespaces or a config")
             self.logs_by_name: Logs = Logs.of(source, self.limits)
         else:
             self.logs_by_name = Logs(
                 checked_path(source), config or WalConfig(), self.limits, several=namespaces, opener=opener
-            )
-        if archive is not None and namespaces:
-            raise BadOption(
-                "an archive is for one log, and namespaces are many", hint="serve the log without namespaces"
             )
         self.roster: Roster = Roster(self.limits.connections, lambda: for_clients(len(self.logs_by_name)))
         self.budget: Budget = Budget(self.limits.pending_total_bytes)
@@ -198,7 +188,7 @@ class Server:
         met, logs = self.troubles.look(), self.logs
         self._why_not = "stopping"
         stopping = self.roster.closed = Closed("the server is stopping", hint="connect again later")
-        self._listening.stop_accepting()
+        await self._listening.stop_accepting()
         for connection in self.roster:
             connection.pause_reading("stopping")
         await self._answer(timeout * (1 - CLOSE_SHARE))
@@ -322,6 +312,7 @@ async def serve(
     known = {*inspect.signature(serve).parameters, *inspect.signature(Server).parameters} - {"source", "options"}
     if unknown := options.keys() - known:
         raise unknown_option(min(unknown), known)
+    between("stop_seconds", stop_seconds, 0.0, 1e9)
     server = Server(source, unix=unix, host=host, port=port, **options)  # type: ignore[arg-type]
     await server.start()
     try:

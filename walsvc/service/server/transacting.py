@@ -36,7 +36,8 @@ async def transact(log: Log, held: Held, args: dict[str, Any]) -> dict[str, Any]
     for stream, *delivery in rows(args, "deliveries", DELIVERY):
         deliveries.setdefault(await held(stream, SharedStream), []).append(delivery)
     for worker, found in deliveries.items():
-        transaction.join(worker.consumer.open_hub().acking(await worker.leases(found)))
+        leases = await worker.leases(found)
+        transaction.acknowledge(worker.consumer.open_hub(), leases)
     for stream, lsn in rows(args, "positions", POSITION):
         transaction.ack((await held(stream, ConsumerStream)).consumer, lsn)
     results = await transaction.commit()

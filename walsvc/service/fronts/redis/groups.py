@@ -21,6 +21,7 @@ from walsvc.service.fronts.redis.streams import Answer, found_in
 from walsvc.service.fronts.redis.waiting import one_of
 from walsvc.topics.pending import Pending
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
+from walsvc.topics.transaction import LocalTransaction
 
 NEEDS_KEY = (
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to "
@@ -254,10 +255,10 @@ def acked_lsns(command: Command) -> list[int]:
     return list(map(entry_named, command[3:]))
 
 
-async def acknowledged(client: Client, command: Command) -> Sequence[LocalDelivery]:
-    """The deliveries that XACK is about, as far as somebody has them."""
-    group = await find(client, command[1], command[2])
-    return [] if group is None else await group.held(acked_lsns(command))
+async def acknowledged(client: Client, command: Command, transaction: LocalTransaction) -> int:
+    """XACK as a part of a transaction: how many are pending and not acknowledged by it already."""
+    group, lsns = await find(client, command[1], command[2]), acked_lsns(command)
+    return 0 if group is None else transaction.acknowledge(group.open_hub(), *await group.out_of(lsns))
 
 
 async def xack(client: Client, command: Command) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from walsvc.service.fronts.redis.client import Client
     from walsvc.service.fronts.redis.commands import Entry
     from walsvc.service.fronts.redis.requests import Command
+    from walsvc.topics.transaction import LocalTransaction
 
 QUEUED = Status("QUEUED")
 WRITES = {xadd, xadd_with_options, xack}
@@ -155,20 +156,15 @@ async def looked(client: Client, kept: Kept) -> Any:
 
 async def write(client: Client, commands: list[Kept], watched: dict[str, int]) -> list[Any] | None:
     """The answers of XADD and XACK in one group; None: a watched stream ends otherwise by now, and nothing was done."""
-    transaction = client.log.transaction()
+    transaction: LocalTransaction = client.opened.transaction()
     for topic, lsn in watched.items():
         transaction.expect(lsn, topic=topic)
     answers: list[Any] = []
     places: list[int] = []  # of the appends
-    taken: set[int] = set()  # leases that are acknowledged already
     for each in commands:
         try:
             if each.entry.call is xack:
-                deliveries = [one for one in await acknowledged(client, each.command) if id(one.lease) not in taken]
-                taken |= {id(one.lease) for one in deliveries}
-                for one in deliveries:
-                    transaction.ack(one)
-                answers.append(len(deliveries))
+                answers.append(await acknowledged(client, each.command, transaction))
                 continue
             if (entry := await added(client, each.command)) is not None:
                 transaction.append(entry.payload, entry.type, topic=entry.topic.name)
