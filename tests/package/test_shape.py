@@ -10,9 +10,7 @@ import walsvc
 PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
 MANY_FIELDS = {
-    "service/client/connector.py Connector": 17,
     "service/client/consumer.py RemoteConsumer": 19,
-    "service/client/session.py Session": 19,
     "topics/hub.py Hub": 17,
 }
 

@@ -110,7 +110,7 @@ class Account(ABC):
         if self._pulse is not None:
             self._pulse.set_result(None)
             self._pulse = None
-        self.session.send_on()
+        self.session.order.send_on()
 
     def accepts(self, size: int) -> bool:
         """True if there is room for a batch."""

@@ -25,7 +25,7 @@ from walsvc.service.client.filling import Filling
 from walsvc.service.client.labels import MODES, PLAIN, FrameLabels, Unsent
 from walsvc.service.client.queue import Queue
 from walsvc.service.client.sent import Sent
-from walsvc.service.client.session import Session
+from walsvc.service.client.session import AppendSide, Session
 from walsvc.service.wire.frames import APPEND_COST
 from walsvc.visible import counted
 
@@ -51,10 +51,7 @@ class Appends(Account):
         self._room = 0  # that a plain append on the fast path may take; below 0: none
         self._turn = False  # a flush at the end of this turn is arranged
         self._lone = False  # the last frame had one record
-        session.before_sending = self._send_turn
-        session.state_changed = self._set_room
-        session.limits_changed = self._take_limits
-        session.ended = self.end
+        session.appends = AppendSide(self._send_turn, self._set_room, self._take_limits, self.end)
         self._take_limits()
         CLIENTS.add(self)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
-from walsvc.service.client.connector import FrameWaiter
+from walsvc.service.client.order import FrameWaiter
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import FROM_CLIENT, Call, Cancel, Error, Frame, Open, Result
 from walsvc.service.wire.methods import METHODS

@@ -6,9 +6,8 @@ import asyncio
 import logging
 import os
 import random
-import secrets
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any
 
 from walsvc.errors import (
     Backpressure,
@@ -21,30 +20,15 @@ from walsvc.errors import (
     WalError,
 )
 from walsvc.service.client.config import Address, ClientConfig
-from walsvc.service.client.connection import Connection, connect
-from walsvc.service.wire.frames import MAGIC, VERSION, Frame, Hello, Welcome
+from walsvc.service.client.connection import Connection
+from walsvc.service.client.dialing import Dialing
+from walsvc.service.client.order import FrameWaiter
+from walsvc.service.wire.frames import Frame, Welcome
 from walsvc.tasks import begin_task
 
 FINAL = (Denied, ProtocolError, UnsupportedFormat, BadOption)  # another attempt would be answered in the same way
 DENIED_SECONDS = 10.0  # but for a token that is being changed: a server looks at its token file every 5 seconds
 logger: logging.Logger = logging.getLogger("walsvc.client")
-
-
-class FrameWaiter(Protocol):
-    """An entry of the table that waits for frames."""
-
-    def received(self, frame: Frame) -> None:
-        """A frame with its id."""
-
-    def again(self) -> bool:
-        """Send it: all before it was sent on this connection. False: it waits, and nothing behind it may be sent before. Raises
-        WalError where it cannot be sent; then `failed` hears of that."""
-
-    def lost(self) -> None:
-        """The connection is lost; perhaps there will be another."""
-
-    def failed(self, error: WalError) -> None:
-        """It is over: no connection in time, or none any more. The request is no longer in the table."""
 
 
 class Connector(ABC):
@@ -66,9 +50,8 @@ class Connector(ABC):
         self.connections: int = 0
         self.useful: bool = False
         self._welcomed_at = 0.0
-        self.producer: int = secrets.randbits(63) + 1
         self.requests: dict[int, FrameWaiter] = {}
-        self._context, self._server_name = address.context(config), address.server_name(config)
+        self._dialing = Dialing(address, config)
         self._connection: Connection | None = None
         self._process = os.getpid()
         self._runner: asyncio.Task[None] | None = None
@@ -122,7 +105,7 @@ class Connector(ABC):
         until, attempt = self.loop.time() + self.config.open_seconds, 0
         while True:
             try:
-                await self._connect()
+                await self._dialing.connect(self)
                 break
             except (Unreachable, Closed, Backpressure):  # nobody there, somebody who is stopping, too many others
                 left = until - self.loop.time()
@@ -135,28 +118,6 @@ class Connector(ABC):
     def _begin(self) -> None:
         self._runner = begin_task(self._run())
         self._runner.add_done_callback(self._runner_ended)
-
-    async def _connect(self) -> None:
-        hello = Hello(
-            0,
-            MAGIC,
-            VERSION,
-            VERSION,
-            self.config.token(self.address),
-            self.config.namespace,
-            self.config.name or f"pid {self._process}",
-            self.producer,
-            {},
-        )
-        try:
-            async with asyncio.timeout(self.config.connect_seconds):
-                await connect(self, hello, self.address, self._context, self._server_name)
-        except TimeoutError as error:
-            if isinstance(error, WalError):
-                raise
-            raise Unreachable(
-                f"the server did not answer within {self.config.connect_seconds} s", path=self.address.url
-            ) from None
 
     def welcomed(self, connection: Connection, welcome: Welcome) -> None:
         """For the connection: it is open, and this is the first frame."""
@@ -182,7 +143,7 @@ class Connector(ABC):
                 try:
                     await self._pause(attempt, left)
                     attempt += 1
-                    await self._connect()
+                    await self._dialing.connect(self)
                     break
                 except (WalError, OSError) as failure:
                     error = (

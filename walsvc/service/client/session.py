@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from walsvc.errors import (
@@ -28,7 +28,8 @@ from walsvc.errors import (
 )
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
-from walsvc.service.client.connector import FINAL, Connector, FrameWaiter, logger
+from walsvc.service.client.connector import FINAL, Connector, logger
+from walsvc.service.client.order import FrameWaiter, SendOrder
 from walsvc.service.client.watching import Watchers
 from walsvc.service.wire.codes import farewell_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
@@ -40,6 +41,22 @@ def nothing(*_: object) -> None:
     """Do nothing: no caller wants to hear of it."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class AppendSide:
+    """What a session calls on its append side.
+
+    Attributes:
+        before_sending: what was appended leaves before what is called after it.
+        state_changed, limits_changed: there may be more room, or less.
+        ended: nobody gets room any more, for this reason.
+    """
+
+    before_sending: Callable[[], None] = nothing
+    state_changed: Callable[[], None] = nothing
+    limits_changed: Callable[[], None] = nothing
+    ended: Callable[[WalError], None] = nothing
+
+
 class Session(Connector):
     """A connection that is made anew when it is lost, the requests on it, and the log's state as last heard.
 
@@ -47,6 +64,9 @@ class Session(Connector):
         state: [first_lsn, next_lsn, durable_lsn, counters...] as the last frame said.
         closed: why nothing can be called any more; None while it can.
         repeated: appends and batches that were sent again.
+        order: the requests that were not sent on this connection.
+        appends: the append side; its owner sets it.
+        cut, purged: called for records above an LSN that are gone, and for those that were hidden; their owner sets them.
         watchers: hear why the connection was lost, and None when there is one again.
     """
 
@@ -55,17 +75,12 @@ class Session(Connector):
         self.state: list[int] = [1, 1, 0]
         self.closed: WalError | None = None
         self.repeated = 0
-        # For the append side: what was appended leaves before what is called after it; what else it has to hear of.
-        self.before_sending: Callable[[], None] = nothing
-        self.state_changed: Callable[[], None] = nothing
-        self.limits_changed: Callable[[], None] = nothing
-        self.ended: Callable[[WalError], None] = nothing
-        self.cut: Callable[[int], None] = nothing  # records above this LSN are gone
+        self.order: SendOrder = SendOrder(self.requests)
+        self.appends: AppendSide = AppendSide()
+        self.cut: Callable[[int], None] = nothing
         self.purged: Callable[[Purged], None] = nothing
         self.watchers: Watchers = Watchers(self.loop, address.url)
         self._ids = 0
-        self._unsent: deque[tuple[int, FrameWaiter]] = deque()  # in the table, and not sent on this connection
-        self._sending_on = False
         self._out: list[bytes] = []
         self._flushing = False
 
@@ -107,7 +122,7 @@ class Session(Connector):
 
     def send(self, frame: Frame) -> None:
         """Send a frame behind what was appended before. Without a connection it is dropped: `again` of its request sends it."""
-        self.before_sending()
+        self.appends.before_sending()
         self.put(encode(frame))
 
     def put(self, data: bytes) -> None:
@@ -132,7 +147,7 @@ class Session(Connector):
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self.before_sending()
+        self.appends.before_sending()
         self._flushing = False
         self.write_out()
 
@@ -145,7 +160,7 @@ class Session(Connector):
 
     def begin(self, id: int, request: FrameWaiter) -> None:
         """Put a request into the table and send it, behind what was appended before it."""
-        self.before_sending()
+        self.appends.before_sending()
         self.submit(id, request)
 
     def submit(self, id: int, request: FrameWaiter) -> None:
@@ -154,31 +169,7 @@ class Session(Connector):
         self.requests[id] = request
         self.wanted()
         if self._connection is not None:
-            self._unsent.append((id, request))
-            self.send_on()
-
-    def send_on(self) -> None:
-        """There may be room: send what is not sent yet, in order, up to the first that has to wait."""
-        if self._sending_on:
-            return
-        self._sending_on = True
-        try:
-            while self._unsent and self._connection is not None:
-                id, request = self._unsent[0]
-                if self.requests.get(id) is request and not self._sent(id, request):
-                    return
-                self._unsent.popleft()
-        finally:
-            self._sending_on = False
-
-    def _sent(self, id: int, request: FrameWaiter) -> bool:
-        """True if a request needs no more looking after. One that cannot be sent fails alone."""
-        try:
-            return request.again()
-        except WalError as error:
-            self.requests.pop(id, None)
-            request.failed(error)
-            return True
+            self.order.add([(id, request)])
 
     async def call(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:
         """Call a method of the server's log; returns its value, which `then` gets before any later frame is looked at.
@@ -233,7 +224,7 @@ class Session(Connector):
         before, self.state = self.state[2], state
         if state[2] < before:
             self.cut(state[2])
-        self.state_changed()
+        self.appends.state_changed()
 
     def _goodbye(self, frame: Goodbye) -> None:
         error = farewell_of(frame.code, frame.message, self.address.url)
@@ -247,7 +238,7 @@ class Session(Connector):
     def _disconnected(self, error: WalError) -> None:
         """The connection is lost."""
         self._out.clear()
-        self._unsent.clear()
+        self.order.clear()
         for request in list(self.requests.values()):
             request.lost()
         self.watchers.lost(error)
@@ -255,9 +246,8 @@ class Session(Connector):
     def _connected(self, welcome: Welcome) -> None:
         """Send again what is not answered, in the order of its first sending."""
         self._new_state(welcome.state)
-        self.limits_changed()
-        self._unsent.extend(self.requests.items())
-        self.send_on()
+        self.appends.limits_changed()
+        self.order.add(self.requests.items())
         self.wake_up()
         self.watchers.connected()
 
@@ -275,8 +265,8 @@ class Session(Connector):
         if self.closed is None:
             logger.error("%s: nothing connects any more: %s", self.address.url, error.message)
         self.closed = self.closed or error
-        self.ended(error)
-        self.before_sending()
+        self.appends.ended(error)
+        self.appends.before_sending()
         self._give_up(error)
 
     def unreachable(self, error: WalError, what: str) -> WalError:
@@ -302,6 +292,7 @@ class Session(Connector):
         """No call and no connection from now on; whoever still waits gets `error`."""
         self._flush()
         self._finish(error)
+        self.order.clear()
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
