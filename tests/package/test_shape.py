@@ -10,7 +10,6 @@ import walsvc
 PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
 MANY_FIELDS = {
-    "service/client/consumer.py RemoteConsumer": 19,
     "topics/hub.py Hub": 17,
 }
 

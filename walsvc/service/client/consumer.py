@@ -11,6 +11,7 @@ from walsvc.errors import BadOption, DurabilityLost, NoSpace, WalError, copy_of
 from walsvc.model import Record
 from walsvc.service.client.call import encoded
 from walsvc.service.client.opened import OpenedThere
+from walsvc.service.client.place import Place
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import cost_of, records_of
@@ -48,12 +49,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._id = self._session.new_id()
         self._window = Window(self._session.config.read_ahead_bytes)
         self._turn: int | None = None
-        self._cuts = 0  # of the log, that this consumer has heard of
+        self._place = Place()
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
-        self._following = 0
-        self._floor = 0  # LSN below which all of its topic is hidden, as far as it was told
-        self._checked = 0  # the LSN that this consumer is known to have nothing lost below
-        self._position = 0
         self._resent: asyncio.Future[None] | None = None  # of an acknowledgement that waits for its record
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
@@ -84,9 +81,9 @@ class RemoteConsumer(OpenedThere, Delivering):
         if isinstance(frame, Records):
             self._take_in(frame)
         elif isinstance(frame, Result):
-            self._position = max(self._position, frame.value["position"])
+            self._place.pass_by(frame.value["position"])
             if not self._opened.done():
-                self._following = self._position
+                self._place.following = self._place.position
                 self._opened.set_result(None)
         elif isinstance(frame, Error):
             self._fail(error_of(frame.code, frame.message, frame.fields))
@@ -140,9 +137,7 @@ class RemoteConsumer(OpenedThere, Delivering):
 
     def cut(self, lsn: int) -> None:
         """The log was cut behind `lsn`."""
-        self._cuts += 1
-        self._position = min(self._position, lsn + 1)
-        self._following = min(self._following, lsn + 1)
+        self._place.cut(lsn + 1)
         while self._shown and self._shown[-1] > lsn:
             self._shown.pop()
         while self._ahead and self._ahead[-1].lsn > lsn:
@@ -150,7 +145,7 @@ class RemoteConsumer(OpenedThere, Delivering):
 
     def purged(self, hidden: Hidden) -> None:
         """Some of what was received and not delivered is hidden now; perhaps it was dropped, and this consumer has missed it."""
-        self._floor = max(self._floor, hidden.below(self.topic))
+        self._place.floor = max(self._place.floor, hidden.below(self.topic))
         if gone := [record for record in self._ahead if hidden(record)]:
             self._ahead = deque(record for record in self._ahead if not hidden(record))
             self._grant(cost_of(gone))
@@ -158,11 +153,19 @@ class RemoteConsumer(OpenedThere, Delivering):
     # ---- looking
 
     @property
+    def _following(self) -> int:
+        return self._place.following
+
+    @_following.setter
+    def _following(self, lsn: int) -> None:
+        self._place.following = lsn
+
+    @property
     def position(self) -> int:
         """LSN of the next record to be acknowledged, or below that: everything before it is done."""
         if self._shown:  # what lies below it and was dropped was none of this consumer's
-            return max(self._position, min(self._shown[0], self._session.state[0]))
-        return self._position
+            return max(self._place.position, min(self._shown[0], self._session.state[0]))
+        return self._place.position
 
     @property
     def turns(self) -> int:
@@ -199,10 +202,10 @@ class RemoteConsumer(OpenedThere, Delivering):
     async def _check_position(self) -> None:
         """Truncated where records that were not acknowledged are gone. Only the server knows, so it is asked, once each time
         the log's beginning has moved beyond the position."""
-        first = max(self._session.state[0], self._floor)
-        if self._position < first and self._checked < first:
+        first = max(self._session.state[0], self._place.floor)
+        if self._place.position < first and self._place.checked < first:
             await self._session.call("consumer.lag", stream=self._id)
-            self._checked = first
+            self._place.checked = first
 
     # ---- acknowledging
 
@@ -219,7 +222,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         """Raise what `ack(lsn)` raises at once."""
         self._check()
         self._check_lsn(lsn)
-        if lsn >= self._position:
+        if lsn >= self._place.position:
             self._check_shown(lsn)
 
     def acknowledged_there(self, lsn: int) -> None:
@@ -227,8 +230,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._acknowledged(lsn + 1)
 
     async def _ack(self, lsn: int) -> None:
-        cuts = self._cuts
-        while lsn >= self._position and cuts == self._cuts:
+        cuts = self._place.cuts
+        while lsn >= self._place.position and cuts == self._place.cuts:
             self._check_shown(lsn)
             connection = self._session.connections
             try:
@@ -238,23 +241,23 @@ class RemoteConsumer(OpenedThere, Delivering):
                     raise
                 # the server that was asked in the end had not sent that record: it has opened the consumer anew
             else:
-                if cuts == self._cuts:  # else there is no such record any more, or another one
+                if cuts == self._place.cuts:  # else there is no such record any more, or another one
                     self._acknowledged(lsn + 1)
 
     async def _ack_only(self, lsn: int) -> None:
         if lsn not in self._shown:
-            if lsn >= self._position:
+            if lsn >= self._place.position:
                 self._check_shown(lsn)
             return
-        cuts = self._cuts
+        cuts = self._place.cuts
         while (
-            lsn > self._sent and cuts == self._cuts
-        ):  # it was delivered on an earlier connection, and is sent again on this one
+            lsn > self._sent and cuts == self._place.cuts
+        ):  # an earlier connection has brought it: it is sent again on this one
             self._check()
             self._resent = self._session.loop.create_future()
             await self._resent
         await self._session.call("consumer.ack", stream=self._id, lsn=lsn, only=True)
-        if cuts != self._cuts or lsn not in self._shown:
+        if cuts != self._place.cuts or lsn not in self._shown:
             return
         if self._shown[0] != lsn:
             self._shown.remove(lsn)
@@ -272,7 +275,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._drop_ahead()
 
     def _acknowledged(self, position: int) -> None:
-        self._position = max(self._position, position)
+        self._place.pass_by(position)
         super()._acknowledged(position)
 
     async def seek(self, to: Start) -> None:
@@ -283,8 +286,8 @@ class RemoteConsumer(OpenedThere, Delivering):
                 try:
                     await self._session.call("consumer.seek", self._moved, stream=self._id, to=to)
                 except BadOption:
-                    first = max(self._session.state[0], self._floor)
-                    if type(to) is not int or not self._position <= to < first:
+                    first = max(self._session.state[0], self._place.floor)
+                    if type(to) is not int or not self._place.position <= to < first:
                         raise
                     await self._session.call("consumer.lag", stream=self._id)  # Truncated where something is lost
                     to = first
@@ -294,7 +297,7 @@ class RemoteConsumer(OpenedThere, Delivering):
     def _moved(self, position: int) -> None:
         """Before any later frame is looked at: what was received so far is from the old place."""
         self._drop_ahead()
-        self._position = self._following = position
+        self._place.move(position)
         self._shown.clear()
         self._error = None
 
