@@ -400,9 +400,9 @@ async def test_closing_a_consumer_raises_what_kept_the_server_from_saving_its_ac
 
 
 async def test_hello_that_cannot_be_said_is_told_at_once(monkeypatch):
-    from walsvc.service.client import connector
+    from walsvc.service.client import dialing
 
-    monkeypatch.setattr(connector, "MAGIC", "\ud800")
+    monkeypatch.setattr(dialing, "MAGIC", "\ud800")
     async with placed() as place:
         with pytest.raises(walsvc.ProtocolError, match="Hello"):
             await walsvc.open(place.wire.url)

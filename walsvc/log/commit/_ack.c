@@ -1,5 +1,6 @@
 /* Ack, the answer to an append: an awaitable that costs less than asyncio.Future. Twin and specification: ack.py.
-   This file is the Ack, _callbacks.c is who wants to hear of its end, and _waker.c answers many of them at once.
+   This file is the Ack as a future, _awaiting.c the Ack as a coroutine. _callbacks.c has the callers that want to hear of its end,
+   _waker.c answers many Acks at once, _wakeup.c wakes one task.
 
    An Ack speaks two protocols. Tasks, gather, wait_for, shield and timeout take it as a future; create_task and TaskGroup
    take it as a coroutine. A Waker gives many Acks their results and wakes the tasks that wait for them.
@@ -22,7 +23,6 @@
 
 static Ack *free_acks[FREE_MAX];
 static int free_count;
-static PyObject *append_result;  /* the type AppendResult */
 static PyObject *invalid_state, *cancelled_error, *s_handler;
 
 /* ---- Ack: making and freeing */
@@ -121,39 +121,6 @@ static void ack_dealloc(PyObject *op)
 
 /* ---- Ack: outcome */
 
-/* Returns a new int, or the one of the call before: segment and sync_us are the same for a whole group. */
-static PyObject *shared_number(int which, uint64_t number)
-{
-    static struct { uint64_t number; PyObject *object; } last[2];
-    if (last[which].object == NULL || last[which].number != number) {
-        PyObject *object = PyLong_FromUnsignedLongLong(number);
-        if (object == NULL)
-            return NULL;
-        Py_XSETREF(last[which].object, object);
-        last[which].number = number;
-    }
-    return Py_NewRef(last[which].object);
-}
-
-/* Returns a new AppendResult. It holds numbers only, so the collector need not know it. */
-PyObject *new_result(const uint64_t numbers[5], int durable)
-{
-    PyTypeObject *type = (PyTypeObject *)append_result;
-    PyObject *value = type->tp_alloc(type, 6);
-    for (int i = 0; value != NULL && i < 6; i++) {
-        PyObject *cell = i == 4   ? PyBool_FromLong(durable)
-                         : i == 1 ? shared_number(0, numbers[1])
-                         : i == 5 ? shared_number(1, numbers[4])
-                                  : PyLong_FromUnsignedLongLong(numbers[i]);
-        PyTuple_SET_ITEM(value, i, cell);
-        if (cell == NULL)
-            Py_CLEAR(value);
-    }
-    if (value != NULL)
-        PyObject_GC_UnTrack(value);
-    return value;
-}
-
 /* Returns a new reference. An AppendResult is made at the first call and kept: CPython's own wake-up asks for the result
    and drops it. */
 static PyObject *ack_value(Ack *self)
@@ -171,7 +138,8 @@ static PyObject *ack_make_cancelled_error(Ack *self, PyObject *Py_UNUSED(ignored
     return PyObject_CallOneArg(cancelled_error, self->message);
 }
 
-static void raise_instance(PyObject *exception)
+/* Sets an exception, whose reference it takes; NULL: one is set already. */
+void raise_instance(PyObject *exception)
 {
     if (exception != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
@@ -179,7 +147,7 @@ static void raise_instance(PyObject *exception)
     }
 }
 
-static PyObject *ack_result(Ack *self, PyObject *Py_UNUSED(ignored))
+PyObject *ack_result(Ack *self, PyObject *Py_UNUSED(ignored))
 {
     switch (self->state) {
     case DONE:
@@ -283,63 +251,6 @@ static PyObject *ack_set_exception(Ack *self, PyObject *exception)
     return settled(self, FAILED);
 }
 
-/* ---- Ack: awaiting it, as a future's iterator and as a coroutine */
-
-/* Sets StopIteration(value). The exception object is made first: PyErr_SetObject would take a tuple apart. */
-static void stop_with(PyObject *value)
-{
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    Py_DECREF(value);
-    raise_instance(stop);
-}
-
-static PyObject *ack_next(Ack *self)
-{
-    if (self->state == PENDING) {
-        self->blocking = 1;
-        return Py_NewRef((PyObject *)self);
-    }
-    PyObject *value = ack_result(self, NULL);
-    if (value != NULL)
-        stop_with(value);
-    return NULL;
-}
-
-static PyObject *ack_send(Ack *self, PyObject *Py_UNUSED(value)) { return ack_next(self); }
-
-static PySendResult ack_am_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
-{
-    Ack *self = (Ack *)op;
-    if (self->state == PENDING) {
-        self->blocking = 1;
-        *result = Py_NewRef(op);
-        return PYGEN_NEXT;
-    }
-    *result = ack_result(self, NULL);
-    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
-}
-
-/* throw(exception) and the older throw(type, value, traceback): raises it, and changes nothing. */
-static PyObject *ack_throw(Ack *Py_UNUSED(self), PyObject *const *args, Py_ssize_t count)
-{
-    if (count < 1 || count > 3) {
-        PyErr_SetString(PyExc_TypeError, "throw(exception)");
-        return NULL;
-    }
-    PyObject *exception = count > 1 && PyExceptionInstance_Check(args[1]) ? args[1] : args[0];
-    if (PyExceptionInstance_Check(exception)) {
-        raise_instance(Py_NewRef(exception));
-    } else if (PyExceptionClass_Check(exception)) {
-        PyObject *made = count > 1 && args[1] != Py_None ? PyObject_CallOneArg(exception, args[1]) : PyObject_CallNoArgs(exception);
-        raise_instance(made);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException");
-    }
-    return NULL;
-}
-
-static PyObject *ack_close(Ack *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) { Py_RETURN_NONE; }
-
 /* ---- Ack: the type */
 
 static PyObject *get_blocking(Ack *self, void *Py_UNUSED(closure)) { return PyBool_FromLong(self->blocking); }
@@ -439,22 +350,20 @@ static struct PyModuleDef definition = {
 
 static int import_names(void)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio"), *model = PyImport_ImportModule("walsvc.model");
-    if (asyncio != NULL && model != NULL) {
-        append_result = PyObject_GetAttrString(model, "AppendResult");
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio != NULL) {
         invalid_state = PyObject_GetAttrString(asyncio, "InvalidStateError");
         cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
     }
     Py_XDECREF(asyncio);
-    Py_XDECREF(model);
     s_handler = PyUnicode_InternFromString("call_exception_handler");
     return PyErr_Occurred() ? -1 : 0;
 }
 
 PyMODINIT_FUNC PyInit__ack(void)
 {
-    if (import_names() < 0 || callbacks_import() < 0 || waker_import() < 0 || PyType_Ready(&AckType) < 0 ||
-        PyType_Ready(&WakerType) < 0)
+    if (import_names() < 0 || result_import() < 0 || callbacks_import() < 0 || wakeup_import() < 0 || waker_import() < 0 ||
+        PyType_Ready(&AckType) < 0 || PyType_Ready(&WakerType) < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module != NULL && (PyModule_AddObjectRef(module, "Ack", (PyObject *)&AckType) < 0 ||

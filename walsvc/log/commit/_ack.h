@@ -1,4 +1,4 @@
-/* What the three files of the extension _ack share: the Ack itself, its callbacks, and names of Python. */
+/* What the files of the extension _ack share: the Ack itself, and what each of them has for the others. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -29,7 +29,19 @@ typedef int (*Taker)(void *taker, Ack *ack, PyObject *callback, PyObject *contex
 /* _ack.c */
 extern OURS PyTypeObject AckType;
 OURS Ack *ack_new(PyObject *loop);
+OURS PyObject *ack_result(Ack *ack, PyObject *ignored);
+OURS void raise_instance(PyObject *exception);
+
+/* _awaiting.c */
+OURS PyObject *ack_next(Ack *ack);
+OURS PyObject *ack_send(Ack *ack, PyObject *value);
+OURS PySendResult ack_am_send(PyObject *op, PyObject *value, PyObject **result);
+OURS PyObject *ack_throw(Ack *ack, PyObject *const *args, Py_ssize_t count);
+OURS PyObject *ack_close(Ack *ack, PyObject *ignored);
+
+/* _result.c */
 OURS PyObject *new_result(const uint64_t numbers[5], int durable);
+OURS int result_import(void);
 
 /* _callbacks.c */
 OURS int call_soon(PyObject *loop, PyObject *callback, PyObject *argument, PyObject *context);
@@ -42,5 +54,14 @@ OURS int callbacks_import(void);
 
 /* _waker.c */
 extern OURS PyTypeObject WakerType;
-OURS PyObject *learn(PyObject *module, PyObject *callback);
 OURS int waker_import(void);
+
+/* _wakeup.c */
+/* How wake-ups may be given at a moment: at once; by one callback of the loop that gives them all, while a task runs; or each
+   through the loop, on another loop and in debug mode. */
+enum way { AT_ONCE, LATER, EACH_BY_LOOP };
+OURS PyObject *learn(PyObject *module, PyObject *callback);
+OURS int is_wakeup(PyObject *callback);
+OURS int way_to_wake(PyObject *loop);
+OURS int wake_directly(PyObject *loop, Ack *ack, PyObject *callback, PyObject *context);
+OURS int wakeup_import(void);

@@ -1,7 +1,7 @@
 /* Waker: gives the Acks of many groups their results, and wakes the tasks that wait for them. Twin: PythonWaker in ack.py.
 
-   The head of _ack.c says in which two steps a group is answered, and when a wake-up is called directly. Here are the queue between
-   the two steps, and the loop that empties it. */
+   The head of _ack.c says in which two steps a group is answered. Here are the queue between the two steps, and the loop that
+   empties it; _wakeup.c has how one task is woken. */
 
 #include "_ack.h"
 #include <string.h>
@@ -23,10 +23,7 @@ typedef struct {
     char waking, scheduled;
 } Waker;
 
-static PyObject *current_task, *running_loop;   /* of asyncio */
-static PyMethodDef *wakeup;                     /* of a task; NULL: not learned, every callback goes through call_soon */
-static PyTypeObject *task_type;
-static PyObject *s_get_debug, *s_handler, *s_wake_on, *s_done, *s_set_result;
+static PyObject *s_wake_on, *s_done, *s_set_result;
 
 static PyObject *waker_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -196,76 +193,6 @@ static PyObject *waker_give(Waker *self, PyObject *const *args, Py_ssize_t count
     Py_RETURN_NONE;
 }
 
-static int is_wakeup(PyObject *callback)
-{
-    if (wakeup == NULL || !PyCFunction_CheckExact(callback) || ((PyCFunctionObject *)callback)->m_ml != wakeup)
-        return 0;
-    PyObject *task = PyCFunction_GET_SELF(callback);
-    return task != NULL && Py_TYPE(task) == task_type;
-}
-
-/* How wake-ups may be given at this moment: at once; by one callback of the loop that gives them all, while a task runs;
-   or each through the loop, on another loop and in debug mode. -1: an error is set. */
-enum way { AT_ONCE, LATER, EACH_BY_LOOP };
-
-static int way_to_wake(Waker *self)
-{
-    PyObject *running = PyObject_CallNoArgs(running_loop);
-    if (running == NULL)
-        return -1;
-    Py_DECREF(running);
-    if (running != self->loop || wakeup == NULL)
-        return EACH_BY_LOOP;
-    PyObject *debug = PyObject_CallMethodNoArgs(self->loop, s_get_debug);
-    int told = debug == NULL ? -1 : PyObject_IsTrue(debug);
-    Py_XDECREF(debug);
-    if (told != 0)
-        return told < 0 ? -1 : EACH_BY_LOOP;
-    PyObject *task = PyObject_CallOneArg(current_task, self->loop);
-    if (task == NULL)
-        return -1;
-    Py_DECREF(task);
-    return task == Py_None ? AT_ONCE : LATER;
-}
-
-/* Tell the loop's handler of the exception that is set. KeyboardInterrupt and SystemExit stay set: -1. */
-static int told_of_error(Waker *self, PyObject *callback)
-{
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit))
-        return -1;
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    PyErr_NormalizeException(&type, &value, &trace);
-    PyObject *told = Py_BuildValue("{s:s,s:O}", "message", "walsvc: a task could not be woken", "exception", value);
-    PyObject *answer = told == NULL ? NULL : PyObject_CallMethodOneArg(self->loop, s_handler, told);
-    if (answer == NULL)
-        PyErr_WriteUnraisable(callback);
-    Py_XDECREF(answer);
-    Py_XDECREF(told);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(trace);
-    return 0;
-}
-
-/* Call a task's wake-up in its context. 1: it must go through the loop, since its context is entered already. */
-static int wake_directly(Waker *self, Wake *wake)
-{
-    if (PyContext_Enter(wake->context) < 0) {
-        PyErr_Clear();
-        return 1;
-    }
-    PyObject *answer = PyObject_CallOneArg(wake->callback, (PyObject *)wake->ack);
-    int outcome = answer == NULL ? told_of_error(self, wake->callback) : 0;
-    Py_XDECREF(answer);
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    if (PyContext_Exit(wake->context) < 0)
-        PyErr_WriteUnraisable(wake->context);
-    PyErr_Restore(type, value, trace);
-    return outcome;
-}
-
 /* Have the loop go on with the queue, behind everything that it has to do already. An error that is set stays the one. Handed over
    two times (walsvc.tasks.TWICE): the exception of a signal handler may come before the loop has called what it took. */
 static int wake_later(Waker *self)
@@ -290,13 +217,13 @@ static int wake_later(Waker *self)
    without memory nobody is forgotten. -1: an error is set. */
 static int wake_slice(Waker *self)
 {
-    int way = way_to_wake(self), outcome = way < 0 ? -1 : 0;
+    int way = way_to_wake(self->loop), outcome = way < 0 ? -1 : 0;
     for (int woken = 0; outcome == 0 && self->head < self->tail && woken < SLICE; woken++) {
         Wake wake = self->queue[self->head];
         int known = way != EACH_BY_LOOP && is_wakeup(wake.callback);
         if (known && way == LATER)
             break;
-        int by_loop = known ? wake_directly(self, &wake) : 1;
+        int by_loop = known ? wake_directly(self->loop, wake.ack, wake.callback, wake.context) : 1;
         if (by_loop > 0) {
             if (call_soon(self->loop, wake.callback, (PyObject *)wake.ack, wake.context) < 0)
                 return -1;
@@ -387,27 +314,8 @@ PyTypeObject WakerType = {
     .tp_methods = waker_methods,
 };
 
-/* learn(callback): what a task gives to add_done_callback is its wake-up. */
-PyObject *learn(PyObject *Py_UNUSED(module), PyObject *callback)
-{
-    if (!PyCFunction_CheckExact(callback) || PyCFunction_GET_SELF(callback) == NULL)
-        Py_RETURN_FALSE;
-    wakeup = ((PyCFunctionObject *)callback)->m_ml;
-    task_type = Py_TYPE(PyCFunction_GET_SELF(callback));
-    Py_INCREF(task_type);
-    Py_RETURN_TRUE;
-}
-
 int waker_import(void)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio != NULL) {
-        current_task = PyObject_GetAttrString(asyncio, "current_task");
-        running_loop = PyObject_GetAttrString(asyncio, "_get_running_loop");
-        Py_DECREF(asyncio);
-    }
-    s_get_debug = PyUnicode_InternFromString("get_debug");
-    s_handler = PyUnicode_InternFromString("call_exception_handler");
     s_wake_on = PyUnicode_InternFromString("_wake_on");
     s_done = PyUnicode_InternFromString("done");
     s_set_result = PyUnicode_InternFromString("set_result");
