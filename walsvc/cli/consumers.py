@@ -1,4 +1,4 @@
-"""`walsvc consumers`: who has read how far; moving and deleting consumers."""
+"""`walsvc consumers`: positions and lag of consumers; moving and deleting them."""
 
 from __future__ import annotations
 

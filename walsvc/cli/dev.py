@@ -20,7 +20,7 @@ PORTS = {"listen": 7420, "http": 7421, "redis": 7422}
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, of which those that are given count. Each port is the usual one, or a free one where somebody has it."""
+    """Complete the given settings. Each port is the usual one, or a free one where another process has that."""
     data = os.path.abspath(given.get("data") or tempfile.mkdtemp(prefix="walsvc-"))
     chosen: dict[str, Any] = {"data": data, "unix": os.path.join(data, "walsvc.sock"), "http_api": True}
     for name, port in PORTS.items():
@@ -30,7 +30,7 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def free(port: int) -> int:
-    """The port, or one that nobody has."""
+    """The port, or a free one where it is taken."""
     for wanted in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,7 +43,7 @@ def free(port: int) -> int:
 
 
 def greet(main: Main, _addresses: tuple[str, ...]) -> None:
-    """Say how to append, and show the status page where there is a screen."""
+    """Print how to append, and open the status page in a browser where there is a screen."""
     page = f"http://{main.http}/"
     ways = [f"echo hello | walsvc append unix://{main.unix} --topic greetings"]
     if main.http != "off":

@@ -1,4 +1,4 @@
-"""Exit codes: one for each class of trouble, so that a script can tell "try later" from "call somebody".
+"""Exit codes: one for each class of trouble, so that a script can tell "try later" from "call an operator".
 
 docs/CLI.md prints the same table; tests/cli compares the two.
 """

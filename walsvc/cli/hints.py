@@ -1,4 +1,4 @@
-"""Hints for who calls walsvc from Python, as hints for the command line."""
+"""Hints that name calls of Python, turned into hints that name verbs and options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ON_THE_COMMAND_LINE = (
 
 
 def on_the_command_line(hint: str) -> str:
-    """`hint` with what it says of calls and arguments said of verbs and options."""
+    """Replace the calls and arguments that a hint names by verbs and options."""
     for call, verb in ON_THE_COMMAND_LINE:
         hint = re.sub(call, verb, hint)
     return hint

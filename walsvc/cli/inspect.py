@@ -79,14 +79,14 @@ def first_lsn_of(walked: Walk) -> int:
 
 
 def error_of(walked: Walk, errors: Sequence[WalError]) -> WalError | None:
-    """The damage inside a segment; that another one is missing is not its fault."""
+    """The damage inside a segment; a missing neighbour is none of it."""
     if walked.error is not None or walked.sealed:
         return walked.error
     return next((each for each in errors if each.segment == first_lsn_of(walked) and each.offset), None)
 
 
 def missing_behind(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> str | None:
-    """Name of the file that a sealed segment names and that is not there; None: it is there, or may be."""
+    """Name of the successor that a sealed segment names and whose file is missing; None: it is there, or may be."""
     from walsvc.format.segment import segment_name
 
     there = following is not None and first_lsn_of(following) <= walked.next_lsn
@@ -94,7 +94,7 @@ def missing_behind(walked: Walk, following: Walk | None, errors: Sequence[WalErr
 
 
 def state_of(walked: Walk, errors: Sequence[WalError], *, newest: bool) -> str:
-    """In one word: damaged, sealed, active (the newest), or unsealed (a crash interrupted the change of segments)."""
+    """The state of a segment in one word: damaged, sealed, active (the newest), or unsealed (a crash interrupted a rotation)."""
     if error_of(walked, errors) is not None:
         return "damaged"
     if walked.sealed:
@@ -103,7 +103,7 @@ def state_of(walked: Walk, errors: Sequence[WalError], *, newest: bool) -> str:
 
 
 def last_lsn(walked: Walk, following: Walk | None) -> int | None:
-    """Its last record; None when it has none. A segment ends where the next begins, whatever else is left in it."""
+    """LSN of a segment's last record; None: it has none. A segment ends where the next one begins, whatever else is left in it."""
     if walked.header is None:
         return None
     end = walked.next_lsn
@@ -113,7 +113,7 @@ def last_lsn(walked: Walk, following: Walk | None) -> int | None:
 
 
 def with_following(segments: list[Walk]) -> list[tuple[Walk, Walk | None]]:
-    """Each segment with the one after it."""
+    """Pair each segment with the one after it."""
     return list(zip(segments, [*segments[1:], None], strict=True))
 
 
@@ -158,7 +158,7 @@ def show(found: Survey, errors: Sequence[WalError], writer: int | None) -> None:
 
 
 def first_visible(found: Survey) -> int:
-    """The first visible record; where that cannot be read without keys, the first one that may be."""
+    """LSN of the first visible record; where that cannot be read without keys, of the first one that may be visible."""
     lowest = next(each.header.first_lsn for each in found.segments if each.header is not None)
     return found.segments[-1].truncated or lowest
 
@@ -185,7 +185,7 @@ def as_dict(found: Survey, errors: Sequence[WalError], writer: int | None) -> di
 
 
 def segment_as_dict(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> dict[str, Any]:
-    """One segment for JSON."""
+    """A segment as a JSON object."""
     header, error = walked.header, error_of(walked, errors)
     return {
         "name": walked.name,
@@ -216,7 +216,7 @@ def flags_of(group: GroupHeader) -> list[str]:
 
 
 def group_row(group: GroupHeader) -> tuple[object, ...]:
-    """One group for people."""
+    """A group as a row of the table."""
     return (
         f"{group.segment:016x}",
         group.offset,
@@ -231,7 +231,7 @@ def group_row(group: GroupHeader) -> tuple[object, ...]:
 
 
 def group_as_dict(group: GroupHeader) -> dict[str, Any]:
-    """One group for JSON."""
+    """A group as a JSON object."""
     return {
         "segment": group.segment,
         "offset": group.offset,

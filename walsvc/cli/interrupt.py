@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these would be imported here first, while Ctrl-C still is a
 
 
 def end(_number: int = 0, _frame: object = None) -> NoReturn:
-    """Leave with 130. There is nothing to tidy but the cursor, which a progress display may have hidden."""
+    """Exit with 130. Only the cursor is tidied up, which a progress display may have hidden."""
     if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")
         sys.stderr.flush()
@@ -25,7 +25,7 @@ def end(_number: int = 0, _frame: object = None) -> NoReturn:
 
 
 def replace(handler: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Give `other` the place of `handler`; False where somebody has set something else, SIG_IGN for one, which stays."""
+    """Set the handler `other` in the place of `handler`; False where another one is set, such as SIG_IGN, which stays."""
     if signal.getsignal(signal.SIGINT) is not handler:
         return False
     signal.signal(signal.SIGINT, other)

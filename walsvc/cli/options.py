@@ -51,7 +51,7 @@ def is_url(target: str) -> bool:
 
 
 def directory_only(target: str) -> str:
-    """For verbs that look at a log's files: a URL ends the command with one line that says so."""
+    """Refuse a URL where a verb looks at a log's files: the command ends with one line that says so."""
     from walsvc.cli import runner
     from walsvc.errors import BadOption, WalError
     from walsvc.targets import scheme_of, shown
@@ -69,7 +69,7 @@ def directory_only(target: str) -> str:
 
 
 def url_only(target: str | None) -> str | None:
-    """For options that name a served log: a path ends the command with one line that says so."""
+    """Refuse a path where an option names a served log: the command ends with one line that says so."""
     if target is not None and not is_url(target):
         raise typer.BadParameter(f"{target!r} is no URL of a log")
     return target
@@ -118,7 +118,7 @@ def tls_option(name: str, metavar: str, told: str) -> inspect.Parameter:
 
 
 def with_options(url: str | None, given: dict[str, str]) -> str:
-    """`url` with more options in its query."""
+    """Add options to the query of `url`."""
     from walsvc.targets import option_text
 
     if url is None or not is_url(url):
@@ -203,7 +203,7 @@ def layout_of(path: str) -> dict[str, Any]:
 
 
 def keys_of(key_file: str | None) -> KeyRing | None:
-    """The keys in a key file; None: no file was named."""
+    """Load a key file; None: no file was named."""
     from walsvc.keyring import KeyRing
 
     if key_file is None:

@@ -21,7 +21,7 @@ FLUSH_BYTES = 64 * 1024  # as many as a pipe holds by default: more would wait i
 
 
 class OutputLost(OSError):
-    """Standard output takes no more: it is full, say. The log has nothing to do with it."""
+    """Writing to standard output failed, since its device is full, say. The log is not concerned."""
 
 
 @contextmanager
@@ -67,19 +67,19 @@ class Lines:
 
 
 def echo(line: str = "") -> None:
-    """One line of text to standard output, fit for a terminal whatever names are in it."""
+    """Write one line to standard output, fit for a terminal whatever names are in it."""
     with writing():
         sys.stdout.write(visible(line) + "\n")
 
 
 def flush() -> None:
-    """Hand to the kernel what `echo` has gathered."""
+    """Write to the kernel what `echo` has gathered."""
     with writing():
         sys.stdout.flush()
 
 
 def emit_json(value: object) -> None:
-    """`value` as one line of JSON; bytes become {"base64": ...}."""
+    """Write `value` as one line of JSON; bytes become {"base64": ...}."""
     import json
 
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -101,7 +101,7 @@ def _json_default(value: object) -> object:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
-    """A table: rich on a terminal; aligned columns, one row per line, in a pipe. Numbers are right-aligned."""
+    """Print a table: rich on a terminal; aligned columns, one row per line, in a pipe. Numbers are right-aligned."""
     numeric = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
         _rich_table(columns, rows, numeric, title)
@@ -172,13 +172,13 @@ def progress(*columns: Any) -> Progress | None:
 
 
 def note(line: str) -> None:
-    """A line for the person at the terminal, on standard error; nothing when that is not a terminal."""
+    """Print a line for the user on standard error; nothing where that is not a terminal."""
     if sys.stderr.isatty():
         complain(line)
 
 
 def complain(line: str) -> None:
-    """One line on standard error, whatever is there; a closed standard error is no reason to fail."""
+    """Print one line on standard error, terminal or not; a closed standard error is no failure."""
     try:
         sys.stderr.write(visible(line) + "\n")
         sys.stderr.flush()

@@ -23,7 +23,7 @@ class Archiver:
     """Stores the sealed segments of an open log as long as it runs.
 
     A store that cannot be reached is tried again, ever more slowly; what is not archived yet stays in the log meanwhile, by
-    the hold "archive". Damage ends it: that needs somebody to look.
+    the hold "archive". Damage ends it: an operator has to look.
 
     Attributes:
         archived_lsn: every record below it is archived.
@@ -89,7 +89,7 @@ class Archiver:
             await asyncio.sleep(pause)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The task is over. Whatever has ended it, a cancellation from outside included, must be seen."""
+        """Note and log why the task has ended, a cancellation from outside included."""
         if self._ending:
             return
         error = asyncio.CancelledError("cancelled from outside") if task.cancelled() else task.exception()

@@ -78,7 +78,7 @@ def part_name(log_id: str, digest: str) -> str:
 
 
 def encode_entry(entry: Entry) -> tuple[Entry, bytes]:
-    """The entry with its check, and its JSON."""
+    """Encode an entry: the entry with its check, and its JSON."""
     checked = replace(entry, check=sha256(canonical(entry)).hexdigest())
     return checked, json.dumps({"version": VERSION, **asdict(checked)}, indent=1).encode() + b"\n"
 
@@ -93,7 +93,7 @@ def canonical(entry: Entry) -> bytes:
 
 
 def decode_entry(data: bytes, name: str) -> Entry:
-    """The entry in `data`, which came from the object `name`.
+    """Decode the entry in `data`, which came from the object `name`.
 
     Raises:
         Corruption: it is damaged or of another place. UnsupportedFormat: a newer walsvc wrote it.
@@ -121,7 +121,7 @@ def decode_entry(data: bytes, name: str) -> Entry:
 
 
 def check_types(entry: Entry) -> None:
-    """TypeError where a field is not of its type: numbers from 0 to 2^64 - 1, and text."""
+    """Raise TypeError where a field is not of its type: numbers from 0 to 2^64 - 1, and text."""
     for field in fields_of(entry):
         value = getattr(entry, field.name)
         if field.name == "parts":
@@ -140,7 +140,7 @@ def is_number(value: object) -> bool:
 
 
 def damaged(name: str, reason: str) -> Corruption:
-    """An object that is not what was stored."""
+    """The error for an object that is not what was stored."""
     return Corruption(
         f"an object of the archive is damaged: {reason}",
         path=name,
@@ -188,7 +188,7 @@ def chain_of(found: list[Entry | Corruption]) -> Manifest:
 
 
 def lost(log_id: str, number: int, found: int) -> Corruption:
-    """An entry that is not there, though a later one is."""
+    """The error for an entry that is missing, though a later one is there."""
     return Corruption(
         "a manifest entry is missing",
         path=entry_name(log_id, number),
@@ -207,7 +207,7 @@ class KeptEntry:
 
 
 def kept_entries(entries: list[Entry]) -> list[KeptEntry]:
-    """The segments that make up the log as it was archived last, ascending; what truncate_after dropped is left out."""
+    """The segments of the log as it was archived last, ascending, without what truncate_after dropped."""
     kept, _ = history(entries)
     return [KeptEntry(entry, entry.next_lsn if until is None else min(until, entry.next_lsn)) for entry, until in kept]
 

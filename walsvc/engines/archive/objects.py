@@ -94,7 +94,7 @@ class Objects:
             raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=hint) from None
 
     async def logs(self) -> list[str]:
-        """Ids of the logs in the archive. Other folders below its prefix are somebody else's, lost+found for one."""
+        """Ids of the logs in the archive. Other folders below its prefix, such as lost+found, are not the archive's."""
         import obstore
 
         async with self._reaching():
@@ -163,14 +163,14 @@ class Objects:
         return BadOption(f"log {self.log_id} is not archived there", path=self.url, hint="these are: " + ", ".join(ids))
 
     async def fetch(self, name: str) -> bytes:
-        """An object's bytes. Raises Corruption where it is missing."""
+        """Fetch an object's bytes. Raises Corruption where it is missing."""
         import obstore
 
         async with self._reaching(name):
             return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
 
     async def part(self, log_id: str, length: int, digest: str) -> bytes:
-        """A piece of a segment, checked. Raises Corruption where it is missing or not what was stored."""
+        """Fetch a piece of a segment and check it. Raises Corruption where it is missing or not what was stored."""
         name = part_name(log_id, digest)
         data = await self.fetch(name)
         if len(data) != length or sha256(data).hexdigest() != digest:
@@ -262,7 +262,7 @@ def check_endpoint(url: str) -> None:
 
 
 def nothing_archived(url: str) -> BadOption:
-    """The error of who looks for an archive where there is none."""
+    """The error for a URL below which there is no archive."""
     hint = "check the URL; a segment is archived once it is sealed"
     return BadOption("nothing is archived at this URL", path=url, hint=hint)
 

@@ -79,7 +79,7 @@ class Archive(Objects):
     async def _push(
         self, state: State, segments: list[Sealed], added: list[Entry], on_progress: OnProgress | None
     ) -> bool:
-        """Store what is not stored of `segments`; False: the log has changed meanwhile."""
+        """Store the segments that are not stored yet; False: the log has changed meanwhile."""
         if not segments:
             await self._keep(state.log, state.log.first_lsn)
             return True
@@ -108,7 +108,7 @@ class Archive(Objects):
         return True
 
     async def _wanted(self, state: State, segments: list[Sealed]) -> list[Sealed]:
-        """The segments from the first one on that is not stored as it is."""
+        """All segments from the first one on whose stored form differs, or is missing."""
         if not self._whole:
             await self.entries()
             await self._mend(segments)
@@ -222,7 +222,7 @@ class Archive(Objects):
 
 
 async def hold(log: Log | ReadOnlyLog, lsn: int) -> None:
-    """Keep in the log what is not archived: from `lsn` on. A log that was sealed for good takes no hold, and drops nothing."""
+    """Hold in the log what is not archived: every record from `lsn` on. A log that was sealed for good takes no hold, and drops nothing."""
     from walsvc.api import Log
 
     if not isinstance(log, Log):

@@ -33,7 +33,7 @@ class Moment:
     until_ns: int = EVERYTHING
 
     def includes(self, header: GroupHeader) -> bool:
-        """True if a group is part of the log at that moment; the one behind the first that is not, is not either."""
+        """True if a group is part of the log at that moment. No group behind the first one that is not is part of it either."""
         return header.first_lsn <= self.lsn and header.timestamp_ns <= self.until_ns
 
 
@@ -83,7 +83,7 @@ async def restore(
 
 
 def nanoseconds(moment: datetime) -> int:
-    """Unix nanoseconds of an aware datetime. Raises BadOption for a naive one."""
+    """Convert an aware datetime to Unix nanoseconds. Raises BadOption for a naive one."""
     if moment.tzinfo is None:
         raise BadOption(f"until={moment.isoformat()} has no time zone", hint="for example 2026-01-31T12:00:00+00:00")
     return int(moment.timestamp() * 1_000_000) * 1000 + 999
@@ -114,13 +114,13 @@ def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None
 
 
 def run_at(entries: list[Entry], moment: Moment) -> list[KeptEntry]:
-    """The segments of the log at that moment, as far as `entries` tell."""
+    """The segments that the log had at that moment, as far as `entries` tell."""
     pieces = kept_entries([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
     return last_run([each for each in pieces if each.entry.first_lsn <= moment.lsn])
 
 
 def covers(run: list[KeptEntry], moment: Moment) -> bool:
-    """True if the moment lies within these segments, so that nothing is needed of later ones."""
+    """True if the moment lies within these segments: later ones are not needed."""
     return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
 
 
@@ -150,7 +150,7 @@ async def contents(archive: Archive, piece: KeptEntry, moment: Moment, *, last: 
 
 
 def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
-    """The next group in `data`, or None where that ends inside it."""
+    """Take the next group from `data`; None where `data` ends inside it."""
     if chain.offset - base >= len(data):
         return None
     try:
@@ -161,7 +161,7 @@ def take(chain: Chain, data: bytes, base: int, name: str) -> GroupHeader | None:
 
 
 async def parts_of(archive: Archive, piece: KeptEntry) -> AsyncGenerator[bytes, None]:
-    """The pieces of a stored segment in order, the next one on its way."""
+    """Yield the pieces of a stored segment in order; the next one is fetched meanwhile."""
     entry = piece.entry
     ahead: asyncio.Task[bytes] | None = None
     try:
@@ -212,7 +212,7 @@ async def verify(archive: Archive, on_progress: OnProgress | None = None) -> lis
 
 
 def unnamed_pieces(count: int, *, alone: bool) -> Finding:
-    """So many pieces have no entry; `alone`: nothing else is there."""
+    """The finding for `count` pieces that no entry names; `alone`: the archive has nothing else."""
     objects = counted(count, "object")
     if alone:
         return Finding(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Sealed:
-    """A segment to which nothing is written any more.
+    """A segment that is complete: nothing more is written to it.
 
     Attributes:
         disk, name, file_bytes: its file.
@@ -65,7 +65,7 @@ class Sealed:
 
     @property
     def header(self) -> SegmentHeader:
-        """Its header as it was loaded last."""
+        """The header as it was loaded last."""
         assert self._header is not None, "header before load()"
         return self._header
 
@@ -100,7 +100,7 @@ class Sealed:
         return False
 
     async def groups(self, *, dropped: bool = False) -> AsyncIterator[RawGroup]:
-        """Its groups; `dropped`: with those behind the cut of a truncate_after.
+        """Yield the groups; `dropped`: with those behind the cut of a truncate_after.
 
         Raises:
             Corruption: the segment ends before the next one begins. PathError: reading failed.
@@ -180,7 +180,7 @@ class Sealed:
         return group.end == entry.bytes and entry.end_crc in {None, group.header_crc}
 
     async def _seal(self) -> GroupHeader | None:
-        """Its seal, read alone; None where it is not known to be its last group."""
+        """Read the seal alone; None where it is not known to be the last group."""
         at = self.header.seal_at
         if not at and self.following:
             at = (await self._load(self.following, self.next_lsn))[0].previous_end
@@ -226,7 +226,7 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
 
 
 class State(NamedTuple):
-    """State that changes with a log's files: which log, how often files were exchanged, and which there are."""
+    """The state of a log's files: which log, how often files were exchanged, and which there are."""
 
     log: Log | ReadOnlyLog
     epoch: int
@@ -240,7 +240,7 @@ class State(NamedTuple):
 
 
 def state_of(log: Log | ReadOnlyLog) -> State:
-    """The log's state now."""
+    """The present state of a log's files."""
     from walsvc.api import Log
 
     return State(log, log.segments.epoch, log.writer.view.generation if isinstance(log, Log) else 0, log.segment_ids())

@@ -1,6 +1,6 @@
 """Requirements on a stream and its servers, so that an acknowledgement means what it means on a disk.
 
-Read once, when the log is opened: nobody tells when an operator changes a server later.
+They are read once, when the log is opened: no server tells of a later change by an operator.
 """
 
 from __future__ import annotations

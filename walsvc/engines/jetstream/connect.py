@@ -165,7 +165,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 async def close_client(client: Client) -> None:
-    """Disconnect, in whatever state the connection is: soon, and without an error. What is not sent by then is dropped."""
+    """Disconnect, whatever the state of the connection, soon and without an error. Unsent bytes are dropped."""
     closing = asyncio.ensure_future(client.close())  # fails half-way where something is unsent and nobody is connected
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:

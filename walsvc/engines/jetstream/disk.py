@@ -172,7 +172,7 @@ class JetStreamDisk:
         return acknowledged
 
     def publish_directory(self) -> None:
-        """Tell which segments there are, for the next opening. Nobody waits: without it opening reads a little more."""
+        """Publish which segments there are, for the next opening. No caller waits for it: without it opening reads a little more."""
         for message in directory_messages(self._files.directory.rows(), self._body_bytes):
             self._writing().put(message, lambda _: None)
 
@@ -256,7 +256,7 @@ class JetStreamDisk:
         """Whatever can be read of a stream is stored by a majority."""
 
     async def others(self) -> dict[str, str]:
-        """There is nothing but files."""
+        """See Disk.others: a stream has nothing but files."""
         return {}
 
     async def shared(self, name: str) -> bool:
@@ -305,7 +305,7 @@ class JetStreamDisk:
     # ---- ending
 
     async def close(self) -> None:
-        """Wait for what is on its way, then disconnect. Idempotent."""
+        """Wait for the messages on their way, then disconnect. Idempotent."""
         if self._closed:
             return
         self._closed = True

@@ -85,7 +85,7 @@ def allowed(words: str, names: list[str], replicas: int) -> Durability:
 
 
 def not_synced(stream: Stream, names: list[str]) -> Refused:
-    """Servers say that they do not sync always."""
+    """The error for servers that say that they do not sync every write."""
     return Refused(
         f"{servers(names)} of stream {stream.name} acknowledges before it has synced: a power cut can lose records",
         path=stream.path,
@@ -96,7 +96,7 @@ def not_synced(stream: Stream, names: list[str]) -> Refused:
 
 
 def nobody_tells(stream: Stream, names: list[str]) -> Refused:
-    """Servers that are up, and whose monitoring does not answer."""
+    """The error for servers that are up and whose monitoring does not answer."""
     return Refused(
         f"nobody tells whether {servers(names)} of stream {stream.name} syncs before it acknowledges",
         path=stream.path,

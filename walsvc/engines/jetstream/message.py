@@ -162,7 +162,7 @@ def encode_rows(rows: list[SegmentRow]) -> bytes:
 
 
 def decode_rows(body: bytes) -> list[SegmentRow]:
-    """The segments in a directory's body. Raises BadMessage if it is cut."""
+    """Decode the segments in a directory's body. Raises BadMessage if it is cut."""
     try:
         cells = decode_column(body)
     except ValueError:
@@ -179,7 +179,7 @@ def claim_message(stream_id: int) -> tuple[bytes, int]:
 
 
 def directory_messages(rows: list[SegmentRow], body_bytes: int) -> list[Message]:
-    """A directory, in as many messages as it needs; the publisher fills in their places."""
+    """Encode a directory in as many messages as it needs; the publisher fills in their places."""
     body = encode_rows(rows)
     pieces = [body[at : at + body_bytes] for at in range(0, len(body), body_bytes)] or [b""]
     return [

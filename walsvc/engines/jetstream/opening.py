@@ -64,7 +64,7 @@ class Majority(Replicated):
 
     @property
     def lsn(self) -> int:
-        """Every record up to it is stored by a majority."""
+        """LSN up to which a majority has stored every record."""
         return self._catalog.durable_lsn
 
     @lsn.setter

@@ -55,7 +55,7 @@ class Stored(NamedTuple):
 
 
 class Publisher:
-    """The one that writes to a stream. Loop thread only.
+    """The writer of a stream. Loop thread only.
 
     Attributes:
         epoch: its number.
@@ -93,7 +93,7 @@ class Publisher:
         await self.abort()
 
     async def abort(self) -> None:
-        """End at once; what is on its way keeps no outcome."""
+        """End at once. Messages on their way get no outcome."""
         self._stopped = True
         while self._task is not None and not self._task.done():
             self._task.cancel()  # again and again: nats-py swallows one while it publishes
@@ -101,7 +101,7 @@ class Publisher:
         await self._channel.close()
 
     async def flushed(self) -> bool:
-        """Wait until all that was put before has an outcome; whether it is stored."""
+        """Wait until every message that was put before has an outcome; returns True if all are stored."""
         sent = next((each[-1] for each in (self._queue, self._in_flight) if each), None)
         if sent is None:
             return self._failure is None
@@ -161,7 +161,7 @@ class Publisher:
             self._fail(error if isinstance(error, OSError) else OSError(errno.EIO, f"publishing ended: {error!r}"))
 
     async def _wait(self) -> None:
-        """Until there is something to do; an acknowledgement that does not come is trouble, too."""
+        """Wait until there is something to do. An acknowledgement that does not come in time is trouble, too."""
         try:
             async with asyncio.timeout(WATCH_SECONDS if self._in_flight else None):
                 await self._wake.wait()
@@ -193,7 +193,7 @@ class Publisher:
         self._complete()
 
     def _complete(self) -> None:
-        """Tell who waits, in order."""
+        """Call `done` of the messages that are stored, in order."""
         if self._failure is not None:
             return
         while self._in_flight and self._in_flight[0].acknowledged:
@@ -254,8 +254,8 @@ class Publisher:
         return refusal
 
     async def _check_last(self, sequence: int) -> None:
-        """The stream's last message is not the one before ours: either somebody has gone on, or the stream has lost what
-        it had acknowledged."""
+        """Fail where the stream's last message is not the one before ours: either another writer has gone on, or the stream has lost
+        what it had acknowledged."""
         info = await self._stream.info()
         last = -1 if info is None else info["state"]["last_seq"]
         if last < sequence - 1:
@@ -266,7 +266,7 @@ class Publisher:
             self._settle_purged(stored, last)
 
     def _settle_purged(self, stored: bytes, last: int) -> None:
-        """Our place may have been purged by whoever has gone on."""
+        """Fail where another writer has gone on and may have purged our place."""
         try:
             other = decode_message(stored, stream_id=self._stream_id, sequence=last)
             taken = other.epoch > self.epoch or other.kind == Kind.CLAIM

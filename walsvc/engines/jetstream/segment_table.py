@@ -163,5 +163,5 @@ class SegmentTable:
 
     @property
     def first_sequence(self) -> int | None:
-        """The lowest sequence that any segment needs; None where there is no segment."""
+        """The lowest sequence that a segment needs; None without segments."""
         return min((each.first_sequence for each in self.files.values()), default=None)

@@ -71,7 +71,7 @@ class Stream:
     # ---- requests
 
     async def request(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg:
-        """One request, and its answer. Raises nats.errors.Error where there is none."""
+        """Send one request and return its answer. Raises nats.errors.Error where none comes."""
         return await within(None, self.client.request(subject, payload, timeout=REQUEST_SECONDS, headers=headers))
 
     async def ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Stream:
         )
 
     async def info(self) -> dict[str, Any] | None:
-        """The stream's configuration and state, None when there is no such stream."""
+        """Ask for the stream's configuration and state; None where there is no such stream."""
         try:
             return await self.ask(f"STREAM.INFO.{self.name}")
         except ApiError as error:
@@ -155,7 +155,7 @@ class Stream:
     # ---- reading
 
     async def stored(self, sequence: int) -> bytes | None:
-        """The message's bytes as the stream's leader has them, unchecked; None: there is none at that sequence."""
+        """Fetch a message's bytes from the stream's leader, unchecked; None: it has no message at that sequence."""
         try:
             answer = await self.ask(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
         except ApiError as error:
@@ -165,7 +165,7 @@ class Stream:
         return base64.b64decode(answer["message"].get("data", ""))
 
     async def message(self, sequence: int) -> Message:
-        """One checked message, from the leader. Raises Corruption where it is missing or damaged."""
+        """Fetch one message from the leader and check it. Raises Corruption where it is missing or damaged."""
         data = await self.stored(sequence)
         if data is None:
             raise self.corruption(sequence, "it is missing")

@@ -27,8 +27,8 @@ Survey = tuple[SegmentTable, Publisher | None, int]
 
 
 async def take_over(stream: Stream, approve: Callable[[SegmentTable], Awaitable[object]] | None = None) -> Survey:
-    """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where others keep taking it,
-    and NoSpace. `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
+    """The directory, a publisher that has the stream, and the last message. Raises WalTimeout where other writers keep
+    taking it, and NoSpace. `approve` looks at the directory before anything is published, and raises where the stream is to be left as it is."""
     try:
         async with asyncio.timeout(stream.timeout):
             while True:

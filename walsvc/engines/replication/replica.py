@@ -40,7 +40,7 @@ async def write_at(stream: Stream, sequence: int, *, last: bool) -> tuple[int, b
 
 
 async def head_of(stream: Stream, file: SegmentFile) -> SegmentHeader:
-    """A segment's header."""
+    """Read a segment's header."""
     _, data = await write_at(stream, file.first_sequence, last=False)
     try:
         return decode_segment_header(data[:SEGMENT_HEADER_BYTES].ljust(SEGMENT_HEADER_BYTES, b"\0"))
@@ -49,7 +49,7 @@ async def head_of(stream: Stream, file: SegmentFile) -> SegmentHeader:
 
 
 async def tail_of(stream: Stream, file: SegmentFile) -> GroupHeader:
-    """The header of a segment's last group."""
+    """Read the header of a segment's last group."""
     offset, data = await write_at(stream, file.last_sequence, last=True)
     at, tail = 0, None
     try:
@@ -155,7 +155,7 @@ async def after_truncation(
 
 
 async def is_ours(log: Log, group: GroupHeader) -> bool:
-    """True if this very group is in the log. Its header names the group before it, and so on, so all before are, too."""
+    """True if the log has this very group. Its header names the group before it, and so on: the log has all groups before it, too."""
     active, end = log.writer.view.place
     if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
         return False

@@ -56,7 +56,7 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
 
 
 async def copy_when_whole(stream: Stream, place: Destination, on_progress: OnProgress | None) -> Copied:
-    """Copy the stream, again where it was purged meanwhile, which looks like damage."""
+    """Copy the stream; begin again where it was purged meanwhile, which looks like damage."""
     for attempt in range(ATTEMPTS):
         first, _ = await stream.extent()
         try:
@@ -69,7 +69,7 @@ async def copy_when_whole(stream: Stream, place: Destination, on_progress: OnPro
 
 
 async def reach(address: Address, options: JetStreamOptions) -> Stream:
-    """The stream, for reading."""
+    """Connect to the stream, for reading."""
     stream = Stream(await connect(address, options, **login_of(address, options)), address, options)
     try:
         if await stream.info() is None:

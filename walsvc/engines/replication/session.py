@@ -79,8 +79,8 @@ class ShippingSession:
         await close_client(client)
 
     async def _take_over(self, first: int, words: str) -> None:
-        """Publish a directory with the next epoch behind what is there, unless that is not this log's: nobody's task is
-        fenced for nothing."""
+        """Publish a directory with the next epoch behind the stream's end. A stream of another log stays as it is: its writer is not
+        fenced."""
         stream = self._stream
         directory, self._publisher, last = await take_over(stream, self._plan)
         disk = JetStreamDisk(stream, directory, self._publisher, words=words, last=last, first=first)
@@ -136,7 +136,7 @@ class ShippingSession:
         self._replicated.stand(min(lsn, self._log.durable_lsn), mark)
 
     async def _next_piece(self) -> Shipment | None:
-        """The next piece, if nothing was truncated while it was read."""
+        """Read the next piece; None where a truncation came between, or nothing more is durable."""
         extent = self._extent()
         try:
             piece = await self._source.next()
@@ -149,7 +149,7 @@ class ShippingSession:
         return piece if self._replicated.rewinds == self._rewinds else None
 
     async def _plan(self, directory: SegmentTable) -> ResumePlan:
-        """Find the place at which the log goes on, whatever is truncated meanwhile."""
+        """Find the place at which the log goes on, again where a truncation came between."""
         while True:
             extent = self._extent()
             try:
@@ -202,7 +202,7 @@ class ShippingSession:
     # ---- what is told
 
     async def _disconnected(self) -> None:
-        """The client has lost its server, and tries the others."""
+        """Take notice that the client has lost its server, and tries the others."""
         self._replication.moved.set()
 
     def _words(self) -> str:

@@ -41,7 +41,7 @@ async def start(log: Log, url: str) -> None:
 
 
 class Replication:
-    """Ships a log's groups as long as it runs. One connection after another; each is a Session."""
+    """Ships a log's groups as long as it runs: one connection after another, each a ShippingSession."""
 
     def __init__(self, log: Log, address: Address, options: JetStreamOptions) -> None:
         self._log = log
@@ -71,7 +71,7 @@ class Replication:
 
     async def close(self, timeout: float | None) -> None:
         """Give the replica CLOSE_SECONDS (at most CLOSE_SHARE of `timeout`) to get what is durable, unless it is down, then
-        end. Who still waits gets Closed. Idempotent."""
+        end. Callers that still wait get Closed. Idempotent."""
         assert self._task is not None, "close() before start()"
         target, replicated = self._log.writer.core.catalog.mark, self.replicated
         with contextlib.suppress(TimeoutError):
@@ -128,7 +128,7 @@ class Replication:
             await asyncio.sleep(pause)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The task is over. Whatever has ended it, a cancellation from outside included: those who wait must hear of it."""
+        """Tell the callers that wait why the task has ended, a cancellation from outside included."""
         if self.ending:
             return
         error = asyncio.CancelledError("cancelled from outside") if task.cancelled() else task.exception()
@@ -138,7 +138,7 @@ class Replication:
         self.replicated.ended = self.replicated.ended or self.replicated.lost
 
     def accept(self) -> None:
-        """The stream is taken: what it may have been refused for before is mended."""
+        """Forget earlier refusals: the stream was taken over."""
         self.replicated.lost = None
         self._warned.clear()
 
@@ -159,7 +159,7 @@ class Replication:
 
 
 def lost_by(error: BaseException, path: str) -> ReplicaLost:
-    """Why the replica does not follow any more, from what has ended the task."""
+    """The ReplicaLost for the error that has ended the task."""
     if isinstance(error, TakenOver):
         hint = "one log replicates to a stream; open this one again if the other is to give way"
         return ReplicaLost(f"somebody else writes to the replica's stream: {error.strerror}", path=path, hint=hint)

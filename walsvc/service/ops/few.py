@@ -18,7 +18,7 @@ SILENCE_SECONDS = 30.0  # a connection that asks nothing for so long is cut off
 
 
 def is_ours(record: logging.LogRecord) -> bool:
-    """True if a line says what went wrong here. What a client has sent that is no HTTP is its own matter: it may hold a token, and
+    """True if a log line tells of a fault of this server. What a client has sent that is no HTTP is left out: it may hold a token, and
     anybody could fill the log with it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
@@ -40,14 +40,14 @@ class FewConnections(web.Server):
         self._looks: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
     def enter(self, entrance: Entrance) -> bool:
-        """A TLS handshake begins; False: there is no room for it."""
+        """Count a TLS handshake that begins; False: there is no room for it."""
         if len(self.connections) + len(self._entering) >= self._connections_max:
             return False
         self._entering.add(entrance)
         return True
 
     def entered(self, entrance: Entrance, *, secure: bool) -> None:
-        """A handshake has ended."""
+        """Stop counting a handshake that has ended."""
         self._entering.discard(entrance)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:

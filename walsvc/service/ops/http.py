@@ -150,7 +150,7 @@ class HttpSide:
         return self._tls
 
     def renew(self, tls: ssl.SSLContext) -> None:
-        """Take another certificate for connections that come from now on; nothing where it speaks plain HTTP."""
+        """Use another certificate for later connections; nothing changes where it speaks plain HTTP."""
         if self._tls is not None:
             self._tls = tls
 
@@ -164,12 +164,12 @@ class HttpSide:
         await self._observer.close()
 
     async def end_front(self, seconds: float) -> None:
-        """The logs will be closed: take and give no more records, and answer what is being appended, for `seconds` at most."""
+        """End the front, before the logs are closed: take and give no more records, and answer appends under way, for at most `seconds`."""
         if self._front is not None:
             await self._front.stop(seconds)
 
     def troubles(self) -> Iterator[Trouble]:
-        """The HTTP side's trouble, if it has ended by itself, for walsvc.service.server.troubles."""
+        """The trouble of the HTTP side, if it has ended by itself; see walsvc.service.server.troubles."""
         if self._listener is not None and (cause := self._listener.broken) is not None:
             error = WalError(f"accept() failed: {cause.strerror}", path=self.url, hint="restart the server")
             yield Trouble("http", "", "the HTTP side has ended", error)
@@ -244,7 +244,7 @@ class HttpSide:
 
 
 def with_headers(response: web.Response) -> web.Response:
-    """The same with what every answer for people says."""
+    """Add the headers that every answer for people has."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response
@@ -263,7 +263,7 @@ class Grants(Protocol):
 
 
 def may_look(grants: Grants) -> Callable[[str], bool]:
-    """For `permits`: tokens that read, or administer, every namespace, since all of them are shown."""
+    """True for a token that reads, or administers, every namespace, since all of them are shown. For `permits`."""
 
     def permits(token: str) -> bool:
         grant = grants.grant(token)

@@ -1,4 +1,4 @@
-"""Telling systemd how it goes: sd_notify(3), "Notes: standalone implementations". A datagram to $NOTIFY_SOCKET."""
+"""The state of the process, told to systemd: sd_notify(3), "Notes: standalone implementations". A datagram to $NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Notifier:
 
     @property
     def watchdog_seconds(self) -> float:
-        """How often `WATCHDOG=1` should be said: half of what the manager waits; 0: it does not wait."""
+        """Seconds between two WATCHDOG=1: half of what the manager waits; 0: it does not wait."""
         return self._interval if self._address else 0.0
 
     def say(self, *lines: str) -> bool:
-        """Send assignments such as "READY=1"; False where nobody took them, which is never an error of ours."""
+        """Send assignments such as "READY=1"; False where no manager took them, which is no error."""
         if not self._address:
             return False
         try:

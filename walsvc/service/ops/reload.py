@@ -33,7 +33,7 @@ class Reloader:
         self._stamps = self._look()
 
     async def reload(self) -> None:
-        """Take all of them anew. Never raises: the server goes on."""
+        """Read all of the files again. Never raises: the server goes on."""
         try:
             tls, tokens, http_tls = await in_thread(self._load)
             self._server.renew(tls=tls, tokens=tokens)
@@ -71,7 +71,7 @@ class Reloader:
 
 
 def stamp_of(file: str) -> Stamp:
-    """Return a stamp that changes when the file does; None where it cannot be seen."""
+    """A stamp that changes when the file does; None where the file cannot be looked at."""
     try:
         found = os.stat(file)
     except OSError:

@@ -102,7 +102,7 @@ async def started(server: Server, wanted: asyncio.Event) -> bool:
 
 
 async def reload_when(hung_up: asyncio.Event, reloader: Reloader, notifier: Notifier) -> None:
-    """Take certificates and tokens anew at each SIGHUP. While the server starts or stops, SIGHUP means nothing."""
+    """Reload certificates and tokens at each SIGHUP. While the server starts or stops, SIGHUP is ignored."""
     while True:
         await hung_up.wait()
         hung_up.clear()
@@ -112,7 +112,7 @@ async def reload_when(hung_up: asyncio.Event, reloader: Reloader, notifier: Noti
 
 
 async def watchdog(notifier: Notifier, server: Server) -> None:
-    """Tell the service manager that all is well, while it is."""
+    """Send WATCHDOG=1 to the service manager as long as no log has failed."""
     while notifier.watchdog_seconds:
         if server.status().live:
             notifier.say("WATCHDOG=1")
@@ -121,7 +121,7 @@ async def watchdog(notifier: Notifier, server: Server) -> None:
 
 @contextlib.asynccontextmanager
 async def http_side(settings: Settings, server: Server, space: SpaceWatch) -> AsyncIterator[HttpSide | None]:
-    """The HTTP side, from before the log is opened until after it is closed; nothing where it is off."""
+    """Run the HTTP side from before the log is opened until after it is closed; do nothing where it is off."""
     main = settings.main
     if main.http == "off":
         yield None

@@ -72,7 +72,7 @@ class Main:
 
 
 class Value(NamedTuple):
-    """A setting's value, and where it comes from: "flag", "environment", "file" or "default"."""
+    """The value of a setting, and its source: "flag", "environment", "file" or "default"."""
 
     value: Any
     origin: str
@@ -151,11 +151,11 @@ class Settings:
             refuse_open_door(host, tls=tls, tokens=self.tokens is not None, insecure=main.insecure)
 
     def load_tokens(self) -> Tokens | None:
-        """The tokens as their file holds them at this moment. Raises PathError, BadOption."""
+        """Load the tokens from their file. Raises PathError, BadOption."""
         return load_tokens(self.main.token_file, self._environment)
 
     def load_tls(self) -> ssl.SSLContext | None:
-        """TLS for clients, of the files as they are at this moment; None: without. Raises PathError, BadOption."""
+        """Load TLS for clients from its files; None: without TLS. Raises PathError, BadOption."""
         main = self.main
         return None if main.tls_cert is None else tls_context(main.tls_cert, main.tls_key, main.tls_client_ca)
 
@@ -168,7 +168,7 @@ class Settings:
         return tls_context(main.tls_cert, main.tls_key)
 
     def server(self) -> Server:
-        """The server that they describe. Raises PathError, BadOption for the TLS files."""
+        """Make the server that the settings describe. Raises PathError, BadOption for the TLS files."""
         main = self.main
         assert main.data is not None
         host, port = host_and_port(main.listen) if main.listen is not None else (None, 0)
@@ -201,7 +201,7 @@ class Settings:
 
 
 def load_keys(path: str | None) -> KeyRing | None:
-    """The keys in a key file, None where there is none. PathError where it cannot be read; BadOption for what is in it."""
+    """Load a key file; None where none is set. Raises PathError where it cannot be read, BadOption for its content."""
     if path is None:
         return None
     try:
@@ -216,7 +216,7 @@ def load_keys(path: str | None) -> KeyRing | None:
 
 
 def check_replica(url: str) -> None:
-    """BadOption for an address that is none, or that holds a secret, which every list of processes would show."""
+    """Raise BadOption for an address that cannot be used, or that holds a secret, which every list of processes would show."""
     from walsvc.engines.jetstream.options import parse_replica
 
     address, options = parse_replica(url)
@@ -313,13 +313,13 @@ def from_pairs(pairs: list[str]) -> dict[str, Any]:
 
 
 def check_name(name: str, where: str) -> None:
-    """BadOption for a setting that there is not."""
+    """Raise BadOption for an unknown setting."""
     if name not in FIELDS:
         raise unknown_option(name, FIELDS, f" in {where}", "setting")
 
 
 def check_kind(name: str, value: Any, where: str) -> None:
-    """BadOption for a value of another type; bounds are checked by the classes."""
+    """Raise BadOption for a value of another type; the classes check the bounds."""
     kinds = kinds_of(FIELDS[name])
     good = (
         type(value).__name__ in kinds or (type(value) is int and "float" in kinds) or (value == "" and "None" in kinds)

@@ -19,7 +19,7 @@ logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
 class SpaceWatch:
-    """Looks how much space each log's device has left. Loop thread only.
+    """Watches the free space of each log's device. Loop thread only.
 
     Args:
         logs: gives the open logs by namespace.
@@ -33,12 +33,12 @@ class SpaceWatch:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each log with too little space, as at the last look."""
+        """One line for each log with too little space, as of the last look."""
         return list(self._short.values())
 
     @property
     def short(self) -> frozenset[str]:
-        """The namespaces of these logs."""
+        """Namespaces of the logs with too little space."""
         return frozenset(self._short)
 
     async def look(self) -> None:
@@ -62,7 +62,7 @@ class SpaceWatch:
                 logger.info("log %r has space again: %d bytes", name or log.path, free)
 
     async def watch(self) -> None:
-        """Look again and again, until this is cancelled."""
+        """Look at regular times, until it is cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)

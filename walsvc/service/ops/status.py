@@ -50,7 +50,7 @@ class Observer:
         return Snapshot(time.time_ns(), server, found, tuple(self.reasons()), tuple(self.warnings()), short)
 
     def warnings(self) -> list[str]:
-        """The troubles that will stop the server unless an operator acts, one line each."""
+        """Troubles that will stop the server unless an operator acts, one line each."""
         return [] if self._space is None else self._space.warnings
 
     def reasons(self) -> list[str]:
@@ -65,7 +65,7 @@ class Observer:
         return found
 
     async def close(self) -> None:
-        """Give up what is being counted."""
+        """Stop counting."""
         counting = [task for each in self._counts.values() if (task := each.task) is not None]
         for task in counting:
             task.cancel()

@@ -49,7 +49,7 @@ def log_as_dict(log: LogStatus) -> dict[str, Any]:
 
 
 def without_pins(value: Any) -> dict[str, Any]:
-    """A dataclass's fields but `pins`."""
+    """The fields of a dataclass without `pins`."""
     fields = (field.name for field in dataclasses.fields(value))
     return {name: getattr(value, name) for name in fields if name != "pins"}
 

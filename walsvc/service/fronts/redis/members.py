@@ -46,7 +46,7 @@ class Members:
         return opened
 
     def name(self, topic: Topic, name: str, worker: str) -> None:
-        """A worker is a consumer of the group from now on, and has asked something: a claim of nothing makes none."""
+        """Note that a worker is a consumer of the group, and has asked something: a claim of nothing makes none."""
         self._named[(topic.name, name), worker] = time.time()
 
     def workers(self, topic: Topic, name: str) -> list[str]:
@@ -59,14 +59,14 @@ class Members:
         return max((each.since for each in pending), default=time.time()) if asked is None else asked
 
     async def leave(self, topic: Topic, name: str, worker: str) -> None:
-        """A worker is not one any more."""
+        """Forget a worker that is no consumer of the group any more."""
         self._named.pop(((topic.name, name), worker), None)
         place = self._places.get((topic.name, name), {}).pop(worker, None)
         if place is not None:
             await place.close()
 
     async def forget(self, topic: Topic, name: str) -> None:
-        """The group goes."""
+        """Forget a group that is destroyed."""
         self._named = {each: seen for each, seen in self._named.items() if each[0] != (topic.name, name)}
         for place in list(self._places.pop((topic.name, name), {}).values()):
             await place.close()

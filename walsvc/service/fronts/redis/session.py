@@ -199,7 +199,7 @@ class Session(Duplex):
             self._awaited.add_done_callback(self._write)
 
     def _answered_all(self) -> None:
-        """Nothing is owed to the client but what it has not said to the end."""
+        """Take notice that every complete command is answered."""
         if self._owed:
             self._owed = False
             self._shared.budget.answered()
@@ -224,7 +224,7 @@ class Session(Duplex):
         return b"$%d\r\n%d-0\r\n" % (len(str(lsn)) + 2, lsn)
 
     def _last_words(self, failure: Failure) -> None:
-        """Say an error behind which nothing is understood, and end."""
+        """Answer with an error after which no command can be parsed, and end."""
         self._say_no_more()
         self._answers.append(encode(failure, self._client.resp))
         self._write()
@@ -240,18 +240,18 @@ class Session(Duplex):
 
     @property
     def log(self) -> Log | None:
-        """That it has; None: none yet."""
+        """The log of the client; None: it has none yet."""
         opened: Log | None = self._client.opened
         return opened
 
     @property
     def grant(self) -> Grant | None:
-        """Its rights and namespaces; None: it has shown no token."""
+        """Rights and namespaces of the client; None: it has shown no token."""
         return self._client.grant
 
     @property
     def incomplete(self) -> bool:
-        """It has sent a part of a command, or commands that wait for EXEC."""
+        """True if the client has sent a part of a command, or commands that wait for EXEC."""
         return self.share.arrived > 0 or self._collected_bytes > 0
 
     @property
@@ -261,22 +261,22 @@ class Session(Duplex):
 
     @property
     def streaming(self) -> bool:
-        """The log never waits for more of a command."""
+        """False: the log never waits for the rest of a command."""
         return False
 
     def leave(self, error: WalError, reason: str) -> None:
-        """Say why it ends, and end it."""
+        """Tell the client why the connection ends, and end it."""
         self._shared.counts.reject(self.name, error, reason)
         self._last_words(failure_of(error))
 
     def replace(self) -> None:
-        """It speaks for no producer."""
+        """Do nothing: the client speaks for no producer."""
 
     def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """It has been sent nothing ahead."""
+        """Do nothing: the client was sent nothing ahead."""
 
     def look(self, now: float) -> None:
-        """End it where it has shown no token in time, does not go on with a command, or does not read its answers."""
+        """End the connection where the client has shown no token in time, does not go on with a command, or does not read its answers."""
         limits = self._shared.limits
         fault = self.progress.fault(now, self._shared.budget.tight_since)
         if self.grant is None and now - self.opened_at > limits.handshake_seconds:
@@ -295,6 +295,6 @@ class Session(Duplex):
 
 
 def fetched(append: Any) -> None:
-    """Fetch how an append ended, since its client is gone."""
+    """Retrieve the outcome of an append whose client is gone: asyncio complains of one that is not."""
     if not append.cancelled():
         append.exception()

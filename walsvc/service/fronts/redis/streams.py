@@ -156,7 +156,7 @@ class Answer:
     async def of(
         self, client: Client, topic: Topic, first: int, last: int | None, count: int | None, *, reverse: bool = False
     ) -> list[Any]:
-        """The visible entries from LSN `first` to `last`, `count` of them at most; with `reverse` the last one first."""
+        """Collect the visible entries from LSN `first` to `last`, at most `count`; with `reverse` the last one first."""
         while True:
             low, entries, left = max(first, client.log.first_lsn), list[Any](), self._left
             stop = client.log.next_lsn if last is None else min(last + 1, client.log.next_lsn)

@@ -20,7 +20,7 @@ async def at_most(milliseconds: int) -> AsyncIterator[None]:
 
 
 async def one_of(waits: Iterable[Awaitable[Any]], until: float | None = None) -> bool:
-    """Wait until one of them is over, and give the others up. Raises what it raises. False: it was `until`, in the loop's time, before."""
+    """Wait until one of the awaitables is over, and give the others up. Raises what it raises. False: it was `until`, in the loop's time, before."""
     seconds = None if until is None else until - asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(each) for each in waits]
     try:

@@ -12,7 +12,7 @@ from importlib import resources
 
 
 def source(name: str) -> str:
-    """One of the page's files."""
+    """Read one of the page's files."""
     return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
