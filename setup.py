@@ -71,7 +71,11 @@ def main() -> None:
                 depends=[str(header) for header in folder.glob("*.h")],
                 optional=True,
             )
-            for sources in (("_ack", "_awaiting", "_callbacks", "_result", "_waker", "_wakeup"), ("_intake",), ("_encode",))
+            for sources in (
+                ("_ack", "_awaiting", "_callbacks", "_result", "_waker", "_wakeup"),
+                ("_intake",),
+                ("_encode",),
+            )
         ]
     elif reason != missing:  # one line for one obstacle
         print(f"walsvc: commit path in C not built: {reason}; the one in Python will be used", file=sys.stderr)
