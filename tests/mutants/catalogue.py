@@ -854,6 +854,23 @@ READING = [
         ("tests/service/test_turns.py::test_turn_of_the_loop_is_bounded_whoever_waits",),
     ),
     Mutant(
+        "all clients that come at once are let in in one turn of the loop",
+        "walsvc/service/server/entrance.py",
+        "            if count and not self._turns.free:\n",
+        "            if False:\n",
+        ("tests/service/test_comers.py::test_one_client_is_let_in_in_each_turn_however_busy_the_server_is",),
+    ),
+    Mutant(
+        "attributes that a frame has once are not counted for each of its records",
+        "walsvc/service/server/requests.py",
+        "                copied = count * len(frame.attributes)\n",
+        "                copied = 0\n",
+        (
+            "tests/service/test_limits.py"
+            "::test_attributes_that_a_frame_has_once_are_not_copied_for_more_records_than_a_group_holds",
+        ),
+    ),
+    Mutant(
         "streams that wait for credit keep what their readers hold",
         "walsvc/service/server/outgoing.py",
         "        while self.resting_bytes > self._limit // RESTING:\n",

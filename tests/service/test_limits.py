@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walsvc import BadOption, ProtocolError, WalConfig
+from walsvc.log.commit.payload import pack_attributes
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.server import Server
 from walsvc.service.wire.frames import (
@@ -57,6 +58,39 @@ async def works(raw: Raw) -> None:
     """A neighbour goes on."""
     raw.append(77, b"neighbour")
     assert (await raw.expect(Ack, 77)).durable
+
+
+# ---- records
+
+LABELS = pack_attributes({"label": "x" * 60_000})
+
+
+async def test_attributes_that_a_frame_has_once_are_not_copied_for_more_records_than_a_group_holds(tmp_path) -> None:
+    """60 kB of labels and 8,192 empty payloads would be 490 MB."""
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as raw:
+        tracemalloc.start()
+        try:
+            raw.append(1, *[b""] * 8192, attributes=LABELS)
+            error = await raw.expect(Error, 1)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (error.code, peak < 8 << 20) == ("BadOption", True), peak
+        assert server.budget.bytes == 0
+        await works(raw)
+
+
+async def test_attributes_count_for_each_record_that_has_them_while_it_is_not_answered(tmp_path) -> None:
+    config = WalConfig(segment_bytes=16 << 20, max_group_bytes=4 << 20)
+    async with serving(tmp_path, config=config) as server, await Raw.welcomed(server) as raw:
+        held: list[int] = []
+        charge = server.budget.charge
+        server.budget.charge = lambda cost: (charge(cost), held.append(server.budget.bytes))[0]  # type: ignore[method-assign]
+        raw.append(1, *[b""] * 20, attributes=LABELS)
+        assert (await raw.expect(Ack, 1)).durable
+        assert max(held) >= 20 * len(LABELS)
+        await works(raw)
+        assert server.budget.bytes == 0
 
 
 # ---- frames

@@ -105,21 +105,22 @@ class Producers:
 
     def note(self, producer: int, seq: int, done: int, row: RequestRow) -> None:
         """A request was accepted."""
-        window = self.windows.get(producer)
+        windows = self.windows
+        window = windows.get(producer)
         if window is None:
-            window = self.windows[producer] = Window()
-        self.windows.move_to_end(producer)
+            window = windows[producer] = Window()
+        windows.move_to_end(producer)
         rows = window.rows
         window.floor = max(window.floor, done)
-        self.count -= len(rows)
+        before = len(rows)
         while rows and (first := next(iter(rows))) < done:
             del rows[first]
         rows[seq] = row
         if len(rows) > REQUESTS_MAX:
             first, _ = rows.popitem(last=False)
             window.floor = max(window.floor, first + 1)
-        self.count += len(rows)
-        while (self.count > ROWS_MAX or len(self.windows) > PRODUCERS_MAX) and len(self.windows) > 1:
+        self.count += len(rows) - before
+        while (self.count > ROWS_MAX or len(windows) > PRODUCERS_MAX) and len(windows) > 1:
             _, gone = self.windows.popitem(last=False)
             self.count -= len(gone.rows)
             self.forgotten = max(self.forgotten, *(each.lsn for each in gone.rows.values()))

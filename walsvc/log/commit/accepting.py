@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.format.dedupe import DEDUPE_BYTES
@@ -84,6 +85,32 @@ class Accepting:
         if entry.mode is not Strict:
             self._relaxed.arm()
         elif not intake.wanted:
+            intake.want()
+        return True
+
+    def accept_plain(
+        self, payloads: list[bytes], lengths: array[int], size: int, *, answer: Any, request: Request | None
+    ) -> bool:
+        """Put records without labels into the filling group where the intake has room for them, which it has not while others wait;
+        False: only `accept` can tell. `answer` gets a BatchResult.
+
+        Args:
+            payloads, lengths, size: of the records, and their sum.
+            answer: an Ack.
+            request: whose; None: nobody's.
+        """
+        intake, count = self._intake, len(payloads)
+        group, need = intake.group, size + intake.cost * count
+        most = intake.room if request is None else intake.room - REQUEST_BYTES
+        if need > most or (group.payloads and len(group.payloads) + count > self._config.max_group_records):
+            return False
+        index, offset = intake.add(payloads, None, need=need, cost=intake.cost, labels=None)
+        lsn, segment = group.first_lsn + index, group.segment.id
+        if request is not None:
+            note_request(self._metadata, group, request, RequestRow(lsn, segment, offset, count, 1))
+            intake.allow(intake.limit - REQUEST_BYTES)  # no more than set_room would say, which is dear
+        group.answers.batches.append((Part(lsn, segment, offset, lengths), answer))
+        if not intake.wanted:
             intake.want()
         return True
 
@@ -182,5 +209,6 @@ class Accepting:
 def note_request(metadata: Metadata, group: Group, request: Request, row: RequestRow) -> None:
     """Remember an accepted request, in memory and with its group."""
     metadata.producers.note(request.producer, request.seq, request.done, row)
-    merge(group.metadata.joined, {"producers": ROW.pack(request.producer, request.seq, request.done, *row)})
+    rows = group.metadata.joined.setdefault("producers", bytearray())
+    rows += ROW.pack(request.producer, request.seq, request.done, *row)
     group.metadata.reserved += REQUEST_BYTES

@@ -190,8 +190,11 @@ class Health:
     def check_call(self, mode: Mode = Strict) -> None:
         """Raise what makes any call wrong or vain: other loop, closed, failed, unknown mode."""
         self.check_loop()
-        one_of("mode", mode, (Strict, Relaxed, Quorum))
-        if (error := self.terminal()) is not None:
+        if mode is not Strict and mode is not Relaxed:
+            one_of("mode", mode, (Strict, Relaxed, Quorum))
+        if self.failure is not None or self.closed is not None:
+            error = self.terminal()
+            assert error is not None
             raise error
 
     def check_running(self) -> None:

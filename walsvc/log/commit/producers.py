@@ -14,6 +14,7 @@ from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
 from walsvc.log.commit.conditions import check_expected, check_key
+from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.entries import Item, Pieces
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.results import BatchResult, Run
@@ -68,17 +69,28 @@ def append_request(
     check_key(dedupe)
     pieces = payloads if isinstance(payloads, Pieces) else Pieces(payloads)
     payloads = pieces.payloads
+    lengths, size, longest = measure(payloads)
     if dedupe is not None and len(payloads) != 1:
         raise BadOption(f"one dedupe key came for {len(payloads)} payloads", hint="send each in a request of its own")
-    if len(payloads) > 1 and sum(map(len, payloads)) > core.config.max_group_bytes:
-        raise BadOption(
-            "the payloads of one request are more than a group holds",
-            expected=f"at most {core.config.max_group_bytes} bytes, or one payload",
-            hint="send several requests, or a batch",
-        )
-    core.queue.check_length(pieces.longest - (0 if labels is None else labels.attributes_bytes))
+    check_request(core, len(payloads), size)
+    if pieces.labels:
+        longest = pieces.longest
+    elif labels is not None:
+        longest -= labels.attributes_bytes
+    core.queue.check_length(longest)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
+    if (
+        payloads
+        and mode is Strict
+        and labels is None
+        and topic is None
+        and expected is None
+        and dedupe is None
+        and not pieces.labels
+        and (answer := core.queue.enter_plain(payloads, lengths, size, request)) is not None
+    ):
+        return answer
     future = core.queue.new_ack()
     entry = QueuedAppend(
         payloads,
@@ -89,6 +101,8 @@ def append_request(
         topic=topic,
         request=request,
         expected=expected,
+        lengths=lengths,
+        size=size,
         dedupe=dedupe,
         own=pieces.labels,
     )
@@ -97,6 +111,16 @@ def append_request(
         entry.future.set_result(BatchResult([], durable=True, sync_us=0))
         return entry.future
     return core.queue.enter(entry, wait=True)
+
+
+def check_request(core: Core, count: int, size: int) -> None:
+    """Raise BadOption where the records of one request, with their attributes, are more than a group holds."""
+    if count > 1 and size > core.config.max_group_bytes:
+        raise BadOption(
+            "the payloads of one request are more than a group holds",
+            expected=f"at most {core.config.max_group_bytes} bytes, or one payload",
+            hint="send several requests, or a batch",
+        )
 
 
 def stream_request(

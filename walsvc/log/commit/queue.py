@@ -7,6 +7,7 @@ take, and by everybody who frees room.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 from walsvc.config import WalConfig, between
 from walsvc.errors import Backpressure, Conflict, RecordTooLarge, WalError, copy_of
+from walsvc.format.producers import Request
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.conditions import Conditions, check_expected, check_key
@@ -23,6 +25,7 @@ from walsvc.log.commit.payload import pack_attributes, to_bytes
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.relaxed import RelaxedTimer
+from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.whole import whole
@@ -189,6 +192,16 @@ class Queue:
         self._add(entry)
         self._intake.want()
         return cast("Ack[Any]", entry.future)
+
+    @whole("accepting a request")
+    def enter_plain(
+        self, payloads: list[bytes], lengths: array[int], size: int, request: Request | None
+    ) -> Ack[BatchResult] | None:
+        """Accept records without labels, which a caller has checked and who waits for them, where that takes no closer look;
+        None: it does."""
+        answer = self.new_ack()
+        taken = self._accepting.accept_plain(payloads, lengths, size, answer=answer, request=request)
+        return answer if taken else None
 
     def _add(self, entry: QueuedAppend) -> None:
         """Let an entry wait, behind all others. Cancelled while it waits it leaves the queue at once."""

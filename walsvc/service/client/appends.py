@@ -49,6 +49,7 @@ class Appends(Account):
         self._filling = Filling(self.limits)
         self.queue: Queue = Queue()
         self._room = 0  # that a plain append on the fast path may take; below 0: none
+        self._stale = True  # what may change that has happened: it is reckoned anew when it is asked for
         self._turn = False  # a flush at the end of this turn is arranged
         self._lone = False  # the last frame had one record
         session.appends = AppendSide(self._send_turn, self._set_room, self._take_limits, self.end)
@@ -68,6 +69,8 @@ class Appends(Account):
     ) -> Ack[AppendResult]:
         """Append one record; see Log.append. Over the room for unanswered payloads it waits its turn."""
         if payload.__class__ is bytes and mode is Strict and type is NO_TYPE and attributes is None and not options:
+            if self._stale:
+                self._reckon_room()
             length = len(payload)
             room = self._room - length - APPEND_COST
             limits, filling = self.limits, self._filling
@@ -159,7 +162,11 @@ class Appends(Account):
         return not used or used + entry.size <= self.accepted.size
 
     def _set_room(self) -> None:
+        self._stale = True
+
+    def _reckon_room(self) -> None:
         """The bytes that the fast path may take; none while an append waits."""
+        self._stale = False
         frames = len(self._open) + (not self._filling.payloads)
         shut = self._thread == FORKED or self.session.closed is not None or self.session.config.read_only
         if shut or self.queue.busy or frames > self.limits.requests_max:

@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         try:
             reader.receive(data)
-            while (frame := reader.next_frame()) is not None:
+            while reader.more and (frame := reader.next_frame()) is not None:
                 if self._ended is not None:
                     return
                 if self.welcome.done() and frame.__class__ is not Goodbye:

@@ -47,7 +47,7 @@ class Admission:
             unanswered: requests that the log has not answered.
         """
         id, seq = frame.id, frame.seq
-        if self._line.is_open(id):
+        if not self._line.claim(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
         if not self.window.fits(size + APPEND_COST * len(frame.payloads)):
             raise self._over_credit(size, frame, "wait for answers before sending more")
@@ -87,8 +87,9 @@ class Admission:
             return None
         return Request(self._producer, frame.seq, min(frame.done, frame.seq), frame.since)
 
-    def hold(self, size: int, count: int) -> None:
-        """So many more payload bytes and records are held, or fewer: a record without payload is an object, too."""
+    def hold(self, size: int, count: int, copied: int = 0) -> None:
+        """So many more payload bytes and records are held, or fewer: a record without payload is an object, too. `copied`: bytes of
+        attributes that a frame has once and each of its records has."""
         self.window.take(size + APPEND_COST * count)
         self._records += count
-        self._share.hold(size + RECORD_COST * count)
+        self._share.hold(size + RECORD_COST * count + copied)

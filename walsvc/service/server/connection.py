@@ -77,6 +77,7 @@ class Connection(Duplex):
         self.pace: Pace = shared.turns.pace()
         self.hearing: Hearing = Hearing(self, self.pace, self._watch)
         self._told: State = []
+        self._id_max = 0
 
     # ---- transport
 
@@ -167,10 +168,13 @@ class Connection(Duplex):
             case Ping():
                 self.send(Pong(frame.id, self.state))
 
-    def is_open(self, id: int) -> bool:
-        """True if a request, a call or a stream has this id."""
+    def claim(self, id: int) -> bool:
+        """See Line. An id above all that came before is nobody's."""
+        if id > self._id_max:
+            self._id_max = id
+            return True
         requests, sessions = self.requests, self.sessions
-        return (requests is not None and id in requests) or (sessions is not None and id in sessions)
+        return not ((requests is not None and id in requests) or (sessions is not None and id in sessions))
 
     def welcome(self, grant: Grant, log: Log) -> None:
         """Its HELLO was good, and this is its log."""
@@ -212,7 +216,8 @@ class Connection(Duplex):
             data = encode(error_frame(frame.id, error, self.state))
         if len(data) > BYTES_A_UNIT:
             self.pace.did(len(data) // BYTES_A_UNIT)
-        self.write(data, more=self.requests is not None and self.requests.unanswered > 0)
+        more = self.hearing.more or (self.requests is not None and self.requests.unanswered > 0)
+        self.write(data, more=more)
 
     def answer_error(self, id: int, error: WalError) -> None:
         """Answer a request or a stream with an error."""

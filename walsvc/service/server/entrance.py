@@ -15,10 +15,11 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from walsvc.service.server.turns import ACCEPT_UNITS, Turns
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
-ACCEPTED_AT_ONCE = 16  # in one turn of the loop: making a connection costs as much as a dozen appends
+ACCEPTED_AT_ONCE = 16  # in one turn of the loop, and only one where clients have used up their part of it
 AGAIN_SECONDS = 1.0  # without descriptors or memory accept() is tried again after so long
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OF_THE_CLIENT = frozenset(
@@ -64,6 +65,7 @@ class Acceptor:
         tls: gives the context of the moment; None: without TLS.
         doors: counts handshakes.
         seconds: for a handshake.
+        turns: of the loop's clients, of which one that comes takes its part; None: of those alone that come here.
 
     Attributes:
         broken: why nobody is accepted any more, though nobody has closed it.
@@ -76,6 +78,8 @@ class Acceptor:
         tls: Callable[[], ssl.SSLContext] | None,
         doors: Doors,
         seconds: float,
+        *,
+        turns: Turns | None = None,
     ) -> None:
         self.broken: OSError | None = None
         self._loop = asyncio.get_running_loop()
@@ -84,6 +88,7 @@ class Acceptor:
         self._tls = tls
         self._doors = doors
         self._seconds = seconds
+        self._turns = turns or Turns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening, self._accept)
@@ -97,7 +102,9 @@ class Acceptor:
             self._listening.close()
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for count in range(ACCEPTED_AT_ONCE):
+            if count and not self._turns.free:
+                return  # the loop calls again in its next turn
             try:
                 accepted, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -112,6 +119,7 @@ class Acceptor:
                 else:
                     self.broken = error
                 return
+            self._turns.spend(ACCEPT_UNITS)
             accepted.setblocking(False)
             self._let_in(accepted)
 

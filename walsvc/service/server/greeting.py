@@ -13,7 +13,7 @@ from walsvc.service.server.shared import Shared
 from walsvc.service.wire.frames import MAGIC, VERSION, Hello
 from walsvc.tasks import begin_task
 
-WHY = "opening"
+WHY, DENIED = "opening", "denied"
 
 
 class Guest(Client, Protocol):
@@ -47,6 +47,7 @@ class Greeting:
         self._guest = guest
         self._key: Key | None = None  # under which the roster knows its producer
         self._opening: asyncio.Task[None] | None = None
+        self._denying: asyncio.TimerHandle | None = None
 
     @property
     def opening(self) -> bool:
@@ -69,7 +70,7 @@ class Greeting:
             return
         grant, namespace = shared.grant(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
-            guest.leave(denial(grant), "token")
+            self._deny(denial(grant))
             return
         self.grant, self.hello = grant, hello
         guest.name = f"{grant.name} {hello.client[:64]!r} at {guest.name}"
@@ -86,6 +87,15 @@ class Greeting:
         else:
             self._opening = begin_task(self._open(namespace, grant))
             guest.pause_reading(WHY)
+
+    def _deny(self, error: Denied) -> None:
+        """Turn the client away, when it is its turn."""
+        delay, guest = self._shared.denials.delay(), self._guest
+        if delay <= 0:
+            guest.leave(error, "token")
+        elif self._denying is None:
+            guest.pause_reading(DENIED)
+            self._denying = asyncio.get_running_loop().call_later(delay, guest.leave, error, "token")
 
     async def _open(self, namespace: str, grant: Grant) -> None:
         shared, guest = self._shared, self._guest
@@ -109,6 +119,8 @@ class Greeting:
         """The connection is over: it needs no log, and speaks for no producer. Idempotent."""
         if self._opening is not None:
             self._opening.cancel()
+        if self._denying is not None:
+            self._denying.cancel()
         if self._key is not None:
             self._shared.roster.release(self._guest, self._key)
         if self.namespace is not None:

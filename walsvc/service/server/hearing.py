@@ -8,11 +8,12 @@ from typing import Protocol
 from walsvc.errors import Backpressure, WalError
 from walsvc.service.server.budget import Share
 from walsvc.service.server.progress import Watch
-from walsvc.service.server.turns import APPEND_UNITS, SLICE, Pace, units_of
-from walsvc.service.wire.frames import FIRST, FROM_CLIENT, HELLO_BYTES_MAX, Append, Batch, Frame
+from walsvc.service.server.turns import APPEND_UNITS, HELLO_UNITS, SLICE, TASK_UNITS, Pace, units_of
+from walsvc.service.wire.frames import FIRST, FROM_CLIENT, HELLO_BYTES_MAX, Append, Batch, Call, Frame, Hello, Open
 from walsvc.service.wire.protocol import FrameReader
 
 WHY = "slice"
+UNITS: dict[type[Frame], int] = {Hello: HELLO_UNITS, Call: TASK_UNITS, Open: TASK_UNITS}
 
 
 class Hearer(Protocol):
@@ -47,10 +48,12 @@ class Hearing:
 
     Attributes:
         frames: how many came since that was asked last.
+        more: another one may be done right behind the one that is being done.
     """
 
     def __init__(self, hearer: Hearer, pace: Pace, watch: Watch) -> None:
         self.frames: int = 0
+        self.more: bool = False
         self._loop = asyncio.get_running_loop()
         self._hearer = hearer
         self._pace = pace
@@ -58,6 +61,7 @@ class Hearing:
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
         self._more = False  # there may be more frames here, and it is not read from meanwhile
         self._waiting = False  # for its turn
+        self._gathers = False  # a part of a batch has come
 
     @property
     def behind(self) -> bool:
@@ -117,25 +121,30 @@ class Hearing:
             self._wait()
         elif more != self._more:
             self._set_more(more=more)
-        self._count()
+        if self._reader.more or self._gathers or self._watch.holding or hearer.share.arrived:
+            self._count()
 
     def _take_slice(self) -> bool:
         """Do what the next frames say; True: there may be more of them."""
         hearer, reader = self._hearer, self._reader
         work, more = 0, False
-        while not hearer.leaving:
+        while reader.more and not hearer.leaving:
             if work >= SLICE or not hearer.hears:
-                more = reader.incomplete_bytes > 0
+                more = True
                 break
             frame = reader.next_frame()
             if frame is None:
                 break
             self.frames += 1
-            if type(frame) is Append or type(frame) is Batch:
-                work += APPEND_UNITS + units_of(reader.frame_bytes, len(frame.payloads))
+            kind = type(frame)
+            if kind is Append or kind is Batch:
+                work += APPEND_UNITS + units_of(reader.frame_bytes, len(frame.payloads))  # type: ignore[union-attr]
+                self._gathers |= kind is Batch
             else:
-                work += 1 + units_of(reader.frame_bytes, 0)
+                work += UNITS.get(kind, 1) + units_of(reader.frame_bytes, 0)
+            self.more = reader.more
             hearer.do(frame)
+        self.more = False
         if work:
             self._pace.did(work)
         return more
@@ -154,5 +163,6 @@ class Hearing:
             share.arrive(incoming)
             share.check()
         gathered = self._hearer.gathered
+        self._gathers = gathered > 0
         if incoming or gathered or self._watch.holding:
             self._watch.holds(incoming, gathered, self._reader.expected_bytes, self._loop.time())

@@ -35,8 +35,8 @@ class Line(Protocol):
     def stuck(self) -> bool:
         """The client does not read what was sent."""
 
-    def is_open(self, id: int) -> bool:
-        """True if a request, a call or a stream has this id."""
+    def claim(self, id: int) -> bool:
+        """Take an id for a request, a call or a stream; False: one has it."""
 
     def send(self, frame: Frame) -> None:
         """Let a frame leave."""

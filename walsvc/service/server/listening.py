@@ -15,6 +15,7 @@ from walsvc.service.server.limits import Limits
 from walsvc.service.server.listeners import Listener, listen_tcp, listen_unix, socket_path
 from walsvc.service.server.roster import Roster
 from walsvc.service.server.status import Trouble
+from walsvc.service.server.turns import Turns
 from walsvc.targets import host_and_port, is_path
 
 Factory = Callable[[], asyncio.BaseProtocol]  # makes the protocol of a client
@@ -29,6 +30,7 @@ class Listening:
         unix: path of the server's own Unix socket; None: none.
         host, port: of the server's own TCP address; None: none.
         tls: for TCP; None: without.
+        turns: of the server's loop.
 
     Raises:
         BadOption, PathError: no Unix socket can be at that path.
@@ -47,11 +49,13 @@ class Listening:
         host: str | None,
         port: int,
         tls: ssl.SSLContext | None,
+        turns: Turns,
     ) -> None:
         self.listeners: list[Listener] = []
         self.tls: ssl.SSLContext | None = tls
         self._roster = roster
         self._seconds = limits.handshake_seconds
+        self._turns = turns
         self._unix = None if unix is None else socket_path(unix)
         self._host, self._port = host, port
 
@@ -81,7 +85,7 @@ class Listening:
     def _accept(
         self, tls: Callable[[], ssl.SSLContext] | None, protocol: Factory, listening: socket.socket
     ) -> Acceptor:
-        return Acceptor(listening, protocol, tls, self._roster, self._seconds)
+        return Acceptor(listening, protocol, tls, self._roster, self._seconds, turns=self._turns)
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self.tls is not None, "asked only where there is one"

@@ -9,9 +9,10 @@ from typing import Any
 from walsvc.api import Log
 from walsvc.errors import BadOption, WalError
 from walsvc.log.commit.ack import all_done
+from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import check_packed
-from walsvc.log.commit.producers import append_request
+from walsvc.log.commit.producers import append_request, check_request
 from walsvc.service.server.admission import Admission
 from walsvc.service.server.answers import MODES, Answers
 from walsvc.service.server.auth import Grant
@@ -73,17 +74,19 @@ class Requests:
 
     def append(self, frame: Append) -> None:
         """APPEND."""
-        size, count = sum(map(len, frame.payloads)), len(frame.payloads)
-        id = frame.id
+        id, payloads, labels = frame.id, frame.payloads, None
+        _, size, _ = measure(payloads)
+        count, copied = len(payloads), 0
         self._admission.admit(frame, size, len(self._futures) + len(self._batches))
         try:
-            payloads, labels = frame.payloads, None
             self._admission.check_right()
             if not payloads:
                 raise BadOption("an APPEND frame has no payload")
             if frame.topic is not None:
                 check_name("topic", frame.topic)
             if frame.attributes or frame.type:
+                copied = count * len(frame.attributes)
+                check_request(self._core, count, size + copied)
                 payloads, labels = self._labelled(frame)
             replica = self._answers.replica(frame.mode)
             future = append_request(
@@ -100,13 +103,14 @@ class Requests:
             self._line.answer_error(id, error)
             return
         self._counts["append"] += 1
-        self._admission.hold(size, count)
+        self._admission.hold(size, count, copied)
         self._budget.asked += 1
         if replica is None:
             self._futures[id] = future
-            future.add_done_callback(partial(self._answer, id, size, count))
+            future.add_done_callback(partial(self._answer, id, size, count, copied))
         else:
-            self._futures[id] = self._answers.after(id, future, replica, partial(self._over, id, size, count))
+            stored = partial(self._over, id, size, count, copied)
+            self._futures[id] = self._answers.after(id, future, replica, stored)
         if self._budget.over:
             self._share.check()
 
@@ -133,14 +137,16 @@ class Requests:
 
     # ---- answering
 
-    def _answer(self, id: int, size: int, count: int, future: asyncio.Future[Any]) -> None:
-        """The log has answered: ACK or ERROR."""
-        self._over(id, size, count)
+    def _answer(self, id: int, size: int, count: int, copied: int, future: asyncio.Future[Any]) -> None:
+        """The log has answered: ACK or ERROR, and then what it held is given back, while the answer is on its way."""
+        del self._futures[id]
         self._answers.tell(id, future)
+        self._admission.hold(-size, -count, -copied)
+        self._budget.answered()
 
-    def _over(self, id: int, size: int, count: int) -> None:
+    def _over(self, id: int, size: int, count: int, copied: int) -> None:
         self._futures.pop(id, None)
-        self._admission.hold(-size, -count)
+        self._admission.hold(-size, -count, -copied)
         self._budget.answered()
 
     # ---- ending

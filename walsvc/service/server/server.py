@@ -112,7 +112,9 @@ class Server:
             __version__, self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
         )
         self._copying = Copying(archive)
-        self._listening = Listening(self.roster, self.limits, unix=unix, host=host, port=port, tls=tls)
+        self._listening = Listening(
+            self.roster, self.limits, unix=unix, host=host, port=port, tls=tls, turns=self.shared.turns
+        )
         self._started_ns = 0
         self._looking: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None  # closes unused namespaces

@@ -63,7 +63,7 @@ class Sessions:
 
     def _check_id(self, id: int) -> None:
         """Raise what ends a connection that takes an id twice, or asks without end."""
-        if self._line.is_open(id):
+        if not self._line.claim(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
         most = self._shared.limits.calls
         if len(self._tasks) >= most:

@@ -11,6 +11,7 @@ from walsvc.api import Log
 from walsvc.errors import Backpressure, WalError
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.budget import Budget
+from walsvc.service.server.denials import Denials
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.namespaces import Logs
 from walsvc.service.server.quota import Quota
@@ -130,6 +131,7 @@ class Shared:
         streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
+        denials: how fast clients are turned away.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class Shared:
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()
         self.closing: Closing = Closing()
+        self.denials: Denials = Denials()
 
     def grant(self, token: str | None) -> Grant | None:
         """The rights of a token; None: there is no such token."""

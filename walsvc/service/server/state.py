@@ -24,7 +24,7 @@ def state_of(log: Log) -> State:
         counters.syncs,
         counters.written_bytes,
         counters.rotations,
-        len(core.catalog.view.ids),
+        core.catalog.count,
         tail.spares.count,
         tail.segment.id,
         counters.group_records_max,

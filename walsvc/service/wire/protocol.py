@@ -32,6 +32,7 @@ from walsvc.service.wire.frames import (
 
 LENGTH = struct.Struct("<I")
 LENGTH_MAX = (1 << 30) - 1
+COPIED_MAX = 4096  # a shorter body is copied: two views cost more
 
 FOREIGN: dict[bytes, str] = {
     b"GET ": "HTTP", b"HEAD": "HTTP", b"POST": "HTTP", b"PUT ": "HTTP", b"DELE": "HTTP", b"OPTI": "HTTP", b"CONN": "HTTP",
@@ -71,10 +72,10 @@ def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = 
     if row[0] not in table:
         raise ProtocolError(f"a frame of kind {row[0]} is not expected here", expected=f"one of {sorted(table)}")
     frame, checks = table[row[0]]
-    fields = row[1 : 1 + len(checks)]
-    if len(fields) < len(checks):
-        fields += [None] * min(len(checks) - len(fields), OPTIONAL.get(frame, 0))
-    if len(fields) < len(checks):
+    fields, count = row[1 : 1 + len(checks)], len(checks)
+    if len(fields) < count:
+        fields += [None] * min(count - len(fields), OPTIONAL.get(frame, 0))
+    if len(fields) < count:
         raise ProtocolError(f"{frame.__name__} has {len(fields)} fields", expected=f"{len(checks)}")
     if not all(map(call, checks, fields)):
         name = next(name for check, value, name in zip(checks, fields, frame._fields, strict=True) if not check(value))
@@ -96,6 +97,7 @@ class FrameReader:
         self.foreign: str | None = None  # the protocol that the other side speaks instead, where it is known
         self.over_limit: bool = False  # a frame was refused for its length
         self.frame_bytes: int = 0  # of the last frame's body
+        self.more: bool = False  # bytes are here that no frame was made of
         self._items_max = RESULT_ITEMS_MAX if table is FROM_SERVER else ITEMS_MAX
         self._data: bytes | bytearray = b""
         self._at = 0
@@ -122,22 +124,29 @@ class FrameReader:
             self._data = bytearray(memoryview(self._data)[self._at :])
             self._data += data
         self._at = 0
+        self.more = True
 
     def next_frame(self) -> Frame | None:
         """The next complete frame; None: more bytes are needed. Raises ProtocolError; the connection is over then."""
         data, at = self._data, self._at
-        if len(data) - at < LENGTH.size:
-            if at == len(data):
-                self._data, self._at = b"", 0  # a large frame is not kept until the next one comes
+        size = len(data)
+        if size - at < LENGTH.size:
             return None
         (length,) = LENGTH.unpack_from(data, at)
         if length > self.body_bytes_max:
             raise self._refusal(length)
         begin = at + LENGTH.size
-        if len(data) - begin < length:
+        end = begin + length
+        if size < end:
             return None
-        self._at, self.frame_bytes = begin + length, length
-        with memoryview(data) as view, view[begin : self._at] as body:
+        self.frame_bytes = length
+        if end == size:
+            self._data, self._at, self.more = b"", 0, False  # a large frame is not kept until the next one comes
+        else:
+            self._at = end
+        if length <= COPIED_MAX:
+            return decode(data[begin:end], self.table, self._items_max)
+        with memoryview(data) as view, view[begin:end] as body:
             return decode(body, self.table, self._items_max)
 
     def _refusal(self, length: int) -> ProtocolError:
