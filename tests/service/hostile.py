@@ -1,9 +1,10 @@
 """Clients that go wrong in every way that the service has to bear, beside good ones: what these wait for an append.
 
-    python -m tests.service.hostile --connections 1000 --hostile 100 --seconds 10
+    python -m tests.service.hostile --connections 1000 --hostile 100 --seconds 3 --turns 3
 
-For each way there are two turns on one server: the good clients by themselves, then with the hostile ones beside them. Good clients
-append a record now and then; the 99th percentile of what they wait must stay within FACTOR of what it is without hostile ones.
+For each way there are pairs of turns on one server: the good clients by themselves, then with the hostile ones beside them. Good clients
+append a record now and then; the 99th percentile of what they wait must stay within FACTOR of what it is without hostile ones, over
+all turns together, so that other work on the machine meets both sides.
 Hostile clients are in a process of their own, with less of the processor than the others, since they stand for other machines.
 """
 
@@ -321,16 +322,20 @@ def row(waited: list[int]) -> str:
     return f"{p50:6.1f} {p99:7.1f} {waited[-1] / 1000:7.1f} ms of {len(waited)}"
 
 
-async def campaign(ways: list[str], connections: int, bad: int, seconds: float) -> bool:
+async def campaign(ways: list[str], connections: int, bad: int, *, seconds: float, turns: int) -> bool:
     """All of it; True where every bound holds."""
     fine = True
     with tempfile.TemporaryDirectory(prefix="walsvc-") as directory:
         socket = str(Path(directory) / "socket")
         async with served(Path(directory)), clients("--good", socket, str(connections - bad)) as waiting:
             for name in ways:
-                alone = await measured(waiting, seconds)
-                async with clients("--bad", name, socket, str(bad)):
-                    beside = await measured(waiting, seconds)
+                alone, beside = list[int](), list[int]()
+                for _ in range(turns):
+                    alone += await measured(waiting, seconds)
+                    async with clients("--bad", name, socket, str(bad)):
+                        beside += await measured(waiting, seconds)
+                alone.sort()
+                beside.sort()
                 ratio = beside[int(len(beside) * 0.99)] / alone[int(len(alone) * 0.99)]
                 fine &= ratio <= FACTOR
                 print(f"{name:10} alone {row(alone)}, beside {row(beside)}: p99 {ratio:.2f} x", flush=True)
@@ -342,7 +347,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--hostile", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--turns", type=int, default=3, help="of each kind")
     parser.add_argument("--good", nargs=2, metavar=("SOCKET", "COUNT"), help=argparse.SUPPRESS)
     parser.add_argument("--bad", nargs=3, metavar=("WAY", "SOCKET", "COUNT"), help=argparse.SUPPRESS)
     parser.add_argument("ways", nargs="*", default=list(WAYS))
@@ -353,7 +359,8 @@ def main() -> int:
     if options.bad:
         asyncio.run(hostile(options.bad[0], options.bad[1], int(options.bad[2])))
         return 0
-    return 0 if asyncio.run(campaign(options.ways, options.connections, options.hostile, options.seconds)) else 1
+    fine = campaign(options.ways, options.connections, options.hostile, seconds=options.seconds, turns=options.turns)
+    return 0 if asyncio.run(fine) else 1
 
 
 if __name__ == "__main__":
