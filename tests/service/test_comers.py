@@ -14,7 +14,7 @@ from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.denials import DELAY_MAX_SECONDS, PER_SECOND, Denials
 from walsvc.service.server.entrance import ACCEPTED_AT_ONCE, Acceptor
 from walsvc.service.server.turns import ACCEPT_UNITS, LIGHT, SLICE, TURN, Turns
-from walsvc.service.wire.frames import Ack, Call, Goodbye, Ping, Pong, Result, Welcome
+from walsvc.service.wire.frames import Ack, Call, Error, Goodbye, Ping, Pong, Result, Welcome
 
 GOOD = "g" * 32
 
@@ -91,6 +91,28 @@ async def test_ids_may_come_in_any_order_and_again_once_they_are_answered(tmp_pa
             assert (await raw.expect(Ack, id)).durable
             raw.send(Call(id, "topics", {}))
             await raw.expect(Result, id)
+
+
+async def test_calls_wait_for_their_turn_without_a_task_and_are_answered_in_order(tmp_path) -> None:
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as raw:
+        (connection,) = server.roster
+        shared, sessions = server.shared, connection.sessions
+        shared.turns.left, shared.turns._due = 0, True  # the turn is over, and the next one does not come yet
+        connection.pace.did(10 * LIGHT)
+        for id in range(1, 101):
+            sessions.call(Call(id, "topics", {}))  # type: ignore[union-attr]
+        sessions.cancel(50)  # type: ignore[union-attr]
+        assert (shared.calls.used, len(sessions._tasks)) == (99, 0)  # type: ignore[union-attr]
+        shared.turns._due = False
+        shared.turns.spend(0)
+        assert (await raw.expect(Error, 50)).message == "the call was cancelled"
+        for id in (*range(1, 50), *range(51, 101)):
+            frame = await raw.next()
+            assert isinstance(frame, Result)
+            assert frame.id == id
+        raw.send(*(Call(id, "topics", {}) for id in range(101, 201)))
+        raw.writer.transport.abort()  # type: ignore[attr-defined]
+        await until(lambda: len(server.roster) == 0 and shared.calls.used == 0)
 
 
 # ---- turned away

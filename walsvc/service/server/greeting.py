@@ -70,7 +70,7 @@ class Greeting:
             return
         grant, namespace = shared.grant(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
-            self._deny(denial(grant))
+            self._deny(denial(grant), "token")
             return
         self.grant, self.hello = grant, hello
         guest.name = f"{grant.name} {hello.client[:64]!r} at {guest.name}"
@@ -79,7 +79,7 @@ class Greeting:
             if hello.producer:
                 self._key = shared.roster.take_over(guest, grant, namespace, hello.producer)
         except WalError as error:
-            guest.leave(error, "namespace" if isinstance(error, BadOption) else "in_use")
+            self._deny(error, "namespace" if isinstance(error, BadOption) else "in_use")
             return
         if (log := shared.logs.take_open(namespace)) is not None:
             self.namespace = namespace
@@ -88,14 +88,14 @@ class Greeting:
             self._opening = begin_task(self._open(namespace, grant))
             guest.pause_reading(WHY)
 
-    def _deny(self, error: Denied) -> None:
+    def _deny(self, error: WalError, reason: str) -> None:
         """Turn the client away, when it is its turn."""
         delay, guest = self._shared.denials.delay(), self._guest
         if delay <= 0:
-            guest.leave(error, "token")
-        elif self._denying is None:
+            guest.leave(error, reason)
+        elif not guest.leaving:
             guest.pause_reading(DENIED)
-            self._denying = asyncio.get_running_loop().call_later(delay, guest.leave, error, "token")
+            self._denying = asyncio.get_running_loop().call_later(delay, guest.leave, error, reason)
 
     async def _open(self, namespace: str, grant: Grant) -> None:
         shared, guest = self._shared, self._guest
@@ -104,7 +104,7 @@ class Greeting:
         except (WalError, OSError) as error:
             trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
             self._opening = None
-            guest.leave(trouble, "namespace")
+            self._deny(trouble, "namespace")
             return
         self._opening = None
         if guest.leaving:

@@ -8,12 +8,12 @@ from typing import Protocol
 from walsvc.errors import Backpressure, WalError
 from walsvc.service.server.budget import Share
 from walsvc.service.server.progress import Watch
-from walsvc.service.server.turns import APPEND_UNITS, HELLO_UNITS, SLICE, TASK_UNITS, Pace, units_of
+from walsvc.service.server.turns import APPEND_UNITS, HELLO_UNITS, OPEN_UNITS, QUEUED_UNITS, SLICE, Pace, units_of
 from walsvc.service.wire.frames import FIRST, FROM_CLIENT, HELLO_BYTES_MAX, Append, Batch, Call, Frame, Hello, Open
 from walsvc.service.wire.protocol import FrameReader
 
 WHY = "slice"
-UNITS: dict[type[Frame], int] = {Hello: HELLO_UNITS, Call: TASK_UNITS, Open: TASK_UNITS}
+UNITS: dict[type[Frame], int] = {Hello: HELLO_UNITS, Call: QUEUED_UNITS, Open: OPEN_UNITS}
 
 
 class Hearer(Protocol):

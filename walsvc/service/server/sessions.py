@@ -10,6 +10,7 @@ from walsvc.api import Log
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, ProtocolError, WalError
 from walsvc.service.server.audit import audited
 from walsvc.service.server.auth import Grant
+from walsvc.service.server.calls import Calls
 from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, HoldingT, SharedStream
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Name, Shared
@@ -30,6 +31,7 @@ class Sessions:
         self._shared = shared
         self._log = log
         self._rights = grant.rights
+        self._calls = Calls(line.pace, self._begin_call, self._called)
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
         self._opening: dict[
@@ -40,7 +42,7 @@ class Sessions:
         self._reading = asyncio.Lock()  # and one read of the log
 
     def __contains__(self, id: int) -> bool:
-        return id in self._tasks or id in self._streams
+        return id in self._tasks or id in self._streams or id in self._calls
 
     @property
     def streams(self) -> int:
@@ -66,9 +68,10 @@ class Sessions:
         if not self._line.claim(id):
             raise ProtocolError(f"request {id} is not answered yet, and its id came again")
         most = self._shared.limits.calls
-        if len(self._tasks) >= most:
+        count = len(self._tasks) + len(self._calls)
+        if count >= most:
             raise Backpressure(
-                f"{counted(len(self._tasks), 'call')} unanswered on this connection",
+                f"{counted(count, 'call')} unanswered on this connection",
                 expected=f"at most {most}",
                 hint="wait for answers, or start the server with a higher limit of calls",
             )
@@ -94,15 +97,17 @@ class Sessions:
             self._line.answer_error(frame.id, refusal)
             return
         calls.used += 1
+        self._calls.add(frame)
+
+    def _begin_call(self, frame: Call) -> None:
         self._begin(frame.id, self._call(frame)).add_done_callback(self._called)
 
-    def _called(self, _: asyncio.Task[None]) -> None:
+    def _called(self, _: object = None) -> None:
         self._shared.calls.used -= 1
 
     async def _call(self, frame: Call) -> None:
         line = self._line
         try:
-            await line.pace.turn(CALL_UNITS)
             with audited(line.name, self._log.path, frame.method, frame.args):
                 method = self._chosen(METHODS, frame.method, "method")
                 args = method.checked(frame.args)
@@ -237,6 +242,8 @@ class Sessions:
         if stream is not None:
             self._count()
             self._begin(id, self._close(id, stream))
+        elif self._calls.cancel(id):
+            self._line.answer_error(id, WalError("the call was cancelled"))
         elif (task := self._tasks.get(id)) is not None:
             self._give_up(id, task)
             self._line.answer_error(id, WalError("the call was cancelled"))
@@ -267,6 +274,7 @@ class Sessions:
 
     def give_up(self) -> None:
         """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
+        self._calls.give_up()
         for id, task in list(self._tasks.items()):
             self._give_up(id, task)
         for stream in self._streams.values():
@@ -280,5 +288,6 @@ class Sessions:
 
     async def settled(self) -> None:
         """Wait until all calls are answered."""
+        await self._calls.begun()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
