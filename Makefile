@@ -85,6 +85,7 @@ clients: $(READY) ## examples/clients in Go, Java, Node and Python against a log
 
 site: $(READY) ## the documents as a site, into site/, every link checked
 	@test -x .site/bin/mkdocs || { $(BIN)/python -m venv .site && .site/bin/pip install -q mkdocs-material 'mkdocstrings[python]' ruff; }
+	@sh scripts/mermaid.sh
 	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build --strict --quiet && echo "site/index.html"
 
 clean: ## remove everything that was built or measured here

