@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}  # the examples run elsewhere, and walsvc need not be installed
 README = ROOT / "README.md"
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
-SHOWN = "".join(path.read_text() for path in (README, ROOT / "docs" / "GUIDE.md", ROOT / "docs" / "COOKBOOK.md"))
+SHOWN = "".join(
+    path.read_text()
+    for path in (README, *(ROOT / "docs" / f"{name}.md" for name in ("GUIDE", "COOKBOOK", "COMING_FROM")))
+)
 BLOCKS = re.findall(r"^```python\n(.*?)^```", SHOWN, flags=re.MULTILINE | re.DOTALL)
 
 
