@@ -29,11 +29,11 @@ def obstacle(*headers: str) -> str | None:
     if shutil.which(compiler[0]) is None:
         return f"no C compiler ({compiler[0]})"
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "try.c")
+        source, made = Path(folder, "try.c"), Path(folder, "try.o")
         include = sysconfig.get_paths()["include"]
         for header in headers:
             source.write_text(f"#include <{header}>\n")
-            command = [*compiler, f"-I{include}", "-fsyntax-only", str(source)]
+            command = [*compiler, f"-I{include}", "-c", "-o", str(made), str(source)]
             if subprocess.run(command, capture_output=True, check=False).returncode != 0:
                 return f"no {header} ({PACKAGES[header]})"
     return None

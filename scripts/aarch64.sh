@@ -63,12 +63,12 @@ for python in "$@"; do
     mkdir "$place/3.$minor"
     tar xzf dist/*.tar.gz --strip-components 1 -C "$place/3.$minor"
     (cd "$place/3.$minor" && SETUPTOOLS_EXT_SUFFIX=".cpython-3$minor-$machine.so" \
-        "$builder/bin/python" -c "from setuptools.build_meta import build_wheel; build_wheel('$place/built')") >"$place/log" 2>&1 || { cat "$place/log" >&2; exit 1; }
-    parts=$("$builder/bin/python" -m zipfile -l "$place"/built/*-cp3"$minor"-*.whl | grep -c '\.so ')
+        "$builder/bin/python" -c "from setuptools.build_meta import build_wheel; build_wheel('$place/built/3.$minor')") >"$place/log" 2>&1 || { cat "$place/log" >&2; exit 1; }
+    parts=$("$builder/bin/python" -m zipfile -l "$place/built/3.$minor"/*.whl | grep -c '\.so ' || true)
     [ "$parts" = 4 ] || { cat "$place/log" >&2; say "the wheel for aarch64 of 3.$minor has $parts of 4 extensions"; exit 1; }
 done
 [ -d "$place/built" ] || exit 0
-for wheel in "$place"/built/*.whl; do
+for wheel in "$place"/built/*/*.whl; do
     PATH=$TOOLS:$PATH "$TOOLS/auditwheel" repair --wheel-dir dist "$wheel" >/dev/null 2>"$place/log" || { cat "$place/log" >&2; exit 1; }
 done
 
@@ -76,8 +76,9 @@ unset _PYTHON_HOST_PLATFORM LIBRARY_PATH CC LDSHARED
 minor=$(basename "$(readlink "$system/usr/bin/python3")" | cut -d. -f2)
 [ -e "$(echo dist/*-cp3"$minor"-*aarch64.whl)" ] || { say "not tried on aarch64: no wheel for Debian's Python 3.$minor"; exit 0; }
 command -v qemu-aarch64 >/dev/null || { say "not tried on aarch64: no qemu-aarch64 (apt-get install qemu-user)"; exit 0; }
+# shellcheck disable=SC2046  # words
 "$TOOLS/pip" install --quiet --disable-pip-version-check --target "$place/new" --find-links dist --only-binary :all: --python-version "3.$minor" \
-    --platform manylinux_2_28_aarch64 --platform manylinux2014_aarch64 walsvc
+    $(seq -f '--platform manylinux_2_%.0f_aarch64' 17 28) --platform manylinux2014_aarch64 walsvc
 cp scripts/first.py "$place/first.py"
 cd "$place"
 there() { PYTHONPATH=$place/new qemu-aarch64 -L "$system" "$system/usr/bin/python3.$minor" -B -P -W error "$@"; }

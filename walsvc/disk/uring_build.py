@@ -187,14 +187,22 @@ static int walsvc_ring_wait(struct walsvc_ring *self) {
 
 
 def library_directories() -> list[str]:
-    """The directories in which the linker looks first for liburing.a: those of pkg-config, then the usual ones."""
+    """The directories in which liburing.a is looked for: LIBRARY_PATH's, which gcc knows, those of pkg-config, then the usual ones."""
     try:
         found = subprocess.run(
             ["pkg-config", "--variable=libdir", "liburing"], capture_output=True, text=True, check=True
         ).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         found = []
-    return [*found, f"/usr/lib/{os.uname().machine}-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/lib"]
+    named = os.environ.get("LIBRARY_PATH", "").split(os.pathsep)
+    return [
+        *filter(None, named),
+        *found,
+        f"/usr/lib/{os.uname().machine}-linux-gnu",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/usr/lib",
+    ]
 
 
 def linking() -> dict[str, Any]:
