@@ -77,7 +77,7 @@ format: $(READY) ## format the sources and fix what ruff can fix
 matrix: ## the suite on each CPython that is installed, with the parts in C and with their twins, and a summary
 	@WORKERS=$(WORKERS) sh scripts/matrix.sh $(PYTEST_FLAGS)
 
-wheels: ## the sdist and a wheel for each CPython that is installed, each tried in an empty environment; into dist/
+wheels: ## the sdist and wheels for each CPython that is installed (aarch64's, too), tried in empty environments; into dist/
 	@sh scripts/wheels.sh
 
 clients: $(READY) ## examples/clients in Go, Java, Node and Python against a log, where their tools are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -77,10 +77,14 @@ def check_keywords(call: Callable[..., Any], given: Mapping[str, Any], options: 
 
 def unexpected_keyword(call: Callable[..., Any], name: str) -> TypeError:
     """The error for a keyword that a call does not take: with the one that was probably meant."""
-    from difflib import get_close_matches
-
     parameters = signature(call).parameters.values()
     known = [each.name for each in parameters if each.kind is not Parameter.VAR_KEYWORD and each.name != "self"]
+    return TypeError(f"{call.__name__}() got an unexpected keyword argument {name!r}; {meant(name, known)}")
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """The keyword that is most like `name`, or else all that there are, in words."""
+    from difflib import get_close_matches
+
     nearest = get_close_matches(name, known, 1)
-    meant = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return TypeError(f"{call.__name__}() got an unexpected keyword argument {name!r}; {meant}")
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"

@@ -949,8 +949,12 @@ async def test_filter_that_is_none_is_refused(open_log):
         with pytest.raises(BadOption):
             await log.seek_time(naive)
         for reading in (log.read, log.read_batches, log.read_lazy, log.follow):
-            with pytest.raises(TypeError, match="wehre"):
+            with pytest.raises(TypeError, match="'wehre' here; did you mean 'where'"):
                 await anext(reading(wehre={"a": 1}))
+        with pytest.raises(TypeError, match="'revers' here; did you mean 'reverse'"):
+            await anext(log.read(revers=True))
+        with pytest.raises(TypeError, match="'reverse' here; known: since, start, stats, topic, types, where"):
+            await anext(log.follow(reverse=True))
 
 
 async def test_purged_records_are_hidden_from_every_reading_and_for_good(open_log):

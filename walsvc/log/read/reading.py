@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from walsvc.config import one_of
 from walsvc.errors import BadOption, not_given_out
 from walsvc.keyring import Keys
+from walsvc.keywords import meant
 from walsvc.log.read.backward import Backward
 from walsvc.log.read.cuts import Cuts
 from walsvc.log.read.filter import Filter, Wanted, timestamp_of
@@ -234,7 +235,9 @@ def chosen_of(wanted: Wanted, *, endless: bool = False) -> Filter:
         BadOption: see Filter.of. TypeError: an argument that there is not; a filter that is not heard of would hide nothing.
     """
     if unknown := wanted.keys() - Wanted.__optional_keys__:
-        raise TypeError(f"reading takes no argument {', '.join(sorted(unknown))}")
+        name, known = min(unknown), {"start", "stop", "reverse", *Wanted.__optional_keys__}
+        known -= {name, "stop", "reverse", "until"} if endless else {name}
+        raise TypeError(f"reading takes no argument {name!r} here; {meant(name, sorted(known))}")
     if endless and wanted.get("until") is not None:
         raise BadOption("follow takes no until", hint="stop iterating when a record is late enough, or use read")
     check_type("topic", wanted.get("topic"), str)
