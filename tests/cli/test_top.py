@@ -62,6 +62,20 @@ async def test_two_looks_tell_rates_syncs_and_consumers(tmp_path: Path) -> None:
         await workers.close()
 
 
+async def test_narrow_screen_shows_whole_numbers_and_no_column_without_one(tmp_path: Path) -> None:
+    async with library.open(tmp_path / "log") as log:
+        orders = log.topic("orders-of-the-northern-region")
+        async with await orders.consumer("billing-and-shipping", delivery=library.StrictlyOnce()):
+            await orders.append_batch([b"x"] * 1234)
+            now = await look(log)
+    console = Console(file=io.StringIO(), width=50)
+    console.print(picture("data", [now]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "│        1 │ 1234 │" in shown, shown
+    assert "position" in shown
+    assert "dead" not in shown
+
+
 async def test_log_that_has_failed_says_so(tmp_path: Path) -> None:
     async with library.open(tmp_path / "log") as log:
         now = await look(log)
@@ -81,6 +95,7 @@ def test_beside_a_writer_it_says_what_it_cannot_know(walsvc: Cli, tmp_path: Path
     told = walsvc.good("top", tmp_path / "log", "--interval", "0.1").decode()
     assert "records    0/s" in told
     assert "ask its server by its URL" in told
+    assert "disk" not in told, "that of the reader, which writes nothing"
     assert "LSN 1 to 3" in told
     walsvc.bad(5, "top", tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()

@@ -101,12 +101,12 @@ def facts(looks: Sequence[Look]) -> list[tuple[str, str]]:
                 "waiting",
                 f"{output.size(stats.pending_bytes)} not durable yet, {counted(stats.waiting, 'call')} in the queue",
             ),
+            ("disk", f"{stats.disk}, {stats.sync_method}" if stats.sync_method else stats.disk),
         ]
     else:
         found.append(("syncs", "known to the process that writes the log: ask its server by its URL"))
     kept = f"LSN {stats.first_lsn:,} to {stats.next_lsn - 1:,}" if stats.next_lsn > stats.first_lsn else "no records"
     found.append(("kept", f"{kept}, {counted(stats.segments, 'segment')}, {output.size(now.size)}"))
-    found.append(("disk", f"{stats.disk}, {stats.sync_method}" if stats.sync_method else stats.disk))
     if stats.replica_state is not None:
         found.append(("replica", f"{stats.replica_state}, {counted(stats.replica_records, 'record')} behind"))
     if stats.failed:
@@ -175,15 +175,16 @@ def picture(path: str, looks: Sequence[Look]) -> RenderableType:
     ]
     if rows := rows_of(looks[-1].consumers):
         table = Table(expand=False)
-        for name in COLUMNS:
-            table.add_column(
-                name, justify="left" if name in ("consumer", "topic", "kind") else "right", overflow="fold"
-            )
+        told = [place for place, cells in enumerate(zip(*rows, strict=True)) if any(cell is not None for cell in cells)]
+        for place in told:  # a number is shown whole, a name may take several lines
+            words = COLUMNS[place] in ("consumer", "topic", "kind")
+            table.add_column(COLUMNS[place], justify="left" if words else "right", overflow="fold", no_wrap=not words)
         for row in rows:
+            cells = (row[place] for place in told)
             table.add_row(
                 *(
                     Text(UNKNOWN if cell is None else f"{cell:.1f}" if isinstance(cell, float) else visible(str(cell)))
-                    for cell in row
+                    for cell in cells
                 )
             )
         parts += ["", table]
