@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -68,17 +67,15 @@ class FewConnections(web.Server):
         loop = asyncio.get_running_loop()
         self._looks[handler] = loop.call_later(SILENCE_SECONDS, self.look, handler, transport)
 
-    async def bounded(
-        self, handler: asyncio.BaseProtocol, work: Coroutine[Any, Any, web.StreamResponse]
-    ) -> web.StreamResponse:
-        """Answer by `work`, which bounds by itself how long that takes: its connection is not cut off meanwhile."""
+    def begin(self, handler: asyncio.BaseProtocol) -> None:
+        """Its request is answered by what bounds by itself how long that takes: the connection is not cut off before `end`."""
         self._at_work.add(handler)
-        try:
-            return await work
-        finally:
-            self._at_work.discard(handler)
-            if handler in self._looks:  # else its client has gone meanwhile, and nothing would ever take it out again
-                self.heard.add(handler)
+
+    def end(self, handler: asyncio.BaseProtocol) -> None:
+        """The request is answered, or its client has gone."""
+        self._at_work.discard(handler)
+        if handler in self._looks:  # else its client has gone meanwhile, and nothing would ever take it out again
+            self.heard.add(handler)
 
     def look(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Cut `transport` off if nothing was asked on it since the last look."""

@@ -184,11 +184,15 @@ class HttpSide:
     # ---- answering
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        assert self._server is not None
-        self._server.heard.add(request.protocol)
+        server, protocol = self._server, request.protocol
+        assert server is not None
         if self._front is not None and request.rel_url.raw_path.startswith(PREFIX):
-            refusal = self._stranger(request)
-            return refusal or await self._server.bounded(request.protocol, self._front.answer(request))
+            server.begin(protocol)
+            try:
+                return self._stranger(request) or await self._front.answer(request)
+            finally:
+                server.end(protocol)
+        server.heard.add(protocol)
         route = self._routes.get(request.path)
         if route is None:
             response = plain(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from multidict import MultiDict, MultiDictProxy, MultiMapping
+from multidict import CIMultiDict, MultiDict, MultiDictProxy, MultiMapping
 
 from walsvc.errors import BadOption
 from walsvc.interface import Log, Topic
@@ -37,8 +37,10 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
     """Append, and answer when the records are durable."""
     into: Log | Topic = log if topic is None else log.topic(topic)
     query: Query = request.query if request.rel_url.raw_query_string else NO_QUERY
-    check_query(request, PARAMETERS)
-    mode = mode_of(query.get("mode", "strict"))
+    mode = Strict
+    if query is not NO_QUERY:
+        check_query(request, PARAMETERS)
+        mode = mode_of(query.get("mode", "strict"))
     if mode is Quorum and log.replicated_lsn is None:
         raise BadOption("the log is not replicated", hint="mode=strict, or start the server with --replicate")
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() in BATCH:
@@ -94,11 +96,13 @@ def answer(
 ) -> web.Response:
     """201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
     status = 200 if duplicate else 201 if results[-1].durable else 202
-    headers = {
-        "Content-Type": "application/json",
-        "ETag": f'"{results[-1].lsn}"',
-        "Location": f"{request.rel_url.raw_path}/{results[0].lsn}",
-    }
+    headers = CIMultiDict(
+        {
+            "Content-Type": "application/json",
+            "ETag": f'"{results[-1].lsn}"',
+            "Location": f"{request.rel_url.raw_path}/{results[0].lsn}",
+        }
+    )
     return web.Response(status=status, body=told.encode(), headers=headers)
 
 
@@ -114,6 +118,8 @@ def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
             ) from None
         if not isinstance(found, dict):
             raise BadOption("Walsvc-Labels is no JSON object", hint='Walsvc-Labels: {"key": "customer-1"}')
+    if query is NO_QUERY:
+        return found or None
     found |= values_of(query)
     for name in query.getall("label_header", []):
         if name in request.headers:

@@ -27,11 +27,13 @@ JSON_BYTES_MAX = 1 << 20  # of a body that is no record
 TIDY_SECONDS = 5.0
 KNOWN_BYTES_MAX = 256  # of a path that is remembered
 METHODS = {
+    "document": ("GET", "HEAD"),
     "topics": ("GET", "HEAD"),
     "records": ("GET", "HEAD", "POST", "DELETE"),
     "record": ("GET", "HEAD", "DELETE"),
 }
 CHANGING = {"POST": "append", "DELETE": "delete"}
+CLASSES = tuple(f"{hundreds}xx" for hundreds in range(6))  # of a status
 VERBS = ("lease", "ack", "nak", "extend", "seek")
 logger: logging.Logger = logging.getLogger("walsvc.service")
 
@@ -40,7 +42,7 @@ class Place(NamedTuple):
     """What a path names.
 
     Attributes:
-        kind: "topics", "records", "record" or "queue".
+        kind: "topics", "records", "record", "queue" or "document".
         namespace: "" is the log of the directory itself.
         topic: None: the whole log.
         lsn: of a single record.
@@ -114,35 +116,34 @@ class HttpFront:
         assert task is not None, "a request is answered in a task"
         at_work = self._appending if request.method in CHANGING and "/consumers/" not in path else self._waiting
         at_work.add(task)
-        status = 499  # the client is gone and reads no answer, as nginx has it
+        verb, status = "other", 499  # the client is gone and reads no answer, as nginx has it
         try:
-            response = await self._told(request, path)
+            place = place_of(path)
+            verb = verb_of(request.method, place)
+            response = await self._answer(request, place)
             status = response.status
             return response
-        finally:
-            at_work.discard(task)
-            self.answered[verb_of(request.method, path), f"{status // 100}xx"] += 1
-
-    async def _told(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """The answer to a request, or what is wrong with it."""
-        try:
-            return await self._answer(request, path)
         except (WalError, HttpError) as error:
-            return problem_of(error, path)
+            refusal = problem_of(error, path)
+            status = refusal.status
+            return refusal
         except ConnectionError:
             raise  # nobody is there to read an answer
         except Exception as error:
+            status = 500
             logger.exception("HTTP %s %s: unexpected error", request.method, path)
             return problem_of(WalError(f"the server has met an unexpected error: {type(error).__name__}"), path)
+        finally:
+            at_work.discard(task)
+            self.answered[verb, CLASSES[status // 100]] += 1
 
-    async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        if path == PREFIX + "openapi.json":
-            check_method(request, "GET", "HEAD")
+    async def _answer(self, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+        if place.kind == "document":
+            check_method(request, *METHODS["document"])
             return web.json_response(openapi.DOCUMENT)
         if self._stopping:
             raise Closed("the server is stopping", hint="try again in a moment")
         check_origin(request)
-        place = place_of(path)
         token = token_of(request)
         grant = self._access.grant(token)
         if grant is None:
@@ -215,19 +216,13 @@ class HttpFront:
                     return await self._queues.seek(grant, key, body)
 
 
-def verb_of(method: str, path: str) -> str:
+def verb_of(method: str, place: Place) -> str:
     """The verb of a request, for counting: a word for each call of the front, "other" for any other request."""
-    try:
-        place = place_of(path)
-    except (HttpError, BadOption):
-        return "other"
     if place.kind == "queue":
         return place.verb
-    if method not in METHODS[place.kind]:
+    if place.kind == "document" or method not in METHODS[place.kind]:
         return "other"
-    if method in CHANGING:
-        return CHANGING[method]
-    return "read" if method in ("GET", "HEAD") else "other"
+    return CHANGING.get(method, "read")
 
 
 def check_method(request: web.BaseRequest, *allowed: str) -> None:
@@ -257,6 +252,8 @@ def parsed(path: str) -> Place:
     if parts[0] == "namespaces" and len(parts) > 2:
         namespace, parts = parts[1], parts[2:]
     match parts:
+        case ["openapi.json"] if not namespace:
+            return Place("document", namespace)
         case ["topics"]:
             return Place("topics", namespace)
         case ["records"]:
