@@ -150,6 +150,17 @@ async def test_nothing_is_kept_of_a_client_that_goes_away_while_it_is_answered(f
         assert not server.heard
 
 
+async def test_nothing_is_kept_of_a_queue_that_is_refused(fronted):
+    async with fronted() as session:
+        queues = session.side._front._queues
+        for body in ({"lease": -1}, {"start": 99}, {"dead_letter": "d"}, {"lease": 30}, {"lease": 60}, {}):
+            asking = [session.post(f"/v1/topics/t/consumers/c{n % 2}/lease", json=body) for n in range(4)]
+            found = [answer.status for answer in await asyncio.gather(*asking)]
+            assert set(found) == {204 if body in ({"lease": 30}, {}) else 409 if body == {"lease": 60} else 400}
+        assert (len(queues._opening), len(queues._queues)) == (0, 2)
+        assert {queue.users for queue in queues._queues.values()} == {0}
+
+
 async def test_conditions(fronted):
     async with fronted() as session:
         assert (await session.post("/v1/topics/t", data=b"a", headers={"If-None-Match": "*"})).status == 201

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from walsvc.api import Log
@@ -14,6 +13,7 @@ from walsvc.config import WalConfig, check_namespace
 from walsvc.disk.pool import in_thread
 from walsvc.errors import Backpressure, BadOption, Closed, Denied, WalError
 from walsvc.opening import open_log
+from walsvc.service.server.keyed import KeyedLocks
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.state import failure_of
 from walsvc.service.server.status import Trouble
@@ -29,14 +29,6 @@ class Opened:
     log: Log
     users: int = 0
     unused_since: float = 0.0
-
-
-@dataclasses.dataclass(slots=True)
-class CountedLock:
-    """A lock, and how many hold it or wait for it."""
-
-    lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
-    wanted: int = 0
 
 
 class Logs:
@@ -58,9 +50,7 @@ class Logs:
         self._own_opener = opener is not None
         self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
         self._opened: dict[str, Opened] = {}
-        self._turns: dict[
-            str, CountedLock
-        ] = {}  # one opening or closing of a namespace at a time; only of those that want one
+        self._turns = KeyedLocks[str]()  # opening and closing
         self._opening = 0
         self._directory = directory
         self._seen: set[str] = set()  # that an opener of the caller's has opened, whose directories nobody knows
@@ -110,8 +100,7 @@ class Logs:
     def take_open(self, name: str) -> Log | None:
         """The log of a namespace for one more user, if it is open and well."""
         each = self._opened.get(name)
-        turn = self._turns.get(name)
-        if each is None or self._closed or (turn is not None and turn.lock.locked()):
+        if each is None or self._closed or self._turns.held(name):
             return None
         if failure_of(each.log) is not None and self._owned and self._several and not each.users:
             return None  # nobody has it any more: open it again
@@ -124,7 +113,7 @@ class Logs:
         Raises:
             What opening raises; Backpressure, Closed. Denied: there is none, and it is not to be made.
         """
-        async with self._turn(name):
+        async with self._turns.turn(name):
             if self._closed:
                 raise Closed("the server is stopping", hint="connect again later")
             each = self._opened.get(name)
@@ -167,7 +156,7 @@ class Logs:
         due = asyncio.get_running_loop().time() - self._limits.namespace_seconds
         for name, each in list(self._opened.items()):
             if self._several and name and not each.users and each.unused_since <= due:
-                async with self._turn(name):
+                async with self._turns.turn(name):
                     if name in self._opened and not self._opened[name].users:
                         await self._opened.pop(name).log.close()
 
@@ -176,24 +165,11 @@ class Logs:
             return True
         return await in_thread(os.path.isdir, os.path.join(self._directory, name))
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[None]:
-        """Wait for the turn of a namespace."""
-        turn = self._turns.setdefault(name, CountedLock())
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[name]
-
     async def _close_unused(self) -> bool:
         """Close the one that has been unused longest; False where all are in use."""
         unused = [(each.unused_since, name) for name, each in self._opened.items() if not each.users and name]
         for _, name in sorted(unused):
-            async with self._turn(name):  # it is open, so who has its turn never waits for another one's
+            async with self._turns.turn(name):  # it is open, so who has its turn never waits for another one's
                 if name in self._opened and not self._opened[name].users:
                     await self._opened.pop(name).log.close()
                     return True
@@ -205,12 +181,7 @@ class Logs:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         troubles: list[WalError] = []
-        for turn in list(self._turns.values()):  # what is being opened is closed, too
-            try:
-                async with asyncio.timeout_at(end):
-                    await turn.lock.acquire()
-            except TimeoutError:
-                continue
+        await self._turns.keep(end)  # what is being opened is closed, too
         if self._owned:
             mine, self._opened = self._opened, {}  # in one step: `close_idle` beside it closes none of these
             ends = [each.log.close(max(end - loop.time(), 0.0)) for each in mine.values()]

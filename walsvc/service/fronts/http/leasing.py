@@ -22,6 +22,7 @@ from walsvc.service.fronts.access import Access, log_of
 from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.request import object_of
 from walsvc.service.server.auth import Grant
+from walsvc.service.server.keyed import KeyedLocks
 from walsvc.topics.shared import Delivery, SharedConsumer
 
 LEASE_FIELDS: dict[str, tuple[type, ...]] = {
@@ -73,7 +74,7 @@ class Queues:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._queues: dict[Key, Queue] = {}
-        self._opening: dict[Key, asyncio.Lock] = {}
+        self._opening = KeyedLocks[Key]()
 
     # ---- what clients ask
 
@@ -189,29 +190,36 @@ class Queues:
 
     async def _open(self, grant: Grant, key: Key, wanted: dict[str, Any]) -> Queue:
         """The queue, opened if need be; `_leave` must follow."""
-        namespace, topic, name = key
         options = {each: value for each, value in wanted.items() if each in SHARED}
         if wanted.get("lease", 1) is None:
             raise BadOption(
                 "lease=null needs workers with names, which HTTP has not", hint="leave it out, or give seconds"
             )
-        async with self._opening.setdefault(key, asyncio.Lock()):
+        async with self._opening.turn(key):
             queue = self._queues.get(key)
-            if queue is not None and not options:
-                queue.users += 1
+            if queue is None:
+                queue = self._queues[key] = await self._opened(grant, key, wanted.get("start", "first"), options)
                 return queue
-            async with AsyncExitStack() as stack:
-                log: Log = await stack.enter_async_context(log_of(self._access, grant, namespace))
-                of: Any = log if topic is None else log.topic(topic)
-                with self._access.making_consumer(log, topic, name):
-                    consumer = await of.consumer(name, start=wanted.get("start", "first"), shared=True, **options)
-                if queue is not None:  # it was opened to see whether the options are the same
-                    await consumer.close()
-                    queue.users += 1
-                    return queue
-                stack.push_async_callback(consumer.close)
-                queue = self._queues[key] = Queue(consumer, stack.pop_all(), users=1)
-                return queue
+            queue.users += 1  # so that nobody closes it meanwhile
+            try:
+                if options:  # it is opened to see whether the options are the same
+                    again = await self._opened(grant, key, wanted.get("start", "first"), options)
+                    await again.open.aclose()
+            except BaseException:
+                self._leave(queue)
+                raise
+            return queue
+
+    async def _opened(self, grant: Grant, key: Key, start: Any, options: dict[str, Any]) -> Queue:
+        """A queue with one user."""
+        namespace, topic, name = key
+        async with AsyncExitStack() as stack:
+            log: Log = await stack.enter_async_context(log_of(self._access, grant, namespace))
+            of: Any = log if topic is None else log.topic(topic)
+            with self._access.making_consumer(log, topic, name):
+                consumer = await of.consumer(name, start=start, shared=True, **options)
+            stack.push_async_callback(consumer.close)
+            return Queue(consumer, stack.pop_all(), users=1)
 
     def _leave(self, queue: Queue) -> None:
         queue.users -= 1
@@ -239,7 +247,6 @@ class Queues:
         """Let a queue and its log go, once."""
         if self._queues.get(key) is queue:
             del self._queues[key]
-            self._opening.pop(key, None)
             with suppress(WalError):
                 await queue.open.aclose()
 

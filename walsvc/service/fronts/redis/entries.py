@@ -6,6 +6,7 @@ msgpack map, of binary strings to binary strings in the order in which they came
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgpack
@@ -17,6 +18,7 @@ FIELDS = 0x5245  # "RE"
 PAYLOAD = b"payload"
 LSN_MAX = (1 << 63) - 1
 PART_MAX = (1 << 64) - 1  # of an id
+NUMBER = re.compile(rb"[ \t\n\v\f\r]*\+?\d{1,126}")
 INVALID_ID = "ERR Invalid stream ID specified as stream command argument"
 _packer = msgpack.Packer()
 
@@ -65,8 +67,8 @@ def is_id(text: bytes) -> bool:
 
 
 def is_number(digits: bytes) -> bool:
-    """Whether these are the digits of 64 bits without a sign."""
-    return digits.isdigit() and len(digits) <= 20 and int(digits) <= PART_MAX
+    """Whether this is a number of 64 bits, as C's strtoull reads it: white space and a plus may be in front, and zeros."""
+    return NUMBER.fullmatch(digits) is not None and int(digits) <= PART_MAX
 
 
 def after(text: bytes) -> int:
