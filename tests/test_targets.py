@@ -75,6 +75,8 @@ MISTAKES = [
     "mailto:x",
     "~",
     "~/log",
+    "~nobody",
+    "~nobody/log",
 ]
 PATHS = ["./a:b", "./wal//h", "wals/h", "./wal:", "./~", "://", ":a", "a b", "ordinary", "a/wal://h", "1:2", "wal", "-"]
 
@@ -122,6 +124,8 @@ async def test_path_objects_and_bytes_are_paths(empty):
         Path("http://h/x"),
         b" wal://h",
         Path("~/x"),
+        Path("~nobody/x"),
+        b"~nobody",
     ):
         with pytest.raises(BadOption):
             walsvc.open(url)
@@ -138,7 +142,7 @@ async def test_what_no_file_system_has_is_told(empty, target):
     assert os.listdir(empty) == []
 
 
-@pytest.mark.parametrize("wrong", ["wal:/h", "WAL://h/ns", " x", "~/x", "a:b", "a\0b"])
+@pytest.mark.parametrize("wrong", ["wal:/h", "WAL://h/ns", " x", "~/x", "~nobody/x", "a:b", "a\0b"])
 async def test_every_call_that_takes_a_directory_reads_it_alike(empty, wrong):
     async with walsvc.open("log") as log:
         await log.append(b"x")
@@ -153,6 +157,7 @@ async def test_every_call_that_takes_a_directory_reads_it_alike(empty, wrong):
         lambda: asyncio.to_thread(Server, wrong, unix="s"),
         lambda: asyncio.to_thread(load_settings, {"data": wrong, "unix": "s"}, environment={}),
         lambda: asyncio.to_thread(load_settings, {"data": "log", "unix": wrong}, environment={}),
+        lambda: asyncio.to_thread(load_settings, {"data": "log", "unix": "s", "archive": wrong}, environment={}),
     ]
     for call in calls:
         with pytest.raises((BadOption, PathError)):

@@ -173,7 +173,8 @@ class Backpressure(WalError):
 
 
 class NoSpace(WalError):
-    """No room on the device for the next segment. No LSN was given out; free some space and append again."""
+    """No room on the device for the next segment, or its file cannot be made now, as `errno` says. No LSN was given out; append again
+    once that is over."""
 
     def __init__(self, message: str, *, errno: int = 0, **where: object) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]

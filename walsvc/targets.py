@@ -55,15 +55,17 @@ def scheme_of(target: object) -> str | None:
     """The scheme of a target that is a URL, in lower case; None for a path.
 
     Raises:
-        BadOption: it is neither: it begins with white space or with "~", or is a URL in bytes or a path object. PathError: no
+        BadOption: it is neither: it begins with white space or with "~" (a shell's home directory of some user), or is a URL in bytes or a path object. PathError: no
             file system has such a path.
     """
     text = text_of(target)
     bare = _bare(text)
     found = SCHEME.match(bare)
-    if text == "~" or text.startswith("~/"):
+    if text.startswith("~"):
         raise BadOption(
-            "a target that begins with ~ is not expanded", path=text, hint="os.path.expanduser; ./~ for that very name"
+            "a target that begins with ~ is not expanded",
+            path=text,
+            hint=f"os.path.expanduser gives the home directory; for that very name: {os.path.abspath(text)}",
         )
     if isinstance(target, str):
         if (lacking := COLONLESS.match(bare)) is not None:

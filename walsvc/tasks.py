@@ -37,20 +37,23 @@ def begin_task(
     return task
 
 
-async def until_ended(task: asyncio.Task[Any], look: Callable[[], None] = lambda: None) -> None:
-    """Wait for the end of a task, and look at it again now and then: the exception of a signal handler inside asyncio may lose the
+async def until_ended(
+    task: asyncio.Task[Any], look: Callable[[], None] = lambda: None, *, also: tuple[asyncio.Future[Any], ...] = ()
+) -> None:
+    """Wait for the end of a task, or of one of `also`, and look at it again now and then: the exception of a signal handler inside asyncio may lose the
     callback that says so. `look` is called each time that it has not ended.
 
     Seldom enough to cost nothing, and not for ever: a wait that nobody ends is to be seen as such on a simulated loop.
     """
+    ends = (task, *also)
     for pause in LOOKS:
-        if task.done():
+        if any(each.done() for each in ends):
             return
-        await asyncio.wait([task], timeout=pause)
+        await asyncio.wait(ends, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             look()
-    if not task.done():
-        await asyncio.wait([task])
+    if not any(each.done() for each in ends):
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
 
 class TaskLock:
@@ -91,6 +94,12 @@ class TaskLock:
             if (task := asyncio.current_task()) is not None:
                 self._end(task)
                 task.remove_done_callback(self._end)
+
+    def hand_over(self, task: asyncio.Task[Any]) -> None:
+        """Give the turn of the running task to another one, which has it until it ends."""
+        mine = asyncio.current_task()
+        self._turns = {task if each is mine else each: turn for each, turn in self._turns.items()}
+        task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._turns.pop(task, None)

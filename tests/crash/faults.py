@@ -12,7 +12,7 @@ from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.errors import Closed, DurabilityLost, NoSpace, PathError, WalError
 from walsvc.log.commit.ack import all_done
-from walsvc.log.commit.spares import SHORTAGES
+from walsvc.log.commit.patience import SHORTAGES
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.opening import open_on
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from walsvc.api import Log
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import Backpressure, DurabilityLost, NoSpace, PathError
+from walsvc.log.commit.patience import PAUSES
 from walsvc.opening import open_on
 
 from .faults import FaultRun, Planted
@@ -377,3 +379,194 @@ def test_rewritten_segment_that_cannot_take_its_place_ends_no_log() -> None:
         await log.close()
 
     run_sim(main, 5)
+
+
+class Naming:
+    """Lets a disk give no file a name, or take none away, until it is told to."""
+
+    def __init__(self, disk: SimDisk, number: int, *calls: str) -> None:
+        self.attempts = 0
+        self._disk = disk
+        self._calls = calls
+
+        async def refused(*names: Any, **named: Any) -> None:
+            self.attempts += 1
+            raise OSError(number, os.strerror(number))
+
+        for call in calls:
+            setattr(disk, call, refused)
+
+    def stop(self) -> None:
+        """There is room."""
+        for call in self._calls:
+            delattr(self._disk, call)
+
+
+def unnamed(disk: SimDisk, number: int) -> SimDisk:
+    """A disk that gives no name."""
+    Naming(disk, number, "rename")
+    return disk
+
+
+async def kept_waiting(naming: Naming, *calls: asyncio.Future[Any]) -> None:
+    """Some attempts later the calls still wait."""
+    before = naming.attempts
+    while naming.attempts < before + 3 * (1 + len(PAUSES)):
+        await asyncio.sleep(0.1)
+    assert not any(call.done() for call in calls)
+
+
+NAMELESS = pytest.mark.parametrize("number", [EMFILE, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+
+
+@NAMELESS
+@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+def test_segment_that_cannot_take_its_name_ends_no_log(number: int, ending: str) -> None:
+    """What was accepted waits, as for a device that stalls; who waits for room is told why."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        log = await open_on(disk, SMALL)
+        acknowledged = 0
+        for _ in range(12):
+            acknowledged = (await log.append(bytes(4000))).lsn
+        naming = Naming(disk, number, "rename")
+        while not naming.attempts:
+            waiting = asyncio.create_task(log.append(bytes(4000)))
+            await asyncio.wait([waiting], timeout=0.1)
+            acknowledged += waiting.done()
+        await kept_waiting(naming, waiting)
+        assert (log.durable_lsn, log.next_lsn) == (acknowledged, acknowledged + 2)
+        assert [record.lsn async for record in log.read(stop=acknowledged + 1)] == list(range(1, acknowledged + 1))
+        if ending == "goes on":
+            crowd = [asyncio.create_task(log.append(bytes(4000))) for _ in range(40)]
+            await kept_waiting(naming, waiting)
+            told = [each.exception() for each in crowd if each.done()]
+            assert told, "more than a segment was accepted"
+            for error in told:
+                assert isinstance(error, (NoSpace, PathError)), error
+                assert (error.errno, error.segment) == (number, acknowledged + 1)
+            naming.stop()
+            assert (await waiting).lsn == acknowledged + 1
+            await asyncio.wait(crowd)
+            await log.append(b"goes on")
+            await log.close()
+        elif ending == "closed":
+            with pytest.raises(DurabilityLost) as lost:
+                await asyncio.gather(log.close(), waiting)
+            assert lost.value.errno == number
+            with pytest.raises(NoSpace if number == errno.ENOSPC else PathError):
+                await open_on(unnamed(SimDisk(device), number), SMALL)
+        else:
+            device = device.fork().crash()
+        waiting.cancel()
+        async with await open_on(SimDisk(device), SMALL) as log:
+            lsns = [record.lsn async for record in log.read()]
+            assert lsns == list(range(1, len(lsns) + 1))
+            assert len(lsns) >= acknowledged
+
+    run_sim(main, 6)
+
+
+@NAMELESS
+@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+def test_cut_whose_segment_cannot_take_its_name_goes_on_by_itself_later(number: int, ending: str) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        log = await open_on(disk, SMALL)
+        for _ in range(40):
+            await log.append(bytes(4000))
+        naming = Naming(disk, number, "rename")
+        with pytest.raises(NoSpace if number == errno.ENOSPC else PathError, match="cannot take its name yet") as told:
+            await log.truncate_after(10)
+        assert (told.value.errno, told.value.segment) == (number, 11)
+        for call in (log.append(b"x"), log.truncate_before(3), log.truncate_after(4)):
+            with pytest.raises((NoSpace, PathError)):
+                await call
+        assert [record.lsn async for record in log.read()][:10] == list(range(1, 11))
+        if ending == "goes on":
+            naming.stop()
+            assert (await log.append(b"goes on")).lsn == 11
+            await log.close()
+        elif ending == "closed":
+            with contextlib.suppress(DurabilityLost):
+                await log.close()
+        else:
+            device = device.fork().crash()
+        log = await open_on(SimDisk(device), SMALL)
+        assert [record.lsn async for record in log.read()][:10] == list(range(1, 11))
+        assert log.next_lsn == (12 if ending == "goes on" else 11)
+        assert (await log.append(b"on")).lsn == log.next_lsn - 1
+        await log.close()
+
+    run_sim(main, 7)
+
+
+@NAMELESS
+@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+def test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log(number: int, ending: str) -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        log = await open_on(disk, SMALL)
+        await log.append(b"before")
+        naming = Naming(disk, number, "remove")
+
+        async def source() -> AsyncIterator[bytes]:
+            for _ in range(40):
+                yield bytes(4000)
+            raise LookupError("the source has ended")
+
+        with pytest.raises(LookupError):  # at once: whoever gave it up does not wait for room
+            await log.append_batch(source())
+        assert (log.next_lsn, log.durable_lsn) == (2, 1)
+        calls = (log.append(b"x"), log.append_batch(source()), log.truncate_before(2), log.hold("copy", 1))
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, (NoSpace, PathError)), error
+            assert error.errno == number
+        follower = asyncio.ensure_future(anext(log.follow(2)))
+        flushed = asyncio.ensure_future(log.flush())
+        if ending == "goes on":
+            naming.stop()
+            assert (await log.append(b"goes on")).lsn == 2
+            assert (await follower).payload == b"goes on"
+            await flushed
+            await log.close()
+        elif ending == "closed":
+            with contextlib.suppress(DurabilityLost):
+                await log.close()
+        else:
+            device = device.fork().crash()
+        log = await open_on(SimDisk(device), SMALL)
+        kept = [b"before", b"goes on"] if ending == "goes on" else [b"before"]
+        assert [record.payload async for record in log.read()] == kept
+        assert (await log.append(b"on")).lsn == len(kept) + 1
+        await log.close()
+        follower.cancel()
+        flushed.cancel()
+
+    run_sim(main, 8)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY], ids=errno.errorcode.get)
+def test_directory_that_takes_no_file_ends_no_log(number: int) -> None:
+    """It has lost its mode, or was made immutable: the active segment takes what it has room for."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk = SimDisk(device)
+        log = await open_on(disk, SMALL)
+        naming = Naming(disk, number, "rename", "remove", "allocate")
+        with pytest.raises(NoSpace, match="cannot be made") as told:
+            for _ in range(200):
+                await log.append(bytes(4000))
+        assert told.value.errno == number
+        last = log.durable_lsn
+        assert log.next_lsn == last + 1
+        naming.stop()
+        assert (await log.append(b"goes on")).lsn == last + 1
+        await log.close()
+
+    run_sim(main, 9)

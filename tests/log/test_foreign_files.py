@@ -311,3 +311,40 @@ async def test_copies_of_any_kind_go_on(tmp_path: Path) -> None:
                 await log.append(bytes(3000))
         assert await lsns(copy) == list(range(1, 131))
     assert await lsns(path) == list(range(1, 101))
+
+
+@pytest.mark.parametrize("after", [2, 12, 22, 60])
+async def test_files_that_wait_to_be_used_may_be_removed_under_a_log(tmp_path: Path, after: int) -> None:
+    """As somebody does who wants room. The one that is prepared for the next segment is in use."""
+    async with walsvc.open(tmp_path, **OPTIONS) as log:
+        for number in range(80):
+            if number == after:
+                await log.truncate_before(max(1, number - 30))
+                for name in [each for each in os.listdir(tmp_path) if each.endswith(".spare") and each[0] in "48"]:
+                    os.unlink(tmp_path / name)
+            await log.append(bytes(3000))
+        await log.hold("copy", 70)
+    assert (await lsns(tmp_path))[-1] == 80
+
+
+async def test_oldest_segment_that_somebody_has_removed_may_be_truncated(tmp_path: Path) -> None:
+    async with walsvc.open(await a_log(tmp_path / "log"), **OPTIONS) as log:
+        os.unlink(tmp_path / "log" / SEGMENT)
+        with pytest.raises(walsvc.Corruption, match=SEGMENT) as missing:
+            await anext(log.read(1))
+        assert "truncate_before" in (missing.value.hint or "")
+        await log.truncate_before(70)
+        assert (await log.append(b"goes on")).lsn == 101
+    assert await lsns(tmp_path / "log") == list(range(70, 102))
+
+
+async def test_lock_that_has_another_name_is_used_and_not_written(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody else's")
+    (tmp_path / "log").mkdir()
+    os.link(other, tmp_path / "log" / "LOCK")
+    async with walsvc.open(tmp_path / "log") as log:
+        await log.append(b"x")
+        with pytest.raises(walsvc.Locked, match="elsewhere"):
+            await walsvc.open(tmp_path / "log")
+    assert other.read_bytes() == b"somebody else's"

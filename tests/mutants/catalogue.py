@@ -1169,10 +1169,17 @@ QUEUES = [
 
 REPLICATED = [
     Mutant(
+        "appends go on behind half a batch that cannot be removed",
+        "walsvc/log/commit/batch.py",
+        "            core.queue.hold(1)  # the turn of the batch ends with its task\n",
+        "",
+        ("tests/crash/test_shortages.py::test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log",),
+    ),
+    Mutant(
         "appends go on while the intent of a cut is there",
         "walsvc/log/extent/clearing.py",
-        "            if short is None:\n                raise reason from error\n",
-        "            return\n",
+        "        await insist(call, partial(self._refused, first, text))\n",
+        "        with __import__('contextlib').suppress(OSError):\n            await call()\n",
         ("tests/crash/test_shortages.py::test_cut_whose_segments_cannot_be_removed_goes_on_by_itself_later",),
     ),
     Mutant(

@@ -64,11 +64,13 @@ class DirectoryLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise self._taken(path) from None
+        if os.fstat(self._file).st_nlink > 1:
+            return  # the pid is a courtesy, and what has another name may be somebody else's
         try:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
         except OSError as error:
-            if error.errno not in SPACE_ERRNOS:  # the pid is a courtesy; the lock itself holds
+            if error.errno not in SPACE_ERRNOS:  # the lock itself holds
                 raise
 
     def _taken(self, path: str) -> Locked:
@@ -159,7 +161,8 @@ def read_holder(directory: int) -> str:
     with suppress(OSError):
         file = os.open(LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         try:
-            text = os.pread(file, 32, 0).strip()
+            if os.fstat(file).st_nlink == 1:
+                text = os.pread(file, 32, 0).strip()
         finally:
             os.close(file)
     if not text.isdigit():

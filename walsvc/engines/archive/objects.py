@@ -22,7 +22,7 @@ from walsvc.disk.system import sync
 from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.extras import need
-from walsvc.targets import host_and_port, parse_url, scheme_of, shown, text_of
+from walsvc.targets import SERVED, STREAMS, host_and_port, parse_url, scheme_of, shown, text_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -273,6 +273,8 @@ def place_of(target: str | bytes | os.PathLike[Any]) -> str:
         return Path(os.path.abspath(text_of(target))).as_uri()
     url = text_of(target)
     parts = parse_url(url, EXAMPLE)
+    if parts.scheme in {*SERVED, *STREAMS}:
+        raise BadOption(f"{shown(url)!r} is a log and no archive", hint=EXAMPLE)
     if parts.login or parts.options:
         raise BadOption(
             "the URL of an archive holds neither a login nor options",

@@ -115,11 +115,11 @@ def under_way(task: asyncio.Task[Any] | None) -> bool:
     return task is not None and not task.done()
 
 
-async def keep(work: asyncio.Task[Any]) -> None:
-    """Wait for the end of `work`, cancelled or not."""
-    while not work.done():
+async def keep(work: asyncio.Task[Any], short: asyncio.Future[None] | None = None) -> None:
+    """Wait for the end of `work`, or until `short` is done, cancelled or not."""
+    while not (work.done() or (short is not None and short.done())):
         with suppress(asyncio.CancelledError):
-            await until_ended(work)
+            await until_ended(work, also=() if short is None else (short,))
 
 
 def wake_again(task: asyncio.Task[Any]) -> None:

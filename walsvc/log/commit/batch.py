@@ -5,14 +5,17 @@ of the batch is durable in the sense of durable_lsn, so no reader sees a part, n
 a crash the log ends where the batch begins. Neither io_uring nor a file system makes a batch atomic; this does.
 
 Giving a batch up, because the caller was cancelled or the source failed, is what recovery does after a crash, done by the
-running writer: segments that were begun for it are removed, newest first, and a new generation goes on where it began.
+running writer: segments that were begun for it are removed, newest first, and a new generation goes on where it began. Where
+the system does not let a file go now, the caller has its answer, and the log waits: nothing may come behind half a batch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +29,7 @@ from walsvc.log.commit.background import keep
 from walsvc.log.commit.batch_source import BatchSource, chunks
 from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.group import Group, Labels
-from walsvc.log.commit.patience import let_go, patiently
+from walsvc.log.commit.patience import BY_ITSELF, gone, insist, kept_back, let_go, patiently
 from walsvc.log.commit.queue import Turn
 from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
@@ -35,6 +38,7 @@ from walsvc.tasks import begin_task
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
 
+logger: logging.Logger = logging.getLogger("walsvc.log")
 READY_MAX = 2  # groups of a batch that wait to be written: enough to keep the device busy, few enough for memory
 
 
@@ -114,6 +118,7 @@ class Batch:
         self._labels: Labels | None = None
         self._start: BatchStart | None = None
         self._parts: list[Part] = []
+        self._short: asyncio.Future[None] | None = None  # for whoever gives the batch up, where that takes longer
         self._durable: asyncio.Future[None] | None = None  # for its end
 
     async def run(self, pieces: AsyncGenerator[Pieces, None]) -> BatchResult:
@@ -152,11 +157,17 @@ class Batch:
             raise
         except BaseException:
             if self._start is not None and self._core.placement.batch_lsn:
+                self._short = self._core.health.loop.create_future()
                 giving_up = self._core.background.start(
-                    "giving up a batch", self._give_up(self._start), foreseen=(WalError,)
+                    "giving up a batch", self._give_up(self._start, self._short), foreseen=(WalError,)
                 )
-                await keep(giving_up)  # no append is let in before it is done, however often the caller is cancelled
-                giving_up.result()
+                await keep(
+                    giving_up, self._short
+                )  # no append is let in before it is done, however often that is cancelled
+                if giving_up.done():
+                    giving_up.result()
+                else:
+                    self._core.extent.hand_over(giving_up)
             raise
 
     async def __aenter__(self) -> None:
@@ -166,7 +177,8 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Fail the log if giving up was cut short: no append may come behind half a batch."""
-        if error is not None and self._core.placement.batch_lsn:
+        later = self._short is not None and self._short.done()
+        if error is not None and self._core.placement.batch_lsn and not later:
             self._core.health.broken("a batch was cut short", error)
 
     def _fill(self, group: Group, chunk: Pieces, *, last: bool) -> None:
@@ -215,13 +227,16 @@ class Batch:
                 return core.placement.group
             await core.queue.room_change()
 
-    async def _give_up(self, start: BatchStart) -> None:
-        """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
+    async def _give_up(self, start: BatchStart, short: asyncio.Future[None]) -> None:
+        """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch.
+
+        `short` is done where a file cannot be removed now: the log is held until it can.
+        """
         core = self._core
         try:
             await core.pipeline.quiet()
             if core.health.failure is None:
-                await self._remove_begun(start.segment)
+                await self._remove_begun(start.segment, short)
         except OSError as error:
             place = (start.segment.id, start.offset, start.lsn)
             core.health.fail("giving up a batch failed", error, place)
@@ -233,14 +248,30 @@ class Batch:
         core.placement.start(Group(start.segment, start.offset, start.lsn))
         core.placement.end_batch()
         await core.changes.write({}, Flag.OPEN)
+        if short.done():
+            core.queue.hold(-1)
 
-    async def _remove_begun(self, first: Segment) -> None:
+    def _refused(self, segment: int, short: asyncio.Future[None], error: OSError) -> None:
+        """See to those who wait while a segment of the batch cannot be removed."""
+        core = self._core
+        if core.health.closed is not None:
+            raise error
+        text = "a segment of a batch that was given up cannot be removed yet"
+        reason = kept_back(error, text, path=core.disk.path, segment=segment, hint=BY_ITSELF)
+        if not short.done():
+            core.queue.hold(1)  # the turn of the batch ends with its task
+            short.set_result(None)
+            logger.warning("%s", reason)
+        core.extent.refuse(reason)
+        core.queue.refuse(reason)
+
+    async def _remove_begun(self, first: Segment, short: asyncio.Future[None]) -> None:
         """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""
         core, disk = self._core, self._core.disk
         await core.tail.spares.put_back()  # its name is for a number that comes later now
         begun = [each for each in core.catalog.view.ids if each > first.id]
         for each in reversed(begun):
-            await patiently(disk.remove, segment_name(each))
+            await insist(partial(gone, disk, segment_name(each)), partial(self._refused, each, short))
             await disk.sync_directory()
             core.catalog.drop(each)
         if begun:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import closed_log
+from walsvc.errors import WalError, closed_log
 from walsvc.format.meta import Metadata
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Waker
@@ -170,6 +170,10 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     def freed() -> None:
         queue.look_again()
 
+    def refuse(error: WalError) -> None:
+        extent.refuse(error)
+        queue.refuse(error)
+
     def spare_ready() -> None:
         queue.spare_ready()
 
@@ -204,6 +208,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     health.listen(fail)
     waits = Waits(health, catalog)
     health.listen(freed)
+    extent = Extent(disk, health)
     rotation = Rotation(
         disk=disk,
         tail=tail,
@@ -213,6 +218,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         double_write=start.double_write,
         complete=begun,
         freed=freed,
+        refuse=refuse,
     )
     placement = Placement(config, intake, tail=tail, rotation=rotation, health=health, waits=waits, counters=counters)
     writing = Writing(
@@ -268,7 +274,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         health=health,
         waits=waits,
         background=background,
-        extent=Extent(disk, health),
+        extent=extent,
         counters=counters,
         catalog=catalog,
         tail=tail,

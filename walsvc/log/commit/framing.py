@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from walsvc.config import WalConfig
@@ -98,7 +99,13 @@ def segment_prefix(
 
 
 async def install_segment(
-    disk: Disk, name: str, header: SegmentHeader, prefix: Prefix, file: int | None = None
+    disk: Disk,
+    name: str,
+    header: SegmentHeader,
+    prefix: Prefix,
+    file: int | None = None,
+    *,
+    rename: Callable[[str, str], Awaitable[None]] | None = None,
 ) -> Segment:
     """Write a new segment's beginning into the file `name`, then give that the segment's name; both are durable on return.
 
@@ -108,10 +115,14 @@ async def install_segment(
         header: of the segment.
         prefix: its encoding, with the snapshot.
         file: number of the file, where it is open; None: it is opened.
+        rename: gives the file its name; None: the disk's, patiently.
     """
     data, block_bytes = prefix.data, header.block_bytes
     await write_patiently(disk, name, 0, whole_blocks(data, block_bytes))
-    await patiently(disk.rename, name, header.file_name)
+    if rename is None:
+        await patiently(disk.rename, name, header.file_name)
+    else:
+        await rename(name, header.file_name)
     await disk.sync_directory()
     return Segment(
         header,

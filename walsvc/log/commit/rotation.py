@@ -3,27 +3,32 @@
 Owns whether a segment is being begun: at most one at a time, and no other begins before its predecessor is sealed. The first
 group carries the segment's header and snapshot in the same write. It is acknowledged after the file has its name. Until then
 recovery finds it under the spare's name, whose directory entry was synced long before; so a rotation costs no extra sync. The
-directory sync and the seal of the old segment follow at once.
+directory sync and the seal of the old segment follow at once. Where the system does not give the name now (a full file system that copies
+on write), what was accepted waits for it, as for a device that stalls; who waits for room is told why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from walsvc.disk.base import Disk
-from walsvc.errors import DurabilityLost
+from walsvc.errors import DurabilityLost, WalError
+from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import Background, under_way
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.double_write import DoubleWrite, append_outside
 from walsvc.log.commit.framing import seal_bytes
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.health import Health
-from walsvc.log.commit.patience import let_go, patiently
+from walsvc.log.commit.patience import insist, kept_back, let_go, patiently
 from walsvc.log.commit.segment import Segment
-from walsvc.log.commit.spare import install
+from walsvc.log.commit.spare import Spare
 from walsvc.log.commit.tail import Tail
 from walsvc.tasks import until_ended
+
+logger: logging.Logger = logging.getLogger("walsvc.log")
 
 
 class Rotation:
@@ -32,6 +37,7 @@ class Rotation:
     Args:
         complete: told of a first group that may be acknowledged.
         freed: told when another segment may begin.
+        refuse: gives its error to those who wait for room or for a turn.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Rotation:
         double_write: DoubleWrite | None,
         complete: Callable[[Group], None],
         freed: Callable[[], None],
+        refuse: Callable[[WalError], None],
     ) -> None:
         self._disk = disk
         self._tail = tail
@@ -54,6 +61,7 @@ class Rotation:
         self._double_write = double_write
         self._complete = complete
         self._freed = freed
+        self._refuse = refuse
         self._task: asyncio.Task[None] | None = None
         self._head_in_flight = False
         # highest timestamp of a record in older segments, if known
@@ -93,7 +101,7 @@ class Rotation:
         segment = group.segment
         try:
             await patiently(self._disk.check_place)  # before a name is taken that may be somebody else's by now
-            segment.name = await patiently(install, self._disk, spare, segment.id)
+            segment.name = await self._install(spare, segment.id)
             replaces = segment.id == old.id
             if replaces:
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
@@ -118,6 +126,23 @@ class Rotation:
             self._task = None
         self._freed()
         self._catalog.sealed()
+
+    async def _install(self, spare: Spare, first_lsn: int) -> str:
+        """Give a spare its name as a segment; durable only after sync_directory."""
+        name, told = segment_name(first_lsn), False
+
+        def refused(error: OSError) -> None:
+            nonlocal told
+            if self._health.failure is not None or self._health.closed is not None:
+                raise error
+            reason = kept_back(error, "a new segment cannot take its name now", path=self._disk.path, segment=first_lsn)
+            if not told:
+                logger.warning("%s", reason)
+            told = True
+            self._refuse(reason)
+
+        await insist(lambda: self._disk.rename(spare.name, name), refused)
+        return name
 
     async def seal(self, old: Segment, successor: int) -> None:
         """Write the group that ends a segment and names its successor, which is durable by now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from walsvc.disk.base import Disk
-from walsvc.format.segment import segment_name
 
 
 class Spare(NamedTuple):
@@ -25,10 +24,3 @@ async def allocate_anew(disk: Disk, name: str, length: int, *, reserved: bool = 
     except FileExistsError:
         await disk.remove(name)
         await disk.allocate(name, length, reserved=reserved)
-
-
-async def install(disk: Disk, spare: Spare, first_lsn: int) -> str:
-    """Give a spare its name as a segment; durable only after sync_directory."""
-    name = segment_name(first_lsn)
-    await disk.rename(spare.name, name)
-    return name

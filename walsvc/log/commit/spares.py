@@ -13,18 +13,16 @@ import logging
 from collections.abc import Callable
 
 from walsvc.disk.base import Disk
-from walsvc.errors import PASSING_ERRNOS, SPACE_ERRNOS
+from walsvc.errors import SPACE_ERRNOS
 from walsvc.format.segment import spare_name
 from walsvc.log.commit.background import Background, under_way
-from walsvc.log.commit.patience import let_go
+from walsvc.log.commit.patience import SHORTAGES, let_go
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 from walsvc.tasks import until_ended
 
 logger: logging.Logger = logging.getLogger("walsvc.log")
 GROWTH = 8
-SHORTAGES = SPACE_ERRNOS | PASSING_ERRNOS | {errno.EFBIG}
-"""Shortages that may keep a segment from being prepared, and may pass: no data is at stake, so the log tries again."""
 
 
 class SparePipeline:
@@ -92,10 +90,11 @@ class SparePipeline:
         try:
             if self.spare is not None and (self.spare.metadata_only or self.spare.file_bytes < need):
                 await self._put_back()
-            there = self.spare is not None
-            await self._top_up()
-            if not there:
-                self.spare = await self._make(name, length, bulk=bulk)
+            try:
+                await self._go_on(name, length, bulk=bulk)
+            except FileNotFoundError:  # somebody has removed spare files
+                await self._look()
+                await self._go_on(name, length, bulk=bulk)
         except OSError as error:
             self.error = error
             if self._lending >= 0 and error.errno in SHORTAGES and self.spare is None:
@@ -106,6 +105,19 @@ class SparePipeline:
             self._task, self._lending = None, -1
         self._tell()
         self._ready()
+
+    async def _go_on(self, name: str, length: int, *, bulk: bool) -> None:
+        there = self.spare is not None
+        await self._top_up()
+        if not there:
+            self.spare = await self._make(name, length, bulk=bulk)
+
+    async def _look(self) -> None:
+        """Forget the files that are not there any more."""
+        there = await self._disk.list()
+        for files in (self.recyclable, self.reserve.files):
+            for name in [each for each in files if each not in there]:
+                del files[name]
 
     def _tell(self) -> None:
         """Say that a shortage has begun, or that it is over; not each attempt in between."""

@@ -19,8 +19,9 @@ from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.framing import Head, next_header
 from walsvc.log.commit.group import Group
+from walsvc.log.commit.patience import FORBIDDEN, SHORTAGES
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS, Segment, tail_of
-from walsvc.log.commit.spares import SHORTAGES, SparePipeline
+from walsvc.log.commit.spares import SparePipeline
 from walsvc.log.read.summaries import Summaries
 
 if TYPE_CHECKING:
@@ -126,8 +127,11 @@ class Tail:
         error = self.spares.error
         if error is None or error.errno not in SHORTAGES:
             return None
-        ids = self._catalog.view.ids
-        if error.errno not in SPACE_ERRNOS:
+        ids, what = self._catalog.view.ids, "no room for the next segment"
+        if error.errno in FORBIDDEN:
+            what = "the file of the next segment cannot be made"
+            remedy = "let this process create and remove files in the directory (its owner and mode), and append again"
+        elif error.errno not in SPACE_ERRNOS:
             remedy = "append again once the shortage is over (ulimit -a, free)"
         elif len(ids) > 1:
             remedy = (
@@ -136,7 +140,7 @@ class Tail:
         else:
             remedy = "free space and append again (truncate_before gives back whole segments, and there is only one)"
         hint = f"nothing was written and no LSN was used; {remedy}"
-        return no_space(error, "no room for the next segment", path=self._path, lsn=lsn, hint=hint)
+        return no_space(error, what, path=self._path, lsn=lsn, hint=hint)
 
     def prepare_next(self) -> None:
         """Have the next segment prepared as soon as the active one is a quarter full."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from walsvc.errors import BadOption, NoSpace, WalError, copy_of
@@ -27,7 +28,7 @@ from walsvc.log.commit.segment import (
     META_BLOCKS,
     first_segment_bytes,
 )
-from walsvc.log.extent.clearing import clear
+from walsvc.log.extent.clearing import Cutting
 from walsvc.log.extent.steps import have_spare
 from walsvc.log.read.stream import load_header, open_stream
 from walsvc.log.recover.absorb import absorb
@@ -168,8 +169,8 @@ async def begin_behind(core: Core, lsn: int) -> None:
 
 
 async def finish_cut(core: Core, lsn: int, short: asyncio.Future[WalError] | None = None) -> None:
-    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here. `short`: see clear."""
-    disk, newest = core.disk, core.tail.segment
+    """The second half of truncate_after, also run when opening finds it interrupted. Nothing is in flight here. `short`: see Cutting."""
+    cutting, disk, newest = Cutting(core, short), core.disk, core.tail.segment
     end = await patiently(end_at, core, lsn)
     await have_spare(core)
     spare = core.tail.spares.take()
@@ -197,7 +198,9 @@ async def finish_cut(core: Core, lsn: int, short: asyncio.Future[WalError] | Non
         before=end.last_crc,
     )
     prefix = segment_prefix(header, core.metadata, durable_lsn=lsn, keys=core.tail.keys)
-    segment = await install_segment(disk, spare.name, header, prefix, spare.file)
+    segment = await install_segment(
+        disk, spare.name, header, prefix, spare.file, rename=partial(cutting.name, header.first_lsn)
+    )
     if holder == newest.id and not complete:
         await core.pipeline.rotation.seal(newest, lsn + 1)
 
@@ -210,7 +213,7 @@ async def finish_cut(core: Core, lsn: int, short: asyncio.Future[WalError] | Non
         core.placement.start(Group(segment, segment.end, lsn + 1))
         rewind_readers(core, lsn + 1)
 
-    await clear(core, [first for first in ids if first > lsn + 1], newest.id, short, cut)
+    await cutting.clear([first for first in ids if first > lsn + 1], newest.id, cut)
     await let_go(disk, newest.file)
 
 

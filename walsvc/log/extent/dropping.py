@@ -9,13 +9,14 @@ from __future__ import annotations
 from walsvc.errors import BadOption, Corruption, UnsupportedFormat
 from walsvc.format.segment import segment_name, spare_name
 from walsvc.log.commit.core import Core
-from walsvc.log.commit.patience import patiently
-from walsvc.log.extent.clearing import KEPT_BACK, kept_back
+from walsvc.log.commit.patience import SHORTAGES, kept_back, patiently
+from walsvc.log.extent.clearing import STAYS
 from walsvc.log.read.stream import load_header
 from walsvc.model import is_lsn
 
 RECYCLED_NAME = 1 << 63  # keeps the names of recycled files apart from those of fresh spares
 SPARES_KEPT = 2
+AGAIN = "once the reason is gone, truncate again: its room is freed then"
 
 
 def check_before(core: Core, lsn: int) -> None:
@@ -55,10 +56,12 @@ async def drop_segments(core: Core) -> None:
                 core.tail.spares.recyclable[name] = length
             else:
                 await patiently(disk.remove, segment_name(first))
+        except FileNotFoundError:
+            pass  # somebody has removed it already
         except OSError as error:
-            if error.errno not in KEPT_BACK:
+            if error.errno not in SHORTAGES:
                 raise
-            raise kept_back(core, first, error) from error
+            raise kept_back(error, STAYS, path=disk.path, segment=first, hint=AGAIN) from error
         core.catalog.drop(first)
         await disk.sync_directory()
 

@@ -268,7 +268,10 @@ class Position(ABC, Generic[RecordT]):
             return error
         if isinstance(error, OSError):
             return Corruption(
-                "a segment's file is missing", path=self._disk.path, lsn=self.next_lsn, actual=error.filename
+                f"a segment's file is missing: {error.filename}",
+                path=self._disk.path,
+                lsn=self.next_lsn,
+                hint="put it back from a backup; what it held may go by truncate_before",
             )
         assert self._stream is not None
         hint = "acknowledged data is damaged; see `walsvc verify`, and restore from a backup"

@@ -133,6 +133,10 @@ class Settings:
                 "archive and replicate are for one log, and namespaces are many",
                 hint="serve a log that is to have a copy without --namespaces",
             )
+        if main.archive is not None:
+            from walsvc.engines.archive.objects import place_of
+
+            place_of(main.archive)
         if self.log.replicate is not None:
             check_replica(self.log.replicate)
         if main.tls_cert is None and (main.tls_key or main.tls_client_ca):
