@@ -118,8 +118,8 @@ ORDER = [
     Mutant(
         "no directory sync for a new segment beside the pipeline",
         "walsvc/log/commit/framing.py",
-        "    await patiently(disk.rename, name, header.file_name)\n    await disk.sync_directory()\n",
-        "    await patiently(disk.rename, name, header.file_name)\n",
+        "        await rename(name, header.file_name)\n    await disk.sync_directory()\n",
+        "        await rename(name, header.file_name)\n",
         (COMMIT_SCENES + "test_new_log_without_room_for_its_reserve_has_a_durable_name_before_the_first_answer",),
     ),
     Mutant(
