@@ -1147,7 +1147,7 @@ QUEUES = [
         """            return {KEY: {self.key: {"rows": b"".join(rows)}}}
 
         try:
-            await self._core.changes.join(change)
+            await self.writer.core.changes.join(change)
 """,
         """            return {KEY: {self.key: {"rows": b"".join(rows)}}}
 

@@ -1,4 +1,4 @@
-"""The shape of the package: no class holds many fields of its own. Those that do are listed, and may only shrink."""
+"""The shape of the package: no class holds many fields of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import walsvc
 
 PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
-MANY_FIELDS = {
-    "topics/hub.py Hub": 17,
-}
 
 
 def is_value(each: ast.ClassDef) -> bool:
@@ -46,5 +43,4 @@ def test_no_class_has_more_than_fifteen_fields_of_its_own() -> None:
     }
     assert len(counted) > 300
     assert all(counted[f"log/commit/{name}"] > 10 for name in ("group.py Group", "segment.py Segment")), "it counts"
-    assert set(MANY_FIELDS) <= set(counted), "a class has left its file"
-    assert {name: count for name, count in counted.items() if count > MANY_FIELDS.get(name, FIELDS_MAX)} == {}
+    assert {name: count for name, count in counted.items() if count > FIELDS_MAX} == {}

@@ -129,7 +129,7 @@ def test_deadline_that_is_over_is_looked_at_on_any_loop():
             consumer = await shared(log, lease=0.001)
             await take(consumer, 1)
             time.sleep(0.01)  # noqa: ASYNC251  the loop has no turn in which its timer could ring
-            consumer.open_hub().stop()
+            consumer.open_hub().alarm.stop()
             for _ in range(2):
                 consumer.open_hub().changed()
             return (await take(consumer, 1))[0].attempt

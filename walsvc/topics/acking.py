@@ -13,8 +13,8 @@ from walsvc.topics.leases import Lease
 from walsvc.topics.names import Start, check_start, parse_key
 
 if TYPE_CHECKING:
-    from walsvc.topics.feed import Stretch
     from walsvc.topics.hub import Hub
+    from walsvc.topics.vanished import Stretch
 
 PAST_MAX = 20_000  # acknowledgements that a client may have to repeat: more are not out at a time
 
@@ -34,8 +34,8 @@ class Acking:
             if not lease.done and not self._hub.leases.owns(lease):
                 raise self._hub.lost(lease)
         rows = [done_row(each.job.first, each.job.lsn, 1) for each in self._leases if not each.done]
-        self._gone = list(self._hub.feed.gone)
-        held = self._hub.feed.vanished
+        self._gone = list(self._hub.feed.vanished.done)
+        held = self._hub.feed.vanished.held
         rows += [done_row(*each) for each in (*self._gone, *(held[lsn][0] for lsn in self._vanished if lsn in held))]
         return {KEY: {self._hub.key: {"rows": b"".join(rows)}}}
 
@@ -46,8 +46,8 @@ class Acking:
             self._hub.feed.finished(lease.job)
             self._hub.past.note(lease)
         for lsn in self._vanished:
-            self._hub.feed.vanished.pop(lsn, None)
-        del self._hub.feed.gone[: len(self._gone)]
+            self._hub.feed.vanished.held.pop(lsn, None)
+        del self._hub.feed.vanished.done[: len(self._gone)]
         self._hub.changed()
 
 

@@ -1,36 +1,33 @@
 """Feed: brings a shared consumer's records to those who wait for them.
 
-A worker takes a record in its own step of the loop, never through a future: so a wait that is cancelled drops nothing. While
-somebody waits, one task reads on, or loads again what is to go out; without waits it ends. Whatever may let a record go out
-calls `wake`.
+What was read is offered to Leases, which say what may go out next; Supply has the callers that wait, and asks this part to bring
+more while a caller waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from walsvc.errors import Truncated, WalError, copy_of
+from walsvc.errors import Truncated, WalError
 from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
-from walsvc.log.commit.background import under_way
 from walsvc.model import Record
-from walsvc.tasks import TWICE
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import Job, Lease, Leases, Moment, State
 from walsvc.topics.names import WHOLE_LOG, overtaken
 from walsvc.topics.resumed import Resumed
 from walsvc.topics.sharing import NOT_BEFORE
+from walsvc.topics.supply import NEVER, Supply
+from walsvc.topics.vanished import Stretch, Vanished
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
     from walsvc.log.read.segments import Segments
 
 WINDOW_RECORDS_MAX = 20_000  # that are read and not done: SQS looks through as many for a message group that is free
-NEVER = 1 << 63  # above every LSN
 WINDOW_BYTES_MAX = 64 << 10  # of ranges and counts in the log's metadata, which every segment repeats
 
 
@@ -41,23 +38,14 @@ class Out(NamedTuple):
     record: Record
 
 
-class Stretch(NamedTuple):
-    """LSNs that are done without an acknowledgement, and how many records of the topic they are."""
-
-    first: int
-    last: int
-    records: int
-
-
 class Feed:
     """The records of one shared consumer. Loop thread only.
 
     Attributes:
         key: the consumer's in the metadata.
         leases, ahead: what is out, and what was read.
-        gone: what was purged or has vanished, to be kept as done with the next acknowledgement.
-        vanished: the same of what workers without a lease have: it is theirs until they come for what they have, or it is
-            acknowledged. By LSN, with the worker.
+        supply: the callers that wait.
+        vanished: what is done without an acknowledgement.
         resumed: records that workers have had since before they came.
     """
 
@@ -66,8 +54,7 @@ class Feed:
     ) -> None:
         self.key = key
         self.leases = leases
-        self.gone: list[Stretch] = []
-        self.vanished: dict[int, tuple[Stretch, str]] = {}
+        self.vanished: Vanished = Vanished()
         self.resumed: Resumed = Resumed(leases)
         self._segments = segments
         self._topic = topic
@@ -75,9 +62,7 @@ class Feed:
         self._label = label
         self._core = core
         self._marks = segments.marks
-        self._waiters: deque[asyncio.Future[Any]] = deque()
-        self._supplier: asyncio.Task[None] | None = None
-        self._pause: asyncio.Future[Any] | None = None
+        self.supply: Supply = Supply(core, self)
         self.ahead: Ahead = Ahead(segments, self._number, self.position)
 
     # ---- looking
@@ -95,7 +80,7 @@ class Feed:
     @property
     def waiting(self) -> int:
         """How many wait though there is something, since as many records are out as may be."""
-        return len(self._waiters) if self.leases.full else 0
+        return self.supply.waiting if self.leases.full else 0
 
     def now(self) -> Moment:
         """The time on both clocks."""
@@ -123,8 +108,8 @@ class Feed:
         """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
         what it has had since before it came is first."""
         self.look()
-        if own and self.vanished:
-            self._let_go(holder)
+        if own and self.vanished.held:
+            self.vanished.let_go(holder)
         now, line = self.now(), self.resumed.line(holder) if own else None
         if line:
             job: Job | None = line[0]
@@ -141,53 +126,8 @@ class Feed:
         assert lease is not None
         return Out(lease, record)
 
-    def _let_go(self, holder: Hashable) -> None:
-        """A worker has come for what it has: what is not there any more it cannot get."""
-        for lsn, (stretch, worker) in list(self.vanished.items()):
-            if worker == holder:
-                del self.vanished[lsn]
-                self.gone.append(stretch)
-
-    async def wait(self) -> None:
-        """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
-        waiter: asyncio.Future[Any] = self._core.waits.durable(
-            NEVER
-        )  # fails with the log, whoever else does not wake it
-        try:
-            self._waiters.append(waiter)
-            self._supply()
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self.wake()  # its turn goes to the next one
-            raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            waiter.cancel()
-
-    def wake(self) -> None:
-        """Wake the first caller that waits, and the task that reads: a record may go out now."""
-        if self._takeable():
-            self._wake_first()
-        self._supply()
-
-    def wake_all(self) -> None:
-        """Everybody looks: the consumer was closed, or somebody's own records are there."""
-        waiters, self._waiters = self._waiters, deque()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._supply()
-
-    def _wake_first(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _takeable(self) -> bool:
+    def takeable(self) -> bool:
+        """True if a record may go out now."""
         job = None if self.leases.full else self.leases.ready(self.now())
         return job is not None and job.lsn in self.ahead
 
@@ -199,45 +139,14 @@ class Feed:
         """A worker was not given what it has: it gets that the next time."""
         lease.unseen = True
         self.resumed.again(lease.holder, lease.job)
-        self.wake_all()
+        self.supply.wake_all()
 
     def oldest_seconds(self) -> float | None:
         """Age of the oldest record that is not done, as far as it is in memory."""
         record = self.ahead.get(next(iter(self.leases.jobs), 0))
         return None if record is None else max(self.now().wall - record.timestamp_ns / 1e9, 0.0)
 
-    # ---- supplying
-
-    def _supply(self) -> None:
-        if not self._waiters:
-            return
-        if not under_way(self._supplier):
-            work = self._supplying()
-            self._supplier = self._core.background.start("reading for a shared consumer", work, foreseen=(WalError,))
-            for _ in TWICE:
-                self._supplier.add_done_callback(self._supplied)
-        elif self._pause is not None:
-            self._pause.cancel()
-
-    async def _supplying(self) -> None:
-        try:
-            while self._waiters:
-                if await self.bring():
-                    continue
-                if self._takeable():
-                    self._wake_first()
-                if self._waiters:
-                    await self._rest()
-        except WalError as error:
-            waiters, self._waiters = self._waiters, deque()
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(copy_of(error))
-
-    def _supplied(self, _: asyncio.Task[None]) -> None:
-        """Reading has ended: whoever waits still, since it was cut short, looks again, and hears of the log's failure."""
-        if not under_way(self._supplier):
-            self.wake_all()
+    # ---- bringing
 
     async def bring(self) -> bool:
         """Load what is to go out next, or read on; False where neither helps now."""
@@ -251,7 +160,7 @@ class Feed:
                 self.forget(head)
         if heads:
             if self.resumed:
-                self.wake_all()
+                self.supply.wake_all()
             return True
         if job is not None or not self._roomy():
             return False
@@ -294,7 +203,7 @@ class Feed:
         first = self._pass_over(found.first, record.lsn)
         if window.covers(record.lsn):
             if not window.spans(max(first, self.position), record.lsn):
-                self._gone(first, record.lsn, 0)
+                self.vanished.done.append(Stretch(first, record.lsn, 0))
             return
         job = Job(record.lsn, first, self._key_of(record), not_before_of(record))
         held = window.held.get(record.lsn)
@@ -305,14 +214,14 @@ class Feed:
             return
         self.leases.hold(job, held.worker, now)
         self.resumed.found(held.worker, job)
-        self.wake_all()
+        self.supply.wake_all()
 
     def _pass_over(self, first: int, end: int) -> int:
         """There is no record of the topic from LSN `first` up to `end`. What a worker has there has vanished; returns the LSN behind that."""
         if self.leases.lease is None:
             for lsn, held in sorted(self.window.held.items()):
                 if first <= lsn < end and lsn not in self.leases.jobs:
-                    self.vanished[lsn] = (Stretch(first, lsn, 0), held.worker)
+                    self.vanished.held[lsn] = (Stretch(first, lsn, 0), held.worker)
                     first = lsn + 1
         return first
 
@@ -322,30 +231,21 @@ class Feed:
         packed: bytes = msgpack.packb(record.attributes[self._label])
         return packed
 
-    async def _rest(self) -> None:
-        """Wait for a record that was not read, or for a wake."""
+    def change(self) -> asyncio.Future[Any] | None:
+        """Resolved when `bring` may help; None: it may help now. Raises what has ended the log."""
         following, health = self.ahead.following, self._core.health
-        job = self.leases.ready(self.now())
-        if job is None and self._roomy():
+        if self.leases.ready(self.now()) is None and self._roomy():
             if following <= self._core.catalog.durable_lsn:
-                return
+                return None
             if (terminal := health.terminal()) is not None:
                 raise terminal
             if self._number == WHOLE_LOG:
-                self._pause = self._core.durable_above(following - 1)
-            else:
-                assert self._topic is not None
-                self._pause = self._core.topic_record(self._topic, following)
-        elif (ended := health.ended()) is not None:
+                return self._core.durable_above(following - 1)
+            assert self._topic is not None
+            return self._core.topic_record(self._topic, following)
+        if (ended := health.ended()) is not None:
             raise ended
-        else:
-            self._pause = self._core.waits.durable(NEVER)  # fails with the log
-        try:
-            await asyncio.wait([self._pause])
-            if not self._pause.cancelled():
-                self._pause.result()
-        finally:
-            self._pause = None
+        return self._core.waits.durable(NEVER)  # fails with the log
 
     # ---- ends
 
@@ -359,9 +259,9 @@ class Feed:
         self.finished(job)
         held = self.window.held.get(job.lsn)
         if held is not None and self.leases.lease is None:
-            self.vanished[job.lsn] = (Stretch(job.first, job.lsn, 1), held.worker)
+            self.vanished.held[job.lsn] = (Stretch(job.first, job.lsn, 1), held.worker)
         else:
-            self._gone(job.first, job.lsn, 1)
+            self.vanished.done.append(Stretch(job.first, job.lsn, 1))
 
     def forget_topic(self, topic: str) -> None:
         """A topic is deleted: nobody gets those of its records that are in memory. The others will not be found."""
@@ -373,18 +273,14 @@ class Feed:
             if job.state is not State.OUT:
                 self.forget(job)
 
-    def _gone(self, first: int, last: int, records: int) -> None:
-        self.gone.append(Stretch(first, last, records))
-
     def restart(self, lsn: int) -> None:
         """The consumer was moved to `lsn`: nothing that went out before counts any more."""
         for job in list(self.leases.jobs.values()):
             self.finished(job)
-        self.gone.clear()
         self.vanished.clear()
         self.resumed.clear()
         self.ahead.move(lsn, lsn)
-        self.wake_all()
+        self.supply.wake_all()
 
     def cut(self, end: int) -> None:
         """The log ends before LSN `end` now."""
@@ -392,18 +288,11 @@ class Feed:
         for job in [job for job in jobs.values() if job.lsn >= end]:
             self.finished(job)
         self.resumed.cut(end)
-        self.gone = [each for each in self.gone if each.last < end]
-        self.vanished = {lsn: each for lsn, each in self.vanished.items() if lsn < end}
+        self.vanished.cut(end)
         if self.ahead.following > end:
             known = [self.position, *(lsn + 1 for lsn in jobs), *(last + 1 for last in self.window.lasts[-1:])]
             self.ahead.move(end, max(known))
-        self.wake_all()
-
-    def end(self) -> None:
-        """The consumer is closed: whoever waits looks, and hears of it."""
-        self.wake_all()
-        if self._pause is not None:
-            self._pause.cancel()
+        self.supply.wake_all()
 
 
 def not_before_of(record: Record) -> float:

@@ -2,7 +2,8 @@
 
     Leases  which records are out, and what may go out next: pure
     Ahead   the records, and the reader
-    Feed    brings records to those who wait
+    Feed    brings records
+    Supply  the callers that wait, and the task that reads for them
     Hub     what becomes durable: acknowledgements, counts of deliveries, dead letters; and the timer
 
 An acknowledgement is in force from the step in which it joins a group, and durable when the call returns. A count of deliveries is
@@ -20,6 +21,7 @@ from walsvc.format.queues import KEY, tried_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_behind
 from walsvc.topics.acking import Acking, Claiming, Keeping, Moving, Past
+from walsvc.topics.alarm import Alarm
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
 from walsvc.topics.leases import Ended, Job, Lease, Leases
@@ -51,6 +53,7 @@ class Hub:
         writer, topic, name, key: whose it is.
         sharing: how it was opened.
         leases, feed: see above.
+        alarm: rings at the next deadline.
         holders: those who have it open.
         dead: records that went to the dead-letter topic since it was opened.
         past: what was acknowledged lately.
@@ -77,11 +80,9 @@ class Hub:
         self.holders: dict[object, Hashable] = {}
         self.dead = 0
         self.past: Past = Past()
-        self._core = writer.core
         self._segments = segments
         self._when_ended = ended
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = 0.0
+        self.alarm: Alarm = Alarm(writer.core.health, self._look)
         self._work: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         segments.cuts.listeners.add(self._cut)
@@ -105,7 +106,7 @@ class Hub:
             if (out := self.feed.take(self.holders[face])) is not None:
                 self.changed()
                 return out
-            await self.feed.wait()
+            await self.feed.supply.wait()
 
     async def batch(self, face: object, max_bytes: int, max_records: int) -> list[Out]:
         """The next records that are there, one at least, for which it waits."""
@@ -126,7 +127,7 @@ class Hub:
             if outs:
                 self.changed()
                 return outs
-            await self.feed.wait()
+            await self.feed.supply.wait()
 
     async def there(self, face: object, *, own: bool = True) -> Out | None:
         """The next record, if there is one that is durable; it is not waited for. `own`: see Feed.take."""
@@ -140,7 +141,7 @@ class Hub:
 
     async def keep(self, change: Keeping | Claiming) -> None:
         """Make durable which worker has records."""
-        await self._core.changes.join(change)
+        await self.writer.core.changes.join(change)
 
     # ---- what becomes of deliveries
 
@@ -150,8 +151,8 @@ class Hub:
 
     async def ack(self, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> None:
         """Acknowledge records, and what workers had and is not there any more, all or none; durable on return."""
-        await self._core.changes.join(Acking(self, leases, vanished))
-        self._core.changes.passed(self.feed.position)
+        await self.writer.core.changes.join(Acking(self, leases, vanished))
+        self.writer.core.changes.passed(self.feed.position)
 
     async def find(self, lsn: int, attempt: int, token: str) -> Lease:
         """The delivery that somebody elsewhere speaks of. One of an earlier hub, from before the log was opened or while nobody
@@ -202,7 +203,7 @@ class Hub:
         """The error for whoever has lost a record."""
         return LeaseLost(
             f"delivery {lease.attempt} of LSN {lease.job.lsn} to consumer {self.name!r} has ended",
-            path=self._core.disk.path,
+            path=self.writer.core.disk.path,
             lsn=lease.job.lsn,
             hint="another worker has the record, or it is done; a longer lease=, or extend() in time, keeps it",
         )
@@ -217,7 +218,7 @@ class Hub:
         return tasks
 
     def _start(self, name: str, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._core.background.start(name, work, foreseen=(WalError,))
+        task: asyncio.Task[None] = self.writer.core.background.start(name, work, foreseen=(WalError,))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
         return task
@@ -228,7 +229,7 @@ class Hub:
             return {KEY: {self.key: {"rows": b"".join(rows)}}}
 
         try:
-            await self._core.changes.join(change)
+            await self.writer.core.changes.join(change)
         except NoSpace:
             pass  # the count is true in memory; on a full device nobody can acknowledge anything either
         now = self.feed.now()
@@ -241,32 +242,19 @@ class Hub:
     def changed(self) -> None:
         """Look again: a record may go out, or a deadline has moved."""
         self._arm()
-        self.feed.wake()
+        self.feed.supply.wake()
 
     def _arm(self) -> None:
         due = self.leases.due(self.feed.now())
         if due is None or not self.holders:
             return
-        loop = self._core.health.loop
-        at = loop.time() + min(due, LOOK_SECONDS_MAX)
-        if self._timer is None or self._timer.cancelled() or at < self._rings_at:
-            self.stop()
-            self._rings_at = at  # uvloop makes a plain Handle of a time that is over, which has no when()
-            self._timer = loop.call_at(at, self._tick)
+        self.alarm.set(self.writer.core.health.loop.time() + min(due, LOOK_SECONDS_MAX))
 
-    def _tick(self) -> None:
-        with self._core.health.whole("looking at deadlines"):
-            self._timer = None
-            self._settle(self.leases.overdue(self.feed.now()))
-
-    def stop(self) -> None:
-        """Look at no deadline any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _look(self) -> None:
+        self._settle(self.leases.overdue(self.feed.now()))
 
     def _cut(self) -> None:
-        self.feed.cut(self._core.next_lsn)
+        self.feed.cut(self.writer.core.next_lsn)
         self.changed()
 
     def _deleted(self, topic: str) -> None:
@@ -278,19 +266,19 @@ class Hub:
 
     def check(self, face: object) -> None:
         """Raise if the consumer or its log cannot be used any more."""
-        self._core.health.check_open()
+        self.writer.core.health.check_open()
         if face not in self.holders:
-            raise Closed(f"consumer {self.name!r} is closed", path=self._core.disk.path, hint="open it again")
+            raise Closed(f"consumer {self.name!r} is closed", path=self.writer.core.disk.path, hint="open it again")
 
     async def seek(self, to: Start) -> None:
         """Move the consumer; what is out is lost to those who have it."""
-        await self._core.changes.join(Moving(self, to))
-        self._core.changes.passed(self.feed.position)
+        await self.writer.core.changes.join(Moving(self, to))
+        self.writer.core.changes.passed(self.feed.position)
 
     async def status(self) -> ConsumerStatus:
         """The consumer's status; see Log.consumers."""
-        self._core.health.check_open()
-        limit = self._core.catalog.durable_lsn + 1
+        self.writer.core.health.check_open()
+        limit = self.writer.core.catalog.durable_lsn + 1
         position = done = 0
 
         def stands() -> int:
@@ -324,17 +312,19 @@ class Hub:
     async def leave(self, face: object) -> None:
         """One who has it open is gone: others get what it had, at once. Its last user ends it."""
         holder = self.holders.pop(face, None)
-        self.feed.wake_all()
-        if holder is not None and holder not in self.holders.values() and self._core.health.terminal() is None:
+        self.feed.supply.wake_all()
+        if holder is not None and holder not in self.holders.values() and self.writer.core.health.terminal() is None:
             self._settle(self.leases.leave(holder))
         if not self.holders:
             await self.ended()
 
     async def ended(self) -> None:
         """Finish what it has begun, and let others open the name. It goes on to its end, whoever waits for it."""
-        self.stop()
+        self.alarm.stop()
         if self._ending is None:
-            self._ending = self._core.background.start("closing a shared consumer", self._end(), foreseen=(WalError,))
+            self._ending = self.writer.core.background.start(
+                "closing a shared consumer", self._end(), foreseen=(WalError,)
+            )
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
@@ -343,7 +333,7 @@ class Hub:
             while working := [task for task in self._work if not task.done()]:
                 await asyncio.wait(working)
         finally:
-            self.feed.end()
+            self.feed.supply.end()
             self._segments.cuts.listeners.discard(self._cut)
             self._segments.cuts.deletions.discard(self._deleted)
             self._when_ended(self)

@@ -65,7 +65,7 @@ async def settle(hub: Hub, lsns: Sequence[int]) -> int:
 async def out_of(hub: Hub, lsns: Sequence[int]) -> tuple[list[Lease], list[int]]:
     """Which of these records are out: the deliveries, and the LSNs of what is not there any more."""
     leases = await leases_of(hub, lsns)
-    return leases, [lsn for lsn in dict.fromkeys(lsns) if lsn in hub.feed.vanished]
+    return leases, [lsn for lsn in dict.fromkeys(lsns) if lsn in hub.feed.vanished.held]
 
 
 def delivered_lsn(hub: Hub) -> int:

@@ -293,7 +293,7 @@ class LocalConsumer(SharedConsumer):
 
     async def wait_for_new(self) -> None:
         """Wait until there may be one."""
-        await self.open_hub().feed.wait()
+        await self.open_hub().feed.supply.wait()
 
     async def status(self) -> ConsumerStatus:
         """See SharedConsumer."""

@@ -1,0 +1,137 @@
+"""Supply: the callers that wait for a shared consumer's records, and the task that reads while a caller waits.
+
+A worker takes a record in its own step of the loop, never through a future: so a wait that is cancelled drops nothing. Without
+waits the task ends. Whatever may let a record go out calls `wake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from walsvc.errors import WalError, copy_of
+from walsvc.log.commit.background import under_way
+from walsvc.tasks import TWICE
+
+if TYPE_CHECKING:
+    from walsvc.log.commit.core import Core
+
+NEVER = 1 << 63  # above every LSN
+
+
+class Source(Protocol):
+    """The part that brings records."""
+
+    async def bring(self) -> bool:
+        """Load what is to go out next, or read on; False where neither helps now."""
+
+    def takeable(self) -> bool:
+        """True if a record may go out now."""
+
+    def change(self) -> asyncio.Future[Any] | None:
+        """Resolved when `bring` may help; None: it may help now. Raises what has ended the log."""
+
+
+class Supply:
+    """Waits of one shared consumer, first come first served. Loop thread only."""
+
+    def __init__(self, core: Core, source: Source) -> None:
+        self._core = core
+        self._source = source
+        self._waiters: deque[asyncio.Future[Any]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._pause: asyncio.Future[Any] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return len(self._waiters)
+
+    async def wait(self) -> None:
+        """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
+        waiter: asyncio.Future[Any] = self._core.waits.durable(NEVER)  # fails with the log, if nothing else wakes it
+        try:
+            self._waiters.append(waiter)
+            self._read()
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self.wake()  # its turn goes to the next one
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            waiter.cancel()
+
+    def wake(self) -> None:
+        """Wake the first caller that waits, and the task that reads: a record may go out now."""
+        if self._source.takeable():
+            self._wake_first()
+        self._read()
+
+    def wake_all(self) -> None:
+        """Let every caller look: the consumer was closed, or a worker's own records are there."""
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._read()
+
+    def end(self) -> None:
+        """The consumer is closed: every caller that waits looks, and hears of it."""
+        self.wake_all()
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def _wake_first(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    # ---- the task
+
+    def _read(self) -> None:
+        if not self._waiters:
+            return
+        if not under_way(self._task):
+            work = self._reading()
+            self._task = self._core.background.start("reading for a shared consumer", work, foreseen=(WalError,))
+            for _ in TWICE:
+                self._task.add_done_callback(self._ended)
+        elif self._pause is not None:
+            self._pause.cancel()
+
+    async def _reading(self) -> None:
+        try:
+            while self._waiters:
+                if await self._source.bring():
+                    continue
+                if self._source.takeable():
+                    self._wake_first()
+                if self._waiters:
+                    await self._rest()
+        except WalError as error:
+            waiters, self._waiters = self._waiters, deque()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(copy_of(error))
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Let the callers that still wait look again, since reading was cut short: they hear of the log's failure."""
+        if not under_way(self._task):
+            self.wake_all()
+
+    async def _rest(self) -> None:
+        """Wait for a record that was not read, or for a wake."""
+        self._pause = self._source.change()
+        if self._pause is None:
+            return
+        try:
+            await asyncio.wait([self._pause])
+            if not self._pause.cancelled():
+                self._pause.result()
+        finally:
+            self._pause = None
