@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from walsvc.api import Log
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.disk.sim.loop import SimLoop
 from walsvc.opening import open_on
 from walsvc.service.server.server import Server, serve
 
@@ -34,10 +38,18 @@ class Devices:
         return log
 
 
+async def on_the_loop(call: Callable[..., Any], *args: Any) -> Any:
+    """What a thread would do, in the next round of a simulated loop, which waits for no thread."""
+    return await asyncio.get_running_loop().run_in_executor(None, call, *args)
+
+
 @asynccontextmanager
 async def serving(place: Path, devices: Devices | None = None, **options: Any) -> AsyncIterator[Server]:
     """A server on a Unix socket (or on what `options` say), with logs on simulated devices."""
     where = {} if "host" in options else {"unix": place / "s"}
     whole = {"config": SMALL, "opener": (devices or Devices()).open, **where, **options}
-    async with serve(place, **whole) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(asyncio.get_running_loop(), SimLoop):
+            patch.setattr("walsvc.service.server.listeners.in_thread", on_the_loop)
+        async with serve(place, **whole) as server:
+            yield server
