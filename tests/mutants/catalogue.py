@@ -849,7 +849,7 @@ READING = [
     Mutant(
         "a turn of the loop does all that waits",
         "walsvc/service/server/turns.py",
-        "            while self._heavy and self.left * 2 > TURN:\n",
+        "            while self._heavy and self.left > self._kept:\n",
         "            while self._heavy:\n",
         ("tests/service/test_turns.py::test_turn_of_the_loop_is_bounded_whoever_waits",),
     ),

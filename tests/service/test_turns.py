@@ -11,7 +11,7 @@ from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.turns import LIGHT, SLICE, TURN, UNITS_PER_SECOND, Turns
+from walsvc.service.server.turns import HURRIED_TURNS, LIGHT, SLICE, TURN, UNITS_PER_SECOND, Turns
 from walsvc.service.wire.frames import Ack, Batch, Call, Credit, Error, Open, Ping, Pong, Records, Result
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -42,6 +42,8 @@ async def test_light_ones_come_before_those_who_keep_the_server_busy() -> None:
     light.later(lambda: work("light", light, 1))
     assert done == []
     await asyncio.sleep(0)
+    assert done == ["light", "busy"]
+    await asyncio.sleep(0)
     assert done == ["light", "busy", "other"]
     assert turns.waiting == 0
 
@@ -69,6 +71,32 @@ async def test_turn_of_the_loop_is_bounded_whoever_waits() -> None:
         assert old(turns).may_go, "half of each turn is for who comes with little"
     assert max(counts) <= TURN // 2 + SLICE
     assert sum(counts) == 100 * SLICE
+
+
+async def test_turns_are_short_for_those_who_keep_the_server_busy_while_a_light_one_waits_for_its_answer() -> None:
+    turns, done = Turns(), [0]
+    busy = [old(turns) for _ in range(10)]
+
+    def work(pace: Any) -> None:
+        done[0] += SLICE
+        pace.did(SLICE)
+        pace.later(lambda: work(pace))
+
+    for pace in busy:
+        pace.did(100 * LIGHT)
+        pace.later(lambda pace=pace: work(pace))
+
+    async def counts(turns: int) -> list[int]:
+        found = []
+        for _ in range(turns):
+            before = done[0]
+            await asyncio.sleep(0)
+            found.append(done[0] - before)
+        return found
+
+    assert (await counts(6))[-4:] == [TURN // 2] * 4
+    assert old(turns).may_go
+    assert await counts(HURRIED_TURNS + 2) == [SLICE] * HURRIED_TURNS + [TURN // 2] * 2
 
 
 async def test_light_ones_never_take_a_whole_turn_for_good() -> None:

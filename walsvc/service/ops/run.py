@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -66,6 +67,8 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
             except BaseException:
                 await server.stop(settings.main.stop_seconds)
                 raise
+        gc.collect()
+        gc.freeze()  # what is there lives to the end: looking at it again and again would hold up everybody for it
         notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
         listening(server.addresses)
         reloader = Reloader(settings, server, http)

@@ -16,6 +16,9 @@ from collections.abc import Callable
 
 TURN = 256  # units in one turn of the loop, about 2 ms: a unit is about what the shortest frame costs
 SLICE = 32  # of one client, before others have their turn
+HURRIED_TURNS = (
+    16  # after a light client has come: about as many as an append takes from its frame to its answer on a quick disk
+)
 LIGHT = 256  # a client is light up to so many units, of which
 UNITS_PER_SECOND = 512  # so many are forgotten in a second
 APPEND_UNITS = 4  # a request to append, with its answer
@@ -42,6 +45,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.left: int = TURN
+        self._hurried = 0  # so many more turns are short for heavy clients
         self._light: deque[tuple[Pace, Callable[[], None], int]] = deque()
         self._heavy: deque[tuple[Pace, Callable[[], None], int]] = deque()
         self._due = False
@@ -57,8 +61,18 @@ class Turns:
 
     @property
     def free(self) -> bool:
-        """True if nobody waits, and half of the turn is left."""
-        return self.left * 2 > TURN and not self._light and not self._heavy
+        """True if nobody waits, and the part of heavy clients is not used up."""
+        return self.left > self._kept and not self._light and not self._heavy
+
+    @property
+    def _kept(self) -> int:
+        """Units of a turn that are not for heavy clients."""
+        return TURN - SLICE if self._hurried else TURN // 2
+
+    def hurry(self) -> None:
+        """A light client has come while others keep the server busy: it waits for some turns of the loop until its answer is
+        there, so these are short."""
+        self._hurried = HURRIED_TURNS
 
     def spend(self, units: int) -> None:
         """So much is being done."""
@@ -77,15 +91,17 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        """A turn of the loop begins. Half of it is for what comes in it from light clients."""
+        """A turn of the loop begins. Half of it at least is for what comes in it from light clients."""
         self._due, self.left = False, TURN
         try:
             while self._light and self.left > 0:
                 self._grant(self._light)
             if self._heavy:
                 self._grant(self._heavy)
-            while self._heavy and self.left * 2 > TURN:
+            while self._heavy and self.left > self._kept:
                 self._grant(self._heavy)
+            if self._hurried:
+                self._hurried -= 1
         finally:
             if self._light or self._heavy:
                 self._schedule()
@@ -117,7 +133,12 @@ class Pace:
     def may_go(self) -> bool:
         """True if more may be done for it in this turn of the loop. Where not, it waits by `later`."""
         turns = self._turns
-        return turns.free or (turns.left > 0 and self.light)
+        if turns.free:
+            return True
+        if not self.light:
+            return False
+        turns.hurry()
+        return turns.left > 0
 
     def did(self, units: int) -> None:
         """So much was done for it."""
