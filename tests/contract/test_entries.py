@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from typing import Any
@@ -138,3 +139,11 @@ async def test_entries_with_an_expectation_are_accepted_whole_or_not_at_all(open
         with pytest.raises(Conflict):
             await log.append_batch([Entry(b"y", 2)], expected=6)
         assert await topic.count() == 6
+
+
+async def test_many_appends_at_once_with_the_same_long_labels_are_all_accepted(open_log):
+    labels = {"note": "x" * 20_000}
+    async with open_log(max_group_bytes=1 << 18) as log:
+        answers = await asyncio.gather(*(log.append(b"%d" % number, attributes=labels) for number in range(40)))
+        assert [each.lsn for each in answers] == list(range(1, 41))
+        assert [record.payload async for record in log.read(where=labels)] == [b"%d" % number for number in range(40)]

@@ -239,3 +239,29 @@ async def test_a_mode_that_cannot_be_is_refused_and_nothing_written(open_log, mo
                 transaction.append(b"x")
         assert log.next_lsn == 1
         assert (await log.append(b"y")).lsn == 1
+
+
+async def test_more_deliveries_than_an_array_of_a_frame_has_are_acknowledged_in_one_call_or_one_transaction(open_log):
+    """It has 8,192 elements at most; 20,000 records may be out."""
+    count = 8_200
+    async with open_log() as log:
+        jobs = log.topic("jobs")
+        for _ in range(2):
+            await jobs.append_batch([b""] * count)
+        workers = await jobs.consumer("workers", shared=True, max_outstanding=20_000, lease=600.0)
+        given = list[Any]()
+        while len(given) < count:
+            given += await workers.read_batch(max_records=count - len(given))
+        await workers.ack(given)
+        assert await workers.lag() == count
+        given.clear()
+        while len(given) < count:
+            given += await workers.read_batch(max_records=count - len(given))
+        async with log.transaction() as transaction:
+            for each in given:
+                transaction.ack(each)
+            for number in range(count):
+                transaction.append(b"", topic=("done", "told")[number % 2])
+        assert await workers.lag() == 0
+        assert await log.topic("told").count() == count // 2
+        await workers.close()

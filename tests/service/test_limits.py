@@ -129,6 +129,23 @@ async def test_later_frame_that_is_too_long_costs_no_memory_however_much_comes(t
         assert server.status().pending_bytes == 0
 
 
+async def test_frame_of_lists_within_lists_is_not_made(tmp_path) -> None:
+    """Each byte would be an object of 56: 8 MiB of them took half a GiB, and seconds of the loop."""
+    lists = b"\xdc\x20\x00" + b"\x90" * 8_192
+    body = b"\x94\x03\x01\xa5stats\x81\xa1x\xdc\x04\x00" + lists * 1_024
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as neighbour:
+        raw = await Raw.welcomed(server)
+        tracemalloc.start()
+        try:
+            raw.writer.write(struct.pack("<I", len(body)) + body)
+            await refused(raw, "ProtocolError", "elements in its arrays and maps")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 160 << 20, "2^20 lists, and what was sent"
+        await works(neighbour)
+
+
 @pytest.mark.parametrize(
     ("words", "spoken"),
     [

@@ -206,13 +206,11 @@ class Consumer(Delivering):
     # ---- acknowledging
 
     async def _ack(self, lsn: int) -> None:
-        if lsn < self.position and not (self._shown and self._shown[0] <= lsn):
+        if lsn < self.position and not (self._shown and self._shown.first <= lsn):
             return  # what was shown and is done may not be durable yet: its caller may have given up
         self._check_shown(lsn)
-        turns, done = self._place.turns, 0
-        while done < len(self._shown) and self._shown[done] <= lsn:
-            done += 1
-        await self._save(lsn + 1, done)
+        turns = self._place.turns
+        await self._save(lsn + 1, self._shown.up_to(lsn))
         if turns == self._place.turns:
             self._acknowledged(lsn + 1)
 
@@ -246,8 +244,8 @@ class Consumer(Delivering):
         if lsn not in self._shown and (lsn < self.position or (window is not None and window.covers(lsn))):
             return
         self._check_shown(lsn)
-        if self._shown[0] == lsn:
-            await self._ack_first(self._shown[1] if len(self._shown) > 1 else max(self._following, lsn + 1))
+        if self._shown.first == lsn:
+            await self._ack_first(self._shown.second or max(self._following, lsn + 1))
             return
         if lsn not in self._shown:
             return  # it was acknowledged before, or is no record of the topic

@@ -16,6 +16,7 @@ from walsvc.model import Record, is_lsn
 from walsvc.scope import Scoped
 from walsvc.tasks import TaskLock
 from walsvc.topics.delivery import Delivery
+from walsvc.topics.shown import Shown
 
 BATCH_BYTES = 1 << 20  # read_batch's default
 BATCH_RECORDS = 1 << 30
@@ -33,7 +34,7 @@ class Delivering(Scoped):
         self.delivery = delivery
         self._path = path  # of the log, for messages
         self._ahead: deque[Record] = deque()  # here, not yet delivered
-        self._shown: deque[int] = deque()  # LSNs that were delivered or peeked at, not yet acknowledged
+        self._shown = Shown()  # LSNs that were delivered or peeked at, not yet acknowledged
         self._reading = TaskLock()
         self._saving = TaskLock()
         self._waiter: asyncio.Future[Any] | None = None  # of whoever waits for a record, if anybody does
@@ -57,7 +58,7 @@ class Delivering(Scoped):
         async with self._reading:
             await self._have_one()
             record = self._ahead[0]
-            self._show(record.lsn)
+            self._shown.show(record.lsn)
             return record
 
     async def read_batch(self, max_bytes: int = BATCH_BYTES, max_records: int = BATCH_RECORDS) -> list[Record]:
@@ -92,7 +93,7 @@ class Delivering(Scoped):
         """For `async for`: asking for the next record acknowledges the one before it. Ends when the log or the
         consumer is closed."""
         try:
-            if self._shown and self._shown[0] < self._following:
+            if self._shown and self._shown.first < self._following:
                 await self.ack(self._following - 1)
             return await self.next()
         except Closed:
@@ -108,17 +109,13 @@ class Delivering(Scoped):
 
     def _deliver(self) -> Record:
         record = self._take()
-        self._show(record.lsn)
+        self._shown.show(record.lsn)
         self._following = record.lsn + 1
         return record
 
     def _take(self) -> Record:
         """Remove the first record from `_ahead`."""
         return self._ahead.popleft()
-
-    def _show(self, lsn: int) -> None:
-        if not self._shown or self._shown[-1] < lsn:
-            self._shown.append(lsn)
 
     # ---- acknowledging
 
@@ -155,7 +152,7 @@ class Delivering(Scoped):
             raise BadOption(f"{lsn!r} is no LSN", hint="acknowledge record.lsn")
 
     def _check_shown(self, lsn: int) -> None:
-        if not self._shown or lsn > self._shown[-1]:
+        if not self._shown or lsn > self._shown.last:
             raise BadOption(
                 f"LSN {lsn} was not delivered to consumer {self.name!r} yet",
                 path=self._path,
@@ -165,8 +162,7 @@ class Delivering(Scoped):
 
     def _acknowledged(self, position: int) -> None:
         """Take note that everything below `position` is done."""
-        while self._shown and self._shown[0] < position:
-            self._shown.popleft()
+        self._shown.drop_below(position)
         if self._following < position:  # it was only peeked at
             self._following = position
             while self._ahead and self._ahead[0].lsn < position:

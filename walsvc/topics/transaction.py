@@ -167,7 +167,7 @@ class LocalTransaction(Transaction):
     def __init__(self, writer: WalWriter, mode: Mode) -> None:
         super().__init__(mode)
         self._writer = writer
-        self._acks: dict[Hub, tuple[list[Lease], list[int]]] = {}
+        self._acks: dict[Hub, tuple[dict[int, Lease], dict[int, None]]] = {}  # leases by their id(), and LSNs
         self._joinings: list[Joining] = []
         self._passed: list[Consumer] = []
         writer.core.health.check_call(Strict if mode is Quorum else mode)
@@ -196,19 +196,17 @@ class LocalTransaction(Transaction):
     def acknowledge(self, hub: Hub, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> int:
         """Acknowledge deliveries of a shared consumer, and what its workers had and is not there any more, by LSN; returns how many of
         them were not part of it before."""
-        ours, gone = self._acks.setdefault(hub, ([], []))
-        known = {id(each) for each in ours}
-        new = [each for each in leases if id(each) not in known]
-        new_gone = [lsn for lsn in vanished if lsn not in gone]
-        ours += new
-        gone += new_gone
-        return len(new) + len(new_gone)
+        ours, gone = self._acks.setdefault(hub, ({}, {}))
+        before = len(ours) + len(gone)
+        ours.update((id(each), each) for each in leases)
+        gone.update(dict.fromkeys(vanished))
+        return len(ours) + len(gone) - before
 
     async def _commit(self) -> Sequence[AppendResult]:
         core, mode = self._writer.core, Strict if self.mode is Quorum else self.mode
         core.health.check_call(mode)
         joinings: list[Joining] = [
-            *(hub.acking(leases, vanished) for hub, (leases, vanished) in self._acks.items()),
+            *(hub.acking([*leases.values()], [*vanished]) for hub, (leases, vanished) in self._acks.items()),
             *self._joinings,
         ]
         results: Sequence[AppendResult] = ()

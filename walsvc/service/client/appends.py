@@ -128,7 +128,7 @@ class Appends(Account):
         if mode is not Strict or topic is not None or type or packed or expected is not None or dedupe is not None:
             labels = FrameLabels(MODES[mode], topic, type, packed, expected=expected, dedupe=dedupe)
         answer: Any = self._new_ack() if wait else self._create_future()  # asyncio.wait takes a future, and no Ack
-        entry = Unsent(piece, labels, len(piece) + APPEND_COST, answer)
+        entry = Unsent(piece, labels, len(piece) + len(packed) + APPEND_COST, answer)
         if not self.queue.busy and self._fits(entry, self._others()):
             self._accept(entry)
         elif wait:

@@ -45,7 +45,7 @@ class Calling:
     def __init__(self, session: Line, method: str, args: dict[str, Any], then: Callable[[Any], None] | None) -> None:
         self._session = session
         self._then = then
-        self._frame = Call(session.new_id(), method, args)
+        self._frame = Call(session.new_id(), method, METHODS[method].divided(args))
         self._data = encoded(self._frame)
         self._sent = False
         self.answer: asyncio.Future[Any] = session.loop.create_future()
@@ -98,4 +98,7 @@ def encoded(frame: Call | Open) -> bytes:
         decode(memoryview(data)[LENGTH.size :], FROM_CLIENT)
         return data
     except ProtocolError as error:
-        raise BadOption(f"an argument cannot be sent: {error.message}", hint="use numbers, text, lists, maps") from None
+        raise BadOption(
+            f"an argument cannot be sent: {error.message}",
+            hint="use text, lists, maps, and integers from -2^63 to 2^64 - 1",
+        ) from None

@@ -138,8 +138,7 @@ class RemoteConsumer(OpenedThere, Delivering):
     def cut(self, lsn: int) -> None:
         """The log was cut behind `lsn`."""
         self._place.cut(lsn + 1)
-        while self._shown and self._shown[-1] > lsn:
-            self._shown.pop()
+        self._shown.drop_above(lsn)
         while self._ahead and self._ahead[-1].lsn > lsn:
             self._grant(cost_of([self._ahead.pop()]))
 
@@ -164,7 +163,7 @@ class RemoteConsumer(OpenedThere, Delivering):
     def position(self) -> int:
         """LSN of the next record to be acknowledged, or below that: everything before it is done."""
         if self._shown:  # what lies below it and was dropped was none of this consumer's
-            return max(self._place.position, min(self._shown[0], self._session.state[0]))
+            return max(self._place.position, min(self._shown.first, self._session.state[0]))
         return self._place.position
 
     @property
@@ -259,10 +258,10 @@ class RemoteConsumer(OpenedThere, Delivering):
         await self._session.call("consumer.ack", stream=self._id, lsn=lsn, only=True)
         if cuts != self._place.cuts or lsn not in self._shown:
             return
-        if self._shown[0] != lsn:
+        if self._shown.first != lsn:
             self._shown.remove(lsn)
             return
-        self._acknowledged(self._shown[1] if len(self._shown) > 1 else max(self._following, lsn + 1))
+        self._acknowledged(self._shown.second or max(self._following, lsn + 1))
 
     async def _save(self, lsn: int) -> None:
         """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""

@@ -14,7 +14,7 @@ class Filling:
     Attributes:
         payloads, waiters: of its records, and who is told of each; not for changing by others but the fast path.
         labels: of all its records; PLAIN while it has none.
-        size: bytes of its payloads, with APPEND_COST for each.
+        size: bytes of its payloads and their attributes, with APPEND_COST for each record.
     """
 
     __slots__ = ("_limits", "labels", "payloads", "size", "waiters")

@@ -21,7 +21,7 @@ class Limits:
 
     Attributes:
         record_bytes_max: of one payload.
-        append_bytes_max: of the payloads of a frame, with APPEND_COST for each.
+        append_bytes_max: of the payloads and attributes of a frame, with APPEND_COST for each record.
         items_max: records that a frame is filled with.
         requests_max: requests that may be unanswered.
     """
@@ -70,12 +70,15 @@ class Limits:
         if pieces.labels:
             self._session.need("entries", "records of a batch with labels of their own")
 
-    def outgrown(self, pieces: Pieces) -> bool:
-        """True if a frame is over the limits of this connection: a server may come back with lower ones."""
+    def outgrown(self, pieces: Pieces, attributes_bytes: int = 0) -> bool:
+        """True if a frame is over the limits of this connection: a server may come back with lower ones. `attributes_bytes`: of each
+        record, besides."""
         if self._session.connections == 1:
             return False
         together = len(pieces) > self._session.limits["items"]
-        together = together or (len(pieces) > 1 and pieces.size > self.append_bytes_max)
+        together = together or (
+            len(pieces) > 1 and pieces.size + attributes_bytes * len(pieces) > self.append_bytes_max
+        )
         return together or pieces.longest > self.record_bytes_max
 
     def outgrown_batch(self, pieces: Pieces) -> bool:

@@ -52,7 +52,7 @@ class Sent:
         if not self._account.has_credit(self):
             return False
         self._account.count(self)
-        if session.connections > 1 and self._account.limits.outgrown(Pieces(self._payloads)):
+        if session.connections > 1 and self._account.limits.outgrown(Pieces(self._payloads), len(labels.attributes)):
             if not self._since:
                 raise self._account.limits.does_not_fit()
             session.put(question(self._id, self.seq, self._account.done(), self._since, labels.mode))

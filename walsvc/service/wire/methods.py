@@ -7,9 +7,11 @@ server answers with stands in docs/PROTOCOL.md, a test compares it with this tab
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from walsvc.errors import BadOption
+from walsvc.service.wire.frames import ITEMS_MAX
 
 APPEND, READ, CONSUME, ADMIN = "append", "read", "consume", "admin"
 RIGHTS = frozenset({APPEND, READ, CONSUME, ADMIN})
@@ -20,6 +22,8 @@ NAME = (str, type(None))
 NUMBER = (int, type(None))
 POSITION = (int, str)
 MISSING = object()
+ROWS_MAX = 1 << 17  # of an argument: more than a transaction of 1 MiB may have
+PARTS = "parts"  # the one key of a map that stands for rows, the value of which is arrays of them
 Arguments = Mapping[str, tuple[tuple[type, ...], Any]]  # name -> types, and the default or MISSING
 
 
@@ -49,15 +53,45 @@ class Method(NamedTuple):
             if name not in self.arguments:
                 hint = "known: " + (", ".join(self.arguments) or "none")
                 raise BadOption(f"{self.name} has no argument {name!r}", hint=hint)
-            if type(value) not in self.arguments[name][0]:
-                raise BadOption(f"{name} of {self.name} cannot be {type(value).__name__}")
-        full = dict(args)
+            kinds = self.arguments[name][0]
+            if type(value) not in kinds and not (kinds is ROWS and in_parts(value)):
+                expected = " or ".join("nil" if each is type(None) else each.__name__ for each in kinds)
+                raise BadOption(f"{name} of {self.name} cannot be {type(value).__name__}", expected=expected)
+        full = {name: self._joined(name, value) for name, value in args.items()}
         for name, (_, default) in self.arguments.items():
             if name not in full:
                 if default is MISSING:
                     raise BadOption(f"{self.name} needs an argument {name!r}")
                 full[name] = default
         return full
+
+    def _joined(self, name: str, value: Any) -> Any:
+        """An argument; rows in parts as one array."""
+        if not in_parts(value):
+            return value
+        count = sum(map(len, value[PARTS]))
+        if count > ROWS_MAX:
+            raise BadOption(f"{name} of {self.name} has {count} rows", expected=f"at most {ROWS_MAX}")
+        return list(chain(*value[PARTS]))
+
+    def divided(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as they are sent: rows of which there are more than an array may have elements are divided into parts."""
+        return {
+            name: {PARTS: [value[at : at + ITEMS_MAX] for at in range(0, len(value), ITEMS_MAX)]}
+            if self.arguments[name][0] is ROWS and len(value) > ITEMS_MAX
+            else value
+            for name, value in args.items()
+        }
+
+
+def in_parts(value: Any) -> bool:
+    """True if it is rows in parts, as `Method.divided` makes them."""
+    return (
+        type(value) is dict
+        and value.keys() == {PARTS}
+        and type(value[PARTS]) is list
+        and all(type(each) is list for each in value[PARTS])
+    )
 
 
 def required(**types: tuple[type, ...]) -> Arguments:

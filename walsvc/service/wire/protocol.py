@@ -7,8 +7,9 @@ Lengths from 2^30 on are not valid; the two upper bits are kept for compressed b
 order; a receiver ignores what stands behind those it knows, so a later version can add some. `id` is chosen by the client,
 unique among its unanswered requests and streams; 0 is the connection itself.
 
-What a client can make the server hold is bounded: the length is checked before the body is buffered, and an array has at
-most ITEMS_MAX elements, so that the 1,024 levels that msgpack nests at most cannot ask for more than 64 MiB of lists.
+What a client can make the server hold is bounded: the length is checked before the body is buffered, an array has at
+most ITEMS_MAX elements, so that the 1,024 levels that msgpack nests at most cannot ask for more than 64 MiB of lists, and all arrays
+and maps of a frame have at most ELEMENTS_MAX together.
 The frames are in frames.py, records and errors as frames in columns.py and codes.py.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from operator import call
+from typing import Any
 
 import msgpack
 
@@ -40,6 +42,8 @@ FOREIGN: dict[bytes, str] = {
 }  # fmt: skip
 
 NUMBERS = {kind: number for kind, (number, _) in KINDS.items()}
+COUNTED_BYTES = 64 * 1024  # of a body: in a smaller one nothing needs counting
+ELEMENTS_MAX = 1 << 20  # of all arrays and maps of a frame together: each append of a transaction has five
 _packer = msgpack.Packer(use_bin_type=True)
 
 
@@ -63,8 +67,17 @@ def encode(frame: Frame) -> bytes:
 
 def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = ITEMS_MAX) -> Frame:
     """The frame in a body; only kinds in `table` are known. Raises ProtocolError."""
+    counted = Counted() if items_max == ITEMS_MAX and len(body) > COUNTED_BYTES else None
     try:
-        row = msgpack.unpackb(body, raw=False, strict_map_key=True, max_array_len=items_max, max_map_len=items_max)
+        row = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=items_max,
+            max_map_len=items_max,
+            list_hook=counted,
+            object_hook=counted,
+        )
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a frame is not one msgpack value within the limits: {error}") from None
     if type(row) is not list or not row or type(row[0]) is not int:
@@ -81,6 +94,19 @@ def decode(body: bytes | bytearray | memoryview, table: Table, items_max: int = 
         name = next(name for check, value, name in zip(checks, fields, frame._fields, strict=True) if not check(value))
         raise ProtocolError(f"{name} of {frame.__name__} is not valid")
     return tuple.__new__(frame, fields)
+
+
+class Counted:
+    """Counts the elements of a frame's arrays and maps, as each is complete: a byte of a frame can be an object of 64."""
+
+    def __init__(self) -> None:
+        self._left = ELEMENTS_MAX
+
+    def __call__(self, value: Any) -> Any:
+        self._left -= len(value) + 1
+        if self._left < 0:
+            raise ProtocolError(f"a frame has more than {ELEMENTS_MAX} elements in its arrays and maps")
+        return value
 
 
 class FrameReader:
