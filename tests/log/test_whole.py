@@ -173,7 +173,7 @@ async def test_turn_ends_with_its_task_and_when_the_task_takes_another() -> None
     async def lost() -> None:
         await extent.__aenter__()  # and what ends it never runs
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(10):  # a planted bug waits for its end
         await asyncio.gather(lost())
         await lost()
     async with extent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -34,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     table.add_column("killed by", overflow="fold")
     table.add_column("seconds", justify="right")
     killed = 0
-    with tempfile.TemporaryDirectory() as directory, console.status("the tests without any mutant") as status:
-        nursery = Nursery(Path(directory))
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(Nursery(Path(directory))) as nursery,
+        console.status("the tests without any mutant") as status,
+    ):
         if trouble := nursery.check(chosen):
             console.print(trouble, markup=False)
             console.print("The tests fail without any mutant.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .catalogue import Mutant
+from .forking import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_A_TWIN = "walsvc/format/group.py"  # what it encodes is what _encode.c encodes
@@ -21,7 +22,7 @@ PATIENCE_S = 600  # for a test without a mutant: only against hangs
 REASON = re.compile(r"^E +(?![-+?\s])(.*(?:Error|Failed|Corruption|Deadlock|assert)\b.*)", re.MULTILINE)
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 COPIED = ("walsvc", "tests", "pyproject.toml")
-PYTEST = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout"]
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout"]
 
 
 class Outcome(NamedTuple):
@@ -37,22 +38,34 @@ class Nursery:
     """The copy. Plants by replacing text, so a mutant whose text is gone is an error and not a silent success."""
 
     def __init__(self, directory: Path) -> None:
-        self.root = directory
+        self.root = directory / "copy"
+        self.root.mkdir()
         for name in COPIED:
-            source, target = ROOT / name, directory / name
+            source, target = ROOT / name, self.root / name
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(
+                    source, target
+                )  # what is compiled as well: it goes by the source's time, which is copied
             else:
                 shutil.copy(source, target)
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+        self._environment = {**inherited, "PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        self._output = directory / "output"
+        self._forks = Forks(self.root, self._environment)
+
+    def close(self) -> None:
+        """End what runs the tests."""
+        self._forks.close()
 
     def check(self, mutants: Iterable[Mutant]) -> str:
         """Run all killers on the unchanged copy; empty if they pass, else what pytest said."""
-        where = self._python("-c", "import walsvc; print(walsvc.__file__)").stdout
+        command = [sys.executable, "-c", "import walsvc; print(walsvc.__file__)"]
+        where = subprocess.check_output(command, cwd=self.root, env=self._environment, text=True)
         if not where.startswith(str(self.root)):
             return f"the copy would not be tested: walsvc is {where}"
         killers = sorted({killer for mutant in mutants for killer in mutant.killers})
-        done = self._python(*PYTEST, f"--timeout={PATIENCE_S}", *killers)
-        return "" if done.returncode == 0 else done.stdout + done.stderr
+        code, said = self._pytest(f"--timeout={PATIENCE_S}", *killers, patience=3 * PATIENCE_S, compiles=True)
+        return "" if code == 0 else said
 
     def run(self, mutant: Mutant) -> Outcome:
         """Plant one bug, run its killers, take it out again."""
@@ -67,22 +80,21 @@ class Nursery:
         try:
             for file, text in texts.items():
                 self._write(file, text)
-            arguments = (*PYTEST, f"--timeout={TIMEOUT_S}", *mutant.killers)
-            core = (
-                {"WALSVC_CORE": "python"} if mutant.file == WITH_A_TWIN else {}
-            )  # else the compiled twin runs, without the bug
-            done = self._python(*arguments, patience=4 * TIMEOUT_S, PYTHONDONTWRITEBYTECODE="1", **core)
-        except subprocess.TimeoutExpired:  # asyncio may have swallowed what pytest-timeout raised in a callback
-            return Outcome(mutant, None, time.monotonic() - started, "its killer hung beyond its timeout")
+            # where a module has a compiled twin, that would run, without the bug
+            core = {"WALSVC_CORE": "python"} if mutant.file == WITH_A_TWIN else {}
+            arguments = (f"--timeout={TIMEOUT_S}", *mutant.killers)
+            code, told = self._pytest(*arguments, patience=4 * TIMEOUT_S, compiles=False, **core)
         finally:
             for file, text in originals.items():
                 self._write(file, text)
         seconds = time.monotonic() - started
-        failed = FAILED.search(done.stdout)
-        if done.returncode == 1 and failed is not None:
-            return Outcome(mutant, failed.group(1), seconds, reason(done.stdout))
+        if code is None:  # asyncio may have swallowed what pytest-timeout raised in a callback
+            return Outcome(mutant, None, seconds, "its killer hung beyond its timeout")
+        failed = FAILED.search(told)
+        if code == 1 and failed is not None:
+            return Outcome(mutant, failed.group(1), seconds, reason(told))
         # any other code is no kill: nothing was collected, or the mutant cannot even be imported
-        said = "" if done.returncode == 0 else f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
+        said = "" if code == 0 else f"pytest ended with {code}: {told[-300:]}"
         return Outcome(mutant, None, seconds, said)
 
     def _write(self, file: Path, text: str) -> None:
@@ -91,21 +103,12 @@ class Nursery:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             compiled.unlink()
 
-    def _python(
-        self, *arguments: str, patience: float = 3 * PATIENCE_S, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the interpreter on the copy, on nothing but the copy. A test that hangs fails by pytest's own timeout."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
-        values = {**inherited, "PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.root,
-            env=values,
-            capture_output=True,
-            text=True,
-            timeout=patience,
-            check=False,
+    def _pytest(self, *arguments: str, patience: float, compiles: bool, **environment: str) -> tuple[int | None, str]:
+        """Run pytest on the copy, on nothing but the copy: its exit code, None where it hung, and what it printed."""
+        code = self._forks.run(
+            [*PYTEST, *arguments], self._output, patience, compiles=compiles, environment=environment
         )
+        return code, self._output.read_text(errors="replace")
 
 
 def reason(output: str) -> str:

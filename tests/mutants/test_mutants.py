@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ PLANTED = MUTANTS[::3]  # `make mutants` plants all
 
 
 @pytest.fixture(name="nursery", scope="module")
-def fixture_nursery(tmp_path_factory: pytest.TempPathFactory) -> Nursery:
+def fixture_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """One copy for all tests of a process."""
-    return Nursery(Path(tmp_path_factory.mktemp("mutants")))
+    with closing(Nursery(Path(tmp_path_factory.mktemp("mutants")))) as nursery:
+        yield nursery
 
 
 def test_killers_pass_in_the_copy_without_a_mutant(nursery: Nursery) -> None:

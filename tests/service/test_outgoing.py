@@ -89,7 +89,7 @@ async def test_turns_are_counted_and_lent_by_who_takes_long(monkeypatch) -> None
     monkeypatch.setattr(of_outgoing, "TURN_SECONDS", 0.001)
     await turns[1].__aexit__(None, None, None)
     slow = await outgoing.turn().__aenter__()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(10):  # a planted bug waits for its end
         another = await outgoing.turn().__aenter__()
     for turn in (slow, another, late, *turns[2:]):
         await turn.__aexit__(None, None, None)
