@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.log.test_aging import HOUR, YEAR, Clock, run
+from tests.log.test_aging import YEAR, Clock, run
 from walsvc import BadOption, Closed, Truncated, WalConfig
 from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
@@ -18,6 +18,7 @@ from walsvc.opening import open_on
 from .conftest import lsns
 
 SMALL = WalConfig(segment_bytes=65536)
+LIMIT = 400.0  # seconds of simulated time: each has its look
 
 
 async def write(log, count: int, *topics: str, size: int = 100) -> None:
@@ -92,11 +93,11 @@ def test_records_go_when_they_are_old_by_both_clocks(monkeypatch):
         monkeypatch.setattr("time.time_ns", clock)
         log: Log = await open_on(SimDisk(device), SMALL)
         topic = log.topic("a")
-        await topic.retain(seconds=HOUR)
+        await topic.retain(seconds=LIMIT)
         for _ in range(6):
             await topic.append(b"x")
-            await asyncio.sleep(600)
-        await asyncio.sleep(1700)  # the first three are over an hour old
+            await asyncio.sleep(LIMIT / 6)
+        await asyncio.sleep(LIMIT * 0.47)  # the first three are over the limit
         assert await lsns(topic.read()) == [4, 5, 6]
         clock.offset += YEAR
         await topic.append(b"y")
@@ -106,11 +107,11 @@ def test_records_go_when_they_are_old_by_both_clocks(monkeypatch):
         clock.offset -= 2 * YEAR
         log = await open_on(SimDisk(device), SMALL)
         topic = log.topic("a")
-        await asyncio.sleep(1800)
+        await asyncio.sleep(LIMIT / 2)
         assert await lsns(topic.read()) == [4, 5, 6, 7], (
             "times in the future say nothing: they are as old as this opening"
         )
-        await asyncio.sleep(1900)
+        await asyncio.sleep(LIMIT * 0.53)
         assert await lsns(topic.read()) == []
         await log.close()
 
