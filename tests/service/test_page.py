@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import itertools
 import os
 import re
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,17 +26,21 @@ from walsvc.service.ops.http import HttpSide
 from walsvc.service.ops.page import PAGE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-try:
-    from playwright.sync_api import expect, sync_playwright
-except ImportError:
+if importlib.util.find_spec("playwright") is None:
     WHY_NOT = "playwright is not installed"
 else:
-    expect.set_options(timeout=30_000)  # the machine may be busy with the rest of the suite
     WHY_NOT = "" if CHROMIUM else "no chromium here: apt-get install chromium"
 needs_browser = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it is there")
 
 ATTACK = "<img src=x onerror='window.pwned=1'><script>window.pwned=1</script>"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 380, "height": 800}
+
+
+def expect(what: Any) -> Any:
+    """playwright's, which takes long to import: not in each process that only collects the tests."""
+    from playwright.sync_api import expect as of_playwright
+
+    return of_playwright(what)
 
 
 class Server:
@@ -78,6 +84,9 @@ def server(tmp_path):
 @pytest.fixture(scope="module")
 def browser():
     """One for all tests here. As long as it is there, this thread has a running loop: no test here may run one of its own."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=100_000)  # the machine may be busy with the rest of the suite
     with sync_playwright() as playwright:
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
