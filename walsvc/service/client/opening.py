@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from walsvc.errors import closed_log
 from walsvc.service.client.config import Address, ClientConfig
-from walsvc.service.client.remote import TOPICS_AT_OPENING, RemoteLog
+from walsvc.service.client.remote import RemoteLog
 from walsvc.service.client.session import Session
+from walsvc.service.client.trims import TOPICS_AT_OPENING
 
 
 async def open_log(address: Address, config: ClientConfig) -> RemoteLog:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from walsvc.errors import BadOption, ProtocolError, WalError
 from walsvc.log.commit.ack import all_done
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
-from walsvc.model import Mode, RecoveryReport, Retention, Stats, Strict
+from walsvc.model import Mode, RecoveryReport, Stats, Strict
 from walsvc.scope import Opened
 from walsvc.service.client.closing import Closing
 from walsvc.service.client.common import Common
@@ -23,7 +23,8 @@ from walsvc.service.client.session import Session
 from walsvc.service.client.streams import Follower, RemoteStream
 from walsvc.service.client.topic import RemoteTopic
 from walsvc.service.client.transaction import RemoteTransaction
-from walsvc.service.client.values import NOTHING_KEPT, NOTHING_KNOWN, report_of, retention_of, stats_of
+from walsvc.service.client.trims import RemoteTrims
+from walsvc.service.client.values import NOTHING_KNOWN, report_of, retention_of, stats_of
 from walsvc.service.wire.frames import STATE_FIELDS, Purged
 from walsvc.service.wire.wanted import Hidden
 from walsvc.topics.delivery import Delivery
@@ -34,10 +35,8 @@ from walsvc.topics.sharing import SharedOptions
 
 T = TypeVar("T")
 
-TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
-
-class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Opened):
+class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteConsumer], Opened):
     """A log behind a server, in one event loop. Get it by `walsvc.open(url)`.
 
     What the embedded log answers from memory without waiting comes here from what the server said last: first_lsn, next_lsn,
@@ -58,8 +57,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         self.config: ClientConfig = session.config
         self.report: RecoveryReport = report_of(session.info["report"])
         self._stats = NOTHING_KNOWN
-        self._retention = NOTHING_KEPT
-        self._holds: dict[str, int] = {}
+        RemoteTrims.__init__(self, self._common)
         self._closing = Closing(self._appends)
         self.loop: asyncio.AbstractEventLoop = session.loop
         session.cut, session.purged = weakly(self._cut), weakly(self._hide)  # the loop holds the session
@@ -147,7 +145,8 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         if "read" in self._session.info["rights"]:
             call = self._session.call
             stats, retention, holds = await asyncio.gather(call("stats"), call("retention"), call("holds"))
-            self._stats, self._retention, self._holds = stats_of(stats), retention_of(retention), holds
+            self._stats = stats_of(stats)
+            self._heard(retention_of(retention), holds)
             if topics_max is None or self._stats.topics <= topics_max:
                 self._common.topics = dict.fromkeys(await call("topics"))
         return self.next_lsn
@@ -213,52 +212,6 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
         for reader in readers:
             reader.cut(lsn + 1)
 
-    # ---- retention
-
-    async def hold(self, name: str, lsn: int) -> None:
-        """Keep every record from `lsn` on until `release`; see Log.hold."""
-        await self._session.call("hold", name=name, lsn=lsn)
-        self._holds[name] = lsn
-
-    async def release(self, name: str) -> None:
-        """Give up a hold, durably; nothing happens where there is none."""
-        await self._session.call("release", name=name)
-        self._holds.pop(name, None)
-
-    def holds(self) -> dict[str, int]:
-        """The holders and the lowest LSN that each of them needs, as far as this client has heard of them: `refresh`."""
-        return dict(self._holds)
-
-    async def reclaim(self) -> int:
-        """Drop the segments that every consumer and every holder has passed; returns how many records. See Log.reclaim."""
-        dropped: int = await self._session.call("reclaim")
-        await self.refresh(TOPICS_AT_OPENING)
-        return dropped
-
-    def retention(self) -> Retention:
-        """The segments that are kept and the pins that need them, as of the last change of this client, or `refresh`."""
-        return self._retention
-
-    # ---- purging
-
-    async def purge(
-        self, key_or_labels: Any = None, *, before: int | None = None, lsns: Iterable[int] | None = None
-    ) -> int | None:
-        """Hide all records below LSN `before` that have a key, or labels, or those with the LSNs in `lsns`; see Log.purge. Other clients'
-        readers and consumers do not show what was sent ahead to them either. After a lost connection: OutcomeUnknown; with `lsns` it
-        is repeated, and what the first call has hidden is not counted again."""
-        return await self._common.purge(None, key_or_labels, before, lsns)
-
-    async def compact(self, on_segment: Callable[[int, int, int], None] | None = None) -> int:
-        """Rewrite the server's sealed segments without what was purged; see Log.compact. Nothing tells how far it has come:
-        `on_segment` is refused. Not repeated after a lost connection: OutcomeUnknown; what was done by then is done."""
-        self._session.check(changes=True)
-        if on_segment is not None:
-            raise BadOption("the server does not tell how far it has come", path=self.path, hint="leave on_segment out")
-        freed: int = await self._session.call("compact")
-        await self.refresh(TOPICS_AT_OPENING)
-        return freed
-
     # ---- what only the server has
 
     async def use_keys(self, keys: object) -> None:
@@ -289,17 +242,7 @@ class RemoteLog(TakesRecords, RemoteReading, OpensConsumers[RemoteConsumer], Ope
     segment_ids: property = property(_elsewhere)
     segment_file: property = property(_elsewhere)
 
-    # ---- extent and end
-
-    async def truncate_before(self, lsn: int, *, force: bool = False) -> None:
-        """Drop all records below `lsn`; see Log.truncate_before."""
-        await self._session.call("truncate_before", lsn=lsn, force=force)
-        await self.refresh(TOPICS_AT_OPENING)
-
-    async def truncate_after(self, lsn: int) -> None:
-        """Drop all records above `lsn`; see Log.truncate_after. Not repeated after a lost connection: OutcomeUnknown."""
-        await self._session.call("truncate_after", lsn=lsn)
-        await self.refresh(TOPICS_AT_OPENING)
+    # ---- the end
 
     async def seal(self) -> None:
         """Make everything durable and let the log take no more appends, ever, from anybody; reading goes on. Idempotent."""
