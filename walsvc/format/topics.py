@@ -23,31 +23,22 @@ in one group may be in `!gone` only: its number counts as given.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import compress
 from operator import itemgetter
-from typing import Any, ClassVar, NamedTuple, overload
+from typing import Any, ClassVar, overload
 
 import msgpack
 
-from walsvc.format.columns import decode_column, encode_column
+from walsvc.format.columns import encode_column
 from walsvc.format.group import BadGroup
 from walsvc.format.summary import Tally
+from walsvc.format.topic_sums import Sums, column_of, row_of
 
 SPARSE, GONE = "!topics", "!gone"
 TOPIC_OVERHEAD = 5 + 9 + 16  # msgpack bytes of a name with its number, and its cells in counts and lasts, at most
 SPARSE_BYTES = 64  # keys and heads that only a table has in which topics have gone
-
-
-class Sums(NamedTuple):
-    """The records of the topics at one moment; see Topics.mark."""
-
-    numbers: array[int]
-    counts: array[int]
-    lasts: array[int]
-    tally: dict[int, Tally]
 
 
 class Topics:
@@ -312,16 +303,6 @@ class Topics:
         return columns
 
 
-def row_of(numbers: array[int], number: int) -> int | None:
-    """The row of a topic's number in an ascending column; None: it has none."""
-    row = number - 1  # as long as no topic has gone
-    if not 0 <= row < len(numbers) or numbers[row] != number:
-        row = bisect_left(numbers, number)
-        if row == len(numbers) or numbers[row] != number:
-            return None
-    return row
-
-
 def count_in(snapshot: Mapping[str, Any], number: int) -> int:
     """Records of a topic before the segment that begins with a snapshot. Raises BadGroup if it is cut."""
     counts = column_of(snapshot, "counts")
@@ -339,11 +320,3 @@ def gone_in(change: Mapping[str, Any]) -> array[int]:
 def gone_change(numbers: Iterable[int]) -> dict[str, Any]:
     """The change by which topics go."""
     return {GONE: encode_column(array("I", numbers))}
-
-
-def column_of(state: Mapping[str, Any], key: str, code: str = "Q") -> array[int]:
-    """The column of numbers under a key of a group's metadata; empty where it is not there. Raises BadGroup if it is cut."""
-    try:
-        return decode_column(state.get(key, b""), code)
-    except ValueError as error:
-        raise BadGroup(f"the column {key!r} of the metadata is cut") from error
