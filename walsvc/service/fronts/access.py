@@ -1,4 +1,4 @@
-"""What a front asks of the server that it stands in: who somebody is, and the log of a namespace. And what bounds all of its clients."""
+"""The interface of a server for its fronts: rights of a token, the log of a namespace, and the bounds on all clients of a front."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Access(Protocol):
         ...
 
     def grant(self, token: str | None) -> Grant | None:
-        """What a token gives; None: nothing. Without tokens everybody may do everything."""
+        """Rights and namespaces of a token; None: it is unknown. Where the server has no tokens, every client has all rights."""
         ...
 
     async def take(self, namespace: str, *, make: bool) -> Log:
-        """The log of a namespace, opened, and made if it may be; `leave` must follow."""
+        """Take the log of a namespace, opened, and made if that is allowed; `leave` must follow."""
         ...
 
     def leave(self, namespace: str) -> None:
-        """One user of the namespace less."""
+        """Count one user of the namespace less."""
         ...
 
     def making_consumer(self, log: Log, topic: str | None, name: str) -> AbstractContextManager[None]:
@@ -42,7 +42,7 @@ class Access(Protocol):
 
 
 def check_right(grant: Grant, right: str, what: str) -> None:
-    """Denied unless the token has a right; `what` it wants to do."""
+    """Raise Denied unless the token has a right; `what` says what for."""
     if right not in grant.rights:
         raise Denied(f"this token may not {what}", hint=f'it needs the right "{right}"')
 
@@ -86,7 +86,7 @@ class Room:
         self._budget = budget
 
     def take(self, size: int) -> None:
-        """Take so many bytes. Raises Backpressure where there is no room, but for the first."""
+        """Take `size` bytes. Raises Backpressure where there is no room, but for the first."""
         budget = self._budget
         if budget.bytes and budget.bytes + size > budget.limit:
             raise Backpressure(
@@ -98,6 +98,6 @@ class Room:
         budget.charge(size)
 
     def give(self, size: int) -> None:
-        """Give them back."""
+        """Give bytes back."""
         self.taken -= size
         self._budget.charge(-size)

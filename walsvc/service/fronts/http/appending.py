@@ -60,7 +60,7 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
 
 
 def told_of(result: AppendResult) -> str:
-    """Where a record is, as JSON: half the time of json.dumps."""
+    """Encode the place of a record as JSON, in half the time of json.dumps."""
     durable, duplicate = ("true" if each else "false" for each in (result.durable, result.duplicate))
     return (
         f'{{"lsn": {result.lsn}, "segment_id": {result.segment_id}, "offset": {result.offset}, '
@@ -69,7 +69,7 @@ def told_of(result: AppendResult) -> str:
 
 
 def mode_of(name: str) -> Mode:
-    """When an append is answered."""
+    """The mode that the query asks for."""
     if name not in MODES:
         raise BadOption(f"mode={name[:64]!r} is not known", hint="one of: " + ", ".join(MODES))
     return MODES[name]
@@ -94,7 +94,7 @@ async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes,
 def answer(
     request: web.BaseRequest, results: Sequence[AppendResult], told: str, *, duplicate: bool = False
 ) -> web.Response:
-    """201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
+    """Answer an append: 201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
     status = 200 if duplicate else 201 if results[-1].durable else 202
     headers = CIMultiDict(
         {

@@ -1,4 +1,4 @@
-"""DELETE: a topic goes, or records, one by one, by their labels or from the beginning. Whoever asks needs the right `admin`."""
+"""DELETE: a topic goes, or records, one by one, by their labels or from the beginning. They need the right `admin`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def records(request: web.BaseRequest, log: Log, topic: str | None) -> web.
 
 
 async def whole(log: Log, topic: str | None) -> web.Response:
-    """A topic goes, with its consumers."""
+    """Delete a topic with its consumers."""
     if topic is None:
         raise BadOption("the whole log does not go", hint=WAYS)
     try:
@@ -72,7 +72,7 @@ async def whole(log: Log, topic: str | None) -> web.Response:
 
 
 async def truncate(of: Log | Topic, before: int, *, force: bool) -> None:
-    """Drop records from the beginning on."""
+    """Drop the oldest records of a topic or of the log."""
     try:
         await of.truncate_before(before, force=force)
     except BadOption as error:  # `before` is within its bounds, so somebody holds what is below
@@ -80,12 +80,12 @@ async def truncate(of: Log | Topic, before: int, *, force: bool) -> None:
 
 
 def purged(count: int | None) -> web.Response:
-    """How many records were there that are hidden by it."""
+    """The answer to a purge: how many of the hidden records were visible."""
     return web.json_response({"purged": count or 0})
 
 
 async def lsns_of(texts: list[str], log: Log) -> list[int]:
-    """The LSNs that a query names. BadOption."""
+    """The LSNs that a query names. Raises BadOption."""
     if not all(is_number(text) for text in texts):
         raise BadOption("lsn= is no LSN", hint="DELETE ...?lsn=17&lsn=20")
     lsns, following = [int(text) for text in texts], await log.refresh()
@@ -95,7 +95,7 @@ async def lsns_of(texts: list[str], log: Log) -> list[int]:
 
 
 def forced(text: str) -> bool:
-    """Whether a truncation drops what a hold keeps."""
+    """True if a truncation shall drop what a hold keeps."""
     if text not in ("true", "false"):
         raise BadOption(f"force={text[:64]!r} is not known", hint="force=true, or leave it out")
     return text == "true"

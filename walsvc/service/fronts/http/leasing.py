@@ -79,7 +79,7 @@ class Queues:
     # ---- what clients ask
 
     async def lease(self, grant: Grant, key: Key, body: bytes) -> web.Response:
-        """The next records that are free: 200 with deliveries, 204 where none came in time."""
+        """Lease the next records that are free: 200 with deliveries, 204 where none came in time."""
         wanted = object_of(body, LEASE_FIELDS)
         records = bounded("max_records", wanted.get("max_records", 1), 1, RECORDS_MAX)
         wait = bounded("wait", wanted.get("wait", 0), 0, WAIT_SECONDS_MAX)
@@ -101,7 +101,7 @@ class Queues:
         return web.json_response({"deliveries": rows})
 
     async def _next(self, queue: Queue, records: int, wait: float) -> list[Delivery]:
-        """What is free now, or comes within `wait` seconds."""
+        """Take the records that are free now, or the first ones that come within `wait` seconds."""
         status = await queue.consumer.status()
         ready = (
             status.lag is None or status.lag > status.outstanding
@@ -128,7 +128,7 @@ class Queues:
         return []
 
     async def ack(self, key: Key, body: bytes) -> web.Response:
-        """Deliveries are done, all or none; 204 when that is durable."""
+        """Acknowledge deliveries, all or none; 204 when that is durable."""
         tokens = tokens_of(object_of(body, ACK_FIELDS))
         queue = self._known(key, tokens)
         await queue.consumer.ack([queue.out[each] for each in tokens])
@@ -136,7 +136,7 @@ class Queues:
         return web.Response(status=204)
 
     async def nak(self, key: Key, body: bytes) -> web.Response:
-        """Deliveries are given back."""
+        """Give deliveries back."""
         wanted = object_of(body, NAK_FIELDS)
         tokens = tokens_of(wanted)
         queue = self._known(key, tokens)
@@ -146,7 +146,7 @@ class Queues:
         return web.Response(status=204)
 
     async def extend(self, key: Key, body: bytes) -> web.Response:
-        """Deliveries are kept for longer."""
+        """Extend the leases of deliveries."""
         wanted = object_of(body, EXTEND_FIELDS)
         tokens = tokens_of(wanted)
         if "seconds" not in wanted:
@@ -157,7 +157,7 @@ class Queues:
         return web.Response(status=204)
 
     async def seek(self, grant: Grant, key: Key, body: bytes) -> web.Response:
-        """The queue goes on at another record; 204 when that is durable."""
+        """Move the queue to another record; 204 when that is durable."""
         wanted = object_of(body, SEEK_FIELDS)
         if "to" not in wanted:
             raise HttpError(400, "to is missing", '{"to": "first"}, "next", or an LSN')
@@ -170,7 +170,7 @@ class Queues:
         return web.Response(status=204)
 
     def _known(self, key: Key, tokens: list[str]) -> Queue:
-        """The queue that these deliveries are out from. LeaseLost where one is not."""
+        """The queue of these deliveries. Raises LeaseLost where one is not out."""
         queue = self._queues.get(key)
         for token in tokens:
             if queue is None or token not in queue.out:
@@ -189,7 +189,7 @@ class Queues:
     # ---- opening and closing
 
     async def _open(self, grant: Grant, key: Key, wanted: dict[str, Any]) -> Queue:
-        """The queue, opened if need be; `_leave` must follow."""
+        """Take a queue, and open it if need be; `_leave` must follow."""
         options = {each: value for each, value in wanted.items() if each in SHARED}
         if wanted.get("lease", 1) is None:
             raise BadOption(
@@ -211,7 +211,7 @@ class Queues:
             return queue
 
     async def _opened(self, grant: Grant, key: Key, start: Any, options: dict[str, Any]) -> Queue:
-        """A queue with one user."""
+        """Open a queue; it has one user then."""
         namespace, topic, name = key
         async with AsyncExitStack() as stack:
             log: Log = await stack.enter_async_context(log_of(self._access, grant, namespace))
@@ -226,7 +226,7 @@ class Queues:
         queue.used_at = asyncio.get_running_loop().time()
 
     async def tidy(self, *, everything: bool = False) -> None:
-        """Forget deliveries whose time is long over, and close queues that nobody uses."""
+        """Forget deliveries whose time is long over, and close queues without users."""
         now = asyncio.get_running_loop().time()
         for key, queue in list(self._queues.items()):
             for token, each in list(queue.out.items()):
@@ -236,7 +236,7 @@ class Queues:
                 await self._close(key, queue)
 
     async def let_go(self, namespace: str, topic: str) -> None:
-        """Close the queues of a topic that nobody uses, with nothing out."""
+        """Close the queues of a topic that have no user and nothing out."""
         now = asyncio.get_running_loop().time()
         for key, queue in list(self._queues.items()):
             out = any(each.deadline is None or each.deadline > now for each in queue.out.values())
@@ -252,7 +252,7 @@ class Queues:
 
 
 def bounded(name: str, value: float, low: float, high: float) -> float:
-    """A number of the body within its bounds."""
+    """A number of the body, checked against its bounds."""
     if isinstance(value, bool) or not low <= value <= high:
         raise BadOption(f"{name}={value} is out of bounds", hint=f"allowed: {low} to {high:g}")
     return value

@@ -41,7 +41,7 @@ RETRY = {429: "1", 503: "5"}  # Retry-After, in seconds
 
 
 class HttpError(Exception):
-    """An answer that is no log's error.
+    """An error of the front itself, which no log has raised.
 
     Args:
         status: of the answer.
@@ -61,7 +61,7 @@ class HttpError(Exception):
 
 
 def problem_of(error: Exception, path: str) -> web.Response:
-    """The answer to a request that met an error."""
+    """Turn an error into the answer to its request."""
     if isinstance(error, HttpError):
         blank = {"type": "about:blank", "detail": visible(error.detail), "hint": error.hint}
         return problem(error.status, path, blank, error.headers)
@@ -86,7 +86,7 @@ def problem_of(error: Exception, path: str) -> web.Response:
 
 
 def hint_of(error: errors.WalError) -> str | None:
-    """What the client can do, in the words of HTTP."""
+    """The error's hint in the words of HTTP."""
     if isinstance(error, errors.Conflict):
         return f'read what was appended since, decide again, and send If-Match: "{error.actual}"'
     if isinstance(error, errors.Truncated):

@@ -39,7 +39,7 @@ async def topics(log: Log) -> web.Response:
 
 
 async def page(request: web.BaseRequest, log: Log, topic: str | None, room: Room, silence: float) -> web.StreamResponse:
-    """The next records, at most `limit` of them. The header Link names the page behind."""
+    """Answer with the next records, at most `limit` of them. The header Link names the next page."""
     check_query(request, PARAMETERS)
     start = number(request, "start", None, 1, LSN_MAX)
     limit = number(request, "limit", LIMIT, 1, LIMIT_MAX) or LIMIT
@@ -66,7 +66,7 @@ async def page(request: web.BaseRequest, log: Log, topic: str | None, room: Room
 
 
 async def single(request: web.BaseRequest, log: Log, topic: str | None, lsn: int, silence: float) -> web.StreamResponse:
-    """The payload of one record, as it is."""
+    """Answer with the payload of one record, as it is."""
     found = None
     refuse_dropped(log, lsn)
     if 1 <= lsn < await log.refresh():
@@ -93,12 +93,12 @@ def refuse_dropped(log: Log, lsn: int) -> None:
 
 
 def no_record(lsn: int) -> HttpError:
-    """The error of a record that is not there."""
+    """The error for a record that does not exist."""
     return HttpError(404, f"there is no record {lsn} here", "it is another topic's, was purged, or has not come yet")
 
 
 async def events(request: web.BaseRequest, log: Log, topic: str | None, silence: float) -> web.StreamResponse:
-    """Records as they become durable, behind Last-Event-ID or from `start` on, until somebody goes away.
+    """Records as they become durable, behind Last-Event-ID or from `start` on, until the client or the server ends it.
 
     A client that does not read what was sent for `silence` seconds is cut off.
     """
@@ -137,7 +137,7 @@ async def events(request: web.BaseRequest, log: Log, topic: str | None, silence:
 
 
 async def given(request: web.BaseRequest, body: bytes, headers: dict[str, str], silence: float) -> web.StreamResponse:
-    """A body, in pieces: a client that takes nothing of it for `silence` seconds is cut off, one that is only slow is not."""
+    """Send a body in pieces: a client that takes nothing of it for `silence` seconds is cut off, one that is only slow is not."""
     if len(body) <= PIECE_BYTES:
         return web.Response(body=body, headers=headers)
     response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
@@ -148,7 +148,7 @@ async def given(request: web.BaseRequest, body: bytes, headers: dict[str, str], 
 
 
 async def sent(response: web.StreamResponse, data: bytes, silence: float) -> None:
-    """Send, or end the connection of a client that does not read."""
+    """Send bytes; end the connection of a client that does not read them."""
     try:
         async with asyncio.timeout(silence):
             await response.write(data)
@@ -157,7 +157,7 @@ async def sent(response: web.StreamResponse, data: bytes, silence: float) -> Non
 
 
 def start_of(request: web.BaseRequest) -> int | None:
-    """Where events begin: behind the last that the client has had, else at `start`."""
+    """The LSN at which events begin: behind the last one that the client has had, else at `start`."""
     last = request.headers.get("Last-Event-ID", "")
     if last.isascii() and last.isdigit() and len(last) <= 19:
         return min(int(last), LSN_MAX - 1) + 1
@@ -165,10 +165,10 @@ def start_of(request: web.BaseRequest) -> int | None:
 
 
 def reader_of(log: Log, topic: str | None) -> Log | Topic:
-    """Who reads."""
+    """The reader that the path names: a topic or the log."""
     return log if topic is None else log.topic(topic)
 
 
 def filters(request: web.BaseRequest) -> dict[str, Any]:
-    """Which records are wanted. All types are, unless some are named: a browser knows them all."""
+    """The filter that the query asks for. Without types in it, all types are wanted: a browser need not know them."""
     return {"types": types(request), "where": wanted_labels(request)}

@@ -52,7 +52,7 @@ def check_origin(request: web.BaseRequest) -> None:
 
 
 def check_query(request: web.BaseRequest, known: Collection[str]) -> None:
-    """BadOption for a parameter that there is not: a misspelt one must not be ignored."""
+    """Raise BadOption for an unknown parameter: a misspelt one must not be ignored."""
     if not request.rel_url.raw_query_string:
         return
     for name in request.query:
@@ -62,7 +62,7 @@ def check_query(request: web.BaseRequest, known: Collection[str]) -> None:
 
 
 def number(request: web.BaseRequest, name: str, default: int | None, low: int, high: int) -> int | None:
-    """A whole number of the query within its bounds."""
+    """A whole number of the query, checked against its bounds."""
     text = request.query.get(name)
     if text is None:
         return default
@@ -78,7 +78,7 @@ def moment(request: web.BaseRequest, name: str) -> datetime.datetime | None:
 
 
 def time_of(name: str, text: str) -> datetime.datetime:
-    """A time in text."""
+    """Parse a time."""
     try:
         found = datetime.datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped
     except ValueError:
@@ -87,7 +87,7 @@ def time_of(name: str, text: str) -> datetime.datetime:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """ValueError: JSON has no NaN and no infinities, which Python's reader takes."""
+    """Raise ValueError: JSON has no NaN and no infinities, though Python's parser takes them."""
     raise ValueError(f"{name} is no JSON")
 
 
@@ -95,7 +95,7 @@ DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def json_of(text: str | bytes) -> Any:
-    """The value that a JSON text stands for. ValueError: it is none, or is nested deeper than can be read."""
+    """Parse JSON. Raises ValueError where the text is no JSON, or is nested too deep."""
     try:
         return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except RecursionError:
@@ -164,7 +164,7 @@ def expected_of(request: web.BaseRequest) -> int | None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a part of a path, or a parameter, is an LSN."""
+    """True if a part of a path, or a parameter, is an LSN."""
     return text.isascii() and text.isdigit() and len(text) <= 19
 
 
@@ -191,7 +191,7 @@ class Body:
         self._taken = 0
 
     async def __aenter__(self) -> bytes:
-        """Read it. Raises RecordTooLarge, Backpressure; HttpError: it did not come in time, or is packed in another way than gzip."""
+        """Read the body. Raises RecordTooLarge, Backpressure; HttpError: it did not come in time, or is packed in another way than gzip."""
         request = self._request
         if (request.content_length or 0) > self._limit:
             raise too_large(request.content_length or 0, self._limit)
@@ -224,7 +224,7 @@ class Body:
         return part
 
     async def _arriving(self) -> bytes:
-        """The body, part by part."""
+        """Yield the body in parts, as they arrive."""
         content, parts = self._request.content, list[bytes]()
         end = asyncio.get_running_loop().time() + self._silence
         while not content.at_eof():
@@ -237,7 +237,7 @@ class Body:
         return b"".join(parts)
 
     def _unpacked(self, body: bytes, packed: str) -> bytes:
-        """The body as it was before it was packed. Never more of it than may be is in memory."""
+        """Unpack the body. Memory never holds more of it than the limit."""
         if packed not in ("gzip", "x-gzip"):
             raise HttpError(415, f"Content-Encoding: {packed[:32]} is not known", headers={"Accept-Encoding": "gzip"})
         parts, size = list[bytes](), 0
@@ -258,7 +258,7 @@ class Body:
 
 
 def too_large(size: int, limit: int) -> RecordTooLarge:
-    """The error of a body that is too long."""
+    """The error for a body that is too long."""
     return RecordTooLarge(f"the body has {size} bytes or more", expected=f"at most {limit}", hint="send less at a time")
 
 

@@ -1,4 +1,4 @@
-"""The HTTP front itself: which path is answered by what, to whom, and what happens when it goes wrong."""
+"""The HTTP front itself: which function answers a path, which right it needs, and how errors are answered."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ class HttpFront:
         return self._room.taken
 
     async def start(self) -> None:
-        """Begin to close what nobody uses."""
+        """Begin to close queues without users, at regular times."""
         self._tidying = begin_task(self._tidy())
 
     async def stop(self, seconds: float = 0.0) -> None:
-        """Refuse what comes from now on, end what waits for records, answer appends for `seconds`, and give back what is out. Idempotent;
+        """Refuse further requests, end those that wait for records, answer appends for `seconds`, and give back what is out. Idempotent;
         the logs must be open still."""
         self._stopping = True
         if self._tidying is not None:
@@ -226,7 +226,7 @@ def verb_of(method: str, place: Place) -> str:
 
 
 def check_method(request: web.BaseRequest, *allowed: str) -> None:
-    """HttpError for a method that this path does not know."""
+    """Raise HttpError for a method that this path does not have."""
     if request.method not in allowed:
         raise HttpError(405, f"{request.method} is nothing for this path", headers={"Allow": ", ".join(allowed)})
 
@@ -238,7 +238,7 @@ def place_of(path: str) -> Place:
 
 @lru_cache(1024)
 def known_place(path: str) -> Place:
-    """The call and the arguments that a short path names."""
+    """The same for a short path; results are remembered."""
     return parsed(path)
 
 

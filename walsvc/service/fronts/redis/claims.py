@@ -1,4 +1,4 @@
-"""The commands that look at what consumers of a group have, and take it over."""
+"""The commands that list the pending entries of a group, and take them over."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def xautoclaim(client: Client, command: Command) -> Any:
 
 
 async def looked_up(client: Client, key: bytes, lsns: list[int]) -> tuple[dict[int, Any], list[int]]:
-    """The entries by LSN, and the LSNs of those that are not there any more."""
+    """Look up entries: those that are there by LSN, and the LSNs of the others."""
     entries = dict(zip(lsns, await entries_of(client, key, lsns), strict=True))
     there = {lsn: entry for lsn, entry in entries.items() if entry[1] is not None}
     return there, [lsn for lsn in lsns if lsn not in there]

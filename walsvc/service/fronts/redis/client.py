@@ -1,4 +1,4 @@
-"""A client: who it is, which log it has, and what it said about itself."""
+"""A client: its rights, its log, and what it said about itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Client:
     _topics: dict[bytes, Topic] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Where there are no tokens, nobody has to show one, and has the log of the directory itself, if it is open."""
+        """Begin without a token where the server has none: with the log of the directory itself, if that is open."""
         self.number = self.shared.roster.accepted
         self.grant = self.shared.grant(None)
         if self.grant is not None and (log := self.shared.logs.take_open("")) is not None:
@@ -90,18 +90,18 @@ class Client:
         self.grant, self.namespace, self.opened = grant, namespace, log
 
     def granted(self) -> Grant:
-        """Its rights and namespaces. Failure: it has shown no token."""
+        """Rights and namespaces of the client. Raises Failure where it has shown no token."""
         if self.grant is None:
             raise Failure(NO_AUTH)
         return self.grant
 
     @property
     def ready(self) -> bool:
-        """Whether it has a log."""
+        """True if the client has a log."""
         return self.opened is not None
 
     async def take_log(self) -> None:
-        """Have the log of the directory itself, unless it has one."""
+        """Take the log of the directory itself, unless the client has a log."""
         if self.opened is None:
             grant = self.granted()
             if not grant.opens(""):
@@ -115,13 +115,13 @@ class Client:
 
     @property
     def log(self) -> Log:
-        """The log that it has."""
+        """The log of the client."""
         assert self.opened is not None, "taken before a command about keys"
         log: Log = self.opened
         return log
 
     def topic(self, key: bytes) -> Topic:
-        """The topic that a key names. Failure: no topic can have that name."""
+        """The topic that a key names. Raises Failure where no topic can have that name."""
         topic = self._topics.get(key)
         if topic is None:
             try:
@@ -134,7 +134,7 @@ class Client:
         return topic
 
     async def has(self, key: bytes) -> bool:
-        """Whether the topic of a key exists."""
+        """True if the topic of a key exists."""
         try:
             return await self.log.has_topic(key.decode())
         except (UnicodeDecodeError, BadOption):

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
     @property
     def looks(self) -> bool:
-        """True if it changes nothing, whichever client asks."""
+        """True if the command changes nothing, whichever client asks."""
         return self.right == READ or self.call in (ping, echo, claims.xpending)
 
 
@@ -113,7 +113,7 @@ async def select(client: Client, command: Command) -> Status:
 
 
 def checked_name(name: bytes) -> bytes:
-    """A client's name for itself."""
+    """Check the name that a client gives itself."""
     if any(not 33 <= letter <= 126 for letter in name):
         raise Failure("ERR Client names cannot contain spaces, newlines or special characters.")
     return name
@@ -263,7 +263,7 @@ PLAIN_ADD = ADD._replace(call=streams.xadd, waits=False)
 
 
 def find(client: Client, command: Command) -> Entry:
-    """The entry of a command that this client may call. Failure in Redis's words."""
+    """The entry of a command that this client may call. Raises Failure in Redis's words."""
     entry = COMMANDS.get(command[0]) or COMMANDS.get(command[0].upper())
     if entry is None:
         raise unknown(command)
@@ -279,7 +279,7 @@ def find(client: Client, command: Command) -> Entry:
 
 
 def unknown(command: Command) -> Failure:
-    """The error for a command that there is not."""
+    """The error for an unknown command."""
     shown = ""
     for each in command[1:]:
         if len(shown) >= ARGUMENTS_SHOWN:

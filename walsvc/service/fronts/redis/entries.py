@@ -24,7 +24,7 @@ _packer = msgpack.Packer()
 
 
 def packed(fields: Sequence[bytes]) -> tuple[bytes, int]:
-    """Payload and type for fields and values in turn."""
+    """Encode fields and values in turn as payload and type."""
     if len(fields) == 2 and fields[0] == PAYLOAD:
         return fields[1], 0
     pairs = [tuple(fields)] if len(fields) == 2 else list(zip(fields[::2], fields[1::2], strict=True))
@@ -32,7 +32,7 @@ def packed(fields: Sequence[bytes]) -> tuple[bytes, int]:
 
 
 def fields_of(record: Record) -> list[bytes]:
-    """Fields and values of a record in turn. One of another program's has the field `payload`."""
+    """Decode the fields and values of a record, in turn. A record of another program has the field `payload`."""
     if record.type == FIELDS:
         try:
             pairs = msgpack.unpackb(record.payload, raw=True, object_pairs_hook=list, strict_map_key=False)
@@ -54,7 +54,7 @@ def entry_of(record: Record) -> list[object]:
 
 
 def parse_id(text: bytes) -> tuple[int, int | None]:
-    """Both parts of an id, None for the second where it is left out."""
+    """Parse an id into its two parts; the second is None where it is left out."""
     first, dash, second = text.partition(b"-")
     if not is_number(first) or (dash and not is_number(second)):
         raise Failure(INVALID_ID)
@@ -62,12 +62,12 @@ def parse_id(text: bytes) -> tuple[int, int | None]:
 
 
 def is_id(text: bytes) -> bool:
-    """True if this is an id, in one part or two."""
+    """True if the text is an id, of one part or two."""
     return all(map(is_number, text.split(b"-", 1)))
 
 
 def is_number(digits: bytes) -> bool:
-    """Whether this is a number of 64 bits, as C's strtoull reads it: white space and a plus may be in front, and zeros."""
+    """True if the text is a number of 64 bits, as C's strtoull reads it: white space and a plus may be in front, and zeros."""
     return NUMBER.fullmatch(digits) is not None and int(digits) <= PART_MAX
 
 

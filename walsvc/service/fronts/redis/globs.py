@@ -6,7 +6,7 @@ import re
 
 
 def glob(pattern: bytes) -> re.Pattern[bytes]:
-    """A pattern as an expression for `fullmatch`.
+    """Turn a pattern into an expression for `fullmatch`.
 
     What stands between two stars is matched where it comes first and never looked for again (an atomic group, as in
     fnmatch.translate), so that no pattern takes longer than length times length.

@@ -43,7 +43,7 @@ HELP = (
 
 
 async def find(client: Client, key: bytes, group: bytes, worker: bytes | None = None) -> LocalConsumer | None:
-    """A worker's place in a group, without one any place; None where there is no such stream or group."""
+    """The open place of a worker in a group, of any worker where none is named; None where there is no such stream or group."""
     if not await client.has(key):
         return None
     return await client.members.find(client.topic(key), text(group), None if worker is None else text(worker))
@@ -52,7 +52,7 @@ async def find(client: Client, key: bytes, group: bytes, worker: bytes | None = 
 async def member(
     client: Client, key: bytes, group: bytes, worker: bytes | None = None, *, words: str = NO_KEY_OR_GROUP
 ) -> LocalConsumer:
-    """The same. Failure in these words where there is none."""
+    """The same. Raises Failure with these words where there is no such stream or group."""
     found = await find(client, key, group, worker)
     if found is None:
         shown = [each.decode("utf-8", "replace") for each in (key, group)]
@@ -110,7 +110,7 @@ async def set_id(client: Client, command: Command) -> Any:
 
 
 def start_of(client: Client, id: bytes) -> int:
-    """The LSN behind an id, as far as the log goes."""
+    """The LSN behind an id, from the log's first LSN to its next one."""
     log = client.log
     return log.next_lsn if id == b"$" else min(max(after(id), log.first_lsn), log.next_lsn)
 
@@ -208,7 +208,7 @@ async def places_of(client: Client, wanted: options.Reading, words: str = NO_KEY
 
 
 async def take(client: Client, places: list[Place], wanted: options.Reading) -> list[tuple[bytes, list[Any]]]:
-    """New entries of each stream, or those that the consumer has already, from an LSN on."""
+    """Take new entries of each stream, or those that the consumer has already, from an LSN on."""
     found, count = list[tuple[bytes, list[Any]]](), wanted.count or (1 << 16)
     for key, start, group in places:
         if start is not None:
@@ -239,7 +239,7 @@ async def new_entries(group: LocalConsumer, count: int, *, alone: bool) -> Seque
 
 
 async def entries_of(client: Client, key: bytes, lsns: list[int]) -> list[Any]:
-    """Entries by their LSNs; one that is not there any more has no fields."""
+    """Read entries by their LSNs; an entry that has vanished has no fields."""
     topic, answer = client.topic(key), Answer()
     found = [await answer.of(client, topic, lsn, lsn, 1) for lsn in lsns]
     return [entries[0] if entries else [id_of(lsn), None] for lsn, entries in zip(lsns, found, strict=True)]

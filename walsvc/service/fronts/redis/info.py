@@ -1,4 +1,4 @@
-"""XINFO: what there is to know of a stream, its groups and their consumers."""
+"""XINFO: figures of a stream, its groups and their consumers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def groups_of(client: Client, key: bytes) -> list[LocalConsumer]:
 
 
 async def standing(client: Client, key: bytes, group: LocalConsumer) -> dict[str, Any]:
-    """How far a group has come."""
+    """The id up to which a group has come, and its lag."""
     status, topic = await group.status(), client.topic(key)
     delivered = min(group.delivered_lsn(), await topic.last_lsn() or 0)
     lag = None if status.lag is None else max(status.lag - status.outstanding, 0)
@@ -114,7 +114,7 @@ async def consumers(client: Client, command: Command) -> list[Any]:
 
 
 async def whole(client: Client, key: bytes, group: LocalConsumer, count: int) -> dict[str, Any]:
-    """A group as XINFO STREAM FULL tells of it, with `count` of its pending entries, 0: all."""
+    """Describe a group as XINFO STREAM FULL does, with `count` of its pending entries, 0: all."""
     topic, pending = client.topic(key), group.pending()
     workers = await workers_of(client, key, group.name.encode())
     most = count or len(pending)

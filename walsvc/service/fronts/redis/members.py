@@ -1,4 +1,4 @@
-"""The members of groups that have asked something, in each log: whoever has a worker's name is that worker, on any connection."""
+"""The members of groups that have asked something, in each log: a client that gives a worker's name is that worker, on any connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Members:
         self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
 
     async def exists(self, topic: Topic, name: str) -> bool:
-        """Whether the topic has a consumer of that name."""
+        """True if the topic has a consumer of that name."""
         return any(status.name == name for status in await topic.consumers())
 
     async def find(self, topic: Topic, name: str, worker: str | None) -> LocalConsumer | None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def integer(text: bytes, error: str = NOT_AN_INTEGER) -> int:
-    """A number as Redis takes it: 64 bits with a sign, without anything around it."""
+    """Parse a number as Redis does: 64 bits with a sign, without anything around it."""
     digits = text.removeprefix(b"-")
     plain = digits.isdigit() and (digits == b"0" or not digits.startswith(b"0")) and text != b"-0"
     if not plain or len(digits) > 19 or not -INTEGER_MAX - 1 <= int(text) <= INTEGER_MAX:
@@ -33,7 +33,7 @@ def wrong_number(name: str) -> Failure:
 
 
 def milliseconds(text: bytes) -> int:
-    """How long to wait; 0: for ever."""
+    """Parse a time to wait, in milliseconds; 0: for ever."""
     wait = integer(text, "ERR timeout is not an integer or out of range")
     if wait < 0:
         raise Failure("ERR timeout is negative")
@@ -91,7 +91,7 @@ class Reading:
 
 
 def reading(command: Command, *, of_group: bool) -> Reading:
-    """The arguments of XREAD, or those of XREADGROUP."""
+    """Parse the arguments of XREAD, or those of XREADGROUP."""
     wanted, place = Reading(), 1
     while place < len(command):
         word, more = command[place].upper(), len(command) - place - 1
@@ -121,7 +121,7 @@ def reading(command: Command, *, of_group: bool) -> Reading:
 
 
 def halves(streams: Command) -> tuple[list[bytes], list[bytes]]:
-    """Keys and ids, one for each."""
+    """Split the words into keys and ids, one for each."""
     if len(streams) % 2:
         raise Failure("ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.")
     return streams[: len(streams) // 2], streams[len(streams) // 2 :]
@@ -152,12 +152,12 @@ class Claiming:
 
     @property
     def terms(self) -> Terms:
-        """How entries are taken over."""
+        """The terms on which entries are taken over."""
         return Terms(not self.just_ids, self.attempts, self.since_ms, self.force)
 
 
 def claiming(command: Command, now_ms: int) -> Claiming:
-    """The arguments of XCLAIM."""
+    """Parse the arguments of XCLAIM."""
     wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XCLAIM"), 0))
     place = 5
     while place < len(command) and is_id(command[place]):
@@ -188,7 +188,7 @@ def claiming(command: Command, now_ms: int) -> Claiming:
 
 
 def auto_claiming(command: Command) -> Claiming:
-    """The arguments of XAUTOCLAIM."""
+    """Parse the arguments of XAUTOCLAIM."""
     wanted = Claiming(max(integer(command[4], "ERR Invalid min-idle-time argument for XAUTOCLAIM"), 0))
     wanted.start = first_of(command[5])
     place = 6
@@ -226,7 +226,7 @@ class Looking:
 
 
 def looking(command: Command) -> Looking:
-    """The arguments of XPENDING."""
+    """Parse the arguments of XPENDING."""
     wanted, place = Looking(), 3
     if len(command) == 3:
         return wanted
@@ -243,7 +243,7 @@ def looking(command: Command) -> Looking:
 
 
 def making_group(command: Command) -> bool:
-    """The options of XGROUP CREATE and SETID behind the id; whether MKSTREAM is one of them."""
+    """Check the options of XGROUP CREATE and SETID behind the id; True if MKSTREAM is one of them."""
     creates, makes, place = command[1].upper() == b"CREATE", False, 5
     while place < len(command):
         word = command[place].upper()
@@ -262,7 +262,7 @@ def making_group(command: Command) -> bool:
 
 
 def telling(command: Command) -> int | None:
-    """The options of XINFO STREAM key [FULL [COUNT n]]: how many entries, 0: all; None: in short."""
+    """Parse the options of XINFO STREAM key [FULL [COUNT n]]: how many entries, 0: all; None: in short."""
     if len(command) == 3:
         return None
     if len(command) not in (4, 6) or command[3].upper() != b"FULL":
@@ -276,7 +276,7 @@ def telling(command: Command) -> int | None:
 
 
 def ranged(command: Command) -> int | None:
-    """The COUNT of XRANGE key start end [COUNT n]; None: there is none."""
+    """Parse the COUNT of XRANGE key start end [COUNT n]; None: there is none."""
     count = None
     place = 4
     while place < len(command):

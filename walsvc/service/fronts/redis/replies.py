@@ -42,7 +42,7 @@ NULL_ARRAY = object()
 
 
 def encode(value: Any, resp: int) -> bytes:
-    """A value as bytes; `resp` is 2 or 3."""
+    """Encode a value; `resp` is 2 or 3."""
     pieces: list[bytes] = []
     put(pieces, value, resp)
     return b"".join(pieces)
@@ -77,5 +77,5 @@ def put(pieces: list[bytes], value: Any, resp: int) -> None:
 
 
 def failure_of(error: WalError) -> Failure:
-    """An error of the log as an error of Redis: the name of its class is the code."""
+    """Turn an error of the log into one of Redis: the name of its class is the code."""
     return Failure(f"{type(error).__name__.upper()} {error}")

@@ -48,7 +48,7 @@ class Requests:
         self._taken = 0  # bytes that they cost
 
     def feed(self, data: bytes, bytes_max: int) -> list[Command]:
-        """The commands that are complete by now. Raises Malformed, behind which nothing can be parsed: one that is not a command, or
+        """Take in bytes; returns the commands that are complete. Raises Malformed, behind which nothing can be parsed: one that is not a command, or
         takes more than `bytes_max`."""
         self._bytes_max = bytes_max
         commands: list[Command] = []
@@ -89,7 +89,7 @@ class Requests:
         return data[end:]
 
     def _next(self) -> Command | None:
-        """The next command; None while it is not complete, an empty one for an empty line."""
+        """Take the next command; None while it is not complete, an empty one for an empty line."""
         if not self._missing:
             line = self._line()
             if line is None:
@@ -126,7 +126,7 @@ class Requests:
         return True
 
     def _line(self, *, take: bool = True) -> bytes | None:
-        """The line at the front, without its end; None while it is not complete."""
+        """Take the line at the front, without its end; None while it is not complete."""
         end = self._buffer.find(b"\n", 0, LINE_BYTES_MAX)
         if end < 0:
             if len(self._buffer) >= LINE_BYTES_MAX:
@@ -139,7 +139,7 @@ class Requests:
 
 
 def new_reader() -> Any:
-    """hiredis, if it is installed."""
+    """Make a parser of hiredis; None where it is not installed."""
     if not installed("hiredis"):
         return None
     import hiredis
@@ -148,12 +148,12 @@ def new_reader() -> Any:
 
 
 def wire_bytes(command: Command) -> int:
-    """How long a command was, if hiredis took it: of numbers it takes one way of writing only."""
+    """Length in bytes of a command that hiredis has parsed, which takes numbers in their shortest form only."""
     return len(b"*%d\r\n" % len(command)) + sum(len(b"$%d\r\n\r\n" % len(each)) + len(each) for each in command)
 
 
 def number(line: bytes, what: str, most: int) -> int:
-    """The number in a header."""
+    """Parse the number in a header."""
     digits = line[1:]
     if not digits.removeprefix(b"-").isdigit() or len(digits) > 20 or int(digits) > most:
         raise Malformed(what)
@@ -161,7 +161,7 @@ def number(line: bytes, what: str, most: int) -> int:
 
 
 def words(line: bytes) -> Command:
-    """A command without a header, as people type it."""
+    """Split a command without a header, as people type it, into words."""
     try:
         return [each.encode("latin-1") for each in shlex.split(line.decode("latin-1"))]
     except ValueError:

@@ -37,7 +37,7 @@ class Session(Duplex):
     """A connection. Belongs to the event loop in which it is made.
 
     Attributes:
-        leaving: it is over, and nothing more that it says is done.
+        leaving: the connection ends: no further command of the client is run.
         opened_at: when it came, in the loop's time.
     """
 
@@ -118,7 +118,7 @@ class Session(Duplex):
     # ---- commands
 
     def _go_on(self) -> None:
-        """Run what can be run, write what can be written."""
+        """Run the commands that may run, and write the answers that are there."""
         left, backlog = AT_ONCE, self._backlog
         while backlog and self._working is None and not self.leaving and self.stuck_since is None:
             if not left:
@@ -175,7 +175,7 @@ class Session(Duplex):
         self._answers.append(self._said(error))
 
     def _said(self, error: Failure | WalError) -> bytes:
-        """An error as an answer; those of the log are counted."""
+        """Turn an error into an answer; errors of the log are counted."""
         if isinstance(error, WalError):
             self._shared.counts.errors[type(error).__name__] += 1
             error = failure_of(error)
@@ -215,7 +215,7 @@ class Session(Duplex):
                 self.resume_reading("unanswered")
 
     def _added(self, append: Any) -> bytes:
-        """The answer of an XADD whose record is durable, or is not going to be."""
+        """The answer of an XADD whose append has ended."""
         try:
             result = append.result()
         except WalError as error:
@@ -288,7 +288,7 @@ class Session(Duplex):
             self.leave(WalTimeout(fault), "timeout")
 
     async def settled(self) -> None:
-        """Take nothing more, and wait until every append is answered."""
+        """Read no further command, and wait until every append is answered."""
         self._say_no_more()
         await asyncio.gather(*(each for each in self._answers if type(each) is not bytes), return_exceptions=True)
         self._write()

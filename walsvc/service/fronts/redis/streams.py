@@ -137,7 +137,7 @@ async def first_come(client: Client, starts: list[Start]) -> None:
 
 
 async def follow(client: Client, topic: Topic, start: int) -> AsyncGenerator[Record, None]:
-    """The records of a topic that are visible at or behind `start`, and those that come."""
+    """Follow a topic: yield its visible records from `start` on, and later ones as they come."""
     while True:
         try:
             async for record in topic.follow(min(max(start, client.log.first_lsn), client.log.next_lsn)):
@@ -148,7 +148,7 @@ async def follow(client: Client, topic: Topic, start: int) -> AsyncGenerator[Rec
 
 
 class Answer:
-    """Entries that go into one answer, which may hold so many bytes and no more."""
+    """The entries of one answer, whose bytes are bounded."""
 
     def __init__(self) -> None:
         self._left = ANSWER_BYTES_MAX

@@ -36,7 +36,7 @@ class Kept(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """True if it is a part of the group."""
+        """True if the command is a part of the group."""
         return self.entry.call in WRITES
 
 

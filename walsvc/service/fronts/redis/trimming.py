@@ -105,7 +105,7 @@ class Words:
         return place + 1
 
     def found(self) -> Trimming | None:
-        """The trimming that was asked for. Failure for options that do not go together."""
+        """The trimming that the words ask for. Raises Failure for options that do not go together."""
         trimming, limit = self._found, self._limit
         if trimming is None:
             if limit is not None:
@@ -127,7 +127,7 @@ class Adding:
 
 
 def adding(command: Command) -> Adding:
-    """The arguments of XADD."""
+    """Parse the arguments of XADD."""
     place, make, wanted = 2, True, Words()
     while place < len(command):
         if command[place].upper() == b"NOMKSTREAM":
@@ -151,7 +151,7 @@ def adding(command: Command) -> Adding:
 
 
 def check_right(client: Client, name: str) -> None:
-    """Failure unless the client may let entries go."""
+    """Raise Failure unless the client has the right to drop entries."""
     if ADMIN not in client.granted().rights:
         raise Failure(f"NOPERM this token has no right to {name}: it takes 'admin'")
 
