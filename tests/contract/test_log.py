@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import gc
+import mmap
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -358,6 +359,20 @@ async def test_payload_that_is_not_bytes_is_refused_and_nothing_is_written(open_
         assert caught.value.hint
         with pytest.raises(BadPayload):
             await log.append_batch([b"good", payload])
+        assert log.next_lsn == 1
+
+
+async def test_payload_that_cannot_be_read_any_more_is_refused_and_nothing_is_written(open_log):
+    released, closed = memoryview(b"x"), mmap.mmap(-1, 16)
+    released.release()
+    closed.close()
+    async with open_log() as log:
+        for payload in (released, closed):
+            for append in (log.append, log.append_nowait, log.topic("t").append):
+                with pytest.raises(BadPayload, match="cannot be read"):
+                    await append(payload)
+            with pytest.raises(BadPayload, match="cannot be read"):
+                await log.append_batch([b"good", payload])
         assert log.next_lsn == 1
 
 

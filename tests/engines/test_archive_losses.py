@@ -316,3 +316,15 @@ async def test_what_the_store_s_client_needs_in_the_environment_is_named(monkeyp
     with pytest.raises(PathError, match="cannot be reached") as caught:
         await Archive.at("s3://bucket/log").logs()
     assert "AWS_ALLOW_HTTP=true" in caught.value.hint
+
+
+@pytest.mark.parametrize("where", [".", "archive", "../link/archive"])
+async def test_archive_inside_the_log_itself_is_refused(tmp_path, where):
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    async with opening(tmp_path) as log:
+        await log.append(b"x")
+        archive = Archive.at(tmp_path / "log" / where)
+        for call in (lambda: archive.push(log), Archiver(log, archive).__aenter__):
+            with pytest.raises(PathError, match="inside the log itself"):
+                await call()
+        assert log.holds() == {}

@@ -54,6 +54,7 @@ class Archiver:
         return "running" if self.error is None else "retrying"
 
     async def __aenter__(self) -> Archiver:
+        self._archive.refuse_inside(self._log.path)
         if ARCHIVE_HOLD not in self._log.holds():
             await hold(self._log, self.archived_lsn)  # before the first segment can be dropped
         self._task = begin_task(self._run())

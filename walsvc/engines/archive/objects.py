@@ -93,6 +93,18 @@ class Objects:
             hint = CREDENTIALS if "Missing" in str(error) else EXAMPLE
             raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=hint) from None
 
+    def refuse_inside(self, log: str) -> None:
+        """PathError where the archive is a directory in the directory of the log `log`: what takes one takes both."""
+        if not self.url.startswith("file:"):
+            return
+        directory = directory_of(self.url)
+        if Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(log)):
+            raise PathError(
+                "the archive is inside the log itself",
+                path=directory,
+                hint="choose another directory, on another device",
+            )
+
     async def logs(self) -> list[str]:
         """Ids of the logs in the archive. Other folders below its prefix, such as lost+found, are not the archive's."""
         import obstore

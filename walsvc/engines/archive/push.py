@@ -62,8 +62,10 @@ class Archive(Objects):
         on) is stored anew, and so is all behind it. Pieces that the store has lost are stored again where the log has them.
 
         Raises:
-            Corruption: a segment is damaged (nothing of it is entered), or the archive is. PathError: the store.
+            Corruption: a segment is damaged (nothing of it is entered), or the archive is. PathError: the store, which may be a
+                directory inside the log.
         """
+        self.refuse_inside(log.path)
         added: list[Entry] = []
         while True:
             segments = await sealed_segments(log)

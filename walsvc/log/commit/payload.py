@@ -38,6 +38,9 @@ def to_bytes(payload: object) -> bytes:
         if isinstance(payload, Entry):
             hint = "append(entry.payload, type=entry.type, attributes=entry.attributes); append_batch takes entries"
         raise BadPayload(f"a payload must be bytes-like, not {type(payload).__name__}", hint=hint) from None
+    except (ValueError, BufferError) as error:
+        hint = "append it before it is released or closed"
+        raise BadPayload(f"the payload cannot be read: {error}", hint=hint) from None
 
 
 def iterator_of(payloads: Iterable[Any]) -> Iterator[Any]:
