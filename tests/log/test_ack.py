@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import walsvc
 from walsvc.log.commit import ack as twins
 from walsvc.model import AppendResult
 
@@ -587,6 +588,23 @@ async def test_nothing_is_kept_by_a_cycle_of_task_and_ack(make):
     gc.collect()
     loop.set_exception_handler(None)
     assert gone() is None
+
+
+async def test_nothing_is_kept_of_an_append_that_is_refused(tmp_path):
+    """The exception's traceback has a frame that holds the Ack, which holds the exception, and no callback was ever added to it."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(each, walsvc.errors.Conflict) for each in gc.get_objects())
+
+    async with walsvc.open(tmp_path) as log:
+        before = kept()
+        for _ in range(20):
+            with pytest.raises(walsvc.errors.Conflict):
+                await log.append(b"x", expected=17)
+            with pytest.raises(walsvc.errors.Conflict):
+                await log.topic("t").append_batch([b"x"], expected=17)
+        assert kept() == before
 
 
 async def test_closed_loop_and_pending_acks(make):

@@ -27,7 +27,7 @@ static PyObject *invalid_state, *cancelled_error, *s_handler;
 
 /* ---- Ack: making and freeing */
 
-/* Returns a new, untracked Ack; its first callback makes it known to the collector. Before that it is in no cycle. */
+/* Returns a new, untracked Ack; its first callback, or its exception, makes it known to the collector. Before that it is in no cycle. */
 Ack *ack_new(PyObject *loop)
 {
     Ack *self;
@@ -248,6 +248,8 @@ static PyObject *ack_set_exception(Ack *self, PyObject *exception)
     self->exception = exception;
     self->traceback = PyException_GetTraceback(exception);
     self->unseen = 1;
+    if (!PyObject_GC_IsTracked((PyObject *)self)) /* a frame of the traceback may hold the Ack: a cycle */
+        PyObject_GC_Track((PyObject *)self);
     return settled(self, FAILED);
 }
 
