@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -125,3 +125,40 @@ def insistent(tell: Callable[P, Answer]) -> Callable[P, Answer]:
             raise
 
     return again
+
+
+class Alarm:
+    """One timer for many deadlines: calls `ring` at the earliest time that it was set to. Loop thread only.
+
+    `whole` goes around what it does then, so that an exception between two lines loses no deadline.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ring: Callable[[], None],
+        whole: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._whole = whole
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0  # uvloop makes a plain Handle of a time that is over, which has no when()
+
+    def set(self, at: float) -> None:
+        """Ring at this time of the loop, or before it where that was set already."""
+        if self._timer is None or self._timer.cancelled() or at < self._at:
+            self.stop()
+            self._at = at
+            self._timer = self._loop.call_at(at, self._due)
+
+    def _due(self) -> None:
+        with self._whole():
+            self._timer = None
+            self._ring()
+
+    def stop(self) -> None:
+        """Do not ring any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

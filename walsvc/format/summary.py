@@ -1,9 +1,11 @@
-"""A segment's records by topic: tallied while it is written, and summed up in its seal."""
+"""Records by topic: of a segment, tallied while it is written and summed up in its seal, and of all before, in columns of sums."""
 
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from walsvc.format.columns import decode_column, encode_column
 from walsvc.format.group import BadGroup
@@ -50,3 +52,30 @@ def decode_summary(data: bytes) -> Summary:
         decode_column(data[8 * rows : 16 * rows]),
         decode_column(data[16 * rows :]),
     )
+
+
+class Sums(NamedTuple):
+    """The records of the topics at one moment; see Topics.mark."""
+
+    numbers: array[int]
+    counts: array[int]
+    lasts: array[int]
+    tally: dict[int, Tally]
+
+
+def row_of(numbers: array[int], number: int) -> int | None:
+    """The row of a topic's number in an ascending column; None: it has none."""
+    row = number - 1  # as long as no topic has gone
+    if not 0 <= row < len(numbers) or numbers[row] != number:
+        row = bisect_left(numbers, number)
+        if row == len(numbers) or numbers[row] != number:
+            return None
+    return row
+
+
+def column_of(state: Mapping[str, Any], key: str, code: str = "Q") -> array[int]:
+    """The column of numbers under a key of a group's metadata; empty where it is not there. Raises BadGroup if it is cut."""
+    try:
+        return decode_column(state.get(key, b""), code)
+    except ValueError as error:
+        raise BadGroup(f"the column {key!r} of the metadata is cut") from error

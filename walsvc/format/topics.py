@@ -33,8 +33,7 @@ import msgpack
 
 from walsvc.format.columns import encode_column
 from walsvc.format.group import BadGroup
-from walsvc.format.summary import Tally
-from walsvc.format.topic_sums import Sums, column_of, row_of
+from walsvc.format.summary import Sums, Tally, column_of, row_of
 
 SPARSE, GONE = "!topics", "!gone"
 TOPIC_OVERHEAD = 5 + 9 + 16  # msgpack bytes of a name with its number, and its cells in counts and lasts, at most

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 
 from walsvc.config import BLOCK_BYTES_MIN, WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, PathError, WalError, no_space, taking_space
+from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, PathError, WalError, no_space, read_failed, taking_space
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
 from walsvc.log.commit.core import StartingPoint
@@ -31,7 +31,6 @@ from walsvc.log.commit.segment import Segment, first_segment_bytes, next_align
 from walsvc.log.extent.cutting import begin_behind, finish_cut
 from walsvc.log.extent.dropping import drop_segments
 from walsvc.log.extent.rekey import after_opening, check_keys
-from walsvc.log.read.errors import read_failed
 from walsvc.log.recover.examined import Examined
 from walsvc.log.recover.findings import tell
 from walsvc.log.recover.foreign import REWRITE_SUFFIX, make_own
@@ -59,7 +58,7 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
                 "with room"
             )
             raise no_space(error, "cannot open the log", path=disk.path, hint=hint) from error
-        raise read_failed(disk, error) from error
+        raise read_failed(disk.path, error) from error
     except BaseException:
         await disk.close()
         raise

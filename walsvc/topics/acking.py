@@ -14,7 +14,7 @@ from walsvc.topics.names import Start, check_start, parse_key
 
 if TYPE_CHECKING:
     from walsvc.topics.hub import Hub
-    from walsvc.topics.vanished import Stretch
+    from walsvc.topics.resumed import Stretch
 
 PAST_MAX = 20_000  # acknowledgements that a client may have to repeat: more are not out at a time
 

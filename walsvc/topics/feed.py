@@ -18,10 +18,9 @@ from walsvc.model import Record
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import Job, Lease, Leases, Moment, State
 from walsvc.topics.names import WHOLE_LOG, overtaken
-from walsvc.topics.resumed import Resumed
+from walsvc.topics.resumed import Resumed, Stretch, Vanished
 from walsvc.topics.sharing import NOT_BEFORE
 from walsvc.topics.supply import NEVER, Supply
-from walsvc.topics.vanished import Stretch, Vanished
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core

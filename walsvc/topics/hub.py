@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
 from walsvc.format.queues import KEY, tried_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_behind
+from walsvc.tasks import Alarm
 from walsvc.topics.acking import Acking, Claiming, Keeping, Moving, Past
-from walsvc.topics.alarm import Alarm
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
 from walsvc.topics.leases import Ended, Job, Lease, Leases
@@ -82,7 +83,8 @@ class Hub:
         self.past: Past = Past()
         self._segments = segments
         self._when_ended = ended
-        self.alarm: Alarm = Alarm(writer.core.health, self._look)
+        health = writer.core.health
+        self.alarm: Alarm = Alarm(health.loop, self._look, partial(health.whole, "looking at deadlines"))
         self._work: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Task[None] | None = None
         segments.cuts.listeners.add(self._cut)

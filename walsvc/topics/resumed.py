@@ -1,9 +1,11 @@
-"""Resumed: records that workers of a shared consumer have already, and are to be given again: after a restart, or where a worker came back."""
+"""What workers of a shared consumer have already: records that they are to be given again, after a restart or where a worker came
+back (Resumed), and records that are gone meanwhile (Vanished)."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable
+from typing import NamedTuple
 
 from walsvc.topics.leases import Job, Leases, State
 
@@ -63,3 +65,42 @@ class Resumed:
 def in_order(jobs: Iterable[Job]) -> deque[Job]:
     """Records in the order of the log."""
     return deque(sorted(jobs, key=lambda job: job.lsn))
+
+
+class Stretch(NamedTuple):
+    """LSNs that are done without an acknowledgement, and how many records of the topic they are."""
+
+    first: int
+    last: int
+    records: int
+
+
+class Vanished:
+    """The records that have vanished since the consumer was opened.
+
+    Attributes:
+        done: to be kept as done with the next acknowledgement.
+        held: the same of what workers without a lease have: it is theirs until they come for what they have, or it is
+            acknowledged. By LSN, with the worker.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[Stretch] = []
+        self.held: dict[int, tuple[Stretch, str]] = {}
+
+    def let_go(self, holder: Hashable) -> None:
+        """A worker has come for what it has: what has vanished it cannot get."""
+        for lsn, (stretch, worker) in list(self.held.items()):
+            if worker == holder:
+                del self.held[lsn]
+                self.done.append(stretch)
+
+    def cut(self, end: int) -> None:
+        """The log ends before LSN `end` now."""
+        self.done = [each for each in self.done if each.last < end]
+        self.held = {lsn: each for lsn, each in self.held.items() if lsn < end}
+
+    def clear(self) -> None:
+        """The consumer was moved: nothing of it counts any more."""
+        self.done.clear()
+        self.held.clear()

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import WalConfig
 from walsvc.engines.archive.manifest import Entry
-from walsvc.errors import WalError
+from walsvc.errors import WalError, read_failed
 from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
 from walsvc.format.segment import REWRITTEN, SegmentHeader
 from walsvc.keyring import BLIND
 from walsvc.log.offline.inspect import reading
 from walsvc.log.read.boundary import check_boundary
-from walsvc.log.read.errors import read_failed
 from walsvc.log.read.readonly import ReadOnlyLog
 from walsvc.log.read.stream import GroupStream, RawGroup, load_header
 from walsvc.log.recover.watched import watch
@@ -80,7 +79,7 @@ class Sealed:
         except OSError as error:
             if isinstance(error, WalError):
                 raise
-            raise read_failed(self.disk, error, lsn=first_lsn) from error
+            raise read_failed(self.disk.path, error, lsn=first_lsn) from error
 
     async def check_following(self) -> None:
         """Raise Corruption where the segment after it is of another history of the log; PathError where reading failed."""
@@ -91,7 +90,7 @@ class Sealed:
             except OSError as error:
                 if isinstance(error, WalError):
                     raise
-                raise read_failed(self.disk, error, lsn=self.first_lsn) from error
+                raise read_failed(self.disk.path, error, lsn=self.first_lsn) from error
 
     async def exchanged(self) -> bool:
         """True if another file has its name since the header was loaded."""
@@ -116,7 +115,7 @@ class Sealed:
                 hint = "the segment was not archived; see `walsvc verify`"
                 raise stream.chain.damage(self.disk.path, error.reason, hint) from None
             except OSError as error:
-                raise read_failed(self.disk, error, lsn=stream.chain.next_lsn) from error
+                raise read_failed(self.disk.path, error, lsn=stream.chain.next_lsn) from error
             if raw.header.records and raw.header.first_lsn >= self.next_lsn and not dropped:
                 return
             yield raw
@@ -189,7 +188,7 @@ class Sealed:
         except BadGroup:
             return None
         except OSError as error:
-            raise read_failed(self.disk, error, lsn=self.first_lsn) from error
+            raise read_failed(self.disk.path, error, lsn=self.first_lsn) from error
         place = (seal.log_id, seal.segment, seal.offset, seal.first_lsn)
         expected = (self.header.log_id, self.first_lsn, at, self.next_lsn)
         return seal if seal.flags & Flag.SEAL and place == expected else None

@@ -13,10 +13,9 @@ from errno import ENOMEM
 from types import TracebackType
 
 from walsvc.disk.base import Disk
-from walsvc.errors import WalError, copy_of
+from walsvc.errors import WalError, copy_of, read_failed
 from walsvc.log.commit.health import Health
 from walsvc.log.commit.patience import patiently
-from walsvc.log.read.errors import read_failed
 from walsvc.tasks import TaskLock
 
 
@@ -82,7 +81,7 @@ class Changing:
             if error is None or isinstance(error, WalError):
                 return
             if not self._begun and isinstance(error, (OSError, MemoryError)):
-                raise read_failed(self._disk, as_os_error(error)) from error
+                raise read_failed(self._disk.path, as_os_error(error)) from error
             if isinstance(error, OSError):
                 self._health.fail("changing the log's extent failed", error)
                 raise self._health.failure_told() from error

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from walsvc.config import WalConfig
     from walsvc.disk.base import Disk
     from walsvc.format.meta import Metadata
-    from walsvc.format.topic_sums import Sums
+    from walsvc.format.summary import Sums
     from walsvc.keyring import KeyRing
 
 BULK_GROUP_BYTES = (

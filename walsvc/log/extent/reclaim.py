@@ -23,10 +23,9 @@ from walsvc.format.segment import segment_name
 from walsvc.log.commit.background import under_way
 from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
-from walsvc.log.extent.dropped import Dropped
 from walsvc.log.extent.dropping import check_before, drop_segments, droppable
 from walsvc.log.extent.leaving import leave
-from walsvc.log.extent.needs import DropPlan, Needs
+from walsvc.log.extent.needs import Dropped, DropPlan, Needs
 from walsvc.log.extent.steps import run_shielded
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
 from walsvc.log.read.segments import Segments

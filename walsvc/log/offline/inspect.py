@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import MIB, WalConfig
 from walsvc.disk.choose import open_disk
-from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError
+from walsvc.errors import Corruption, PathError, UnsupportedFormat, WalError, read_failed
 from walsvc.format.chain import Chain
 from walsvc.format.cipher import cipher_of
 from walsvc.format.double_write import DOUBLE_WRITE_NAME, SlotHeader
@@ -22,7 +22,6 @@ from walsvc.format.group import BadGroup, Flag, GroupHeader, decode_meta
 from walsvc.format.meta import Metadata, decode_map
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
-from walsvc.log.read.errors import read_failed
 from walsvc.log.read.stream import GroupStream, load_header, too_short, unsupported
 from walsvc.log.recover.census import refuse_lost_segments
 from walsvc.log.recover.foreign import refuse_strangers
@@ -115,7 +114,7 @@ async def reading(path: str | os.PathLike[str]) -> AsyncIterator[Disk]:
     except OSError as error:
         if isinstance(error, WalError):
             raise
-        raise read_failed(disk, error) from error
+        raise read_failed(disk.path, error) from error
     finally:
         await disk.close()
 

@@ -15,12 +15,11 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
-from walsvc.errors import Corruption, UnsupportedFormat, WalError, closed_log
+from walsvc.errors import Corruption, UnsupportedFormat, WalError, closed_log, read_failed, unknown_type, was_dropped
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, SegmentHeader
 from walsvc.log.read.boundary import check_boundary
-from walsvc.log.read.errors import read_failed, unknown_type, was_dropped
 from walsvc.log.read.filter import REQUIRED, Filter
 from walsvc.log.read.filtered import FilteredStream, Outline
 from walsvc.log.read.guide import Guide
@@ -183,7 +182,7 @@ class Position(ABC, Generic[RecordT]):
             return records
         for place, record in enumerate(records):
             if record.type >= REQUIRED and record.type not in wanted.types:
-                self._refusal, self.next_lsn = unknown_type(self._disk, record.lsn, record.type), record.lsn
+                self._refusal, self.next_lsn = unknown_type(self._disk.path, record.lsn, record.type), record.lsn
                 return records[:place]
         return records
 
@@ -203,7 +202,7 @@ class Position(ABC, Generic[RecordT]):
         ids = self._segments.ids()
         place = bisect_right(ids, self.next_lsn) - 1
         if place < 0 or self.next_lsn < self._segments.first_lsn:
-            raise was_dropped(self._disk, self.next_lsn, self._segments.first_lsn)
+            raise was_dropped(self._disk.path, self.next_lsn, self._segments.first_lsn)
         segment = ids[place]  # `ids` may change meanwhile
         name, file_bytes = self._segments.file(segment)
         self._index = None
@@ -240,9 +239,9 @@ class Position(ABC, Generic[RecordT]):
             if self._epoch != self._segments.epoch:
                 raise LookAgain from None
             if self.next_lsn < self._segments.first_lsn:
-                raise was_dropped(self._disk, self.next_lsn, self._segments.first_lsn) from None
+                raise was_dropped(self._disk.path, self.next_lsn, self._segments.first_lsn) from None
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise read_failed(self._disk, error, lsn=self.next_lsn) from error
+                raise read_failed(self._disk.path, error, lsn=self.next_lsn) from error
             if not await self._worth_another_look(error):
                 raise self._damage(error) from None
             raise LookAgain from None

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 from walsvc.disk.base import Disk
-from walsvc.errors import Corruption, WalError, closed_log
+from walsvc.errors import Corruption, WalError, closed_log, read_failed
 from walsvc.format.chain import UnfinishedBatch
 from walsvc.format.group import BadGroup
 from walsvc.format.index import SegmentIndex
@@ -21,7 +21,6 @@ from walsvc.format.segment import parse_name, segment_name
 from walsvc.keyring import Keys
 from walsvc.log.read.counting import count_before
 from walsvc.log.read.cuts import FAR, Cuts
-from walsvc.log.read.errors import read_failed
 from walsvc.log.read.reader import cursor_at
 from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import load_header, unsupported
@@ -212,7 +211,7 @@ class WatchedSegments(Segments):
                 self.check_open()
                 if isinstance(error, WalError):
                     raise
-                raise read_failed(self.disk, error, lsn=self._next_lsn) from error
+                raise read_failed(self.disk.path, error, lsn=self._next_lsn) from error
 
     async def _read_on(self) -> bool:
         """Take the valid groups behind the known end, sync them, and only then show them."""
