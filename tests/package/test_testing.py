@@ -17,6 +17,7 @@ import pytest
 
 import walsvc
 from tests.forked import ROOT
+from walsvc.disk.sim.faults import OPERATIONS
 from walsvc.testing import Disk, PowerCuts, SimDeadlock, run
 
 from . import bare
@@ -228,6 +229,48 @@ def test_program_without_its_disk_is_told_and_so_are_values_that_are_from_anothe
 def test_name_of_no_cut_is_a_bad_option(name: str) -> None:
     with pytest.raises(walsvc.BadOption):
         PowerCuts(only=name)(appending(), all_there)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"faults": ["submit.synk"]}, r"unknown operation of the disk 'submit\.synk'.*submit\.sync\?"),
+        ({"faults": "sync"}, "faults is str"),
+        ({"seeds": 0}, "seeds=0 is out of bounds"),
+        ({"lives": 0}, "lives=0"),
+        ({"images": 0}, "images=0"),
+        ({"checks_max": 0}, "checks_max=0"),
+        ({"operations_max": -1}, "operations_max=-1"),
+    ],
+)
+def test_what_would_try_nothing_is_a_bad_option(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(walsvc.BadOption, match=told):
+        cuts(appending(), all_there, **options)
+
+
+def test_fault_that_never_comes_is_a_bad_option() -> None:
+    for wrong in ({"operation": "fsync"}, {"operation": "sync", "nth": 0}, {"operation": "sync", "times": 0}):
+        with pytest.raises(walsvc.BadOption):
+            Disk(0).fail(**wrong)
+    with pytest.raises(walsvc.BadOption):
+        PowerCuts(seeds=0)(appending(), all_there)
+
+
+def test_every_operation_of_the_disk_can_be_named() -> None:
+    seen = set[str]()
+
+    async def program(disk: Disk) -> None:
+        disk.watch(seen.add)
+        await appending(retain_bytes=70_000)(disk)
+        async with walsvc.open(disk, segment_bytes=65_536) as log:
+            for _ in range(4):
+                await log.append(bytes(40_000))
+            await log.truncate_before(log.next_lsn)
+            await log.compact()
+
+    run(program)
+    assert {"submit.sync", "allocate.write", "rename", "read", "list"} <= seen
+    assert seen <= {*OPERATIONS}
 
 
 async def test_works_inside_an_asynchronous_test() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from contextvars import copy_context
 from threading import Thread
 from typing import Any, TypeVar
 
-from walsvc.testing.machine import Disk
+from walsvc.config import between
+from walsvc.disk.sim.faults import check_operation
+from walsvc.options import check_type
+from walsvc.testing.machine import COUNT_MAX, Disk
 from walsvc.testing.trial import Explored, Trial
 from walsvc.testing.world import begin
 
@@ -37,7 +40,7 @@ class PowerCuts:
         *,
         seeds: int = 5,
         lives: int = 1,
-        faults: Sequence[str] = (),
+        faults: Collection[str] = (),
         images: int = 6,
         checks_max: int = 2_000,
         operations_max: int = 1_000,
@@ -64,9 +67,18 @@ class PowerCuts:
 
         Raises:
             What the check raised, with a note that names the shortest cut that fails, what was lost by it, and the command that
-            tries it again; or what the program raised. AssertionError: the program has not used its disk.
+            tries it again; or what the program raised. AssertionError: the program has not used its disk. BadOption: a fault that
+            the disk does not know; a number below 1, with which nothing would be tried.
         """
         __tracebackhide__ = True
+        seeds = seeds if self._seeds is None else self._seeds
+        for name, value in (("seeds", seeds), ("lives", lives), ("images", images)):
+            between(name, value, 1, COUNT_MAX)
+        between("checks_max", checks_max, 1, COUNT_MAX)
+        between("operations_max", operations_max, 1, COUNT_MAX)
+        check_type("faults", faults, list, tuple, set, frozenset)
+        for fault in faults:
+            check_operation(fault)
 
         def work() -> Explored:
             __tracebackhide__ = True
@@ -74,7 +86,7 @@ class PowerCuts:
             if self._only is not None:
                 trial.once(self._only)
                 return trial.explored
-            for seed in range(seeds if self._seeds is None else self._seeds):
+            for seed in range(seeds):
                 trial.explore(seed, lives)
                 for fault in faults:
                     nth = 1

@@ -11,11 +11,13 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from walsvc.config import WalConfig
+from walsvc.config import WalConfig, between
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.disk.sim.disk import LATENCY_S
+from walsvc.disk.sim.faults import check_operation
 
 SECTOR_BYTES = 512
+COUNT_MAX = 1_000_000_000  # of what is counted here: more takes for ever
 MAIN = ""  # the namespace of a log that has none
 
 
@@ -66,7 +68,13 @@ class Disk:
             errno: what it fails with.
             short: of a write: only so many bytes are written, and then it fails.
             times: how many fail in a row.
+
+        Raises:
+            BadOption: there is no such operation; nth or times is less than 1.
         """
+        check_operation(operation)
+        between("nth", nth, 1, COUNT_MAX)
+        between("times", times, 1, COUNT_MAX)
 
         def plan(device: SimDevice) -> None:
             device.fail(operation, nth=nth, errno=errno, short=short, times=times)

@@ -7,6 +7,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from walsvc.options import unknown_option
+
+OPERATIONS = (
+    *("submit", "submit.write", "submit.sync", "submit.complete", "write", "write.sync", "sync", "read", "list", "rename", "remove"),
+    *("allocate", "allocate.write", "allocate.sync", "allocate.sync_directory", "open_file", "close_file", "sync_directory"),
+    "free_bytes",
+)  # fmt: skip
+
+
+def check_operation(operation: str) -> None:
+    """BadOption unless there are such operations: a fault of others would never come, and a test of it would pass."""
+    known = {*OPERATIONS, *(name.rpartition(".")[2] for name in OPERATIONS)}
+    if operation not in known:
+        raise unknown_option(operation, known, what="operation of the disk")
+
 
 class SimCrash(BaseException):  # not an Exception: no handler in the log may take a power cut for an error
     """The simulated power goes off. A device's hook raises it to cause that, and `run_sim` passes it on."""
@@ -65,16 +80,17 @@ class Operations:
         """Let an operation fail, counted from now.
 
         Args:
-            operation: a full name ("submit", "submit.write", "submit.sync", "submit.complete", "write", "write.sync",
-                "sync", "allocate", "allocate.write", "allocate.sync", "allocate.sync_directory", "read", "rename",
-                "remove", "list", "open_file", "close_file", "free_bytes", "sync_directory"), or the last part of some:
-                "sync" is every sync of file contents, "write" every write of data. "submit.complete" fails a write
+            operation: one of OPERATIONS, or the last part of some: "sync" is every sync of file contents, "write" every write of data. "submit.complete" fails a write
                 that is durable.
             nth: which of the matching operations is the first to fail, from 1.
             errno: what it fails with.
             short: for writes of data: write only so many bytes, then report EIO.
             times: how many matching operations fail in a row.
+
+        Raises:
+            BadOption: there is no such operation.
         """
+        check_operation(operation)
         self._faults.append(Fault(operation, nth, errno, short, times))
 
     def step(self, name: str) -> Fault | None:
