@@ -11,23 +11,10 @@ import pytest
 
 from tests.forked import ROOT
 
-MACOS = """
-import ctypes, mmap, os, sys
-for module, names in ((os, ("O_DIRECT", "RWF_DSYNC", "RWF_SYNC", "fdatasync", "posix_fallocate", "posix_fadvise", "sched_getaffinity",
-        "POSIX_FADV_DONTNEED", "POSIX_FADV_WILLNEED", "POSIX_FADV_RANDOM", "eventfd", "memfd_create")),
-        (mmap, ("MADV_HUGEPAGE",))):
-    for name in names:
-        if hasattr(module, name):
-            delattr(module, name)
-sys.modules["walsvc.disk._uring"] = None  # not built there
-synced = []
-import fcntl
-fcntl.F_FULLFSYNC = 51
-system_fcntl = fcntl.fcntl
-fcntl.fcntl = lambda file, call, *rest: synced.append(file) if call == 51 else system_fcntl(file, call, *rest)
-"""
 LIFE = """
-import asyncio, walsvc
+import asyncio, sys
+from tests.without_names import synced
+import walsvc
 
 async def main(path):
     options = {"segment_bytes": 65_536}
@@ -85,7 +72,23 @@ def run(script: str, *arguments: object) -> None:
 
 
 def test_log_lives_without_the_names_that_macos_lacks(tmp_path: Path) -> None:
-    run(MACOS + LIFE, tmp_path / "log")
+    run(LIFE, tmp_path / "log")
+
+
+def test_the_contract_holds_without_the_names_that_macos_lacks(tmp_path: Path) -> None:
+    chosen = "threads and asyncio and not pack and not nats"
+    command = ["pytest", "-q", "-p", "tests.without_names", "-p", "no:cacheprovider", "--basetemp", tmp_path / "logs"]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command), "tests/contract/test_log.py", "-k", chosen],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 50, done.stdout
 
 
 async def test_client_works_without_posix_and_a_directory_says_what_to_do(tmp_path: Path) -> None:
