@@ -39,7 +39,7 @@ def start(tmp_path, more: str = "") -> subprocess.Popen[str]:
 
 def test_another_process_is_named(tmp_path, directory):
     with start(tmp_path) as holder:
-        with pytest.raises(Locked, match=f"by process {holder.pid}"):
+        with pytest.raises(Locked, match=rf"by process {holder.pid} .*`walsvc serve` has the log"):
             DirectoryLock(str(tmp_path), directory)
         holder.kill()
     DirectoryLock(str(tmp_path), directory).release()

@@ -8,7 +8,7 @@ ON_THE_COMMAND_LINE = (
     (r"release\((.+)\), or pass force=True", r"walsvc consumers release PATH \1, or --force"),
     (r"give keys=KeyRing\(\.\.\.\) with that key", "name a file with that key: --key-file"),
     (
-        r"close it there first, or open with read_only=True to read beside the writer",
+        r"close it there first, or open with read_only=True to read beside the writer; for .* opens its URL",
         "end that process first, or give its URL if it is `walsvc serve`; "
         "cat, tail, inspect, verify and backup work beside it",
     ),

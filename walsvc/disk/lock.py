@@ -77,7 +77,8 @@ class DirectoryLock:
         return Locked(
             f"the log is open for writing{read_holder(self._directory)}",
             path=path,
-            hint="close it there first, or open with read_only=True to read beside the writer",
+            hint="close it there first, or open with read_only=True to read beside the writer; for several processes that append, "
+            "`walsvc serve` has the log, and each of them opens its URL",
         )
 
     def check(self) -> None:
