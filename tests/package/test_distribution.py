@@ -14,7 +14,7 @@ import pytest
 
 from tests.forked import ROOT
 
-OF_THE_REPOSITORY = (".ci/", ".github/", ".dockerignore", ".gitignore")
+OF_THE_REPOSITORY = (".ci/", ".dockerignore", ".gitignore")
 
 
 def run(*command: str, **environment: str) -> str:
