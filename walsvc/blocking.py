@@ -201,19 +201,36 @@ class Log:
                 hint="open it in each worker: the URL of a `walsvc serve`, as a directory has one writer",
             )
 
+        task: asyncio.Task[Any] | None = None
+        given_up = False
+
         async def whole() -> T:
+            nonlocal task
+            if given_up:
+                raise asyncio.CancelledError
+            task = asyncio.current_task()
             return await call()
 
-        with self._calling:
-            if self._ended:
-                raise closed_log(self._log.path)
-            answer = asyncio.run_coroutine_threadsafe(whole(), self._loop)
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            if task is not None:
+                task.cancel()
+
         try:
+            with self._calling:
+                if self._ended:
+                    raise closed_log(self._log.path)
+                answer = asyncio.run_coroutine_threadsafe(whole(), self._loop)
             return answer.result()
         except CancelledError:  # by the end of the loop
             raise closed_log(self._log.path) from None
-        finally:
-            answer.cancel()  # a signal handler has raised: nobody is left to be given what the call would take
+        except (
+            BaseException
+        ):  # maybe a signal handler's, at any line: nobody is left to be given what the call would take
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(give_up)
+            raise
 
 
 def place(log: AnyLog, topic: str | None) -> Appending:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from walsvc.log.commit.batch import Batch
 from walsvc.topics.hub import Hub
 
 from .grid import Program
@@ -31,6 +32,20 @@ def test_exception_at_lines_drawn_at_random_hangs_nothing_and_loses_nothing(kind
     print(f"seed {seed}")
     for nth in (drawn := random.Random(seed)).sample(moments(kind), SAMPLE[kind]):
         raised_at(nth, drawn.choice((CtrlC, Alarm)), kind)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_exception_between_the_placing_of_a_group_of_a_batch_and_its_sending_does_not_hang_closing():
+    source, start = inspect.getsourcelines(Batch._put)
+    run(lines := Lines(Program))
+    file, placing = inspect.getfile(Batch), next(i for i, line in enumerate(source) if "placement.place(" in line)
+    behind = range(start + placing + 1, start + len(source))
+    passed = [nth for nth, place in enumerate(lines.places, start=1) if place[0] == file and place[1] in behind]
+    assert len({lines.places[nth - 1] for nth in passed}) >= 5, (
+        "the placing, the filling, the sending, and what is told"
+    )
+    for nth in passed:
+        raised_at(nth, CtrlC)
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")

@@ -73,6 +73,13 @@ ORDER = [
         ("tests/fuse/test_archive.py::test_what_is_archived_in_a_directory_is_synced_with_its_name",),
     ),
     Mutant(
+        "who waits for a shared consumer's record does not wait for its time",
+        "walsvc/topics/supply.py",
+        "timeout=self._source.opens()",
+        "timeout=None",
+        ("tests/topics/test_shared.py::test_record_that_is_alone_is_delivered_at_its_time",),
+    ),
+    Mutant(
         "a worker without a lease is not given again what it was not given",
         "walsvc/topics/hub.py",
         "            self.feed.give_again(lease)\n",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -133,6 +137,10 @@ def test_opening_without_an_asyncio_loop_says_what_to_do(tmp_path: Path) -> None
             next(opening)
 
 
+class Alarm(Exception):
+    """A signal handler's."""
+
+
 INTERRUPTED = """
 import signal, sys, threading
 import walsvc.blocking
@@ -177,6 +185,35 @@ def test_call_that_a_signal_handler_ends_takes_no_record(tmp_path: Path) -> None
         [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.stdout.splitlines() == ["interrupted", "interrupted", "b'first' b'first'"], done.stderr
+
+
+def test_call_takes_no_record_at_whatever_line_a_signal_handler_raises(tmp_path: Path) -> None:
+    source, first = inspect.getsourcelines(blocking.Log._wait)
+    waiting = next(number for number, line in enumerate(source, first) if "answer.result()" in line)
+    passed: list[int] = []
+
+    def line(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        # no handler runs where a block of `with` ends: CPython looks for signals at calls and jumps
+        if event == "line" and "with " not in source[frame.f_lineno - first]:
+            passed.append(frame.f_lineno)
+            if len(passed) == nth:
+                raise Alarm
+        return line
+
+    with blocking.open(tmp_path) as log:
+        consumer = log.run(lambda log: log.topic("t").consumer("one", shared=True))
+        before, nth = sys.gettrace(), 0
+        while passed[-1:] != [waiting]:
+            passed, nth = [], nth + 1
+            sys.settrace(lambda frame, *_: line if frame.f_code is blocking.Log._wait.__code__ else None)
+            try:
+                with pytest.raises(Alarm):
+                    log.run(lambda _: consumer.next())
+            finally:
+                sys.settrace(before)
+        assert nth >= 7, "the lines before it waits"
+        log.append(b"first", topic="t")
+        assert log.run(lambda _: consumer.next()).record.payload == b"first"
 
 
 def test_opening_without_a_descriptor_is_an_error_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

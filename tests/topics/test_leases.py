@@ -210,3 +210,13 @@ def test_a_record_that_a_worker_has_had_since_before_the_log_was_opened_is_out()
     leases.hold(Job(2, 2, "k", attempts=1), "w1", now)
     assert (leases.out, leases.jobs[2].state) == (1, State.BEHIND)
     assert leases.take("w2", now) is None
+
+
+def test_record_whose_time_has_come_waits_again_where_the_wall_clock_is_set_back():
+    leases = Leases(10.0, None, 10)
+    leases.offer(Job(1, 1, not_before=1_005.0), Moment(0.0, 1_000.0))
+    assert leases.ready(Moment(5.0, 1_005.0)) is leases.jobs[1]
+    back = Moment(5.0, 1_004.0)
+    assert leases.pick(1, "w1", back) is leases.take("w1", back) is None
+    assert leases.opens(back) == leases.due(back) == 1.0
+    assert leases.take("w1", Moment(6.0, 1_005.0)).job.lsn == 1

@@ -240,6 +240,18 @@ async def test_record_is_not_delivered_before_its_time(open_log):
                 await topic.append(b"x", not_before=wrong)
 
 
+async def test_record_that_is_alone_is_delivered_at_its_time(open_log):
+    async with open_log() as log:
+        consumer = await shared(log)
+        waiting = asyncio.ensure_future(consumer.next())
+        await log.topic("orders").append(b"soon", not_before=time.time() + 0.1)
+        delivery = await waiting
+        assert (delivery.record.payload, delivery.attempt) == (b"soon", 1)
+        assert time.time() >= delivery.record.attributes["not_before"] / 1e6
+        await delivery.nak(delay=0.1)
+        assert (await consumer.next()).attempt == 2
+
+
 async def test_beyond_max_outstanding_next_waits_and_is_counted(open_sim):
     async with open_sim() as log:
         await fill(log, 5)

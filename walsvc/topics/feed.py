@@ -16,7 +16,7 @@ from walsvc.errors import Truncated, WalError
 from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
 from walsvc.model import Record
 from walsvc.topics.ahead import Ahead, Found
-from walsvc.topics.leases import Job, Lease, Leases, Moment, State
+from walsvc.topics.leases import LOOK_SECONDS_MAX, Job, Lease, Leases, Moment, State
 from walsvc.topics.names import WHOLE_LOG, overtaken
 from walsvc.topics.resumed import Resumed, Stretch, Vanished
 from walsvc.topics.sharing import NOT_BEFORE
@@ -229,6 +229,11 @@ class Feed:
             return None
         packed: bytes = msgpack.packb(record.attributes[self._label])
         return packed
+
+    def opens(self) -> float | None:
+        """Seconds until the time of a record may have come; None: none waits for its time."""
+        opens = self.leases.opens(self.now())
+        return None if opens is None else min(opens, LOOK_SECONDS_MAX)
 
     def change(self) -> asyncio.Future[Any] | None:
         """Resolved when `bring` may help; None: it may help now. Raises what has ended the log."""

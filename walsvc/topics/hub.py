@@ -25,15 +25,13 @@ from walsvc.tasks import Alarm
 from walsvc.topics.acking import Acking, Claiming, Keeping, Moving, Past
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
-from walsvc.topics.leases import Ended, Job, Lease, Leases
+from walsvc.topics.leases import LOOK_SECONDS_MAX, Ended, Job, Lease, Leases
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start
 from walsvc.topics.sharing import Sharing
 
 if TYPE_CHECKING:
     from walsvc.log.read.segments import Segments
     from walsvc.log.writer import WalWriter
-
-LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long the timer goes on without a look at it
 
 
 class Shared(Standing):

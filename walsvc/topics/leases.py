@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
+LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long a wait for a time goes on without a look at it
+
 
 class State(enum.Enum):
     """Of a job."""
@@ -193,7 +195,7 @@ class Leases:
         """A record that may go out, whatever is before it, goes to a holder; None: it may not, or `full`."""
         self.ready(now)  # those whose time has come
         job = self.jobs.get(lsn)
-        if job is None or job.state is not State.READY or self.full:
+        if job is None or job.state is not State.READY or job.not_before > now.wall or self.full:
             return None
         job.attempts += 1
         return self._give(job, holder, None)
@@ -231,7 +233,9 @@ class Leases:
         while self._ready:
             job = self.jobs.get(self._ready[0])
             if job is not None and job.state is State.READY:
-                return job
+                if job.not_before <= now.wall:
+                    return job
+                self._admit(job, now)  # the wall clock was set back
             heappop(self._ready)
         return None
 
@@ -308,11 +312,13 @@ class Leases:
 
     # ---- time
 
+    def opens(self, now: Moment) -> float | None:
+        """Seconds until a record's time comes; None: no time is waited for."""
+        times = [heap[0][0] - time for heap, time in ((self._delayed, now.steady), (self._early, now.wall)) if heap]
+        return max(min(times), 0.0) if times else None
+
     def due(self, now: Moment) -> float | None:
         """Seconds until time alone changes something; None: never."""
-        times = [
-            heap[0][0] - time
-            for heap, time in ((self._deadlines, now.steady), (self._delayed, now.steady), (self._early, now.wall))
-            if heap
-        ]
+        opens, deadline = self.opens(now), self._deadlines[0][0] - now.steady if self._deadlines else None
+        times = [time for time in (opens, deadline) if time is not None]
         return max(min(times), 0.0) if times else None

@@ -32,6 +32,9 @@ class Source(Protocol):
     def change(self) -> asyncio.Future[Any] | None:
         """Resolved when `bring` may help; None: it may help now. Raises what has ended the log."""
 
+    def opens(self) -> float | None:
+        """Seconds until the time of a record may have come; None: none waits for its time."""
+
 
 class Supply:
     """Waits of one shared consumer, first come first served. Loop thread only."""
@@ -125,13 +128,14 @@ class Supply:
             self.wake_all()
 
     async def _rest(self) -> None:
-        """Wait for a record that was not read, or for a wake."""
-        self._pause = self._source.change()
-        if self._pause is None:
+        """Wait for a record that was not read, for the time of one that was, or for a wake."""
+        pause = self._pause = self._source.change()
+        if pause is None:
             return
         try:
-            await asyncio.wait([self._pause])
-            if not self._pause.cancelled():
-                self._pause.result()
+            await asyncio.wait([pause], timeout=self._source.opens())
+            if pause.done() and not pause.cancelled():
+                pause.result()
         finally:
+            pause.cancel()
             self._pause = None

@@ -147,11 +147,8 @@ class Batch:
             chunk = await anext(source, None)
             while chunk is not None:
                 following = await anext(source, None)
-                group = await self._group_with_room(chunk)
-                with self._core.health.whole("writing a part of a batch"):
-                    self._fill(group, chunk, last=following is None)
-                    self._core.pipeline.send()
-                    self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.body.lengths))
+                while not self._put(chunk, last=following is None):
+                    await self._core.queue.room_change()
                 chunk = following
         except GeneratorExit:  # the loop is closed: the next opening drops what there is of the batch
             raise
@@ -169,6 +166,26 @@ class Batch:
                 else:
                     self._core.extent.hand_over(giving_up)
             raise
+
+    def _put(self, chunk: Pieces, *, last: bool) -> bool:
+        """Send a chunk as a group of its own; False where there is no room yet. Raises what ends all waiting."""
+        core, size = self._core, chunk.size
+        if (ended := core.health.ended()) is not None:
+            raise ended
+        with core.health.whole("writing a part of a batch"):  # the group may begin a segment, which must be sent then
+            core.pipeline.cut_off()
+            pending = core.placement.pending_bytes
+            fits = core.pipeline.ready < READY_MAX
+            fits = fits and (pending == 0 or pending + size <= core.config.max_pending_bytes)
+            index_bytes = chunk.index_bytes if self._labels is None else INDEX_BYTES_MAX
+            need = size + len(chunk) * index_bytes + REQUEST_BYTES
+            if not fits or not core.placement.place(need, rows=0 if self._labels is None else SUMMARY_ROW_BYTES):
+                return False
+            group = core.placement.group
+            self._fill(group, chunk, last=last)
+            core.pipeline.send()
+            self._parts.append(Part(group.first_lsn, group.segment.id, self._offset(group), group.body.lengths))
+        return True
 
     async def __aenter__(self) -> None:
         """Nothing is written yet."""
@@ -210,22 +227,6 @@ class Batch:
     @staticmethod
     def _offset(group: Group) -> int:
         return group.offset + GROUP_HEADER_BYTES
-
-    async def _group_with_room(self, chunk: Pieces) -> Group:
-        """The filling group, empty and placed so that the chunk fits. Waits for room; raises what ends all waiting."""
-        core, size = self._core, chunk.size
-        index_bytes = chunk.index_bytes if self._labels is None else INDEX_BYTES_MAX
-        need = size + len(chunk) * index_bytes + REQUEST_BYTES
-        while True:
-            if (ended := core.health.ended()) is not None:
-                raise ended
-            core.pipeline.cut_off()
-            pending = core.placement.pending_bytes
-            fits = core.pipeline.ready < READY_MAX
-            fits = fits and (pending == 0 or pending + size <= core.config.max_pending_bytes)
-            if fits and core.placement.place(need, rows=0 if self._labels is None else SUMMARY_ROW_BYTES):
-                return core.placement.group
-            await core.queue.room_change()
 
     async def _give_up(self, start: BatchStart, short: asyncio.Future[None]) -> None:
         """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch.
