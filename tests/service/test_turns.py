@@ -10,9 +10,10 @@ from tests.service.simulated import Devices, serving
 from tests.service.wire import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
+from walsvc.service.server import state as of_state
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.turns import HURRIED_TURNS, LIGHT, SLICE, TURN, UNITS_PER_SECOND, Turns
-from walsvc.service.wire.frames import Ack, Batch, Call, Credit, Error, Open, Ping, Pong, Records, Result
+from walsvc.service.wire.frames import Ack, Batch, Call, Credit, Error, Open, Ping, Pong, Records, Result, StateFrame
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -272,3 +273,30 @@ async def test_connections_are_looked_at_a_few_in_each_turn_of_the_loop(tmp_path
         assert {number for _, number in looks} == set(range(10))
         for raw in raws:
             await raw.close()
+
+
+async def test_news_of_a_log_are_made_once_for_all_who_hear_of_them(tmp_path, monkeypatch) -> None:
+    """A record is news to every idle client: the frame that says so is the same for all of them."""
+    monkeypatch.setattr(of_server, "LOOK_SECONDS", 0.01)
+    made: list[int] = []
+    of_log = of_state.state_of
+    monkeypatch.setattr(of_state, "state_of", lambda log: (made.append(1), of_log(log))[1])
+    async with serving(tmp_path) as server:
+        raws = [await Raw.welcomed(server) for _ in range(10)]
+        await server.logs[""].append(b"x")
+        for raw in raws:
+            while (await raw.expect(StateFrame)).state[2] < 1:
+                pass
+        looks = len(made)
+        for raw in raws[1:]:
+            raw.writer.transport.abort()  # type: ignore[attr-defined]
+        await until(lambda: len(server.roster) == 1)
+        raws[0].append(1, b"y")
+        assert (await raws[0].expect(Ack, 1)).state[2] == 2
+        assert looks <= len(made)
+        before = len(made)
+        await server.logs[""].append_batch([b"z"] * 3)
+        while (await raws[0].expect(StateFrame)).state[2] < 5:
+            pass
+        assert len(made) > before, "it is looked at anew each time"
+        await raws[0].close()

@@ -334,6 +334,7 @@ class Connection(Duplex):
         if fault is not None:
             self.leave(WalTimeout(fault), "timeout")
         elif self.log is not None:
-            before = self._told
-            if before != self.state:
-                self.send(StateFrame(0, self._told))
+            state, frame = self._shared.news.of(self.log)
+            if state != self._told:
+                self._told = state
+                self.write(frame, more=False)

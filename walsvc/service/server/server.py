@@ -43,7 +43,7 @@ from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
 LOOK_SECONDS = 1.0  # how often connections are looked at
-LOOKS_A_TURN = 64  # in one turn of the loop: ten thousand idle connections must cost nobody a wait
+LOOKS_A_TURN = 32  # in one turn of the loop: ten thousand idle connections must cost nobody a wait
 STOP_SECONDS = 20.0
 CLOSE_SHARE = 0.25  # of the deadline is kept for the last sync
 TELL_SECONDS = 0.1  # between two looks at whether the replica is down; the last answers may take as long
@@ -234,14 +234,22 @@ class Server:
         pause = min(LOOK_SECONDS, self.limits.idle_seconds / 4, self.limits.handshake_seconds / 4)
         while True:
             await asyncio.sleep(pause)
-            now = self.loop.time()
-            for count, connection in enumerate(self.roster, 1):
-                connection.look(now)
-                if count % LOOKS_A_TURN == 0:
-                    await asyncio.sleep(0)
+            await self._look_at_all(pause)
             self.troubles.look()
             if self._tidying is None or self._tidying.done():
                 self._tidying = begin_task(self._close_idle())  # a slow disk must not hold up any timeout
+
+    async def _look_at_all(self, seconds: float) -> None:
+        """Look at every connection, a few in a turn of the loop, spread over the time until the next look: those that are idle must
+        cost nobody a wait."""
+        connections, news = list(self.roster), self.shared.news
+        for first in range(0, len(connections), LOOKS_A_TURN):
+            now = self.loop.time()
+            for connection in connections[first : first + LOOKS_A_TURN]:
+                connection.look(now)
+            news.forget()
+            if len(connections) > LOOKS_A_TURN:
+                await asyncio.sleep(seconds * LOOKS_A_TURN / len(connections))
 
     async def _close_idle(self) -> None:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from walsvc.api import Log
 from walsvc.errors import WalError
-from walsvc.service.wire.frames import State
+from walsvc.service.wire.frames import State, StateFrame
+from walsvc.service.wire.protocol import encode
 
 
 def state_of(log: Log) -> State:
@@ -32,6 +33,25 @@ def state_of(log: Log) -> State:
         counters.sync_us_total,
         len(metadata.topics),
     ]
+
+
+class News:
+    """The states of logs in one moment, with the frames that tell them: made once, however many clients hear of them."""
+
+    def __init__(self) -> None:
+        self._made: dict[Log, tuple[State, bytes]] = {}
+
+    def of(self, log: Log) -> tuple[State, bytes]:
+        """The state of a log, and the STATE frame of it. `forget` must be called before anything else runs."""
+        made = self._made.get(log)
+        if made is None:
+            state = state_of(log)
+            made = self._made[log] = state, encode(StateFrame(0, state))
+        return made
+
+    def forget(self) -> None:
+        """The moment is over."""
+        self._made.clear()
 
 
 def failure_of(log: Log) -> WalError | None:
