@@ -19,7 +19,8 @@ from walsvc.service.server.turns import ACCEPT_UNITS, Turns
 from walsvc.tasks import begin_task
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
-ACCEPTED_AT_ONCE = 16  # in one turn of the loop, and only one where clients have used up their part of it
+ACCEPTED_AT_ONCE = 16  # in one turn of the loop, and
+ACCEPTED_AT_LEAST = 4  # where clients have used up their part of it: a thousand that come back are not to wait for long
 AGAIN_SECONDS = 1.0  # without descriptors or memory accept() is tried again after so long
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OF_THE_CLIENT = frozenset(
@@ -103,7 +104,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         for count in range(ACCEPTED_AT_ONCE):
-            if count and not self._turns.free:
+            if count >= ACCEPTED_AT_LEAST and not self._turns.free:
                 return  # the loop calls again in its next turn
             try:
                 accepted, _ = self._listening.accept()
