@@ -22,7 +22,7 @@ from walsvc.targets import is_loopback, text_of, url_scheme_of
 from walsvc.tls import load_identity, loading
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
-BACKLOG = 1024
+BACKLOG = 4096  # as many as may be connected: one that finds no room in it is lost before its first byte
 Accept = Callable[[socket.socket], Acceptor]  # what begins to accept on a socket that listens
 
 
