@@ -6,6 +6,7 @@ import typer
 
 from bench.verbs.compare import compare
 from bench.verbs.growth import growth
+from bench.verbs.jobs import jobs
 from bench.verbs.limits import limits
 from bench.verbs.plot import plot
 from bench.verbs.sessions import sessions
@@ -16,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (limits, compare, plot, growth, sessions):
+for verb in (limits, compare, jobs, plot, growth, sessions):
     app.command()(verb)
 
 if __name__ == "__main__":

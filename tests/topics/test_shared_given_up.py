@@ -163,3 +163,26 @@ def test_what_a_worker_has_is_in_memory_as_in_the_log_wherever_a_call_is_given_u
                 assert at < POINTS_MAX
 
     run_sim(main, 1)
+
+
+async def test_workers_that_wait_at_once_read_no_more_than_they_need() -> None:
+    async with await open_on(SimDisk(SimDevice(3)), WalConfig(segment_bytes=65536)) as log:
+        for _ in range(20):
+            await log.topic("jobs").append_batch([b"job"] * 10)
+        consumer = await log.topic("jobs").consumer("workers", shared=True)
+        batches = await asyncio.gather(*(consumer.read_batch(max_records=1) for _ in range(20)))
+        assert sorted(each.record.lsn for batch in batches for each in batch) == list(range(1, 21))
+        assert len(consumer.open_hub().leases.jobs) <= 40
+
+
+async def test_acknowledgements_from_before_a_restart_that_come_at_once_all_count() -> None:
+    device = SimDevice(4)
+    async with await open_on(SimDisk(device), SMALL) as log:
+        await log.topic("jobs").append_batch([b"one", b"two"])
+        consumer = await log.topic("jobs").consumer("workers", shared=True)
+        deliveries, token = await consumer.read_batch(), consumer.open_hub().past.token
+    async with await open_on(SimDisk(device), SMALL) as log:
+        hub = (await log.topic("jobs").consumer("workers", shared=True)).open_hub()
+        finding = (hub.find(each.record.lsn, each.attempt, token) for each in deliveries)
+        await hub.ack(await asyncio.gather(*finding))
+        assert (await hub.status()).lag == 0

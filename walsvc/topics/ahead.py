@@ -61,18 +61,21 @@ class Ahead:
         for each in [each for each in self._records if each >= lsn]:
             self.drop(each)
 
-    async def read(self, limit: int) -> list[Found]:
-        """Read the next records below `limit`; empty where there are none. Raises what the reader raises."""
+    async def read(self, limit: int) -> list[Found] | None:
+        """Read the next records below `limit`; empty where there are none. None: another task has read meanwhile, or moved it. Raises
+        what the reader raises."""
+        turns, following = self._turns, self.following
         async with self._reading:
-            turns = self._turns
+            if turns != self._turns or following != self.following:
+                return None
             try:
                 records = await self._cursor.take(limit)
             except Truncated:
                 if turns != self._turns:
-                    return []
+                    return None
                 raise
         if turns != self._turns:
-            return []
+            return None
         found = []
         for record in records:
             found.append(Found(self._behind, record))

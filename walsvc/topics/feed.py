@@ -166,12 +166,14 @@ class Feed:
         return await self.read_on()
 
     async def read_on(self) -> bool:
-        """Read what comes next and is durable; False where there is nothing, or no room for it."""
+        """Read what comes next and is durable, or wait for another task that does, since what it brings may be enough, or all that there
+        is room for. False where there is nothing, or no room for it."""
         if not self._roomy():
             return False
         behind = self.ahead.behind
         try:
-            found = await self.ahead.read(self._core.catalog.durable_lsn + 1)
+            if (found := await self.ahead.read(self._core.catalog.durable_lsn + 1)) is None:
+                return True
             with self._core.health.whole("reading for a shared consumer"):
                 for each in found:
                     self._offer(each)

@@ -1,0 +1,215 @@
+"""`python -m bench jobs`: worker processes at a queue of walsvc's server, and at a group of a Redis stream, in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import walsvc
+from bench.environment import TOP, Results, Spread
+from bench.working import GROUP, QUEUE, Asked
+
+FILL_RECORDS = 1_000  # jobs of one batch, as the queue is filled
+START_SECONDS = 60.0  # more than any server needs to listen
+UNIX = "walsvc.socket"
+QUIET = asyncio.subprocess.DEVNULL
+
+
+class Turn(NamedTuple):
+    """What one turn gave: jobs per second, and microseconds of CPU for each job, of the server and of all workers."""
+
+    per_s: float
+    server_us: float
+    workers_us: float
+
+
+class Way(NamedTuple):
+    """How a worker has several jobs: as tasks with one each, or in batches."""
+
+    name: str
+    batched: bool
+
+
+TASKS, BATCHES = Way("tasks", batched=False), Way("batches", batched=True)
+WAYS = (TASKS, BATCHES)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        workers: processes at the queue.
+        at_once: jobs that a worker has at a time, for each measurement.
+        size: payload bytes of a job.
+        jobs: in the queue before the workers begin.
+        seconds, rounds: length and number of the turns.
+        loop: the event loop's module.
+    """
+
+    workers: int = 8
+    at_once: tuple[int, ...] = (1, 16, 100)
+    size: int = 256
+    jobs: int = 100_000
+    seconds: float = 2.0
+    rounds: int = 5
+    loop: str = "uvloop"
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """walsvc's turns, and Redis's beside them.
+
+    Attributes:
+        at_once: jobs that each worker had at a time.
+        way: how walsvc's workers had them.
+        ours, theirs: of each round.
+    """
+
+    at_once: int
+    way: str
+    ours: list[Turn]
+    theirs: list[Turn]
+
+    @property
+    def ratio(self) -> Spread:
+        """walsvc's jobs per second over Redis's, turn by turn."""
+        return Spread.of(a.per_s / b.per_s for a, b in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def cpu_ratio(self) -> Spread:
+        """Redis's CPU for a job, of server and workers, over walsvc's: other work on the machine touches it least."""
+        return Spread.of(sum(b[1:]) / sum(a[1:]) for a, b in zip(self.ours, self.theirs, strict=True))
+
+
+async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str], None]) -> list[Beside]:
+    """Measure everything below `place`: each turn of walsvc's is followed by one of Redis's."""
+    measured = []
+    for at_once in plan.at_once:
+        for way in WAYS if at_once > 1 else (TASKS,):
+            beside = Beside(at_once, way.name, [], [])
+            for number in range(plan.rounds):
+                tick(f"{at_once} at a time, {way.name}, round {number + 1} of {plan.rounds}")
+                beside.ours.append(await turn(place, walsvc_queue, plan, at_once, way))
+                beside.theirs.append(await turn(place, redis_queue, plan, at_once, way))
+            measured.append(beside)
+            results.add(
+                workers=plan.workers,
+                **{"at_once": at_once, "way": way.name, "size": plan.size, "seconds": plan.seconds},
+                **{"walsvc": [each._asdict() for each in beside.ours]},
+                **{"redis": [each._asdict() for each in beside.theirs]},
+                **{"ratio": beside.ratio._asdict(), "cpu_ratio": beside.cpu_ratio._asdict()},
+            )
+    return measured
+
+
+Server = tuple[str, int]  # its URL for workers, and its process
+Queue = Callable[[str, Plan], contextlib.AbstractAsyncContextManager[Server]]
+
+
+async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> Turn:
+    """What all workers do together at a new queue."""
+    path = os.path.join(place, "turn")
+    os.mkdir(path)
+    try:
+        async with queue(path, plan) as (url, server), AsyncExitStack() as stack:
+            crew = []
+            for number in range(plan.workers):
+                asked = Asked(url, f"worker {number}", at_once, way.batched, plan.seconds, plan.loop)
+                command = (sys.executable, "-m", "bench.working", asked.as_argument())
+                crew.append(await stack.enter_async_context(process(*command)))
+            for worker in crew:
+                await said(worker)
+            pids = [worker.pid for worker in crew]
+            before = [cpu_us([server]), cpu_us(pids)]
+            for worker in crew:
+                assert worker.stdin is not None
+                worker.stdin.write(b"begin\n")
+            done = sum([int(await said(worker)) for worker in crew])
+            after = [cpu_us([server]), cpu_us(pids)]
+            for worker in crew:
+                assert worker.stdin is not None
+                worker.stdin.write(b"end\n")
+            return Turn(done / plan.seconds, *((b - a) / done for a, b in zip(before, after, strict=True)))
+    finally:
+        await asyncio.to_thread(shutil.rmtree, path)
+
+
+def cpu_us(pids: list[int]) -> float:
+    """CPU that these processes have used, in microseconds; the kernel counts it in ticks."""
+    ticks = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
+    return ticks * 1e6 / os.sysconf("SC_CLK_TCK")
+
+
+async def said(worker: asyncio.subprocess.Process) -> str:
+    """The next line of a worker. Raises OSError where it has none."""
+    assert worker.stdout is not None
+    if not (line := await worker.stdout.readline()):
+        raise OSError(f"a worker ended with {await worker.wait()}: perhaps the queue was empty; ask for more jobs")
+    return line.decode().strip()
+
+
+@contextlib.asynccontextmanager
+async def process(*command: str, quiet: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that ends with the block."""
+    pipe = QUIET if quiet else asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, cwd=TOP)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.terminate()
+        await child.wait()
+
+
+@contextlib.asynccontextmanager
+async def walsvc_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
+    """`walsvc serve` with a topic full of jobs."""
+    with tempfile.TemporaryDirectory(prefix="walsvc-") as short:  # a socket's path has at most 107 bytes
+        socket = os.path.join(short, UNIX)
+        command = (sys.executable, "-m", "walsvc.cli", "serve", "--data", os.path.join(path, "log"), "--unix", socket)
+        async with process(*command, quiet=True) as server:
+            url = f"unix://{socket}"
+            async with walsvc.open(url, open_seconds=START_SECONDS) as log:
+                topic = log.topic(QUEUE)
+                for _ in range(0, plan.jobs, FILL_RECORDS):
+                    await topic.append_batch([os.urandom(plan.size) for _ in range(FILL_RECORDS)])
+            yield url, server.pid
+
+
+@contextlib.asynccontextmanager
+async def redis_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
+    """Redis with appendfsync always and a stream full of jobs. Raises FileNotFoundError where it is not installed."""
+    import redis.asyncio as redis
+
+    found = shutil.which("redis-server")
+    if found is None:
+        raise FileNotFoundError(2, "not on PATH", "redis-server")
+    with tempfile.TemporaryDirectory(prefix="walsvc-") as short:
+        socket = os.path.join(short, "redis.socket")
+        command = [found, "--port", "0", "--unixsocket", socket, "--dir", path, "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
+        async with process(*command, quiet=True) as server:
+            async with asyncio.timeout(START_SECONDS):
+                while not os.path.exists(socket):  # noqa: ASYNC110, ASYNC240 - nothing tells when it begins to listen
+                    await asyncio.sleep(0.02)
+            url = f"unix://{socket}"
+            async with redis.Redis.from_url(url, socket_timeout=START_SECONDS) as client:
+                await client.xgroup_create(QUEUE, GROUP, id="0", mkstream=True)
+                for _ in range(0, plan.jobs, FILL_RECORDS):
+                    pipeline = client.pipeline(transaction=False)
+                    for _ in range(FILL_RECORDS):
+                        pipeline.xadd(QUEUE, {"p": os.urandom(plan.size)})
+                    await pipeline.execute()
+            yield f"redis+{url}", server.pid

@@ -1,0 +1,110 @@
+"""`python -m bench.working ASKED`: one worker of a queue, in a process of its own; see bench.jobs.
+
+It says "ready" when it is connected, waits for a line, works until the time is up, says how many jobs were acknowledged, and ends
+after another line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import walsvc
+from bench.environment import loop_factory
+
+QUEUE, GROUP = "jobs", "workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the worker is to do.
+
+    Attributes:
+        url: of the queue's server: unix://, or redis+unix://.
+        name: of the worker.
+        at_once: jobs that it has at a time.
+        batched: it takes them and acknowledges them together; otherwise each of `at_once` tasks has one.
+        seconds: how long.
+        loop: the event loop's module.
+    """
+
+    url: str
+    name: str
+    at_once: int
+    batched: bool
+    seconds: float
+    loop: str
+
+    def as_argument(self) -> str:
+        """For the command line."""
+        return json.dumps(asdict(self))
+
+
+def told_to_begin(asked: Asked) -> float:
+    """Say that the worker is connected, wait for the line, and return when to end."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return time.perf_counter() + asked.seconds
+
+
+def told_the_count(count: int) -> None:
+    """Say how many jobs were acknowledged, and wait for the line to end."""
+    print(count, flush=True)
+    sys.stdin.readline()
+
+
+async def with_walsvc(asked: Asked) -> None:
+    """Work at a shared consumer."""
+    async with walsvc.open(asked.url, open_seconds=60.0) as log:
+        consumer = await log.topic(QUEUE).consumer(GROUP, shared=True)
+        end = told_to_begin(asked)
+
+        async def one_by_one() -> int:
+            count = 0
+            async for delivery in consumer:
+                await delivery.ack()
+                count += 1
+                if time.perf_counter() > end:
+                    break
+            return count
+
+        async def in_batches() -> int:
+            count = 0
+            while time.perf_counter() < end:
+                deliveries = await consumer.read_batch(max_records=asked.at_once)
+                await consumer.ack(deliveries)
+                count += len(deliveries)
+            return count
+
+        if asked.batched:
+            told_the_count(await in_batches())
+        else:
+            told_the_count(sum(await asyncio.gather(*(one_by_one() for _ in range(asked.at_once)))))
+
+
+def with_redis(asked: Asked) -> None:
+    """Work at a group of a stream, with the client that is fastest there: the one that blocks, on one connection."""
+    import redis
+
+    client = redis.Redis.from_url(asked.url.removeprefix("redis+"), socket_timeout=60.0)
+    client.ping()
+    end, count = told_to_begin(asked), 0
+    while time.perf_counter() < end:
+        answer: Any = client.xreadgroup(GROUP, asked.name, {QUEUE: ">"}, count=asked.at_once)
+        ((_, entries),) = answer
+        acknowledged: Any = client.xack(QUEUE, GROUP, *(id for id, _ in entries))
+        count += acknowledged
+    told_the_count(count)
+
+
+if __name__ == "__main__":
+    todo = Asked(**json.loads(sys.argv[1]))
+    if todo.url.startswith("redis+"):
+        with_redis(todo)
+    else:
+        with asyncio.Runner(loop_factory=loop_factory(todo.loop)) as runner:
+            runner.run(with_walsvc(todo))
