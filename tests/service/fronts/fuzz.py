@@ -249,7 +249,7 @@ async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
                 for status in re.findall(rb"HTTP/1.[01] (\d{3}) ", heard):
                     statuses[status.decode()] = statuses.get(status.decode(), 0) + 1
             assert state_of(closed.log) == before, f"seed {seed}: something was done without a token"
-            if open.log.next_lsn - open.log.first_lsn > 20_000:
+            if open.log.next_lsn - open.log.first_lsn > 500:  # what a simulated disk holds is memory, too
                 await open.log.truncate_before(open.log.next_lsn, force=True)
             assert not unexpected, f"seed {seed}: {unexpected}"
             if not grown and done >= count // 10:
