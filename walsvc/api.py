@@ -168,16 +168,16 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
 
     # ---- holds
 
-    async def hold(self, name: str, lsn: int) -> None:
+    async def hold(self, name: str, lsn: Start) -> None:
         """Keep every record from `lsn` on until `release`, or until the hold is moved by another call. Durable on return.
 
         Reclaiming, limits and truncate_before respect it, also after reopening. BadOption where `lsn` is not in first_lsn
-        to next_lsn.
+        to next_lsn, nor "first" or "next".
         """
         check_name("holder", name)
         self.writer.core.health.check_call()
         await self.writer.core.changes.join(lambda: {"holds": {name: check_position(self.writer, lsn)}})
-        self.writer.core.changes.passed(lsn)
+        self.writer.core.changes.passed(self.writer.core.metadata.holds.get(name, 0))
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""

@@ -168,6 +168,21 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedTopic:
+    """A topic that has limits of its own, which `topic.retain` has set; None: no limit.
+
+    Attributes:
+        topic: its name.
+        records, bytes, seconds: as of `topic.retain`.
+    """
+
+    topic: str
+    records: int | None
+    bytes: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
     """The segments that are kept, and the pins that need them. Counters count from opening.
 
@@ -244,6 +259,7 @@ class Stats:
         sync_us_last, sync_us_total: time of the last write-and-sync, and the sum over all.
         failed: the terminal error in words, or None.
         topics: how many there are.
+        limited_topics: the topics with limits of their own (`topic.retain`), the oldest 16 of them.
         pins: the consumers and holders that need the oldest records, at most 16.
         layout: of the active segment, "pad" or "pack".
         double_write: the option: "off", "buffered" or "direct".
@@ -299,5 +315,6 @@ class Stats:
     replica_records: int = 0
     replica_bytes: int = 0
     replica_state: str | None = None
+    limited_topics: tuple[LimitedTopic, ...] = ()
     core: str = ""
     core_reason: str = ""

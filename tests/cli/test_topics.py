@@ -45,6 +45,17 @@ def test_topics(walsvc: Cli, topical: Path) -> None:
     assert b"orders" in walsvc.good("topics", topical)
 
 
+def test_topics_with_limits(walsvc: Cli, topical: Path) -> None:
+    async def limit() -> None:
+        async with library.open(topical) as log:
+            await log.topic("orders").retain(records=90, seconds=1e9)
+
+    asyncio.run(limit())
+    told = json.loads(walsvc.good("topics", topical, "--json"))["topics"]
+    assert [each.get("limits") for each in told] == [{"records": 90, "seconds": 1e9}, None]
+    assert b"90 records, 1000000000.0 seconds" in walsvc.good("topics", topical)
+
+
 def test_cat_of_a_topic(walsvc: Cli, topical: Path) -> None:
     lines = walsvc.good("cat", topical, "--topic", "noise", "--format", "json").splitlines()
     assert [json.loads(line)["lsn"] for line in lines] == list(range(2, 201, 2))

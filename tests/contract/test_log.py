@@ -1195,3 +1195,16 @@ async def test_get_gives_one_record_and_says_why_there_is_none(open_log):
             await log.get(21)
     with pytest.raises(Closed):
         await log.get(10)
+
+
+async def test_a_hold_begins_at_the_first_record_or_the_next_one_by_name(open_log):
+    async with open_log() as log:
+        await log.append_batch([b"x"] * 5)
+        await log.truncate_before(3)
+        await log.hold("old", "first")
+        await log.hold("new", "next")
+        with pytest.raises(BadOption, match="no position"):
+            await log.hold("wrong", "last")
+        assert log.holds() == {"old": 3, "new": 6}
+        await log.refresh()
+        assert log.holds() == {"old": 3, "new": 6}

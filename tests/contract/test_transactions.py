@@ -265,3 +265,27 @@ async def test_more_deliveries_than_an_array_of_a_frame_has_are_acknowledged_in_
         assert await workers.lag() == 0
         assert await log.topic("told").count() == count // 2
         await workers.close()
+
+
+async def test_delivery_of_a_consumer_that_was_closed_is_no_part_of_a_transaction(open_log):
+    async with open_log() as log:
+        await log.topic("jobs").append(b"job")
+        workers = await log.topic("jobs").consumer("workers", shared=True)
+        delivery = await workers.next()
+        await workers.close()
+        with pytest.raises(Closed, match="'workers' is closed"):
+            log.transaction().ack(delivery)
+
+
+async def test_delivery_from_before_the_consumer_was_moved_is_lost_however_its_record_was_done_once(open_log):
+    """Before the move the same attempt of the same record was acknowledged."""
+    async with open_log() as log:
+        await log.topic("jobs").append(b"job")
+        async with await log.topic("jobs").consumer("workers", shared=True) as workers:
+            await (await workers.next()).ack()
+            await workers.seek("first")
+            again = await workers.next()
+            assert (again.record.lsn, again.attempt) == (1, 1)
+            await workers.seek("next")
+            with pytest.raises(LeaseLost):
+                await again.ack()

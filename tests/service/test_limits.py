@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from walsvc import BadOption, ProtocolError, WalConfig
+from walsvc import BadOption, Entry, ProtocolError, WalConfig
 from walsvc.log.commit.payload import pack_attributes
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.server import Server
@@ -28,11 +28,13 @@ from walsvc.service.wire.frames import (
     Append,
     Batch,
     Call,
+    End,
     Error,
     Goodbye,
     Hello,
     Open,
     Ping,
+    Records,
     Result,
     Welcome,
 )
@@ -504,3 +506,44 @@ def test_any_frames_end_at_worst_their_own_connection(welcomed, tmp_path_factory
     runner.run(end())
     runner.close()
     assert set(FIRST) | set(FROM_CLIENT) == set(range(8))
+
+
+@pytest.mark.parametrize("way", ["read", "read_back", "consumer", "shared"])
+async def test_long_labels_fill_a_frame_as_payloads_do(tmp_path, way) -> None:
+    """4,096 records with 8 kB of labels each and no payload were one frame of 32 MB."""
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as raw:
+        log = server.logs[""]
+        await log.append_batch([Entry(b"", attributes={"n": number, "x": "y" * 8_000}) for number in range(300)])
+        lsns: list[int] = []
+        match way:
+            case "read":
+                raw.send(Open(1, "read", {}, 1 << 20))
+                while not isinstance(frame := await raw.next(), End):
+                    if isinstance(frame, Records):
+                        assert len(encode(frame)) < 300 * KIB
+                        lsns += range(frame.lsns, frame.lsns + len(frame.payloads))  # type: ignore[operator]
+            case "consumer":
+                raw.send(Open(1, "consumer", {"name": "c"}, 1 << 20))
+                while len(lsns) < 300:
+                    if isinstance(frame := await raw.next(), Records):
+                        assert len(encode(frame)) < 300 * KIB
+                        lsns += range(frame.lsns, frame.lsns + len(frame.payloads))  # type: ignore[operator]
+            case "read_back":
+                stop = None
+                while len(lsns) < 300:
+                    raw.send(Call(1, "read_back", {"max_bytes": 1 << 20, "stop": stop}))
+                    frame = await raw.expect(Result, 1)
+                    assert len(encode(frame)) < 300 * KIB
+                    stop = frame.value["stop"]
+                    lsns += range(stop, stop + len(frame.value["records"][1]))
+            case "shared":
+                raw.send(Open(1, "shared", {"name": "c"}, 0))
+                await raw.expect(Result, 1)
+                while len(lsns) < 300:
+                    raw.send(Call(2, "shared.next", {"stream": 1, "max_bytes": 1 << 20, "max_records": 4096}))
+                    frame = await raw.expect(Result, 2)
+                    assert len(encode(frame)) < 300 * KIB
+                    first = frame.value["records"][0]
+                    lsns += range(first, first + len(frame.value["records"][1]))
+                    assert set(frame.value["attempts"]) == {1}
+        assert sorted(lsns) == list(range(1, 301))

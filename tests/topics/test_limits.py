@@ -13,6 +13,7 @@ from walsvc.api import Log
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.group import BadGroup
 from walsvc.format.limits import ROW, TopicLimits, apply, encode, row_of
+from walsvc.model import LimitedTopic
 from walsvc.opening import open_on
 
 from .conftest import lsns
@@ -49,6 +50,8 @@ async def test_limits_are_applied_at_once_shown_and_lifted(open_log):
         assert await lsns(topic.read()) == [17, 19]
         assert await topic.limits() == TopicLimits(None, 250, None)
         await topic.retain(records=100, seconds=1000.5)
+        await log.refresh()
+        assert log.stats().limited_topics == (LimitedTopic("a", 100, None, 1000.5),)
         assert await topic.limits() == TopicLimits(100, None, 1000.5)
         assert await log.topic("b").limits() == TopicLimits()
     for read_only in (True, False):

@@ -39,15 +39,24 @@ def topics(
     async def verb() -> int:
         import walsvc
 
-        rows = []
+        rows: list[list[object]] = []
+        limits: list[dict[str, float]] = []
         async with walsvc.open(path, read_only=True, **options.keyed(key_file)) as log:
             await log.refresh()
             for name in log.topics():
                 topic = log.topic(name)
-                rows.append((name, await topic.count(), await topic.first_lsn(), await topic.last_lsn()))
+                rows.append([name, await topic.count(), await topic.first_lsn(), await topic.last_lsn()])
+                limits.append({kind: value for kind, value in (await topic.limits())._asdict().items() if value})
         if as_json:
             keys = ("topic", "records", "first_lsn", "last_lsn")
-            output.emit_json({"topics": [dict(zip(keys, row, strict=True)) for row in rows]})
+            found = [dict(zip(keys, row, strict=True)) for row in rows]
+            output.emit_json(
+                {"topics": [{**row, "limits": of} if of else row for row, of in zip(found, limits, strict=True)]}
+            )
+        elif any(limits):
+            kept = [", ".join(f"{value} {kind}" for kind, value in of.items()) for of in limits]
+            rows = [[*row, of] for row, of in zip(rows, kept, strict=True)]
+            output.table(("topic", "records", "first LSN", "last LSN", "kept at most"), rows)
         else:
             output.table(("topic", "records", "first LSN", "last LSN"), rows)
         return exits.OK

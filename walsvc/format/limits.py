@@ -11,8 +11,8 @@ An older version would drop them with its first snapshot, hence the required key
 
 from __future__ import annotations
 
-import math
 import struct
+import sys
 from typing import NamedTuple
 
 from walsvc.errors import BadOption
@@ -43,10 +43,12 @@ class TopicLimits(NamedTuple):
             if value is not None and (not is_lsn(value) or not 1 <= value <= LIMIT_MAX):
                 raise BadOption(f"retain({name}={value!r}) is no limit", hint="an integer, 1 or more; None: no limit")
         seconds = self.seconds
+        if seconds is None:
+            return self
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if seconds is not None and not (number and math.isfinite(seconds) and seconds > 0):
+        if not (number and 0 < seconds <= sys.float_info.max):
             raise BadOption(f"retain(seconds={seconds!r}) is no limit", hint="a number above 0; None: no limit")
-        return self
+        return self._replace(seconds=float(seconds))
 
 
 NO_LIMITS = TopicLimits()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from walsvc.log.read.lazy import LazyRecord
     from walsvc.model import Mode, ReadStats, Record, RecoveryReport, Retention, Stats
     from walsvc.service.client.config import ClientConfig
+    from walsvc.topics.names import Start
     from walsvc.topics.transaction import Transaction
 
 
@@ -150,7 +151,7 @@ class Log(Appending, Protocol):
         an empty topic. InUse: one of its consumers is open; BadOption: there is no such topic."""
         ...
 
-    async def hold(self, name: str, lsn: int) -> None:
+    async def hold(self, name: str, lsn: Start) -> None:
         """Keep every record from `lsn` on until `release`, or until the hold is moved by another call. Durable on return."""
         ...
 

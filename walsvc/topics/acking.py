@@ -155,6 +155,7 @@ class Moving:
     def accepted(self) -> None:
         """Take note that the consumer is moved."""
         self._hub.feed.restart(self._lsn)
+        self._hub.past.clear()
         self._hub.changed()
 
 
@@ -174,6 +175,10 @@ class Past:
         self._attempts[lease.job.lsn] = lease.attempt
         if len(self._attempts) > PAST_MAX:
             self._attempts.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all: the consumer was moved, and the same attempt of the same record may be another delivery."""
+        self._attempts.clear()
 
     def has(self, lsn: int, attempt: int, token: str) -> bool:
         """True if a record that is done may have been acknowledged by that delivery."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from walsvc.log.commit.ack import CORE, reason
 from walsvc.log.commit.core import Core
-from walsvc.log.read.pins import PINS_SHOWN, pins_of
+from walsvc.log.read.pins import PINS_SHOWN, limited_topics, pins_of
 from walsvc.model import Stats
 
 
@@ -43,6 +43,7 @@ def stats_of(core: Core) -> Stats:
         failed=None if core.health.failure is None else core.health.failure.message,
         topics=len(core.metadata.topics),
         pins=pins_of(core.metadata, core.next_lsn, view.sizes, PINS_SHOWN),
+        limited_topics=limited_topics(core.metadata),
         layout="pack" if segment.packed else "pad",
         double_write=core.config.double_write,
         key_id=None if segment.cipher is None else segment.cipher.key_id,

@@ -1,14 +1,14 @@
-"""Pins: the consumers and holds that need records, by the metadata alone."""
+"""What the metadata alone says of what is kept: pins, which are the consumers and holds that need records, and limits of topics."""
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from walsvc.format.meta import Metadata
-from walsvc.model import Pin
+from walsvc.model import LimitedTopic, Pin
 
 PINS_SHOWN = 16  # in stats(), which must stay quick
 REPLICA_HOLD = "replica"  # name of the hold that keeps what is not replicated yet
@@ -29,6 +29,12 @@ def pins_of(
         Pin(kind, name, topic or None, lsn, below[-1] - below[max(bisect_right(ids, lsn) - 1, 0)])
         for lsn, kind, name, topic in chosen
     )
+
+
+def limited_topics(metadata: Metadata) -> tuple[LimitedTopic, ...]:
+    """The topics with limits of their own, the first PINS_SHOWN of them."""
+    found = ((metadata.topics.names.get(number), limits) for number, limits in sorted(metadata.limits.items()))
+    return tuple(LimitedTopic(name, *limits) for name, limits in islice(found, PINS_SHOWN) if name is not None)
 
 
 def needs_of(metadata: Metadata, next_lsn: int) -> Iterator[tuple[int, str, str, str]]:

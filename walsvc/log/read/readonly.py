@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import Closed
-from walsvc.log.read.pins import PINS_SHOWN, pins_of
+from walsvc.log.read.pins import PINS_SHOWN, limited_topics, pins_of
 from walsvc.log.read.reading import Reading
 from walsvc.model import RecoveryReport, Stats
 from walsvc.scope import Opened
@@ -66,6 +66,7 @@ class ReadOnlyLog(Reading, Opened):
             segment_id=tail.header.first_lsn,
             topics=len(segments.metadata.topics),
             pins=pins_of(segments.metadata, self.next_lsn, segments.sizes, PINS_SHOWN),
+            limited_topics=limited_topics(segments.metadata),
             layout="pack" if tail.chain.align < tail.header.block_bytes else "pad",
             double_write=self.config.double_write,
             key_id=tail.header.key_id.decode() or None,

@@ -170,7 +170,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     async def _batch(self, max_bytes: int, max_records: int) -> Sequence[RemoteDelivery]:
         async with self._asking:
-            self._check()
+            self.check()
             args = {"stream": self._id, "max_bytes": max_bytes, "max_records": max_records}
             asking = Asking(self, self._session, args)
             try:
@@ -209,7 +209,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     async def call(self, method: str, **args: Any) -> Any:
         """Call a method of this consumer."""
-        self._check()
+        self.check()
         return await self._session.call(method, stream=self._id, **args)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -231,7 +231,8 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     # ---- ending
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise whatever makes any call of it vain."""
         self._session.check()
         if self._error is not None:
             raise copy_of(self._error)

@@ -39,6 +39,7 @@ class RemoteTransaction(Transaction):
 
     def _ack(self, done: Any, lsn: int | None) -> None:
         if isinstance(done, RemoteDelivery) and done.home.is_of(self._session):
+            done.home.check()
             self._deliveries.append(done)
         elif isinstance(done, RemoteConsumer) and lsn is not None and done.is_of(self._session):
             done.check_ack(lsn)

@@ -10,6 +10,7 @@ from walsvc.errors import BadOption
 from walsvc.model import Retention
 from walsvc.service.client.common import Common
 from walsvc.service.client.values import NOTHING_KEPT
+from walsvc.topics.names import Start
 
 TOPICS_AT_OPENING = 10_000  # more are asked for by refresh() only
 
@@ -31,10 +32,10 @@ class RemoteTrims(ABC):
 
     # ---- retention
 
-    async def hold(self, name: str, lsn: int) -> None:
+    async def hold(self, name: str, lsn: Start) -> None:
         """Keep every record from `lsn` on until `release`; see Log.hold."""
-        await self._common.session.call("hold", name=name, lsn=lsn)
-        self._holds[name] = lsn
+        held: int = await self._common.session.call("hold", name=name, lsn=lsn)
+        self._holds[name] = held
 
     async def release(self, name: str) -> None:
         """Give up a hold, durably; nothing happens where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from walsvc.model import Finding, Pin, RecoveryReport, Retention, Stats
+from walsvc.model import Finding, LimitedTopic, Pin, RecoveryReport, Retention, Stats
 
 # What a client shows whose token has no right to look.
 NOTHING_KEPT = Retention(first_lsn=1, next_lsn=1, segments=0, bytes=0, pins=())
@@ -34,7 +34,8 @@ def stats_of(row: dict[str, Any]) -> Stats:
     plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in known
     }
-    return Stats(**{**plain, "pins": tuple(Pin(**each) for each in row["pins"])})
+    limited = tuple(LimitedTopic(**each) for each in row.get("limited_topics", ()))
+    return Stats(**{**plain, "pins": tuple(Pin(**each) for each in row["pins"]), "limited_topics": limited})
 
 
 def retention_of(row: dict[str, Any]) -> Retention:

@@ -37,7 +37,7 @@ def log_as_dict(log: LogStatus) -> dict[str, Any]:
     return {
         "namespace": log.namespace,
         "path": log.path,
-        "stats": without_pins(log.stats),
+        "stats": {**without_pins(log.stats), "limited_topics": list(map(dataclasses.asdict, log.stats.limited_topics))},
         "retention": without_pins(log.retention),
         "needs": [need_as_dict(need) for need in log.needs],
         "copies": {

@@ -11,8 +11,8 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
 from walsvc.service.server.streams import READ_UNITS, READER_BYTES_MAX, Stream
-from walsvc.service.wire.columns import records_frame
-from walsvc.service.wire.frames import RECORD_COST, Open
+from walsvc.service.wire.columns import labels_bytes, records_frame
+from walsvc.service.wire.frames import Open
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 from walsvc.topics.leases import Lease
@@ -30,6 +30,7 @@ class Holding(Stream):
         raise NotImplementedError
 
 
+FIRST_RECORDS = 64  # of a consumer, before it is known how long their attributes are
 HoldingT = TypeVar("HoldingT", bound=Holding)
 
 
@@ -45,6 +46,14 @@ class SharedStream(Holding):
         hub, loop = self.consumer.open_hub(), self._loop
         batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
         given = [each for each in batch if isinstance(each, LocalDelivery)]
+        size = 0
+        for place, each in enumerate(given):
+            size += labels_bytes(each.record)
+            if size > STREAM_BYTES and place:  # the rest goes out again, as if it had not been out
+                for late in given[place:]:
+                    hub.unseen(late.lease)
+                del given[place:]
+                break
         try:
             await self._line.writable()
         except BaseException:
@@ -77,6 +86,7 @@ class ConsumerStream(Holding):
         super().__init__(line, id, credit)
         self.consumer: Consumer = consumer
         self._moving = asyncio.Lock()
+        self._records_max = FIRST_RECORDS  # that are read at once: fewer where they have long attributes
 
     async def deliver(self) -> None:
         """Send what the consumer reads until this is cancelled. After an error it waits to be moved."""
@@ -84,17 +94,23 @@ class ConsumerStream(Holding):
             await self.rest()
             await self._line.pace.turn(READ_UNITS)
             try:
-                records = await self.consumer.read_batch(min(self._window.left, STREAM_BYTES), STREAM_RECORDS)
+                size = min(self._window.left, STREAM_BYTES)
+                records = await self.consumer.read_batch(size, self._records_max)
             except WalError as error:
                 self._line.answer_error(self.id, error)
                 if isinstance(error, Closed):
                     return
                 await self._loop.create_future()  # until it is cancelled: seek begins anew
             else:
+                turns, labels = self.consumer.turns, 0
                 for record in records:
-                    self._gathered.append(record)
-                    self._gathered_cost += len(record.payload) + RECORD_COST
-                self.flush(self.consumer.turns)
+                    before = self._gathered_labels
+                    self.add(record)
+                    labels += self._gathered_labels - before
+                    if self._gathered_labels >= STREAM_BYTES:
+                        self.flush(turns)
+                self.flush(turns)
+                self._records_max = max(min(STREAM_RECORDS, STREAM_BYTES * len(records) // (labels + 1)), 1)
 
     def _held(self) -> int:
         return READER_BYTES_MAX if self.consumer.reads_ahead else 0

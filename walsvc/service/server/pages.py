@@ -9,7 +9,7 @@ from walsvc.api import Log
 from walsvc.errors import WalError
 from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
-from walsvc.service.wire.columns import records_frame
+from walsvc.service.wire.columns import labels_bytes, records_frame
 from walsvc.service.wire.frames import RECORD_COST
 from walsvc.service.wire.wanted import reading
 
@@ -30,7 +30,7 @@ async def read_back(log: Log, args: dict[str, Any]) -> dict[str, Any]:
                     ended = True
                 else:
                     records.append(record)
-                    size += len(record.payload) + RECORD_COST
+                    size += len(record.payload) + labels_bytes(record) + RECORD_COST
         except WalError:
             if not records:
                 raise

@@ -21,7 +21,7 @@ from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
 from walsvc.service.server.outgoing import Turn
-from walsvc.service.wire.columns import cost_of, records_frame
+from walsvc.service.wire.columns import cost_of, labels_bytes, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Result
 from walsvc.service.wire.wanted import reading
 from walsvc.service.wire.window import Window
@@ -43,6 +43,7 @@ class Stream:
         self._line = line
         self._gathered: list[Record] = []
         self._gathered_cost = 0
+        self._gathered_labels = 0  # bytes of their attributes
         self._granted: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
@@ -109,7 +110,7 @@ class Stream:
         """True if the records gathered fill a frame, or are all that the client takes."""
         cost = self._gathered_cost
         return (
-            cost >= min(STREAM_BYTES, self._line.share.outgoing.allowance)
+            cost + self._gathered_labels >= min(STREAM_BYTES, self._line.share.outgoing.allowance)
             or len(self._gathered) >= STREAM_RECORDS
             or cost >= self._window.left
         )
@@ -118,21 +119,27 @@ class Stream:
         """Send a record with those that come in the same turn of the loop."""
         if not self._gathered:
             self._loop.call_soon(self.flush)
+        self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Gather a record that is sent by `flush`."""
         self._gathered.append(record)
         self._gathered_cost += len(record.payload) + RECORD_COST
+        if record.attributes:
+            self._gathered_labels += labels_bytes(record)
 
     def flush(self, turn: int = 0) -> None:
         """Send what is gathered."""
         if self._gathered:
             records, self._gathered = self._gathered, []
             self._window.take(self._gathered_cost)
-            self._gathered_cost = 0
+            self._gathered_cost = self._gathered_labels = 0
             self._line.send(records_frame(self.id, turn, records, self._line.state))
 
     def drop(self) -> None:
         """Send nothing of what is gathered."""
         self._gathered.clear()
-        self._gathered_cost = 0
+        self._gathered_cost = self._gathered_labels = 0
 
 
 class RecordStream(Stream):

@@ -45,8 +45,9 @@ async def reclaim(log: Log, args: dict[str, Any]) -> int:
     return await log.reclaim()
 
 
-async def hold(log: Log, args: dict[str, Any]) -> None:
+async def hold(log: Log, args: dict[str, Any]) -> int:
     await log.hold(args["name"], args["lsn"])
+    return log.holds().get(args["name"], 0)
 
 
 async def release(log: Log, args: dict[str, Any]) -> None:

@@ -27,6 +27,11 @@ def cost_of(records: Sequence[Record]) -> int:
     return sum([len(record.payload) for record in records]) + RECORD_COST * len(records)
 
 
+def labels_bytes(record: Record) -> int:
+    """The bytes that a record's attributes take in a frame. They cost no credit, but fill frames and memory."""
+    return len(pack_attributes(record.attributes)) if record.attributes else 0
+
+
 def items_of(frame: Batch) -> Sequence[Item]:
     """The records in a part of a batch, of which part_bytes was asked; their labels are not checked."""
     payloads = frame.payloads

@@ -138,7 +138,7 @@ METHODS = table(
     ),
     Method("seal", ADMIN, {}),
     Method("reclaim", ADMIN, {}, repeatable=False),
-    Method("hold", ADMIN, required(name=TEXT, lsn=INT)),
+    Method("hold", ADMIN, required(name=TEXT, lsn=POSITION)),
     Method("release", ADMIN, required(name=TEXT)),
     Method("holds", READ, {}, changes=False, large=True),
     Method("retention", READ, {}, changes=False, large=True),

@@ -183,6 +183,11 @@ function showCopies(log) {
   fill($("copies"), copies.map(([kind, copy]) => [kind, copy.state, whole.format(copy.lsn), plural(copy.records, "record"), bytes(copy.bytes)]));
 }
 
+function limits({ records, bytes: size, seconds }) {
+  const each = [records === null ? null : plural(records, "record"), size === null ? null : bytes(size), seconds === null ? null : `${seconds} s`];
+  return `at most ${each.filter((limit) => limit !== null).join(", ")}`;
+}
+
 function showDisk(log) {
   const { stats, retention } = log;
   list($("disk"), [
@@ -194,6 +199,7 @@ function showDisk(log) {
     ["Written", `${bytes(stats.written_bytes)} in ${plural(stats.groups, "group")}`],
     ["Free", log.free_bytes === null ? "not known" : bytes(log.free_bytes)],
     ["Topics", whole.format(stats.topics)],
+    ...stats.limited_topics.map((each) => [`Kept of ${each.topic}`, limits(each)]),
     ["Dropped", `${plural(retention.dropped_records, "record")}, ${bytes(retention.dropped_bytes)}`],
     ...(retention.last_drop ? [["Last drop", retention.last_drop]] : []),
   ]);
