@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from walsvc.errors import BadOption, ProtocolError, Unreachable, WalError
 from walsvc.service.client.order import FrameWaiter
+from walsvc.service.client.room import Room
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import FROM_CLIENT, Call, Cancel, Error, Frame, Open, Result
 from walsvc.service.wire.methods import METHODS
@@ -19,6 +20,7 @@ class Line(Protocol):
 
     loop: asyncio.AbstractEventLoop
     requests: dict[int, FrameWaiter]
+    room: Room
 
     def new_id(self) -> int:
         """An id for a request."""
@@ -70,7 +72,9 @@ class Calling:
             self._forget()
 
     def again(self) -> bool:
-        """Ask."""
+        """Ask, when there is room: what is behind it does not wait for that."""
+        if not self._session.room.enter(self._frame.id, self, self._frame.method):
+            return True
         self._session.put(self._data)
         self._sent = True
         return True
@@ -82,12 +86,13 @@ class Calling:
 
     def give_up(self) -> None:
         """Tell the server that no caller waits for the answer any more. An answer that `then` must hear of is still awaited."""
-        if self._then is None and self._frame.id in self._session.requests:
-            self._forget()
+        if self._then is None and self._frame.id in self._session.requests and self._forget():
             self._session.send(Cancel(self._frame.id))
 
-    def _forget(self) -> None:
+    def _forget(self) -> bool:
+        """Take it off the table; False: it is not at the server."""
         self._session.requests.pop(self._frame.id, None)
+        return self._session.room.leave(self._frame.id)
 
 
 def encoded(frame: Call | Open) -> bytes:

@@ -117,7 +117,7 @@ class RemoteReading:
     async def get(self, lsn: int) -> Record | None:
         """Return the record with this LSN, or None where it was purged; see Log.get."""
         check_lsn(lsn)
-        async with aclosing(self.read(lsn, lsn + 1)) as records:
+        async with self._session.room.gets, aclosing(self.read(lsn, lsn + 1)) as records:
             async for record in records:
                 return record
         if lsn >= self._session.state[1]:  # as of that answer

@@ -30,6 +30,7 @@ from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.connector import FINAL, Connector, logger
 from walsvc.service.client.order import FrameWaiter, SendOrder
+from walsvc.service.client.room import CALLS, Room
 from walsvc.service.client.watching import Watchers
 from walsvc.service.wire.codes import farewell_of
 from walsvc.service.wire.frames import Frame, Goodbye, Purged, Welcome
@@ -65,6 +66,7 @@ class Session(Connector):
         closed: why nothing can be called any more; None while it can.
         repeated: appends and batches that were sent again.
         order: the requests that were not sent on this connection.
+        room: for calls at the server.
         appends: the append side; its owner sets it.
         cut, purged: called for records above an LSN that are gone, and for those that were hidden; their owner sets them.
         watchers: hear why the connection was lost, and None when there is one again.
@@ -76,6 +78,7 @@ class Session(Connector):
         self.closed: WalError | None = None
         self.repeated = 0
         self.order: SendOrder = SendOrder(self.requests)
+        self.room: Room = Room(self.order)
         self.appends: AppendSide = AppendSide()
         self.cut: Callable[[int], None] = nothing
         self.purged: Callable[[Purged], None] = nothing
@@ -239,6 +242,7 @@ class Session(Connector):
         """The connection is lost."""
         self._out.clear()
         self.order.clear()
+        self.room.clear()
         for request in list(self.requests.values()):
             request.lost()
         self.watchers.lost(error)
@@ -247,6 +251,7 @@ class Session(Connector):
         """Send again what is not answered, in the order of its first sending."""
         self._new_state(welcome.state)
         self.appends.limits_changed()
+        self.room.begin(self.limits.get("calls", CALLS))
         self.order.add(self.requests.items())
         self.wake_up()
         self.watchers.connected()

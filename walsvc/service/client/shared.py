@@ -73,7 +73,7 @@ class Asking:
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
-        self._session.requests.pop(self._frame.id, None)
+        self._forget()
         if isinstance(frame, Result):
             deliveries = self._home.deliveries(frame.value)
             if self.answer.done():
@@ -86,12 +86,18 @@ class Asking:
     def lost(self) -> None:
         """The server has freed the records that it gave to a connection that has ended."""
         if self.answer.done():
-            self._session.requests.pop(self._frame.id, None)
+            self._forget()
 
     def again(self) -> bool:
-        """Ask."""
-        self._session.put(encode(self._frame))
+        """Ask, when there is room."""
+        if self._session.room.enter(self._frame.id, self, self._frame.method, self._home.id):
+            self._session.put(encode(self._frame))
         return True
+
+    def _forget(self) -> bool:
+        """Take it off the table; False: it is not at the server."""
+        self._session.requests.pop(self._frame.id, None)
+        return self._session.room.leave(self._frame.id)
 
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
@@ -101,9 +107,10 @@ class Asking:
     def give_up(self) -> None:
         """The caller has given up: cancel the call at the server, or return what it brought."""
         if self._frame.id in self._session.requests:
-            self._session.send(Cancel(self._frame.id))
-            if not self._session.connected:
-                self._session.requests.pop(self._frame.id, None)
+            if self._session.connected and self._session.room.has(self._frame.id):
+                self._session.send(Cancel(self._frame.id))
+            else:
+                self._forget()
         elif not self.answer.cancelled() and self.answer.exception() is None:
             self._home.return_unseen(self.answer.result())
 

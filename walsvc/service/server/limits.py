@@ -93,6 +93,7 @@ class Limits:
             "batch_bytes": config.max_batch_bytes,
             "pending_bytes": min(self.pending_bytes, config.max_pending_bytes),
             "requests": self.requests,
+            "calls": self.calls,
             "streams": self.streams,
             "idle_ms": int(self.idle_seconds * 1000),
         }
