@@ -25,6 +25,7 @@ from walsvc.disk.choose import open_disk
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.extent import Extent
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.whole import whole
 from walsvc.opening import open_on
 
@@ -125,6 +126,41 @@ def test_exception_at_any_line_hangs_nothing_and_loses_nothing(call: str) -> Non
         nth += 1 if nth < 60 else 23
         run_sim(main, nth)
     assert nth > 10, "the call has fewer lines than that?"
+
+
+def test_exception_between_a_batch_s_new_segment_and_its_first_record_hangs_nothing(monkeypatch) -> None:
+    begun: list[int] = []
+    place = Placement.place
+
+    def placed_and_ended(self: Placement, *arguments: Any, **options: Any) -> bool:
+        segment, fits = self.group.segment, place(self, *arguments, **options)
+        if fits and self.group.segment is not segment:
+            begun.append(self.group.segment.id)
+            monkeypatch.undo()
+            raise Alarm
+        return fits
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), SMALL)
+        await log.append(b"kept")
+        monkeypatch.setattr(Placement, "place", placed_and_ended)
+        with pytest.raises((Alarm, DurabilityLost)):
+            await log.append_batch(stream(20))
+        after = 0
+        with suppress(WalError):
+            for _ in range(30):
+                after = (await log.append(bytes(9000))).lsn
+        with suppress(WalError):
+            await log.close()
+        async with await open_on(SimDisk(device), SMALL) as log:
+            there = {record.lsn: record.payload async for record in log.read()}
+            assert there.pop(1) == b"kept"
+            assert set(range(2, after + 1)) <= there.keys()
+            assert set(there.values()) <= {bytes(9000)}
+
+    run_sim(main, 1)
+    assert begun
 
 
 class Part:

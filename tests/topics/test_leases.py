@@ -25,6 +25,7 @@ class Entry:
     ended: str = ""  # "returning", "dying", "done"
     delayed_until: float = 0.0
     owner: Lease | None = None  # who may still acknowledge it
+    came: bool = False  # its time by the wall clock, which may be set back afterwards
 
 
 class Machine(RuleBasedStateMachine):
@@ -50,8 +51,9 @@ class Machine(RuleBasedStateMachine):
         for each in undone:
             job = each.job
             first = all(job.key is None or other.job.key != job.key or other.job.lsn >= job.lsn for other in undone)
-            due = each.delayed_until <= self.steady and job.not_before <= self.wall
+            due = each.delayed_until <= self.steady and (each.came or job.not_before <= self.wall)
             if first and due and each.holder is None and not each.ended:
+                each.came = True
                 found.append(job.lsn)
         return sorted(found)
 
@@ -83,7 +85,7 @@ class Machine(RuleBasedStateMachine):
         assert lease is not None
         assert lease.job.lsn == eligible[0]
         each = self.entries[lease.job.lsn]
-        each.holder, each.deadline, each.owner = holder, self.steady + LEASE, lease
+        each.holder, each.deadline, each.owner, each.came = holder, self.steady + LEASE, lease, False
         each.attempts += 1
         assert (lease.attempt, lease.deadline, lease.holder) == (each.attempts, each.deadline, holder)
         self.given.append(lease)
@@ -107,7 +109,7 @@ class Machine(RuleBasedStateMachine):
         elif "nak" in how:
             delay = 5.0 if how == "late nak" else 0.0
             if delay:
-                each.delayed_until = max(each.delayed_until, self.steady + delay)
+                each.delayed_until, each.came = max(each.delayed_until, self.steady + delay), False
             ended = self.leases.give_back(lease, delay, self.now)
             lsns = [lease.job.lsn] if each.holder is not None else []
             if lsns:
