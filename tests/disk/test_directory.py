@@ -280,11 +280,11 @@ async def test_close_comes_back_while_a_cancelled_call_still_runs(directory, mon
 
     def slow(*args: Any) -> None:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
 
     monkeypatch.setattr(directory, "sync_directory", slow)
     syncing = asyncio.create_task(disk.sync_directory())
-    await asyncio.get_running_loop().run_in_executor(None, entered.wait, 10)
+    await asyncio.get_running_loop().run_in_executor(None, entered.wait, 60)
     syncing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await syncing

@@ -218,7 +218,7 @@ def test_loop_closed_with_writes_pending(tmp_path, file, name, capfd):
     thread = disk._thread
     assert thread is not None
     del disk
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while thread.is_alive() and time.monotonic() < deadline:
         gc.collect()
         thread.join(0.01)

@@ -162,7 +162,7 @@ def test_dropped_pool_lets_its_threads_go() -> None:
     gc.collect()
     assert alive() is None
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -43,7 +43,7 @@ def open_alone(cluster):
 
 async def nothing_left():
     """No task but the test's own goes on, or not for long."""
-    for _ in range(100):
+    for _ in range(1000):
         if asyncio.all_tasks() == {asyncio.current_task()}:
             return True
         await asyncio.sleep(0.05)

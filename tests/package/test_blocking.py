@@ -82,10 +82,10 @@ def test_calls_under_way_end_when_the_log_is_closed(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(log.run, waits)
-        assert begun.wait(10)
+        assert begun.wait(60)
         log.close()
         with pytest.raises(walsvc.Closed):
-            waiting.result(10)
+            waiting.result(60)
 
 
 async def test_served_log_and_no_use_on_a_running_loop(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def served() -> Iterator[Served]:
         assert b"listening" in server.stdout.readline()
         yield Served(f"unix://{socket}", data, cli)
         server.terminate()
-        assert server.wait(timeout=30) == 0
+        assert server.wait(timeout=60) == 0
         cli.end()
 
 
@@ -58,7 +58,7 @@ def test_tail_follows_until_it_is_interrupted(served):
     while following.stdout.readline() != b"followed\n":
         pass
     following.send_signal(2)
-    assert following.wait(timeout=30) == exits.INTERRUPTED
+    assert following.wait(timeout=60) == exits.INTERRUPTED
 
 
 def test_topics_and_consumers_are_the_servers(served):

@@ -65,7 +65,7 @@ async def test_loop_runs_while_the_file_system_of_the_socket_stalls(
 
     def wait() -> None:
         loop.call_soon_threadsafe(stalled.set)
-        assert go_on.wait(30)
+        assert go_on.wait(60)
 
     def slow_lock(file: str, name: str) -> int:
         wait()
@@ -97,7 +97,7 @@ async def test_socket_whose_server_was_given_up_meanwhile_is_released(
     def slow_bind(name: str) -> Any:
         bound = bind(name)
         loop.call_soon_threadsafe(made.set)
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return bound
 
     with monkeypatch.context() as patch:

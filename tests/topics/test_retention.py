@@ -236,7 +236,7 @@ async def test_limit_respects_holds(open_log):
 async def test_limit_by_age(open_log):
     async with open_log(retain_seconds=0.05) as log:
         await write(log, 200)
-        for _ in range(500):
+        for _ in range(6000):
             if len(behind(log).segment_ids()) == 1:
                 break
             await asyncio.sleep(0.01)
