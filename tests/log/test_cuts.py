@@ -240,4 +240,4 @@ async def test_readers_and_followers_beside_cuts_in_a_directory(tmp_path, readin
         walsvc.open(tmp_path, segment_bytes=65536, reading=reading) as log,
         walsvc.open(tmp_path, read_only=True, reading=reading) as other,
     ):
-        await stress(log, other, 7, 60)
+        await stress(log, other, 7, 30)
