@@ -1135,6 +1135,17 @@ TOGETHER = [
 CRASHED_QUEUES = ("tests/crash/test_queues.py::test_power_cuts_keep_what_workers_were_told",)
 QUEUES = [
     Mutant(
+        "workers that wait at once each read on",
+        "walsvc/topics/ahead.py",
+        "            if turns != self._turns or following != self.following:\n                return None\n",
+        "            following = self.following\n",
+        (
+            "tests/topics/test_shared_given_up.py::test_workers_that_wait_at_once_read_no_more_than_they_need",
+            "tests/topics/test_shared_given_up.py"
+            "::test_acknowledgements_from_before_a_restart_that_come_at_once_all_count",
+        ),
+    ),
+    Mutant(
         "what joins an append's group is kept in memory only",
         "walsvc/log/commit/accepting.py",
         "        self._metadata.apply(change)\n        merge(group.metadata.joined, change)\n        joining.accepted()",
