@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from typing import Any
 
+from walsvc import __version__
 from walsvc.api import Log
 from walsvc.errors import Closed, InUse, ProtocolError, WalError, WalTimeout
 from walsvc.log.extent.hidings import Hiding
@@ -192,7 +193,7 @@ class Connection(Duplex):
             "namespace": self.greeting.namespace,
             "rights": sorted(grant.rights),
             "report": dataclasses.asdict(log.report),
-            "server": shared.version,
+            "server": __version__,
             "features": list(FEATURES),
         }
         self.send(Welcome(0, VERSION, shared.limits.told(log.config), self.state, info))

@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 
-from walsvc import __version__
 from walsvc.api import Log
 from walsvc.config import WalConfig, between
 from walsvc.disk.paths import checked_path
@@ -109,7 +108,7 @@ class Server:
         self.roster: Roster = Roster(self.limits.connections, lambda: for_clients(len(self.logs_by_name)))
         self.budget: Budget = Budget(self.limits.pending_total_bytes)
         self.shared: Shared = Shared(
-            __version__, self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
+            self.limits, logs=self.logs_by_name, roster=self.roster, budget=self.budget, tokens=tokens
         )
         self._copying = Copying(archive)
         self._listening = Listening(

@@ -119,7 +119,6 @@ class Shared:
     """See the head of this file.
 
     Attributes:
-        version: of walsvc, for WELCOME.
         limits: of each client.
         logs: by namespace.
         roster: the connections.
@@ -135,10 +134,7 @@ class Shared:
         news: of the logs, for many clients at once.
     """
 
-    def __init__(
-        self, version: str, limits: Limits, *, logs: Logs, roster: Roster, budget: Budget, tokens: Tokens | None
-    ) -> None:
-        self.version = version
+    def __init__(self, limits: Limits, *, logs: Logs, roster: Roster, budget: Budget, tokens: Tokens | None) -> None:
         self.limits = limits
         self.logs = logs
         self.roster = roster
