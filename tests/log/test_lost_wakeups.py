@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import walsvc
 from tests.crash.grid import PatientLoop
 from walsvc.config import WalConfig
+from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk
+from walsvc.disk.threads import ThreadsDisk
 from walsvc.log.commit.ack import all_done
 from walsvc.opening import open_on
 
@@ -78,3 +84,26 @@ def test_closing_ends_in_order_though_any_wake_up_of_the_logs_own_work_was_lost(
     assert count > MET_MIN
     for nth in range(1, count + 1):
         closed_without(nth)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+async def test_completion_whose_callback_a_signal_handler_cuts_off_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """On the disk of a thread, whose wake-up comes but once."""
+    complete, calls = ThreadsDisk._complete, 0
+
+    def cut_off(disk: ThreadsDisk) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise LookupError("a handler's own")
+        complete(disk)
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with asyncio.timeout(30), walsvc.open(tmp_path, disk="threads") as log:
+        monkeypatch.setattr(ThreadsDisk, "_complete", cut_off)
+        monkeypatch.setattr(threads, "LOST_SECONDS", 0.01)
+        for lsn in (1, 2):
+            assert (await log.append(b"x")).lsn == lsn
+    assert calls >= nth

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from walsvc.disk import posix, system
 from walsvc.disk.base import Write
@@ -22,6 +22,10 @@ from walsvc.disk.posix import PosixDisk, closed, short_write
 
 RETRY_SECONDS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Pauses before a write that the kernel put off (EINTR, EAGAIN) is tried again; after the last one the error stands."""
+
+LOST_SECONDS = 1.0
+"""After so long the loop is woken again for answers that it has not taken: a signal that wakes it has its handler run at the first line
+of what it calls, and where that raises, the wake-up is lost."""
 
 Commits = SimpleQueue["tuple[ThreadsDisk, Write] | None"]
 
@@ -57,10 +61,6 @@ class ThreadsDisk(PosixDisk):
         except OSError as error:
             self._refuse(write, error)
             return
-        if self._finished:
-            self._loop.call_soon(
-                self._complete
-            )  # where a signal handler's exception came before its first line, it was lost
         try:
             self._in_flight.add(write)
             self._commits.put((self, write))
@@ -95,10 +95,20 @@ class ThreadsDisk(PosixDisk):
         # Order matters on both sides: here append, then look at the flag; in _complete clear the flag, then take.
         if not self._woken:
             self._woken = True
-            try:
-                self._loop.call_soon_threadsafe(self._complete)
-            except RuntimeError:
-                self._finished.clear()  # the loop is closed: nobody is left to be told
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._complete)
+        except RuntimeError:
+            self._finished.clear()  # the loop is closed: nobody is left to be told
+
+    def wake_again(self) -> bool:
+        """In the commit thread: wake the loop once more if it has not taken all answers; False if it has."""
+        if not self._finished:
+            return False
+        self._wake()
+        return True
 
     def _complete(self) -> None:
         self._woken = False
@@ -107,9 +117,20 @@ class ThreadsDisk(PosixDisk):
 
 def commit_all(commits: Commits) -> None:
     """The commit thread. While it waits it holds no reference to the disk, so that an unclosed one can be collected."""
-    while (item := commits.get()) is not None:
+    late: weakref.ref[ThreadsDisk] | None = None  # its answers may not have been taken
+    while True:
+        try:
+            item = commits.get(timeout=None if late is None else LOST_SECONDS)
+        except Empty:
+            if late is None or (idle := late()) is None or not idle.wake_again():
+                late = None
+            idle = None
+            continue
+        if item is None:
+            return
         disk, write = item
         disk.perform(write)
+        late = weakref.ref(disk)
         del item, disk, write
 
 
