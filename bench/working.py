@@ -87,7 +87,7 @@ async def with_walsvc(asked: Asked) -> None:
 
 
 def with_redis(asked: Asked) -> None:
-    """Work at a group of a stream, with the client that is fastest there: the one that blocks, on one connection."""
+    """Work at a group of a stream, with the client that blocks, on one connection."""
     import redis
 
     client = redis.Redis.from_url(asked.url.removeprefix("redis+"), socket_timeout=60.0)
