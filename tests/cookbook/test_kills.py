@@ -41,7 +41,7 @@ async def test_readings_of_the_edge_arrive_once(tmp_path: Path) -> None:
         stored = local.next_lsn - 1
         forwarding = asyncio.create_task(forward("edge-7", local, central))
         async for _ in central.follow():
-            if central.next_lsn > stored and [each.position for each in await local.consumers()] == [stored + 1]:
+            if central.next_lsn > stored:
                 break
         forwarding.cancel()
         await asyncio.wait([forwarding])
