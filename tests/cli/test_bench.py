@@ -94,6 +94,11 @@ def test_a_file_system_in_memory_is_said_to_be_one(walsvc: Cli) -> None:
     assert (told["memory_backed"], told["durable"]) == (True, False)
 
 
+def test_a_place_that_is_not_there_is_named(walsvc: Cli, tmp_path: Path) -> None:
+    said = walsvc.bad(5, "bench", "run", tmp_path / "nowhere")
+    assert f"measured: No such file or directory [{tmp_path / 'nowhere'}]. Hint: check the path" in said
+
+
 def test_figures_for_people(walsvc: Cli, tmp_path: Path) -> None:
     text = walsvc.good("bench", "run", tmp_path, "--seconds", 0.1, "--disk", "threads").decode()
     for word in ("throughput", "p99.9", "syncs", "records per sync", "page cache", "loop lag", "threads"):

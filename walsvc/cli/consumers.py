@@ -135,8 +135,8 @@ def redrive(
 ) -> None:
     """Send the dead letters of a shared consumer back to its topic.
 
-    Each is sent back once, as it was, and is delivered from the first attempt on. Needs the log for itself: while another process
-    writes it, this ends with "locked".
+    Each is sent back once, as it was, and is delivered from the first attempt on. A log in a directory is needed for itself: while
+    another process writes it, this ends with "locked". A served log, by its URL, stays in use.
     """
 
     async def verb() -> int:

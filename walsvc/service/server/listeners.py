@@ -19,6 +19,7 @@ from walsvc.errors import BadOption, Locked, PathError
 from walsvc.options import file_of
 from walsvc.service.server.entrance import Acceptor
 from walsvc.targets import is_loopback, text_of, url_scheme_of
+from walsvc.tasks import begin_task
 from walsvc.tls import load_identity, loading
 
 UNIX_PATH_BYTES_MAX = 107  # sun_path in unix(7), with its final zero
@@ -98,7 +99,7 @@ async def listen_unix(path: str | os.PathLike[str], accept: Accept) -> Listener:
         `socket_path`.
     """
     name = socket_path(path)
-    making = asyncio.ensure_future(in_thread(make_socket, name))
+    making = begin_task(in_thread(make_socket, name))
     try:
         listening, lock = await asyncio.shield(making)
     except asyncio.CancelledError:
