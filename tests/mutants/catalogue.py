@@ -872,10 +872,7 @@ READING = [
         "walsvc/service/server/requests.py",
         "                copied = count * len(frame.attributes)\n",
         "                copied = 0\n",
-        (
-            "tests/service/test_limits.py"
-            "::test_attributes_that_a_frame_has_once_are_not_copied_for_more_records_than_a_group_holds",
-        ),
+        ("tests/service/test_limits.py::test_attributes_count_for_each_record_that_has_them_while_it_is_not_answered",),
     ),
     Mutant(
         "streams that wait for credit keep what their readers hold",

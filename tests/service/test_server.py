@@ -260,7 +260,7 @@ async def test_methods_answer_what_the_log_answers(tmp_path) -> None:
         assert await call(raw, 5, "topic.count", topic="t") == 3
         assert await call(raw, 6, "topic.first_lsn", topic="t") == 1
         assert await call(raw, 7, "topic.last_lsn", topic="none") is None
-        assert await call(raw, 8, "hold", name="h", lsn=2) is None
+        assert await call(raw, 8, "hold", name="h", lsn=2) == 2
         assert await call(raw, 9, "holds") == log.holds() == {"h": 2}
         raw.send(Call(10, "truncate_before", {"lsn": 3}))
         refused = await raw.expect(Error, 10)
