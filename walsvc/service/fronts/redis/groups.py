@@ -118,13 +118,13 @@ def start_of(client: Client, id: bytes) -> int:
 async def destroy(client: Client, command: Command) -> int:
     """XGROUP DESTROY key group."""
     topic, name = client.topic(command[2]), text(command[3])
-    if not await client.members.exists(topic, name):
-        return 0
-    await client.members.forget(topic, name)
-    try:
-        await topic.delete_consumer(name)
-    except (BadOption, InUse) as error:
-        raise Failure(f"ERR {error}") from None
+    async with client.members.going(topic, name):
+        if not await client.members.exists(topic, name):
+            return 0
+        try:
+            await topic.delete_consumer(name)
+        except (BadOption, InUse) as error:
+            raise Failure(f"ERR {error}") from None
     return 1
 
 

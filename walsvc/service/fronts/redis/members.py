@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from walsvc.service.server.keyed import KeyedLocks
 from walsvc.topics.shared import LocalConsumer
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ class Members:
 
     def __init__(self) -> None:
         self._places: dict[Group, dict[str, LocalConsumer]] = {}
+        self._turns: KeyedLocks[Group] = KeyedLocks()
         self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
 
     async def exists(self, topic: Topic, name: str) -> bool:
@@ -30,15 +34,17 @@ class Members:
     async def find(self, topic: Topic, name: str, worker: str | None) -> LocalConsumer | None:
         """A worker's place in a group, None: any place; None where there is no such group. Raises InUse, BadOption: the consumer is
         none of Redis's."""
-        places = self._places.setdefault((topic.name, name), {})
-        place = places.get(worker or SETTING_UP)
-        if place is None:
+        group, who = (topic.name, name), worker or SETTING_UP
+        if (place := self._places.get(group, {}).get(who)) is not None:
+            return place
+        async with self._turns.turn(group):  # a group that is destroyed meanwhile would be made anew
+            places = self._places.get(group, {})
+            if who in places:
+                return places[who]
             if not places and not await self.exists(topic, name):
-                del self._places[topic.name, name]
                 return None
-            place = await self._open(topic, name, worker or SETTING_UP)
-            place = places.setdefault(worker or SETTING_UP, place)
-        return place
+            place = await self._open(topic, name, who)
+            return self._places.setdefault(group, {}).setdefault(who, place)
 
     async def _open(self, topic: Topic, name: str, worker: str) -> LocalConsumer:
         opened: Any = await topic.consumer(name, shared=True, lease=None, worker=worker)
@@ -65,11 +71,15 @@ class Members:
         if place is not None:
             await place.close()
 
-    async def forget(self, topic: Topic, name: str) -> None:
-        """Forget a group that is destroyed."""
-        self._named = {each: seen for each, seen in self._named.items() if each[0] != (topic.name, name)}
-        for place in list(self._places.pop((topic.name, name), {}).values()):
-            await place.close()
+    @asynccontextmanager
+    async def going(self, topic: Topic, name: str) -> AsyncIterator[None]:
+        """Forget a group, which is destroyed in the block: nobody finds it before the end."""
+        group = (topic.name, name)
+        async with self._turns.turn(group):
+            self._named = {each: seen for each, seen in self._named.items() if each[0] != group}
+            for place in list(self._places.pop(group, {}).values()):
+                await place.close()
+            yield
 
 
 _OF_LOG: WeakKeyDictionary[Any, Members] = WeakKeyDictionary()

@@ -5,6 +5,7 @@ An entry that goes is hidden from all readers in the same group commit as other 
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -187,11 +188,12 @@ async def delete(client: Client, command: Command) -> int:
         if not await client.has(key):
             continue
         topic = client.topic(key)
-        for status in await topic.consumers():
-            await client.members.forget(topic, status.name)
-        try:
-            await client.log.delete_topic(topic.name)
-        except InUse as error:
-            raise Failure(f"ERR {error}") from None
+        async with AsyncExitStack() as groups:
+            for name in sorted(status.name for status in await topic.consumers()):
+                await groups.enter_async_context(client.members.going(topic, name))
+            try:
+                await client.log.delete_topic(topic.name)
+            except InUse as error:
+                raise Failure(f"ERR {error}") from None
         count += 1
     return count
