@@ -16,7 +16,7 @@ from walsvc import errors
 from walsvc.errors import DurabilityLost, ProtocolError, Truncated, WalError
 from walsvc.model import Record
 from walsvc.service.wire.codes import CODES, error_frame, error_of
-from walsvc.service.wire.columns import cost_of, records_frame, records_of
+from walsvc.service.wire.columns import cost_of, packed_labels, records_frame, records_of
 from walsvc.service.wire.frames import (
     FIRST,
     FROM_CLIENT,
@@ -240,7 +240,7 @@ RECORD = st.builds(
 def test_records_come_back(records) -> None:
     records.sort()
     reader = FrameReader(FROM_SERVER)
-    reader.receive(encode(records_frame(9, 2, records, STATE)))
+    reader.receive(encode(records_frame(9, 2, records, [packed_labels(each) for each in records], STATE)))
     frame = reader.next_frame()
     assert isinstance(frame, Records)
     assert (frame.id, frame.turn) == (9, 2)

@@ -11,7 +11,7 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
 from walsvc.service.server.streams import READ_UNITS, READER_BYTES_MAX, Stream
-from walsvc.service.wire.columns import labels_bytes, records_frame
+from walsvc.service.wire.columns import packed_labels, records_frame
 from walsvc.service.wire.frames import Open
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
@@ -46,21 +46,24 @@ class SharedStream(Holding):
         hub, loop = self.consumer.open_hub(), self._loop
         batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
         given = [each for each in batch if isinstance(each, LocalDelivery)]
+        labels: list[bytes] = []
         size = 0
         for place, each in enumerate(given):
-            size += labels_bytes(each.record)
+            packed = packed_labels(each.record)
+            size += len(packed)
             if size > STREAM_BYTES and place:  # the rest goes out again, as if it had not been out
                 for late in given[place:]:
                     hub.unseen(late.lease)
                 del given[place:]
                 break
+            labels.append(packed)
         try:
             await self._line.writable()
         except BaseException:
             for each in given:
                 hub.unseen(each.lease)
             raise
-        frame = records_frame(self.id, 0, [each.record for each in given], self._line.state)
+        frame = records_frame(self.id, 0, [each.record for each in given], labels, self._line.state)
         left = [None if each.deadline is None else each.deadline - loop.time() for each in given]
         attempts = [each.attempt for each in given]
         return {"records": list(frame[2:-1]), "attempts": attempts, "left": left, "token": hub.past.token}
@@ -104,10 +107,8 @@ class ConsumerStream(Holding):
             else:
                 turns, labels = self.consumer.turns, 0
                 for record in records:
-                    before = self._gathered_labels
-                    self.add(record)
-                    labels += self._gathered_labels - before
-                    if self._gathered_labels >= STREAM_BYTES:
+                    labels += self.add(record)
+                    if self._labels_bytes >= STREAM_BYTES:
                         self.flush(turns)
                 self.flush(turns)
                 self._records_max = max(min(STREAM_RECORDS, STREAM_BYTES * len(records) // (labels + 1)), 1)

@@ -9,7 +9,7 @@ from walsvc.api import Log
 from walsvc.errors import WalError
 from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
-from walsvc.service.wire.columns import labels_bytes, records_frame
+from walsvc.service.wire.columns import packed_labels, records_frame
 from walsvc.service.wire.frames import RECORD_COST
 from walsvc.service.wire.wanted import reading
 
@@ -22,6 +22,7 @@ async def read_back(log: Log, args: dict[str, Any]) -> dict[str, Any]:
     count = cuts.count if known is None else known
     stop = min(log.next_lsn if stop is None else stop, cuts.since(count))
     records: list[Record] = []
+    labels: list[bytes] = []
     size, ended = 0, False
     async with aclosing(log.read(stop=stop, reverse=True, **wanted)) as found:
         try:
@@ -30,11 +31,13 @@ async def read_back(log: Log, args: dict[str, Any]) -> dict[str, Any]:
                     ended = True
                 else:
                     records.append(record)
-                    size += len(record.payload) + labels_bytes(record) + RECORD_COST
+                    labels.append(packed_labels(record))
+                    size += len(record.payload) + len(labels[-1]) + RECORD_COST
         except WalError:
             if not records:
                 raise
             # the next call meets it first
     records = [each for each in records if each.lsn < cuts.since(count)]
-    rows = list(records_frame(0, 0, records, [])[2:-1]) if records else None
+    labels = labels[len(labels) - len(records) :]  # the newest came first
+    rows = list(records_frame(0, 0, records, labels, [])[2:-1]) if records else None
     return {"records": rows, "stop": records[-1].lsn if records else stop, "cuts": count, "ended": ended}

@@ -21,7 +21,7 @@ from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
 from walsvc.service.server.outgoing import Turn
-from walsvc.service.wire.columns import cost_of, labels_bytes, records_frame
+from walsvc.service.wire.columns import cost_of, packed_labels, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Result
 from walsvc.service.wire.wanted import reading
 from walsvc.service.wire.window import Window
@@ -42,8 +42,9 @@ class Stream:
         self._window = Window(credit)
         self._line = line
         self._gathered: list[Record] = []
+        self._gathered_labels: list[bytes] = []  # their attributes, packed
         self._gathered_cost = 0
-        self._gathered_labels = 0  # bytes of their attributes
+        self._labels_bytes = 0
         self._granted: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.task: asyncio.Task[None] | None = None
@@ -110,7 +111,7 @@ class Stream:
         """True if the records gathered fill a frame, or are all that the client takes."""
         cost = self._gathered_cost
         return (
-            cost + self._gathered_labels >= min(STREAM_BYTES, self._line.share.outgoing.allowance)
+            cost + self._labels_bytes >= min(STREAM_BYTES, self._line.share.outgoing.allowance)
             or len(self._gathered) >= STREAM_RECORDS
             or cost >= self._window.left
         )
@@ -121,25 +122,29 @@ class Stream:
             self._loop.call_soon(self.flush)
         self.add(record)
 
-    def add(self, record: Record) -> None:
-        """Gather a record that is sent by `flush`."""
+    def add(self, record: Record) -> int:
+        """Gather a record that is sent by `flush`; returns the bytes of its attributes."""
+        labels = packed_labels(record)
         self._gathered.append(record)
+        self._gathered_labels.append(labels)
         self._gathered_cost += len(record.payload) + RECORD_COST
-        if record.attributes:
-            self._gathered_labels += labels_bytes(record)
+        self._labels_bytes += len(labels)
+        return len(labels)
 
     def flush(self, turn: int = 0) -> None:
         """Send what is gathered."""
         if self._gathered:
             records, self._gathered = self._gathered, []
+            labels, self._gathered_labels = self._gathered_labels, []
             self._window.take(self._gathered_cost)
-            self._gathered_cost = self._gathered_labels = 0
-            self._line.send(records_frame(self.id, turn, records, self._line.state))
+            self._gathered_cost = self._labels_bytes = 0
+            self._line.send(records_frame(self.id, turn, records, labels, self._line.state))
 
     def drop(self) -> None:
         """Send nothing of what is gathered."""
         self._gathered.clear()
-        self._gathered_cost = self._gathered_labels = 0
+        self._gathered_labels.clear()
+        self._gathered_cost = self._labels_bytes = 0
 
 
 class RecordStream(Stream):
@@ -168,8 +173,10 @@ class RecordStream(Stream):
         """Say where the log was cut since the client was told last."""
         if self._told != self._cuts.count:
             end, self._told = self._cuts.since(self._told), self._cuts.count
-            self._gathered = [record for record in self._gathered if record.lsn < end]
-            self._gathered_cost = cost_of(self._gathered)
+            gathered = [record for record in self._gathered if record.lsn < end]
+            super().drop()
+            for record in gathered:
+                self.add(record)
             self._keep([record for record in self._records if record.lsn < end])
             self._following = min(self._following, end)
             self._line.send(Result(self.id, dict.fromkeys(self._bounds, end), self._line.state))

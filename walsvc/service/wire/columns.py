@@ -27,9 +27,9 @@ def cost_of(records: Sequence[Record]) -> int:
     return sum([len(record.payload) for record in records]) + RECORD_COST * len(records)
 
 
-def labels_bytes(record: Record) -> int:
-    """The bytes that a record's attributes take in a frame. They cost no credit, but fill frames and memory."""
-    return len(pack_attributes(record.attributes)) if record.attributes else 0
+def packed_labels(record: Record) -> bytes:
+    """A record's attributes as a frame has them. Their bytes cost no credit, but fill frames and memory."""
+    return pack_attributes(record.attributes) if record.attributes else b""
 
 
 def items_of(frame: Batch) -> Sequence[Item]:
@@ -71,13 +71,10 @@ def columns_of(pieces: Pieces) -> tuple[list[bytes], Any, Any]:
     return payloads, column(types), column(attributes) if any(attributes) else None
 
 
-def records_frame(id: int, turn: int, records: Sequence[Record], state: State) -> Records:
-    """One or more records as a frame of stream `id`."""
-    lsns, payloads, types, topics, timestamps, maps = map(list, zip(*records, strict=True))
+def records_frame(id: int, turn: int, records: Sequence[Record], labels: list[bytes], state: State) -> Records:
+    """One or more records as a frame of stream `id`. `labels`: of each record, as `packed_labels` gives them."""
+    lsns, payloads, types, topics, timestamps, _ = map(list, zip(*records, strict=True))
     dense = lsns[-1] - lsns[0] == len(lsns) - 1
-    attributes: Any = b""
-    if any(maps):
-        attributes = [pack_attributes(each) if each else b"" for each in maps]
     return Records(
         id,
         turn,
@@ -86,7 +83,7 @@ def records_frame(id: int, turn: int, records: Sequence[Record], state: State) -
         column(types),
         column(topics),
         column(timestamps),
-        attributes,
+        labels if any(labels) else b"",
         state,
     )
 
