@@ -135,8 +135,8 @@ async def test_flood_of_strangers_waits_and_who_has_a_token_does_not(tmp_path) -
     tokens = Tokens([(GOOD, Grant("good", frozenset({"append", "read"})))])
     async with serving(tmp_path, tokens=tokens) as server:
         denials = server.shared.denials
-        denials._clock = lambda: denials._at  # time stands
-        denials._level = -DELAY_MAX_SECONDS * PER_SECOND
+        denials._clock = lambda: denials._bucket.at  # time stands
+        denials._bucket.level = -DELAY_MAX_SECONDS * PER_SECOND
         gone = await Raw.to(server)
         gone.hello("g" * 32 + "?")
         await until(lambda: len(server.roster) == 1)
@@ -145,7 +145,7 @@ async def test_flood_of_strangers_waits_and_who_has_a_token_does_not(tmp_path) -
         connection.abort()
         assert await gone.ended()
         assert connection.greeting._denying.cancelled(), "nobody is told any more"
-        denials._level = -1.0
+        denials._bucket.level = -1.0
         stranger, good = await Raw.to(server), await Raw.to(server)
         stranger.hello("s" * 32)
         good.hello(GOOD)

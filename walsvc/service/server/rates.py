@@ -23,6 +23,27 @@ class Reading(Protocol):
         """These reasons are gone."""
 
 
+class Bucket:
+    """A bucket that is full at first.
+
+    Attributes:
+        level: what is in it; below 0 it is overdrawn.
+        at: when it was that, in seconds of the caller's clock.
+    """
+
+    __slots__ = ("at", "level")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.level = rate
+        self.at = now
+
+    def spend(self, count: float, rate: float, now: float) -> float:
+        """Take so much out of it; returns the seconds until it is not overdrawn any more, 0: it is not."""
+        self.level = min(self.level + (now - self.at) * rate, rate) - count
+        self.at = now
+        return max(-self.level / rate, 0.0)
+
+
 class Rates:
     """The buckets of a server's tokens.
 
@@ -32,21 +53,18 @@ class Rates:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[
-            tuple[str, str], tuple[float, float]
-        ] = {}  # (token's name, unit): level, and when it was that
+        self._buckets: dict[tuple[str, str], Bucket] = {}  # by the token's name and the unit
 
     def pause(self, grant: Grant) -> float:
         """Seconds until the next request of a token may come; 0: at once."""
-        return max(
-            self._wait(grant, "requests", grant.requests_per_second), self._wait(grant, "bytes", grant.bytes_per_second)
-        )
+        return self.spend(grant, 0, 0)
 
     def spend(self, grant: Grant, requests: int, size: int) -> float:
         """Count requests with so many bytes; returns `pause`."""
-        self._spend(grant, "requests", grant.requests_per_second, requests)
-        self._spend(grant, "bytes", grant.bytes_per_second, size)
-        return self.pause(grant)
+        return max(
+            self._spend(grant, "requests", grant.requests_per_second, requests),
+            self._spend(grant, "bytes", grant.bytes_per_second, size),
+        )
 
     def hold_back(self, grant: Grant | None, connection: Reading, requests: int, size: int) -> None:
         """Count what came on a connection, and read on there only when the rate of its token allows more."""
@@ -54,16 +72,11 @@ class Rates:
             connection.pause_reading(WHY)
             asyncio.get_running_loop().call_later(pause, connection.resume_reading, WHY)
 
-    def _wait(self, grant: Grant, unit: str, rate: float | None) -> float:
-        return 0.0 if rate is None else max(-self._level(grant, unit, rate) / rate, 0.0)
-
-    def _level(self, grant: Grant, unit: str, rate: float) -> float:
+    def _spend(self, grant: Grant, unit: str, rate: float | None, count: int) -> float:
+        if rate is None:
+            return 0.0
         now = self._clock()
-        level, at = self._buckets.get((grant.name, unit), (rate, now))
-        level = min(level + (now - at) * rate, rate)
-        self._buckets[grant.name, unit] = (level, now)
-        return level
-
-    def _spend(self, grant: Grant, unit: str, rate: float | None, count: int) -> None:
-        if rate is not None:
-            self._buckets[grant.name, unit] = (self._level(grant, unit, rate) - count, self._clock())
+        bucket = self._buckets.get((grant.name, unit))
+        if bucket is None:
+            bucket = self._buckets[grant.name, unit] = Bucket(rate, now)
+        return bucket.spend(count, rate, now)
