@@ -139,13 +139,17 @@ def rows_of(consumers: Sequence[ConsumerStatus]) -> list[tuple[Any, ...]]:
     return rows
 
 
+def cell_text(cell: Any) -> str:
+    """A cell of such a row, for people."""
+    if cell is None:
+        return UNKNOWN
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+
+
 def lines_of(path: str, looks: Sequence[Look]) -> list[str]:
     """Plain lines, for a pipe."""
     lines = [path, *(f"{name:10} {text}" for name, text in facts(looks))]
-    rows = [
-        tuple(UNKNOWN if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row)
-        for row in rows_of(looks[-1].consumers)
-    ]
+    rows = [tuple(map(cell_text, row)) for row in rows_of(looks[-1].consumers)]
     if rows:
         widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
         lines += [
@@ -180,12 +184,6 @@ def picture(path: str, looks: Sequence[Look]) -> RenderableType:
             words = COLUMNS[place] in ("consumer", "topic", "kind")
             table.add_column(COLUMNS[place], justify="left" if words else "right", overflow="fold", no_wrap=not words)
         for row in rows:
-            cells = (row[place] for place in told)
-            table.add_row(
-                *(
-                    Text(UNKNOWN if cell is None else f"{cell:.1f}" if isinstance(cell, float) else visible(str(cell)))
-                    for cell in cells
-                )
-            )
+            table.add_row(*(Text(visible(cell_text(row[place]))) for place in told))
         parts += ["", table]
     return Group(*parts)

@@ -15,7 +15,16 @@ from walsvc.model import Record
 from walsvc.plain import plain, record_row
 from walsvc.service.fronts.access import Room
 from walsvc.service.fronts.http.problems import HttpError, problem_of
-from walsvc.service.fronts.http.request import LABEL, LSN_MAX, check_query, moment, number, types, wanted_labels
+from walsvc.service.fronts.http.request import (
+    LABEL,
+    LSN_MAX,
+    check_query,
+    is_number,
+    moment,
+    number,
+    types,
+    wanted_labels,
+)
 
 PARAMETERS = ("start", "limit", "type", "since", "until", LABEL)
 FOLLOWING = ("start", "type", "since", LABEL)
@@ -159,7 +168,7 @@ async def sent(response: web.StreamResponse, data: bytes, silence: float) -> Non
 def start_of(request: web.BaseRequest) -> int | None:
     """The LSN at which events begin: behind the last one that the client has had, else at `start`."""
     last = request.headers.get("Last-Event-ID", "")
-    if last.isascii() and last.isdigit() and len(last) <= 19:
+    if is_number(last):
         return min(int(last), LSN_MAX - 1) + 1
     return number(request, "start", None, 1, LSN_MAX)
 

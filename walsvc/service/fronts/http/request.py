@@ -164,7 +164,7 @@ def expected_of(request: web.BaseRequest) -> int | None:
 
 
 def is_number(text: str) -> bool:
-    """True if a part of a path, or a parameter, is an LSN."""
+    """True if a part of a path, a parameter or a header is an LSN."""
     return text.isascii() and text.isdigit() and len(text) <= 19
 
 

@@ -44,7 +44,8 @@ class Members:
             if not places and not await self.exists(topic, name):
                 return None
             place = await self._open(topic, name, who)
-            return self._places.setdefault(group, {}).setdefault(who, place)
+            self._places.setdefault(group, {})[who] = place
+            return place
 
     async def _open(self, topic: Topic, name: str, worker: str) -> LocalConsumer:
         opened: Any = await topic.consumer(name, shared=True, lease=None, worker=worker)

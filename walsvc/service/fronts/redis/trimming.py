@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from walsvc.errors import InUse
-from walsvc.service.fronts.redis.entries import parse_id
+from walsvc.service.fronts.redis.entries import LSN_MAX, parse_id
 from walsvc.service.fronts.redis.options import SYNTAX, integer, wrong_number
 from walsvc.service.fronts.redis.replies import Failure
 from walsvc.service.wire.methods import ADMIN
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 NODE_ENTRIES = 100  # that Redis drops together where it trims about (~): a node of its radix tree
 ABOUT_MOST = 100 * NODE_ENTRIES  # entries that such a trim drops at most, unless LIMIT says otherwise
-LSN_MAX = (1 << 63) - 1
 
 
 @dataclass(slots=True)
