@@ -68,7 +68,7 @@ class FewConnections(web.Server):
         self._looks[handler] = loop.call_later(SILENCE_SECONDS, self.look, handler, transport)
 
     def begin(self, handler: asyncio.BaseProtocol) -> None:
-        """Its request is answered by what bounds by itself how long that takes: the connection is not cut off before `end`."""
+        """Do not cut a connection off before `end`: the answer to its request has its own bound of time."""
         self._at_work.add(handler)
 
     def end(self, handler: asyncio.BaseProtocol) -> None:

@@ -59,14 +59,14 @@ class Hearing:
         self._pace = pace
         self._watch = watch
         self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
-        self._more = False  # there may be more frames here, and it is not read from meanwhile
+        self._behind = False  # there may be more frames here, and it is not read from meanwhile
         self._waiting = False  # for its turn
         self._gathers = False  # a part of a batch has come
 
     @property
     def behind(self) -> bool:
         """True if frames are here that nobody has looked at."""
-        return self._more
+        return self._behind
 
     @property
     def foreign(self) -> str | None:
@@ -96,7 +96,7 @@ class Hearing:
 
     def _wait(self) -> None:
         self._waiting = True
-        self._set_more(more=True)
+        self._set_behind(behind=True)
         self._pace.later(self._in_turn)
 
     def _in_turn(self) -> None:
@@ -119,8 +119,8 @@ class Hearing:
             return
         if more and hearer.hears:
             self._wait()
-        elif more != self._more:
-            self._set_more(more=more)
+        elif more != self._behind:
+            self._set_behind(behind=more)
         if self._reader.more or self._gathers or self._watch.holding or hearer.share.arrived:
             self._count()
 
@@ -149,9 +149,9 @@ class Hearing:
             self._pace.did(work)
         return more
 
-    def _set_more(self, *, more: bool) -> None:
-        self._more = more
-        if more:
+    def _set_behind(self, *, behind: bool) -> None:
+        self._behind = behind
+        if behind:
             self._hearer.pause_reading(WHY)
         else:
             self._hearer.resume_reading(WHY)

@@ -131,7 +131,7 @@ def make_socket(name: str) -> tuple[socket.socket, int]:
 
 
 def discard(name: str, making: asyncio.Future[tuple[socket.socket, int]]) -> None:
-    """A socket was made whose caller has gone."""
+    """Remove a socket that was made for a caller that has gone."""
     if not making.cancelled() and making.exception() is None:
         listening, lock = making.result()
         listening.close()

@@ -1,4 +1,4 @@
-"""What a server can be started with. Whatever is wrong is said before anything is made."""
+"""The options of a server, all checked before anything is made."""
 
 from __future__ import annotations
 

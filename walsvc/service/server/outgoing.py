@@ -51,14 +51,11 @@ class Outgoing:
         self.resting_bytes: int = 0
         self._limit = limit
         self._resting: dict[Reader, int] = {}  # in the order in which they came to rest
-        self._kept = (
-            limit // SHARE
-        )  # room above the limit, for clients that had nothing unsent when it was reached, and
-        self._lent = 0  # bytes of it that they have
-        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (
-            deque(),
-            deque(),
-        )  # clients with something unsent, and those with nothing
+        # Room above the limit, for clients that had nothing unsent when it was reached, and the bytes of it that they have.
+        self._kept = limit // SHARE
+        self._lent = 0
+        # Clients with something unsent, and those with nothing.
+        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         self._turns = asyncio.Semaphore(TURNS)
 
     @property

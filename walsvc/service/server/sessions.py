@@ -34,9 +34,8 @@ class Sessions:
         self._calls = Calls(line.pace, self._begin_call, self._called)
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
-        self._opening: dict[
-            int, Name | None
-        ] = {}  # streams that are being opened, and which consumer: they count already
+        # Streams that are being opened, and which consumer: they count already.
+        self._opening: dict[int, Name | None] = {}
         self._counted = 0  # streams of this connection, as the server knows it
         self._large = asyncio.Lock()  # one large answer at a time
         self._reading = asyncio.Lock()  # and one read of the log

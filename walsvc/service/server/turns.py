@@ -16,9 +16,8 @@ from collections.abc import Callable
 
 TURN = 256  # units in one turn of the loop, about 2 ms: a unit is about what the shortest frame costs
 SLICE = 32  # of one client, before others have their turn
-HURRIED_TURNS = (
-    16  # after a light client has come: about as many as an append takes from its frame to its answer on a quick disk
-)
+# After a light client has come: about as many as an append takes from its frame to its answer on a quick disk.
+HURRIED_TURNS = 16
 LIGHT = 256  # a client is light up to so many units, of which
 UNITS_PER_SECOND = 512  # so many are forgotten in a second
 APPEND_UNITS = 4  # a request to append, with its answer

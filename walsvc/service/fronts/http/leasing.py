@@ -103,9 +103,8 @@ class Queues:
     async def _next(self, queue: Queue, records: int, wait: float) -> list[Delivery]:
         """Take the records that are free now, or the first ones that come within `wait` seconds."""
         status = await queue.consumer.status()
-        ready = (
-            status.lag is None or status.lag > status.outstanding
-        )  # something is there, which takes a moment to be read
+        # True if something is there, which takes a moment to be read.
+        ready = status.lag is None or status.lag > status.outstanding
         taking = asyncio.ensure_future(queue.consumer.read_batch(BYTES_MAX, records))
         try:
             done, _ = await asyncio.wait([taking], timeout=max(wait, READING_SECONDS if ready else 0.0))

@@ -29,7 +29,7 @@ STATUS: tuple[tuple[type[errors.WalError], int], ...] = (
     (errors.Locked, 503),
     (errors.WalError, 500),
 )
-# What to do next, where the log's own hint names what programs in Python call.
+# The hints for errors whose own hint names calls of Python programs.
 HINTS: dict[type[errors.WalError], str] = {
     errors.RecordTooLarge: "send less at a time, or start the server with larger limits: --set max_record_bytes=..., frame_bytes, max_batch_bytes",
     errors.LeaseLost: "lease again; a longer lease, or extend in time, keeps a record",
