@@ -1,9 +1,10 @@
-"""Campaigns of faults: each case is tried, and what it told is counted by the row that it belongs to."""
+"""Campaigns of faults, in which each case is tried and what it told is counted by the row that it belongs to; and of seeds, for a while."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -34,3 +35,17 @@ def campaign(cases: Sequence[Case], row_of: Callable[[Case], str], told_of: Call
     for name, row in rows.items():
         print(f"{name}: {dict(row)}")
     print(f"{len(chosen)} combinations, {bad} ended badly")
+
+
+def explore_for_a_while(explore: Callable[[int, int], Counter[str]]) -> None:
+    """Explore seed after seed until the time is over. The arguments of this process are SECONDS, STEPS and perhaps the first seed.
+
+    Args:
+        explore: takes a seed and a number of steps; returns how often each outcome was seen. Raises what is wrong.
+    """
+    seconds, steps, seed = float(sys.argv[1]), int(sys.argv[2]), int((*sys.argv[3:], 0)[0])
+    started, images, seeds = time.monotonic(), 0, 0
+    while time.monotonic() - started < seconds:
+        images += sum(explore(seed + seeds, steps).values())
+        seeds += 1
+        print(f"{seeds} seeds from {seed} on, {images} images, nothing wrong", flush=True)

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from walsvc.disk.sim import SimDevice
@@ -25,10 +22,11 @@ from walsvc.errors import LeaseLost, Truncated
 from walsvc.opening import open_on
 from walsvc.topics.shared import Delivery, SharedConsumer
 
+from .campaigning import explore_for_a_while
 from .going import NAMES, STATES, GoingWorkload, Seen, Told, check, recover
 from .model import require
-from .moments import cut_at_each, moments
-from .plan import Plan, reproducible
+from .moments import cut_at_each
+from .plan import Plan
 
 RESULTS, DEAD = "results", "dead"
 OPTIONS: dict[str, Any] = {"lease": 0.02, "max_deliveries": 1, "dead_letter": DEAD}
@@ -69,11 +67,10 @@ class Known(Told):
         """A copy that stays as it is."""
         frozen = super().freeze()
         assert isinstance(frozen, Known)
-        sets = {
-            name: set(getattr(self, name)) for name in ("purged", "purging", "limited", "asked", "done", "together")
-        }
+        names = ("purged", "purging", "limited", "asked", "done", "together", "moved")
+        sets = {name: set(getattr(self, name)) for name in names}
         limits = {name: set(each) for name, each in self.limits.items()}
-        return replace(frozen, **sets, limits=limits, moved=set(self.moved))
+        return replace(frozen, **sets, limits=limits)
 
     def is_cut(self, lsn: int) -> None:
         """See Told."""
@@ -86,11 +83,10 @@ class Known(Told):
         self.accepted.setdefault(name, []).append(before)
 
 
-class EverythingWorkload(GoingWorkload):
+class EverythingWorkload(GoingWorkload[Known]):
     """See the head of this file."""
 
     kind = "everything"
-    told: Known  # type: ignore[assignment]
 
     def choices(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
         """See GoingWorkload."""
@@ -276,23 +272,9 @@ def check_jobs(seen: SeenAll, told: Known) -> None:
 
 def explore_everything(seed: int, steps: int = 14) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, relaxed_interval=0.002))
-    device, told = plan.device(), Known()
-    with reproducible(seed):
-        points = moments(seed, device, told, EverythingWorkload(plan, device, told, steps).run)
-        return cut_at_each(seed, points, STATES, partial(recover_all, plan), check_all)
-
-
-def main() -> None:
-    """Explore seed after seed until the time is over."""
-    seconds, steps, seed = float(sys.argv[1]), int(sys.argv[2]), int((*sys.argv[3:], 0)[0])
-    started, images, seeds = time.monotonic(), 0, 0
-    while time.monotonic() - started < seconds:
-        images += sum(explore_everything(seed + seeds, steps).values())
-        seeds += 1
-        print(f"{seeds} seeds from {seed} on, {images} images, nothing wrong", flush=True)
+    plan = Plan.draw(seed).with_options(relaxed_interval=0.002)
+    return cut_at_each(EverythingWorkload(plan, plan.device(), Known(), steps), STATES, recover_all, check_all)
 
 
 if __name__ == "__main__":
-    main()
+    explore_for_a_while(explore_everything)

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from walsvc.disk.sim import SimDevice
 from walsvc.errors import BadOption
 from walsvc.opening import open_on
 from walsvc.topics.deleting import delete_topic
 
+from .campaigning import explore_for_a_while
 from .model import require
-from .moments import cut_at_each, moments
-from .plan import Plan, reproducible
+from .moments import cut_at_each
+from .plan import Plan
 from .program import Program
 
 NAMES = ("a", "b", "c", "d")
@@ -67,7 +65,10 @@ class Told:
         self.cut = None
 
 
-class GoingWorkload(Program[Told]):
+ToldT = TypeVar("ToldT", bound=Told)
+
+
+class GoingWorkload(Program[ToldT]):
     """One program: records of topics that are deleted, truncated and made again, one step after the other."""
 
     kind = "going"
@@ -249,23 +250,9 @@ def check(seen: Seen, told: Told) -> None:
 
 def explore_going(seed: int, steps: int = 14) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, relaxed_interval=0.002))
-    device, told = plan.device(), Told()
-    with reproducible(seed):
-        points = moments(seed, device, told, GoingWorkload(plan, device, told, steps).run)
-        return cut_at_each(seed, points, STATES, partial(recover, plan), check)
-
-
-def main() -> None:
-    """Explore seed after seed until the time is over."""
-    seconds, steps, seed = float(sys.argv[1]), int(sys.argv[2]), int((*sys.argv[3:], 0)[0])
-    started, images, seeds = time.monotonic(), 0, 0
-    while time.monotonic() - started < seconds:
-        images += sum(explore_going(seed + seeds, steps).values())
-        seeds += 1
-    print(f"{seeds} seeds, {images} images, nothing wrong")
+    plan = Plan.draw(seed).with_options(relaxed_interval=0.002)
+    return cut_at_each(GoingWorkload(plan, plan.device(), Told(), steps), STATES, recover, check)
 
 
 if __name__ == "__main__":
-    main()
+    explore_for_a_while(explore_going)

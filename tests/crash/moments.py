@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, Self, TypeVar
 
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
+
+from .plan import Plan, reproducible
+from .program import Program
 
 
 class Knowledge(Protocol):
@@ -38,34 +41,35 @@ def moments(
 
 
 def cut_at_each(
-    seed: int,
-    points: Iterable[tuple[str, SimDevice, T]],
+    program: Program[T],
     states: int,
-    recover: Callable[[SimDevice], Coroutine[Any, Any, Seen]],
+    recover: Callable[[Plan, SimDevice], Coroutine[Any, Any, Seen]],
     check: Callable[[Seen, T], None],
 ) -> Counter[str]:
-    """Cut the power at each moment, in several ways; returns how often each outcome was seen. Raises what `check` raises.
+    """Run a program, and cut the power at each moment of it, in several ways; returns how often each outcome was seen. Raises what
+    `check` raises.
 
     Args:
-        seed: of the workload, for the note on an error.
-        points: the moments.
-        states: images of what the disk may hold then, for each.
+        program: not run yet.
+        states: images of what the disk may hold then, for each moment.
         recover: opens an image, and tells what is seen. Equal images are recovered once, and held against each moment's bounds.
         check: holds that against what was known.
     """
+    plan, seed = program.plan, program.plan.seed
     outcomes: Counter[str] = Counter()
     known_images: dict[str, Seen] = {}
     loop = SimLoop()
-    for where, fork, known in points:
-        for index, image in enumerate(fork.crash_states(states)):
-            try:
-                if (fingerprint := image.fingerprint()) not in known_images:
-                    known_images[fingerprint] = loop.run_until_complete(recover(image))
-                seen = known_images[fingerprint]
-                check(seen, known)
-                outcomes[str(seen)] += 1
-            except Exception as error:
-                error.add_note(f"seed {seed}, operation {where}, image {index}")
-                raise
+    with reproducible(seed):
+        for where, fork, known in moments(seed, program.device, program.told, program.run):
+            for index, image in enumerate(fork.crash_states(states)):
+                try:
+                    if (fingerprint := image.fingerprint()) not in known_images:
+                        known_images[fingerprint] = loop.run_until_complete(recover(plan, image))
+                    seen = known_images[fingerprint]
+                    check(seen, known)
+                    outcomes[str(seen)] += 1
+                except Exception as error:
+                    error.add_note(f"seed {seed}, operation {where}, image {index}")
+                    raise
     loop.close()
     return outcomes

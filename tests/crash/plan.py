@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from walsvc.config import KIB, WalConfig
@@ -89,7 +90,11 @@ class Plan:
         """The plan of a seed for an encrypted log, one in three with the double-write file; the workload changes its key now
         and then."""
         plan = cls.draw(seed) if seed % 3 else cls.draw_double_write(seed)
-        return dataclasses.replace(plan, config=dataclasses.replace(plan.config, keys=ring(0)))
+        return plan.with_options(keys=ring(0))
+
+    def with_options(self, **options: Any) -> Plan:
+        """The same, but for some of the log's options."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, **options))
 
     def device(self) -> SimDevice:
         """A new, empty device."""

@@ -1,8 +1,9 @@
-"""Program: what the programs of the explorations have in common that are told what they may rely on."""
+"""Program: the common part of the explorations' programs that are told what they may rely on."""
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from typing import ClassVar, Generic, TypeVar
 
 from walsvc.api import Log
@@ -13,7 +14,7 @@ from .plan import Plan
 ToldT = TypeVar("ToldT")
 
 
-class Program(Generic[ToldT]):
+class Program(ABC, Generic[ToldT]):
     """One program on one device, with a seed of its own kind.
 
     Attributes:
@@ -29,3 +30,7 @@ class Program(Generic[ToldT]):
         self.rng = random.Random(f"{plan.seed} {self.kind}")
         self.number = 0
         self.log: Log
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Open the log, work for `steps` steps, and close it."""

@@ -218,8 +218,7 @@ async def check_rest(log: Log, rest: set[int]) -> None:
 
 def explore_queues(seed: int, steps: int = 12) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, reclaim="consumed", relaxed_interval=0.002))
+    plan = Plan.draw(seed).with_options(reclaim="consumed", relaxed_interval=0.002)
     device, told = plan.device(), Told()
     with reproducible(seed):
         points = moments(seed, device, told, QueueWorkload(plan, device, told, steps).run)

@@ -157,8 +157,7 @@ def check(seen: dict[int, bytes], told: Told) -> None:
 
 def explore(seed: int, steps: int = 8, states: int = STATES) -> tuple[set[str], int]:
     """Cut the power, or kill, at every operation; returns the outcomes, and how many images were looked at."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, relaxed_interval=None))
+    plan = Plan.draw(seed).with_options(relaxed_interval=None)
     device, told = plan.device(), Told()
     loop, outcomes, images = SimLoop(), set[str](), 0
     looks: dict[object, tuple[dict[int, bytes], str]] = {}  # of power cuts: equal images are recovered once

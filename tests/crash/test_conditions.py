@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -114,8 +114,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
 
 def explore(seed: int, states: int = STATES) -> tuple[set[str], int]:
     """Cut the power, or kill, at every operation; returns the outcomes, and how many images were looked at."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, relaxed_interval=None))
+    plan = Plan.draw(seed).with_options(relaxed_interval=None)
     device, told = plan.device(), Told()
     loop, outcomes, images = SimLoop(), set[str](), 0
     seen: set[tuple[str, str]] = set()  # what a power cut leaves twice, while the same is known, is looked at once

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from walsvc.disk.sim import SimDevice
 from walsvc.model import Record
@@ -13,8 +12,8 @@ from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
 from .model import require
-from .moments import cut_at_each, moments
-from .plan import Plan, reproducible
+from .moments import cut_at_each
+from .plan import Plan
 from .program import Program
 
 TOPICS = ("orders", "events", "rare")
@@ -186,9 +185,5 @@ def check_positions(seen: Seen, told: Told) -> None:
 
 def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
     """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
-    plan = Plan.draw(seed)
-    plan = replace(plan, config=replace(plan.config, reclaim="consumed", relaxed_interval=0.002))
-    device, told = plan.device(), Told()
-    with reproducible(seed):
-        points = moments(seed, device, told, TopicWorkload(plan, device, told, steps).run)
-        return cut_at_each(seed, points, STATES, partial(recover, plan), check)
+    plan = Plan.draw(seed).with_options(reclaim="consumed", relaxed_interval=0.002)
+    return cut_at_each(TopicWorkload(plan, plan.device(), Told(), steps), STATES, recover, check)
