@@ -8,7 +8,8 @@ import errno
 import mmap
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,24 +256,31 @@ def test_segment_that_cannot_be_removed_ends_no_log_and_goes_later(number: int) 
 
 
 class Refusing:
-    """Lets a disk remove nothing, or only the first files that it is asked for, until it is told to."""
+    """Lets calls of a disk fail, but for the first ones, until it is told to stop.
 
-    def __init__(self, disk: SimDisk, number: int, allowed: int = 0) -> None:
+    Attributes:
+        attempts: calls so far.
+    """
+
+    def __init__(self, disk: SimDisk, number: int, *calls: str, allowed: int = 0) -> None:
+        self.attempts = 0
         self._disk = disk
-        remove = disk.remove
+        self._number = number
+        self._calls = calls
+        self._allowed = allowed
+        for call in calls:
+            setattr(disk, call, partial(self._call, getattr(disk, call)))
 
-        async def refused(name: str) -> None:
-            nonlocal allowed
-            if allowed == 0:
-                raise OSError(number, os.strerror(number))
-            allowed -= 1
-            await remove(name)
-
-        disk.remove = refused  # type: ignore[method-assign]
+    async def _call(self, original: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
+        self.attempts += 1
+        if self.attempts > self._allowed:
+            raise OSError(self._number, os.strerror(self._number))
+        return await original(*arguments, **named)
 
     def stop(self) -> None:
         """There is room."""
-        del self._disk.remove
+        for call in self._calls:
+            delattr(self._disk, call)
 
 
 async def cut_without_room(device: SimDevice, number: int, allowed: int) -> tuple[Log, Refusing]:
@@ -281,7 +289,7 @@ async def cut_without_room(device: SimDevice, number: int, allowed: int) -> tupl
     log = await open_on(disk, SMALL)
     for _ in range(40):
         await log.append(bytes(4000))
-    refusing = Refusing(disk, number, allowed)
+    refusing = Refusing(disk, number, "remove", allowed=allowed)
     with pytest.raises(NoSpace if number == errno.ENOSPC else PathError, match="cannot be removed yet") as told:
         await log.truncate_after(10)
     assert told.value.errno == number
@@ -340,7 +348,7 @@ def test_cut_whose_segments_could_not_be_removed_is_ended_by_the_next_opening(en
             else:
                 device = device.crash()
         disk = SimDisk(device)
-        refusing = Refusing(disk, errno.ENOSPC)
+        refusing = Refusing(disk, errno.ENOSPC, "remove")
         with pytest.raises(NoSpace, match="cannot be removed yet"):
             await open_on(disk, SMALL)
         refusing.stop()
@@ -361,15 +369,11 @@ def test_rewritten_segment_that_cannot_take_its_place_ends_no_log() -> None:
         for number in range(40):
             await log.append(bytes(4000), attributes={"key": "kept" if number % 2 else "purged"})
         await log.purge("purged")
-
-        async def refused(*names: str) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        disk.rename = refused  # type: ignore[method-assign]
+        refusing = Refusing(disk, errno.ENOSPC, "rename")
         for _ in range(2):
             with pytest.raises(NoSpace, match="no room to exchange a segment"):
                 await log.compact()
-        del disk.rename
+        refusing.stop()
         await log.append(b"goes on")
         assert await log.compact() > 0
         assert [record.lsn async for record in log.read()] == [*range(2, 41, 2), 41]
@@ -381,48 +385,31 @@ def test_rewritten_segment_that_cannot_take_its_place_ends_no_log() -> None:
     run_sim(main, 5)
 
 
-class Naming:
-    """Lets a disk give no file a name, or take none away, until it is told to."""
-
-    def __init__(self, disk: SimDisk, number: int, *calls: str) -> None:
-        self.attempts = 0
-        self._disk = disk
-        self._calls = calls
-
-        async def refused(*names: Any, **named: Any) -> None:
-            self.attempts += 1
-            raise OSError(number, os.strerror(number))
-
-        for call in calls:
-            setattr(disk, call, refused)
-
-    def stop(self) -> None:
-        """There is room."""
-        for call in self._calls:
-            delattr(self._disk, call)
-
-
-def unnamed(disk: SimDisk, number: int) -> SimDisk:
-    """A disk that gives no name."""
-    Naming(disk, number, "rename")
-    return disk
-
-
-async def kept_waiting(naming: Naming, *calls: asyncio.Future[Any]) -> None:
+async def kept_waiting(refusing: Refusing, *calls: asyncio.Future[Any]) -> None:
     """Some attempts later the calls still wait."""
-    before = naming.attempts
-    while naming.attempts < before + 3 * (1 + len(PAUSES)):
+    before = refusing.attempts
+    while refusing.attempts < before + 3 * (1 + len(PAUSES)):
         await asyncio.sleep(0.1)
     assert not any(call.done() for call in calls)
 
 
+async def left(log: Log, device: SimDevice, ending: str) -> SimDevice:
+    """The device behind a log that is closed in trouble, or whose power is cut."""
+    if ending == "power cut":
+        return device.fork().crash()
+    with contextlib.suppress(DurabilityLost):
+        await log.close()
+    return device
+
+
 NAMELESS = pytest.mark.parametrize("number", [EMFILE, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+ENDINGS = pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
 
 
 @NAMELESS
-@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+@ENDINGS
 def test_segment_that_cannot_take_its_name_ends_no_log(number: int, ending: str) -> None:
-    """What was accepted waits, as for a device that stalls; who waits for room is told why."""
+    """Records that were accepted wait, as for a device that stalls; callers that wait for room are told why."""
 
     async def main(seed: int) -> None:
         device = SimDevice(seed)
@@ -431,23 +418,23 @@ def test_segment_that_cannot_take_its_name_ends_no_log(number: int, ending: str)
         acknowledged = 0
         for _ in range(12):
             acknowledged = (await log.append(bytes(4000))).lsn
-        naming = Naming(disk, number, "rename")
-        while not naming.attempts:
+        refusing = Refusing(disk, number, "rename")
+        while not refusing.attempts:
             waiting = asyncio.create_task(log.append(bytes(4000)))
             await asyncio.wait([waiting], timeout=0.1)
             acknowledged += waiting.done()
-        await kept_waiting(naming, waiting)
+        await kept_waiting(refusing, waiting)
         assert (log.durable_lsn, log.next_lsn) == (acknowledged, acknowledged + 2)
         assert [record.lsn async for record in log.read(stop=acknowledged + 1)] == list(range(1, acknowledged + 1))
         if ending == "goes on":
             crowd = [asyncio.create_task(log.append(bytes(4000))) for _ in range(40)]
-            await kept_waiting(naming, waiting)
+            await kept_waiting(refusing, waiting)
             told = [each.exception() for each in crowd if each.done()]
             assert told, "more than a segment was accepted"
             for error in told:
                 assert isinstance(error, (NoSpace, PathError)), error
                 assert (error.errno, error.segment) == (number, acknowledged + 1)
-            naming.stop()
+            refusing.stop()
             assert (await waiting).lsn == acknowledged + 1
             await asyncio.wait(crowd)
             await log.append(b"goes on")
@@ -456,8 +443,10 @@ def test_segment_that_cannot_take_its_name_ends_no_log(number: int, ending: str)
             with pytest.raises(DurabilityLost) as lost:
                 await asyncio.gather(log.close(), waiting)
             assert lost.value.errno == number
+            disk = SimDisk(device)
+            Refusing(disk, number, "rename")
             with pytest.raises(NoSpace if number == errno.ENOSPC else PathError):
-                await open_on(unnamed(SimDisk(device), number), SMALL)
+                await open_on(disk, SMALL)
         else:
             device = device.fork().crash()
         waiting.cancel()
@@ -470,7 +459,7 @@ def test_segment_that_cannot_take_its_name_ends_no_log(number: int, ending: str)
 
 
 @NAMELESS
-@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+@ENDINGS
 def test_cut_whose_segment_cannot_take_its_name_goes_on_by_itself_later(number: int, ending: str) -> None:
     async def main(seed: int) -> None:
         device = SimDevice(seed)
@@ -478,7 +467,7 @@ def test_cut_whose_segment_cannot_take_its_name_goes_on_by_itself_later(number: 
         log = await open_on(disk, SMALL)
         for _ in range(40):
             await log.append(bytes(4000))
-        naming = Naming(disk, number, "rename")
+        refusing = Refusing(disk, number, "rename")
         with pytest.raises(NoSpace if number == errno.ENOSPC else PathError, match="cannot take its name yet") as told:
             await log.truncate_after(10)
         assert (told.value.errno, told.value.segment) == (number, 11)
@@ -487,14 +476,11 @@ def test_cut_whose_segment_cannot_take_its_name_goes_on_by_itself_later(number: 
                 await call
         assert [record.lsn async for record in log.read()][:10] == list(range(1, 11))
         if ending == "goes on":
-            naming.stop()
+            refusing.stop()
             assert (await log.append(b"goes on")).lsn == 11
             await log.close()
-        elif ending == "closed":
-            with contextlib.suppress(DurabilityLost):
-                await log.close()
         else:
-            device = device.fork().crash()
+            device = await left(log, device, ending)
         log = await open_on(SimDisk(device), SMALL)
         assert [record.lsn async for record in log.read()][:10] == list(range(1, 11))
         assert log.next_lsn == (12 if ending == "goes on" else 11)
@@ -505,21 +491,21 @@ def test_cut_whose_segment_cannot_take_its_name_goes_on_by_itself_later(number: 
 
 
 @NAMELESS
-@pytest.mark.parametrize("ending", ["goes on", "closed", "power cut"])
+@ENDINGS
 def test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log(number: int, ending: str) -> None:
     async def main(seed: int) -> None:
         device = SimDevice(seed)
         disk = SimDisk(device)
         log = await open_on(disk, SMALL)
         await log.append(b"before")
-        naming = Naming(disk, number, "remove")
+        refusing = Refusing(disk, number, "remove")
 
         async def source() -> AsyncIterator[bytes]:
             for _ in range(40):
                 yield bytes(4000)
             raise LookupError("the source has ended")
 
-        with pytest.raises(LookupError):  # at once: whoever gave it up does not wait for room
+        with pytest.raises(LookupError):  # at once: its caller does not wait for room
             await log.append_batch(source())
         assert (log.next_lsn, log.durable_lsn) == (2, 1)
         calls = (log.append(b"x"), log.append_batch(source()), log.truncate_before(2), log.hold("copy", 1))
@@ -529,16 +515,13 @@ def test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log(number: 
         follower = asyncio.ensure_future(anext(log.follow(2)))
         flushed = asyncio.ensure_future(log.flush())
         if ending == "goes on":
-            naming.stop()
+            refusing.stop()
             assert (await log.append(b"goes on")).lsn == 2
             assert (await follower).payload == b"goes on"
             await flushed
             await log.close()
-        elif ending == "closed":
-            with contextlib.suppress(DurabilityLost):
-                await log.close()
         else:
-            device = device.fork().crash()
+            device = await left(log, device, ending)
         log = await open_on(SimDisk(device), SMALL)
         kept = [b"before", b"goes on"] if ending == "goes on" else [b"before"]
         assert [record.payload async for record in log.read()] == kept
@@ -558,14 +541,14 @@ def test_directory_that_takes_no_file_ends_no_log(number: int) -> None:
         device = SimDevice(seed)
         disk = SimDisk(device)
         log = await open_on(disk, SMALL)
-        naming = Naming(disk, number, "rename", "remove", "allocate")
+        refusing = Refusing(disk, number, "rename", "remove", "allocate")
         with pytest.raises(NoSpace, match="cannot be made") as told:
             for _ in range(200):
                 await log.append(bytes(4000))
         assert told.value.errno == number
         last = log.durable_lsn
         assert log.next_lsn == last + 1
-        naming.stop()
+        refusing.stop()
         assert (await log.append(b"goes on")).lsn == last + 1
         await log.close()
 
