@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import walsvc
 from bench import load
-from bench.environment import loop_factory
+from bench.environment import Argument, loop_factory
 from walsvc.config import MIB, DiskKind
 
 TASKS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class Crowd(Argument):
     """What to measure.
 
     Attributes:
@@ -37,10 +36,6 @@ class Crowd:
     seconds: float
     lag: bool = False
     segment_bytes: int = 64 * MIB
-
-    def as_argument(self) -> str:
-        """For the command line."""
-        return json.dumps(asdict(self))
 
 
 async def measure(crowd: Crowd) -> list[tuple[float, float]]:
@@ -64,6 +59,6 @@ async def measure(crowd: Crowd) -> list[tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    asked = Crowd(**json.loads(sys.argv[1]))
+    asked = Crowd.given()
     with asyncio.Runner(loop_factory=loop_factory(asked.loop)) as runner:
         print(json.dumps(runner.run(measure(asked))))

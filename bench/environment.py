@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import walsvc
 from walsvc.bench import machine
@@ -102,6 +102,20 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 def loop_name() -> str:
     """The running loop's: asyncio or uvloop."""
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A value that a program of these tools takes as the one argument of its command line."""
+
+    def as_argument(self) -> str:
+        """For the command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def given(cls) -> Self:
+        """From the command line of this process."""
+        return cls(**json.loads(sys.argv[1]))
 
 
 async def in_own_process(module: str, *arguments: str) -> bytes:

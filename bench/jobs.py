@@ -103,10 +103,14 @@ async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str],
             measured.append(beside)
             results.add(
                 workers=plan.workers,
-                **{"at_once": at_once, "way": way.name, "size": plan.size, "seconds": plan.seconds},
-                **{"walsvc": [each._asdict() for each in beside.ours]},
-                **{"redis": [each._asdict() for each in beside.theirs]},
-                **{"ratio": beside.ratio._asdict(), "cpu_ratio": beside.cpu_ratio._asdict()},
+                at_once=at_once,
+                way=way.name,
+                size=plan.size,
+                seconds=plan.seconds,
+                walsvc=[each._asdict() for each in beside.ours],
+                redis=[each._asdict() for each in beside.theirs],
+                ratio=beside.ratio._asdict(),
+                cpu_ratio=beside.cpu_ratio._asdict(),
             )
     return measured
 

@@ -9,14 +9,13 @@ import asyncio
 import json
 import os
 import random
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 import walsvc
 from bench import load
-from bench.environment import loop_factory
+from bench.environment import Argument, loop_factory
 from bench.memory import resident_bytes
 from walsvc.config import DiskKind
 
@@ -24,7 +23,7 @@ SEEKS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Point(Argument):
     """What to measure.
 
     Attributes:
@@ -38,10 +37,6 @@ class Point:
     loop: str
     payload_bytes: int
     seconds: float
-
-    def as_argument(self) -> str:
-        """For the command line."""
-        return json.dumps(asdict(self))
 
 
 async def measure(point: Point) -> dict[str, float]:
@@ -75,6 +70,6 @@ async def measure(point: Point) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    asked = Point(**json.loads(sys.argv[1]))
+    asked = Point.given()
     with asyncio.Runner(loop_factory=loop_factory(asked.loop)) as runner:
         print(json.dumps(runner.run(measure(asked))))

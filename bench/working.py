@@ -7,20 +7,19 @@ after another line.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import walsvc
-from bench.environment import loop_factory
+from bench.environment import Argument, loop_factory
 
 QUEUE, GROUP = "jobs", "workers"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Argument):
     """What the worker is to do.
 
     Attributes:
@@ -38,10 +37,6 @@ class Asked:
     batched: bool
     seconds: float
     loop: str
-
-    def as_argument(self) -> str:
-        """For the command line."""
-        return json.dumps(asdict(self))
 
 
 def told_to_begin(asked: Asked) -> float:
@@ -102,7 +97,7 @@ def with_redis(asked: Asked) -> None:
 
 
 if __name__ == "__main__":
-    todo = Asked(**json.loads(sys.argv[1]))
+    todo = Asked.given()
     if todo.url.startswith("redis+"):
         with_redis(todo)
     else:
