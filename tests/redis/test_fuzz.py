@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.redis.serving import side
-from tests.service.fronts.fuzz import resident_bytes
+from tests.service.memory import resident_bytes
 from walsvc.service.fronts.redis.commands import COMMANDS
 from walsvc.service.fronts.redis.replies import encode
 from walsvc.service.fronts.redis.session import Session
@@ -124,7 +124,7 @@ async def test_any_bytes_end_with_their_connection(tmp_path: Path, tokens: bool)
             await say(server, some_input(chance), chance)
             assert not failed, failed
             if (number + 1) % quarter == 0:
-                resident.append(resident_bytes() >> 20)
+                resident.append(resident_bytes(os.getpid()) >> 20)
                 print("inputs", number + 1, "resident MiB", resident[-1])
             if (log := server.logs.get("")) is not None and log.next_lsn - log.first_lsn > 500:
                 await log.truncate_before(log.next_lsn, force=True)  # what a simulated disk holds is memory, too

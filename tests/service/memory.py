@@ -29,12 +29,12 @@ BOUND_BYTES = (
 QUIET_SECONDS = 1.5
 
 
-def resident(pid: int) -> int:
-    """Bytes."""
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("the server is gone")
+    raise AssertionError("the process is gone")
 
 
 class Peak:
@@ -46,16 +46,16 @@ class Peak:
     async def watch(self, pid: int) -> None:
         """Look often, until it is cancelled."""
         while True:
-            self.bytes = max(self.bytes, resident(pid))
+            self.bytes = max(self.bytes, resident_bytes(pid))
             await asyncio.sleep(0.02)
 
 
 async def settled(pid: int) -> None:
     """Wait until resident memory has not grown for QUIET_SECONDS."""
-    most, since = resident(pid), time.monotonic()
+    most, since = resident_bytes(pid), time.monotonic()
     while time.monotonic() - since < QUIET_SECONDS:
         await asyncio.sleep(0.05)
-        if (now := resident(pid)) > most:
+        if (now := resident_bytes(pid)) > most:
             most, since = now, time.monotonic()
 
 
@@ -129,7 +129,7 @@ async def attack(name: str, clients: int) -> bool:
     """Run one; prints its row."""
     with tempfile.TemporaryDirectory(prefix="walsvc-") as directory:
         async with served(Path(directory)) as (pid, socket):
-            before = resident(pid)
+            before = resident_bytes(pid)
             memory = Peak()
             watching = asyncio.create_task(memory.watch(pid))
             made = await ATTACKS[name](socket, clients)

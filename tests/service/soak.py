@@ -27,7 +27,7 @@ from typing import Any
 
 import walsvc
 from tests.service.campaign import process
-from tests.service.memory import resident
+from tests.service.memory import resident_bytes
 from tests.service.raw import Raw
 from walsvc import NoSpace, OutcomeUnknown, Truncated, Unreachable, WalError
 from walsvc.service.wire.frames import Credit, Open, Records, Result, Welcome
@@ -142,7 +142,7 @@ class Soak:
     async def look(self) -> None:
         """Note the resident memory each second."""
         while True:
-            self.resident.append(resident(self.server.pid))
+            self.resident.append(resident_bytes(self.server.pid))
             await asyncio.sleep(1)
 
     async def run(self, seconds: float) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import random
 import re
 import resource
@@ -18,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.service.memory import resident_bytes
 from tests.service.simulated import serving
 from walsvc.service.fronts.http.routes import HttpFront
 from walsvc.service.ops.doors import ServerAccess
@@ -255,7 +257,7 @@ async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
             if not grown and done >= count // 10:
                 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             if done >= count * (len(resident) + 1) // 4:
-                resident.append(resident_bytes() >> 20)
+                resident.append(resident_bytes(os.getpid()) >> 20)
                 print("resident MiB by quarters", resident, flush=True)
         head = f"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1"
         heard, _ = await send(open.side, [f"{head}\r\n\r\nx".encode()], rng, patience=100_000)
@@ -270,11 +272,6 @@ async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
             "held": closed.front.held_bytes + open.front.held_bytes,
             "grown": grown >> 10,
         }
-
-
-def resident_bytes() -> int:
-    """What the process has in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 class Target(NamedTuple):
