@@ -24,7 +24,7 @@ QUIET = asyncio.subprocess.DEVNULL
 
 
 class Turn(NamedTuple):
-    """What one turn gave: jobs per second, and microseconds of CPU for each job, of the server and of all workers."""
+    """The outcome of one turn: jobs per second, and microseconds of CPU for each job, of the server and of all workers."""
 
     per_s: float
     server_us: float
@@ -44,7 +44,7 @@ WAYS = (TASKS, BATCHES)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure.
+    """One run of the measurement.
 
     Attributes:
         workers: processes at the queue.
@@ -120,7 +120,7 @@ Queue = Callable[[str, Plan], contextlib.AbstractAsyncContextManager[Server]]
 
 
 async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> Turn:
-    """What all workers do together at a new queue."""
+    """Let all workers work together at a new queue."""
     path = os.path.join(place, "turn")
     os.mkdir(path)
     try:

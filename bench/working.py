@@ -20,7 +20,7 @@ QUEUE, GROUP = "jobs", "workers"
 
 @dataclass(frozen=True, slots=True)
 class Asked(Argument):
-    """What the worker is to do.
+    """The work of one worker.
 
     Attributes:
         url: of the queue's server: unix://, or redis+unix://.

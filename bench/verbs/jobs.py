@@ -13,17 +13,16 @@ from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratc
 from walsvc.cli import exits, options, output, runner
 
 DEFAULT = Plan()
+AT_ONCE = list(DEFAULT.at_once)
 
 
 def jobs(
     path: DirectoryArgument = ".",
     *,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = DEFAULT.workers,
-    at_once: Annotated[list[int], typer.Option(min=1, help="Jobs that a worker has at a time; may be repeated.")] = [  # noqa: B006
-        1,
-        16,
-        100,
-    ],
+    at_once: Annotated[
+        list[int], typer.Option(min=1, help="Jobs that a worker has at a time; may be repeated.")
+    ] = AT_ONCE,
     size: Annotated[int, typer.Option("--size", "-s", min=0, help="Payload bytes.")] = DEFAULT.size,
     filled: Annotated[int, typer.Option("--jobs", min=1, help="Jobs in the queue before a turn.")] = DEFAULT.jobs,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each turn.")] = DEFAULT.seconds,

@@ -40,7 +40,7 @@ def job_of(payload: bytes) -> bytes:
 
 @dataclass
 class Known(Told):
-    """What the program knows beside that; jobs are named by the numbers that their payloads begin with.
+    """The program's further knowledge; jobs are named by the numbers that their payloads begin with.
 
     Attributes:
         purged: LSNs that were purged one by one, durably.
@@ -196,7 +196,7 @@ class EverythingWorkload(GoingWorkload[Known]):
 
 @dataclass(frozen=True, slots=True)
 class SeenAll:
-    """What opening and reading gave, and what became of the jobs that are there.
+    """The result of opening and reading, and of the jobs that are there.
 
     Attributes:
         going: the topics and their records.
@@ -221,7 +221,7 @@ async def recover_all(plan: Plan, device: SimDevice) -> SeenAll:
     limits = {name: (await log.topic(name).limits()).records for name in log.topics()}
     for name in [name for name, records in limits.items() if records is not None]:
         await log.topic(name).retain()
-    await asyncio.sleep(3.0)  # what was begun for them has ended
+    await asyncio.sleep(3.0)  # the work that was begun for them has ended
     metadata, done = log.writer.core.metadata, dict[bytes, bool]()
     for name in NAMES:
         key = f"{log.segments.topic_number(name)}/{WORKER}"

@@ -182,7 +182,7 @@ class Seen:
 
 
 async def shown(log: Any, *, purged: bool = False) -> dict[int, tuple[str | None, bytes]]:
-    """What a log shows, read in each way. `purged`: a topic's last record may be hidden, and counts as its last one all the same."""
+    """Read a log in each way, and return its records. `purged`: a topic's last record may be hidden, and counts as its last one all the same."""
     records = [record async for record in log.read()]
     require([each async for each in log.read(reverse=True)] == records[::-1], "backwards it is not the same")
     require(records == [each async for some in log.read_batches() for each in some], "in batches it is not the same")

@@ -117,7 +117,7 @@ def explore(seed: int, states: int = STATES) -> tuple[set[str], int]:
     plan = Plan.draw(seed).with_options(relaxed_interval=None)
     device, told = plan.device(), Told()
     loop, outcomes, images = SimLoop(), set[str](), 0
-    seen: set[tuple[str, str]] = set()  # what a power cut leaves twice, while the same is known, is looked at once
+    seen: set[tuple[str, str]] = set()  # an image of which the same is known is looked at once
     with reproducible(seed):
         points = moments(seed, device, told, Workload(plan, device, told).run)
         for where, fork, known in points:

@@ -280,9 +280,8 @@ async def test_recovered_files_never_reclaimed(tmp_path: Path) -> None:
                 continue
             await log.truncate_before(log.next_lsn)
             files = [file.stat().st_size for file in (tmp_path / "log").iterdir() if file.name != "LOCK"]
-            assert (
-                sum(files) <= 5 * SEGMENT_BYTES
-            )  # one of them was being prepared when the others were freed, or is not there
+            # one of them was being prepared when the others were freed, or is not there
+            assert sum(files) <= 5 * SEGMENT_BYTES
             assert log.stats().segments == 1
 
 

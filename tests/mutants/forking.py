@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# What takes long to import. A library that is not there is not forked with, and what needs it is skipped as elsewhere.
+# Modules that take long to import. One that is not there is left out, and the tests that need it are skipped as elsewhere.
 COMMON = (
     "aiofiles aiohttp asyncio cffi crc32c cryptography.hazmat.primitives.ciphers.aead hypothesis hypothesis.strategies "
     "hypothesis.internal.conjecture.engine hypothesis.stateful json logging.handlers msgpack nats pytest ssl typer uvloop xml.dom.minidom"
@@ -96,8 +96,8 @@ def run(arguments: list[str], output: str, environment: dict[str, str], *, compi
         random.seed()
         os.environ.update(environment)
         sys.dont_write_bytecode = not compiles
-        for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
-            os.dup2(os.open(os.devnull if number == 0 else output, flags, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
         os.dup2(1, 2)
         code = pytest.main(arguments)
         for stream in (sys.stdout, sys.stderr):

@@ -43,9 +43,8 @@ class Nursery:
         for name in COPIED:
             source, target = ROOT / name, self.root / name
             if source.is_dir():
-                shutil.copytree(
-                    source, target
-                )  # what is compiled as well: it goes by the source's time, which is copied
+                # with the compiled modules: they go by the source's time, which is copied
+                shutil.copytree(source, target)
             else:
                 shutil.copy(source, target)
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}

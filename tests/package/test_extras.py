@@ -102,10 +102,8 @@ asyncio.run(main())
 """
 NEEDED = {"bisect", "copy", "ctypes", "dataclasses", "datetime", "importlib.util", "json", "mmap", "msgpack", "queue"}
 """What the way to the first append imports beside walsvc and what asyncio has imported."""
-MODULES_MAX, MADE_MAX = (
-    180,
-    460,
-)  # each module costs 0.2 ms, and so do two pieces of code that dataclasses and NamedTuple make
+# each module costs 0.2 ms, and so do two pieces of code that dataclasses and NamedTuple make
+MODULES_MAX, MADE_MAX = 180, 460
 ONLY_READING = {"walsvc.log.recover.watched", "walsvc.log.recover.looking", "walsvc.topics.readonly"}
 
 

@@ -127,7 +127,7 @@ async def test_any_bytes_end_with_their_connection(tmp_path: Path, tokens: bool)
                 resident.append(resident_bytes(os.getpid()) >> 20)
                 print("inputs", number + 1, "resident MiB", resident[-1])
             if (log := server.logs.get("")) is not None and log.next_lsn - log.first_lsn > 500:
-                await log.truncate_before(log.next_lsn, force=True)  # what a simulated disk holds is memory, too
+                await log.truncate_before(log.next_lsn, force=True)  # a simulated disk holds its files in memory, too
         for _ in range(50):
             await asyncio.sleep(0)
         assert server.budget.bytes == 0

@@ -103,7 +103,7 @@ class Outcome:
     after_done: int = 0
     disordered: int = 0
     seconds: float = 0.0
-    examples: list[str] = field(default_factory=list)  # what workers saw of jobs that are wrong
+    examples: list[str] = field(default_factory=list)  # how workers saw jobs that are wrong
 
     @property
     def bad(self) -> int:

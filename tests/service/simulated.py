@@ -39,7 +39,7 @@ class Devices:
 
 
 async def on_the_loop(call: Callable[..., Any], *args: Any) -> Any:
-    """What a thread would do, in the next round of a simulated loop, which waits for no thread."""
+    """Do a thread's work in the next round of a simulated loop, which waits for no thread."""
     return await asyncio.get_running_loop().run_in_executor(None, call, *args)
 
 

@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         late = [each for each in self.out() if each.deadline <= self.steady]
         if due is None or (not wall and due > seconds):
             assert not late
-            # what is behind the first one is looked at when that is out
+            # a job behind the first one is looked at when that is out
             assert self.eligible()[:1] == before[:1] or wall
         for each in late:
             self.end(each)

@@ -1,4 +1,4 @@
-"""What was delivered and is not acknowledged, as ranges: the same as a list of LSNs gives, at a bounded cost."""
+"""Records that were delivered and are not acknowledged, as ranges: the same as a list of LSNs gives, at a bounded cost."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ async def send(side: HttpSide, requests: list[bytes], rng: random.Random, *, pat
 
 
 def state_of(log: Any) -> tuple[object, ...]:
-    """What of a log a request may change."""
+    """The state of a log, as far as a request may change it."""
     metadata = log.writer.core.metadata
     return log.first_lsn, log.next_lsn, log.topics(), metadata.hidden.count, dict(metadata.purges)
 
@@ -251,7 +251,7 @@ async def campaign(count: int, seed: int, directory: Path) -> dict[str, int]:
                 for status in re.findall(rb"HTTP/1.[01] (\d{3}) ", heard):
                     statuses[status.decode()] = statuses.get(status.decode(), 0) + 1
             assert state_of(closed.log) == before, f"seed {seed}: something was done without a token"
-            if open.log.next_lsn - open.log.first_lsn > 500:  # what a simulated disk holds is memory, too
+            if open.log.next_lsn - open.log.first_lsn > 500:  # a simulated disk holds its files in memory, too
                 await open.log.truncate_before(open.log.next_lsn, force=True)
             assert not unexpected, f"seed {seed}: {unexpected}"
             if not grown and done >= count // 10:
