@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Self
 
 ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
 
@@ -11,16 +10,18 @@ ENTRY_OVERHEAD = 5 + 9  # msgpack bytes of a map entry besides its name, at most
 class NamedLsns(dict[str, int]):
     """LSNs by name. Entries come and go by `enter`, which counts them.
 
+    Args:
+        entries: to begin with; `encoded_bytes` is right for them.
+
     Attributes:
         encoded_bytes: msgpack bytes of the entries, at most.
     """
 
     __slots__ = ("encoded_bytes",)
 
-    def __init__(self, entries: Mapping[str, int] = {}) -> None:
-        super().__init__()
-        self.encoded_bytes: int = 0
-        self.enter(entries)
+    def __init__(self, entries: Mapping[str, int] = {}, encoded_bytes: int = 0) -> None:
+        super().__init__(entries)
+        self.encoded_bytes: int = encoded_bytes
 
     def enter(self, entries: Mapping[str, int | None]) -> None:
         """Set entries; None deletes one, if it is there."""
@@ -40,9 +41,9 @@ class NamedLsns(dict[str, int]):
     def _went(self, name: str) -> None:
         """A name was deleted."""
 
-    def copy(self) -> Self:
+    def copy(self) -> NamedLsns:
         """A copy that later changes of this one do not touch."""
-        return type(self)(self)
+        return NamedLsns(self, self.encoded_bytes)
 
 
 class Positions(NamedLsns):
@@ -50,13 +51,22 @@ class Positions(NamedLsns):
 
     __slots__ = ("_by_topic",)
 
-    def __init__(self, entries: Mapping[str, int] = {}) -> None:
-        self._by_topic: dict[int, set[str]] = {}
-        super().__init__(entries)
+    def __init__(
+        self,
+        entries: Mapping[str, int] = {},
+        encoded_bytes: int = 0,
+        by_topic: dict[int, set[str]] | None = None,
+    ) -> None:
+        super().__init__(entries, encoded_bytes)
+        self._by_topic = {} if by_topic is None else by_topic
 
     def of_topic(self, number: int) -> Collection[str]:
         """Names of a topic's consumers."""
         return self._by_topic.get(number, ())
+
+    def copy(self) -> Positions:
+        """A copy that later changes of this one do not touch."""
+        return Positions(self, self.encoded_bytes, {number: set(names) for number, names in self._by_topic.items()})
 
     def _came(self, name: str) -> None:
         self._by_topic.setdefault(topic_of(name), set()).add(name)
