@@ -263,8 +263,7 @@ class Batch:
             core.queue.hold(1)  # the turn of the batch ends with its task
             short.set_result(None)
             logger.warning("%s", reason)
-        core.extent.refuse(reason)
-        core.queue.refuse(reason)
+        core.refuse(reason)
 
     async def _remove_begun(self, first: Segment, short: asyncio.Future[None]) -> None:
         """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""

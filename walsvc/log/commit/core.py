@@ -134,6 +134,11 @@ class Core:
             self.placement.intake.want()
         return self.waits.durable(lsn)
 
+    def refuse(self, error: WalError) -> None:
+        """Give `error` to the callers that wait for room or for a turn. Later ones wait."""
+        self.extent.refuse(error)
+        self.queue.refuse(error)
+
 
 def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow) -> Core:
     """Make the parts of a writer. Those that call upwards get a function that finds the part when it is called.
@@ -171,8 +176,7 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         queue.look_again()
 
     def refuse(error: WalError) -> None:
-        extent.refuse(error)
-        queue.refuse(error)
+        core.refuse(error)
 
     def spare_ready() -> None:
         queue.spare_ready()
@@ -208,7 +212,6 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     health.listen(fail)
     waits = Waits(health, catalog)
     health.listen(freed)
-    extent = Extent(disk, health)
     rotation = Rotation(
         disk=disk,
         tail=tail,
@@ -267,14 +270,14 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
     )
     changes = Changes(start.metadata, placement, pipeline, queue, health)
     placement.set_room()
-    return Core(
+    core = Core(
         disk=disk,
         config=config,
         metadata=start.metadata,
         health=health,
         waits=waits,
         background=background,
-        extent=extent,
+        extent=Extent(disk, health),
         counters=counters,
         catalog=catalog,
         tail=tail,
@@ -284,3 +287,4 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         changes=changes,
         batches=Batches(),
     )
+    return core

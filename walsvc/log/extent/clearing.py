@@ -79,8 +79,7 @@ class Cutting:
         if not short.done():
             short.set_result(reason)
         core.catalog.begin_cutting(short)  # whoever looks again finds all that there is
-        core.extent.refuse(reason)
-        core.queue.refuse(reason)
+        core.refuse(reason)
 
     def _end_there(self) -> None:
         """Let the log end at the cut, if that is due and was not done."""
