@@ -40,8 +40,8 @@ def begin_task(
 async def until_ended(
     task: asyncio.Task[Any], look: Callable[[], None] = lambda: None, *, also: tuple[asyncio.Future[Any], ...] = ()
 ) -> None:
-    """Wait for the end of a task, or of one of `also`, and look at it again now and then: the exception of a signal handler inside asyncio may lose the
-    callback that says so. `look` is called each time that it has not ended.
+    """Wait for the end of a task, or of one of `also`, and look at it again now and then: the exception of a signal handler inside
+    asyncio may lose the callback that says so. `look` is called each time that the task has not ended.
 
     Seldom enough to cost nothing, and not for ever: a wait that nobody ends is to be seen as such on a simulated loop.
     """

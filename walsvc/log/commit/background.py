@@ -115,11 +115,11 @@ def under_way(task: asyncio.Task[Any] | None) -> bool:
     return task is not None and not task.done()
 
 
-async def keep(work: asyncio.Task[Any], short: asyncio.Future[None] | None = None) -> None:
-    """Wait for the end of `work`, or until `short` is done, cancelled or not."""
-    while not (work.done() or (short is not None and short.done())):
+async def keep(work: asyncio.Task[Any], *also: asyncio.Future[Any]) -> None:
+    """Wait for the end of `work`, or of one of `also`, cancelled or not."""
+    while not any(each.done() for each in (work, *also)):
         with suppress(asyncio.CancelledError):
-            await until_ended(work, also=() if short is None else (short,))
+            await until_ended(work, also=also)
 
 
 def wake_again(task: asyncio.Task[Any]) -> None:

@@ -118,7 +118,8 @@ class Batch:
         self._labels: Labels | None = None
         self._start: BatchStart | None = None
         self._parts: list[Part] = []
-        self._short: asyncio.Future[None] | None = None  # for whoever gives the batch up, where that takes longer
+        # done where a file cannot be removed now: giving the batch up takes longer than its caller waits
+        self._short: asyncio.Future[None] = core.health.loop.create_future()
         self._durable: asyncio.Future[None] | None = None  # for its end
 
     async def run(self, pieces: AsyncGenerator[Pieces, None]) -> BatchResult:
@@ -154,13 +155,11 @@ class Batch:
             raise
         except BaseException:
             if self._start is not None and self._core.placement.batch_lsn:
-                self._short = self._core.health.loop.create_future()
                 giving_up = self._core.background.start(
-                    "giving up a batch", self._give_up(self._start, self._short), foreseen=(WalError,)
+                    "giving up a batch", self._give_up(self._start), foreseen=(WalError,)
                 )
-                await keep(
-                    giving_up, self._short
-                )  # no append is let in before it is done, however often that is cancelled
+                # no append is let in before it is done, however often the caller is cancelled
+                await keep(giving_up, self._short)
                 if giving_up.done():
                     giving_up.result()
                 else:
@@ -194,8 +193,7 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Fail the log if giving up was cut short: no append may come behind half a batch."""
-        later = self._short is not None and self._short.done()
-        if error is not None and self._core.placement.batch_lsn and not later:
+        if error is not None and self._core.placement.batch_lsn and not self._short.done():
             self._core.health.broken("a batch was cut short", error)
 
     def _fill(self, group: Group, chunk: Pieces, *, last: bool) -> None:
@@ -228,16 +226,13 @@ class Batch:
     def _offset(group: Group) -> int:
         return group.offset + GROUP_HEADER_BYTES
 
-    async def _give_up(self, start: BatchStart, short: asyncio.Future[None]) -> None:
-        """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch.
-
-        `short` is done where a file cannot be removed now: the log is held until it can.
-        """
+    async def _give_up(self, start: BatchStart) -> None:
+        """Go back to where the batch began, on disk and in memory. A crash in the middle leaves an unfinished batch."""
         core = self._core
         try:
             await core.pipeline.quiet()
             if core.health.failure is None:
-                await self._remove_begun(start.segment, short)
+                await self._remove_begun(start.segment)
         except OSError as error:
             place = (start.segment.id, start.offset, start.lsn)
             core.health.fail("giving up a batch failed", error, place)
@@ -249,29 +244,29 @@ class Batch:
         core.placement.start(Group(start.segment, start.offset, start.lsn))
         core.placement.end_batch()
         await core.changes.write({}, Flag.OPEN)
-        if short.done():
+        if self._short.done():
             core.queue.hold(-1)
 
-    def _refused(self, segment: int, short: asyncio.Future[None], error: OSError) -> None:
-        """See to those who wait while a segment of the batch cannot be removed."""
+    def _refused(self, segment: int, error: OSError) -> None:
+        """Hold the log, and refuse the callers that wait, while a segment of the batch cannot be removed."""
         core = self._core
         if core.health.closed is not None:
             raise error
         text = "a segment of a batch that was given up cannot be removed yet"
         reason = kept_back(error, text, path=core.disk.path, segment=segment, hint=BY_ITSELF)
-        if not short.done():
+        if not self._short.done():
             core.queue.hold(1)  # the turn of the batch ends with its task
-            short.set_result(None)
+            self._short.set_result(None)
             logger.warning("%s", reason)
         core.refuse(reason)
 
-    async def _remove_begun(self, first: Segment, short: asyncio.Future[None]) -> None:
+    async def _remove_begun(self, first: Segment) -> None:
         """Remove the segments after `first`, newest first, each durably, so that at no time one in the middle is missing."""
         core, disk = self._core, self._core.disk
         await core.tail.spares.put_back()  # its name is for a number that comes later now
         begun = [each for each in core.catalog.view.ids if each > first.id]
         for each in reversed(begun):
-            await insist(partial(gone, disk, segment_name(each)), partial(self._refused, each, short))
+            await insist(partial(gone, disk, segment_name(each)), partial(self._refused, each))
             await disk.sync_directory()
             core.catalog.drop(each)
         if begun:
