@@ -225,9 +225,8 @@ class Log:
             return answer.result()
         except CancelledError:  # by the end of the loop
             raise closed_log(self._log.path) from None
-        except (
-            BaseException
-        ):  # maybe a signal handler's, at any line: nobody is left to be given what the call would take
+        except BaseException:
+            # maybe a signal handler's, at any line: the caller is gone, and must not be given what the call would take
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(give_up)
             raise

@@ -55,8 +55,8 @@ def scheme_of(target: object) -> str | None:
     """The scheme of a target that is a URL, in lower case; None for a path.
 
     Raises:
-        BadOption: it is neither: it begins with white space or with "~" (a shell's home directory of some user), or is a URL in bytes or a path object. PathError: no
-            file system has such a path.
+        BadOption: it is neither: it begins with white space or with "~" (a shell's home directory of some user), or is a URL in bytes
+            or a path object. PathError: no file system has such a path.
     """
     text = text_of(target)
     bare = _bare(text)

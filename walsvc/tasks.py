@@ -63,9 +63,8 @@ class TaskLock:
     """
 
     def __init__(self) -> None:
-        self._turns: dict[
-            asyncio.Task[Any], asyncio.Future[None] | None
-        ] = {}  # in the order of the calls; the first has come
+        # in the order of the calls; the first has come
+        self._turns: dict[asyncio.Task[Any], asyncio.Future[None] | None] = {}
 
     def locked(self) -> bool:
         """True if some task has the turn."""

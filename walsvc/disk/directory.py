@@ -24,9 +24,8 @@ from walsvc.disk.lock import DirectoryLock, release
 from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
 from walsvc.disk.memory import address, aligned_buffer, page_aligned, write_all
 
-CHUNK_BYTES = (
-    256 << 10
-)  # zeros go in such pieces: with 1 MiB a commit beside it takes twice as long, for half more speed
+# zeros go in such pieces: with 1 MiB a commit beside it takes twice as long, for half more speed
+CHUNK_BYTES = 256 << 10
 READ_BYTES_MAX = 4 << 20  # one read call at most; also what each reading thread keeps as its aligned buffer at most
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _KINDS = {
@@ -99,9 +98,8 @@ class Directory:
         return {name: _KINDS.get(kind, "a device") for name, kind in found if kind != stat.S_IFREG}
 
     def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        descriptor = self._open(
-            ".", os.O_RDONLY | os.O_DIRECTORY
-        )  # its own: two listings at once would share a position
+        # its own: two listings at once would share a position
+        descriptor = self._open(".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:

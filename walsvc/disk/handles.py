@@ -22,7 +22,7 @@ class Handles:
     def __init__(self, directory: int) -> None:
         self._directory = directory
         self._names: dict[int, str | None] = {}  # by descriptor; None where another file has the name by our doing
-        self._naming = threading.Lock()  # what `check` sees is not half of a change of names
+        self._naming = threading.Lock()  # `check` never sees half of a change of names
 
     def open(self, name: str, flags: int) -> int:
         """Open a file, and remember it until `close`, whoever loses the descriptor."""

@@ -61,9 +61,8 @@ class PosixDisk:
         self._executor = executor or cold_executor()
         self._in_flight: set[Write] = set()  # submitted and not yet answered; loop thread only
         self._answers: deque[tuple[Write, OSError | None]] = deque()  # that are still to be given
-        self._cold_calls: set[asyncio.Future[Any]] = (
-            set()
-        )  # under way, cancelled ones included until their thread is through
+        # under way, cancelled ones included until their thread is through
+        self._cold_calls: set[asyncio.Future[Any]] = set()
         self._quiet: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 

@@ -125,9 +125,8 @@ class UringDisk(PosixDisk):
         except BaseException:  # of a signal handler
             under_way = any(write is each.write for each in (*self._flights.values(), *self._waiting))
             if not under_way and all(write is not each for each, _ in self._answers):
-                self._in_flight.discard(
-                    write
-                )  # it was never begun; whoever submits it takes the exception for an error
+                # it was never begun; its submitter takes the exception for an error
+                self._in_flight.discard(write)
             raise
 
     def _wait_no_more(self, flight: Flight) -> None:

@@ -58,9 +58,8 @@ class WalWriter(TakesRecords, Opened):
         self.loop: asyncio.AbstractEventLoop = self.core.health.loop
         self.ending: Ending = Ending(self.core)
         intake = self.core.placement.intake
-        vars(self)["append"] = (
-            intake.append
-        )  # in the method's place: the way from the caller to the buffer is one call long
+        # in the method's place: the way from the caller to the buffer is one call long
+        vars(self)["append"] = intake.append
         INTAKES.add(intake)
 
     @classmethod

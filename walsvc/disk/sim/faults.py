@@ -80,8 +80,8 @@ class Operations:
         """Let an operation fail, counted from now.
 
         Args:
-            operation: one of OPERATIONS, or the last part of some: "sync" is every sync of file contents, "write" every write of data. "submit.complete" fails a write
-                that is durable.
+            operation: one of OPERATIONS, or the last part of some: "sync" is every sync of file contents, "write" every write of
+                data. "submit.complete" fails a write that is durable.
             nth: which of the matching operations is the first to fail, from 1.
             errno: what it fails with.
             short: for writes of data: write only so many bytes, then report EIO.

@@ -1,4 +1,4 @@
-"""What the operations of a simulated disk do to its device, step by step. Each `yield` lets others have their turns."""
+"""The steps by which the operations of a simulated disk change its device. Each `yield` lets others have their turns."""
 
 from __future__ import annotations
 

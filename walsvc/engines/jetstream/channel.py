@@ -21,9 +21,8 @@ class Channel:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._inbox = stream.client.new_inbox()
-        self._own = secrets.token_hex(
-            8
-        )  # two openings may count the same epoch: neither takes the other's copy for its own
+        # two openings may count the same epoch: neither takes the other's copy for its own
+        self._own = secrets.token_hex(8)
         self._subscription: Any = None
 
     async def open(self, answered: Callable[[Msg], Awaitable[None]]) -> None:

@@ -243,7 +243,7 @@ class JetStreamDisk:
         first = self._files.directory.first_sequence
         if self._publisher is None or first is None:
             return
-        first = min(first, self._publisher.stored.base)  # whoever opens the stream now begins there
+        first = min(first, self._publisher.stored.base)  # an opening now begins there
         if first <= self._purged or not await self._publisher.flushed() or self._closed:
             return  # what only a message on its way says is not needed, an opening still needs
         try:

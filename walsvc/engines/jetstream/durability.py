@@ -63,9 +63,8 @@ async def check_durability(
             led_since = time.monotonic()  # another one has to hear of the others first
         waited = asked - led_since
         up = [name for name in unknown if is_heard_of(name, info, waited)]
-        if (
-            up and unknown == before and (up == unknown or waited > SILENT_SECONDS)
-        ):  # asked twice: it may have been busy
+        # asked twice: it may have been busy
+        if up and unknown == before and (up == unknown or waited > SILENT_SECONDS):
             raise nobody_tells(stream, up)
         if not up and waited > SILENT_SECONDS and len(peers) - len(unknown) > replicas // 2:
             down = f"{', '.join(unknown)} {'was' if len(unknown) == 1 else 'were'} down at opening, and not asked"

@@ -44,9 +44,8 @@ class ReplicaHold:
             return
         try:
             await self._log.hold(REPLICA_HOLD, lsn)
-        except (
-            WalError
-        ) as error:  # a sealed, full, failed or closed log keeps more than it must, and nothing else follows
+        except WalError as error:
+            # a sealed, full, failed or closed log keeps more than it must, and nothing else follows
             logger.debug("%s: the hold stays: %s", self._log.segments.disk.path, error)
 
     async def stop(self) -> None:

@@ -130,9 +130,8 @@ async def after_truncation(
             count -= 1
     following = next((each for each in ids if common is None or each > common.segment), None)
     newest = await head_of(stream, kept[-1].segment)
-    empty = (
-        tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
-    )  # it holds metadata only, and no record is lost
+    # it holds metadata only, and no record is lost
+    empty = tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
     lost = tuple(sorted([*removed, *(each.segment.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
         header, _ = await load_header(log.segments.disk, segment_name(following), following)

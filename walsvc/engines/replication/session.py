@@ -142,7 +142,7 @@ class ShippingSession:
             piece = await self._source.next()
         except (Moved, Corruption, FileNotFoundError) as error:
             if not await self._moved_since(extent) and not isinstance(error, Moved):
-                await self._files.arrived()  # what lies before the damage is sound, and goes
+                await self._files.arrived()  # the groups before the damage are sound, and go
                 raise
             self._rewinds = -1
             return None
@@ -174,7 +174,7 @@ class ShippingSession:
         await self._files.room(len(piece.data))
         handle = await self._files.handle(piece)
         if handle is None or self._rewinds != self._replicated.rewinds:
-            return  # what was read is void, and from here to the write nothing waits
+            return  # the piece is void; from here to the write nothing waits
         await self._files.write(handle, piece, partial(self._arrived, piece, self._rewinds))
 
     def _arrived(self, piece: Shipment, rewinds: int, error: OSError | None) -> None:

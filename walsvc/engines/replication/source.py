@@ -86,9 +86,8 @@ class GroupSource:
             assert self._chain is not None, "it stands behind a group"
             await self._read(self._chain, self._chain.file_bytes, last.segment)
         behind = [each for each in self._writer.view.ids if each > last.segment]
-        self.lsn = min(
-            [whole_lsn(last, last.first_lsn - 1), *(each - 1 for each in behind[:1])]
-        )  # a cut may be between
+        # a cut may be between
+        self.lsn = min([whole_lsn(last, last.first_lsn - 1), *(each - 1 for each in behind[:1])])
         await self._stand_behind(last)
 
     async def _stand_behind(self, last: GroupHeader) -> None:

@@ -115,9 +115,8 @@ class Ending:
         try:
             await self._release()
         except BaseException:
-            await (
-                self._release()
-            )  # where the exception of a signal handler cut it short, the lock must be let go all the same
+            # where the exception of a signal handler cut it short, the lock must be let go all the same
+            await self._release()
             raise
         if unforeseen is not None:
             raise unforeseen

@@ -85,9 +85,8 @@ class Changing:
             if isinstance(error, OSError):
                 self._health.fail("changing the log's extent failed", error)
                 raise self._health.failure_told() from error
-            self._health.broken(
-                "changing the log's extent was cut short", error
-            )  # nothing may come behind half a change
+            # nothing may come behind half a change
+            self._health.broken("changing the log's extent was cut short", error)
         finally:
             await self._extent.__aexit__(kind, error, trace)
 

@@ -30,9 +30,8 @@ class Ages:
         self._created = created
         self._opened_ns = wall()
         self._opened = monotonic()
-        self._begun: dict[
-            int, float | None
-        ] = {}  # when this process saw a segment first; None: it was there at opening
+        # when this process saw a segment first; None: it was there at opening
+        self._begun: dict[int, float | None] = {}
         self._told = 0.0  # disagreement, in seconds, that was told last
 
     def note(self, ids: Sequence[int]) -> None:

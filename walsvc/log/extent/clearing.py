@@ -51,7 +51,7 @@ class Cutting:
         if self._short is not None and self._short.done():
             task = asyncio.current_task()
             assert task is not None, "a change of the extent runs in a task of its own"
-            self._core.catalog.begin_cutting(task)  # whoever looks again waits for the cut
+            self._core.catalog.begin_cutting(task)  # readers that look again wait for the cut
         for first in (each for each in dropped if each != newest):
             await self._remove(first)
         await disk.sync_directory()
@@ -78,7 +78,7 @@ class Cutting:
         self._end_there()
         if not short.done():
             short.set_result(reason)
-        core.catalog.begin_cutting(short)  # whoever looks again finds all that there is
+        core.catalog.begin_cutting(short)  # readers that look again find all that there is
         core.refuse(reason)
 
     def _end_there(self) -> None:

@@ -44,8 +44,6 @@ class Hider:
         self._reclaimer = reclaimer
         self._hidings = hidings
 
-    # ---- below an LSN
-
     async def truncate_before(self, topic: str, lsn: int, *, force: bool = False, why: str = "truncate_before") -> None:
         """Drop the records of a topic below `lsn`, durably; see Topic.truncate_before."""
         self._core.health.check_call()

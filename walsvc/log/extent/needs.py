@@ -1,4 +1,4 @@
-"""What consumers and holders still need of a log, held against what is to be dropped; and what was dropped.
+"""Needs: the records that consumers and holders still need, held against those that are to be dropped; and the count of dropped ones.
 
 A consumer of a topic needs its topic's records only. So it is looked up whether the topic has a record there at or behind
 the consumer's position (in the segments' summaries, mostly); if not, the change that drops the records moves the position up.
@@ -122,7 +122,7 @@ class Needs:
 
 
 class Dropped:
-    """Counts it, and logs each drop: at level WARNING where consumers have lost records by it, else at INFO.
+    """Counts what one log has dropped, and logs each drop: at level WARNING where consumers have lost records by it, else at INFO.
 
     Attributes:
         segments, bytes, records: that went.

@@ -180,7 +180,7 @@ class Singles:
 
 
 def lsns_of_all(requests: Sequence[Request], topic: str | None) -> list[int]:
-    """The LSNs that a call names, ascending and each once."""
+    """The LSNs of a topic that the requests name, ascending and each once."""
     return sorted({lsn for request in requests if request.topic == topic for lsn in request.lsns})
 
 

@@ -1,4 +1,4 @@
-"""What the metadata alone says of what is kept: pins, which are the consumers and holds that need records, and limits of topics."""
+"""Pins, which are the consumers and holds that need records, and the limits of topics: by the metadata alone."""
 
 from __future__ import annotations
 
