@@ -29,6 +29,16 @@ async def test_more_calls_than_the_server_takes_are_all_answered(tmp_path: Path,
         assert server.status().accepted == connected, "the connection was never ended"
 
 
+async def test_calls_that_no_frame_can_hold_leave_their_room_to_others(tmp_path: Path) -> None:
+    limits = Limits(calls=16, frame_bytes=96 << 10)
+    async with serving(tmp_path, limits=limits) as server, walsvc.open(server.addresses[0], timeout=60.0) as log:
+        for _ in range(16):
+            with pytest.raises(walsvc.BadOption, match="over the server's limit"):
+                await log.release("x" * 100_000)
+        await log.release("x")
+        assert server.status().accepted == 1
+
+
 async def test_more_records_are_read_by_their_lsns_than_streams_may_be_open(tmp_path: Path) -> None:
     async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
         await log.append(b"x")

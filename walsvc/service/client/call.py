@@ -55,7 +55,7 @@ class Calling:
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
-        self._forget()
+        self._session.room.leave(self._frame.id)
         if isinstance(frame, Result):
             if self._then is not None:
                 self._then(frame.value)
@@ -69,7 +69,7 @@ class Calling:
         if self._sent and not METHODS[self._frame.method].repeatable and not self.answer.done():
             error = Unreachable("the connection was lost")
             self.answer.set_exception(self._session.unknown(error, self._frame.method))
-            self._forget()
+            self._session.room.leave(self._frame.id)
 
     def again(self) -> bool:
         """Ask, when there is room: what is behind it does not wait for that."""
@@ -80,19 +80,15 @@ class Calling:
         return True
 
     def failed(self, error: WalError) -> None:
-        """No connection in time."""
+        """No connection in time, or the server takes no such frame."""
+        self._session.room.leave(self._frame.id)
         if not self.answer.done():
             self.answer.set_exception(self._session.unreachable(error, f"{self._frame.method} could not be called"))
 
     def give_up(self) -> None:
         """Tell the server that no caller waits for the answer any more. An answer that `then` must hear of is still awaited."""
-        if self._then is None and self._frame.id in self._session.requests and self._forget():
+        if self._then is None and self._frame.id in self._session.requests and self._session.room.leave(self._frame.id):
             self._session.send(Cancel(self._frame.id))
-
-    def _forget(self) -> bool:
-        """Take it off the table; False: it is not at the server."""
-        self._session.requests.pop(self._frame.id, None)
-        return self._session.room.leave(self._frame.id)
 
 
 def encoded(frame: Call | Open) -> bytes:

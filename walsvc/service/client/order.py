@@ -44,6 +44,10 @@ class SendOrder:
         self._unsent.extend(requests)
         self.send_on()
 
+    def forget(self, id: int) -> None:
+        """Take a request off the table: it is over."""
+        self._requests.pop(id, None)
+
     def clear(self) -> None:
         """There is no connection any more."""
         self._unsent.clear()
@@ -67,6 +71,6 @@ class SendOrder:
         try:
             return request.again()
         except WalError as error:
-            self._requests.pop(id, None)
+            self.forget(id)
             request.failed(error)
             return True

@@ -72,7 +72,8 @@ class Room:
         return id in self._inside
 
     def leave(self, id: int) -> bool:
-        """A call is answered, or its caller has gone; the next ones are sent. False: it was not at the server."""
+        """A call is over: answered, failed, or its caller has gone. The next one is sent. False: it was not at the server."""
+        self._order.forget(id)
         for waiting in self._parked.values():
             waiting.pop(id, None)
         if id not in self._inside:

@@ -73,7 +73,7 @@ class Asking:
 
     def received(self, frame: Frame) -> None:
         """RESULT or ERROR."""
-        self._forget()
+        self._session.room.leave(self._frame.id)
         if isinstance(frame, Result):
             deliveries = self._home.deliveries(frame.value)
             if self.answer.done():
@@ -86,7 +86,7 @@ class Asking:
     def lost(self) -> None:
         """The server has freed the records that it gave to a connection that has ended."""
         if self.answer.done():
-            self._forget()
+            self._session.room.leave(self._frame.id)
 
     def again(self) -> bool:
         """Ask, when there is room."""
@@ -94,13 +94,9 @@ class Asking:
             self._session.put(encode(self._frame))
         return True
 
-    def _forget(self) -> bool:
-        """Take it off the table; False: it is not at the server."""
-        self._session.requests.pop(self._frame.id, None)
-        return self._session.room.leave(self._frame.id)
-
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
+        self._session.room.leave(self._frame.id)
         if not self.answer.done():
             self.answer.set_exception(self._session.unreachable(error, "no record was asked for"))
 
@@ -110,7 +106,7 @@ class Asking:
             if self._session.connected and self._session.room.has(self._frame.id):
                 self._session.send(Cancel(self._frame.id))
             else:
-                self._forget()
+                self._session.room.leave(self._frame.id)
         elif not self.answer.cancelled() and self.answer.exception() is None:
             self._home.return_unseen(self.answer.result())
 
