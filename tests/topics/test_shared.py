@@ -13,6 +13,7 @@ from tests.giving_up import interrupted
 from tests.topics.test_consumers import fill
 from walsvc import AtLeastOnce, BadOption, Closed, InUse, LeaseLost, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.format.queues import KEY, done_row
 from walsvc.log.read import counting
 from walsvc.log.read.reader import Cursor
 from walsvc.opening import open_on
@@ -732,3 +733,21 @@ async def test_worker_that_comes_back_is_not_held_up_by_what_was_purged_meanwhil
         await consumer.ack([second, fourth])
         assert (await consumer.status()).position == 5
         assert await consumer.lag() == 0
+
+
+def test_what_vanished_is_said_to_be_done_once_however_often_its_worker_looks():
+    async def main(_):
+        device = SimDevice(1)
+        async with await open_on(SimDisk(device), CONFIG) as log:
+            await log.topic("orders").append(b"job")
+            await take(await shared(log, lease=None, worker="one"), 1)
+        async with await open_on(SimDisk(device), CONFIG) as log:
+            assert await log.purge(lsns=[1]) == 1
+        async with await open_on(SimDisk(device), CONFIG) as log:
+            consumer = await shared(log, lease=None, worker="one")
+            hub = consumer.open_hub()
+            for _ in range(5):
+                assert await hub.there(consumer) is None
+            assert hub.acking([]).change() == {KEY: {hub.key: {"rows": done_row(1, 1, 0)}}}
+
+    run_sim(main, 1)

@@ -34,7 +34,7 @@ class Acking:
             if not lease.done and not self._hub.leases.owns(lease):
                 raise self._hub.lost(lease)
         rows = [done_row(each.job.first, each.job.lsn, 1) for each in self._leases if not each.done]
-        self._gone = list(self._hub.feed.vanished.done)
+        self._gone = list(self._hub.feed.vanished.done.values())
         held = self._hub.feed.vanished.held
         rows += [done_row(*each) for each in (*self._gone, *(held[lsn][0] for lsn in self._vanished if lsn in held))]
         return {KEY: {self._hub.key: {"rows": b"".join(rows)}}}
@@ -47,7 +47,8 @@ class Acking:
             self._hub.past.note(lease)
         for lsn in self._vanished:
             self._hub.feed.vanished.held.pop(lsn, None)
-        del self._hub.feed.vanished.done[: len(self._gone)]
+        for each in self._gone:
+            self._hub.feed.vanished.done.pop(each.last, None)
         self._hub.changed()
 
 

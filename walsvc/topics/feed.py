@@ -204,7 +204,7 @@ class Feed:
         first = self._pass_over(found.first, record.lsn)
         if window.covers(record.lsn):
             if not window.spans(max(first, self.position), record.lsn):
-                self.vanished.done.append(Stretch(first, record.lsn, 0))
+                self.vanished.add(Stretch(first, record.lsn, 0), None)
             return
         job = Job(record.lsn, first, self._key_of(record), not_before_of(record))
         held = window.held.get(record.lsn)
@@ -219,11 +219,11 @@ class Feed:
 
     def _pass_over(self, first: int, end: int) -> int:
         """There is no record of the topic from LSN `first` up to `end`. What a worker has there has vanished; returns the LSN behind that."""
-        if self.leases.lease is None:
-            for lsn, held in sorted(self.window.held.items()):
-                if first <= lsn < end and lsn not in self.leases.jobs:
-                    self.vanished.held[lsn] = (Stretch(first, lsn, 0), held.worker)
-                    first = lsn + 1
+        if self.leases.lease is None and first < end:
+            held = self.window.held
+            for lsn in sorted(lsn for lsn in held if first <= lsn < end and lsn not in self.leases.jobs):
+                self.vanished.add(Stretch(first, lsn, 0), held[lsn].worker)
+                first = lsn + 1
         return first
 
     def _key_of(self, record: Record) -> bytes | None:
@@ -263,11 +263,8 @@ class Feed:
     def forget(self, job: Job) -> None:
         """The record is purged, or not there any more: nobody gets it."""
         self.finished(job)
-        held = self.window.held.get(job.lsn)
-        if held is not None and self.leases.lease is None:
-            self.vanished.held[job.lsn] = (Stretch(job.first, job.lsn, 1), held.worker)
-        else:
-            self.vanished.done.append(Stretch(job.first, job.lsn, 1))
+        held = self.window.held.get(job.lsn) if self.leases.lease is None else None
+        self.vanished.add(Stretch(job.first, job.lsn, 1), None if held is None else held.worker)
 
     def forget_topic(self, topic: str) -> None:
         """A topic is deleted: nobody gets those of its records that are in memory. The others will not be found."""

@@ -79,25 +79,33 @@ class Vanished:
     """The records that have vanished since the consumer was opened.
 
     Attributes:
-        done: to be kept as done with the next acknowledgement.
+        done: to be kept as done with the next acknowledgement. By last LSN.
         held: the same of what workers without a lease have: it is theirs until they come for what they have, or it is
-            acknowledged. By LSN, with the worker.
+            acknowledged. By last LSN, with the worker.
     """
 
     def __init__(self) -> None:
-        self.done: list[Stretch] = []
+        self.done: dict[int, Stretch] = {}
         self.held: dict[int, tuple[Stretch, str]] = {}
+
+    def add(self, stretch: Stretch, worker: str | None) -> None:
+        """A record has vanished, which a worker has, or None. One that its worker has let go may be found again until it is kept as
+        done."""
+        if worker is None:
+            self.done[stretch.last] = stretch
+        elif stretch.last not in self.done:
+            self.held[stretch.last] = stretch, worker
 
     def let_go(self, holder: Hashable) -> None:
         """A worker has come for what it has: what has vanished it cannot get."""
         for lsn, (stretch, worker) in list(self.held.items()):
             if worker == holder:
                 del self.held[lsn]
-                self.done.append(stretch)
+                self.done[lsn] = stretch
 
     def cut(self, end: int) -> None:
         """The log ends before LSN `end` now."""
-        self.done = [each for each in self.done if each.last < end]
+        self.done = {lsn: each for lsn, each in self.done.items() if lsn < end}
         self.held = {lsn: each for lsn, each in self.held.items() if lsn < end}
 
     def clear(self) -> None:
