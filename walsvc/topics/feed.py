@@ -161,9 +161,7 @@ class Feed:
             if self.resumed:
                 self.supply.wake_all()
             return True
-        if job is not None or not self._roomy():
-            return False
-        return await self.read_on()
+        return job is None and await self.read_on()
 
     async def read_on(self) -> bool:
         """Read what comes next and is durable, or wait for another task that does, since what it brings may be enough, or all that there

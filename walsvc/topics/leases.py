@@ -314,11 +314,14 @@ class Leases:
 
     def opens(self, now: Moment) -> float | None:
         """Seconds until a record's time comes; None: no time is waited for."""
-        times = [heap[0][0] - time for heap, time in ((self._delayed, now.steady), (self._early, now.wall)) if heap]
-        return max(min(times), 0.0) if times else None
+        return soonest((self._delayed, now.steady), (self._early, now.wall))
 
     def due(self, now: Moment) -> float | None:
         """Seconds until time alone changes something; None: never."""
-        opens, deadline = self.opens(now), self._deadlines[0][0] - now.steady if self._deadlines else None
-        times = [time for time in (opens, deadline) if time is not None]
-        return max(min(times), 0.0) if times else None
+        return soonest((self._deadlines, now.steady), (self._delayed, now.steady), (self._early, now.wall))
+
+
+def soonest(*heaps: tuple[list[tuple[float, int]], float]) -> float | None:
+    """Seconds until the first time of some heaps comes, each with the time now on its clock; None: they are empty."""
+    times = [heap[0][0] - time for heap, time in heaps if heap]
+    return max(min(times), 0.0) if times else None
