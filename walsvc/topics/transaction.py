@@ -167,7 +167,7 @@ class LocalTransaction(Transaction):
     def __init__(self, writer: WalWriter, mode: Mode) -> None:
         super().__init__(mode)
         self._writer = writer
-        self._acks: dict[Hub, tuple[dict[int, Lease], dict[int, None]]] = {}  # leases by their id(), and LSNs
+        self._acks: dict[Hub, tuple[dict[Lease, None], dict[int, None]]] = {}  # leases and LSNs, in order
         self._joinings: list[Joining] = []
         self._passed: list[Consumer] = []
         writer.core.health.check_call(Strict if mode is Quorum else mode)
@@ -198,7 +198,7 @@ class LocalTransaction(Transaction):
         them were not part of it before."""
         ours, gone = self._acks.setdefault(hub, ({}, {}))
         before = len(ours) + len(gone)
-        ours.update((id(each), each) for each in leases)
+        ours.update(dict.fromkeys(leases))
         gone.update(dict.fromkeys(vanished))
         return len(ours) + len(gone) - before
 
@@ -206,7 +206,7 @@ class LocalTransaction(Transaction):
         core, mode = self._writer.core, Strict if self.mode is Quorum else self.mode
         core.health.check_call(mode)
         joinings: list[Joining] = [
-            *(hub.acking([*leases.values()], [*vanished]) for hub, (leases, vanished) in self._acks.items()),
+            *(hub.acking([*leases], [*vanished]) for hub, (leases, vanished) in self._acks.items()),
             *self._joinings,
         ]
         results: Sequence[AppendResult] = ()
