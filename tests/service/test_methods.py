@@ -46,6 +46,13 @@ def test_arguments_are_checked_by_the_table(method) -> None:
             method.checked({**good, name: b""})
 
 
+def test_a_map_is_taken_for_rows_in_parts_only_where_rows_are_due() -> None:
+    parts = {"parts": [["a"], ["b"]]}
+    assert METHODS["purge_lsns"].checked({"lsns": parts})["lsns"] == ["a", "b"]
+    assert METHODS["purge"].checked({"labels": parts})["labels"] == parts
+    assert STREAMS["read"].checked({"where": parts})["where"] == parts
+
+
 async def test_each_method_is_refused_without_its_right(tmp_path) -> None:
     rights = sorted(RIGHTS)
     tokens = Tokens([(f"{right:->16}", Grant(right, RIGHTS - {right})) for right in rights])

@@ -48,16 +48,17 @@ class Method(NamedTuple):
     large: bool = False
 
     def checked(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments with defaults. BadOption for one that is unknown, missing or of another type."""
+        """The arguments with defaults, rows in parts as one array. BadOption for one that is unknown, missing or of another type."""
+        full = {}
         for name, value in args.items():
             if name not in self.arguments:
                 hint = "known: " + (", ".join(self.arguments) or "none")
                 raise BadOption(f"{self.name} has no argument {name!r}", hint=hint)
             kinds = self.arguments[name][0]
-            if type(value) not in kinds and not (kinds is ROWS and in_parts(value)):
+            full[name] = self._joined(name, value) if kinds is ROWS and in_parts(value) else value
+            if type(full[name]) not in kinds:
                 expected = " or ".join("nil" if each is type(None) else each.__name__ for each in kinds)
                 raise BadOption(f"{name} of {self.name} cannot be {type(value).__name__}", expected=expected)
-        full = {name: self._joined(name, value) for name, value in args.items()}
         for name, (_, default) in self.arguments.items():
             if name not in full:
                 if default is MISSING:
@@ -65,10 +66,8 @@ class Method(NamedTuple):
                 full[name] = default
         return full
 
-    def _joined(self, name: str, value: Any) -> Any:
-        """An argument; rows in parts as one array."""
-        if not in_parts(value):
-            return value
+    def _joined(self, name: str, value: dict[str, list[list[Any]]]) -> list[Any]:
+        """Rows in parts as one array."""
         count = sum(map(len, value[PARTS]))
         if count > ROWS_MAX:
             raise BadOption(f"{name} of {self.name} has {count} rows", expected=f"at most {ROWS_MAX}")
