@@ -62,7 +62,7 @@ async def test_consumer_that_never_acknowledges_keeps_one_range(tmp_path) -> Non
     async with walsvc.open(tmp_path / "log") as log:
         await log.append_batch([b"x"] * 5_000)
         consumer = await log.consumer("reader")
-        while consumer._following < log.next_lsn:
+        while consumer._place.following < log.next_lsn:
             await consumer.read_batch(max_records=64)
         assert len(consumer._shown._firsts) == 1
         await consumer.ack(2_000, only=True)

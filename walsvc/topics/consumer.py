@@ -44,6 +44,8 @@ class Consumer(Delivering):
         turn: for the service: a step of reading the log happens inside of what this makes.
     """
 
+    _place: Standing
+
     def __init__(
         self,
         segments: Segments,
@@ -55,12 +57,11 @@ class Consumer(Delivering):
         delivery: Delivery,
         place: Standing,
     ) -> None:
-        super().__init__(segments.disk.path, topic, name, delivery)
+        super().__init__(segments.disk.path, topic, name, delivery, place)
         self._segments = segments
         self._writer = writer
         self._number = number
         self._key = key_of(number, name)
-        self._place = place
         self._turns = place.turns
         self._marks = segments.marks
         self._cursor = cursor_at(segments, place.following, number)
@@ -80,14 +81,6 @@ class Consumer(Delivering):
     def turns(self) -> int:
         """For the service: changes whenever the consumer was moved, so that what was read ahead is void."""
         return self._place.turns
-
-    @property
-    def _following(self) -> int:
-        return self._place.following
-
-    @_following.setter
-    def _following(self, lsn: int) -> None:
-        self._place.following = lsn
 
     @property
     def reads_ahead(self) -> bool:
@@ -245,7 +238,7 @@ class Consumer(Delivering):
             return
         self._check_shown(lsn)
         if self._shown.first == lsn:
-            await self._ack_first(self._shown.second or max(self._following, lsn + 1))
+            await self._ack_first(self._shown.second or max(self._place.following, lsn + 1))
             return
         if lsn not in self._shown:
             return  # it was acknowledged before, or is no record of the topic
@@ -269,10 +262,6 @@ class Consumer(Delivering):
         await self._save(position, 1)
         if turns == self._place.turns:
             self._acknowledged(position)
-
-    def _acknowledged(self, position: int) -> None:
-        self._place.position = max(self._place.position, position)
-        super()._acknowledged(position)
 
     async def _save(self, position: int, records: int) -> None:
         """Write the position down: now, when otherwise too much might be repeated, else with whatever comes along."""

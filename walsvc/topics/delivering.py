@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from walsvc.config import between, one_of
 from walsvc.errors import BadOption, Closed
@@ -22,17 +22,29 @@ BATCH_BYTES = 1 << 20  # read_batch's default
 BATCH_RECORDS = 1 << 30
 
 
+class Place(Protocol):
+    """Where a consumer stands.
+
+    Attributes:
+        following: LSN below which nothing is delivered any more.
+    """
+
+    following: int
+
+    def pass_by(self, position: int) -> None:
+        """Everything below `position` is acknowledged."""
+
+
 class Delivering(Scoped):
     """Consumer and RemoteConsumer have all that is here in common; how records come, and where the position is kept, is
     their own. Attributes: see Consumer."""
 
-    _following: int  # LSN below which nothing is delivered any more
-
-    def __init__(self, path: str, topic: str | None, name: str, delivery: Delivery) -> None:
+    def __init__(self, path: str, topic: str | None, name: str, delivery: Delivery, place: Place) -> None:
         self.name = name
         self.topic = topic
         self.delivery = delivery
         self._path = path  # of the log, for messages
+        self._place = place
         self._ahead: deque[Record] = deque()  # here, not yet delivered
         self._shown = Shown()  # LSNs that were delivered or peeked at, not yet acknowledged
         self._reading = TaskLock()
@@ -93,8 +105,8 @@ class Delivering(Scoped):
         """For `async for`: asking for the next record acknowledges the one before it. Ends when the log or the
         consumer is closed."""
         try:
-            if self._shown and self._shown.first < self._following:
-                await self.ack(self._following - 1)
+            if self._shown and self._shown.first < self._place.following:
+                await self.ack(self._place.following - 1)
             return await self.next()
         except Closed:
             raise StopAsyncIteration from None
@@ -110,7 +122,7 @@ class Delivering(Scoped):
     def _deliver(self) -> Record:
         record = self._take()
         self._shown.show(record.lsn)
-        self._following = record.lsn + 1
+        self._place.following = record.lsn + 1
         return record
 
     def _take(self) -> Record:
@@ -162,9 +174,10 @@ class Delivering(Scoped):
 
     def _acknowledged(self, position: int) -> None:
         """Take note that everything below `position` is done."""
+        self._place.pass_by(position)
         self._shown.drop_below(position)
-        if self._following < position:  # it was only peeked at
-            self._following = position
+        if self._place.following < position:  # it was only peeked at
+            self._place.following = position
             while self._ahead and self._ahead[0].lsn < position:
                 self._take()
 

@@ -49,6 +49,10 @@ class Standing:
         """Calls that wait since the consumer may give out no more."""
         return 0
 
+    def pass_by(self, position: int) -> None:
+        """Everything below `position` is acknowledged."""
+        self.position = max(self.position, position)
+
     def rewind(self, end: int) -> None:
         """The log ends before LSN `end` now."""
         self.move(min(self.position, end), min(self.following, end))

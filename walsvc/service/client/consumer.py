@@ -32,6 +32,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         name, topic, delivery: as of walsvc.Consumer.
     """
 
+    _place: Place
+
     def __init__(
         self,
         session: Session,
@@ -42,14 +44,13 @@ class RemoteConsumer(OpenedThere, Delivering):
         delivery: Delivery,
         start: Start,
     ) -> None:
-        super().__init__(session.address.url, topic, name, delivery)
+        super().__init__(session.address.url, topic, name, delivery, Place())
         self._session = session
         self._consumers = consumers  # the log's open ones
         self._args = {"name": name, "topic": topic, "persist_every": delivery.persist_every, "start": start}
         self._id = self._session.new_id()
         self._window = Window(self._session.config.read_ahead_bytes)
         self._turn: int | None = None
-        self._place = Place()
         self._sent = 0  # highest LSN that was received on this connection: the server lets it be acknowledged
         self._resent: asyncio.Future[None] | None = None  # of an acknowledgement that waits for its record
         self._error: WalError | None = None
@@ -104,7 +105,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._sent = max(self._sent, records[-1].lsn)
         cost = cost_of(records)
         self._window.take(cost)
-        fresh = records if records[0].lsn >= self._following else [r for r in records if r.lsn >= self._following]
+        following = self._place.following
+        fresh = records if records[0].lsn >= following else [r for r in records if r.lsn >= following]
         self._ahead.extend(fresh)
         if len(fresh) < len(records):
             self._grant(cost - cost_of(fresh))
@@ -150,14 +152,6 @@ class RemoteConsumer(OpenedThere, Delivering):
             self._grant(cost_of(gone))
 
     # ---- looking
-
-    @property
-    def _following(self) -> int:
-        return self._place.following
-
-    @_following.setter
-    def _following(self, lsn: int) -> None:
-        self._place.following = lsn
 
     @property
     def position(self) -> int:
@@ -261,7 +255,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         if self._shown.first != lsn:
             self._shown.remove(lsn)
             return
-        self._acknowledged(self._shown.second or max(self._following, lsn + 1))
+        self._acknowledged(self._shown.second or max(self._place.following, lsn + 1))
 
     async def _save(self, lsn: int) -> None:
         """Tell the server. What was delivered on an earlier connection cannot be acknowledged on this one, only passed."""
@@ -272,10 +266,6 @@ class RemoteConsumer(OpenedThere, Delivering):
 
     def _passed(self, _: Any) -> None:
         self._drop_ahead()
-
-    def _acknowledged(self, position: int) -> None:
-        self._place.pass_by(position)
-        super()._acknowledged(position)
 
     async def seek(self, to: Start) -> None:
         """Go on at `to`; see Consumer.seek."""
