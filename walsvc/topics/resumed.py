@@ -1,5 +1,5 @@
-"""What workers of a shared consumer have already: records that they are to be given again, after a restart or where a worker came
-back (Resumed), and records that are gone meanwhile (Vanished)."""
+"""Records that workers of a shared consumer have already: those that they are to be given again, after a restart or where a worker
+came back (Resumed), and those that are gone meanwhile (Vanished)."""
 
 from __future__ import annotations
 

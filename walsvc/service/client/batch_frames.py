@@ -68,7 +68,7 @@ class BatchFrames:
         return question(self._id, self._seq, done, self.next_lsn, self.labels.mode)
 
     def result(self, ack: Ack) -> BatchResult:
-        """What the caller gets for an ACK."""
+        """The answer to the caller, from an ACK."""
         parts, begin = [], 0
         for first, count, segment, offset in ack.parts:
             parts.append(Part(first, segment, offset, self.lengths[begin : begin + count]))

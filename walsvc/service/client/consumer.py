@@ -56,9 +56,8 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
-        encoded(
-            Open(self._id, "consumer", self._args, self._window.size)
-        )  # what cannot be sent is said before anything is
+        # what cannot be sent is said before anything is
+        encoded(Open(self._id, "consumer", self._args, self._window.size))
         consumers[self._id] = self
         self._session.begin(self._id, self)
 
@@ -243,9 +242,8 @@ class RemoteConsumer(OpenedThere, Delivering):
                 self._check_shown(lsn)
             return
         cuts = self._place.cuts
-        while (
-            lsn > self._sent and cuts == self._place.cuts
-        ):  # an earlier connection has brought it: it is sent again on this one
+        # an earlier connection has brought it: it is sent again on this one
+        while lsn > self._sent and cuts == self._place.cuts:
             self._check()
             self._resent = self._session.loop.create_future()
             await self._resent

@@ -44,7 +44,7 @@ def nothing(*_: object) -> None:
 
 @dataclass(slots=True, eq=False, repr=False)
 class AppendSide:
-    """What a session calls on its append side.
+    """The calls of a session on its append side.
 
     Attributes:
         before_sending: what was appended leaves before what is called after it.
