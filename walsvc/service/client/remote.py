@@ -51,13 +51,12 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._common = Common(session)
+        RemoteTrims.__init__(self, Common(session))
         self._appends = self._common.appends
         self.path: str = session.address.url
         self.config: ClientConfig = session.config
         self.report: RecoveryReport = report_of(session.info["report"])
         self._stats = NOTHING_KNOWN
-        RemoteTrims.__init__(self, self._common)
         self._closing = Closing(self._appends)
         self.loop: asyncio.AbstractEventLoop = session.loop
         session.cut, session.purged = weakly(self._cut), weakly(self._hide)  # the loop holds the session
