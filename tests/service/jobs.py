@@ -24,7 +24,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import walsvc
 from tests.service.campaign import READY, STOP_SECONDS, process, start_server
@@ -132,6 +132,13 @@ class Kill:
     last: int
 
 
+class Worker(NamedTuple):
+    """A process, and the file in which it notes its deliveries."""
+
+    process: asyncio.subprocess.Process
+    journal: Path
+
+
 class Crew:
     """The worker processes."""
 
@@ -139,35 +146,36 @@ class Crew:
         self._url = url
         self._place = place
         self._stack = stack
-        self.workers: list[asyncio.subprocess.Process] = []
-        self.journals: list[Path] = []  # of the workers, in their order, then of those that are gone
+        self.workers: list[Worker] = []
+        self.journals: list[Path] = []  # also of workers that are gone
         self.kills: list[Kill] = []
 
     async def hire(self) -> None:
         """One more."""
-        self.journals.insert(len(self.workers), self._place / f"journal {len(self.journals)}")
-        arguments = ("-m", "tests.service.jobs", "--worker", self._url, str(self.journals[len(self.workers)]))
+        journal = self._place / f"journal {len(self.journals)}"
+        self.journals.append(journal)
+        arguments = ("-m", "tests.service.jobs", "--worker", self._url, str(journal))
         pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-        self.workers.append(await self._stack.enter_async_context(process(*arguments, **pipes)))
-        assert self.workers[-1].stdout is not None
-        assert await self.workers[-1].stdout.readline() == READY
+        made = await self._stack.enter_async_context(process(*arguments, **pipes))
+        self.workers.append(Worker(made, journal))
+        assert made.stdout is not None
+        assert await made.stdout.readline() == READY
 
     async def replace(self, place: int) -> None:
         """One is killed, and another one comes."""
-        gone, journal, first = self.workers.pop(place), self.journals.pop(place), time.monotonic_ns()
-        gone.kill()
-        await gone.wait()
-        self.kills.append(Kill(journal, first, time.monotonic_ns()))
-        self.journals.append(journal)
+        gone, first = self.workers.pop(place), time.monotonic_ns()
+        gone.process.kill()
+        await gone.process.wait()
+        self.kills.append(Kill(gone.journal, first, time.monotonic_ns()))
         await self.hire()
 
     async def end(self) -> None:
         """All finish what they have."""
         for worker in self.workers:
-            assert worker.stdin is not None
-            worker.stdin.close()
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
         async with asyncio.timeout(STOP_SECONDS):
-            codes = [await worker.wait() for worker in self.workers]
+            codes = [await worker.process.wait() for worker in self.workers]
         assert codes == [0] * len(codes), f"exit codes of the workers: {codes}"
 
 
