@@ -169,11 +169,10 @@ class Consumer(Delivering):
         position = self.position
         if self._turns != self._place.turns or self._cursor.next_lsn < position:
             self._turns = self._place.turns
-            self._ahead.clear()
             self._shown.clear()
             self._unsaved = 0
             self._place.following = max(self._place.following, position)
-            self._cursor = cursor_at(self._segments, self._place.following, self._number)
+            self._begin_anew()
         if self._marks is not self._segments.marks:
             self._drop_purged()
         self._check_position()
@@ -202,10 +201,7 @@ class Consumer(Delivering):
         if lsn < self.position and not (self._shown and self._shown.first <= lsn):
             return  # what was shown and is done may not be durable yet: its caller may have given up
         self._check_shown(lsn)
-        turns = self._place.turns
-        await self._save(lsn + 1, self._shown.up_to(lsn))
-        if turns == self._place.turns:
-            self._acknowledged(lsn + 1)
+        await self._ack_below(lsn + 1, self._shown.up_to(lsn))
 
     def is_of(self, writer: WalWriter) -> bool:
         """True if it is a consumer of that writer's log."""
@@ -238,7 +234,7 @@ class Consumer(Delivering):
             return
         self._check_shown(lsn)
         if self._shown.first == lsn:
-            await self._ack_first(self._shown.second or max(self._place.following, lsn + 1))
+            await self._ack_below(self._shown.second or max(self._place.following, lsn + 1), 1)
             return
         if lsn not in self._shown:
             return  # it was acknowledged before, or is no record of the topic
@@ -256,10 +252,10 @@ class Consumer(Delivering):
         if turns == self._place.turns and lsn in self._shown:
             self._shown.remove(lsn)
 
-    async def _ack_first(self, position: int) -> None:
-        """The first record that is not acknowledged is, and so is everything below `position`."""
+    async def _ack_below(self, position: int, records: int) -> None:
+        """Everything below `position` is acknowledged, which is so many records more."""
         turns = self._place.turns
-        await self._save(position, 1)
+        await self._save(position, records)
         if turns == self._place.turns:
             self._acknowledged(position)
 
