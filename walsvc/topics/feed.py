@@ -188,6 +188,12 @@ class Feed:
             raise
         return bool(found)
 
+    async def find(self, lsn: int) -> Job | None:
+        """Find the record with this LSN, and read on up to it; None: it is done, or not there, or there is no room for it."""
+        while lsn not in self.leases.jobs and lsn >= self.ahead.following and await self.read_on():
+            pass
+        return self.leases.jobs.get(lsn)
+
     def _roomy(self) -> bool:
         """True if more records may be read: each may need a range, or a count, in the metadata."""
         jobs = len(self.leases.jobs)

@@ -157,10 +157,7 @@ class Hub:
     async def find(self, lsn: int, attempt: int, token: str) -> Lease:
         """The delivery that somebody elsewhere speaks of. One of an earlier hub, from before the log was opened or while nobody
         had the consumer open, counts as long as nobody got the record since. Raises LeaseLost."""
-        job = self.leases.jobs.get(lsn)
-        while job is None and lsn >= self.feed.ahead.following and await self.feed.read_on():
-            job = self.leases.jobs.get(lsn)
-        if job is None:
+        if (job := await self.feed.find(lsn)) is None:
             done = Lease(Job(lsn, lsn), None, attempt, None, done=True)
             if (lsn < self.feed.position or self.feed.window.covers(lsn)) and self.past.has(lsn, attempt, token):
                 return done

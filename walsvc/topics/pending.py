@@ -40,9 +40,7 @@ def pending_of(hub: Hub) -> list[Pending]:
 
 async def lease_of(hub: Hub, lsn: int) -> Lease | None:
     """The delivery by which somebody has a record; None: nobody has it."""
-    while lsn not in hub.leases.jobs and lsn >= hub.feed.ahead.following and await hub.feed.read_on():
-        pass
-    job = hub.leases.jobs.get(lsn)
+    job = await hub.feed.find(lsn)
     return job.lease if job is not None and job.state is State.OUT else None
 
 
