@@ -115,7 +115,6 @@ def make_socket(name: str) -> tuple[socket.socket, int]:
         lock = take_lock(f"{name}.lock", name)
         remove_stale(name)
         listening = bind_unix(name)
-        listening.listen(BACKLOG)
     except OSError as error:
         if lock is not None:
             os.close(lock)
@@ -168,8 +167,8 @@ def remove_stale(name: str) -> None:
 
 
 def bind_unix(name: str) -> socket.socket:
-    """A bound socket. Its file is private from the first moment: on Linux it gets the mode that the socket had before. chmod would come
-    too late, and the umask is of all threads."""
+    """A socket that listens. Its file is private from the first moment: on Linux it gets the mode that the socket had before. chmod
+    would come too late, and the umask is of all threads."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if sys.platform == "linux":
@@ -181,6 +180,7 @@ def bind_unix(name: str) -> socket.socket:
                 listening.bind(name)
             finally:
                 os.umask(before)
+        listening.listen(BACKLOG)
     except OSError:
         listening.close()
         raise
