@@ -36,11 +36,12 @@ async def gateway(target: str, socket: Path, workers: int) -> AsyncIterator[Proc
         start_new_session=True,
     )
     assert process.stdout is not None
-    ready = 0
-    while ready < workers:
+    ready, listening = 0, False
+    while ready < workers or not listening:  # a single worker listens only after its start-up
         line = await process.stdout.readline()
         assert line, "the gateway has ended"
         ready += b"Application startup complete" in line
+        listening = listening or b"Uvicorn running on" in line
     try:
         yield process
     finally:
@@ -69,7 +70,9 @@ async def posted_until_killed(target: str, socket: Path, *, workers: int, lives:
             clients = [
                 asyncio.create_task(client(socket, f"{life}-{each}", answered, enough)) for each in range(CLIENTS)
             ]
-            await enough.wait()
+            waiting = asyncio.create_task(enough.wait())
+            await asyncio.wait([waiting, *clients], return_when=asyncio.FIRST_COMPLETED)
+            assert waiting.done(), "a client has ended before the gateway was killed"
         for ended in await asyncio.gather(*clients, return_exceptions=True):
             assert isinstance(ended, aiohttp.ClientError), ended
     return answered

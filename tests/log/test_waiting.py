@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import walsvc
-from walsvc import Closed, DurabilityLost, NoSpace, Relaxed, WalConfig, WalError, WalTimeout
+from walsvc import Closed, DurabilityLost, KeyRing, NoSpace, Relaxed, WalConfig, WalError, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.group import Group
@@ -489,3 +489,24 @@ async def test_append_cancelled_in_the_turn_in_which_it_could_go_writes_nothing(
         queue.hold(-1)  # before any callback of the cancelled one
         assert log.next_lsn == 1
         assert (await log.append(b"next")).lsn == 1
+
+
+@pytest.mark.parametrize("behind", ["a record larger than a segment", "another key"])
+async def test_change_that_is_nothing_begins_no_segment_that_nobody_writes(behind):
+    """Its first group would be empty, and so never sent; no other segment begins before it is."""
+    pytest.importorskip("cryptography", reason="encryption needs walsvc[crypto]")
+    first = ("first", bytes(32))
+    log = await open_on(SimDisk(SimDevice(1)), WalConfig(segment_bytes=65536, keys=KeyRing(current=first)))
+    topic = log.topic("t")
+    consumer = await topic.consumer("c")
+    await topic.append_batch([b"x"] * 64)
+    await consumer.read_batch(max_records=64)
+    core = log.writer.core
+    for lsn in range(1, 65):  # one of the acknowledgements leaves no room in the segment for another change
+        await consumer.ack(lsn)
+        assert core.changes.join_lazily(dict)
+        assert not (core.pipeline.rotation.head_in_flight and core.placement.group.empty)
+    if behind == "another key":
+        await asyncio.wait_for(log.use_keys(KeyRing(current=("second", b"2" * 32), older=[first])), 60)
+    assert (await asyncio.wait_for(log.append(bytes(200_000)), 60)).lsn == 65
+    await log.close()

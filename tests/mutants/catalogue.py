@@ -1367,6 +1367,13 @@ ENTRIES = [
         ("tests/crash/test_batches.py::test_entries_keep_their_labels_or_are_not_there",),
     ),
     Mutant(
+        "commit: a change that is nothing may begin a segment",
+        "walsvc/log/commit/changes.py",
+        "        if change and not self._put(change):",
+        "        if not self._put(change):",
+        ("tests/log/test_waiting.py::test_change_that_is_nothing_begins_no_segment_that_nobody_writes",),
+    ),
+    Mutant(
         "service: nobody looks at the labels that a client gives the records of a batch",
         "walsvc/service/server/parts.py",
         "    if isinstance(item, Packed):\n",

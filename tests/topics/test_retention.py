@@ -25,9 +25,10 @@ def held_bytes(log) -> int:
 
 
 async def settled(log) -> None:
-    """Wait until retention has done what there is to do."""
+    """Wait until retention has done what there is to do; what joined a segment's first group lazily is written by a flush."""
     embedded = behind(log)
     while under_way(embedded._reclaimer._task) or embedded.writer.core.pipeline.rotation.busy:
+        await embedded.flush()
         await asyncio.sleep(0.001)
     if embedded is not log:
         await log.refresh()  # what the server has done by itself it does not tell

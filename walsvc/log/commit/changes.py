@@ -173,7 +173,17 @@ class Changes:
         """Let a change join the filling group, or a new one behind it; False if there is no room now."""
         if self._queue.held or self._placement.batch_lsn or self._health.over:
             return False
-        group, change = self._placement.group, wanted.change()
+        change = wanted.change()
+        if change and not self._put(change):  # nothing begins no segment: its first group, empty, is never sent
+            return False
+        wanted.accepted()
+        if durable is not None:
+            self._pipeline.settle(durable)  # where the change is nothing, the group may be empty
+        return True
+
+    def _put(self, change: dict[str, Any]) -> bool:
+        """Put a change into the filling group, or a new one behind it; False if there is no room now."""
+        group = self._placement.group
         size = change_bytes_max(change, group.metadata.joined)
         if size > self._room():
             self._pipeline.cut_off()
@@ -183,10 +193,7 @@ class Changes:
         self._metadata.apply(change)
         merge(group.metadata.joined, change)
         group.metadata.reserved += size
-        wanted.accepted()
         self._placement.set_room()
-        if durable is not None:
-            self._pipeline.settle(durable)  # where the change is nothing, the group may be empty
         return True
 
     def _room(self) -> int:
