@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import walsvc
 from tests.forked import run_walsvc
 from walsvc import BadOption, PathError, WalError
-from walsvc.engines.archive.objects import place_of
+from walsvc.engines.archive.address import address_of
 from walsvc.engines.archive.restore import restore as restore_archive
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.verify import verify
@@ -213,16 +213,21 @@ def test_every_verb_reads_a_target_alike(empty, verb):
 )
 def test_archive_that_is_none_is_refused(empty, wrong):
     with pytest.raises(BadOption):
-        place_of(wrong)
+        address_of(wrong)
 
 
 def test_archive_is_a_url_or_a_directory(empty):
     for given_as in ("plain", "./plain", Path("plain"), b"plain", str(empty / "plain")):
-        assert place_of(given_as) == (empty / "plain").as_uri()
-    assert place_of("file:/a%20b") == place_of("FILE:///a%20b") == place_of("file://localhost/a%20b") == "file:///a%20b"
-    assert place_of("S3://bucket/logs") == "s3://bucket/logs"
+        assert address_of(given_as) == (empty / "plain").as_uri()
+    assert (
+        address_of("file:/a%20b")
+        == address_of("FILE:///a%20b")
+        == address_of("file://localhost/a%20b")
+        == "file:///a%20b"
+    )
+    assert address_of("S3://bucket/logs") == "s3://bucket/logs"
     with pytest.raises(BadOption, match="neither a login"):
-        place_of("s3://id:hunter2@bucket/x")
+        address_of("s3://id:hunter2@bucket/x")
 
 
 def test_unknown_option_is_told_with_the_one_that_was_meant(tmp_path):
@@ -263,7 +268,7 @@ PREFIXES = st.sampled_from(
 
 @given(PREFIXES, ODD)
 def test_any_text_is_a_target_or_an_error_of_ours(prefix, text):
-    for read in (walsvc.open, place_of, host_and_port, lambda each: parse_url(each, "example")):
+    for read in (walsvc.open, address_of, host_and_port, lambda each: parse_url(each, "example")):
         try:
             read(prefix + text)
         except WalError as error:

@@ -24,7 +24,7 @@ from tests.without_uring import (
     SECCOMP_RET_ERRNO,
     Program,
 )
-from walsvc.service.ops.settings import FIELDS, from_environment
+from walsvc.service.ops.fields import FIELDS, from_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = [each for each in yaml.safe_load_all((ROOT / "examples/kubernetes/walsvc.yaml").read_text()) if each]

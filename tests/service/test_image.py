@@ -10,7 +10,8 @@ import pytest
 from typer.main import get_command
 
 from walsvc.cli.main import app
-from walsvc.service.ops.settings import NOT_SETTINGS, load_settings
+from walsvc.service.ops.fields import NOT_SETTINGS
+from walsvc.service.ops.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

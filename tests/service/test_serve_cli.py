@@ -23,8 +23,9 @@ import walsvc
 from tests.forked import ROOT, Forked, run_walsvc
 from walsvc import BadOption, PathError
 from walsvc.cli.main import app
+from walsvc.service.ops.fields import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs
 from walsvc.service.ops.notify import Notifier
-from walsvc.service.ops.settings import FIELDS, LIMIT_FIELDS, MAIN_FIELDS, from_pairs, load_settings, toml
+from walsvc.service.ops.settings import load_settings, toml
 from walsvc.service.wire.frames import FROM_SERVER, Ack, Append, Hello, StateFrame, Welcome
 from walsvc.service.wire.protocol import FrameReader, encode
 

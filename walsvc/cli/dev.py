@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.cli import output
 
 if TYPE_CHECKING:
-    from walsvc.service.ops.settings import Main
+    from walsvc.service.ops.fields import Main
 
 HOST = "127.0.0.1"
 PORTS = {"listen": 7420, "http": 7421, "redis": 7422}

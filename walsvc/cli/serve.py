@@ -98,8 +98,9 @@ def serve(
 
         from walsvc.cli import dev as trying
         from walsvc.cli.logs import LogLines
+        from walsvc.service.ops.fields import from_pairs
         from walsvc.service.ops.run import run
-        from walsvc.service.ops.settings import from_pairs, load_settings
+        from walsvc.service.ops.settings import load_settings
 
         flags = {**from_pairs(settings or []), **{k: v for k, v in given.items() if v is not None}}
         effective = load_settings(trying.settings(flags) if dev else flags, config=config)

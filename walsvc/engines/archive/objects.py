@@ -14,15 +14,14 @@ from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote
 
 from walsvc.disk.paths import hint_for, make_durably, sync_directory
 from walsvc.disk.pool import in_thread
 from walsvc.disk.system import sync
+from walsvc.engines.archive.address import EXAMPLE, checked_address, local_directory, nothing_archived
 from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, WalError
-from walsvc.extras import need
-from walsvc.targets import SERVED, STREAMS, host_and_port, parse_url, scheme_of, shown, text_of
+from walsvc.targets import shown
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -34,11 +33,9 @@ FOLDER = re.compile("[0-9a-f]{16}")
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust says which error the operating system gave
 PANICS = ("PanicException", "RustPanic")  # of obstore's Rust: the first is no Exception, and neither can be imported
 UNENCRYPTED = "builder error"  # how reqwest says that it was to go without TLS, which is not allowed
-ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")  # variables that obstore takes for an endpoint
 CREDENTIALS = (
     "credentials come from the environment, both parts of them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, say"
 )
-EXAMPLE = "for example s3://bucket/prefix or file:///directory"
 
 
 class Objects:
@@ -74,30 +71,30 @@ class Objects:
         Raises:
             BadOption: obstore is not installed, it does not know the URL, or there is no such directory. PathError: it is a file.
         """
-        place = check_place(url)
+        address = checked_address(url)
         from obstore.exceptions import BaseError
         from obstore.store import from_url
 
         if log_id is not None and not (isinstance(log_id, str) and LOG_ID.fullmatch(log_id)):
             raise BadOption(f"{log_id!r} is no id of a log", hint="16 hex digits, as `walsvc archive ls` lists them")
-        if place.startswith("file:"):
-            directory = directory_of(place)
+        if address.startswith("file:"):
+            directory = local_directory(address)
             if not make and not os.path.exists(directory):
-                raise nothing_archived(place)
+                raise nothing_archived(address)
             options = {"automatic_cleanup": False, "mkdir": True, **options}
         try:
-            return cls(from_url(place, **options), place, log_id)
+            return cls(from_url(address, **options), address, log_id)
         except OSError as error:
-            raise of_the_store(error, place) from None
+            raise of_the_store(error, address) from None
         except (BaseError, ValueError, TypeError) as error:
             hint = CREDENTIALS if "Missing" in str(error) else EXAMPLE
-            raise BadOption(f"{shown(place)!r} is no archive: {first_line(error)}", hint=hint) from None
+            raise BadOption(f"{shown(address)!r} is no archive: {first_line(error)}", hint=hint) from None
 
     def refuse_inside(self, log: str) -> None:
         """PathError where the archive is a directory in the directory of the log `log`: what takes one takes both."""
         if not self.url.startswith("file:"):
             return
-        directory = directory_of(self.url)
+        directory = local_directory(self.url)
         if Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(log)):
             raise PathError(
                 "the archive is inside the log itself",
@@ -197,7 +194,7 @@ class Objects:
         async with self._reaching(name):
             try:
                 if self.url.startswith("file:"):
-                    await in_thread(create_durably, os.path.join(directory_of(self.url), name), data)
+                    await in_thread(create_durably, os.path.join(local_directory(self.url), name), data)
                 else:
                     await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
                 return True
@@ -244,69 +241,6 @@ def of_the_store(error: BaseException, path: str) -> WalError:
     if UNENCRYPTED in str(error):
         hint = "an endpoint that begins with http:// also needs AWS_ALLOW_HTTP=true in the environment; or give it as https://"
     return PathError(f"the archive cannot be reached: {first_line(error)}", path=path, hint=hint)
-
-
-def check_place(target: str | bytes | os.PathLike[Any]) -> str:
-    """The URL of an archive, as far as that can be told without looking into it. Raises BadOption; PathError where it is a file."""
-    need("obstore", "an archive")
-    place = place_of(target)
-    check_endpoint(place)
-    if place.startswith("file:"):
-        directory = directory_of(place)
-        if os.path.exists(directory) and not os.path.isdir(directory):
-            raise PathError("the archive is no directory", path=directory, hint="choose another one")
-    return place
-
-
-def check_endpoint(url: str) -> None:
-    """BadOption for an endpoint in the environment on which the client of S3 breaks down: one without a scheme or host."""
-    if not url.startswith(("s3://", "s3a://")):
-        return
-    for name in ENDPOINTS:
-        endpoint = os.environ.get(name, "")
-        try:
-            parts = parse_url(endpoint, EXAMPLE)
-            good = parts.scheme in ("http", "https") and host_and_port(parts.place, 80)[1] != 0
-        except BadOption:
-            good = False
-        if endpoint and not good:
-            raise BadOption(f"{name} is {endpoint!r}, no URL", hint="for example http://localhost:9000")
-
-
-def nothing_archived(url: str) -> BadOption:
-    """The error for a URL below which there is no archive."""
-    hint = "check the URL; a segment is archived once it is sealed"
-    return BadOption("nothing is archived at this URL", path=url, hint=hint)
-
-
-def place_of(target: str | bytes | os.PathLike[Any]) -> str:
-    """The URL of an archive, which may be given as a directory's path. Raises BadOption, PathError."""
-    if scheme_of(target) is None:
-        return Path(os.path.abspath(text_of(target))).as_uri()
-    url = text_of(target)
-    parts = parse_url(url, EXAMPLE)
-    if parts.scheme in {*SERVED, *STREAMS}:
-        raise BadOption(f"{shown(url)!r} is a log and no archive", hint=EXAMPLE)
-    if parts.login or parts.options:
-        raise BadOption(
-            "the URL of an archive holds neither a login nor options",
-            path=shown(url),
-            hint="give them in the environment, as to the store's own tools (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)",
-        )
-    if parts.scheme == "file":
-        if parts.place not in ("", "localhost") or not parts.path or "\0" in unquote(parts.path):
-            raise BadOption(
-                f"{shown(url)!r} names no directory of this machine", hint="file:///directory, with an absolute path"
-            )
-        return f"file://{parts.path}"
-    if not parts.place and parts.scheme != "memory":
-        raise BadOption(f"{shown(url)!r} names no bucket", hint=EXAMPLE)
-    return f"{parts.scheme}://{parts.place}{parts.path}"
-
-
-def directory_of(url: str) -> str:
-    """The directory that a file: URL of `place_of` names."""
-    return unquote(url.removeprefix("file://"))
 
 
 def create_durably(path: str, data: bytes) -> None:

@@ -81,8 +81,8 @@ def check_config(config: WalConfig, *, several: bool) -> None:
 
 def check_archive(url: str | os.PathLike[str], *, several: bool) -> None:
     """BadOption, PathError for what is no URL of an archive, or for one that several logs would share."""
-    from walsvc.engines.archive.objects import check_place
+    from walsvc.engines.archive.address import checked_address
 
     if several:
         raise BadOption("an archive is for one log, and namespaces are many", hint="serve the log without namespaces")
-    check_place(url)
+    checked_address(url)
