@@ -102,7 +102,24 @@ def test_a_shortage_is_said_once_and_so_is_its_end(said):
     (begun, begun_line), (over, over_line) = said("walsvc.log")
     assert (begun, over) == ("WARNING", "INFO")
     assert "no room for the next segment" in begun_line
-    assert "room for the next segment again" in over_line
+    assert "the next segment can be prepared again" in over_line
+
+
+def test_a_directory_that_lets_no_file_be_made_is_no_full_device(said):
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(**SMALL))
+        device.fail("allocate", errno=errno.EACCES, times=1000)
+        with pytest.raises(walsvc.NoSpace):
+            while True:
+                await log.append(bytes(1000))
+        await log.close()
+
+    run_sim(main, seed=1)
+    ((begun, begun_line),) = said("walsvc.log")
+    assert begun == "WARNING"
+    assert "the file of the next segment cannot be made" in begun_line
+    assert "no room" not in begun_line
 
 
 def test_a_failure_is_an_error_with_its_place_and_said_once(said):

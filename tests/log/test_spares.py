@@ -1,7 +1,12 @@
-"""What the file of the next segment is made of: written zeros, or behind large groups reserved room."""
+"""The file of the next segment: written zeros, or behind large groups reserved room; and its name, which no other file has."""
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from walsvc import KeyRing
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.opening import open_on
@@ -49,3 +54,27 @@ def test_behind_large_groups_room_is_only_reserved_until_they_are_small_again() 
     made = made_by(900_000, then_bytes=60_000)
     assert made[1:3] == [True, True]
     assert made[-1] is False
+
+
+FIRST = ("first", bytes(32))
+RING = KeyRing(current=("second", b"2" * 32), older=[FIRST])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare(seed: int) -> None:
+    """A segment that replaces one without records has, until it has its name, the one that the next spare gets."""
+    pytest.importorskip("cryptography", reason="encryption needs walsvc[crypto]")
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=65536, keys=KeyRing(current=FIRST)))
+        appending = asyncio.ensure_future(log.append(bytes(200_000)))
+        await asyncio.sleep(seed % 3 * 0.0001)
+        await log.use_keys(RING)
+        assert (await appending).lsn == 1
+        assert [len(record.payload) async for record in log.read()] == [200_000]
+        await log.close()
+        async with await open_on(SimDisk(device), WalConfig(segment_bytes=65536, keys=RING)) as log:
+            assert [len(record.payload) async for record in log.read()] == [200_000]
+
+    run_sim(main, seed)

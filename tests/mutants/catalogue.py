@@ -1374,6 +1374,27 @@ ENTRIES = [
         ("tests/log/test_waiting.py::test_change_that_is_nothing_begins_no_segment_that_nobody_writes",),
     ),
     Mutant(
+        "log: a spare is prepared while a segment is being begun, whose file may have its name",
+        "walsvc/log/extent/steps.py",
+        "        if core.pipeline.rotation.busy:",
+        "        if False:",
+        ("tests/log/test_spares.py::test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare",),
+    ),
+    Mutant(
+        "topics: the end of a consumer waits for room for its dead letters",
+        "walsvc/topics/dead.py",
+        "            if not hub.holders:",
+        "            if False:",
+        ("tests/topics/test_shared_short.py::test_closing_waits_for_no_dead_letter_that_finds_no_room",),
+    ),
+    Mutant(
+        "topics: a delivery that ends while the log takes nothing is forgotten",
+        "walsvc/topics/hub.py",
+        "        except (NoSpace, PathError):",
+        "        except NoSpace:",
+        ("tests/topics/test_shared_short.py::test_delivery_that_ends_while_the_log_takes_nothing_is_not_forgotten",),
+    ),
+    Mutant(
         "service: nobody looks at the labels that a client gives the records of a batch",
         "walsvc/service/server/parts.py",
         "    if isinstance(item, Packed):\n",

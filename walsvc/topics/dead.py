@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from walsvc.errors import NoSpace, WalError
+from walsvc.errors import NoSpace, PathError, WalError
 from walsvc.format.queues import KEY, done_row
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes
@@ -27,7 +27,7 @@ TOPIC, LSN, ATTEMPTS, CONSUMER = "dead.topic", "dead.lsn", "dead.attempts", "dea
 REDRIVE = "redrive"  # consumer of a dead-letter topic: what it has done was sent back
 REDRIVE_LEASE = 600.0  # seconds; nobody else opens it
 TOGETHER_MAX = 256  # dead letters that are sent back at a time
-RETRY_SECONDS = 1.0  # where the device is full
+RETRY_SECONDS = 1.0  # where the device is full, or the log takes nothing for another reason that may pass
 
 
 class NotDue(WalError):
@@ -55,20 +55,23 @@ class Burying:
 
 
 async def bury(hub: Hub, job: Job) -> None:
-    """Send a record to the dead-letter topic, as soon as there is room."""
+    """Send a record to the dead-letter topic, as soon as there is room. Once nobody has the consumer open, its end waits for no room:
+    the record goes out once more then."""
     core = hub.writer.core
     while True:
-        record = await hub.feed.ahead.load(job.lsn)
-        if record is None:
-            if hub.leases.jobs.get(job.lsn) is job:
-                hub.feed.forget(job)
-            return
-        packed = packed_labels(hub, job, record)
         try:
+            record = await hub.feed.ahead.load(job.lsn)
+            if record is None:
+                if hub.leases.jobs.get(job.lsn) is job:
+                    hub.feed.forget(job)
+                return
+            packed = packed_labels(hub, job, record)
             await send(hub, record, packed, hub.sharing.dead_letter, Burying(hub, job))
         except NotDue:
             return
-        except NoSpace:
+        except (NoSpace, PathError):
+            if not hub.holders:
+                return
             await asyncio.sleep(RETRY_SECONDS)
         else:
             core.changes.passed(hub.feed.position)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import Closed, LeaseLost, NoSpace, WalError
+from walsvc.errors import Closed, LeaseLost, NoSpace, PathError, WalError
 from walsvc.format.queues import KEY, tried_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.read.counting import count_behind
@@ -227,8 +227,8 @@ class Hub:
 
         try:
             await self.writer.core.changes.join(change)
-        except NoSpace:
-            pass  # the count is true in memory; on a full device nobody can acknowledge anything either
+        except (NoSpace, PathError):
+            pass  # the count is true in memory; a log that takes no change takes no acknowledgement either
         now = self.feed.now()
         for job in jobs:
             self.leases.returned(job, now)

@@ -243,9 +243,11 @@ class Batch:
         core.pipeline.forget_batch()
         core.placement.start(Group(start.segment, start.offset, start.lsn))
         core.placement.end_batch()
-        await core.changes.write({}, Flag.OPEN)
-        if self._short.done():
-            core.queue.hold(-1)
+        try:
+            await core.changes.write({}, Flag.OPEN)
+        finally:
+            if self._short.done():
+                core.queue.hold(-1)
 
     def _refused(self, segment: int, error: OSError) -> None:
         """Hold the log, and refuse the callers that wait, while a segment of the batch cannot be removed."""

@@ -16,7 +16,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS
 from walsvc.format.segment import spare_name
 from walsvc.log.commit.background import Background, under_way
-from walsvc.log.commit.patience import SHORTAGES, let_go
+from walsvc.log.commit.patience import FORBIDDEN, SHORTAGES, let_go
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 from walsvc.tasks import until_ended
@@ -44,6 +44,7 @@ class SparePipeline:
         self._segment_bytes = segment_bytes
         self._ready = ready
         self._lending = -1  # bytes of metadata that wait for the preparation under way
+        self._ordinal = 0  # of the segment that the next spare is for
         self.reserve = reserve
         self._task: asyncio.Task[None] | None = None
         self.recyclable: dict[str, int] = {}  # file name -> length: old segments and spares of earlier runs
@@ -77,28 +78,29 @@ class SparePipeline:
         """
         if self.fitting(need, metadata=metadata) is not None:
             return
+        self._ordinal = ordinal
         if metadata:
             self._lending = max(self._lending, need)
         if under_way(self._task):
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
-        self._task = self._background.start("preparing a segment", self._prepare(ordinal, length, need, bulk=bulk))
+        self._task = self._background.start("preparing a segment", self._prepare(length, need, bulk=bulk))
 
-    async def _prepare(self, ordinal: int, length: int, need: int, *, bulk: bool) -> None:
-        name = spare_name(ordinal)
+    async def _prepare(self, length: int, need: int, *, bulk: bool) -> None:
         try:
             if self.spare is not None and (self.spare.metadata_only or self.spare.file_bytes < need):
                 await self._put_back()
+            wanted = self.spare is None  # one that is taken meanwhile has the name still
             try:
-                await self._go_on(name, length, bulk=bulk)
+                await self._go_on(length, wanted=wanted, bulk=bulk)
             except FileNotFoundError:  # somebody has removed spare files
                 await self._look()
-                await self._go_on(name, length, bulk=bulk)
+                await self._go_on(length, wanted=wanted, bulk=bulk)
         except OSError as error:
             self.error = error
             if self._lending >= 0 and error.errno in SHORTAGES and self.spare is None:
-                await self._borrow(name)
+                await self._borrow()
         except (RuntimeError, MemoryError) as error:  # no thread, or no memory, can be had
             self.error = OSError(errno.EAGAIN if isinstance(error, RuntimeError) else errno.ENOMEM, str(error))
         finally:
@@ -106,11 +108,14 @@ class SparePipeline:
         self._tell()
         self._ready()
 
-    async def _go_on(self, name: str, length: int, *, bulk: bool) -> None:
-        there = self.spare is not None
+    @property
+    def _name(self) -> str:
+        return spare_name(self._ordinal)
+
+    async def _go_on(self, length: int, *, wanted: bool, bulk: bool) -> None:
         await self._top_up()
-        if not there:
-            self.spare = await self._make(name, length, bulk=bulk)
+        if wanted:
+            self.spare = await self._make(self._name, length, bulk=bulk)
 
     async def _look(self) -> None:
         """Forget the files that are not there any more."""
@@ -124,12 +129,15 @@ class SparePipeline:
         error, path = self.error, self._disk.path
         if error is None and self._short:
             self._short = False
-            logger.info("%s: there is room for the next segment again", path)
+            logger.info("%s: the next segment can be prepared again", path)
         elif error is not None and error.errno in SHORTAGES and not self._short:
             self._short = True
-            logger.warning(
-                "%s: no room for the next segment (%s): appends will get NoSpace", path, error.strerror or error
+            what = (
+                "the file of the next segment cannot be made"
+                if error.errno in FORBIDDEN
+                else "no room for the next segment"
             )
+            logger.warning("%s: %s (%s): appends will get NoSpace", path, what, error.strerror or error)
 
     async def _make(self, name: str, length: int, *, bulk: bool) -> Spare:
         """A spare of that name, recycled where there is a fitting file. What goes wrong can be tried again."""
@@ -167,9 +175,9 @@ class SparePipeline:
             await self._disk.remove(name)
             await self._disk.sync_directory()
 
-    async def _borrow(self, name: str) -> None:
+    async def _borrow(self) -> None:
         try:
-            self.spare = await self.reserve.lend(name, self._lending)
+            self.spare = await self.reserve.lend(self._name, self._lending)
         except OSError as error:
             self.error = error
 

@@ -20,7 +20,7 @@ from walsvc.format.cipher import cipher_of
 from walsvc.format.segment import SEGMENT_HEADER_BYTES, BadSegment, decode_segment_header, parse_name, segment_name
 from walsvc.keyring import KeyRing
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS
-from walsvc.log.extent.steps import have_spare, run_shielded
+from walsvc.log.extent.steps import have_spare, run_shielded, segment_begun
 from walsvc.log.read.stream import load_header
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ async def begin_under(core: Core, keys: KeyRing) -> None:
         await have_spare(core, need, metadata=False)
         if not core.pipeline.rotation.busy:
             break
-        if core.pipeline.rotation.head_in_flight and not core.placement.group.empty:
-            core.placement.intake.want()
-        await core.queue.room_change()
+        await segment_begun(core)
     core.pipeline.cut_off()
     core.tail.use_keys(keys)
     core.placement.begin_segment()

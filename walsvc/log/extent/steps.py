@@ -21,6 +21,9 @@ async def have_spare(core: Core, need: int = 0, *, metadata: bool = True) -> Non
     there is no room for one."""
     spares = core.tail.spares
     while spares.fitting(need, metadata=metadata) is None:
+        if core.pipeline.rotation.busy:
+            await segment_begun(core)
+            continue
         spares.prepare(
             core.tail.segment.header.ordinal + 1, core.tail.segment.header.file_bytes, need, metadata=metadata
         )
@@ -28,3 +31,13 @@ async def have_spare(core: Core, need: int = 0, *, metadata: bool = True) -> Non
         core.health.raise_failure()
         if (error := core.queue.no_space()) is not None and spares.fitting(need, metadata=metadata) is None:
             raise error
+
+
+async def segment_begun(core: Core) -> None:
+    """Wait until no segment is being begun. Until then its file has a spare's name: where it replaces the segment before it, the very
+    one that the next spare gets."""
+    while core.pipeline.rotation.busy:
+        if core.pipeline.rotation.head_in_flight and not core.placement.group.empty:
+            core.placement.intake.want()  # it may be the first group, with what joined it lazily
+        await core.waits.room()
+        core.health.raise_failure()
