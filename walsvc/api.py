@@ -8,7 +8,6 @@ import contextlib
 from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
-from walsvc.log.commit.replicated import replica_of
 from walsvc.log.extent.trims import Trims
 from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
@@ -93,7 +92,7 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
             BadOption: `lsn` was not given out yet, or the log is not replicated. ReplicaLost: the replica follows no more.
             Truncated: truncate_after dropped the record meanwhile. Closed, DurabilityLost.
         """
-        replicated = replica_of(self.writer.core)
+        replicated = self.writer.core.replica()
         if lsn is None:
             await self.flush()
             lsn = self.durable_lsn

@@ -71,7 +71,7 @@ async def given_up(log: walsvc.Log) -> None:
 
 
 CALLS: dict[str, tuple[tuple[str, ...], Callable[[walsvc.Log], Awaitable[Any]]]] = {
-    "batch": (("/batch.py", "/batch_source.py"), lambda log: log.append_batch(stream(3))),
+    "batch": (("/batch.py", "/batches.py", "/batch_source.py"), lambda log: log.append_batch(stream(3))),
     "batch that is given up": (("/batch.py", "/tail.py"), given_up),
     "turns": (("/extent.py",), lambda log: asyncio.gather(log.truncate_before(10), log.truncate_after(20))),
     "truncate_before": (("/reclaim.py", "/dropping.py", "/steps.py"), lambda log: log.truncate_before(16)),

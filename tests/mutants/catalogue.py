@@ -157,8 +157,8 @@ ORDER = [
         "walsvc/log/commit/pipeline.py",
         "        write = self._writing.encode(group, self.answered)\n",
         "        write = self._writing.encode(group, self.answered)\n"
-        "        if group.attached is not None:\n"
-        "            self._health.loop.create_task(self.rotation.seal(group.attached[0], group.segment.id))\n",
+        "        if group.beginning is not None:\n"
+        "            self._health.loop.create_task(self.rotation.seal(group.beginning.before, group.segment.id))\n",
         (ROTATION_SCENES + "test_new_segment_survives_with_its_name_from_its_first_answer_on",),
     ),
     Mutant(

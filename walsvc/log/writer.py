@@ -12,26 +12,26 @@ import os
 import weakref
 from collections.abc import AsyncIterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
 from walsvc.disk.pool import imported
-from walsvc.errors import BadOption, Conflict, not_given_out
+from walsvc.errors import BadOption, not_given_out
 from walsvc.keywords import AppendOptions, Payloads
 from walsvc.log.commit.ack import Ack, ack_of
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
+from walsvc.log.commit.batch import stream_batch
 from walsvc.log.commit.batch_source import head_of_batch, whole_batch
 from walsvc.log.commit.catalog import View
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.core import Core, StartingPoint, put_together
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.ending import Ending
+from walsvc.log.commit.entering import append_pieces, append_record
 from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.payload import iterator_of
-from walsvc.log.commit.queued import QueuedAppend
-from walsvc.log.commit.replicated import replica_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.stats import stats_of
 from walsvc.model import AppendResult, Entry, Mode, Quorum, Stats, Strict, is_lsn
@@ -106,18 +106,9 @@ class WalWriter(TakesRecords, Opened):
         """Append one record to a topic, or to none; `wait` for room as append does, or never, as append_nowait."""
         core = self.core
         if mode is Quorum:
-            replica = replica_of(core)  # raises before anything is appended
+            replica = core.replica()  # raises before anything is appended
             return replica.after(self.append_to(topic, payload, Strict, type, attributes, options=options, wait=wait))
-        return core.queue.append(
-            payload,
-            mode,
-            type,
-            attributes,
-            topic,
-            expected=options.get("expected"),
-            dedupe=options.get("dedupe"),
-            wait=wait,
-        )
+        return append_record(core, payload, mode, type=type, attributes=attributes, topic=topic, **options, wait=wait)
 
     def _append_slowly(  # noqa: PLR0917  called by C
         self,
@@ -140,38 +131,19 @@ class WalWriter(TakesRecords, Opened):
         """append_batch, to a topic or to none."""
         core = self.core
         if mode is Quorum:
-            return replica_of(core).after(self.append_batch_to(topic, payloads, Strict, expected))
+            return core.replica().after(self.append_batch_to(topic, payloads, Strict, expected))
         core.health.check_call(mode)
         check_expected(expected)
         if isinstance(payloads, AsyncIterable):
-            return ack_of(core.batches.start(core, Pieces(), payloads, topic, expected=expected))
+            return ack_of(stream_batch(core, Pieces(), payloads, topic, expected=expected))
         if isinstance(payloads, (list, tuple)) and not isinstance(payloads, Entry):
-            pieces, rest = whole_batch(core, payloads)
+            pieces, rest = whole_batch(core.queue.bounds, payloads)
         else:
-            pieces, rest = head_of_batch(core, iterator_of(payloads))
+            pieces, rest = head_of_batch(core.queue.bounds, iterator_of(payloads))
         if rest is not None:
-            return ack_of(core.batches.start(core, pieces, rest, topic, expected=expected))
+            return ack_of(stream_batch(core, pieces, rest, topic, expected=expected))
         lengths, size, _ = measure(pieces.payloads)
-        entry = QueuedAppend(
-            pieces.payloads,
-            mode,
-            None,
-            batch=True,
-            future=core.queue.new_ack(),
-            topic=topic,
-            expected=expected,
-            lengths=lengths,
-            size=size,
-            own=pieces.labels,
-        )
-        if not len(pieces):
-            try:
-                core.queue.conditions.check(topic, expected)
-                entry.future.set_result(BatchResult([], durable=True, sync_us=0))
-            except Conflict as conflict:
-                entry.future.set_exception(conflict)
-            return cast("Ack[BatchResult]", entry.future)
-        return core.queue.enter(entry, wait=True)
+        return append_pieces(core, pieces, lengths, size, mode, topic=topic, expected=expected)
 
     # ---- waiting and ending
 

@@ -19,7 +19,6 @@ from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes, to_bytes
 from walsvc.log.commit.queued import Expected, Joined, Joining, QueuedAppend, Row
-from walsvc.log.commit.replicated import replica_of
 from walsvc.model import AppendResult, Mode, Quorum, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.names import check_name
@@ -172,7 +171,7 @@ class LocalTransaction(Transaction):
         self._passed: list[Consumer] = []
         writer.core.health.check_call(Strict if mode is Quorum else mode)
         if mode is Quorum:
-            replica_of(writer.core)  # raises where there is none
+            writer.core.replica()  # raises where there is none
 
     def _path(self) -> str:
         return self._writer.core.disk.path
@@ -222,11 +221,11 @@ class LocalTransaction(Transaction):
                 conditions=self._conditions,
             )
             answer = core.queue.enter(entry)
-            results = await (replica_of(core).after(answer) if self.mode is Quorum else answer)
+            results = await (core.replica().after(answer) if self.mode is Quorum else answer)
         elif joinings or self._conditions:
             await core.changes.join(together([Joined(self._conditions_hold, lambda: None), *joinings]))
             if self.mode is Quorum:
-                await replica_of(core).wait_changes(core.catalog.changed)
+                await core.replica().wait_changes(core.catalog.changed)
         for position in [*(hub.feed.position for hub in self._acks), *(each.position for each in self._passed)]:
             core.changes.passed(position)
         return results

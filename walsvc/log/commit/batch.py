@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from walsvc.errors import WalError, copy_of
 from walsvc.format.group import GROUP_HEADER_BYTES, INDEX_BYTES_MAX, Flag
@@ -27,6 +27,7 @@ from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.accepting import note_request
 from walsvc.log.commit.background import keep
 from walsvc.log.commit.batch_source import BatchSource, chunks
+from walsvc.log.commit.core import Core
 from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.group import Group, Labels
 from walsvc.log.commit.patience import BY_ITSELF, gone, insist, kept_back, let_go, patiently
@@ -35,65 +36,37 @@ from walsvc.log.commit.results import BatchResult, Part
 from walsvc.log.commit.segment import Segment
 from walsvc.tasks import begin_task
 
-if TYPE_CHECKING:
-    from walsvc.log.commit.core import Core
-
 logger: logging.Logger = logging.getLogger("walsvc.log")
 READY_MAX = 2  # groups of a batch that wait to be written: enough to keep the device busy, few enough for memory
 
 
-class Batches:
-    """The batches that are being streamed.
+def stream_batch(
+    core: Core,
+    head: Pieces,
+    rest: BatchSource,
+    topic: str | None = None,
+    request: Request | None = None,
+    *,
+    expected: int | None = None,
+) -> asyncio.Task[BatchResult]:
+    """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
 
-    Attributes:
-        under_way: their tasks; one has the log, the others wait for their turns.
-        drawing: those of them whose asynchronous source has not ended, and may never: close does not wait for it.
+    Args:
+        core: of the log, whose later appends wait until the batch is through or given up.
+        head: records already taken from the source.
+        rest: the others.
+        topic: of every record.
+        request: of an idempotent producer, remembered with the batch's last group.
+        expected: LSN that the topic, or the log, must end with when the batch has the log; the source is not read otherwise.
     """
-
-    def __init__(self) -> None:
-        self.under_way: set[asyncio.Task[BatchResult]] = set()
-        self.drawing: set[asyncio.Task[BatchResult]] = set()
-
-    def start(
-        self,
-        core: Core,
-        head: Pieces,
-        rest: BatchSource,
-        topic: str | None = None,
-        request: Request | None = None,
-        *,
-        expected: int | None = None,
-    ) -> asyncio.Task[BatchResult]:
-        """Write a batch of any size up to max_batch_bytes; the task has its results when all of it is durable.
-
-        Args:
-            core: of the log, whose later appends wait until the batch is through or given up.
-            head: records already taken from the source.
-            rest: the others.
-            topic: of every record.
-            request: of an idempotent producer, remembered with the batch's last group.
-            expected: LSN that the topic, or the log, must end with when the batch has the log; the source is not read otherwise.
-        """
-        with core.health.whole("beginning a batch"):
-            turn = core.queue.take_turn()  # now, so that LSNs follow the order of the calls
-            batch = Batch(core, turn, topic, request, expected)
-            task = begin_task(batch.run(chunks(core, head, rest)), name="walsvc batch")
-            task.add_done_callback(batch.turn.end)  # also when it is cancelled before it ran at all
-            self.under_way.add(task)
-            task.add_done_callback(self.under_way.discard)
-            if isinstance(rest, AsyncIterable):
-                self.drawing.add(task)
-                task.add_done_callback(self.drawing.discard)
-        return task
-
-    def of_others(self) -> list[asyncio.Task[BatchResult]]:
-        """The tasks but the one that asks, which may be the source of its own batch."""
-        return list(self.under_way - {asyncio.current_task()})
-
-    def give_up_drawing(self) -> None:
-        """The log is being closed: nobody waits for a source that has not ended."""
-        for batch in list(self.drawing):
-            batch.cancel()
+    with core.health.whole("beginning a batch"):
+        turn = core.queue.take_turn()  # now, so that LSNs follow the order of the calls
+        batch = Batch(core, turn, topic, request, expected)
+        pieces = chunks(core.queue.bounds, head, rest, core.batches.drawn)
+        task = begin_task(batch.run(pieces), name="walsvc batch")
+        task.add_done_callback(batch.turn.end)  # also when it is cancelled before it ran at all
+        core.batches.add(task, drawing=isinstance(rest, AsyncIterable))
+    return task
 
 
 class BatchStart(NamedTuple):
@@ -123,7 +96,7 @@ class Batch:
         self._durable: asyncio.Future[None] | None = None  # for its end
 
     async def run(self, pieces: AsyncGenerator[Pieces, None]) -> BatchResult:
-        """See Batches.start."""
+        """See stream_batch."""
         core = self._core
         try:
             await self.turn.granted
@@ -134,7 +107,7 @@ class Batch:
                     self._labels = Labels(topic=await core.changes.topic_number(self._topic))
                 await self._place(source)
         except asyncio.CancelledError:
-            if core.health.closed is not None and asyncio.current_task() in core.batches.drawing:
+            if core.health.closed is not None and core.batches.draws:
                 raise copy_of(core.health.closed) from None  # by close
             raise
         self.turn.end()

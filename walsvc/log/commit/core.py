@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk
-from walsvc.errors import WalError, closed_log
+from walsvc.errors import BadOption, WalError, closed_log
 from walsvc.format.meta import Metadata
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Waker
 from walsvc.log.commit.background import Background
-from walsvc.log.commit.batch import Batches
+from walsvc.log.commit.batches import Batches
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.changes import Changes
 from walsvc.log.commit.conditions import Conditions
@@ -49,6 +49,8 @@ from walsvc.log.commit.writing import Writing
 
 if TYPE_CHECKING:
     from walsvc.log.commit.replicated import Replicated
+
+REPLICATE = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -99,6 +101,14 @@ class Core:
     def replicated(self) -> Replicated | None:
         """The replica that Quorum waits for, if there is one."""
         return self.waits.replicated
+
+    def replica(self) -> Replicated:
+        """The replica that Quorum waits for. Raises BadOption where the log has none, ReplicaLost where it is lost."""
+        if self.replicated is None:
+            raise BadOption("the log is not replicated", path=self.disk.path, hint=REPLICATE)
+        self.health.check_loop()
+        self.replicated.check()
+        return self.replicated
 
     def attach(self, replicated: Replicated) -> None:
         """Let Quorum wait for this replica from now on."""

@@ -33,7 +33,7 @@ def item_bytes(item: Item) -> int:
     return len(item.piece) if isinstance(item, Packed) else len(item)
 
 
-class Bounds(Protocol):
+class PayloadBounds(Protocol):
     """Knows how long a payload may be."""
 
     def checked(self, payload: Any) -> bytes:
@@ -95,7 +95,7 @@ class Pieces:
             yield payload if labels is None else Packed(payload, labels)
 
 
-def packed(bounds: Bounds, given: Any, index: int) -> Item:
+def packed(bounds: PayloadBounds, given: Any, index: int) -> Item:
     """A record as a group holds it. BadPayload, BadOption and RecordTooLarge name its index."""
     try:
         if isinstance(given, Packed):
@@ -115,7 +115,7 @@ def packed(bounds: Bounds, given: Any, index: int) -> Item:
     return Packed(attributes + payload, Labels(given.type, 0, len(attributes)))
 
 
-def gathered(bounds: Bounds, payloads: Iterable[Any]) -> tuple[Pieces, int]:
+def gathered(bounds: PayloadBounds, payloads: Iterable[Any]) -> tuple[Pieces, int]:
     """Records that are all in memory, and their bytes: plain bytes are checked without a line of Python for each."""
     given = list(payloads)
     try:

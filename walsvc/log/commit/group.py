@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from walsvc.format.columns import encode_column
 from walsvc.format.group import DURABLE_UNIT, GROUP_HEADER_BYTES, Flag, GroupHeader, align_up
@@ -13,9 +13,7 @@ from walsvc.format.meta import encode_map
 from walsvc.log.commit.answers import Answers
 from walsvc.log.commit.encoding import columns, encode_group, measure
 from walsvc.log.commit.segment import Segment
-
-if TYPE_CHECKING:
-    from walsvc.log.commit.framing import Head
+from walsvc.log.commit.spare import Spare
 
 NO_NONCE = bytes(12)
 
@@ -91,29 +89,48 @@ class Flight:
         self.done: bool = False
 
 
+class Heading(Protocol):
+    """Header and snapshot of a segment, see walsvc.log.commit.framing.Head."""
+
+    def encode(self, before: int, before_at: int, durable_lsn: int) -> tuple[bytes, int, Any]:
+        """The bytes, the CRC that the next group names, and the cipher."""
+
+
+class Beginning(NamedTuple):
+    """What the first group of a segment brings along.
+
+    Attributes:
+        head: stands in front of the group.
+        before: the segment before this one, or the one that it replaces.
+        spare: the file, which gets the segment's name.
+    """
+
+    head: Heading
+    before: Segment
+    spare: Spare
+
+
 class Group:
     """Records that share one write and one sync.
 
     Attributes:
         segment, offset, first_lsn: its place, which never changes.
-        head: segment header and snapshot, when this group is the first of its segment; `prefix` has their bytes.
+        beginning: where this group is the first of its segment; `prefix` then has the bytes of header and snapshot.
         payloads: of the records; `answers.waiters` runs in parallel.
         labels: of the records that have some, by index.
         batch_lsn: first LSN of the batch over several groups that it is part of; 0: it is part of none.
         written_in_order: done when the group and all before it are written, part of a batch or not.
         body: set by `close`.
-        attached: what rotation needs when the first group of a segment is written.
     """
 
     __slots__ = (
         "answers",
-        "attached",
         "batch_lsn",
+        "beginning",
         "body",
         "first_lsn",
         "flags",
         "flight",
-        "head",
         "labels",
         "metadata",
         "offset",
@@ -127,14 +144,13 @@ class Group:
         self.segment: Segment = segment
         self.offset: int = offset
         self.first_lsn: int = first_lsn
-        self.head: Head | None = None
+        self.beginning: Beginning | None = None
         self.prefix: bytes = b""
         self.payloads: list[bytes] = []
         self.labels: dict[int, Labels] = {}
         self.flags: int = 0
         self.batch_lsn: int = 0
         self.written_in_order: asyncio.Future[None] | None = None
-        self.attached: object = None
         self.answers: Answers = Answers()
         self.metadata: GroupMetadata = GroupMetadata()
         self.body: Body = OPEN
@@ -202,12 +218,11 @@ class Group:
                 rows.append(encode_column(cells))
         return flags, topics, rows
 
-    def begin_segment(self, before: Segment, durable_lsn: int) -> None:
+    def begin_segment(self, beginning: Beginning, durable_lsn: int) -> None:
         """Encode what stands in front of the first group of a segment; all groups of the segment before were submitted."""
-        assert self.head is not None
-        links, last = self.segment.links, before.links
+        links, last = self.segment.links, beginning.before.links
         links.last_crc, links.last_at = last.last_crc, last.last_at
-        self.prefix, links.previous_crc, _ = self.head.encode(last.last_crc, last.last_at, durable_lsn)
+        self.prefix, links.previous_crc, _ = beginning.head.encode(last.last_crc, last.last_at, durable_lsn)
 
     def encode(self, view: memoryview, *, generation: int, durable_lsn: int, timestamp_ns: int) -> None:
         """Write prefix and group into `view` and hook the group into its segment's chain."""

@@ -194,7 +194,7 @@ class Pipeline:
             place = (group.segment.id, group.offset, group.first_lsn)
             self._health.fail("a write or its sync failed", error, place)
         elif self._health.failure is None:
-            if group.attached is not None:
+            if group.beginning is not None:
                 self.rotation.written(group)
             else:
                 self._complete(group)

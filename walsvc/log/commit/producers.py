@@ -7,24 +7,23 @@ cancelled the first attempt before: cancelled while it waits it is never accepte
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
 from walsvc.format.producers import Request, RequestRow
 from walsvc.format.segment import segment_name
+from walsvc.log.commit.batch import stream_batch
 from walsvc.log.commit.conditions import check_expected, check_key
+from walsvc.log.commit.core import Core
 from walsvc.log.commit.encoding import measure
+from walsvc.log.commit.entering import append_pieces
 from walsvc.log.commit.entries import Item, Pieces
-from walsvc.log.commit.queued import QueuedAppend
-from walsvc.log.commit.results import BatchResult, Run
+from walsvc.log.commit.group import Labels
+from walsvc.log.commit.results import Run
 from walsvc.log.read.stream import open_stream
 from walsvc.model import Mode, Strict
 from walsvc.tasks import begin_task
-
-if TYPE_CHECKING:
-    from walsvc.log.commit.core import Core
-    from walsvc.log.commit.group import Labels
 
 
 class Repeated(NamedTuple):
@@ -77,40 +76,12 @@ def append_request(
         longest = pieces.longest
     elif labels is not None:
         longest -= labels.attributes_bytes
-    core.queue.check_length(longest)
+    core.queue.bounds.check_length(longest)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
-    if (
-        payloads
-        and mode is Strict
-        and labels is None
-        and topic is None
-        and expected is None
-        and dedupe is None
-        and not pieces.labels
-        and (answer := core.queue.enter_plain(payloads, lengths, size, request)) is not None
-    ):
-        return answer
-    future = core.queue.new_ack()
-    entry = QueuedAppend(
-        payloads,
-        mode,
-        labels,
-        batch=True,
-        future=future,
-        topic=topic,
-        request=request,
-        expected=expected,
-        lengths=lengths,
-        size=size,
-        dedupe=dedupe,
-        own=pieces.labels,
+    return append_pieces(
+        core, pieces, lengths, size, mode, labels=labels, topic=topic, request=request, expected=expected, dedupe=dedupe
     )
-    if not payloads:
-        core.queue.conditions.check(topic, expected)
-        entry.future.set_result(BatchResult([], durable=True, sync_us=0))
-        return entry.future
-    return core.queue.enter(entry, wait=True)
 
 
 def check_request(core: Core, count: int, size: int) -> None:
@@ -137,7 +108,7 @@ def stream_request(
     check_expected(expected)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, Strict))
-    return core.batches.start(core, Pieces(), source, topic, request, expected=expected)
+    return stream_batch(core, Pieces(), source, topic, request, expected=expected)
 
 
 async def repeated(core: Core, row: RequestRow, mode: Mode) -> Repeated:

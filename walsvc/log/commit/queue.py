@@ -9,27 +9,25 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from walsvc.config import WalConfig, between
-from walsvc.errors import Backpressure, Conflict, RecordTooLarge, WalError, copy_of
+from walsvc.config import WalConfig
+from walsvc.errors import Backpressure, Conflict, WalError, copy_of
 from walsvc.format.producers import Request
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Ack
-from walsvc.log.commit.conditions import Conditions, check_expected, check_key
-from walsvc.log.commit.group import Labels
+from walsvc.log.commit.bounds import Bounds
+from walsvc.log.commit.conditions import Conditions
 from walsvc.log.commit.health import Health
-from walsvc.log.commit.payload import pack_attributes, to_bytes
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.relaxed import RelaxedTimer
-from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.whole import whole
-from walsvc.model import Mode, Strict
+from walsvc.model import Strict
 from walsvc.visible import counted
 
 
@@ -66,6 +64,7 @@ class Queue:
         new_ack: makes the answer of an append.
 
     Attributes:
+        bounds: how long what is appended may be.
         conditions: decides whether an append may be accepted.
         relaxed: the timer of Relaxed records.
     """
@@ -86,12 +85,12 @@ class Queue:
         new_ack: Callable[[], Any],
     ) -> None:
         self.new_ack = new_ack
+        self.bounds: Bounds = Bounds(config, path)
         self.conditions: Conditions = conditions
         self.relaxed: RelaxedTimer = relaxed
         self._path = path
         self._config = config
         self._placement = placement
-        self._intake = placement.intake
         self._accepting = accepting
         self._tail = tail
         self._waits = waits
@@ -126,51 +125,6 @@ class Queue:
 
     # ---- entering
 
-    def append(
-        self,
-        payload: Any,
-        mode: Mode,
-        type: int,
-        attributes: Mapping[str, Any] | None,
-        topic: str | None,
-        *,
-        expected: int | None = None,
-        dedupe: str | None = None,
-        wait: bool = True,
-    ) -> Any:
-        """Any append of one record: check it, accept it or let it wait. With `wait` False it never waits: Backpressure, NoSpace
-        instead, and the answer is an asyncio.Future, which asyncio.wait takes."""
-        piece = self.checked(payload)
-        self._health.check_call(mode)
-        between("type", type, 0, 0xFFFF)
-        check_expected(expected)
-        check_key(dedupe)
-        labels = None
-        packed = pack_attributes(attributes)
-        if type or packed:
-            labels = Labels(type, 0, len(packed))
-            piece = packed + piece
-        answer = self.new_ack() if wait else self._health.loop.create_future()
-        entry = QueuedAppend(
-            [piece], mode, labels, batch=False, future=answer, topic=topic, expected=expected, dedupe=dedupe
-        )
-        return self.enter(entry, wait=wait)
-
-    def checked(self, payload: Any) -> bytes:
-        """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
-        piece = to_bytes(payload)
-        self.check_length(len(piece))
-        return piece
-
-    def check_length(self, length: int) -> None:
-        """RecordTooLarge for a payload over max_record_bytes."""
-        if length > self._config.max_record_bytes:
-            raise RecordTooLarge(
-                f"the payload has {length} bytes, the limit is {self._config.max_record_bytes}",
-                path=self._path,
-                hint="split it, or open the log with a larger max_record_bytes",
-            )
-
     @whole("accepting a record")
     def enter(self, entry: QueuedAppend, *, wait: bool = True) -> Ack[Any]:
         """Accept an entry, or let it wait for room."""
@@ -190,18 +144,15 @@ class Queue:
                 hint="await append instead, or try again later",
             )
         self._add(entry)
-        self._intake.want()
+        self._placement.intake.want()
         return cast("Ack[Any]", entry.future)
 
-    @whole("accepting a request")
+    @whole("accepting records")
     def enter_plain(
-        self, payloads: list[bytes], lengths: array[int], size: int, request: Request | None
-    ) -> Ack[BatchResult] | None:
-        """Accept records without labels, which a caller has checked and who waits for them, where that takes no closer look;
-        None: it does."""
-        answer = self.new_ack()
-        taken = self._accepting.accept_plain(payloads, lengths, size, answer=answer, request=request)
-        return answer if taken else None
+        self, payloads: list[bytes], lengths: array[int], size: int, *, answer: Any, request: Request | None
+    ) -> bool:
+        """Accept records without labels where that takes no closer look; False: it does. See Accepting.accept_plain."""
+        return self._accepting.accept_plain(payloads, lengths, size, answer=answer, request=request)
 
     def _add(self, entry: QueuedAppend) -> None:
         """Let an entry wait, behind all others. Cancelled while it waits it leaves the queue at once."""
@@ -288,7 +239,7 @@ class Queue:
                 try:
                     if not self._admit(entry):
                         if not self._placement.group.empty:
-                            self._intake.want()
+                            self._placement.intake.want()
                         break
                 except WalError as error:
                     if not entry.future.done():

@@ -10,18 +10,14 @@ import heapq
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from walsvc.errors import BadOption, Closed, ReplicaLost, Truncated, WalError, closed_log, copy_of
+from walsvc.errors import Closed, ReplicaLost, Truncated, WalError, closed_log, copy_of
 from walsvc.log.commit.ack import Waker
 from walsvc.log.commit.catalog import BEGINNING, EVERYTHING, Mark
 from walsvc.tasks import TWICE
 
-if TYPE_CHECKING:
-    from walsvc.log.commit.core import Core
-
 Answer = TypeVar("Answer")  # an Ack or an asyncio.Future
-HINT = 'open the log with replicate="nats://host,host,host/stream", or append with mode=Strict'
 
 
 class Shipping(Protocol):
@@ -235,12 +231,3 @@ def last_lsn(result: Any) -> int:
     if hasattr(result, "lsn"):
         return int(result.lsn)
     return max((place.first_lsn + place.records - 1 for place in result.places), default=0)
-
-
-def replica_of(core: Core) -> Replicated:
-    """The replica that Quorum waits for. Raises BadOption where the log has none, ReplicaLost where it is lost."""
-    if core.replicated is None:
-        raise BadOption("the log is not replicated", path=core.disk.path, hint=HINT)
-    core.health.check_loop()
-    core.replicated.check()
-    return core.replicated

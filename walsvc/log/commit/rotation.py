@@ -96,8 +96,8 @@ class Rotation:
 
     async def _finish(self, group: Group) -> None:
         """Name the new segment, acknowledge its first group, then sync the directory and seal the old segment."""
-        assert isinstance(group.attached, tuple)
-        old, spare = group.attached
+        assert group.beginning is not None
+        _, old, spare = group.beginning
         segment = group.segment
         try:
             await patiently(self._disk.check_place)  # before a name is taken that may be somebody else's by now

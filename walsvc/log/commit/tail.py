@@ -18,7 +18,7 @@ from walsvc.format.summary import SUMMARY_ROW_BYTES
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.counters import Counters
 from walsvc.log.commit.framing import Head, next_header
-from walsvc.log.commit.group import Group
+from walsvc.log.commit.group import Beginning, Group
 from walsvc.log.commit.patience import FORBIDDEN, SHORTAGES
 from walsvc.log.commit.segment import JOIN_BLOCKS, META_BLOCKS, Segment, tail_of
 from walsvc.log.commit.spares import SparePipeline
@@ -178,7 +178,7 @@ class Tail:
         self.segment = head.segment(spare)
         self._counters.rotations += 1
         group = Group(self.segment, head.length, first_lsn)
-        group.head, group.attached = head, (old, spare)
+        group.beginning = Beginning(head, old, spare)
         return group
 
     def use_keys(self, keys: KeyRing) -> None:

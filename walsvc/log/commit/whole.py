@@ -20,21 +20,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from walsvc.errors import WalError
-
-if TYPE_CHECKING:
-    from walsvc.log.commit.health import Health
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Fails(Protocol):
+    """What is told of a step that was cut short: the log's Health."""
+
+    def broken(self, what: str, error: BaseException) -> None:
+        """Fail the log: a step was cut short, so memory and disk may disagree."""
+
+
 class Guarded(Protocol):
     """An object with a method that is `whole`."""
 
-    _health: Health
+    @property
+    def _health(self) -> Fails: ...
 
 
 Owner = TypeVar("Owner", bound=Guarded)
@@ -45,7 +50,7 @@ class Whole:
 
     __slots__ = ("_health", "_what")
 
-    def __init__(self, health: Health, what: str) -> None:
+    def __init__(self, health: Fails, what: str) -> None:
         self._health = health
         self._what = what
 

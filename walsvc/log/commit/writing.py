@@ -55,9 +55,8 @@ class Writing:
         """Take a buffer and put the group into it; from here on its place in the chain is fixed. `done` is told of the write's end,
         and then calls `ended`."""
         segment, room = group.segment, 0 if self._double_write is None else self._double_write.room
-        if group.head is not None:
-            assert isinstance(group.attached, tuple)
-            group.begin_segment(group.attached[0], self._catalog.durable_lsn)
+        if group.beginning is not None:
+            group.begin_segment(group.beginning, self._catalog.durable_lsn)
         begin = 0 if group.prefix else len(segment.tail)  # in layout pack it begins inside a block
         end = begin + len(group.prefix) + group.body.group_bytes
         length = align_up(end, segment.block_bytes)

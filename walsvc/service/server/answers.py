@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from walsvc.errors import Backpressure, BadOption, WalError
-from walsvc.log.commit.replicated import Replicated, replica_of
+from walsvc.log.commit.replicated import Replicated
 from walsvc.log.writer import WalWriter
 from walsvc.model import Mode, Relaxed, Strict
 from walsvc.service.server.limits import Limits
@@ -46,7 +46,7 @@ class Answers:
                 expected=f"at most {self._waiting_max}",
                 hint="wait for answers, or append with mode=Strict",
             )
-        return replica_of(self._writer.core)
+        return self._writer.core.replica()
 
     def after(
         self, id: int, future: asyncio.Future[Any], replica: Replicated, stored: Callable[[], None]
