@@ -321,7 +321,7 @@ def test_guide_and_example_run_as_their_reader_runs_them_and_the_planted_bug_is_
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--runxfail", "--power-cut-seeds", "1"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert "1 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     again = done.stdout.partition("again: pytest ")[2].split()[:3]
