@@ -12,6 +12,7 @@ from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.format.group import BadGroup
 from walsvc.format.hidden import RANGES_MAX, ROW, Hidden, Range, forgetting_row, row_of
 from walsvc.format.purge import LSNS_MAX
+from walsvc.log.read.filtered import FilteredStream
 from walsvc.opening import open_on
 
 from .conftest import lsns
@@ -446,3 +447,31 @@ def test_rows_that_are_cut_are_refused_and_ranges_that_meet_are_one():
     assert hidden.count == 1
     hidden.pass_by(52)
     assert not hidden
+
+
+async def test_trimming_by_lsn_reads_what_is_left_of_the_topic_and_not_the_segment(open_sim, monkeypatch):
+    steps, step = 0, FilteredStream.step
+
+    async def counted(stream, *args, **options):
+        nonlocal steps
+        steps += 1
+        return await step(stream, *args, **options)
+
+    async with open_sim() as log:
+        topic = log.topic("a")
+        for number in range(120):
+            await (topic if number % 2 else log).append(b"a group of its own")
+        assert await topic.purge(before=100) == 49  # by the segment's snapshot: the topic begins before it
+        monkeypatch.setattr(FilteredStream, "step", counted)
+        for before, gone in ((104, 2), (105, 1), (105, 0), (115, 5)):
+            steps = 0
+            assert await topic.purge(before=before) == gone
+            assert steps <= 40, "of 130 groups"
+        assert await lsns(topic.read()) == [116, 118, 120]
+        assert await topic.count() == 3
+        assert await topic.purge(lsns=[118]) == 1
+        assert await topic.purge(before=119) == 1
+        assert await lsns(topic.read()) == [120]
+        assert await topic.count() == 1
+    async with open_sim() as log:
+        assert await log.topic("a").count() == 1

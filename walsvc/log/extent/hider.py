@@ -23,7 +23,7 @@ from walsvc.log.extent.dropping import check_before
 from walsvc.log.extent.hidings import Hiding
 from walsvc.log.extent.leaving import leave_alone
 from walsvc.log.extent.purging import limit_of
-from walsvc.log.read.counting import place_of
+from walsvc.log.read.counting import Place, place_of
 from walsvc.log.read.rows import Walk
 from walsvc.model import is_lsn
 
@@ -137,10 +137,24 @@ class Hider:
         lsn = min(lsn, self._core.next_lsn)  # the end may have been cut since
         if lsn <= first:
             return 0, Range(1, 1, 0, 0)
-        begin, hidden = await place_of(segments, first, number), await self._below(number, lsn)
-        ranges = segments.metadata.hidden
+        ranges, begin = segments.metadata.hidden, await place_of(segments, first, number)
+        if not any(begin.lsn < segment <= lsn for segment in segments.ids()):  # what is left of it is less than the segment
+            return await self._walked_below(number, begin, lsn)
+        hidden = await self._below(number, lsn)
         inside = ranges.records_from(number, begin.lsn) - ranges.records_from(number, hidden.last + 1)
         return max(hidden.upto - begin.below - inside, 0), hidden
+
+    async def _walked_below(self, number: int, begin: Place, lsn: int) -> tuple[int, Range]:
+        """The same, by going over the topic's records from where it begins."""
+        await self._core.durable(lsn - 1)
+        covering = self._segments.metadata.hidden.at(number, lsn)
+        end = lsn if covering is None else covering.last + 1
+        walk = Walk(self._segments, number, end, begin=begin.lsn, below=begin.below)
+        passed = 0
+        while await walk.head() is not None:
+            walk.step()
+            passed += 1
+        return passed, Range(1, end - 1, 0, walk.below(end))
 
     async def _counted_but(self, number: int, keep: int) -> tuple[int, Range]:
         """How many records a topic has besides the newest ones, and the range that hides them."""
