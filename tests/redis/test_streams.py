@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import msgpack
 import pytest
 
-from tests.redis.serving import GONE, side, talking, turns
+from tests.redis.serving import GONE, Talk, side, talking, turns
 from tests.service.simulated import SMALL, Devices
 from walsvc.disk.sim import SimDisk
 from walsvc.opening import open_on
@@ -206,3 +207,29 @@ async def test_stopping_answers_what_was_appended(tmp_path: Path) -> None:
         await server.stop()
         assert await redis.hear() == b"1-0"
         assert await redis.hear() == GONE
+
+
+async def test_clients_that_wait_are_told_of_in_info_until_they_go_on(tmp_path: Path) -> None:
+    async def waiting(talk: Talk) -> int:
+        found = re.search(rb"blocked_clients:(\d+)", await talk("INFO", "clients"))
+        assert found is not None
+        return int(found[1])
+
+    async with side(tmp_path), talking(tmp_path) as talk, talking(tmp_path) as reader, talking(tmp_path) as worker:
+        assert b"connected_clients:3\r\n" in await talk("INFO")
+        assert await talk("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM") == "OK"
+        assert await waiting(talk) == 0
+        reader.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+        worker.say("XREADGROUP", "GROUP", "g", "w", "BLOCK", "0", "STREAMS", "s", ">")
+        while await waiting(talk) < 2:
+            await turns(1)
+        await talk("XADD", "s", "*", "f", "v")
+        await reader.hear()
+        await worker.hear()
+        assert await waiting(talk) == 0
+        reader.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+        while await waiting(talk) < 1:
+            await turns(1)
+        reader.close()
+        while await waiting(talk):
+            await turns(1)

@@ -203,7 +203,22 @@ REFUSED: list[tuple[int, str, str, dict[str, str], Any]] = [
     (410, "GET", "topics/t?start=1", {}, None),
     (410, "GET", "records/1", {}, None),
     (404, "GET", "records/0", {}, None),
+    (404, "DELETE", "topics/none", {}, None),
+    (405, "PUT", "topics/t", {}, b"x"),
+    (409, "DELETE", "topics/t", {}, None),
+    (409, "DELETE", "records?before=4", {}, None),
+    (412, "DELETE", "topics/t/2", {"If-Match": '"3"'}, None),
+    (412, "DELETE", "topics/t/2", {"If-Match": "W/2"}, None),
+    (415, "POST", "topics/t", {"Content-Encoding": "br"}, b"x"),
+    (400, "POST", "topics/t/consumers/q/seek", {}, b"{}"),
 ]
+KINDS = {
+    400: {"BadOption"},
+    409: {"InUse", "LeaseLost"},
+    410: {"Truncated"},
+    412: {"Conflict"},
+    413: {"RecordTooLarge"},
+}
 
 
 @pytest.mark.parametrize("refused", REFUSED)
@@ -214,9 +229,13 @@ async def test_errors_speak_of_requests_and_not_of_python(fronted, refused):
         log = await filled(session)
         await log.truncate_before(2)
         await log.topic("t").consumer("open")
+        await log.hold("backup", 2)
         before = state_of(log)
         got, problem = await told(await session.request(method, f"/v1/{path}", headers=headers, data=body))
         assert got == status, problem
+        kind, title = problem["type"].removeprefix("urn:walsvc:"), problem.get("title")
+        assert (title or kind, kind) == (kind, kind)
+        assert kind in KINDS.get(status, {"about:blank"}), problem
         assert PYTHON.search(" ".join((problem["detail"], problem.get("hint", "")))) is None, problem
         assert state_of(log)[:2] == before[:2]
         if status == 412:

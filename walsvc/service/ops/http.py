@@ -24,6 +24,7 @@ from prometheus_client.exposition import choose_encoder
 
 from walsvc import __version__
 from walsvc.errors import BadOption, PathError, WalError
+from walsvc.service.fronts.http.problems import HttpError, problem_of
 from walsvc.service.fronts.http.request import token_of
 from walsvc.service.fronts.http.routes import PREFIX, HttpFront
 from walsvc.service.ops.few import SILENCE_SECONDS, FewConnections
@@ -41,6 +42,7 @@ from walsvc.targets import is_loopback
 from walsvc.visible import visible
 
 HTTP_PORT = 7421
+STRANGER = "ask for this page as localhost or by its address"
 STOP_SECONDS = 1.0
 HEADERS = {
     "Cache-Control": "no-store",
@@ -189,7 +191,9 @@ class HttpSide:
         if self._front is not None and request.rel_url.raw_path.startswith(PREFIX):
             server.begin(protocol)
             try:
-                return self._stranger(request) or await self._front.answer(request)
+                if self._stranger(request):
+                    return problem_of(HttpError(421, STRANGER), request.rel_url.raw_path)
+                return await self._front.answer(request)
             finally:
                 server.end(protocol)
         server.heard.add(protocol)
@@ -206,11 +210,9 @@ class HttpSide:
             response = self._refusal(request) or await route(request)
         return with_headers(response)
 
-    def _stranger(self, request: web.BaseRequest) -> web.Response | None:
-        """The refusal of a request that a page of another site has made, by a name that it points at this machine; None: it is none."""
-        if self._permits is None and self._local and not is_local_name(request.host):
-            return plain(421, "ask for this page as localhost or by its address")
-        return None
+    def _stranger(self, request: web.BaseRequest) -> bool:
+        """True if a page of another site has made the request, by a name that it points at this machine."""
+        return self._permits is None and self._local and not is_local_name(request.host)
 
     def _refusal(self, request: web.BaseRequest) -> web.Response | None:
         """Why this request is not answered; None: it is."""
@@ -222,7 +224,7 @@ class HttpSide:
             response = plain(401, "a token is needed: Authorization: Bearer TOKEN, or as the password of any user")
             response.headers["WWW-Authenticate"] = 'Basic realm="walsvc", charset="UTF-8"'
             return response
-        return self._stranger(request)
+        return plain(421, STRANGER) if self._stranger(request) else None
 
     async def _livez(self, _request: web.BaseRequest) -> web.Response:
         server = self._source.status()

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from walsvc.errors import BadOption, InUse
+from walsvc.errors import BadOption, Conflict, InUse
 from walsvc.interface import Log, Topic
 from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.reading import no_record, refuse_dropped
@@ -76,7 +76,8 @@ async def truncate(of: Log | Topic, before: int, *, force: bool) -> None:
     try:
         await of.truncate_before(before, force=force)
     except BadOption as error:  # `before` is within its bounds, so somebody holds what is below
-        raise HttpError(409, error.message, "wait until it has let them go, or force=true") from None
+        words = error.message.replace(f"truncate_before({before})", f"before={before}")
+        raise HttpError(409, words, "wait until it has let them go, or force=true") from None
 
 
 def purged(count: int | None) -> web.Response:
@@ -110,4 +111,4 @@ def check_condition(request: web.BaseRequest, lsn: int | None) -> None:
         return
     found = QUOTED.fullmatch(match)
     if found is None or int(found[1]) != lsn:
-        raise HttpError(412, f"the record's ETag is {lsn}, in quotes", "If-Match names another record, or none")
+        raise Conflict("If-Match names another record, or none", expected=match[:64], actual=lsn)

@@ -88,7 +88,7 @@ DELIVERY: Schema = {
 }
 PROBLEM: Schema = {
     "type": "object",
-    "description": "RFC 9457. `type` is urn:walsvc: and the name of the error's class, or about:blank.",
+    "description": "RFC 9457. `type` is urn:walsvc: and the name of the error's class; about:blank for 401, 404, 405, 408, 415 and 421, which only HTTP has.",
     "properties": {
         "type": TEXT,
         "title": TEXT,

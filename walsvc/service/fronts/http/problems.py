@@ -37,6 +37,13 @@ HINTS: dict[type[errors.WalError], str] = {
     errors.Closed: "try again in a moment; a log that was sealed can only be read",
     errors.DurabilityLost: "see the server's log; send the request again with the same Idempotency-Key once the server works",
 }
+# The class of the log's errors that an error of the front itself counts as; HTTP alone has its other statuses.
+COUNTS_AS: dict[int, type[errors.WalError]] = {
+    400: errors.BadOption,
+    403: errors.Denied,
+    409: errors.InUse,
+    429: errors.Backpressure,
+}
 RETRY = {429: "1", 503: "5"}  # Retry-After, in seconds
 
 
@@ -63,14 +70,14 @@ class HttpError(Exception):
 def problem_of(error: Exception, path: str) -> web.Response:
     """Turn an error into the answer to its request."""
     if isinstance(error, HttpError):
-        blank = {"type": "about:blank", "detail": visible(error.detail), "hint": error.hint}
-        return problem(error.status, path, blank, error.headers)
+        kind = COUNTS_AS.get(error.status)
+        named = {"type": "about:blank"} if kind is None else type_of(kind)
+        told = {**named, "detail": visible(error.detail), "hint": error.hint}
+        return problem(error.status, path, told, error.headers)
     assert isinstance(error, errors.WalError)
     status = next(status for kind, status in STATUS if isinstance(error, kind))
-    name = type(error).__name__
     document: dict[str, Any] = {
-        "type": f"urn:walsvc:{name}",
-        "title": name,
+        **type_of(type(error)),
         "detail": visible(error.message),
         "hint": hint_of(error),
         "lsn": error.lsn,
@@ -83,6 +90,11 @@ def problem_of(error: Exception, path: str) -> web.Response:
     if isinstance(error, errors.Conflict):
         headers["ETag"] = f'"{error.actual}"'
     return problem(status, path, document, headers)
+
+
+def type_of(kind: type[errors.WalError]) -> dict[str, str]:
+    """The type of a problem, by the name of the error's class."""
+    return {"type": f"urn:walsvc:{kind.__name__}", "title": kind.__name__}
 
 
 def hint_of(error: errors.WalError) -> str | None:

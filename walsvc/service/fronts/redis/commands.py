@@ -174,6 +174,7 @@ async def tell(client: Client, command: Command) -> Verbatim:
     stats = client.log.stats()
     sections: dict[str, dict[str, object]] = {
         "server": {"redis_version": REDIS_VERSION, "redis_mode": "standalone", "walsvc_version": __version__},
+        "clients": {"connected_clients": len(client.shared.roster), "blocked_clients": client.members.waiting},
         "persistence": {"loading": 0, "aof_enabled": 1, "walsvc_durable_lsn": stats.durable_lsn},
         "replication": {"role": "master", "connected_slaves": 0 if client.log.replicated_lsn is None else 1},
         "keyspace": {"db0": f"keys={len(client.log.topics())},expires=0,avg_ttl=0"},

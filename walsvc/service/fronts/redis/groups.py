@@ -179,7 +179,9 @@ async def xreadgroup(client: Client, command: Command) -> Any:
         until = asyncio.get_running_loop().time() + wanted.block / 1000 if wanted.block else None
         while not found:
             try:
-                if not await one_of((each.wait_for_new() for each in new), until):
+                with client.members.blocked():
+                    came = await one_of((each.wait_for_new() for each in new), until)
+                if not came:
                     break
                 found = await take(client, places, wanted)  # to its end: what it takes reaches the client
             except Closed:  # the group was destroyed, or its consumer deleted: it comes again

@@ -12,6 +12,7 @@ from walsvc.service.fronts.redis.groups import idle_ms, text, workers_of
 from walsvc.service.fronts.redis.replies import Failure, Status
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.streams import Answer
+from walsvc.service.fronts.redis.trimming import NODE_ENTRIES
 from walsvc.topics.shared import LocalConsumer
 
 HELP = (
@@ -37,13 +38,14 @@ async def help_of(client: Client, command: Command) -> list[Status]:
 async def stream(client: Client, command: Command) -> Any:
     """XINFO STREAM key [FULL [COUNT n]]."""
     count = options.telling(command)
-    topic, log, stats = client.topic(command[2]), client.log, client.log.stats()
+    topic, log = client.topic(command[2]), client.log
     first, last = await topic.first_lsn(), await topic.last_lsn()
     length = await topic.count()
+    nodes = -(-length // NODE_ENTRIES)
     told = {
         "length": length,
-        "radix-tree-keys": stats.segments,
-        "radix-tree-nodes": stats.segments,
+        "radix-tree-keys": nodes,
+        "radix-tree-nodes": nodes + 1,
         "last-generated-id": id_of(last or 0),
         "max-deleted-entry-id": id_of(log.first_lsn - 1),
         "entries-added": await added(client, topic.name),

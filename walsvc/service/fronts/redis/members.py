@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,12 +20,26 @@ Group = tuple[str, str]
 
 
 class Members:
-    """The open places of one log's groups, by topic, group and worker. They end with the log."""
+    """The open places of one log's groups, by topic, group and worker. They end with the log.
+
+    Attributes:
+        waiting: clients that wait for entries of this log, in groups or not.
+    """
 
     def __init__(self) -> None:
+        self.waiting: int = 0
         self._places: dict[Group, dict[str, LocalConsumer]] = {}
         self._turns: KeyedLocks[Group] = KeyedLocks()
         self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """Count a client that waits in the block."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     async def exists(self, topic: Topic, name: str) -> bool:
         """True if the topic has a consumer of that name."""

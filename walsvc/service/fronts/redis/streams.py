@@ -101,10 +101,11 @@ async def xread(client: Client, command: Command) -> Any:
         starts.append((key, client.log.next_lsn if text == b"$" else after(text)))
     found = await read_each(client, starts, wanted.count)
     if not found and wanted.block is not None:
-        async with at_most(wanted.block):
-            while not found:
-                await first_come(client, starts)
-                found = await read_each(client, starts, wanted.count)
+        with client.members.blocked():
+            async with at_most(wanted.block):
+                while not found:
+                    await first_come(client, starts)
+                    found = await read_each(client, starts, wanted.count)
     return found_in(client, found)
 
 
