@@ -9,11 +9,10 @@ from walsvc.config import WalConfig, check_timeout
 from walsvc.errors import WalError
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.log.extent.trims import Trims
-from walsvc.log.read.live import LiveSegments
 from walsvc.log.read.reading import Reading
 from walsvc.log.writer import WalWriter
 from walsvc.model import Mode, RecoveryReport, Stats, Strict
-from walsvc.scope import Opened
+from walsvc.scope import Dropped, Opened
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.deleting import delete_topic
 from walsvc.topics.delivery import Delivery
@@ -38,15 +37,15 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
         report: what recovery found when it was opened.
     """
 
-    def __init__(self, writer: WalWriter, report: RecoveryReport) -> None:
-        super().__init__(LiveSegments(writer))
+    def __init__(self, writer: WalWriter, report: RecoveryReport, dropped: Dropped = Dropped.SILENT) -> None:
+        super().__init__(writer.segments)
         self.config: WalConfig = writer.core.config
-        self.loop: asyncio.AbstractEventLoop = writer.loop
         self.writer = writer
         self.report = report
         vars(self)["append"] = writer.append  # in the place of the method: the way to the buffer is one call shorter
-        self.hubs: Hubs = Hubs(self.segments, writer)
-        Trims.__init__(self, writer.core, self.segments)
+        self._hubs = Hubs(writer.segments, writer)
+        Trims.__init__(self, writer.core, writer.segments)
+        self._opens(dropped)
 
     # ---- appending: the writer's
 
@@ -114,7 +113,7 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
     def topic(self, name: str) -> Topic:
         """The topic `name`, 1 to 255 bytes in UTF-8. It exists in the log from its first record or consumer on."""
         return Topic(
-            self, self.writer, self.hubs, (self._hider, self._singles, self._keeping), check_name("topic", name)
+            self, self.writer, self._hubs, (self._hider, self._singles, self._keeping), check_name("topic", name)
         )
 
     def topics(self) -> list[str]:
@@ -142,28 +141,28 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
         await delete_topic(self.writer.core, name)
 
     async def _open_consumer(self, name: str, delivery: Delivery | type[Delivery], start: Start) -> Consumer:
-        return await Registry(self.segments, self.writer, None).open(name, delivery, start)
+        return await Registry(self._segments, self.writer, None).open(name, delivery, start)
 
     async def _open_shared(
         self, name: str, delivery: Delivery | type[Delivery], start: Start, options: SharedOptions
     ) -> SharedConsumer:
         refuse_lazy(delivery)
-        return await self.hubs.open(None, name, start, options)
+        return await self._hubs.open(None, name, start, options)
 
     async def consumers(self) -> list[ConsumerStatus]:
         """All consumers: those of the whole log, then those of each topic."""
-        found = await Registry(self.segments, self.writer, None).list()
+        found = await Registry(self._segments, self.writer, None).list()
         for topic in self.topics():
-            found += await Registry(self.segments, self.writer, topic).list()
+            found += await Registry(self._segments, self.writer, topic).list()
         return found
 
     async def move_consumer(self, name: str, to: Start) -> None:
         """Set the position of a consumer of the whole log that is not open, durably."""
-        await Registry(self.segments, self.writer, None).move(name, to)
+        await Registry(self._segments, self.writer, None).move(name, to)
 
     async def delete_consumer(self, name: str) -> None:
         """Forget a consumer of the whole log that is not open, durably."""
-        await Registry(self.segments, self.writer, None).delete(name)
+        await Registry(self._segments, self.writer, None).delete(name)
 
     # ---- holds
 
@@ -196,10 +195,8 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
         """Make everything durable and take no more appends, ever; reading goes on. Idempotent; see WalWriter.seal."""
         await self.writer.seal()
 
-    @property
-    def closing(self) -> bool:
-        """True if `close` was called."""
-        return self.writer.closing
+    def _is_open(self) -> bool:
+        return not self.writer.core.health.closing
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything durable that was called before, mark a clean close, release the log; see WalWriter.close.
@@ -213,7 +210,7 @@ class Log(TakesRecords, Reading, Trims, OpensConsumers[Consumer], Opened):
         def left() -> float | None:
             return None if timeout is None else max(started + timeout - self.writer.core.health.loop.time(), 0.0)
 
-        await self.hubs.close(left())
+        await self._hubs.close(left())
         replicated = self.writer.core.replicated
         if replicated is not None and replicated.shipping is not None:
             with contextlib.suppress(WalError, TimeoutError):

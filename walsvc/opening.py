@@ -17,7 +17,7 @@ from walsvc.config import WalConfig
 from walsvc.disk.base import Storage
 from walsvc.disk.pool import imported
 from walsvc.errors import BadOption, WrongLoop
-from walsvc.scope import Opening
+from walsvc.scope import Dropped, Opening
 from walsvc.targets import scheme_of, shown
 
 if TYPE_CHECKING:
@@ -157,9 +157,7 @@ async def open_log(target: str | bytes | os.PathLike[Any], config: WalConfig) ->
         exclusive=not config.read_only,
         check=partial(check_newest, config.keys),
     )
-    log = await open_on(disk, config)
-    log.watch()
-    return log
+    return await open_on(disk, config, Dropped.TELLS)
 
 
 async def open_storage(storage: Storage, config: WalConfig) -> Any:
@@ -169,8 +167,13 @@ async def open_storage(storage: Storage, config: WalConfig) -> Any:
     return await open_on(await storage.disk_for(config), config)
 
 
-async def open_on(disk: Disk, config: WalConfig) -> Any:
-    """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error."""
+async def open_on(disk: Disk, config: WalConfig, dropped: Dropped = Dropped.SILENT) -> Any:
+    """Open the log on a given disk; tests pass a simulated one. The disk is closed on any error.
+
+    Args:
+        disk, config: of the log.
+        dropped: what becomes of the log if its program drops it without close.
+    """
     from walsvc.log.opening import open_writer, releasing
 
     async with releasing(disk):
@@ -178,11 +181,11 @@ async def open_on(disk: Disk, config: WalConfig) -> Any:
             from walsvc.log.recover.watched import watch
             from walsvc.topics.readonly import ReadOnlyTopics
 
-            return ReadOnlyTopics(await watch(disk, config.keys), config)
+            return ReadOnlyTopics(await watch(disk, config.keys), config, dropped)
         writer, report = await open_writer(disk, config)
     from walsvc.api import Log
 
-    log = Log(writer, report)
+    log = Log(writer, report, dropped)
     if config.replicate is not None:
         try:
             await import_module(REPLICATION).start(log, config.replicate)

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
+from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -35,38 +36,46 @@ class Scoped(ABC):
             await self.close()
 
 
+class Dropped(Enum):
+    """What becomes of a log that its program drops without close.
+
+    What a log holds on this machine (lock, ring, threads) goes with it. A connection is held by its loop, so such a log closes itself
+    in the background, as a StreamWriter of asyncio does.
+    """
+
+    SILENT = "it goes"
+    TELLS = "it warns"
+    CLOSES = "it warns, and closes itself"
+
+
 class Opened(Scoped):
     """A log that is opened. One that is dropped without close says so, as asyncio's transports do: ResourceWarning "unclosed log".
 
-    What it holds on this machine (lock, ring, threads) goes with it. A connection is held by its loop, so such a log closes itself in
-    the background, as a StreamWriter of asyncio does.
-
     Attributes:
         path: of the log, for messages.
-        loop: that it belongs to.
     """
 
     path: str
-    loop: asyncio.AbstractEventLoop
-    _opened_in = 0  # process that opened it; 0: it was made by hand
-    _by_connection = False
+    _dropped = Dropped.SILENT
+    _opened_in = 0  # process that opened it
+    _opened_on: asyncio.AbstractEventLoop
 
-    @property
-    @abstractmethod
-    def closing(self) -> bool:
-        """True if `close` was called, or there is nothing to close any more."""
-
-    def watch(self, *, by_connection: bool = False) -> None:
-        """Have it tell where it is dropped; `by_connection`: and close itself."""
+    def _opens(self, dropped: Dropped) -> None:
+        """It begins here, on the running loop."""
+        self._dropped = dropped
         self._opened_in = os.getpid()
-        self._by_connection = by_connection
+        self._opened_on = asyncio.get_running_loop()
+
+    @abstractmethod
+    def _is_open(self) -> bool:
+        """False if `close` was called, or there is nothing to close any more."""
 
     def __del__(self) -> None:
-        if self._opened_in != os.getpid() or self.closing:
+        if self._dropped is Dropped.SILENT or self._opened_in != os.getpid() or not self._is_open():
             return
-        if self._by_connection:
+        if self._dropped is Dropped.CLOSES:
             with suppress(RuntimeError):  # the loop is closed, and its connections with it
-                self.loop.call_soon_threadsafe(close_dropped, self)
+                self._opened_on.call_soon_threadsafe(close_dropped, self)
         warnings.warn(f"unclosed log {self.path}", ResourceWarning, source=self, stacklevel=2)
 
 

@@ -493,7 +493,12 @@ async def test_record_listed_before_a_cut_is_not_fetched_behind_it(open_log):
                 assert await record.payload() == bytes(9000), "it came with its payload"
             except Truncated:
                 cut += 1
-        assert cut == 20 or not isinstance(log, EmbeddedLog) or log.keys is not None or log.stats().disk == "jetstream"
+        assert (
+            cut == 20
+            or not isinstance(log, EmbeddedLog)
+            or log.writer.segments.keys is not None
+            or log.stats().disk == "jetstream"
+        )
 
 
 async def test_follow_goes_on_behind_a_cut_without_ghosts_or_gap(open_log):
@@ -845,13 +850,15 @@ async def test_result_says_where_the_bytes_stand(open_log, tmp_path):
         batch = await log.append_batch([b"batch number %d" % i for i in range(300)])
         embedded = behind(log)
         for result, record in zip([*strict, *relaxed, *batch], await read_all(log), strict=True):
-            name, length = embedded.segment_file(result.segment_id)
-            stored = await embedded.segments.disk.read(name, result.offset // 4096 * 4096, 8192)
+            name, length = embedded.writer.segments.file(result.segment_id)
+            stored = await embedded.writer.segments.disk.read(name, result.offset // 4096 * 4096, 8192)
             at = result.offset % 4096
-            assert (stored[at : at + result.encoded_len] == record.payload) == (embedded.keys is None)
+            assert (stored[at : at + result.encoded_len] == record.payload) == (embedded.writer.segments.keys is None)
             assert result.lsn == record.lsn
-            if embedded.keys is not None and result.lsn % 50 == 0:
-                _, stream = await open_stream(embedded.segments.disk, name, result.segment_id, length, embedded.keys)
+            if embedded.writer.segments.keys is not None and result.lsn % 50 == 0:
+                _, stream = await open_stream(
+                    embedded.writer.segments.disk, name, result.segment_id, length, embedded.writer.segments.keys
+                )
                 while stream.chain.offset <= result.offset:
                     group = await stream.next()
                 at = result.offset - group.header.offset

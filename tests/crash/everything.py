@@ -224,7 +224,7 @@ async def recover_all(plan: Plan, device: SimDevice) -> SeenAll:
     await asyncio.sleep(3.0)  # the work that was begun for them has ended
     metadata, done = log.writer.core.metadata, dict[bytes, bool]()
     for name in NAMES:
-        key = f"{log.segments.topic_number(name)}/{WORKER}"
+        key = f"{log.writer.segments.topic_number(name)}/{WORKER}"
         if key not in metadata.positions:
             continue
         position, window = metadata.positions[key], metadata.queues.get(key)

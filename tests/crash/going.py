@@ -80,7 +80,7 @@ class GoingWorkload(Program[ToldT]):
         def accepted(name: str) -> None:
             self.told.accepted.setdefault(name, []).append(log.next_lsn)
 
-        log.segments.cuts.deletions.add(accepted)
+        log.writer.segments.cuts.deletions.add(accepted)
         choices = self.choices()
         for _ in range(self.steps):
             await self.rng.choices([step for _, step in choices], [weight for weight, _ in choices])[0]()
@@ -108,7 +108,7 @@ class GoingWorkload(Program[ToldT]):
     async def append(self, name: str | None) -> None:
         payload = self.payload(name)
         answer = (self.log if name is None else self.log.topic(name)).append(payload)
-        number = self.log.segments.topics.get(name or "", 0)  # of the record, or an earlier one
+        number = self.log.writer.segments.topics.get(name or "", 0)  # of the record, or an earlier one
         self.told.acked[(await answer).lsn] = payload
         self.told.given = max(self.told.given, number)
 
@@ -202,7 +202,7 @@ async def recover(plan: Plan, device: SimDevice, *, purged: bool = False) -> See
     """Open what a crash left, read it, go on, and read it again; a reader beside it sees the same. `purged`: see `shown`."""
     log = await open_on(plan.disk(device, calm=True), plan.config)
     records = await shown(log, purged=purged)
-    found = Seen(log.first_lsn, log.next_lsn, records, log.segments.topics.given)
+    found = Seen(log.first_lsn, log.next_lsn, records, log.writer.segments.topics.given)
     expected = dict(records)
     for name in NAMES:
         result = await log.topic(name).append(b"more", expected=await log.topic(name).last_lsn() or 0)

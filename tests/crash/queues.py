@@ -89,7 +89,7 @@ class QueueWorkload(Program[Told]):
                 return  # purged records count in the lag, and nobody gets them
 
     def left(self) -> bool:
-        place = self.log.writer.core.changes.places.get(f"{self.log.segments.topic_number('orders')}/workers")
+        place = self.log.writer.core.changes.places.get(f"{self.log.writer.segments.topic_number('orders')}/workers")
         return isinstance(place, Shared) and place.hub is not None and bool(place.hub.leases.jobs)
 
     async def produce(self) -> None:
@@ -162,7 +162,7 @@ async def recover_and_check(plan: Plan, device: SimDevice, told: Told) -> str:
     """Open what a crash left and compare; returns what was seen in a few words."""
     log = await open_on(plan.disk(device, calm=True), replace(plan.config, reclaim="manual"))
     core = log.writer.core
-    number = log.segments.topic_number("orders")
+    number = log.writer.segments.topic_number("orders")
     key = f"{number}/workers"
     require(not told.opened or key in core.metadata.positions, "the consumer is gone")
     position, window = core.metadata.positions.get(key, 1), core.metadata.queues.get(key)
@@ -213,7 +213,7 @@ async def check_rest(log: Log, rest: set[int]) -> None:
             require(delivery.record.lsn in rest - seen, f"LSN {delivery.record.lsn} comes, though it is done")
             seen.add(delivery.record.lsn)
             await delivery.ack()
-    require(await consumer.lag() == 0 or bool(log.segments.marks), "something is left")
+    require(await consumer.lag() == 0 or bool(log.writer.segments.marks), "something is left")
 
 
 def explore_queues(seed: int, steps: int = 12) -> Counter[str]:

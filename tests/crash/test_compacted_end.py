@@ -40,7 +40,7 @@ async def ending_compacted(device: SimDevice, config: WalConfig, *, segments: in
     await rotate(log, segments + 2)
     await log.purge("k1")
     assert await log.compact() > 0
-    ids, seen = list(log.segment_ids()), await rows(log)
+    ids, seen = list(log.writer.segments.ids()), await rows(log)
     await log.close()
     await restored_up_to(device, ids[segments - 1], bare=bare)
     return [row for row in seen if row[0] < ids[segments - bare]]
@@ -48,7 +48,7 @@ async def ending_compacted(device: SimDevice, config: WalConfig, *, segments: in
 
 async def rotate(log: Any, segments: int) -> None:
     """Append until the log has so many segments."""
-    while len(log.segment_ids()) < segments:
+    while len(log.writer.segments.ids()) < segments:
         await log.topic("t").append(b"%d " % log.next_lsn * 500, attributes={"key": f"k{log.next_lsn % 3}"})
 
 
@@ -97,10 +97,10 @@ async def test_log_that_ends_in_a_compacted_segment_goes_on_in_a_new_one(config:
     log = await open_on(disk_on(device), config)
     end = log.next_lsn
     assert await rows(log) == expected
-    assert log.segment_ids()[-1] == end == (await log.append(b"on")).lsn
+    assert log.writer.segments.ids()[-1] == end == (await log.append(b"on")).lsn
     assert await log.topic("t").count() == end - 1, "what was purged counts"
     assert content(device, name) == old, "nothing was written into the compacted one"
-    while len(log.segment_ids()) < 5:
+    while len(log.writer.segments.ids()) < 5:
         await log.append(bytes(3000))
     await log.close()
     assert await rows(reader) == [
@@ -110,7 +110,7 @@ async def test_log_that_ends_in_a_compacted_segment_goes_on_in_a_new_one(config:
     ]
     await reader.close()
     log = await open_on(disk_on(device), config)
-    assert (log.report.clean, log.segment_ids().count(end)) == (True, 1), "once only"
+    assert (log.report.clean, log.writer.segments.ids().count(end)) == (True, 1), "once only"
     await log.close()
 
 
@@ -120,7 +120,7 @@ async def test_plain_log_that_is_opened_with_keys_goes_on_encrypted() -> None:
     log = await open_on(disk_on(device), SECRET)
     assert await rows(log) == expected
     assert log.stats().key_id == "k"
-    assert len(log.segment_ids()) == 3
+    assert len(log.writer.segments.ids()) == 3
     await log.close()
 
 
@@ -147,8 +147,8 @@ async def test_segment_restored_without_a_record_gives_way_to_a_new_file() -> No
     expected = await ending_compacted(device, PLAIN, bare=True)
     log = await open_on(disk_on(device), PLAIN)
     assert await rows(log) == expected
-    assert len(log.segment_ids()) == 2
-    assert (await log.append(b"on")).lsn == log.segment_ids()[-1]
+    assert len(log.writer.segments.ids()) == 2
+    assert (await log.append(b"on")).lsn == log.writer.segments.ids()[-1]
     await log.close()
 
 
@@ -172,11 +172,11 @@ async def test_large_snapshot_finds_room_behind_a_small_compacted_segment() -> N
     for start in range(0, 1500, 100):
         names = (f"{number} {'x' * 80}" for number in range(start, start + 100))
         await asyncio.gather(*(log.topic(name).append(b"", attributes={"key": "k1"}) for name in names))
-    await rotate(log, len(log.segment_ids()) + 2)
+    await rotate(log, len(log.writer.segments.ids()) + 2)
     await log.purge("k1")
     await log.compact()
-    last, topics = log.segment_ids()[-2], log.topics()
-    expected = [row for row in await rows(log) if row[0] < log.segment_ids()[-1]]
+    last, topics = log.writer.segments.ids()[-2], log.topics()
+    expected = [row for row in await rows(log) if row[0] < log.writer.segments.ids()[-1]]
     await log.close()
     await restored_up_to(device, last)
     log = await open_on(disk_on(device), PLAIN)
@@ -196,7 +196,7 @@ async def test_place_of_a_former_seal_is_no_proof_that_the_segment_is_whole() ->
     await rotate(log, 4)
     await log.purge("k1")
     await log.compact()
-    ids = list(log.segment_ids())
+    ids = list(log.writer.segments.ids())
     await log.close()
     disk = disk_on(device)
     lengths = await walked(disk, ids[2], device.file(segment_name(ids[2])).visible_size)

@@ -200,10 +200,10 @@ def test_power_cuts_and_kills_during_compaction_lose_nothing_and_bring_nothing_b
 async def with_torn_seal(device: SimDevice) -> int:
     """A log whose last segment but one has a seal that a crash has torn behind its header; returns that one's first LSN."""
     log = await open_on(SimDisk(device, latency=0.0), CONFIG)
-    while len(log.segment_ids()) < 4:
+    while len(log.writer.segments.ids()) < 4:
         await log.append(bytes(3000), attributes={"key": "a"})
     await log.close()
-    ids = log.segment_ids()
+    ids = log.writer.segments.ids()
     disk = SimDisk(device, latency=0.0)
     header, _ = await load_header(disk, segment_name(ids[-1]), ids[-1])
     device.flip(segment_name(ids[-2]), header.previous_end + 4095, 0)
@@ -227,7 +227,9 @@ async def test_compaction_gives_a_segment_with_a_damaged_seal_a_new_one() -> Non
     device = SimDevice(2)
     torn = await with_torn_seal(device)
     log = await open_on(SimDisk(device, latency=0.0), CONFIG)
-    header, _ = await load_header(log.segments.disk, segment_name(log.segment_ids()[-1]), log.segment_ids()[-1])
+    header, _ = await load_header(
+        log.writer.segments.disk, segment_name(log.writer.segments.ids()[-1]), log.writer.segments.ids()[-1]
+    )
     device.flip(segment_name(torn), header.previous_end + 4095, 0)
     records = [record async for record in log.read()]
     await log.purge("a", before=torn + 2)
@@ -247,13 +249,13 @@ async def test_compaction_gives_a_segment_with_a_damaged_seal_a_new_one() -> Non
 async def test_marks_go_only_when_the_compacted_files_are_durable() -> None:
     device = SimDevice(3, loose=True)
     log = await open_on(SimDisk(device, latency=0.0), CONFIG)
-    while len(log.segment_ids()) < 3:
+    while len(log.writer.segments.ids()) < 3:
         await log.append(bytes(3000), attributes={"key": "a"})
-    await log.purge("a", before=log.segment_ids()[1])
+    await log.purge("a", before=log.writer.segments.ids()[1])
     await log.compact()
     assert log.writer.core.metadata.purges == {}
     images = [image.fork() for image in device.crash_states(20)]
-    first = log.segment_ids()[1]
+    first = log.writer.segments.ids()[1]
     await log.close()
     for image in images:
         log = await open_on(SimDisk(image, latency=0.0), CONFIG)

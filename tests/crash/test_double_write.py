@@ -246,7 +246,7 @@ def test_batch_that_began_a_packed_segment_is_given_up_to_behind_its_snapshot() 
             with pytest.raises(RuntimeError):
                 await log.append_batch(failing())
             await log.append(b"behind it")
-        assert len(log.segment_ids()) == 2
+        assert len(log.writer.segments.ids()) == 2
         assert await payloads(log) == [*expected, b"behind it"]
         await log.close()
         for moment, image in film.crashes(4):
@@ -358,7 +358,7 @@ def test_seal_cut_while_it_shares_a_block_with_acknowledged_records_takes_none()
         with Film(device, log) as film:
             await log.append(bytes(3000))
             await asyncio.sleep(1)
-        assert len(log.segment_ids()) == 2
+        assert len(log.writer.segments.ids()) == 2
         await log.close()
         sealing = 0
         for moment, image in film.crashes(6):
@@ -390,7 +390,7 @@ def test_seal_that_a_killed_process_left_unsynced_is_synced_before_its_slot_is_u
             await fill_to_the_last_block(log)
             await log.append(bytes(3000))
             await asyncio.sleep(1)
-            sealed_again += len(log.segment_ids()) == 3
+            sealed_again += len(log.writer.segments.ids()) == 3
             for image in killed.crash_states(6):
                 found, _ = await look(image)
                 assert len(found) >= log.durable_lsn
@@ -621,9 +621,9 @@ def test_packed_predecessor_without_its_seal_needs_double_write_too() -> None:
             except BadOption:
                 assert image.fingerprint() == before
                 log = await opened(image, PAD)
-                refused += len(log.segment_ids()) == 2
+                refused += len(log.writer.segments.ids()) == 2
                 await log.close()
-                if len(log.segment_ids()) == 2:  # the seal is there now
+                if len(log.writer.segments.ids()) == 2:  # the seal is there now
                     await (await opened(image, off)).close()
         assert refused
 

@@ -68,7 +68,7 @@ def test_metadata_group_lost_before_a_durable_successor_still_opens() -> None:
         await asyncio.gather(truncating, log.append(bytes(40_000)))
         device.on_operation = None
         await log.close()
-        assert len(log.segment_ids()) == 2
+        assert len(log.writer.segments.ids()) == 2
         for state, durable in states:
             for image in state.crash_states(12):
                 again = await opened(image, USUAL)

@@ -27,7 +27,7 @@ def test_record_larger_than_the_empty_first_segment_survives_truncation_and_reop
         log = await opened(device, USUAL)
         for payload in (bytes(SEGMENT_BYTES + 5000), b"second", b"third"):
             await log.append(payload)
-        assert len(set(log.segment_ids())) == len(log.segment_ids())
+        assert len(set(log.writer.segments.ids())) == len(log.writer.segments.ids())
         await log.truncate_before(2)
         assert await payloads(log) == [b"second", b"third"]
         await log.close()
@@ -63,7 +63,7 @@ def test_torn_tail_after_rotation_keeps_acked() -> None:
         device = SimDevice(seed)
         log = await opened(device, USUAL)
         acked: list[bytes] = []
-        while len(log.segment_ids()) < 3:
+        while len(log.writer.segments.ids()) < 3:
             acked.append(bytes(5000 + len(acked)))
             await log.append(acked[-1])
         late = [bytes(9000 + number) for number in range(6)]
@@ -146,7 +146,7 @@ def test_close_after_a_failed_rotation_ends_with_durability_lost() -> None:
         await asyncio.sleep(1)  # a spare is prepared: the next directory sync is the rotation's
         device.fail("sync_directory", errno=errno.EIO)
         with pytest.raises(DurabilityLost) as caught:
-            while len(log.segment_ids()) == 1:
+            while len(log.writer.segments.ids()) == 1:
                 await log.append(bytes(5000))
             await log.close()
         assert caught.value.errno == errno.EIO
@@ -246,7 +246,7 @@ def test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer() -
         await log.append(bytes(12_000))
         await asyncio.sleep(1)
         device.on_operation = None
-        assert len(log.segment_ids()) == len(killed) == 1
+        assert len(log.writer.segments.ids()) == len(killed) == 1
         await log.close()
         (process,) = killed
         process.kill()
@@ -256,7 +256,7 @@ def test_file_prepared_by_a_killed_process_is_synced_before_its_first_answer() -
         with Film(process, log) as film:
             await log.append(bytes(9000))
             film.take()
-        assert len(log.segment_ids()) == 2
+        assert len(log.writer.segments.ids()) == 2
         held = await payloads(log)
         await log.close()
         for moment, image in film.crashes(8):

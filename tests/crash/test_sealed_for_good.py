@@ -50,14 +50,14 @@ def test_sealed_log_whose_process_was_killed_gets_the_mark_once() -> None:
             for _ in range(count):
                 await log.append(bytes(3000))
             await log.seal()
-            number = len(log.segment_ids())
+            number = len(log.writer.segments.ids())
             image = device.fork().crash()
             await log.close()
             cleans = []
             for _ in range(3):
                 again = await opened(image)
                 cleans.append(again.report.clean)
-                assert len(again.segment_ids()) == number
+                assert len(again.writer.segments.ids()) == number
                 await again.close()
             assert cleans == [False, True, True]
 

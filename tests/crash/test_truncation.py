@@ -125,7 +125,7 @@ def test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable(loose: bo
         for lsn in range(1, 12):
             await log.append(b"%02d" % lsn * 6000)
         await asyncio.sleep(1)
-        assert len(log.segment_ids()) >= 3
+        assert len(log.writer.segments.ids()) >= 3
         with Film(device, log) as film:
             await log.truncate_before(10)
         await log.close()
@@ -145,7 +145,7 @@ def test_truncate_after_cut_at_any_operation_is_done_or_not_begun() -> None:
         for lsn in range(1, 16):
             await log.append(b"%02d" % lsn * 6000)
         await asyncio.sleep(1)
-        assert len(log.segment_ids()) >= 4
+        assert len(log.writer.segments.ids()) >= 4
         with Film(device, log) as film:
             await log.truncate_after(2)
             film.take()

@@ -141,7 +141,7 @@ async def recover(plan: Plan, device: SimDevice) -> Seen:
         log.first_lsn,
         log.next_lsn,
         {record.lsn: record for record in records},
-        {topic: log.segments.topic_number(topic) for topic in TOPICS},
+        {topic: log.writer.segments.topic_number(topic) for topic in TOPICS},
         dict(log.writer.core.metadata.positions),
         log.holds().get("holder"),
     )

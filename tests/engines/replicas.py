@@ -44,7 +44,7 @@ async def replicated(log: Log) -> int:
 async def held(log: Log) -> int:
     """Replicate everything, and go on until the hold has moved to the active segment; returns it."""
     await replicated(log)
-    while log.holds()["replica"] < log.segment_ids()[-1]:
+    while log.holds()["replica"] < log.writer.segments.ids()[-1]:
         await log.append(b"", mode=Quorum)
     return log.holds()["replica"]
 

@@ -77,7 +77,7 @@ async def test_restored_log_is_the_archived_one_and_goes_on(tmp_path, place):
         await fill(log, 60, rng)
         await rotate(log)
         archive = Archive.at(place)
-        ids = list(log.segment_ids())
+        ids = list(log.writer.segments.ids())
         added = await archive.push(log)
         end = ids[-1]
         expected = await records(log, stop=end)
@@ -263,7 +263,7 @@ async def test_what_is_restored_has_every_change_of_its_segments(tmp_path, place
     async with opening(tmp_path) as log:
         consumers = [await log.consumer("mailer"), await log.consumer("lazy", walsvc.AtLeastOnce(persist_every=9))]
         workers = await log.topic("jobs").consumer("workers", shared=True)
-        while len(log.segment_ids()) < 6:
+        while len(log.writer.segments.ids()) < 6:
             await fill(log, 1, rng)
             job = await log.topic("jobs").append(b"job")
             await (await workers.next()).ack()
@@ -271,10 +271,10 @@ async def test_what_is_restored_has_every_change_of_its_segments(tmp_path, place
                 await consumer.ack((await consumer.next()).lsn)
             await log.truncate_before(min(each.position for each in consumers), force=True)
             await log.flush()
-            segment = log.segment_ids()[-1]
+            segment = log.writer.segments.ids()[-1]
             done[segment] = [*(each.position for each in consumers), job.lsn]
             first[segment] = log.first_lsn
-        archived = log.segment_ids()[-2]
+        archived = log.writer.segments.ids()[-2]
         await Archive.at(place).push(log)
         await restore(Archive.at(place), str(tmp_path / "back"))
         async with walsvc.open(tmp_path / "back", disk="threads") as back:

@@ -139,7 +139,7 @@ async def test_what_was_judged_is_not_read_again(tmp_path, place, monkeypatch):
 async def test_compacted_or_cut_segment_that_was_archived_before_is_not_entered_anew(tmp_path, place):
     async with opening(tmp_path) as log:
         await fill(log, b"old")
-        ids = log.segment_ids()
+        ids = log.writer.segments.ids()
         stored = await Archive.at(place).push(log)
         await log.purge(1)
         await rotate(log)
@@ -160,7 +160,7 @@ async def test_compacted_or_cut_segment_that_was_archived_before_is_not_entered_
 async def test_segment_exchanged_during_a_push_is_read_again(tmp_path, place, change):
     async with opening(tmp_path) as log:
         await fill(log, b"old")
-        ids = log.segment_ids()
+        ids = log.writer.segments.ids()
 
         async def happen() -> None:
             if change == "compacted":
@@ -176,7 +176,7 @@ async def test_segment_exchanged_during_a_push_is_read_again(tmp_path, place, ch
         archive.what = happen
         await archive.push(log)
         assert archive.what is None
-        assert archive.archived_lsn == log.segment_ids()[-1] == log.holds()[ARCHIVE_HOLD]
+        assert archive.archived_lsn == log.writer.segments.ids()[-1] == log.holds()[ARCHIVE_HOLD]
         expected = [(each.lsn, each.payload) for each in await archived(log, archive)]
     async with walsvc.open(tmp_path / "log", read_only=True) as marked:
         assert [(each.lsn, each.payload) for each in await records(marked, stop=archive.archived_lsn)] == expected
@@ -188,7 +188,7 @@ async def test_segment_exchanged_during_a_push_is_read_again(tmp_path, place, ch
 async def test_file_that_goes_during_a_push_is_not_missed(tmp_path, place, monkeypatch):
     async with opening(tmp_path) as log:
         await fill(log, b"old")
-        ids, original, done = log.segment_ids(), sealed.load_header, []
+        ids, original, done = log.writer.segments.ids(), sealed.load_header, []
 
         async def load_header(disk: Any, name: str, first: int | None) -> Any:
             found = await original(disk, name, first)
@@ -212,7 +212,7 @@ async def test_segment_exchanged_while_it_is_read_is_no_damage(tmp_path, place, 
         await log.purge(1)
         await rotate(log)
         await beside.refresh()
-        ids, original, done = log.segment_ids(), sealed.load_header, []
+        ids, original, done = log.writer.segments.ids(), sealed.load_header, []
 
         async def load_header(disk: Any, name: str, first: int | None) -> Any:
             found = await original(disk, name, first)
@@ -241,13 +241,13 @@ async def test_segment_exchanged_while_it_is_read_is_no_damage(tmp_path, place, 
 async def test_damage_that_stays_is_raised(tmp_path, place):
     async with opening(tmp_path) as log:
         await fill(log, b"old")
-        victim = tmp_path / "log" / log.segment_file(log.segment_ids()[1])[0]
+        victim = tmp_path / "log" / log.writer.segments.file(log.writer.segments.ids()[1])[0]
         data = bytearray(victim.read_bytes())
         data[9000] ^= 1
         victim.write_bytes(data)
         with pytest.raises(Corruption, match="CRC"):
             await Archive.at(place).push(log)
-        assert log.holds() == {ARCHIVE_HOLD: log.segment_ids()[1]}
+        assert log.holds() == {ARCHIVE_HOLD: log.writer.segments.ids()[1]}
         victim.unlink()
         with pytest.raises(walsvc.PathError, match="reading the log failed"):
             await Archive.at(place).push(log)
@@ -272,7 +272,7 @@ async def test_error_that_nobody_expects_is_told_and_lets_the_log_be_closed(tmp_
 async def cut_inside_a_group(log: Log) -> None:
     await asyncio.gather(*(log.append(b"old%d" % number) for number in range(20)))  # 1, and 2 to 20, or so
     await log.truncate_after(4)
-    assert len(log.segment_ids()) == 2
+    assert len(log.writer.segments.ids()) == 2
 
 
 async def test_group_that_was_cut_does_not_come_back(tmp_path, place):
@@ -356,7 +356,7 @@ async def test_a_cut_inside_a_compacted_segment_fits_the_archive_that_has_it_who
         await archive.push(log)
         await log.purge({"key": 1})
         await log.compact()
-        cut = log.segment_ids()[2] - 10
+        cut = log.writer.segments.ids()[2] - 10
         await log.truncate_after(cut)
         await fill(log, b"new", 300)
         await archive.push(log)

@@ -90,7 +90,7 @@ async def test_marks_stay_as_long_as_an_archive_holds(tmp_path):
         await rotate(log)
         await rotate(log)
         await archive.push(log)
-        expected = await records(log, None, log.segment_ids()[-1])
+        expected = await records(log, None, log.writer.segments.ids()[-1])
         await restore(archive, str(tmp_path / "back"))
         assert await records_in(tmp_path / "back") == expected
         await log.release(ARCHIVE_HOLD)
@@ -129,7 +129,7 @@ async def test_compaction_while_a_segment_is_being_shipped(tmp_path, cluster, ur
             await asyncio.gather(*(log.append(bytes(4000), attributes={"key": n % 3}) for n in range(700)))
         await log.purge(1)
         if moved:
-            await log.hold("replica", log.segment_ids()[-1])
+            await log.hold("replica", log.writer.segments.ids()[-1])
         freed, send = [], ShippingSession._send
 
         async def compacting(session, piece):
@@ -153,7 +153,7 @@ async def test_truncate_after_into_segments_that_were_replicated_and_compacted(t
     await held(log)
     await log.purge(1)
     assert await log.compact() > 0
-    at = log.segment_ids()[2] - 2
+    at = log.writer.segments.ids()[2] - 2
     if not online:
         await log.close()
         log = await opening(tmp_path / "log", None)
@@ -182,7 +182,7 @@ async def test_other_log_that_was_compacted_after_the_two_parted_is_not_followed
         await other.release("replica")
         await other.purge(1)
         await other.compact()
-        await other.truncate_after(other.segment_ids()[1] + 1)
+        await other.truncate_after(other.writer.segments.ids()[1] + 1)
     async with opening(tmp_path / "other", url) as other, asyncio.timeout(60):
         with pytest.raises(walsvc.ReplicaLost, match="does not have"):
             await other.append(b"on", mode=Quorum)
@@ -196,17 +196,17 @@ async def test_restored_log_that_ends_in_a_compacted_segment_is_written_on(tmp_p
         await fill(log, 2)
         await log.purge(1)
         assert await log.compact() > 0
-        end = log.segment_ids()[1] + 3 if moment else log.segment_ids()[-1]
+        end = log.writer.segments.ids()[1] + 3 if moment else log.writer.segments.ids()[-1]
         await archive.push(log)
         expected = await records(log, None, end)
     await restore(archive, str(tmp_path / "back"), lsn=end - 1 if moment else None)
     assert await records_in(tmp_path / "back") == expected
     async with opening(tmp_path / "back", None) as back:
         assert await records(back) == expected
-        assert (await back.append(b"on")).lsn == back.segment_ids()[-1] == end
+        assert (await back.append(b"on")).lsn == back.writer.segments.ids()[-1] == end
         await fill(back)
         expected = await records(back)
-        last = back.segment_ids()[-1]
+        last = back.writer.segments.ids()[-1]
         if not moment:
             await archive.push(back)
     assert await records_in(tmp_path / "back") == expected

@@ -73,13 +73,13 @@ async def test_archive_restored_to_before_and_behind_the_deletion(tmp_path):
     archive = Archive.at(f"file://{tmp_path / 'archive'}")
     async with opening(tmp_path / "log", None) as log:
         await fill(log, 2)
-        whole, before = await records(log), log.segment_ids()[-1]
+        whole, before = await records(log), log.writer.segments.ids()[-1]
         topics = await tell(log)
         await fill(log)
         await log.delete_topic("a")
         await fill(log, 2)
         await archive.push(log)
-        expected = await records(log, None, log.segment_ids()[-1])
+        expected = await records(log, None, log.writer.segments.ids()[-1])
     await restore(archive, str(tmp_path / "behind"))
     assert await records_in(tmp_path / "behind") == expected
     await restore(archive, str(tmp_path / "before"), lsn=before - 1)

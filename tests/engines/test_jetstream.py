@@ -40,7 +40,7 @@ async def test_writer_is_connected_to_the_server_that_leads_its_stream(cluster):
         async with walsvc.open(url, monitor=cluster.monitor) as log:
             await log.append(b"x")
         async with walsvc.open(url, monitor=cluster.monitor) as log:
-            stream = log.segments.disk._stream
+            stream = log.writer.segments.disk._stream
             assert await server_name(stream.client) == leader_of(await stream.info())
             await log.append(b"y")
 
@@ -48,12 +48,12 @@ async def test_writer_is_connected_to_the_server_that_leads_its_stream(cluster):
 async def test_leader_that_the_address_does_not_name_is_reached_through_another_server(cluster, stream):
     async with walsvc.open(cluster.url(stream), monitor=cluster.monitor) as log:
         await log.append(b"x")
-        leader = leader_of(await log.segments.disk._stream.info())
+        leader = leader_of(await log.writer.segments.disk._stream.info())
     other = next(each for number, each in enumerate(cluster.servers, 1) if leader != f"n{number}")
     async with walsvc.open(f"{other}/{stream}", monitor=cluster.monitor) as log:
         await log.append(b"y")
         assert await payloads(log) == [b"x", b"y"]
-        assert await server_name(log.segments.disk._stream.client) != leader
+        assert await server_name(log.writer.segments.disk._stream.client) != leader
 
 
 async def test_a_group_commit_is_one_message(cluster, stream, open_stream):
@@ -68,7 +68,7 @@ async def test_a_group_commit_is_one_message(cluster, stream, open_stream):
 async def test_record_larger_than_a_message_is_several_and_comes_back(open_stream):
     large = bytes(range(256)) * 12_000
     async with open_stream() as log:
-        assert len(large) > 2 * log.segments.disk._stream.client.max_payload
+        assert len(large) > 2 * log.writer.segments.disk._stream.client.max_payload
         await log.append(b"before")
         await log.append(large)
         await log.append(b"after" + bytes(5000))
@@ -86,7 +86,7 @@ async def test_opening_reads_the_newest_segment_only(open_stream):
         written = log.stats().written_bytes
     async with open_stream() as log:
         assert log.next_lsn == 121
-        assert log.segments.disk._stream.bytes_read < written / 2
+        assert log.writer.segments.disk._stream.bytes_read < written / 2
         assert len(await payloads(log)) == 120
 
 
@@ -142,8 +142,8 @@ async def spoil(cluster, stream, open_stream, lsn):
         async with open_stream(max_group_records=1) as log:
             for number in range(60):
                 await log.append(b"%d" % number * 2000)
-            name = next(each for each in reversed(log.segment_ids()) if each <= lsn)
-            index = log.segments.disk._files.directory.files[name].index
+            name = next(each for each in reversed(log.writer.segments.ids()) if each <= lsn)
+            index = log.writer.segments.disk._files.directory.files[name].index
             end = index.end_lsns.index(lsn + 1)
             sequence = index.sequences[end]
         await ask(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
@@ -282,7 +282,7 @@ async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(log.segments.disk._stream.client, "request", unanswered)
+    monkeypatch.setattr(log.writer.segments.disk._stream.client, "request", unanswered)
     async with asyncio.timeout(60):
         await log.append(bytes(30_000))
         await asked.wait()
@@ -296,7 +296,7 @@ async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_
 async def test_room_that_nobody_tells_of_is_taken_for_given(open_stream, monkeypatch):
     """The stream's limit is not known while its servers do not answer: segments begin all the same."""
     async with open_stream(timeout=1.0) as log:
-        client = log.segments.disk._stream.client
+        client = log.writer.segments.disk._stream.client
 
         async def refused(*_, **__):
             raise NoRespondersError

@@ -140,13 +140,13 @@ async def test_connection_that_cannot_be_closed_does_not_leave_waiters_behind(op
 
     waiting = asyncio.ensure_future(follow())
     await asyncio.sleep(0.1)
-    close = log.segments.disk.close
+    close = log.writer.segments.disk.close
 
     async def failing():
         await close()
         raise OSError("no")
 
-    monkeypatch.setattr(log.segments.disk, "close", failing)
+    monkeypatch.setattr(log.writer.segments.disk, "close", failing)
     with pytest.raises(OSError, match="no"):
         await log.close()
     assert await asyncio.wait_for(waiting, 60) == [1]
@@ -155,7 +155,7 @@ async def test_connection_that_cannot_be_closed_does_not_leave_waiters_behind(op
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this platform has no such option")
 async def test_silent_server_is_given_up_by_the_kernel_after_a_reconnect_too(open_stream):
     async with open_stream() as log:
-        client, seen = log.segments.disk._stream.client, []
+        client, seen = log.writer.segments.disk._stream.client, []
         for _ in range(2):
             before = transport_of(client)
             connection = before.get_extra_info("socket")

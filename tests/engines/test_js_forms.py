@@ -22,9 +22,9 @@ async def test_options_may_stand_in_the_address_and_reach_the_command_line(clust
     url = replica_url(cluster, stream, timeout=9)
     async with walsvc.open(url) as log:
         await log.append(b"x")
-        assert log.segments.disk._stream.timeout == 9
+        assert log.writer.segments.disk._stream.timeout == 9
     async with walsvc.open(url, timeout=8) as log:
-        assert log.segments.disk._stream.timeout == 8
+        assert log.writer.segments.disk._stream.timeout == 8
     read = await asyncio.to_thread(run_walsvc, "cat", url)
     assert (read.returncode, read.stdout) == (0, b"x\n"), read.stderr
 

@@ -19,7 +19,7 @@ def forgetful(monkeypatch):
 
 def indexed(log):
     """How many segments have an index."""
-    return sum(each.index is not None for each in log.segments.disk._files.directory.files.values())
+    return sum(each.index is not None for each in log.writer.segments.disk._files.directory.files.values())
 
 
 async def payloads(log, *args):
@@ -32,7 +32,7 @@ async def test_indexes_of_segments_that_nobody_reads_are_dropped_and_come_back(o
     async with open_stream() as log:
         for payload in wanted:
             await log.append(payload)
-        assert len(log.segment_ids()) > 5
+        assert len(log.writer.segments.ids()) > 5
         assert indexed(log) <= 3
         assert await payloads(log) == wanted
         assert indexed(log) <= 3
@@ -44,7 +44,7 @@ async def test_indexes_stay_while_they_take_little(open_stream):
     async with open_stream() as log:
         for number in range(60):
             await log.append(b"%d" % number * 4000)
-        assert indexed(log) == len(log.segment_ids()) > 5
+        assert indexed(log) == len(log.writer.segments.ids()) > 5
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -75,7 +75,7 @@ async def test_segment_that_is_written_on_again_gets_its_index_back(open_stream)
         await log.append(b"before")
         with pytest.raises(ValueError, match="the source fails"):
             await log.append_batch(failing())
-        assert log.segments.disk._files.directory.files[log.segment_ids()[-1]].index is not None
+        assert log.writer.segments.disk._files.directory.files[log.writer.segments.ids()[-1]].index is not None
         await log.append(b"after")
         assert await payloads(log) == [b"before", b"after"]
     async with open_stream() as log:
@@ -87,7 +87,7 @@ async def test_segment_that_may_be_written_to_keeps_its_index(open_stream):
     async with open_stream() as log:
         for number in range(60):
             await log.append(b"%d" % number * 4000)
-        disk, first = log.segments.disk, log.segment_ids()[0]
+        disk, first = log.writer.segments.disk, log.writer.segments.ids()[0]
         file = disk._files.directory.files[first]
         assert file.index is None
         handle = await disk.open_file(segment_name(first))
@@ -99,4 +99,4 @@ async def test_segment_that_may_be_written_to_keeps_its_index(open_stream):
         file.last_sequence = stored
         disk._files.release()
         assert file.index is None
-        assert disk._files.directory.files[log.segment_ids()[-1]].index is not None
+        assert disk._files.directory.files[log.writer.segments.ids()[-1]].index is not None

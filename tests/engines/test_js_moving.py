@@ -30,7 +30,7 @@ async def filled(log, records):
 async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(open_stream, monkeypatch):
     async with open_stream() as log:
         await filled(log, 20)
-        disk = log.segments.disk
+        disk = log.writer.segments.disk
         client, publisher = disk._stream.client, disk._publisher
         publish, lost = client.publish, []
 
@@ -43,7 +43,7 @@ async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(ope
         first, _ = await disk._stream.extent()
         with monkeypatch.context() as patch:
             patch.setattr(client, "publish", lose)
-            removing = asyncio.ensure_future(disk.remove(segment_name(log.segment_ids()[0])))
+            removing = asyncio.ensure_future(disk.remove(segment_name(log.writer.segments.ids()[0])))
             await asyncio.sleep(0.01)
             assert len(lost) == 1
             syncing = asyncio.ensure_future(disk.sync_directory())
@@ -58,7 +58,7 @@ async def test_nothing_is_purged_before_the_removal_that_allows_it_is_stored(ope
 async def test_nothing_is_purged_when_the_removal_failed(open_stream):
     async with open_stream() as log:
         await filled(log, 20)
-        disk = log.segments.disk
+        disk = log.writer.segments.disk
         first, _ = await disk._stream.extent()
         del disk._files.directory.files[min(disk._files.directory.files)]
         assert await disk._publisher.flushed()
@@ -97,7 +97,7 @@ async def test_reader_that_is_behind_is_told_of_what_is_really_missing(cluster, 
         async with open_stream() as log:
             await log.append(b"first")
             async with open_stream(read_only=True) as reader:
-                missing = log.segments.disk._publisher.next_sequence + 1
+                missing = log.writer.segments.disk._publisher.next_sequence + 1
                 await filled(log, 4)
                 await ask(f"STREAM.MSG.DELETE.{stream}", {"seq": missing})
                 with pytest.raises(Corruption, match=f"message {missing} "):

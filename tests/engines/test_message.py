@@ -161,8 +161,8 @@ async def test_span_is_that_of_the_groups_in_a_write(tmp_path):
     async with on_simulated_disk()(tmp_path)(max_group_records=3) as log:
         for _ in range(3):
             await log.append_batch([b"a", b"b", b"c"])
-        name, length = log.segment_file(1)
-        data = await log.segments.disk.read(name, 0, length)
+        name, length = log.writer.segments.file(1)
+        data = await log.writer.segments.disk.read(name, 0, length)
     assert span_of(data) == Span(1, 9)
     assert span_of(data[:4096]) == Span(0, 0)
     assert span_of(b"\0" * 512) == Span(0, 0)

@@ -39,7 +39,7 @@ async def test_lost_acknowledgement_is_made_up_by_what_is_stored(open_stream, mo
 async def test_lost_message_is_sent_again_at_its_place(open_stream, monkeypatch):
     async with open_stream() as log:
         await log.append(b"one")
-        publisher, lost = log.segments.disk._publisher, []
+        publisher, lost = log.writer.segments.disk._publisher, []
         publish = publisher._stream.client.publish
 
         async def lose(subject, payload, reply="", headers=None):
@@ -57,7 +57,7 @@ async def test_lost_message_is_sent_again_at_its_place(open_stream, monkeypatch)
 
 async def test_message_that_is_sent_twice_is_stored_once(open_stream, monkeypatch):
     async with open_stream() as log:
-        publisher = log.segments.disk._publisher
+        publisher = log.writer.segments.disk._publisher
         publish = publisher._stream.client.publish
 
         async def twice(subject, payload, reply="", headers=None):
@@ -76,10 +76,10 @@ async def test_message_that_is_sent_twice_is_stored_once(open_stream, monkeypatc
 async def test_no_majority_within_the_time_ends_the_log(open_stream, monkeypatch):
     log = await open_stream(timeout=1.0)
     await log.append(b"one")
-    client = log.segments.disk._stream.client
+    client = log.writer.segments.disk._stream.client
 
     async def nowhere(*_args, **_more):
-        suspect(log.segments.disk._publisher)
+        suspect(log.writer.segments.disk._publisher)
 
     monkeypatch.setattr(client, "publish", nowhere)
     with pytest.raises(DurabilityLost, match=r"did not answer|no majority"):

@@ -46,12 +46,12 @@ async def test_restored_replica_is_the_log_to_the_group_and_goes_on(tmp_path, ur
             await consumer.seek(3)
         await log.topic("orders").append(b"last")
         end = await replicated(log)
-        assert len(log.segment_ids()) >= 8
+        assert len(log.writer.segments.ids()) >= 8
         assert log.replicated_lsn == log.stats().replicated_lsn == end == log.next_lsn - 1
         expected = await records(log)
         copied = await restore_replica(url, str(tmp_path / "back"))
         assert (copied.first_lsn, copied.next_lsn) == (1, log.next_lsn)
-        assert len(log.segment_ids()) - copied.segments in {0, 1}, "a hold that moves on may begin one more"
+        assert len(log.writer.segments.ids()) - copied.segments in {0, 1}, "a hold that moves on may begin one more"
         assert_beginning(tmp_path / "back", tmp_path / "log")
     async with opening(tmp_path / "back", None) as back:
         assert await records(back) == expected
@@ -156,7 +156,7 @@ async def test_segments_go_when_they_are_shipped_and_dropped(tmp_path, url):
     async with opening(tmp_path / "log", url) as log:
         await fill(log, random.Random(3), 60)
         await held(log)
-        before, middle = log.segment_ids()[len(log.segment_ids()) // 2 :][:2]
+        before, middle = log.writer.segments.ids()[len(log.writer.segments.ids()) // 2 :][:2]
         await log.truncate_before(middle)
         await log.append(b"told", mode=Quorum)
         await log.append(b"and removed", mode=Quorum)
@@ -165,7 +165,7 @@ async def test_segments_go_when_they_are_shipped_and_dropped(tmp_path, url):
         assert (
             min(segment for segment, *_ in await groups_sent(url)) >= before
         )  # whose seal came after the next one's head
-        assert list(groups_in(tmp_path / "back")) == log.segment_ids()
+        assert list(groups_in(tmp_path / "back")) == log.writer.segments.ids()
 
 
 async def test_replica_alone_consumes_nothing(tmp_path, url):

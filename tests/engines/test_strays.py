@@ -53,7 +53,7 @@ async def test_strays_behind_a_claim_count_for_nobody(cluster, stream, open_stre
     for number in range(30):
         await former.append(b"%d" % number * 3000)
     segment = former.writer.core.tail.segment
-    place, publisher = (segment.id, segment.end, former.next_lsn), former.segments.disk._publisher
+    place, publisher = (segment.id, segment.end, former.next_lsn), former.writer.segments.disk._publisher
     async with api(cluster) as ask:
         sequence = await publish(ask, stream, claim_message(publisher._stream_id)[0])
         previous = 7

@@ -118,14 +118,14 @@ def test_time_of_a_later_segment_counts_where_a_time_cannot_be_true(monkeypatch:
         await fill(log)
         clock.offset -= YEAR
         await fill(log)
-        before = len(log.segment_ids())
+        before = len(log.writer.segments.ids())
         for _ in range(5):
             await log.close()
             await asyncio.sleep(HOUR / 4)
             log = await opened(device, clock, monkeypatch)
             await log.reclaim()
         assert log.first_lsn > 60
-        assert len(log.segment_ids()) < before
+        assert len(log.writer.segments.ids()) < before
         await log.close()
 
     run(scenario)

@@ -165,7 +165,7 @@ async def test_segments_dropped_in_front_of_a_verification_are_not_missed(monkey
         return Watched(device, read=drop)
 
     async def drop(name: str, offset: int) -> None:
-        ids = log.segment_ids()
+        ids = log.writer.segments.ids()
         if offset == 0 and name == f"{ids[1]:016x}.wal":  # the first one has been read
             for _ in range(3):
                 await segment_turns(log)
@@ -250,6 +250,6 @@ async def test_backup_whose_earlier_segment_a_cut_exchanges_begins_again(monkeyp
     monkeypatch.setattr("walsvc.log.offline.inspect.open_disk", opened)
     async with await written(device) as log:
         await segment_turns(log)
-        newest = f"{log.segment_ids()[-1]:016x}.wal"
+        newest = f"{log.writer.segments.ids()[-1]:016x}.wal"
         assert (await copy_log("sim", str(tmp_path / "copy"), sparse=True)).next_lsn == 2
         assert heads == 3

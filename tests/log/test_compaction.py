@@ -61,8 +61,8 @@ async def everything(log) -> list[object]:
 
 def file_bytes(log) -> int:
     """Bytes of all segments, by the names on the disk."""
-    if isinstance(log.segments.disk, SimDisk):
-        device = log.segments.disk.device
+    if isinstance(log.writer.segments.disk, SimDisk):
+        device = log.writer.segments.disk.device
         return sum(device.file(name).visible_size for name in device.directory.names if name.endswith(".wal"))
     return sum(os.stat(os.path.join(log.path, name)).st_size for name in os.listdir(log.path) if name.endswith(".wal"))
 
@@ -78,7 +78,7 @@ async def test_compaction_frees_what_was_purged_and_changes_nothing_visible(open
         freed = await log.compact(lambda *progress: seen.append(progress))
         assert freed == size - file_bytes(log) == seen[-1][2]
         assert freed > 150 * 3000 // 3, "what a third of the records held"
-        assert [done for done, _, _ in seen] == list(range(1, len(log.segment_ids())))
+        assert [done for done, _, _ in seen] == list(range(1, len(log.writer.segments.ids())))
         assert log.retention().bytes == file_bytes(log)
         assert await everything(log) == before
         assert await log.compact() == 0
@@ -177,7 +177,7 @@ async def test_summaries_are_found_in_compacted_segments():
     log = await open_on(fast(device), CONFIG)
     cost = ReadStats()
     assert [record.payload async for record in log.read(topic="rare", stats=cost)] == [b"needle"]
-    assert cost.segments_passed >= len(log.segment_ids()) - 2
+    assert cost.segments_passed >= len(log.writer.segments.ids()) - 2
     assert cost.groups_read == 1
     await log.close()
 
@@ -251,12 +251,12 @@ async def test_damaged_segment_is_told_and_left_alone():
     log = await open_on(fast(device), CONFIG)
     await write(log, 100)
     await log.purge("k1")
-    name = log.segment_file(log.segment_ids()[2])[0]
+    name = log.writer.segments.file(log.writer.segments.ids()[2])[0]
     device.flip(name, 20_000, 3)
     before = {name: device.file(name).read(0, 1 << 20, lambda: True) for name in device.directory.names}
     with pytest.raises(Corruption) as caught:
         await log.compact()
-    assert caught.value.segment == log.segment_ids()[2]
+    assert caught.value.segment == log.writer.segments.ids()[2]
     assert device.file(name).read(0, 1 << 20, lambda: True) == before[name]
     assert not [name for name in device.directory.names if name.endswith(".rewrite")]
     assert (await log.append(b"going on")).lsn == 101
@@ -268,7 +268,7 @@ async def test_repair_behind_a_compacted_segment_leaves_a_log_that_opens(tmp_pat
         await write(log, 100)
         await log.purge("k1")
         await log.compact()
-        before, ids = [record async for record in log.read()], list(log.segment_ids())
+        before, ids = [record async for record in log.read()], list(log.writer.segments.ids())
     path = tmp_path / f"{ids[-1]:016x}.wal"
     data = bytearray(path.read_bytes())
     data[4096 + 200] ^= 1

@@ -51,7 +51,7 @@ async def test_read_only_log_ends_where_the_writer_has_cut(tmp_path, cut, more):
         begun, follower = reader.read(), reader.follow(290)
         await anext(begun)
         assert [(await anext(follower)).lsn for _ in range(11)] == list(range(290, 301))
-        last = {"inside": 155, "at a segment's beginning": log.segment_ids()[-1] - 1, "everything": 0}[cut]
+        last = {"inside": 155, "at a segment's beginning": log.writer.segments.ids()[-1] - 1, "everything": 0}[cut]
         await log.truncate_after(last)
         await fill(log, more, b"new", 500)
         rest = [record async for record in begun]

@@ -122,7 +122,7 @@ async def test_writer_notices_when_it_begins_a_segment(tmp_path: Path, change: C
     with pytest.raises(DurabilityLost):
         for _ in range(60):
             await log.append(bytes(1000))
-    assert len(log.segment_ids()) == 1
+    assert len(log.writer.segments.ids()) == 1
     kept = [each for each in after if each.suffix == ".wal"]
     assert all(each.exists() for each in kept)
     await log.close()

@@ -158,7 +158,7 @@ async def test_keys_change_while_tasks_append_and_read(tmp_path, disk):
         for number in range(1, 6):
             await log.wait_durable(min(80 * number, log.next_lsn - 1))
             await log.use_keys(KeyRing(keys[number], keys[:number]))
-            newest = log.segment_ids()[-1]
+            newest = log.writer.segments.ids()[-1]
             result = await log.append(b"new key")
             assert result.segment_id >= newest
             header = decode_segment_header((path / f"{result.segment_id:016x}.wal").read_bytes())
@@ -187,7 +187,7 @@ async def test_after_use_keys_the_old_segment_gets_nothing_but_its_seal(tmp_path
         after = await log.append(b"c")
         assert (after.segment_id, old.end) == (log.writer.core.tail.segment.id, end)
         await log.use_keys(KeyRing(TWO, [ONE]))
-        assert log.segment_ids() == [1, before.lsn + 1], "the same current key begins no segment"
+        assert log.writer.segments.ids() == [1, before.lsn + 1], "the same current key begins no segment"
         assert await payloads(log) == [b"a", b"b", b"c"]
 
 
@@ -201,9 +201,9 @@ async def test_use_keys_without_a_key_that_is_needed_changes_nothing(tmp_path):
             with pytest.raises(BadOption, match="KeyRing") as caught:
                 await log.use_keys(nonsense)
             assert "xxx" not in str(caught.value)
-        assert log.keys is BOTH
+        assert log.writer.segments.keys is BOTH
         assert log.stats().key_id == "two"
-        assert log.segment_ids() == [1]
+        assert log.writer.segments.ids() == [1]
         await log.append(b"b")
     with pytest.raises(walsvc.Closed):
         await log.use_keys(BOTH)
@@ -240,7 +240,7 @@ async def test_dropped_plain_segments_are_removed_and_not_recycled_by_an_encrypt
     path = tmp_path / "log"
     async with walsvc.open(path, segment_bytes=65536) as log:
         await asyncio.gather(*(log.append(b"readable" * 100) for _ in range(400)))
-        assert len(log.segment_ids()) >= 5
+        assert len(log.writer.segments.ids()) >= 5
     async with walsvc.open(path, segment_bytes=65536, keys=FIRST) as log:
         await log.truncate_before(log.next_lsn)
         assert files_with(path, b"readable") == []

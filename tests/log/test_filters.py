@@ -76,7 +76,7 @@ def test_filtered_reading_equals_the_filtered_full_scan(keys, groups, wishes):
             whole, stats = ReadStats(), ReadStats()
             _ = [record async for record in log.read(stats=whole)]
             assert await filtered(log, wanted, stats) == expected(everything, wanted)
-            small = 3 * len(log.segment_ids()) * 4096 + (stats.groups_passed + stats.groups_read + 1) * 65_536
+            small = 3 * len(log.writer.segments.ids()) * 4096 + (stats.groups_passed + stats.groups_read + 1) * 65_536
             assert stats.bytes_read <= whole.bytes_read + small
         await log.close()
         reader = await open_sim(device, read_only=True, keys=keys)
@@ -123,7 +123,7 @@ async def test_what_is_not_wanted_is_not_read(wanted, share):
 async def test_bytes_read_are_what_the_disk_was_asked_for(monkeypatch):
     log = await open_sim(SimDevice(5), segment_bytes=1 << 20, max_group_bytes=1 << 20)
     await large_log(log)
-    disk, asked = log.segments.disk, 0
+    disk, asked = log.writer.segments.disk, 0
     read = disk.read
 
     async def counting(name: str, offset: int, length: int) -> bytes:
@@ -237,9 +237,9 @@ async def test_read_only_log_follows_what_is_wanted(tmp_path):
 async def groups_of(log: Any) -> list[tuple[int, dict[str, Any]]]:
     """Flags and metadata of all groups with records."""
     found = []
-    ids = log.segment_ids()
+    ids = log.writer.segments.ids()
     for segment, end in zip(ids, [*ids[1:], log.next_lsn], strict=True):
-        _, stream = await open_stream(log.segments.disk, *segment_place(log, segment))
+        _, stream = await open_stream(log.writer.segments.disk, *segment_place(log, segment))
         assert isinstance(stream, GroupStream)
         while stream.chain.next_lsn < end:
             raw = await stream.next()
@@ -249,7 +249,7 @@ async def groups_of(log: Any) -> list[tuple[int, dict[str, Any]]]:
 
 
 def segment_place(log: Any, segment: int) -> tuple[str, int, int]:
-    name, length = log.segment_file(segment)
+    name, length = log.writer.segments.file(segment)
     return name, segment, length
 
 
@@ -272,7 +272,7 @@ async def test_labels_are_left_out_where_the_segment_has_no_room_for_them():
     log = await open_sim(SimDevice(5), segment_bytes=65_536)
     for number in range(500):
         await log.append(bytes(3780 + number * 37 % 150), attributes={"tenant": "t" * 50})
-    assert len(log.segment_ids()) > 12
+    assert len(log.writer.segments.ids()) > 12
     assert {"labels" in meta for _, meta in await groups_of(log)} == {True, False}
     count = 0
     async for _ in log.read(where={"tenant": "t" * 50}):
@@ -305,9 +305,9 @@ def test_labels_have_bounds():
 async def test_damage_in_an_index_that_decides_is_corruption(tmp_path):
     async with walsvc.open(tmp_path / "log", max_group_bytes=1 << 20) as log:
         await large_log(log)
-        name, _ = log.segment_file(log.segment_ids()[-1])
-        segment = log.segment_ids()[-1]
-        _, stream = await open_stream(log.segments.disk, name, segment, log.segment_file(segment)[1])
+        name, _ = log.writer.segments.file(log.writer.segments.ids()[-1])
+        segment = log.writer.segments.ids()[-1]
+        _, stream = await open_stream(log.writer.segments.disk, name, segment, log.writer.segments.file(segment)[1])
         raw = await stream.next()
         while raw.header.first_lsn < log.next_lsn - 50:
             raw = await stream.next()
@@ -326,7 +326,7 @@ async def test_time_filters_do_not_trust_the_clock():
     for step in (0, 3600, -7200, 5, 5, 86_400, -86_000):
         await fill(log, clock, [(step, [One(0, None, None, 9_000)])] + [(1, [One(0, None, None, 9_000)])] * 4)
     everything = [record async for record in log.read()]
-    assert len(log.segment_ids()) > 4
+    assert len(log.writer.segments.ids()) > 4
     for low in range(-7300, 90_000, 997):
         wanted = {"since": moment(low), "until": moment(low + 3600)}
         assert await filtered(log, wanted) == expected(everything, wanted)

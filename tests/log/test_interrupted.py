@@ -75,14 +75,14 @@ CALLS: dict[str, Callable[[walsvc.Log, bytes], Any]] = {
 
 def interrupt_answers(log: Any, interruption: Interruption) -> None:
     """Interrupt what follows from an answer of the disk, instead of a call; not in front of the first line that can be kept."""
-    device_submit = log.segments.disk.submit
+    device_submit = log.writer.segments.disk.submit
 
     def submit(write):
         done = write.done
         write.done = lambda *answer: interruption.during(lambda: done(*answer))
         device_submit(write)
 
-    log.segments.disk.submit = submit
+    log.writer.segments.disk.submit = submit
     interruption.left += 1
 
 

@@ -163,7 +163,7 @@ async def main(path, how):
     async with walsvc.open(path, segment_bytes=8 << 20) as log:
         for number in range(8):
             await log.append_batch([bytes([number]) * 10_000] * 10)
-        assert len(log.segment_ids()) == 1
+        assert len(log.writer.segments.ids()) == 1
     name = min(name for name in os.listdir(path) if name.endswith(".wal"))
     async with walsvc.open(path, read_only=True, reading=how) as log:
         copy, cuts = mapped.copy_out, 0

@@ -125,7 +125,7 @@ async def test_reading_from_the_middle_of_a_large_segment_does_not_read_its_head
     async with walsvc.open(tmp_path / "log", segment_bytes=64 * MIB) as log:
         for _ in range(96):
             await log.append_batch([bytes(9_990)] * 100)
-        assert len(log.segment_ids()) == 4
+        assert len(log.writer.segments.ids()) == 4
     async with walsvc.open(tmp_path / "log", segment_bytes=64 * MIB) as log:
         await log.append(b"more")
         for start in (5000, 9000, 9600, 9601):
@@ -146,7 +146,7 @@ async def test_reading_from_the_middle_of_a_batch_over_several_segments():
         await log.append_batch(bytes([number]) * 30_000 for number in range(60))
         await log.append(b"after")
         everything = [record async for record in log.read()]
-        assert len(log.segment_ids()) > 5
+        assert len(log.writer.segments.ids()) > 5
         for start in range(1, 63):
             stats = ReadStats()
             assert [record async for record in log.read(start, start + 1, stats=stats)] == everything[start - 1 : start]
@@ -190,7 +190,7 @@ async def test_a_wrong_index_is_not_believed(monkeypatch):
         for number in range(40):
             await log.append(bytes([number]) * 20_000)
         everything = [record async for record in log.read()]
-        first, second = log.segment_ids()[:2]
+        first, second = log.writer.segments.ids()[:2]
         assert second - first > 3
         monkeypatch.setattr(SegmentIndex, "decode", shifted)
         for start in range(first, second):
@@ -216,12 +216,12 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
         giving_up.cancel()
         await asyncio.gather(giving_up, return_exceptions=True)
         await log.append(b"x" * 20_000)
-        rows = list(log.segments.index_of(log.segment_ids()[-1]))
+        rows = list(log.writer.segments.index_of(log.writer.segments.ids()[-1]))
         assert [row.lsn for row in rows] == [1, 2, 3, 4, 5, 6]
         await log.writer.core.tail.spares.settle()
         device = device.crash()
         log = await open_sim(device)
-        assert list(log.segments.index_of(log.segment_ids()[-1])) == rows
+        assert list(log.writer.segments.index_of(log.writer.segments.ids()[-1])) == rows
         assert [record.lsn async for record in log.read(6)] == [6]
         await log.close()
 
@@ -231,8 +231,8 @@ async def test_seeking_by_time_reads_a_few_seals_only():
     clock = Clock()
     for _ in range(150):
         await fill(log, clock, [(1, [One(0, None, None, 50_000)])])
-    assert len(log.segment_ids()) > 130
-    reader = await open_sim(log.segments.disk.device, read_only=True)
+    assert len(log.writer.segments.ids()) > 130
+    reader = await open_sim(log.writer.segments.disk.device, read_only=True)
     stats = ReadStats()
     assert await reader.seek_time(moment(100), stats=stats) == 100
     assert stats.bytes_read < 10 * (2 * 4096) + 3 * 65_536 + 4 * 4096
@@ -248,10 +248,10 @@ async def test_seal_of_a_full_segment_keeps_its_index_and_its_topics():
         log = await open_sim(SimDevice(5), segment_bytes=65_536)
         for number in range(600):
             await log.topic(f"topic {number % 97}").append(bytes(3000))
-        ids = log.segment_ids()
+        ids = log.writer.segments.ids()
         assert len(ids) > 20
         for segment, successor in pairwise(ids):
-            seal = await log.segments.summaries.seal(segment, successor)
+            seal = await log.writer.segments.summaries.seal(segment, successor)
             assert seal is not None
             assert seal.summary is not None
             assert seal.index is not None

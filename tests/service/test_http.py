@@ -113,7 +113,7 @@ async def test_looking_makes_nothing_durable_and_lags_are_those_of_consumers(tmp
             "audit": (101, 200, True),
             "backup": (None, None, None),
         }
-        segments = log.segment_ids()
+        segments = log.writer.segments.ids()
         assert len(segments) > 3
         assert needs["backup"]["segment"] == 1
         assert needs["early"]["segment"] == max(first for first in segments if first <= 151)

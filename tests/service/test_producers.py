@@ -180,7 +180,7 @@ def test_rows_go_through_snapshots_of_new_segments() -> None:
         await append_request(log.writer.core, [b"early"], Strict, request=Request(7, 1))
         for seq in range(1, 60):
             await append_request(log.writer.core, [bytes(9000)], Strict, request=Request(8, seq, done=seq))
-        assert len(log.segment_ids()) > 3
+        assert len(log.writer.segments.ids()) > 3
         windows = log.writer.core.metadata.producers
         assert windows.count == 2
         await log.close()
@@ -241,7 +241,7 @@ def test_rows_take_their_room_in_groups_and_snapshots() -> None:
             state = writer.core.metadata.copy()
             state.topics.fold()
             assert len(state.snapshot()) <= state.snapshot_bytes_max
-        assert len(log.segment_ids()) > 10
+        assert len(log.writer.segments.ids()) > 10
         assert [each for each in ends if each[0] > each[1]] == []
         await log.close()
 

@@ -316,7 +316,7 @@ async def test_purge_is_not_repeated_since_it_would_reach_further():
             await log.append(b"x", attributes={"key": "k"})
         place.wire.deaf = True
         purging = asyncio.create_task(log.purge("k"))
-        await until(lambda: place.log.segments.marks.highest == 4)
+        await until(lambda: place.log.writer.segments.marks.highest == 4)
         place.wire.deaf = False
         place.wire.cut()
         with pytest.raises(OutcomeUnknown, match="purge"):

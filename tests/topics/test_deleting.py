@@ -278,9 +278,9 @@ async def test_compaction_gives_the_room_back(open_log):
             freed = 0
         else:
             assert freed > 60_000
-            epoch = behind(log).segments.epoch
+            epoch = behind(log).writer.segments.epoch
             assert await log.compact() == 0
-            assert behind(log).segments.epoch == epoch, "nothing was left to drop, so nothing was written anew"
+            assert behind(log).writer.segments.epoch == epoch, "nothing was left to drop, so nothing was written anew"
         await write(log, "a")
         assert [(record.lsn, record.payload, record.topic) async for record in log.read()][:-1] == before
     async with open_log() as log:
@@ -329,10 +329,10 @@ async def test_repaired_log_hides_what_was_deleted_before_the_damage():
     for number in range(60):
         await log.topic("ab"[number % 2]).append(b"%d" % number * 800)
     await log.delete_topic("a")
-    last = log.segment_ids()[-1]
+    last = log.writer.segments.ids()[-1]
     for _ in range(60):
         await log.topic("a").append(bytes(2000))
-    damaged = log.segment_ids()[-2]
+    damaged = log.writer.segments.ids()[-2]
     assert damaged > last
     await log.close()
     device.flip(segment_name(damaged), 30_000, 3)

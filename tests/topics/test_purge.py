@@ -155,7 +155,7 @@ async def test_marks_live_in_snapshots_and_go_with_truncation(open_sim):
         await log.purge("k1", before=20)
         await log.purge("k2")
         await write(log, 100, size=2000)
-        assert len(log.segment_ids()) > 2
+        assert len(log.writer.segments.ids()) > 2
     async with open_sim() as log:
         hidden = {1, 2, 3, *range(1, 31)} - set(await lsns(log.read()))
         assert {2, 5, 17, 3, 30} <= hidden

@@ -56,7 +56,7 @@ async def test_nothing_is_dropped_unless_asked(open_log):
         assert log.first_lsn == 1
     async with open_log() as log:
         assert await log.reclaim() > 0
-        assert len(behind(log).segment_ids()) == 1
+        assert len(behind(log).writer.segments.ids()) == 1
 
 
 async def test_reclaim_without_consumers_and_holds_drops_nothing(open_log):
@@ -75,7 +75,7 @@ async def test_segment_goes_only_when_every_consumer_has_passed_it(open_log):
         records = await all_of(slow)
         await slow.ack(records[80].lsn)
         assert await log.reclaim() > 0
-        segments = behind(log).segment_ids()
+        segments = behind(log).writer.segments.ids()
         assert segments[0] == log.first_lsn <= slow.position < segments[1]
         assert [record.lsn async for record in log.topic("a").read()][-1] == records[-1].lsn
         pins = log.retention().pins
@@ -154,7 +154,7 @@ async def test_hold_keeps_records_also_after_reopening(open_log):
         await log.release("archive")
         assert log.holds() == {}
         await log.reclaim()
-        assert len(behind(log).segment_ids()) == 1
+        assert len(behind(log).writer.segments.ids()) == 1
 
 
 async def test_deleted_consumer_holds_nothing_back(open_log):
@@ -168,7 +168,7 @@ async def test_deleted_consumer_holds_nothing_back(open_log):
         await dead.close()
         await log.topic("t").delete_consumer("dead")
         await settled(log)
-        assert len(behind(log).segment_ids()) == 1
+        assert len(behind(log).writer.segments.ids()) == 1
 
 
 @pytest.mark.parametrize("delivery", [AtLeastOnce(persist_every=7), AtLeastOnce(persist_every=1)])
@@ -182,7 +182,7 @@ async def test_consumed_log_stays_within_its_bound_also_across_restarts(open_log
                 await asyncio.gather(*(topic.append(bytes(1000)) for _ in range(20)))
                 await consumer.ack(await drained(consumer))
             await settled(log)
-            files = await behind(log).segments.disk.list()
+            files = await behind(log).writer.segments.disk.list()
             largest = max(largest, sum(size for name, size in files.items() if name != "LOCK"))
             assert log.retention().segments <= 3
     assert largest <= 8 * 65536
@@ -242,10 +242,10 @@ async def test_limit_by_age(open_log):
     async with open_log(retain_seconds=0.05) as log:
         await write(log, 200)
         for _ in range(6000):
-            if len(behind(log).segment_ids()) == 1:
+            if len(behind(log).writer.segments.ids()) == 1:
                 break
             await asyncio.sleep(0.01)
-        assert len(behind(log).segment_ids()) == 1, "old segments go without anybody writing"
+        assert len(behind(log).writer.segments.ids()) == 1, "old segments go without anybody writing"
 
 
 RECORDS = 150  # of each topic: together more than the segments that may be left

@@ -227,8 +227,10 @@ async def test_waiting_for_one_topic_is_not_woken_by_others(open_sim, monkeypatc
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         reads: list[int] = []
-        read = log.segments.disk.read
-        monkeypatch.setattr(log.segments.disk, "read", lambda name, *place: reads.append(1) or read(name, *place))
+        read = log.writer.segments.disk.read
+        monkeypatch.setattr(
+            log.writer.segments.disk, "read", lambda name, *place: reads.append(1) or read(name, *place)
+        )
         for _ in range(50):
             await log.topic("busy").append(b"x")
         assert len(reads) <= 1
@@ -244,14 +246,14 @@ async def test_reader_of_one_topic_skips_segments_without_it(open_log):
         await rare.append(b"first")
         await asyncio.gather(*(busy.append(bytes(1000)) for _ in range(2000)))
         await rare.append(b"last")
-        segments = len(log.segment_ids())
+        segments = len(log.writer.segments.ids())
         assert segments > 10
     async with open_log(read_only=True) as log:  # nothing is known from writing
         number = log.segments.topic_number("rare")
         cursor = Cursor(log.segments, 1, Filter(number=number))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
-        header = 0 if log.keys is None else 4096  # which says by what key the seal is encrypted
+        header = 0 if log.segments.keys is None else 4096  # which says by what key the seal is encrypted
         assert cursor.stats.bytes_read <= segments * (8192 + header) + 3 * (65536 + 4096)
         again = Cursor(log.segments, 1, Filter(number=number))
         while await again.take(log.next_lsn):
@@ -265,7 +267,7 @@ async def test_reader_of_one_topic_skips_payloads_of_large_groups_without_it(ope
         await asyncio.gather(*(log.topic("busy").append(bytes(10_000)) for _ in range(400)))
         await asyncio.gather(*(log.append(bytes(10_000)) for _ in range(200)))
         await log.topic("rare").append(b"last")
-        cursor = Cursor(log.segments, 1, Filter(number=log.segments.topic_number("rare")))
+        cursor = Cursor(log.writer.segments, 1, Filter(number=log.writer.segments.topic_number("rare")))
         found = [record.payload for _ in range(3) for record in await cursor.take(log.next_lsn)]
         assert found == [b"first", b"last"]
         assert cursor.stats.bytes_read < 2 << 20, "most of 6 MB was passed over"
@@ -291,11 +293,11 @@ async def test_summary_finds_room_with_many_topics_in_small_segments(open_sim):
         for round_ in range(3):
             await asyncio.gather(*(log.topic(f"topic {number}").append(b"%d" % round_) for number in range(4000)))
         summaries = 0
-        for segment, successor in zip(log.segment_ids(), log.segment_ids()[1:], strict=False):
-            summary = (await log.segments.summaries.seal(segment, successor)).summary
+        for segment, successor in zip(log.writer.segments.ids(), log.writer.segments.ids()[1:], strict=False):
+            summary = (await log.writer.segments.summaries.seal(segment, successor)).summary
             assert summary is not None
             held = {record.topic async for record in log.read(segment, successor)}
-            assert {log.segments.topics.names[number] for number in summary.numbers} == held
+            assert {log.writer.segments.topics.names[number] for number in summary.numbers} == held
             summaries += 1
         assert summaries >= 3
 
@@ -335,7 +337,7 @@ async def test_repaired_log_keeps_topics_and_counts(tmp_path):
         await (await log.topic("t0").consumer("c")).close()
         for number in range(60):
             await log.topic(f"t{number % 3}").append(b"%d" % number + bytes(900))
-        damaged = path / f"{log.segment_ids()[3]:016x}.wal"
+        damaged = path / f"{log.writer.segments.ids()[3]:016x}.wal"
     data = bytearray(damaged.read_bytes())
     data[4096 * 4 + 200] ^= 1
     damaged.write_bytes(data)

@@ -34,8 +34,9 @@ from walsvc.log.commit.intake import Intake
 from walsvc.log.commit.payload import iterator_of
 from walsvc.log.commit.results import BatchResult
 from walsvc.log.commit.stats import stats_of
+from walsvc.log.read.live import LiveSegments
 from walsvc.model import AppendResult, Entry, Mode, Quorum, Stats, Strict, is_lsn
-from walsvc.scope import Opened, Opening
+from walsvc.scope import Dropped, Opened, Opening
 
 if TYPE_CHECKING:
     from walsvc.open_keywords import LogOptions
@@ -50,13 +51,15 @@ class WalWriter(TakesRecords, Opened):
     Attributes:
         core: its parts, for the modules of walsvc that extend the log.
         ending: seals and closes it.
+        segments: what readers, topics and engines see of the log.
     """
 
     def __init__(self, disk: Disk, config: WalConfig, start: StartingPoint) -> None:
         self.core: Core = put_together(disk, config, start, self._append_slowly)
         self.path: str = disk.path
-        self.loop: asyncio.AbstractEventLoop = self.core.health.loop
         self.ending: Ending = Ending(self.core)
+        self.segments: LiveSegments = LiveSegments(self.core, self.ending)
+        self._opens(Dropped.TELLS)
         intake = self.core.placement.intake
         # in the method's place: the way from the caller to the buffer is one call long
         vars(self)["append"] = intake.append
@@ -84,7 +87,7 @@ class WalWriter(TakesRecords, Opened):
         disk = await open_disk(path, config=config, loop=asyncio.get_running_loop(), exclusive=True, check=check)
         async with releasing(disk):
             writer, _ = await open_writer(disk, config)
-        writer.watch()
+        writer.ending.alone = True
         return writer
 
     # ---- appending
@@ -179,10 +182,8 @@ class WalWriter(TakesRecords, Opened):
         """
         await self.ending.seal()
 
-    @property
-    def closing(self) -> bool:
-        """True if `close` was called."""
-        return self.core.health.closing
+    def _is_open(self) -> bool:
+        return self.ending.alone and not self.core.health.closing
 
     async def close(self, timeout: float | None = None) -> None:
         """Make everything durable that was called before, mark the log as closed in order, and release it. Idempotent.

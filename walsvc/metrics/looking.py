@@ -89,7 +89,7 @@ class LogStatus:
 def look(namespace: str, log: Log, counting: Counting, copies: Mapping[str, Copied]) -> LogStatus:
     """A log as it is now, with what was counted last."""
     retention = log.retention(PINS_SHOWN)
-    segments, counted = sorted(log.segment_ids()), counting.known
+    segments, counted = sorted(log.writer.segments.ids()), counting.known
     needs = tuple(
         Need(pin, segment_of(segments, pin, retention.next_lsn), counted.get((pin.kind, pin.topic, pin.name)))
         for pin in retention.pins
@@ -144,7 +144,7 @@ class Counting:
 
     async def _status(self, pin: Pin) -> ConsumerStatus | None:
         try:
-            return await Registry(self.log.segments, self.log.writer, pin.topic).status(pin.name)
+            return await Registry(self.log.writer.segments, self.log.writer, pin.topic).status(pin.name)
         except (WalError, OSError) as error:  # closed or failed, which the page says; or its users meet the damage
             logger.debug("the lag of %r could not be counted: %s", pin.name, error)
             return None

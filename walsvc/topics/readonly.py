@@ -14,7 +14,7 @@ class ReadOnlyTopic(TopicReader):
     """The reading half of a topic; what would write raises Closed, as of its log."""
 
     def __init__(self, log: ReadOnlyTopics, name: str) -> None:
-        super().__init__(log, name)
+        super().__init__(log, log.segments, name)
         self._log = log
         self.append: Refusing = log.append
         self.append_nowait: Refusing = log.append

@@ -33,6 +33,7 @@ from walsvc.topics.shared import SharedConsumer
 from walsvc.topics.sharing import SharedOptions, refuse_lazy
 
 if TYPE_CHECKING:
+    from walsvc.log.read.segments import Segments
     from walsvc.log.writer import WalWriter
     from walsvc.topics.hubs import Hubs
 
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 class TopicReader(TopicReading):
     """The reading half of a topic of an embedded log."""
 
-    def __init__(self, log: Reading, name: str) -> None:
+    def __init__(self, log: Reading, segments: Segments, name: str) -> None:
         super().__init__(log, name)
-        self._segments = log.segments
+        self._segments = segments
 
     async def count(self) -> int:
         """How many records the topic has. Those that a purge by labels hides count; those that were truncated, or purged by themselves,
@@ -103,7 +104,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     def __init__(
         self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Singles, Keeping], name: str
     ) -> None:
-        super().__init__(log, name)
+        super().__init__(log, writer.segments, name)
         self._writer = writer
         self._hider, self._singles, self._keeping = hiders
         self._hubs = hubs

@@ -71,7 +71,11 @@ class Archiver:
         pause, seen = self._interval, None
         while True:
             try:
-                newest = self._log.segment_ids()[-1], self._log.writer.view.generation, self._log.segments.sealed
+                newest = (
+                    self._log.writer.segments.ids()[-1],
+                    self._log.writer.view.generation,
+                    self._log.writer.segments.sealed,
+                )
                 if newest != seen or self.error is not None:
                     await self._archive.push(self._log)
                     seen, self.error, pause = newest, None, self._interval

@@ -234,7 +234,7 @@ async def hold(log: Log | ReadOnlyLog, lsn: int) -> None:
         try:
             await log.hold(ARCHIVE_HOLD, lsn)
         except Closed:
-            if not log.segments.sealed:
+            if not log.writer.segments.sealed:
                 raise
 
 

@@ -29,6 +29,7 @@ from walsvc.log.recover.watched import watch
 if TYPE_CHECKING:
     from walsvc.api import Log
     from walsvc.disk.base import Disk
+    from walsvc.log.read.segments import Segments
 
 
 @dataclass(slots=True)
@@ -202,25 +203,32 @@ async def from_outside(path: str | os.PathLike[str]) -> AsyncIterator[ReadOnlyLo
         yield ReadOnlyLog(await watch(disk, BLIND), WalConfig(read_only=True))
 
 
+def segments_of(log: Log | ReadOnlyLog) -> Segments:
+    """What there is to see of a log's files."""
+    from walsvc.api import Log
+
+    return log.writer.segments if isinstance(log, Log) else log.segments
+
+
 async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     """All segments of the log, ascending, but the active one; that, too, if the log was sealed for good."""
     from walsvc.api import Log
 
-    last = None
+    last, segments = None, segments_of(log)
     if isinstance(log, Log):
         writer = log.writer
-        if log.segments.sealed:
+        if segments.sealed:
             async with writer.core.extent:  # its seal is durable then
                 last = writer.view.place if writer.core.health.failure is None else None
         await writer.core.pipeline.rotation.ended()  # only then has the last one its seal
     elif log.segments.sealed:
         tail = log.segments.tail
         last = tail.header.first_lsn, tail.chain.offset
-    ids = log.segment_ids()
-    files = {first: log.segment_file(first) for first in ids}
-    found = [Sealed(log.segments.disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
+    ids = segments.ids()
+    files = {first: segments.file(first) for first in ids}
+    found = [Sealed(segments.disk, *files[one], one, two, files[two][0]) for one, two in pairwise(ids)]
     if last is not None and last[0] == ids[-1]:
-        found.append(Sealed(log.segments.disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
+        found.append(Sealed(segments.disk, *files[ids[-1]], ids[-1], log.next_lsn, least=last[1]))
     return found
 
 
@@ -242,7 +250,8 @@ def state_of(log: Log | ReadOnlyLog) -> State:
     """The present state of a log's files."""
     from walsvc.api import Log
 
-    return State(log, log.segments.epoch, log.writer.view.generation if isinstance(log, Log) else 0, log.segment_ids())
+    segments, generation = segments_of(log), log.writer.view.generation if isinstance(log, Log) else 0
+    return State(log, segments.epoch, generation, segments.ids())
 
 
 async def moved_since(state: State, segments: list[Sealed]) -> bool:

@@ -19,6 +19,7 @@ from walsvc.engines.jetstream.takeover import full, survey, take_over
 from walsvc.errors import SPACE_ERRNOS, DurabilityLost, Fenced, PathError
 from walsvc.log.commit.catalog import EVERYTHING
 from walsvc.log.commit.replicated import Answer, Replicated
+from walsvc.scope import Dropped
 
 if TYPE_CHECKING:
     from walsvc.log.commit.catalog import Catalog, Mark
@@ -37,7 +38,7 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
     await imported(*parts_of(config))
     disk = await open_disk(address, options, read_only=config.read_only)
     try:
-        log = await open_on(disk, disk.fit(config))
+        log = await open_on(disk, disk.fit(config), Dropped.CLOSES)
     except PathError as error:
         if isinstance(error.__cause__, TakenOver):
             raise Fenced(
@@ -50,7 +51,6 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
         raise full(disk.path, address.stream, error.message) from error
     if not config.read_only:
         log.writer.core.attach(Majority(log.path, log.writer.core.catalog))
-    log.watch(by_connection=True)
     return log
 
 

@@ -46,7 +46,7 @@ class ReplicaHold:
             await self._log.hold(REPLICA_HOLD, lsn)
         except WalError as error:
             # a sealed, full, failed or closed log keeps more than it must, and nothing else follows
-            logger.debug("%s: the hold stays: %s", self._log.segments.disk.path, error)
+            logger.debug("%s: the hold stays: %s", self._log.writer.segments.disk.path, error)
 
     async def stop(self) -> None:
         """End a move that is under way."""

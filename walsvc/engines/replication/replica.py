@@ -92,7 +92,7 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumeP
     """
     kept, gone = history(directory.by_age())
     removed = [file.first_lsn for file in gone]
-    ids = log.segment_ids()
+    ids = log.writer.segments.ids()
     if not kept:
         return ResumePlan(None, ids[0], remove=tuple(removed))
     newest = kept[-1].segment
@@ -119,7 +119,7 @@ async def after_truncation(
     log: Log, stream: Stream, kept: list[Kept[SegmentFile]], tail: GroupHeader, removed: list[int]
 ) -> ResumePlan:
     """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
-    ids = log.segment_ids()
+    ids = log.writer.segments.ids()
     common, count, compacted = None, len(kept) - 1, False
     while count and common is None:
         last = await tail_of(stream, kept[count - 1].segment)
@@ -134,7 +134,7 @@ async def after_truncation(
     empty = tail.next_lsn == newest.first_lsn and count >= len(kept) - 1
     lost = tuple(sorted([*removed, *(each.segment.first_lsn for each in kept[count:])], reverse=True))
     if following is not None:
-        header, _ = await load_header(log.segments.disk, segment_name(following), following)
+        header, _ = await load_header(log.writer.segments.disk, segment_name(following), following)
         cut = header.previous_end == 0 and header.generation > tail.generation and following <= tail.next_lsn
         replaced = empty and header.first_lsn == newest.first_lsn and header.ordinal == newest.ordinal
         if replaced or cut:  # of a compacted segment the stream has the whole, as it was
@@ -156,7 +156,7 @@ async def after_truncation(
 async def is_ours(log: Log, group: GroupHeader) -> bool:
     """True if the log has this very group. Its header names the group before it, and so on: the log has all groups before it, too."""
     active, end = log.writer.view.place
-    if group.segment not in log.segment_ids() or (group.segment == active and group.end > end):
+    if group.segment not in log.writer.segments.ids() or (group.segment == active and group.end > end):
         return False
     try:
         return decode_group_header(await read_header(log, group)) == group
@@ -167,15 +167,15 @@ async def is_ours(log: Log, group: GroupHeader) -> bool:
 async def was_ours(log: Log, group: GroupHeader) -> bool:
     """True if the group was in a segment that was compacted since, and ends it: where it stands, and its CRCs, are others
     now, but not its records' LSNs nor when it was written."""
-    following = following_of(log.segment_ids(), group.segment)
+    following = following_of(log.writer.segments.ids(), group.segment)
     if following is None or group.next_lsn < following:
         return False
     name = segment_name(group.segment)
     try:
-        header, head = await load_header(log.segments.disk, name, group.segment)
+        header, head = await load_header(log.writer.segments.disk, name, group.segment)
         if not header.seal_at or header.log_id != group.log_id:
             return False
-        stream = GroupStream(log.segments.disk, name, Chain.begin(header, head, header.file_bytes))
+        stream = GroupStream(log.writer.segments.disk, name, Chain.begin(header, head, header.file_bytes))
         while True:
             found = (await stream.next()).header
             if identity(found) == identity(group):

@@ -191,7 +191,7 @@ class ShippingSession:
 
     async def _drop(self) -> None:
         """Remove the segments that the log has dropped, once its own word of that, in its metadata, is shipped."""
-        first = self._log.segment_ids()[0]
+        first = self._log.writer.segments.ids()[0]
         if first != self._first and self._dropping is None:
             self._dropping = first, self._log.writer.core.catalog.mark
         if self._dropping is None or self._source.mark < self._dropping[1]:

@@ -57,7 +57,7 @@ class GroupSource:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._disk = log.segments.disk
+        self._disk = log.writer.segments.disk
         self._writer = log.writer
         self._chain: Chain | None = None
         self._following = 0  # the segment to begin when there is no chain
@@ -222,4 +222,4 @@ def whole_lsn(header: GroupHeader, before: int) -> int:
 
 async def read_header(log: Log, like: GroupHeader) -> bytes:
     """The bytes of the log where the header of a group like this one must stand."""
-    return await log.segments.disk.read(segment_name(like.segment), like.offset, GROUP_HEADER_BYTES)
+    return await log.writer.segments.disk.read(segment_name(like.segment), like.offset, GROUP_HEADER_BYTES)

@@ -22,9 +22,14 @@ FOLLOWER_SECONDS = 0.5  # that closing leaves to followers which have not yet re
 
 
 class Ending:
-    """The end of one writer. Loop thread only."""
+    """The end of one writer. Loop thread only.
+
+    Attributes:
+        alone: the writer is the program's, and not a log's: dropped without an end, it says so itself.
+    """
 
     def __init__(self, core: Core) -> None:
+        self.alone: bool = False
         self._core = core
         self._follower_reads = 0  # under way: closing lets them come to the log's end
         self._sealing: asyncio.Task[None] | None = None

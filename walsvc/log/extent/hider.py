@@ -20,10 +20,10 @@ from walsvc.format.hidden import FLOORS, KEY, Range, row_of
 from walsvc.format.queues import KEY as QUEUES
 from walsvc.format.queues import done_row
 from walsvc.log.extent.dropping import check_before
-from walsvc.log.extent.hidings import Hiding
 from walsvc.log.extent.leaving import leave_alone
 from walsvc.log.extent.purging import limit_of
 from walsvc.log.read.counting import Place, place_of
+from walsvc.log.read.cuts import Hiding
 from walsvc.log.read.rows import Walk
 from walsvc.model import is_lsn
 

@@ -7,42 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError
 from walsvc.log.commit.queued import Joined
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
+    from walsvc.log.read.cuts import Hiding
     from walsvc.log.read.segments import Segments
 
 Change = Callable[[], dict[str, Any] | None]
-
-
-class Hiding(NamedTuple):
-    """The records that were hidden, for consumers that have read ahead.
-
-    Attributes:
-        topic: whose records they are; None: records of any topic and of none, which `lsns` names.
-        before: LSN below which all records of the topic are hidden; 0 where `lsns` names them.
-        lsns: of single records.
-    """
-
-    topic: str | None
-    before: int
-    lsns: Sequence[int] = ()
 
 
 class Hidings:
     """The way of such changes into one log. Loop thread only.
 
     Attributes:
-        listeners: are told what was hidden, before the call that has hidden it returns.
         preparing: held while a change is prepared, until it is accepted.
     """
 
     def __init__(self, core: Core, segments: Segments) -> None:
-        self.listeners: set[Callable[[Hiding], None]] = set()
         self.preparing: asyncio.Lock = asyncio.Lock()
         self._core = core
         self._segments = segments
@@ -52,7 +37,7 @@ class Hidings:
 
         Args:
             make: makes it from the state at that moment; None: it is not to be made.
-            hidings: what the listeners are told once it is durable.
+            hidings: what readers are told once it is durable.
 
         Returns:
             A task that ends then; whether the change was made.
@@ -68,15 +53,14 @@ class Hidings:
 
         def taken() -> None:
             if any(hiding.before for hiding in hidings):
-                self._segments.cuts.hidden()
+                self._segments.cuts.turned()
             if not accepted.done():
                 accepted.set_result(None)
 
         async def work() -> bool:
             await self._core.changes.join(Joined(change, taken))
             for hiding in hidings if made else ():
-                for listener in list(self.listeners):
-                    listener(hiding)
+                self._segments.cuts.hidden(hiding)
             return made
 
         ending = self._core.background.start("hiding records", work(), foreseen=(WalError,))

@@ -15,7 +15,7 @@ from walsvc.errors import BadOption, Truncated, WalError, copy_of
 from walsvc.format.hidden import KEY, RANGES_MAX, Hidden, Range
 from walsvc.format.purge import lsns_of
 from walsvc.log.commit.background import under_way
-from walsvc.log.extent.hidings import Hiding
+from walsvc.log.read.cuts import Hiding
 from walsvc.log.read.rows import Row, Walk, rows_at
 
 if TYPE_CHECKING:

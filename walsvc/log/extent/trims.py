@@ -22,18 +22,14 @@ from walsvc.model import Retention
 
 
 class Trims:
-    """A log, as the programs see it that drop, hide and rewrite records.
-
-    Attributes:
-        hidings: the requests to hide records that are under way.
-    """
+    """A log, as the programs see it that drop, hide and rewrite records."""
 
     def __init__(self, core: Core, segments: Segments) -> None:
         self._core = core
         self._reclaimer = Reclaimer(core, segments)
-        self.hidings: Hidings = Hidings(core, segments)
-        self._hider = Hider(core, segments, self._reclaimer, self.hidings)
-        self._singles = Singles(core, segments, self.hidings)
+        hidings = Hidings(core, segments)
+        self._hider = Hider(core, segments, self._reclaimer, hidings)
+        self._singles = Singles(core, segments, hidings)
         self._keeping = Keeping(core, segments, self._hider, self._reclaimer)
 
     # ---- the ends

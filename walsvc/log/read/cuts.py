@@ -1,4 +1,4 @@
-"""The cuts of a log's end and the topics that have gone, for readers that have begun before.
+"""The cuts of a log's end, the topics that have gone and the records that were hidden, for readers that have begun before.
 
 A reader goes nowhere beyond a cut that came after it: what stands there now is not what was there when it began. So `read`
 ends there, and `follow` goes on anew from there. When a topic is deleted, a reader looks anew at what it has read ahead.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 FAR = 1 << 64  # behind every LSN
 
@@ -23,6 +23,20 @@ class Numbered(Protocol):
 NumberedT = TypeVar("NumberedT", bound=Numbered)
 
 
+class Hiding(NamedTuple):
+    """The records that were hidden, for consumers that have read ahead.
+
+    Attributes:
+        topic: whose records they are; None: records of any topic and of none, which `lsns` names.
+        before: LSN below which all records of the topic are hidden; 0 where `lsns` names them.
+        lsns: of single records.
+    """
+
+    topic: str | None
+    before: int
+    lsns: Sequence[int] = ()
+
+
 class Cuts:
     """The cuts of a log since it was opened.
 
@@ -31,6 +45,7 @@ class Cuts:
         listeners: what is called for each, once the log has its new end and before anything is written there.
         turns: changes with each cut, and when a topic is deleted or truncated.
         deletions: what is called with the name of each topic that is deleted, in the step in which its name is free.
+        hidings: what is called with what was hidden, before the call that has hidden it returns.
     """
 
     def __init__(self) -> None:
@@ -38,6 +53,7 @@ class Cuts:
         self.listeners: set[Callable[[], None]] = set()
         self.turns: int = 0
         self.deletions: set[Callable[[str], None]] = set()
+        self.hidings: set[Callable[[Hiding], None]] = set()
         self._numbers: list[int] = []  # of the cuts that no later one went behind, ascending as their ends are
         self._ends: list[int] = []
 
@@ -56,9 +72,14 @@ class Cuts:
         for listener in list(self.listeners):
             listener()
 
-    def hidden(self) -> None:
-        """Some of a topic is hidden below an LSN."""
+    def turned(self) -> None:
+        """Some of a topic is hidden below an LSN, for readers in this process."""
         self.turns += 1
+
+    def hidden(self, hiding: Hiding) -> None:
+        """Records are hidden, durably."""
+        for listener in list(self.hidings):
+            listener(hiding)
 
     def deleted(self, topic: str) -> None:
         """A topic is deleted."""

@@ -14,16 +14,17 @@ from walsvc.log.read.segments import Segments
 from walsvc.log.read.summaries import Summaries
 
 if TYPE_CHECKING:
-    from walsvc.log.writer import WalWriter
+    from walsvc.log.commit.core import Core
+    from walsvc.log.commit.ending import Ending
 
 
 class LiveSegments(Segments):
     """Answers from the writer's own state, so that readers in its loop see every record as soon as it is durable."""
 
-    def __init__(self, writer: WalWriter) -> None:
-        self.disk = writer.core.disk
-        self._writer = writer
-        self._core = writer.core
+    def __init__(self, core: Core, ending: Ending) -> None:
+        self.disk = core.disk
+        self._core = core
+        self._ending = ending
 
     @property
     def metadata(self) -> Metadata:
@@ -103,7 +104,7 @@ class LiveSegments(Segments):
         return True
 
     def follower_reads(self, change: int) -> None:
-        self._writer.ending.follower_reads(change)
+        self._ending.follower_reads(change)
 
     async def topic_sums(self, number: int) -> tuple[int, int]:
         return self._core.topic_sums(number)

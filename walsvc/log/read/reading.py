@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 from walsvc.config import one_of
 from walsvc.errors import BadOption, not_given_out
-from walsvc.keyring import Keys
 from walsvc.keywords import meant
 from walsvc.log.read.backward import Backward
 from walsvc.log.read.cuts import Cuts
@@ -29,40 +28,26 @@ class Reading:
 
     Attributes:
         path: the log's directory.
-        segments: what readers, topics and engines see of the log.
     """
 
     def __init__(self, segments: Segments) -> None:
         self.path: str = segments.disk.path
-        self.segments = segments
+        self._segments = segments
 
     @property
     def first_lsn(self) -> int:
         """LSN of the first visible record; next_lsn when there is none."""
-        return self.segments.first_lsn
+        return self._segments.first_lsn
 
     @property
     def next_lsn(self) -> int:
         """LSN that the next accepted record gets; of a log that is only read, the one after the last record seen so far."""
-        return self.segments.next_lsn
+        return self._segments.next_lsn
 
     @property
     def durable_lsn(self) -> int:
         """Every record up to this LSN is on stable storage."""
-        return self.segments.durable_lsn
-
-    @property
-    def keys(self) -> Keys:
-        """The keys in use; None: the log is not encrypted."""
-        return self.segments.keys
-
-    def segment_ids(self) -> list[int]:
-        """First LSNs of the segments, ascending."""
-        return self.segments.ids()
-
-    def segment_file(self, first_lsn: int) -> tuple[str, int]:
-        """File name and length of a segment."""
-        return self.segments.file(first_lsn)
+        return self._segments.durable_lsn
 
     # ---- reading
 
@@ -101,15 +86,15 @@ class Reading:
             chosen = chosen_of(wanted)
             check_range(start, stop)
             stats = wanted.get("stats")
-            return Iteration(Backward(self.segments, start, stop, wanted.get("topic"), wanted=chosen, stats=stats))
-        return Iteration(Bounded(self.segments, stop, self._beginning(start, stop, wanted), Cuts.standing))
+            return Iteration(Backward(self._segments, start, stop, wanted.get("topic"), wanted=chosen, stats=stats))
+        return Iteration(Bounded(self._segments, stop, self._beginning(start, stop, wanted), Cuts.standing))
 
     def read_batches(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
     ) -> AsyncGenerator[list[Record], None]:
         """Like read, but yields lists, a group at a time: several times faster for small records."""
         begin = self._beginning(start, stop, wanted)
-        return Iteration(Bounded(self.segments, stop, begin, whole_groups))
+        return Iteration(Bounded(self._segments, stop, begin, whole_groups))
 
     def read_lazy(
         self, start: int | None = None, stop: int | None = None, **wanted: Unpack[Wanted]
@@ -124,15 +109,15 @@ class Reading:
         check_range(start, stop)
 
         def begin() -> LazyCursor | None:
-            number = number_of(self.segments, wanted.get("topic"))
+            number = number_of(self._segments, wanted.get("topic"))
             first = self.first_lsn if start is None else start
             return (
                 None
                 if number is None
-                else LazyCursor(self.segments, first, chosen._replace(number=number), wanted.get("stats"))
+                else LazyCursor(self._segments, first, chosen._replace(number=number), wanted.get("stats"))
             )
 
-        return Iteration(Bounded(self.segments, stop, begin, Cuts.standing))
+        return Iteration(Bounded(self._segments, stop, begin, Cuts.standing))
 
     def follow(self, start: int | None = None, **wanted: Unpack[Wanted]) -> AsyncGenerator[Record, None]:
         """Iterate from `start` (None: first_lsn) over durable records, then wait for new ones: without polling, but for a
@@ -148,8 +133,8 @@ class Reading:
         """
         chosen = chosen_of(wanted, endless=True)
         check_range(start)
-        cursor_at = partial(cursor_of, self.segments, wanted, chosen)
-        return Iteration(Endless(self.segments, start, wanted.get("topic"), cursor_at, show=Cuts.standing))
+        cursor_at = partial(cursor_of, self._segments, wanted, chosen)
+        return Iteration(Endless(self._segments, start, wanted.get("topic"), cursor_at, show=Cuts.standing))
 
     async def get(self, lsn: int) -> Record | None:
         """Return the record with this LSN, or None where it was purged. Its segment's index leads to the stretch of about 1 MiB in
@@ -159,10 +144,10 @@ class Reading:
             BadOption: `lsn` is no LSN, or was not given out yet. Truncated: it was dropped. What `read` raises.
         """
         check_lsn(lsn)
-        limit = await self.segments.reach(lsn + 1)
+        limit = await self._segments.reach(lsn + 1)
         if lsn >= limit:
             raise not_given_out(lsn, self.next_lsn, self.path)
-        records = await LazyCursor(self.segments, lsn).take(lsn + 1)
+        records = await LazyCursor(self._segments, lsn).take(lsn + 1)
         return await records[0].record() if records else None
 
     async def seek_time(self, moment: datetime.datetime, *, stats: ReadStats | None = None) -> int:
@@ -179,15 +164,15 @@ class Reading:
             BadOption: `moment` has no time zone. What `read` raises.
         """
         wanted = Filter(since_ns=timestamp_of("moment", moment))
-        limit = await self.segments.reach()
-        records = await LazyCursor(self.segments, self.first_lsn, wanted, stats).take(limit)
+        limit = await self._segments.reach()
+        records = await LazyCursor(self._segments, self.first_lsn, wanted, stats).take(limit)
         return records[0].lsn if records else limit
 
     def _beginning(self, start: int | None, stop: int | None, wanted: Wanted) -> Callable[[], Cursor | None]:
         """A function that makes the cursor of a reading call, once its records are durable. BadOption for a wrong argument at once."""
         chosen = chosen_of(wanted)
         check_range(start, stop)
-        return lambda: cursor_of(self.segments, wanted, chosen, self.first_lsn if start is None else start)
+        return lambda: cursor_of(self._segments, wanted, chosen, self.first_lsn if start is None else start)
 
 
 def number_of(segments: Segments, topic: str | None) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +10,7 @@ from walsvc.errors import Closed
 from walsvc.log.read.pins import PINS_SHOWN, limited_topics, pins_of
 from walsvc.log.read.reading import Reading
 from walsvc.model import RecoveryReport, Stats
-from walsvc.scope import Opened
+from walsvc.scope import Dropped, Opened
 
 if TYPE_CHECKING:
     from walsvc.log.recover.watched import WatchedSegments
@@ -37,15 +36,15 @@ class ReadOnlyLog(Reading, Opened):
     Attributes:
         config: the options that it was opened with.
         report: what opening found.
+        segments: the log's files as they were seen last, for the modules of walsvc that read them.
     """
 
-    segments: WatchedSegments
-
-    def __init__(self, segments: WatchedSegments, config: WalConfig) -> None:
+    def __init__(self, segments: WatchedSegments, config: WalConfig, dropped: Dropped = Dropped.SILENT) -> None:
         super().__init__(segments)
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.segments = segments
         self.config = config
         self.report: RecoveryReport = segments.report
+        self._opens(dropped)
 
     def stats(self) -> Stats:
         """A frozen picture: range and backend; the counters of a reader are zero."""
@@ -92,10 +91,8 @@ class ReadOnlyLog(Reading, Opened):
         """A read-only log has none: raises Closed."""
         refuse(self)
 
-    @property
-    def closing(self) -> bool:
-        """True if it is closed."""
-        return self.segments.released
+    def _is_open(self) -> bool:
+        return not self.segments.released
 
     async def close(self, timeout: float | None = None) -> None:
         """Release the directory. Idempotent; `timeout` is accepted for the interface's sake."""

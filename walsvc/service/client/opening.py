@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from walsvc.errors import closed_log
+from walsvc.scope import Dropped
 from walsvc.service.client.config import Address, ClientConfig
 from walsvc.service.client.remote import RemoteLog
 from walsvc.service.client.session import Session
@@ -17,11 +18,10 @@ async def open_log(address: Address, config: ClientConfig) -> RemoteLog:
     """
     session = Session(address, config)
     await session.open()
-    log = RemoteLog(session)
+    log = RemoteLog(session, Dropped.CLOSES)
     try:
         await log.refresh(TOPICS_AT_OPENING)
     except BaseException:
         await session.end(closed_log(log.path))
         raise
-    log.watch(by_connection=True)
     return log

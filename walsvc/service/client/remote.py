@@ -12,7 +12,7 @@ from walsvc.errors import BadOption, ProtocolError, WalError
 from walsvc.log.commit.ack import all_done
 from walsvc.log.commit.appending import AppendsTo, TakesRecords
 from walsvc.model import Mode, RecoveryReport, Stats, Strict
-from walsvc.scope import Opened
+from walsvc.scope import Dropped, Opened
 from walsvc.service.client.closing import Closing
 from walsvc.service.client.common import Common
 from walsvc.service.client.config import ClientConfig
@@ -49,7 +49,7 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
         report: what recovery found when the server opened the log.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, dropped: Dropped = Dropped.SILENT) -> None:
         super().__init__(session)
         RemoteTrims.__init__(self, Common(session))
         self._appends = self._common.appends
@@ -58,8 +58,8 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
         self.report: RecoveryReport = report_of(session.info["report"])
         self._stats = NOTHING_KNOWN
         self._closing = Closing(self._appends)
-        self.loop: asyncio.AbstractEventLoop = session.loop
         session.cut, session.purged = weakly(self._cut), weakly(self._hide)  # the loop holds the session
+        self._opens(dropped)
         vars(self)["append"] = self._appends.append  # in the method's place: the way to the frame is one call shorter
 
     # ---- appending
@@ -232,14 +232,10 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
         replicated: int = await self._session.call("wait_replicated", lsn=lsn)
         return replicated
 
-    def _elsewhere(self) -> NoReturn:
-        raise BadOption("the writer, the segments and the files are the server's", path=self.path)
-
-    writer: property = property(_elsewhere)
-    keys: property = property(_elsewhere)
-    segments: property = property(_elsewhere)
-    segment_ids: property = property(_elsewhere)
-    segment_file: property = property(_elsewhere)
+    @property
+    def writer(self) -> NoReturn:
+        """Refused with BadOption: the writer is where the log is."""
+        raise BadOption("the writer of a served log is the server's", path=self.path, hint="append is the log's, too")
 
     # ---- the end
 
@@ -248,10 +244,8 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
         await self._has_room()
         await self._session.call("seal")
 
-    @property
-    def closing(self) -> bool:
-        """True if `close` was called, or nothing connects any more."""
-        return self._closing.begun
+    def _is_open(self) -> bool:
+        return not self._closing.begun
 
     async def close(self, timeout: float | None = None) -> None:
         """Wait for the answers to what was appended before, make this client's Relaxed records durable, and end the connection.

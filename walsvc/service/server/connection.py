@@ -14,7 +14,7 @@ from typing import Any
 from walsvc import __version__
 from walsvc.api import Log
 from walsvc.errors import Closed, InUse, ProtocolError, WalError, WalTimeout
-from walsvc.log.extent.hidings import Hiding
+from walsvc.log.read.cuts import Hiding
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.greeting import Greeting
@@ -184,9 +184,10 @@ class Connection(Duplex):
         self.log = log
         self.requests = Requests(self, shared, self.share, log, grant, producer=hello.producer)
         self.sessions = Sessions(self, shared, log, grant)
-        log.segments.cuts.listeners.add(self._tell_cut)
-        log.segments.cuts.deletions.add(self._tell_deleted)
-        log.hidings.listeners.add(self._tell_hidden)
+        cuts = log.writer.segments.cuts
+        cuts.listeners.add(self._tell_cut)
+        cuts.deletions.add(self._tell_deleted)
+        cuts.hidings.add(self._tell_hidden)
         self.hearing.welcome(shared.limits.frame_bytes)
         info = {
             "path": log.path,
@@ -262,9 +263,10 @@ class Connection(Duplex):
         if self.requests is not None:
             self.requests.give_up()
         if self.sessions is not None and self.log is not None:
-            self.log.segments.cuts.listeners.discard(self._tell_cut)
-            self.log.segments.cuts.deletions.discard(self._tell_deleted)
-            self.log.hidings.listeners.discard(self._tell_hidden)
+            cuts = self.log.writer.segments.cuts
+            cuts.listeners.discard(self._tell_cut)
+            cuts.deletions.discard(self._tell_deleted)
+            cuts.hidings.discard(self._tell_hidden)
             self.sessions.give_up()
         self.share.leave()
         self.greeting.end()

@@ -142,7 +142,8 @@ class ConsumerStream(Holding):
 
 async def open_shared(log: Log, line: Line, frame: Open, args: dict[str, Any]) -> tuple[Stream, dict[str, Any]]:
     """The shared consumer that an OPEN asks for."""
-    consumer = await log.hubs.open(args["topic"], args["name"], args["start"], args["options"])
+    owner: Any = log if args["topic"] is None else log.topic(args["topic"])
+    consumer: LocalConsumer = await owner.consumer(args["name"], start=args["start"], shared=True, **args["options"])
     return SharedStream(line, frame.id, consumer), {"sharing": dataclasses.asdict(consumer.sharing)}
 
 

@@ -18,7 +18,7 @@ async def read_back(log: Log, args: dict[str, Any]) -> dict[str, Any]:
     """Answer read_back: see docs/PROTOCOL.md."""
     wanted = reading(args)
     bytes_max = min(wanted.pop("max_bytes"), STREAM_BYTES)
-    cuts, known, stop = log.segments.cuts, wanted.pop("cuts"), wanted.pop("stop")
+    cuts, known, stop = log.writer.segments.cuts, wanted.pop("cuts"), wanted.pop("stop")
     count = cuts.count if known is None else known
     stop = min(log.next_lsn if stop is None else stop, cuts.since(count))
     records: list[Record] = []

@@ -207,7 +207,7 @@ class Sessions:
             else:
                 turn = self._reading if frame.what == "read" else None
                 opened = range_of(self._log, args)
-                stream = RecordStream(line, id, frame.credit, self._log.segments.cuts, opened, turn)
+                stream = RecordStream(line, id, frame.credit, self._log.writer.segments.cuts, opened, turn)
                 begin = source_of(self._log, frame.what, {**args, **opened}, line.share.turn)
                 stream.start(self._pump(id, stream, begin))
         except WalError as error:

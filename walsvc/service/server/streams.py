@@ -268,6 +268,6 @@ def source_of(log: Log, what: str, args: dict[str, Any], turn: Callable[[], Turn
     def begin(start: int, end: int) -> Groups:
         if what == "read":
             return log.read_batches(**{**wanted, "start": start, "stop": min(stop, end)})
-        return follow_groups(log.segments, turn, **{**wanted, "start": start})
+        return follow_groups(log.writer.segments, turn, **{**wanted, "start": start})
 
     return begin
