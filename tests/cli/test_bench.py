@@ -96,7 +96,7 @@ def test_a_file_system_in_memory_is_said_to_be_one(walsvc: Cli) -> None:
 
 def test_a_place_that_is_not_there_is_named(walsvc: Cli, tmp_path: Path) -> None:
     said = walsvc.bad(5, "bench", "run", tmp_path / "nowhere")
-    assert f"measured: No such file or directory [{tmp_path / 'nowhere'}]. Hint: check the path" in said
+    assert f"a log: No such file or directory [{tmp_path / 'nowhere'}]. Hint: check the path" in said
 
 
 def test_figures_for_people(walsvc: Cli, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import urllib.request
 
+import pytest
+
+import walsvc
 from tests.forked import ROOT
-from walsvc.cli import dev
+from walsvc.cli import dev, exits
 
 COMMAND = [sys.executable, "-m", "walsvc.cli"]
 
@@ -60,3 +64,28 @@ def test_what_is_given_counts_and_a_port_that_is_taken_is_not():
     here = os.path.abspath("d")
     assert (chosen["data"], chosen["unix"], chosen["http"]) == (here, f"{here}/walsvc.sock", "off")
     assert (chosen["listen"], chosen["http_api"]) == ("127.0.0.1:1", False)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code", "said"),
+    [
+        (errno.ENOSPC, walsvc.NoSpace, exits.NO_SPACE, "free some space, or give --data DIR, or set TMPDIR"),
+        (errno.EDQUOT, walsvc.NoSpace, exits.NO_SPACE, "free some space, or give --data DIR, or set TMPDIR"),
+        (errno.ENOENT, walsvc.PathError, exits.PATH, "give --data DIR, or set TMPDIR"),
+        (errno.EACCES, walsvc.PathError, exits.PATH, "give --data DIR, or set TMPDIR"),
+        (errno.EROFS, walsvc.PathError, exits.PATH, "give --data DIR, or set TMPDIR"),
+    ],
+)
+def test_no_directory_for_a_log_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[walsvc.WalError], code: int, said: str
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setenv("TMPDIR", "/there")
+    with pytest.raises(kind, match="no directory can be made for a log") as caught:
+        dev.settings({})
+    assert (caught.value.path, caught.value.errno, caught.value.hint) == ("/there", number, said)
+    assert exits.code_of(caught.value) == code
+    assert dev.settings({"data": "given"})["data"] == os.path.abspath("given"), "what is given needs no other directory"

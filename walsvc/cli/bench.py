@@ -67,21 +67,15 @@ def run(
 
     async def verb() -> int:
         import shutil
-        import tempfile
 
         from walsvc.bench.measure import Workload, measure
+        from walsvc.cli.fresh import fresh_directory
         from walsvc.config import WalConfig
-        from walsvc.disk.paths import hint_for
-        from walsvc.errors import PathError
 
         workload = Workload(tasks=tasks, payload_bytes=size, mode=mode, batch=batch, seconds=seconds, records=records)
         wished: dict[str, object] = {"disk": disk.value, "layout": layout.value, "double_write": double_write.value}
         config = WalConfig.of(None, wished)
-        try:
-            place = url or tempfile.mkdtemp(prefix="walsvc-bench-", dir=path)
-        except OSError as error:
-            text = f"no directory can be made here for the log to be measured: {error.strerror}"
-            raise PathError(text, path=path, errno=error.errno, hint=hint_for(error.errno or 0)) from error
+        place = url or fresh_directory("walsvc-bench-", path, otherwise="give another PATH")
         shown, tick = _display(workload)
         try:
             if shown is not None:

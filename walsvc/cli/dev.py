@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from walsvc.cli import output
+from walsvc.cli.fresh import fresh_directory
 
 if TYPE_CHECKING:
     from walsvc.service.ops.fields import Main
@@ -21,7 +21,7 @@ PORTS = {"listen": 7420, "http": 7421, "redis": 7422}
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the given settings. Each port is the usual one, or a free one where another process has that."""
-    data = os.path.abspath(given.get("data") or tempfile.mkdtemp(prefix="walsvc-"))
+    data = os.path.abspath(given.get("data") or fresh_directory("walsvc-", otherwise="give --data DIR, or set TMPDIR"))
     chosen: dict[str, Any] = {"data": data, "unix": os.path.join(data, "walsvc.sock"), "http_api": True}
     for name, port in PORTS.items():
         if name not in given:
