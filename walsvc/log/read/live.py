@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from walsvc.disk.base import Disk
 from walsvc.format.index import SegmentIndex
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import segment_name
@@ -22,7 +23,7 @@ class LiveSegments(Segments):
     """Answers from the writer's own state, so that readers in its loop see every record as soon as it is durable."""
 
     def __init__(self, core: Core, ending: Ending) -> None:
-        self.disk = core.disk
+        self.disk: Disk = core.disk
         self._core = core
         self._ending = ending
 
