@@ -4,7 +4,8 @@ What talks to the loop's transports, and the contract of a log, is tested on bot
 turns, so that each test meets both loops and each variant one. Of the other tests each runs on one loop, by its name: half on
 either, and the same in every run.
 
-The slowest tests begin first, spread over the test processes, so that none of them is the last that a run waits for.
+The slowest tests begin first, spread over the test processes, so that none of them is the last that a run waits for; and they
+may take longer than others until they count as hanging.
 """
 
 from __future__ import annotations
@@ -56,8 +57,7 @@ SLOWEST = (
     "test_power_cut_keeps_what_was_acknowledged_in_encrypted_logs_that_change_keys",
     "test_exception_from_a_signal_handler_at_any_line_shifts_no_answer_and_hangs_nothing",
 )
-
-
+SLOWEST_SECONDS = 500  # below faulthandler_timeout in pyproject.toml
 NUMBERS = itertools.count()
 
 
@@ -111,6 +111,8 @@ def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:
 def spread_the_slowest(items: list[pytest.Item]) -> None:
     """Each test process begins with a part of its own of all tests (xdist's worksteal): put some of the slowest first in each."""
     slow = [item for name in SLOWEST for item in items if getattr(item, "originalname", None) == name]
+    for item in slow:
+        item.add_marker(pytest.mark.timeout(SLOWEST_SECONDS))
     rest = [item for item in items if getattr(item, "originalname", None) not in SLOWEST]
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     size = -(-len(items) // processes)

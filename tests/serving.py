@@ -18,5 +18,5 @@ async def served(place: Path, *options: str) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout is not None
-    await process.stdout.readline()
+    assert await process.stdout.readline(), f"the server has ended with {await process.wait()}: {command}"
     return process

@@ -32,7 +32,7 @@ def test_python_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 

@@ -109,5 +109,5 @@ def test_a_server_from_start_to_sigterm(walsvc: Cli, tmp_path: Path) -> None:
     url = said.decode().split()[-1]
     assert walsvc.good("health", url, "--ready") == b"ready\n"
     server.send_signal(signal.SIGTERM)
-    assert server.wait(60) == 0
+    assert server.wait(120) == 0
     assert "does not answer" in walsvc.bad(1, "health", url)

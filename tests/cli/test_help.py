@@ -53,7 +53,7 @@ finally:
 def test_help_imports_nothing_costly(arguments: list[str]) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", LOOK.format(arguments=arguments, costly=COSTLY)],
-        capture_output=True, text=True, cwd=ROOT, timeout=60, check=True,
+        capture_output=True, text=True, cwd=ROOT, timeout=120, check=True,
     )  # fmt: skip
     assert "Usage: walsvc" in finished.stdout
     assert finished.stdout.rstrip().splitlines()[-1] == "LOADED"

@@ -95,7 +95,7 @@ def test_terminal_that_knows_only_ascii(walsvc: Cli, tmp_path: Path) -> None:
     ):
         ended = subprocess.run(
             [sys.executable, "-m", "walsvc.cli", arguments[0], tmp_path / "log", *arguments[1:]],
-            capture_output=True, check=False, timeout=60, env={**os.environ, **ascii_only},
+            capture_output=True, check=False, timeout=120, env={**os.environ, **ascii_only},
         )  # fmt: skip
         assert (ended.returncode, ended.stderr) == (0, b"")
         assert expected in ended.stdout

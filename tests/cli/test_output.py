@@ -71,5 +71,5 @@ def test_tables_and_progress_on_a_terminal(log: Path) -> None:
                 break
             shown += piece
         os.close(master)
-        assert process.wait(timeout=60) == 0, shown
+        assert process.wait(timeout=120) == 0, shown
         assert drawn in shown.decode()

@@ -190,7 +190,7 @@ def test_torn_group_that_the_double_write_file_restores_needs_no_repair(walsvc: 
         "    os._exit(0)\n"
         "asyncio.run(main())\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     path = tmp_path / "log"
     held = json.loads(walsvc.good("inspect", path, "--groups", "--json"))
     (segment,), last = path.glob("*.wal"), held["groups"][-1]

@@ -23,7 +23,7 @@ def test_cat_into_head_ends_quietly(walsvc_on_both_loops: Cli, tmp_path: Path) -
     walsvc = walsvc_on_both_loops
     walsvc.good("append", tmp_path / "log", "-q", stdin=b"a line of some length\n" * 50_000)  # more than a pipe holds
     cat = walsvc.start("cat", tmp_path / "log")
-    head = subprocess.run(["head", "-n", "1"], stdin=cat.stdout, capture_output=True, check=True, timeout=60)
+    head = subprocess.run(["head", "-n", "1"], stdin=cat.stdout, capture_output=True, check=True, timeout=120)
     assert cat.stdout is not None
     assert cat.stderr is not None
     cat.stdout.close()
@@ -76,8 +76,8 @@ def test_a_full_device_under_the_output_is_one_line(walsvc: Cli, log: Path, verb
 
 def test_closed_standard_streams_do_no_harm(walsvc: Cli, tmp_path: Path) -> None:
     command = [*COMMAND, "append", str(tmp_path / "log")]
-    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], input=b"a\nb\n", check=True, timeout=60, cwd=ROOT)
-    subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], check=True, timeout=60, cwd=ROOT)
+    subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], input=b"a\nb\n", check=True, timeout=120, cwd=ROOT)
+    subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], check=True, timeout=120, cwd=ROOT)
     assert walsvc.good("cat", tmp_path / "log") == b"a\nb\n"
 
 
@@ -204,7 +204,7 @@ SCRIPT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["script
 )
 def test_ctrl_c_during_the_imports_is_quiet(start: str) -> None:
     command = [sys.executable, "-c", f"{INTERRUPTED_IMPORT}\n{start}"]
-    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (exits.INTERRUPTED, b"", b"")
 
 
@@ -234,7 +234,7 @@ runner.run(verb, loop=sys.argv[1], only_reads=sys.argv[2] == "reads")
 def test_ctrl_c_wakes_a_loop_that_sleeps(loop: str, kind: str) -> None:
     command = [sys.executable, "-c", f"import sys\ntry:\n exec({IN_ANOTHER_THREAD!r})\nexcept BaseException as end:\n"
                " sys.exit(end.exit_code)", loop, kind]  # fmt: skip
-    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    finished = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (exits.INTERRUPTED, b"", b"")
 
 
@@ -252,6 +252,6 @@ def test_ctrl_c_stays_ignored_where_it_was(walsvc: Cli, tmp_path: Path) -> None:
 
 def test_python_m_walsvc_is_walsvc() -> None:
     finished = subprocess.run(
-        [sys.executable, "-m", "walsvc", "--help"], capture_output=True, cwd=ROOT, timeout=60, check=True
+        [sys.executable, "-m", "walsvc", "--help"], capture_output=True, cwd=ROOT, timeout=120, check=True
     )
     assert finished.stdout.startswith(b"Usage: walsvc ")

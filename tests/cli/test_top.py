@@ -113,7 +113,7 @@ async def test_on_a_terminal_it_goes_on_until_ctrl_c(tmp_path: Path) -> None:
             seen += await asyncio.to_thread(os.read, outer, 65536)
         process.send_signal(signal.SIGINT)
         draining = asyncio.ensure_future(asyncio.to_thread(drain, outer))
-        assert await asyncio.to_thread(process.wait, 60) == 130
+        assert await asyncio.to_thread(process.wait, 120) == 130
         await draining
         assert process.stderr is not None
         assert process.stderr.read() == b""

@@ -16,7 +16,6 @@ POINTS = 250
 RECOVERY_POINTS = 25
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_power_cut_at_every_operation_keeps_what_was_acknowledged(block: int) -> None:
     seed = block * 1_000

@@ -13,6 +13,7 @@ import pytest
 
 import walsvc
 from tests.disks import REAL_DISKS
+from tests.waiting import until
 
 from .outside import DISKS, Case, Disk, tried
 
@@ -41,8 +42,7 @@ async def test_closing_is_not_cut_short_by_whoever_cancels_all_tasks(
     for turns in range(4):
         log = await walsvc.open(tmp_path, disk=disk)
         closing = asyncio.ensure_future(log.close())
-        while log.writer.core.disk._closing is None:
-            await asyncio.sleep(0)
+        await until(lambda log=log: log.writer.core.disk._closing is not None, 0)
         for _ in range(turns):
             await asyncio.sleep(0)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:

@@ -62,7 +62,7 @@ asyncio.run(again(sys.argv[1], sys.argv[2]))
 def test_loop_closed_with_appends_pending_harms_nobody(tmp_path: Path, disk: str, ending: str) -> None:
     """Writes are in flight and appends wait for room when the loop goes: no crash, no hang, and the log opens again."""
     command = [sys.executable, "-X", "faulthandler", "-c", PENDING, str(tmp_path / "log"), disk, ending]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert 1 <= int(done.stdout) <= 51
 

@@ -17,7 +17,7 @@ def run_script() -> Script:
 
     def run(source: str, *arguments: object) -> str:
         command = [sys.executable, "-W", "error", "-c", source, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -23,7 +23,7 @@ def test_no_compiler_is_one_clear_line_and_no_failure():
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from tests.disk.fake_ring import FakeRing
 from tests.disks import REAL_DISKS
+from tests.waiting import until
 from walsvc.config import WalConfig
 from walsvc.disk.base import Disk, Write
 from walsvc.disk.choose import open_disk
@@ -57,6 +58,5 @@ async def test_ring_that_is_collected_in_another_thread_is_given_back_by_the_loo
     owned.append(owned)  # type: ignore[arg-type] # only the collector lets it go
     del directory, owned
     await asyncio.to_thread(gc.collect)
-    while not ring.closed:
-        await asyncio.sleep(0)
+    await until(lambda: ring.closed, 0)
     assert not loop.remove_reader(ring.event), "the loop must not watch a descriptor that somebody else may have by now"

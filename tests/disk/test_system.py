@@ -67,7 +67,7 @@ asyncio.run(main(sys.argv[1]))
 def run(script: str, *arguments: object) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WALSVC_DISK": "auto"}
     command = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

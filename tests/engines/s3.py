@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.engines.cluster import die_with_parent, free_port
+from tests.engines.cluster import die_with_parent
+from tests.ports import free_port
 from tests.shared import server_of_this_run
 
 BINARY = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")

@@ -14,6 +14,7 @@ import pytest
 
 import walsvc
 from tests.engines.command import run_archive
+from tests.waiting import until
 from walsvc import BadOption, Corruption, Log, PathError, Record
 from walsvc.engines.archive import Archive, Archiver
 from walsvc.engines.archive.manifest import entry_name
@@ -325,14 +326,12 @@ async def test_archiver_stores_in_the_background_and_catches_up_after_an_outage(
         archive.left = 0
         async with Archiver(log, archive, interval=0.005) as archiver:
             await rotate(log)
-            while archiver.error is None:
-                await asyncio.sleep(0.001)
+            await until(lambda: archiver.error is not None)
             assert archiver.state == "retrying"
             assert log.holds() == {ARCHIVE_HOLD: 1}
             archive.left = 1000
             end = log.stats().segment_id
-            while archiver.archived_lsn < end:
-                await asyncio.sleep(0.001)
+            await until(lambda: archiver.archived_lsn >= end)
             assert archiver.error is None
             assert archiver.behind == log.durable_lsn + 1 - end
         assert archiver.state == "stopped"

@@ -14,6 +14,7 @@ import pytest
 
 import walsvc
 from tests.engines.test_archive import SEGMENT, names_in, opening, records, restored, rotate
+from tests.waiting import until
 from walsvc import Corruption, Log
 from walsvc.engines.archive import Archive, Archiver, sealed
 from walsvc.engines.archive.manifest import Entry, encode_entry
@@ -260,8 +261,7 @@ async def test_error_that_nobody_expects_is_told_and_lets_the_log_be_closed(tmp_
 
     async with opening(tmp_path) as log, Archiver(log, Broken.at(place), interval=0.005) as archiver:
         with caplog.at_level(logging.CRITICAL):
-            while archiver.state != "stopped":
-                await asyncio.sleep(0.001)
+            await until(lambda: archiver.state == "stopped")
         assert archiver.error is not None
         assert "KeyError(31)" in archiver.error.message
 
@@ -332,12 +332,10 @@ async def test_archiver_of_a_log_that_is_sealed_stores_its_end(tmp_path, place):
             await log.append(b"one")
             await log.seal()
             async with asyncio.timeout(60):
-                while archiver.archived_lsn < log.next_lsn:
-                    await asyncio.sleep(0.001)
+                await until(lambda: archiver.archived_lsn >= log.next_lsn)
             assert archiver.state == "running"
         async with Archiver(log, Archive.at(place), interval=0.005) as again:
-            while again.archived_lsn < log.next_lsn:
-                await asyncio.sleep(0.001)
+            await until(lambda: again.archived_lsn >= log.next_lsn)
             assert again.error is None
     assert len(await restored(Archive.at(place), tmp_path / "back")) == 1
 

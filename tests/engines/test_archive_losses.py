@@ -296,7 +296,7 @@ async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_l
             waiting = asyncio.ensure_future(leaving)
             await asyncio.wait_for(asked.wait(), 60)
             waiting.cancel()
-            await asyncio.wait([waiting], timeout=5)
+            await asyncio.wait([waiting], timeout=30)
             assert waiting.cancelled()
         asked.clear()
         async with asyncio.timeout(60), Archiver(log, archive) as archiver:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from nats.errors import ConnectionClosedError
 
+from tests.waiting import until
 from walsvc import PathError, WalTimeout
 from walsvc.engines.jetstream import checks
 from walsvc.engines.jetstream.connect import server_name
@@ -91,7 +92,7 @@ async def claim_places(client: Any, stream: Stream) -> None:
 
 async def ended(task: asyncio.Task[Any]) -> None:
     """Let it end by itself; it must not go on behind the test in any case."""
-    await asyncio.wait([task], timeout=2)
+    await asyncio.wait([task], timeout=20)
     by_itself = task.done()
     while not task.done():
         task.cancel()
@@ -122,8 +123,7 @@ async def test_cancelled_wait_for_the_servers_ends_though_the_client_swallows_it
     monkeypatch.setattr(checks, "connect", connected)
     stream = Stream(client, ADDRESS, JetStreamOptions(timeout=30))
     waiting = asyncio.ensure_future(WAITS[wait](client, stream))
-    while not client.asked:
-        await asyncio.sleep(0)
+    await until(lambda: client.asked, 0)
     waiting.cancel()
     await ended(waiting)
     assert waiting.cancelled()

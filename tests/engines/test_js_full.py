@@ -12,7 +12,7 @@ import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from tests.engines.replicas import opening, records_in, replica_url
 from tests.engines.streams import api, configuration
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import DurabilityLost, NoSpace
 from walsvc.engines.replication import shipping
 from walsvc.engines.replication.restore import restore_replica

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.engines.streams import api, configuration
+from tests.waiting import until
 from walsvc import Corruption
 from walsvc.disk.base import TakenOver
 from walsvc.engines.jetstream import takeover
@@ -172,8 +173,11 @@ async def test_second_part_of_a_refused_directory_is_not_stored(cluster, stream,
 
     monkeypatch.setattr(publishers[0], "put", first_part_only)
     announcing = asyncio.ensure_future(announce(streams[0], publishers[0], sights[0].directory))
-    while (await streams[0].extent())[1] == sights[0].last:
-        await asyncio.sleep(0.01)
+
+    async def begun() -> bool:
+        return (await streams[0].extent())[1] != sights[0].last
+
+    await until(begun, 0.01)
     refused = await announce(streams[1], publishers[1], sights[1].directory)
     last = (await streams[1].extent())[1]
     announcing.cancel()

@@ -12,6 +12,7 @@ import walsvc
 from tests.engines.cluster import WHY_NO_SERVER, Cluster
 from tests.engines.replicas import opening, replica_url
 from tests.engines.streams import api, configuration
+from tests.waiting import until
 from walsvc import BadOption, Quorum, ReplicaLost
 from walsvc.engines.jetstream.connect import within
 from walsvc.engines.replication import shipping
@@ -51,8 +52,7 @@ async def test_stream_that_was_mended_is_taken(tmp_path, cluster, stream, monkey
             assert len(caplog.records) == 1
             await ask(f"STREAM.UPDATE.{stream}", configuration(stream))
             async with asyncio.timeout(60):
-                while log.stats().replica_state.startswith("lost"):
-                    await asyncio.sleep(0.05)
+                await until(lambda: not log.stats().replica_state.startswith("lost"), 0.05)
                 assert (await log.append(b"y", mode=Quorum)).lsn == 2
 
 
@@ -93,8 +93,7 @@ async def test_unreachable_servers_are_told_once_for_each_reason(tmp_path, monke
     caplog.set_level(logging.WARNING, "walsvc.replication")
     log = await opening(tmp_path / "log", "nats://127.0.0.1:1/log?timeout=1")
     async with asyncio.timeout(60):
-        while not log.stats().replica_state.startswith("down"):
-            await asyncio.sleep(0.05)
+        await until(lambda: log.stats().replica_state.startswith("down"), 0.05)
     await asyncio.sleep(3)
     assert len(caplog.records) == 1
     await log.close(timeout=2)

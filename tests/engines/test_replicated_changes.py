@@ -13,7 +13,7 @@ import pytest
 
 import walsvc
 from tests.engines.replicas import SEGMENT, opening, replica_url
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import AtLeastOnce, Quorum
 from walsvc.config import WalConfig
 from walsvc.engines.replication.restore import restore_replica

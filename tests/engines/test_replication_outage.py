@@ -24,6 +24,7 @@ from tests.engines.replicas import (
     replica_url,
     replicated,
 )
+from tests.waiting import until
 from walsvc import Closed, DurabilityLost, Quorum
 from walsvc.engines.replication import shipping
 from walsvc.engines.replication.restore import restore_replica
@@ -150,8 +151,7 @@ async def test_state_tells_of_an_outage_at_once_and_closing_does_not_wait_for_it
     await log.flush()
     assert not log.stats().replica_state.startswith("current")
     async with asyncio.timeout(20):  # not as long as a commit may take: 30 s
-        while not log.stats().replica_state.startswith("down: "):
-            await asyncio.sleep(0.01)
+        await until(lambda: log.stats().replica_state.startswith("down: "), 0.01)
     async with asyncio.timeout(60):
         await log.close()
     with pytest.raises(Closed, match="durable here"):

@@ -65,7 +65,7 @@ def test_server_told_to_end_in_an_outage_answers_who_waits_and_ends_in_order(tmp
                     await waiting
 
     asyncio.run(outage())
-    assert server.wait(timeout=60) == 0
+    assert server.wait(timeout=120) == 0
     cli.end()
     assert [record.payload for record in asyncio.run(records_in(tmp_path / "log"))] == [b"x", b"waits"]
 

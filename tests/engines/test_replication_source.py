@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.waiting import until
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk
 from walsvc.engines.replication.source import GroupSource
@@ -28,8 +29,7 @@ async def test_segment_that_gave_way_to_another_within_a_batch_is_no_damage():
 
     batch = log.append_batch(payloads())
     await shown.wait()
-    while log.writer.core.catalog.replacements == 0:
-        await asyncio.sleep(0.001)
+    await until(lambda: log.writer.core.catalog.replacements)
     source = GroupSource(log)
     source.begin(1, 0)
     while (piece := await source.next()) is not None:

@@ -148,4 +148,4 @@ def mounted(directory: Path) -> Iterator[Fuse]:
         finally:
             fuse.go_on()
             daemon.stdin.close()
-            daemon.wait(30)
+            daemon.wait(120)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import walsvc
+from tests.waiting import until
 from walsvc import DurabilityLost, WalConfig, WalError
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.ack import all_done
@@ -114,7 +115,7 @@ def test_sys_exit_in_a_signal_handler_ends_the_program_and_loses_nothing(tmp_pat
     for number in range(3):
         arguments = [str(tmp_path / "log"), str(0.02 + 0.013 * number), disk]
         done = subprocess.run(
-            [sys.executable, "-c", DYING, *arguments], check=False, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", DYING, *arguments], check=False, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 7, done.stderr
     asyncio.run(check_whole(tmp_path / "log"))
@@ -146,8 +147,7 @@ async def test_no_task_factory_is_asked_for_internal_tasks(tmp_path):
                 await log.append_batch([bytes(4000)] * 4)
             assert len(await log.append_batch(two())) == 2
             await log.truncate_before(log.next_lsn - 10)
-            while log.retention().dropped_segments < 3:
-                await asyncio.sleep(0)
+            await until(lambda: log.retention().dropped_segments >= 3, 0)
     finally:
         loop.set_task_factory(None)
     assert not made
@@ -161,8 +161,7 @@ async def test_eager_task_factory(tmp_path):
         async with walsvc.open(tmp_path / "log", segment_bytes=65536, retain_bytes=200_000) as log:
             for _ in range(40):
                 await log.append_batch([bytes(4000)] * 4)
-            while log.retention().dropped_segments < 3:
-                await asyncio.sleep(0)
+            await until(lambda: log.retention().dropped_segments >= 3, 0)
     finally:
         loop.set_task_factory(None)
 

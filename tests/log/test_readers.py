@@ -193,7 +193,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 
 def cut_under_the_reader(path: Path, how: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", TRUNCATING, str(path), "mapped", how]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.skipif(bool(mapped.why_not()), reason=mapped.why_not() or "it is there")

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import AtLeastOnce, Closed, Quorum, ReplicaLost, Truncated
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import walsvc
 from tests.log.replay import GROUPS, SMALL_ROWS, START_NS, Clock, One, fill, moment, open_sim
+from tests.waiting import until
 from walsvc import ReadStats
 from walsvc.disk.sim import SimDevice, run_sim
 from walsvc.format import index
@@ -211,8 +212,7 @@ async def test_index_survives_a_crash_and_a_batch_that_is_given_up():
             await asyncio.Event().wait()
 
         giving_up = asyncio.ensure_future(log.append_batch(endless()))
-        while len(log.writer.core.catalog.view.ids) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(log.writer.core.catalog.view.ids) >= 2, 0)
         giving_up.cancel()
         await asyncio.gather(giving_up, return_exceptions=True)
         await log.append(b"x" * 20_000)

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import walsvc
+from tests.waiting import until
 from walsvc import Closed, DurabilityLost, KeyRing, NoSpace, Relaxed, WalConfig, WalError, WalTimeout
 from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
@@ -377,8 +378,7 @@ async def test_flush_waits_for_a_streamed_batch_under_way_but_not_inside_its_own
 
         batch = log.append_batch(source())
         flush = asyncio.create_task(log.flush())
-        while not flushed:
-            await asyncio.sleep(0)
+        await until(lambda: flushed, 0)
         assert not flush.done(), "the batch was called before, and is not durable"
         go_on.set()
         assert await flush == 2

@@ -31,4 +31,4 @@ def run(installation: Path, *arguments: str, **environment: str) -> subprocess.C
     """Run this Python on the installation, without its own site-packages."""
     command = [sys.executable, "-S", *arguments]
     values = {**os.environ, "PYTHONPATH": str(installation), "PYTHONSAFEPATH": "1", **environment}
-    return subprocess.run(command, env=values, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=values, capture_output=True, text=True, check=False, timeout=120)

@@ -119,7 +119,7 @@ assert os.waitpid(child, 0)[1] == 0
 def test_forked_child_is_told_and_the_end_of_the_process_closes_the_log(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", FORKED, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     with blocking.open(tmp_path) as log:
         assert log.run(report_of).clean

@@ -19,7 +19,7 @@ OF_THE_REPOSITORY = (".ci/", ".dockerignore", ".gitignore")
 
 def run(*command: str, **environment: str) -> str:
     values = {**os.environ, **environment}
-    done = subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, env=values, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -54,7 +54,7 @@ def test_first_program_of_a_release_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(ROOT / "scripts" / "first.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout.startswith("1000 records, disk "), done.stderr
 

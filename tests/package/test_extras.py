@@ -171,7 +171,7 @@ def test_a_command_whose_extra_is_missing_is_one_line(
     given = [each.format(log=tmp_path / "log", keys=keys) for each in arguments]
     finished = bare.subprocess.run(
         [sys.executable, "-c", HIDE.format(hidden=hidden, arguments=given)],
-        capture_output=True, text=True, check=False, timeout=60, cwd=ROOT, input="",
+        capture_output=True, text=True, check=False, timeout=120, cwd=ROOT, input="",
     )  # fmt: skip
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.splitlines()[-1].startswith("walsvc: ")

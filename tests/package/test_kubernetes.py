@@ -106,7 +106,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("disk", ["uring", "threads"])
 def test_log_works_under_the_seccomp_profile(tmp_path, disk):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "log"), disk]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
     if disk == "uring" and "Operation not permitted" in done.stderr:
         pytest.skip("this machine refuses io_uring to everybody")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{disk}\n", "")

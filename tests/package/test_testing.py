@@ -308,6 +308,7 @@ def anyio_backend():
 """
 
 
+@pytest.mark.timeout(400)
 def test_guide_and_example_run_as_their_reader_runs_them_and_the_planted_bug_is_told_with_its_command(
     tmp_path: Path,
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.redis.serving import side
 from tests.service.memory import resident_bytes
+from tests.waiting import until
 from walsvc.service.fronts.redis.commands import COMMANDS
 from walsvc.service.fronts.redis.replies import encode
 from walsvc.service.fronts.redis.session import Session
@@ -106,8 +107,7 @@ async def say(server: Any, data: bytes, chance: random.Random) -> None:
         for _ in range(chance.randrange(4)):
             await asyncio.sleep(0)
     wire.close()
-    while session in set(server.roster):
-        await asyncio.sleep(0)
+    await until(lambda: session not in set(server.roster), 0)
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["anybody", "strangers"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from tests.redis.serving import Talk, side, talking, turns
 from tests.service.simulated import Devices
+from tests.waiting import until
 from walsvc.service.server.limits import Limits
 
 
@@ -97,8 +97,7 @@ async def test_consumer_that_waits_and_hangs_up_takes_nothing(tmp_path: Path) ->
         async with talking(tmp_path) as one:
             one.say("XREADGROUP", "GROUP", "g", "one", "BLOCK", "0", "STREAMS", "s", ">")
             await turns()
-        while len(server.roster) > 1:
-            await asyncio.sleep(0)
+        await until(lambda: len(server.roster) <= 1, 0)
         given = await add(two, 1)
         assert ids(await two("XREADGROUP", "GROUP", "g", "two", "STREAMS", "s", ">")) == given
 

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 import walsvc
 from tests.serving import served
+from tests.waiting import until
 from walsvc.service.fronts.redis.entries import fields_of
 
 CLIENTS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16"))
@@ -49,8 +50,11 @@ async def rounds(place: Path) -> None:
     process = await served(place, "--http", "off", "--redis", str(place / "r"))
     for round in range(ROUNDS):
         clients = [asyncio.ensure_future(client(name, round)) for name in range(CLIENTS)]
-        while len(answered) < (round + 1) * CLIENTS * DEPTH * 3:
-            await asyncio.sleep(0.002)
+        enough = (round + 1) * CLIENTS * DEPTH * 3
+        await until(
+            lambda least=enough, those=clients: len(answered) >= least or all(each.done() for each in those), 0.002
+        )
+        assert len(answered) >= enough, "the clients have ended before the server was killed"
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(*clients)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.redis.serving import GONE, Talk, side, talking, turns
 from tests.service.simulated import SMALL, Devices
+from tests.waiting import until
 from walsvc.disk.sim import SimDisk
 from walsvc.opening import open_on
 from walsvc.service.fronts.redis import streams
@@ -90,8 +90,7 @@ async def test_reader_that_waits_and_hangs_up_leaves_nothing_behind(tmp_path: Pa
             reader.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
             await turns()
             assert len(server.roster) == 1
-        while len(server.roster):
-            await asyncio.sleep(0)
+        await until(lambda: not len(server.roster), 0)
         assert server.budget.bytes == 0
 
 
@@ -148,8 +147,7 @@ async def test_namespace_is_left_when_its_last_client_is(tmp_path: Path) -> None
         for name in ("one", "two"):
             async with talking(tmp_path) as redis:
                 assert await redis("AUTH", name, "any") == "OK"
-            while len(server.roster):
-                await asyncio.sleep(0)
+            await until(lambda: not len(server.roster), 0)
 
 
 async def test_client_beyond_the_limit_is_told_so(tmp_path: Path) -> None:
@@ -176,8 +174,7 @@ async def test_what_is_unanswered_is_counted_and_given_back(tmp_path: Path) -> N
         assert [await redis.hear() for _ in range(2000)][-1] == b"2000-0"
         assert server.budget.bytes == 0
         redis.send(b"*2\r\n$4\r\nECHO\r\n$1000\r\n" + b"x" * 500)
-        while not server.budget.bytes:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.bytes, 0)
         assert 500 < server.budget.bytes < 1500
         redis.send(b"x" * 500 + b"\r\n")
         assert await redis.hear() == b"x" * 1000
@@ -202,8 +199,7 @@ async def test_stopping_answers_what_was_appended(tmp_path: Path) -> None:
         waiting.say("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
         assert await redis("PING") == "PONG"
         redis.say("XADD", "s", "*", "a", "1")
-        while not server.budget.bytes:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.bytes, 0)
         await server.stop()
         assert await redis.hear() == b"1-0"
         assert await redis.hear() == GONE

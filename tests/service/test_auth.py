@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import os
@@ -10,6 +9,7 @@ import ssl
 
 import pytest
 
+from tests.waiting import until
 from walsvc import BadOption, Denied, PathError
 from walsvc.service.server import auth
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens, load_tokens
@@ -282,8 +282,7 @@ async def test_tls_goodbye_arrives(tmp_path) -> None:
             raw.hello("wrong" * 8)
             assert (await raw.expect(Goodbye)).code == "Denied"
             assert await raw.ended()
-        while server.status().connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.status().connections, 0)
 
 
 def test_tls_files_that_are_wrong_are_told(tmp_path) -> None:

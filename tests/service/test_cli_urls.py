@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.waiting import line_with
 from walsvc.cli import exits
 
 
@@ -33,7 +34,7 @@ def served() -> Iterator[Served]:
         assert b"listening" in server.stdout.readline()
         yield Served(f"unix://{socket}", data, cli)
         server.terminate()
-        assert server.wait(timeout=60) == 0
+        assert server.wait(timeout=120) == 0
         cli.end()
 
 
@@ -54,11 +55,9 @@ def test_records_go_in_and_come_out(served):
 def test_tail_follows_until_it_is_interrupted(served):
     following = served.cli.start("tail", "-f", "-n", 1, served.url)
     served.cli.good("append", served.url, "-q", stdin=b"followed\n")
-    assert following.stdout is not None
-    while following.stdout.readline() != b"followed\n":
-        pass
+    line_with(b"followed\n", following.stdout)
     following.send_signal(2)
-    assert following.wait(timeout=60) == exits.INTERRUPTED
+    assert following.wait(timeout=120) == exits.INTERRUPTED
 
 
 def test_topics_and_consumers_are_the_servers(served):

@@ -14,6 +14,7 @@ import walsvc
 from tests.service.certificates import certificates
 from tests.service.simulated import SMALL, Devices, serving
 from tests.service.wire import placed
+from tests.waiting import until
 from walsvc import Backpressure, BadOption, BadPayload, Closed, Denied, Relaxed, Truncated, WalConfig, WrongLoop
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits
@@ -21,11 +22,6 @@ from walsvc.service.server.listeners import tls_context
 from walsvc.service.wire.frames import Append, Batch
 
 SECRET = "0123456789abcdef"
-
-
-async def until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture

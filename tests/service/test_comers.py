@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.denials import DELAY_MAX_SECONDS, PER_SECOND, Denials
 from walsvc.service.server.entrance import ACCEPTED_AT_LEAST, ACCEPTED_AT_ONCE, Acceptor

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.waiting import until
 from walsvc.service.server.server import serve
 
 
@@ -77,15 +78,13 @@ async def test_purge_and_cut_whose_callers_have_gone_are_told_to_all_readers(ser
     await turn.granted
     async with walsvc.open(client.path) as other:
         purging = asyncio.ensure_future(other.purge(1))
-        while not log.writer.core.changes.length:
-            await asyncio.sleep(0)
+        await until(lambda: log.writer.core.changes.length, 0)
         purging.cancel()
         await asyncio.gather(purging, return_exceptions=True)
     turn.end()
     async with walsvc.open(client.path) as other:
         cutting = asyncio.ensure_future(other.truncate_after(10))
-        while not log.writer.core.queue.held:
-            await asyncio.sleep(0)
+        await until(lambda: log.writer.core.queue.held, 0)
         cutting.cancel()
         await asyncio.gather(cutting, return_exceptions=True)
     await log.append(b"new")

@@ -11,7 +11,8 @@ import pytest
 import walsvc
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.wire import QUICK, payloads, placed, until
+from tests.service.wire import QUICK, payloads, placed
+from tests.waiting import until
 from walsvc import BadOption
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.wire.frames import Ack, Call, Error, Purged, Result

@@ -20,7 +20,7 @@ from tests.service.certificates import certificates
 from tests.service.raw import Raw
 from tests.service.simulated import serving
 from tests.service.test_serve_cli import appended, running
-from tests.service.wire import until
+from tests.waiting import line_with, until
 from walsvc.service.ops import few
 from walsvc.service.ops.http import HttpSide
 from walsvc.service.server import descriptors
@@ -103,8 +103,7 @@ async def test_silent_tls_clients_of_the_http_side_count(tmp_path, monkeypatch) 
                         return answer.status == 200
                 return False
 
-            while not await answered():
-                await asyncio.sleep(0)
+            await until(answered)
 
 
 class Short:
@@ -186,7 +185,7 @@ def test_log_goes_on_while_silent_clients_want_all_descriptors(tmp_path, loop) -
                 assert appended(path, bytes(30_000)) == number  # a segment for each two of them
             assert len(os.listdir(f"/proc/{process.pid}/fd")) < 200
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
 
 
@@ -196,10 +195,8 @@ def test_server_without_a_free_descriptor_accepts_again_when_there_is_one(tmp_pa
     with running("--data", str(tmp_path / "d"), "--unix", str(path), "--loop", loop) as (process, _):
         before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{process.pid}/fd")), before[1]))
-        with sockets(path, 2) as waiting:
-            assert process.stderr is not None
-            while "no client is accepted" not in process.stderr.readline():
-                pass
+        with sockets(path, 16) as waiting:  # some are let in where a file is closed meanwhile
+            line_with("no client is accepted", process.stderr)
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
             waiting[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert b"not HTTP" in waiting[0].recv(1000)

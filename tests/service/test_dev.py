@@ -51,7 +51,7 @@ def test_one_line_starts_everything_and_what_it_says_can_be_typed(tmp_path):
             assert b"<title>walsvc</title>" in answer.read()
     finally:
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
+        _, complaints = process.communicate(timeout=120)
     assert (process.returncode, complaints) == (0, "")
     assert (tmp_path / directory).exists()
 

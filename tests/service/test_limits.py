@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import until
 from walsvc import BadOption, Entry, ProtocolError, WalConfig
 from walsvc.log.commit.payload import pack_attributes
 from walsvc.service.server.limits import Limits
@@ -203,8 +204,7 @@ async def test_connections_over_the_limit_are_told_and_those_before_go_on(tmp_pa
             await refused(await Raw.to(server), "Backpressure", "too many connections")
             await works(first)
             assert server.status().rejected == {"connections": 1}
-        while server.status().connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.status().connections, 0)
         async with await Raw.welcomed(server) as later:
             await works(later)
 
@@ -265,8 +265,7 @@ async def test_who_reads_nothing_at_all_is_ended_and_lets_go_of_its_consumer(tmp
         await stalled.expect(Welcome)
         stalled.send(Open(1, "consumer", {"name": "c"}, 1 << 40))
         await stalled.expect(Result, 1)
-        while server.status().rejected.get("timeout") is None:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.status().rejected.get("timeout") is not None, 0.01)
         answer: Any = None
         while not isinstance(answer, Result):  # the name is free a moment later
             async with await Raw.welcomed(server) as another:
@@ -329,8 +328,7 @@ async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path
         kept_alive(raw, neighbour),
     ):
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
-        while not server.logs[""].writer.core.placement.batch_lsn:
-            await asyncio.sleep(0)
+        await until(lambda: server.logs[""].writer.core.placement.batch_lsn, 0)
         neighbour.append(5, b"waits")
         error = await raw.expect(Error, 1)
         assert error.code == "WalTimeout"
@@ -357,8 +355,7 @@ async def test_too_much_unanswered_in_all_stops_reading_until_it_is_answered(tmp
         devices[""].stall_sync(1.0)
         for client in clients:
             client.append(1, bytes(60 * KIB))
-        while not server.budget.held:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.held, 0)
         assert server.status().pending_bytes < 256 * KIB
         lsns = [(await client.expect(Ack, 1)).parts[0][0] for client in clients]
         assert sorted(lsns) == list(range(2, 14))
@@ -373,13 +370,11 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
     config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
     async with serving(tmp_path, limits=limits, config=config) as server, await Raw.welcomed(server) as raw:
         raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
-        while not server.logs[""].writer.core.placement.batch_lsn:
-            await asyncio.sleep(0)
+        await until(lambda: server.logs[""].writer.core.placement.batch_lsn, 0)
         others = [await Raw.welcomed(server) for _ in range(4)]
         for other in others:
             other.append(1, bytes(30 * KIB))
-        while not server.budget.over:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.over, 0)
         for part in range(1, 5):
             raw.send(Batch(1, 0, 0, 0, 0, None, part, part == 4, [bytes(5 * KIB)] * 4))
         assert sum(each[1] for each in (await raw.expect(Ack, 1)).parts) == 20
@@ -398,8 +393,7 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
             client.writer.write(frame[: 8 * KIB])
         for client in clients[4:]:
             client.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(30 * KIB)]))
-        while not server.budget.held:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.held, 0)
         for client in clients[:4]:
             client.writer.write(frame[8 * KIB :])
         for client in clients[4:]:
@@ -410,8 +404,7 @@ async def test_frames_and_batches_that_are_not_complete_never_hold_up_each_other
         assert (server.budget.bytes, server.budget.asked, server.budget.held) == (0, 0, 0)
         silent, other = clients[0], clients[1]
         silent.writer.write(encode(Append(2, 0, 0, 0, 0, None, 0, b"", [bytes(200 * KIB)]))[: 180 * KIB])
-        while not server.budget.held:
-            await asyncio.sleep(0)
+        await until(lambda: server.budget.held, 0)
         other.append(2, b"waits until the silent one is gone")
         await silent.close()
         await other.expect(Ack, 2)
@@ -496,8 +489,7 @@ def test_any_frames_end_at_worst_their_own_connection(welcomed, tmp_path_factory
     async def end() -> None:
         async with await Raw.welcomed(server) as raw:
             await works(raw)
-        while server.status().connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.status().connections, 0)
         assert server.status().pending_bytes == 0
         assert server.status().streams == 0
         await context.__aexit__(None, None, None)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tests.service.raw import Raw
 from tests.service.simulated import SMALL, Devices, serving
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
 from walsvc.service.server.auth import Grant, Tokens

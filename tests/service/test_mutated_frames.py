@@ -13,7 +13,7 @@ import pytest
 from tests.service.raw import Raw
 from tests.service.simulated import Devices, serving
 from tests.service.test_protocol import EXAMPLES
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc.errors import ProtocolError
 from walsvc.service.server.limits import Limits
 from walsvc.service.wire.frames import (

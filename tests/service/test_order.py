@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import walsvc
-from tests.service.wire import QUICK, payloads, placed, until
+from tests.service.wire import QUICK, payloads, placed
+from tests.waiting import until
 from walsvc import BadOption, RecordTooLarge, WalConfig
 from walsvc.service.server.limits import Limits
 

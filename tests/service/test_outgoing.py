@@ -9,7 +9,7 @@ import pytest
 
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.service.server import duplex as of_duplex
 from walsvc.service.server import outgoing as of_outgoing

@@ -16,7 +16,7 @@ from tests.service.raw import Raw
 from tests.service.simulated import Devices, serving
 from tests.service.test_serve_cli import appended, running
 from tests.service.watching import parsed
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.engines.archive import Archive
 from walsvc.engines.jetstream.options import Address, JetStreamOptions
@@ -184,7 +184,7 @@ def test_served_log_that_fails_is_said_on_standard_error_and_by_the_exit_code(tm
         with pytest.raises(AssertionError, match="DurabilityLost"):
             appended(tmp_path / "s", b"two")
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 1
         lines = said.splitlines()
         assert any(line.startswith("ERROR walsvc.service: the log has failed: ") for line in lines), said

@@ -11,7 +11,8 @@ import pytest
 import walsvc
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.wire import QUICK, payloads, placed, until
+from tests.service.wire import QUICK, payloads, placed
+from tests.waiting import until
 from walsvc import BadOption, Closed, OutcomeUnknown, Quorum, ReplicaLost, Truncated
 from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import walsvc
-from tests.service.wire import QUICK, payloads, placed, until
+from tests.service.wire import QUICK, payloads, placed
+from tests.waiting import until
 from walsvc import Closed, OutcomeUnknown, Relaxed, Unreachable, WalTimeout
 from walsvc.format import producers
 from walsvc.service.server.auth import Grant, Tokens
@@ -521,8 +522,10 @@ async def test_lost_and_found_connections_are_told_once_each(caplog):
             ]
         end()
         end()
+        place.wire.refusing = True
         place.wire.cut()
         await until(lambda: not log.connected)
+        place.wire.refusing = False
         await log.append(b"x")
         assert len(told) == 2
         with pytest.raises(walsvc.BadOption):

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -14,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.service.certificates import Files, certificates
 from tests.service.raw import Raw
 from tests.service.simulated import Devices
 from tests.service.test_serve_cli import running
+from tests.waiting import line_with, until
 from walsvc import BadOption
 from walsvc.service.ops import reload
 from walsvc.service.ops.reload import Reloader
@@ -26,6 +27,8 @@ from walsvc.service.server.auth import EVERYBODY, Tokens
 from walsvc.service.wire.frames import Ack, Goodbye, Welcome
 
 ONE, OTHER = certificates(), certificates("another authority")
+# Python text for a server that looks at its files when it is told to, and not just while they change
+NO_LOOKS = "from walsvc.service.ops import reload; reload.LOOK_SECONDS = 3600.0"
 OLD, NEW = "old-token-old-token", "new-token-new-token"
 
 
@@ -86,8 +89,7 @@ async def test_files_that_change_are_taken_by_who_comes_next(tmp_path, monkeypat
         raw.hello(OLD)
         await raw.expect(Welcome)
         identity.put(OTHER, NEW)
-        while not await welcomed(server.port, OTHER, NEW):
-            await asyncio.sleep(0)
+        await until(lambda: welcomed(server.port, OTHER, NEW), 0)
         assert not await welcomed(server.port, ONE, OLD)
         assert not await welcomed(server.port, OTHER, OLD), "the old token"
         raw.append(1, b"an old connection goes on")
@@ -131,16 +133,11 @@ def page(port: int, files: Files, token: str) -> int:
         return error.code
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
 def test_sighup_reloads_and_ends_nothing(tmp_path) -> None:
     identity, path, http = Identity(tmp_path), tmp_path / "s", free_port()
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in identity.arguments.items()]
     everything = ("--data", str(tmp_path / "d"), "--unix", str(path), "--http", f"0.0.0.0:{http}", *arguments)
-    with running(*everything) as (process, _):
+    with running(*everything, before=NO_LOOKS) as (process, _):
         assert page(http, ONE, OLD) == 200
 
         async def both() -> None:
@@ -149,9 +146,7 @@ def test_sighup_reloads_and_ends_nothing(tmp_path) -> None:
             await old.expect(Welcome)
             identity.put(OTHER, NEW)
             process.send_signal(signal.SIGHUP)
-            assert process.stderr is not None
-            while "taken anew: certificates and tokens" not in process.stderr.readline():
-                pass
+            line_with("taken anew: certificates and tokens", process.stderr)
             old.append(1, b"x")
             await old.expect(Ack, 1)
             late = Raw(*await asyncio.open_unix_connection(path))
@@ -164,15 +159,13 @@ def test_sighup_reloads_and_ends_nothing(tmp_path) -> None:
         assert page(http, OTHER, NEW) == 200
         assert page(http, OTHER, OLD) == 401
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def test_sighup_at_a_server_without_files_means_nothing(tmp_path) -> None:
     with running("--data", str(tmp_path / "d"), "--unix", str(tmp_path / "s")) as (process, _):
         for _ in range(3):
             process.send_signal(signal.SIGHUP)
-        assert process.stderr is not None
-        while "nothing, since the server has neither" not in process.stderr.readline():
-            pass
+        line_with("nothing, since the server has neither", process.stderr)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0

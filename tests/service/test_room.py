@@ -10,6 +10,7 @@ import pytest
 
 import walsvc
 from tests.service.simulated import Devices, serving
+from tests.waiting import until
 from walsvc.service.client.order import SendOrder
 from walsvc.service.client.room import Room
 from walsvc.service.server.limits import Limits
@@ -65,8 +66,7 @@ async def test_calls_that_wait_are_given_up_and_outlive_a_server_that_comes_back
         log = await walsvc.open(server.addresses[0], reconnect_seconds=60.0)
         workers = await log.topic("t").consumer("w", shared=True)
         asking = [asyncio.ensure_future(workers.next()) for _ in range(60)]
-        while server.logs[""].stats().topics < 1 and not log.connected:
-            await asyncio.sleep(0)
+        await until(lambda: server.logs[""].stats().topics >= 1 or log.connected, 0)
     counting = [asyncio.ensure_future(log.topic("t").count()) for _ in range(200)]
     await asyncio.sleep(0)
     for each in (*asking[::3], *counting[::3]):

@@ -46,16 +46,16 @@ def check(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server, and the line in which it says where it listens."""
+def running(*arguments: str, before: str = "", **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server, and the line in which it says where it listens. `before` is executed before the command line."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = Forked("serve", *arguments, environment=environment(**more), **pipes)
+    process = Forked("serve", *arguments, before=before, environment=environment(**more), **pipes)
     try:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 60)[0], "it does not come up"
         line = process.stdout.readline()
         if not line:
-            process.wait(60)
+            process.wait(120)
             assert process.stderr is not None
             pytest.fail(process.stderr.read())
         yield process, line.strip()
@@ -88,7 +88,7 @@ def test_serves_until_sigterm_and_ends_in_order(tmp_path) -> None:
         assert line == f"listening on unix://{path}"
         assert appended(path, b"one") == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
         assert not path.exists()
 
     async def look() -> tuple[bool, list[bytes]]:
@@ -104,7 +104,7 @@ def test_killed_server_leaves_its_socket_and_the_next_one_replaces_it(tmp_path) 
     with running(*arguments) as (process, _):
         assert appended(path, b"one") == 1
         process.kill()
-        process.wait(60)
+        process.wait(120)
         assert path.exists()
     with running(*arguments) as (process, _):
         assert appended(path, b"two") == 2
@@ -112,7 +112,7 @@ def test_killed_server_leaves_its_socket_and_the_next_one_replaces_it(tmp_path) 
         assert second.returncode == 4
         assert b"open for writing" in second.stderr
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def test_service_manager_hears_ready_watchdog_and_stopping(tmp_path) -> None:
@@ -128,7 +128,7 @@ def test_service_manager_hears_ready_watchdog_and_stopping(tmp_path) -> None:
             while (said := manager.recv(4096)) == b"WATCHDOG=1":
                 pass
             assert said.split(b"\n")[0] == b"STOPPING=1"
-            assert process.wait(60) == 0
+            assert process.wait(120) == 0
 
 
 def test_notifier_without_a_manager_says_nothing(tmp_path) -> None:
@@ -187,7 +187,7 @@ def test_served_log_is_encrypted_with_the_keys_of_a_file(tmp_path) -> None:
     with running("--data", str(data), "--unix", str(path), "--key-file", str(keys)) as (process, _):
         assert appended(path, b"nobody may read this") == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     assert not any(b"nobody may read this" in each.read_bytes() for each in data.glob("*.wal"))
     without = run_walsvc("serve", "--data", data, "--unix", path, environment=environment())
     assert without.returncode == 12

@@ -10,6 +10,7 @@ import stat
 import pytest
 
 import walsvc
+from tests.waiting import until
 from walsvc import BadOption, Locked, PathError
 from walsvc.disk.sim import SimDevice
 from walsvc.model import Record
@@ -636,8 +637,7 @@ async def test_namespaces_are_logs_of_their_own_opened_on_demand_and_closed_when
             third.hello(namespace="c")
             assert (await third.expect(Goodbye)).code == "Backpressure"
             await third.close()
-        while server.logs:
-            await asyncio.sleep(0.01)
+        await until(lambda: not server.logs, 0.01)
         again = [await Raw.welcomed(server, namespace="a") for _ in range(3)]
         again[0].append(1, b"second")
         assert (await again[0].expect(Ack, 1)).parts[0][0] == 2
@@ -665,8 +665,7 @@ async def test_failed_namespace_is_opened_again_for_the_next_client(tmp_path) ->
             devices["a"].fail("submit")
             raw.append(1, b"lost")
             assert (await raw.expect(Error, 1)).code == "DurabilityLost"
-        while any(each.users for each in server.logs_by_name._opened.values()):
-            await asyncio.sleep(0)
+        await until(lambda: not any(each.users for each in server.logs_by_name._opened.values()), 0)
         async with await Raw.welcomed(server, namespace="a") as raw:
             raw.append(1, b"kept")
             assert (await raw.expect(Ack, 1)).durable

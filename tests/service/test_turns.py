@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.service.raw import Raw
 from tests.service.simulated import Devices, serving
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.service.server import server as of_server
 from walsvc.service.server import state as of_state
@@ -54,8 +54,7 @@ async def test_turn_of_the_loop_is_bounded_whoever_waits() -> None:
     busy = [old(turns) for _ in range(100)]
     for pace in busy:
         pace.did(100 * LIGHT)
-    while turns.left <= 0:
-        await asyncio.sleep(0)
+    await until(lambda: turns.left > 0, 0)
     turns.spend(TURN)
     done = [0]
 

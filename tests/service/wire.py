@@ -20,12 +20,6 @@ async def payloads(log: Any) -> list[bytes]:
     return [record.payload async for record in log.read()]
 
 
-async def until(condition: Any) -> None:
-    """Let the loop run until something is so."""
-    while not condition():
-        await asyncio.sleep(0.001)
-
-
 class Wire:
     """Forwards both ways between a Unix socket of its own and that of the server, as long as it is told to.
 

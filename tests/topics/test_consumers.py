@@ -8,6 +8,7 @@ import pytest
 
 import walsvc
 from tests.giving_up import interrupted
+from tests.waiting import until
 from walsvc import AtLeastOnce, BadOption, Closed, InUse, StrictlyOnce, Truncated, WrongLoop
 
 
@@ -195,8 +196,11 @@ async def test_async_for_ends_when_the_log_is_closed(open_log):
             return len([record async for record in consumer])
 
         draining = asyncio.create_task(drain())
-        while await consumer.lag():
-            await asyncio.sleep(0.001)
+
+        async def drained() -> bool:
+            return await consumer.lag() == 0
+
+        await until(drained)
     assert await asyncio.wait_for(draining, 60) == 3
     with pytest.raises(Closed):
         await consumer.next()
@@ -212,7 +216,7 @@ async def test_close_of_a_consumer_ends_the_waiting_for_records(open_log, of, ca
         for _ in range(10):
             await asyncio.sleep(0)
         await consumer.close()
-        done, _ = await asyncio.wait(waiting, timeout=10)
+        done, _ = await asyncio.wait(waiting, timeout=60)
         assert {type(each.exception()) for each in done} == {StopAsyncIteration if call == "__anext__" else Closed}
         assert len(done) == 2
         async with await (log if of == "log" else log.topic("orders")).consumer("c") as again:

@@ -9,6 +9,7 @@ import random
 import pytest
 
 from tests.contract.openers import behind
+from tests.waiting import until
 from walsvc import AtLeastOnce, BadOption, Truncated, WalConfig
 from walsvc.log.commit.background import under_way
 
@@ -27,9 +28,14 @@ def held_bytes(log) -> int:
 async def settled(log) -> None:
     """Wait until retention has done what there is to do; what joined a segment's first group lazily is written by a flush."""
     embedded = behind(log)
-    while under_way(embedded._reclaimer._task) or embedded.writer.core.pipeline.rotation.busy:
+
+    async def rests() -> bool:
+        if not (under_way(embedded._reclaimer._task) or embedded.writer.core.pipeline.rotation.busy):
+            return True
         await embedded.flush()
-        await asyncio.sleep(0.001)
+        return False
+
+    await until(rests)
     if embedded is not log:
         await log.refresh()  # what the server has done by itself it does not tell
 

@@ -11,6 +11,7 @@ import pytest
 import walsvc
 from tests.giving_up import interrupted
 from tests.topics.test_consumers import fill
+from tests.waiting import until
 from walsvc import AtLeastOnce, BadOption, Closed, InUse, LeaseLost, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.format.queues import KEY, done_row
@@ -259,8 +260,7 @@ async def test_beyond_max_outstanding_next_waits_and_is_counted(open_sim):
         consumer = await shared(log, max_outstanding=2)
         out = await take(consumer, 2)
         waiting = [asyncio.create_task(consumer.next()) for _ in range(2)]
-        while log.stats().waiting < 2:
-            await asyncio.sleep(0)
+        await until(lambda: log.stats().waiting >= 2, 0)
         assert (await consumer.status()).waiting == 2
         assert not any(task.done() for task in waiting)
         await out[0].ack()

@@ -9,6 +9,7 @@ import pytest
 
 import walsvc
 from tests.contract.openers import behind
+from tests.waiting import until
 from walsvc import BadOption, BadPayload, Closed, Relaxed
 from walsvc.log.read.filter import Filter
 from walsvc.log.read.reader import Cursor
@@ -181,8 +182,7 @@ async def test_partly_written_batch_is_not_counted(open_sim):
             yield b"last"
 
         batch = topic.append_batch(slow(), mode=Relaxed)
-        while log.stats().written_bytes < 150_000:
-            await asyncio.sleep(0.001)
+        await until(lambda: log.stats().written_bytes >= 150_000)
         assert (await topic.count(), await topic.last_lsn()) == (1, 1)
         proceed.set()
         await batch
@@ -214,8 +214,7 @@ async def test_follow_ends_when_the_log_is_closed(open_log):
         stream = log.topic("t").follow()
         assert (await anext(stream)).lsn == 1
         following = asyncio.create_task(lsns(stream))
-        while not behind(log).writer.core.waits._topics:
-            await asyncio.sleep(0)
+        await until(lambda: behind(log).writer.core.waits._topics, 0)
     assert await asyncio.wait_for(following, 60) == []
 
 

@@ -16,6 +16,7 @@ from openapi_spec_validator import validate
 import walsvc
 from tests.service.fronts.conftest import told
 from tests.service.fronts.fuzz import campaign
+from tests.waiting import until
 from walsvc.service.fronts.http import leasing, openapi, reading, routes
 from walsvc.service.server.auth import Grant, Tokens
 from walsvc.service.server.limits import Limits
@@ -142,11 +143,9 @@ async def test_nothing_is_kept_of_a_client_that_goes_away_while_it_is_answered(f
         server = session.side._server
         for _ in range(3):
             asking = asyncio.ensure_future(session.post("/v1/topics/t/consumers/c/lease", json={"wait": 60}))
-            while not server._at_work:
-                await asyncio.sleep(0)
+            await until(lambda: server._at_work, 0)
             asking.cancel()
-            while server.connections or server._at_work:
-                await asyncio.sleep(0)
+            await until(lambda: not (server.connections or server._at_work), 0)
         assert not server.heard
 
 
@@ -328,8 +327,7 @@ async def test_client_that_goes_away_while_it_waits_leaves_the_record_to_others(
     async with fronted() as session:
         jobs = session.server.logs[""].topic("jobs")
         gone = asyncio.ensure_future(session.post("/v1/topics/jobs/consumers/w/lease", json={"wait": 30}))
-        while not (await jobs.consumers()):
-            await asyncio.sleep(0)
+        await until(jobs.consumers, 0)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         await jobs.append(b"1")
@@ -549,11 +547,9 @@ async def test_stopping_answers_appends_ends_waits_and_gives_records_back(fronte
 
         appends = asyncio.ensure_future(session.post("/v1/records", data=body()))
         front = session.side._front
-        while not (front._appending and len(front._waiting) == 2):
-            await asyncio.sleep(0)
+        await until(lambda: front._appending and len(front._waiting) == 2, 0)
         stopping = asyncio.ensure_future(session.side.end_front(30))
-        while not front._stopping:
-            await asyncio.sleep(0)
+        await until(lambda: front._stopping, 0)
         status, problem = await told(await session.post("/v1/records", data=b"y"))
         assert (status, problem["type"]) == (503, "urn:walsvc:Closed")
         allowed.set()

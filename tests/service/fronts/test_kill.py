@@ -8,19 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 
 import aiohttp
 
 import walsvc
+from tests.ports import free_port
 from tests.serving import served
+from tests.waiting import until
 
 CLIENTS, ROUNDS = int(os.environ.get("WALSVC_KILL_CLIENTS", "16")), 2
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def test_every_answered_record_is_there_once(tmp_path):
@@ -49,8 +45,10 @@ async def rounds(tmp_path):
     for round_ in range(ROUNDS):
         async with aiohttp.ClientSession() as session:
             clients = [asyncio.ensure_future(client(session, name)) for name in range(CLIENTS)]
-            while len(answered) < round_ * CLIENTS * 3 + CLIENTS:
-                await asyncio.sleep(0.002)
+            enough = (round_ * 3 + 1) * CLIENTS
+            await until(
+                lambda least=enough, those=clients: len(answered) >= least or all(each.done() for each in those), 0.002
+            )
             process.send_signal(signal.SIGKILL)
             await process.wait()
             process = await served(tmp_path, "--http", f"127.0.0.1:{port}", "--http-api")

@@ -54,7 +54,7 @@ def serving(command: str, environment: dict[str, str], place: Path) -> Iterator[
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.stdout.close()
-        process.wait(60)
+        process.wait(120)
 
 
 @pytest.mark.parametrize(("page", "tool"), [("http.md", "curl"), ("redis.md", "redis-cli")])
@@ -79,7 +79,7 @@ def test_each_command_of_the_page_says_what_the_page_says(tmp_path: Path, page: 
             env=environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=120,
             check=False,
         )
     for (command, expected), printed in zip(others, done.stdout.split(END), strict=False):
