@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from .moments import Explored
+
 Case = TypeVar("Case")
 
 
@@ -37,15 +39,20 @@ def campaign(cases: Sequence[Case], row_of: Callable[[Case], str], told_of: Call
     print(f"{len(chosen)} combinations, {bad} ended badly")
 
 
-def explore_for_a_while(explore: Callable[[int, int], Counter[str]]) -> None:
+def explore_for_a_while(explore: Callable[[int, int], Explored]) -> None:
     """Explore seed after seed until the time is over. The arguments of this process are SECONDS, STEPS and perhaps the first seed.
 
     Args:
-        explore: takes a seed and a number of steps; returns how often each outcome was seen. Raises what is wrong.
+        explore: takes a seed and a number of steps. Raises what is wrong.
     """
     seconds, steps, seed = float(sys.argv[1]), int(sys.argv[2]), int((*sys.argv[3:], 0)[0])
     started, images, seeds = time.monotonic(), 0, 0
+    states: set[str] = set()
     while time.monotonic() - started < seconds:
-        images += sum(explore(seed + seeds, steps).values())
+        explored = explore(seed + seeds, steps)
+        images += explored.outcomes.total()
+        states |= explored.states
         seeds += 1
-        print(f"{seeds} seeds from {seed} on, {images} images, nothing wrong", flush=True)
+        print(
+            f"{seeds} seeds from {seed} on, {images} images, {len(states)} distinct states, nothing wrong", flush=True
+        )

@@ -25,7 +25,7 @@ from walsvc.topics.shared import Delivery, SharedConsumer
 from .campaigning import explore_for_a_while
 from .going import NAMES, STATES, GoingWorkload, Seen, Told, check, recover
 from .model import require
-from .moments import cut_at_each
+from .moments import Explored, cut_at_each
 from .plan import Plan
 
 RESULTS, DEAD = "results", "dead"
@@ -270,8 +270,8 @@ def check_jobs(seen: SeenAll, told: Known) -> None:
         require(count == 1 or told.was_cut or bool(told.moved), f"job {job!r} has {count} results or dead letters")
 
 
-def explore_everything(seed: int, steps: int = 14) -> Counter[str]:
-    """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
+def explore_everything(seed: int, steps: int = 14) -> Explored:
+    """Cut the power at every operation of a workload; returns what was seen. Raises Violation."""
     plan = Plan.draw(seed).with_options(relaxed_interval=0.002)
     return cut_at_each(EverythingWorkload(plan, plan.device(), Known(), steps), STATES, recover_all, check_all)
 

@@ -19,7 +19,7 @@ from walsvc.topics.deleting import delete_topic
 
 from .campaigning import explore_for_a_while
 from .model import require
-from .moments import cut_at_each
+from .moments import Explored, cut_at_each
 from .plan import Plan
 from .program import Program
 
@@ -248,8 +248,8 @@ def check(seen: Seen, told: Told) -> None:
         require(possible, f"{name!r} shows {sorted(lsns)} of {sorted(acked.get(name, ()))}, hidden below {befores}")
 
 
-def explore_going(seed: int, steps: int = 14) -> Counter[str]:
-    """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
+def explore_going(seed: int, steps: int = 14) -> Explored:
+    """Cut the power at every operation of a workload; returns what was seen. Raises Violation."""
     plan = Plan.draw(seed).with_options(relaxed_interval=0.002)
     return cut_at_each(GoingWorkload(plan, plan.device(), Told(), steps), STATES, recover, check)
 

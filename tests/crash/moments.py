@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from walsvc.disk.sim import SimDevice, SimLoop, run_sim
 
@@ -18,6 +18,18 @@ class Knowledge(Protocol):
     def freeze(self) -> Self:
         """A copy that stays as it is."""
         ...
+
+
+class Explored(NamedTuple):
+    """The result of cutting the power at each moment of a program.
+
+    Attributes:
+        outcomes: how often each was seen; together as many as there were images.
+        states: distinct images, which were recovered: what the disk held, byte by byte.
+    """
+
+    outcomes: Counter[str]
+    states: set[str]
 
 
 T = TypeVar("T", bound=Knowledge)
@@ -45,9 +57,8 @@ def cut_at_each(
     states: int,
     recover: Callable[[Plan, SimDevice], Coroutine[Any, Any, Seen]],
     check: Callable[[Seen, T], None],
-) -> Counter[str]:
-    """Run a program, and cut the power at each moment of it, in several ways; returns how often each outcome was seen. Raises what
-    `check` raises.
+) -> Explored:
+    """Run a program, and cut the power at each moment of it, in several ways; returns what was seen. Raises what `check` raises.
 
     Args:
         program: not run yet.
@@ -72,4 +83,4 @@ def cut_at_each(
                     error.add_note(f"seed {seed}, operation {where}, image {index}")
                     raise
     loop.close()
-    return outcomes
+    return Explored(outcomes, set(known_images))

@@ -10,6 +10,6 @@ from .going import explore_going
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 4])
 def test_power_cuts_keep_what_was_told_of_topics_that_go(seed: int) -> None:
-    outcomes = explore_going(seed, steps=4)
+    outcomes = explore_going(seed, steps=4).outcomes
     assert len(outcomes) > 4
     assert sum(outcomes.values()) > 40

@@ -10,5 +10,5 @@ from .topics import explore_topics
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(3))
 def test_acknowledgements_holds_and_counts_survive_power_cuts(seed: int) -> None:
-    outcomes = explore_topics(seed)
+    outcomes = explore_topics(seed).outcomes
     assert len(outcomes) > 20

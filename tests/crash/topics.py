@@ -12,7 +12,7 @@ from walsvc.opening import open_on
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 
 from .model import require
-from .moments import cut_at_each
+from .moments import Explored, cut_at_each
 from .plan import Plan
 from .program import Program
 
@@ -183,7 +183,7 @@ def check_positions(seen: Seen, told: Told) -> None:
         require(all(lsn >= dropped for lsn in unseen), f"records of {key} were dropped unread")
 
 
-def explore_topics(seed: int, steps: int = 14) -> Counter[str]:
-    """Cut the power at every operation of a workload; returns how often each outcome was seen. Raises Violation."""
+def explore_topics(seed: int, steps: int = 14) -> Explored:
+    """Cut the power at every operation of a workload; returns what was seen. Raises Violation."""
     plan = Plan.draw(seed).with_options(reclaim="consumed", relaxed_interval=0.002)
     return cut_at_each(TopicWorkload(plan, plan.device(), Told(), steps), STATES, recover, check)
