@@ -9,7 +9,7 @@ import pytest
 
 from walsvc import BadOption
 from walsvc.service.server.auth import Grant, Tokens
-from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
+from walsvc.service.server.verbs import IN_PARTS, OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Error, Open
 from walsvc.service.wire.methods import METHODS, RIGHTS, STREAMS
 
@@ -21,7 +21,7 @@ SAMPLES = {int: 1, str: "name", dict: {}, bool: False, list: [], float: 0.5}
 
 
 def test_server_answers_each_method_of_the_table_and_no_other() -> None:
-    answered = [*OF_THE_LOG, *OF_A_CONSUMER, *OF_A_WORKER, *OF_SEVERAL]
+    answered = [*OF_THE_LOG, *OF_A_CONSUMER, *OF_A_WORKER, *OF_SEVERAL, *IN_PARTS]
     assert sorted(METHODS) == sorted(answered)
     assert {each.right for each in (*METHODS.values(), *STREAMS.values())} <= RIGHTS
 

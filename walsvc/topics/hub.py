@@ -28,6 +28,7 @@ from walsvc.topics.feed import Feed, Out
 from walsvc.topics.leases import LOOK_SECONDS_MAX, Ended, Job, Lease, Leases
 from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start
 from walsvc.topics.sharing import Sharing
+from walsvc.topics.supply import Place
 
 if TYPE_CHECKING:
     from walsvc.log.read.segments import Segments
@@ -101,15 +102,17 @@ class Hub:
 
     async def next(self, face: object) -> Out:
         """The next record for one who has the consumer open."""
+        place = Place()
         while True:
             self.check(face)
             if (out := self.feed.take(self.holders[face])) is not None:
                 self.changed()
                 return out
-            await self.feed.supply.wait()
+            await self.feed.supply.wait(place)
 
-    async def batch(self, face: object, max_bytes: int, max_records: int) -> list[Out]:
-        """The next records that are there, one at least, for which it waits."""
+    async def batch(self, face: object, max_bytes: int, max_records: int, place: Place | None = None) -> list[Out]:
+        """The next records that are there, one at least, for which it waits; `place`: where it waits, and may have waited."""
+        place = place or Place()
         while True:
             self.check(face)
             more = True
@@ -127,7 +130,7 @@ class Hub:
             if outs:
                 self.changed()
                 return outs
-            await self.feed.supply.wait()
+            await self.feed.supply.wait(place)
 
     async def there(self, face: object, *, own: bool = True) -> Out | None:
         """The next record, if there is one that is durable; it is not waited for. `own`: see Feed.take."""

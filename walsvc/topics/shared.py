@@ -16,6 +16,7 @@ from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.pending import Pending, claim, delivered_lsn, out_of, pending_of, settle, take_new
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
+from walsvc.topics.supply import Place
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -239,16 +240,20 @@ class LocalConsumer(SharedConsumer):
         return (await self._held(1 << 62, 1))[0]
 
     async def _batch(self, max_bytes: int, max_records: int) -> Sequence[LocalDelivery]:
-        if self.worker is None:
-            return [LocalDelivery(self, out) for out in await self._hub.batch(self, max_bytes, max_records)]
-        return await self._held(max_bytes, max_records)
+        return await self.batch_at(Place(), max_bytes, max_records)
 
-    async def _held(self, max_bytes: int, max_records: int) -> list[LocalDelivery]:
+    async def batch_at(self, place: Place, max_bytes: int, max_records: int) -> list[LocalDelivery]:
+        """For the service: `read_batch` that waits at a place which the caller keeps from one batch to the next."""
+        if self.worker is None:
+            return [LocalDelivery(self, out) for out in await self._hub.batch(self, max_bytes, max_records, place)]
+        return await self._held(max_bytes, max_records, place)
+
+    async def _held(self, max_bytes: int, max_records: int, place: Place | None = None) -> list[LocalDelivery]:
         """Deliveries that are durable before the caller gets them; one that gives up gets them the next time."""
         async with self._keeping:
             self._unseen = [out for out in self._unseen if self._hub.leases.is_out(out.lease)]
             if not self._unseen:
-                self._unseen = await self._hub.batch(self, max_bytes, max_records)
+                self._unseen = await self._hub.batch(self, max_bytes, max_records, place)
             outs = self._unseen[:max_records]
             await self._hub.keep(Keeping(self._hub, [out.lease for out in outs]))
             del self._unseen[: len(outs)]
@@ -293,7 +298,7 @@ class LocalConsumer(SharedConsumer):
 
     async def wait_for_new(self) -> None:
         """Wait until there may be one."""
-        await self.open_hub().feed.supply.wait()
+        await self.open_hub().feed.supply.wait(Place())
 
     async def status(self) -> ConsumerStatus:
         """See SharedConsumer."""

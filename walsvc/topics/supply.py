@@ -1,13 +1,13 @@
 """Supply: the callers that wait for a shared consumer's records, and the task that reads while a caller waits.
 
-A worker takes a record in its own step of the loop, never through a future: so a wait that is cancelled drops nothing. Without
-waits the task ends. Whatever may let a record go out calls `wake`.
+A worker takes a record in its own step of the loop, never through a future: so a wait that is cancelled drops nothing. Whoever finds
+nothing then, or wants more, waits on at the place that it had. Without waits the task ends. Whatever may let a record go out calls `wake`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.errors import WalError, copy_of
@@ -36,26 +36,40 @@ class Source(Protocol):
         """Seconds until the time of a record may have come; None: none waits for its time."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class Place:
+    """The place of a caller among those that wait.
+
+    Attributes:
+        calls: that it stands for: those of a client's next() that were made together are one caller here.
+        number: callers with lower ones are before it; 0: it has not waited yet.
+    """
+
+    calls: int = 1
+    number: int = 0
+
+
 class Supply:
     """Waits of one shared consumer, first come first served. Loop thread only."""
 
     def __init__(self, core: Core, source: Source) -> None:
         self._core = core
         self._source = source
-        self._waiters: deque[asyncio.Future[Any]] = deque()
+        self._waiters: dict[Place, asyncio.Future[Any]] = {}  # by their numbers
+        self._last = 0  # number that was given
         self._task: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[Any] | None = None
 
     @property
     def waiting(self) -> int:
-        """How many callers wait."""
-        return len(self._waiters)
+        """How many calls wait."""
+        return sum(place.calls for place in self._waiters)
 
-    async def wait(self) -> None:
-        """Wait until there may be something to take. Raises what reading raises, and what ends the log."""
+    async def wait(self, place: Place) -> None:
+        """Wait until there may be something to take, at the place of earlier waits. Raises what reading raises, and what ends the log."""
         waiter: asyncio.Future[Any] = self._core.waits.durable(NEVER)  # fails with the log, if nothing else wakes it
         try:
-            self._waiters.append(waiter)
+            self._enter(place, waiter)
             self._read()
             await waiter
         except BaseException:
@@ -63,9 +77,18 @@ class Supply:
                 self.wake()  # its turn goes to the next one
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if self._waiters.get(place) is waiter:
+                del self._waiters[place]
             waiter.cancel()
+
+    def _enter(self, place: Place, waiter: asyncio.Future[Any]) -> None:
+        if not place.number:
+            self._last += 1
+            place.number = self._last
+        behind = self._waiters and next(reversed(self._waiters)).number > place.number
+        self._waiters[place] = waiter
+        if behind:
+            self._waiters = {each: self._waiters[each] for each in sorted(self._waiters, key=lambda each: each.number)}
 
     def wake(self) -> None:
         """Wake the first caller that waits, and the task that reads: a record may go out now."""
@@ -75,8 +98,8 @@ class Supply:
 
     def wake_all(self) -> None:
         """Let every caller look: the consumer was closed, or a worker's own records are there."""
-        waiters, self._waiters = self._waiters, deque()
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
             if not waiter.done():
                 waiter.set_result(None)
         self._read()
@@ -89,7 +112,7 @@ class Supply:
 
     def _wake_first(self) -> None:
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop(next(iter(self._waiters)))
             if not waiter.done():
                 waiter.set_result(None)
                 return
@@ -117,8 +140,8 @@ class Supply:
                 if self._waiters:
                     await self._rest()
         except WalError as error:
-            waiters, self._waiters = self._waiters, deque()
-            for waiter in waiters:
+            waiters, self._waiters = self._waiters, {}
+            for waiter in waiters.values():
                 if not waiter.done():
                     waiter.set_exception(copy_of(error))
 

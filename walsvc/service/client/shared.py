@@ -1,8 +1,7 @@
 """A shared consumer of a log behind a server: leases, order and counts are there; a call of next() here is a question there.
 
-Nothing is sent ahead: a record that nobody has asked for would run against its deadline in a buffer. So each next() is one CALL,
-answered when there is a record; one that is given up is cancelled at the server, and what was on its way then goes back as if it
-had never been out. The server frees what a connection has when that ends. A client that has lost its connection opens the
+Nothing is sent ahead: a record that nobody has asked for would run against its deadline in a buffer. Calls of one turn of the loop share a
+frame: those of next() in asking.py, those of ack() in acks.py. The server frees what a connection has when that ends. A client that has lost its connection opens the
 consumer again by itself; what it had it may still acknowledge, as long as nobody else got it.
 """
 
@@ -13,102 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from walsvc.errors import BadOption, Closed, ProtocolError, WalError, copy_of
-from walsvc.model import Record
+from walsvc.service.client.acks import Acks
+from walsvc.service.client.asking import QUESTIONS_MAX, Asking, BatchQuestion
 from walsvc.service.client.call import Calling, encoded
+from walsvc.service.client.delivery import RemoteDelivery
 from walsvc.service.client.opened import OpenedThere
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import records_of
-from walsvc.service.wire.frames import Call, Cancel, End, Error, Frame, Open, Records, Result
+from walsvc.service.wire.frames import End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.shared import Delivery, SharedConsumer, several
 from walsvc.topics.sharing import SharedOptions, Sharing
-
-ASKING_MAX = 64  # calls of next() that are asked at a time; the server takes 1,024 calls of a connection
-
-
-class RemoteDelivery(Delivery):
-    """A delivery of a log behind a server."""
-
-    __slots__ = ("_deadline", "home", "token")
-
-    def __init__(self, home: RemoteShared, record: Record, attempt: int, token: str, left: float | None) -> None:
-        super().__init__(record, attempt)
-        self.home: RemoteShared = home
-        self.token: str = token
-        self._until(left)
-
-    def _until(self, left: float | None) -> None:
-        self._deadline = None if left is None else asyncio.get_running_loop().time() + left
-
-    @property
-    def deadline(self) -> float | None:
-        """See Delivery."""
-        return self._deadline
-
-    def said(self) -> dict[str, Any]:
-        """Which delivery, for the server."""
-        return {"lsn": self.record.lsn, "attempt": self.attempt, "token": self.token}
-
-    async def _ack(self) -> None:
-        await self.home.ack([self])
-
-    async def _nak(self, delay: float) -> None:
-        await self.home.call("shared.nak", **self.said(), delay=float(delay))
-
-    async def _extend(self, seconds: float) -> None:
-        self._until(await self.home.call("shared.extend", **self.said(), seconds=float(seconds)))
-
-
-class Asking:
-    """A CALL of next() that waits for its answer, as long as it takes."""
-
-    def __init__(self, home: RemoteShared, session: Session, args: dict[str, Any]) -> None:
-        self._home = home
-        self._session = session
-        self._frame = Call(session.new_id(), "shared.next", args)
-        self.answer: asyncio.Future[list[RemoteDelivery]] = session.loop.create_future()
-        session.begin(self._frame.id, self)
-
-    def received(self, frame: Frame) -> None:
-        """RESULT or ERROR."""
-        self._session.room.leave(self._frame.id)
-        if isinstance(frame, Result):
-            deliveries = self._home.deliveries(frame.value)
-            if self.answer.done():
-                self._home.return_unseen(deliveries)
-            else:
-                self.answer.set_result(deliveries)
-        elif isinstance(frame, Error) and not self.answer.done():
-            self.answer.set_exception(error_of(frame.code, frame.message, frame.fields))
-
-    def lost(self) -> None:
-        """The server has freed the records that it gave to a connection that has ended."""
-        if self.answer.done():
-            self._session.room.leave(self._frame.id)
-
-    def again(self) -> bool:
-        """Ask, when there is room."""
-        if self._session.room.enter(self._frame.id, self, self._frame.method, self._home.id):
-            self._session.put(encode(self._frame))
-        return True
-
-    def failed(self, error: WalError) -> None:
-        """No connection in time, or closed."""
-        self._session.room.leave(self._frame.id)
-        if not self.answer.done():
-            self.answer.set_exception(self._session.unreachable(error, "no record was asked for"))
-
-    def give_up(self) -> None:
-        """The caller has given up: cancel the call at the server, or return what it brought."""
-        if self._frame.id in self._session.requests:
-            if self._session.connected and self._session.room.has(self._frame.id):
-                self._session.send(Cancel(self._frame.id))
-            else:
-                self._session.room.leave(self._frame.id)
-        elif not self.answer.cancelled() and self.answer.exception() is None:
-            self._home.return_unseen(self.answer.result())
 
 
 class RemoteShared(OpenedThere, SharedConsumer):
@@ -119,10 +35,12 @@ class RemoteShared(OpenedThere, SharedConsumer):
         self._session = session
         self._id = session.new_id()
         self._frame = Open(self._id, "shared", {"name": name, "topic": topic, "start": start, "options": options}, 0)
-        self._asking = asyncio.Semaphore(ASKING_MAX)
+        self._asking: Asking = Asking(self, session)
+        self._batches = asyncio.Semaphore(QUESTIONS_MAX)
         self._sharing = Sharing()
         self._open = True
         self._error: WalError | None = None
+        self._acks: Acks = Acks(self, session)
         self._opened: asyncio.Future[None] = session.loop.create_future()
         self._closed: asyncio.Future[None] = session.loop.create_future()
         encoded(self._frame)  # what cannot be sent is said before anything is
@@ -169,17 +87,17 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     async def next(self) -> RemoteDelivery:
         """See SharedConsumer."""
-        return (await self._batch(1, 1))[0]
+        return await self._asking.next()
 
     async def _batch(self, max_bytes: int, max_records: int) -> Sequence[RemoteDelivery]:
-        async with self._asking:
+        async with self._batches:
             self.check()
-            args = {"stream": self._id, "max_bytes": max_bytes, "max_records": max_records}
-            asking = Asking(self, self._session, args)
+            question = BatchQuestion(self, self._session, max_bytes, max_records)
+            self._session.begin(question.id, question)
             try:
-                return await asking.answer
+                return await question.answer
             except asyncio.CancelledError:
-                asking.give_up()
+                question.give_up()
                 raise
 
     def deliveries(self, answer: Any) -> list[RemoteDelivery]:
@@ -188,8 +106,12 @@ class RemoteShared(OpenedThere, SharedConsumer):
             raise ProtocolError("the answer to shared.next is none")
         try:
             records = records_of(Records._make([0, 0, *answer["records"], []]))
-            rows = zip(records, answer["attempts"], answer["left"], strict=True)
-            return [RemoteDelivery(self, record, attempt, answer["token"], left) for record, attempt, left in rows]
+            rows, token = zip(records, answer["attempts"], answer["left"], strict=True), answer["token"]
+            now = self._session.loop.time()
+            return [
+                RemoteDelivery(self, record, attempt, token, None if left is None else now + left)
+                for record, attempt, left in rows
+            ]
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"the answer to shared.next is none: {error}") from None
 
@@ -222,7 +144,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
             if not isinstance(each, RemoteDelivery) or each.home is not self:
                 raise BadOption(f"{each!r} is no delivery of {self!r}")
             rows.append(list(each.said().values()))
-        await self.call("shared.ack", deliveries=rows)
+        await self._acks.ack(rows)
 
     async def status(self) -> ConsumerStatus:
         """See SharedConsumer."""

@@ -12,8 +12,8 @@ from walsvc.log.commit.results import BatchResult, Part
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.client.common import Common
 from walsvc.service.client.consumer import RemoteConsumer
+from walsvc.service.client.delivery import RemoteDelivery
 from walsvc.service.client.labels import MODES
-from walsvc.service.client.shared import RemoteDelivery
 from walsvc.service.wire.frames import OVERHEAD_BYTES
 from walsvc.topics.transaction import Transaction
 

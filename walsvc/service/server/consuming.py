@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from walsvc.api import Log
+from walsvc.config import between
 from walsvc.errors import BadOption, Closed, WalError
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
@@ -17,7 +19,9 @@ from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import Start
-from walsvc.topics.shared import LocalConsumer, LocalDelivery
+from walsvc.topics.shared import LocalConsumer
+from walsvc.topics.sharing import OUTSTANDING_MAX
+from walsvc.topics.supply import Place
 
 
 class Holding(Stream):
@@ -41,20 +45,33 @@ class SharedStream(Holding):
         super().__init__(line, id, 0)
         self.consumer: LocalConsumer = consumer
 
-    async def next(self, max_bytes: int, max_records: int) -> dict[str, Any]:
-        """Answer shared.next. Given up it takes nothing."""
+    async def answers(self, max_bytes: int, max_records: int, *, each: bool) -> AsyncIterator[dict[str, Any]]:
+        """Answers of shared.next: one. With `each`, until each of `max_records` calls of the client has its record: all of them wait at the
+        place of the first."""
+        between("max_bytes", max_bytes, 1, 1 << 62)
+        between("max_records", max_records, 1, OUTSTANDING_MAX if each else 1 << 62)
+        if not each:
+            yield await self._next(max_bytes, max_records, Place())
+            return
+        place = Place(max_records)
+        while place.calls:
+            answer = await self._next(max_bytes, place.calls, place)
+            place.calls -= len(answer["attempts"])
+            yield {**answer, "more": place.calls}
+
+    async def _next(self, max_bytes: int, max_records: int, place: Place) -> dict[str, Any]:
+        """The next records, one at least. Given up it takes nothing."""
         hub, loop = self.consumer.open_hub(), self._loop
-        batch = await self.consumer.read_batch(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
-        given = [each for each in batch if isinstance(each, LocalDelivery)]
+        given = await self.consumer.batch_at(place, min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
         labels: list[bytes] = []
         size = 0
-        for place, each in enumerate(given):
+        for index, each in enumerate(given):
             packed = packed_labels(each.record)
             size += len(packed)
-            if size > STREAM_BYTES and place:  # the rest goes out again, as if it had not been out
-                for late in given[place:]:
+            if size > STREAM_BYTES and index:  # the rest goes out again, as if it had not been out
+                for late in given[index:]:
                     hub.unseen(late.lease)
-                del given[place:]
+                del given[index:]
                 break
             labels.append(packed)
         try:

@@ -16,7 +16,7 @@ from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Name, Shared
 from walsvc.service.server.streams import Begin, RecordStream, Stream, range_of, source_of
 from walsvc.service.server.turns import CALL_UNITS
-from walsvc.service.server.verbs import OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
+from walsvc.service.server.verbs import IN_PARTS, OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
 from walsvc.tasks import begin_task
@@ -112,6 +112,10 @@ class Sessions:
                 args = method.checked(frame.args)
                 if method.large:
                     await self._answer_large(frame.id, method, args)
+                    return
+                if (in_parts := IN_PARTS.get(method.name)) is not None:
+                    async for part in in_parts(await self._held(args["stream"], SharedStream), args):
+                        line.send(Result(frame.id, part, line.state))
                     return
                 value = await self._answer(method, args)
         except WalError as error:

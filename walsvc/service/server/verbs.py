@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from walsvc.api import Log
@@ -165,8 +165,8 @@ async def consumer_lag(stream: ConsumerStream, args: dict[str, Any]) -> int:
     return await stream.consumer.lag()
 
 
-async def shared_next(stream: SharedStream, args: dict[str, Any]) -> dict[str, Any]:
-    return await stream.next(args["max_bytes"], args["max_records"])
+def shared_next(stream: SharedStream, args: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    return stream.answers(args["max_bytes"], args["max_records"], each=args["each"])
 
 
 async def shared_ack(stream: SharedStream, args: dict[str, Any]) -> None:
@@ -240,8 +240,8 @@ OF_A_CONSUMER: dict[str, Callable[[ConsumerStream, dict[str, Any]], Awaitable[An
     "consumer.seek": consumer_seek,
     "consumer.lag": consumer_lag,
 }
+IN_PARTS: dict[str, Callable[[SharedStream, dict[str, Any]], AsyncIterator[Any]]] = {"shared.next": shared_next}
 OF_A_WORKER: dict[str, Callable[[SharedStream, dict[str, Any]], Awaitable[Any]]] = {
-    "shared.next": shared_next,
     "shared.ack": shared_ack,
     "shared.nak": shared_nak,
     "shared.extend": shared_extend,

@@ -181,7 +181,12 @@ METHODS = table(
     Method("consumer.seek", CONSUME, {**STREAM, **required(to=POSITION)}),
     Method("consumer.lag", CONSUME, STREAM, changes=False),
     # of a shared consumer that is open on this connection
-    Method("shared.next", CONSUME, {**STREAM, **required(max_bytes=INT, max_records=INT)}, changes=False),
+    Method(
+        "shared.next",
+        CONSUME,
+        {**STREAM, **required(max_bytes=INT, max_records=INT), "each": (BOOL, False)},
+        changes=False,
+    ),
     Method("shared.ack", CONSUME, {**STREAM, **required(deliveries=ROWS)}),
     Method("shared.nak", CONSUME, {**DELIVERY, **required(delay=SECONDS)}),
     Method("shared.extend", CONSUME, {**DELIVERY, **required(seconds=SECONDS)}),
