@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 COMMIT_SCENES = "tests/crash/test_commit.py::"
+BESIDE = "tests/service/fronts/test_beside.py::"
 BATCHES_SCENES = "tests/crash/test_batches.py::"
 ROTATION_SCENES = "tests/crash/test_rotation.py::"
 RECOVERY_SCENES = "tests/crash/test_recovery.py::"
@@ -1393,6 +1394,27 @@ ENTRIES = [
         "        except (NoSpace, PathError):",
         "        except NoSpace:",
         ("tests/topics/test_shared_short.py::test_delivery_that_ends_while_the_log_takes_nothing_is_not_forgotten",),
+    ),
+    Mutant(
+        "fronts: a work queue with a lease is opened as a group",
+        "walsvc/service/fronts/redis/members.py",
+        '        return window is not None and window.options.get("lease") is not None\n',
+        "        return False\n",
+        (f"{BESIDE}test_work_queue_with_a_lease_is_no_group_whether_it_is_open_or_not",),
+    ),
+    Mutant(
+        "fronts: groups stay open when the last client of Redis has left",
+        "walsvc/service/fronts/redis/client.py",
+        "            if not members.clients:\n",
+        "            if members.clients < 0:\n",
+        (f"{BESIDE}test_group_goes_with_its_topic_once_the_last_client_of_redis_has_left",),
+    ),
+    Mutant(
+        "topics: over the service whoever had a record acknowledges it for whoever took it over",
+        "walsvc/topics/hub.py",
+        "        if lease.holder not in (None, worker) if counted else",
+        "        if False if counted else",
+        (f"{BESIDE}test_worker_of_walsvc_and_one_of_redis_share_a_group",),
     ),
     Mutant(
         "service: nobody looks at the labels that a client gives the records of a batch",

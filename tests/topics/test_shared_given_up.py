@@ -183,6 +183,6 @@ async def test_acknowledgements_from_before_a_restart_that_come_at_once_all_coun
         deliveries, token = await consumer.read_batch(), consumer.open_hub().past.token
     async with await open_on(SimDisk(device), SMALL) as log:
         hub = (await log.topic("jobs").consumer("workers", shared=True)).open_hub()
-        finding = (hub.find(each.record.lsn, each.attempt, token) for each in deliveries)
+        finding = (hub.find(each.record.lsn, each.attempt, token, None) for each in deliveries)
         await hub.ack(await asyncio.gather(*finding))
         assert (await hub.status()).lag == 0

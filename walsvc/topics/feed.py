@@ -130,6 +130,16 @@ class Feed:
         job = None if self.leases.full else self.leases.ready(self.now())
         return job is not None and job.lsn in self.ahead
 
+    async def stocked(self) -> bool:
+        """True if there is a record that is not out: it may go out now, later, or once it is read. Raises Truncated, see `look`."""
+        self.look()
+        if len(self.leases.jobs) > self.leases.out:
+            return True
+        last = self._core.catalog.durable_lsn
+        if self._number != WHOLE_LOG:
+            _, last = await self._segments.topic_sums(self._number)
+        return last >= self.ahead.following
+
     def unread(self, max_bytes: int, max_records: int) -> bool:
         """True if a batch of so much may need more than was read."""
         return len(self.leases.jobs) - self.leases.out < max_records and self.ahead.bytes < max_bytes

@@ -157,9 +157,10 @@ class Hub:
         await self.writer.core.changes.join(Acking(self, leases, vanished))
         self.writer.core.changes.passed(self.feed.position)
 
-    async def find(self, lsn: int, attempt: int, token: str) -> Lease:
+    async def find(self, lsn: int, attempt: int, token: str, worker: str | None) -> Lease:
         """The delivery that somebody elsewhere speaks of. One of an earlier hub, from before the log was opened or while nobody
-        had the consumer open, counts as long as nobody got the record since. Raises LeaseLost."""
+        had the consumer open, counts as long as nobody got the record since. Without leases `worker` speaks, and one that has taken the record over
+        may have it with the same count. Raises LeaseLost."""
         if (job := await self.feed.find(lsn)) is None:
             done = Lease(Job(lsn, lsn), None, attempt, None, done=True)
             if (lsn < self.feed.position or self.feed.window.covers(lsn)) and self.past.has(lsn, attempt, token):
@@ -170,7 +171,9 @@ class Hub:
             job.lease = Lease(job, None, attempt, None)
         lease = job.lease
         counted = self.sharing.lease is None  # by the log, before a record goes out
-        if lease is None or lease.attempt != attempt or not (counted or (lease.holder is None) == earlier):
+        if lease is None or lease.attempt != attempt:
+            raise self.lost(Lease(job, None, attempt, None))
+        if lease.holder not in (None, worker) if counted else (lease.holder is None) != earlier:
             raise self.lost(Lease(job, None, attempt, None))
         return lease
 

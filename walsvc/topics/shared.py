@@ -269,6 +269,10 @@ class LocalConsumer(SharedConsumer):
             raise BadOption(f"{delivery!r} is no delivery of {self!r}")
         return delivery.lease
 
+    async def stocked(self) -> bool:
+        """True if there is a record that nobody has: it may go out now, later, or once it is read. Raises Closed, Truncated."""
+        return await self.open_hub().feed.stocked()
+
     # ---- without a lease: as Redis's groups ask it
 
     def pending(self) -> list[Pending]:

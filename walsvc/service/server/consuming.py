@@ -91,7 +91,8 @@ class SharedStream(Holding):
         for row in rows:
             if type(row) is not list or [type(each) for each in row] != [int, int, str]:
                 raise BadOption("a delivery is [lsn, attempt, token]")
-            found.append(await self.consumer.open_hub().find(*row))
+            lsn, attempt, token = row
+            found.append(await self.consumer.open_hub().find(lsn, attempt, token, self.consumer.worker))
         return found
 
     async def close(self) -> None:

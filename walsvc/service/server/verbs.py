@@ -197,7 +197,8 @@ async def shared_seek(stream: SharedStream, args: dict[str, Any]) -> None:
 
 
 async def delivery_of(stream: SharedStream, args: dict[str, Any]) -> Lease:
-    return await stream.consumer.open_hub().find(args["lsn"], args["attempt"], args["token"])
+    consumer = stream.consumer
+    return await consumer.open_hub().find(args["lsn"], args["attempt"], args["token"], consumer.worker)
 
 
 OF_THE_LOG: dict[str, Callable[[Log, dict[str, Any]], Awaitable[Any]]] = {

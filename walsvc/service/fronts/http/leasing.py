@@ -23,7 +23,7 @@ from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.request import object_of
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.keyed import KeyedLocks
-from walsvc.topics.shared import Delivery, SharedConsumer
+from walsvc.topics.shared import Delivery, LocalConsumer
 
 LEASE_FIELDS: dict[str, tuple[type, ...]] = {
     "max_records": (int,),
@@ -61,7 +61,7 @@ class Queue:
         open: lets its log go.
     """
 
-    consumer: SharedConsumer
+    consumer: LocalConsumer
     open: AsyncExitStack
     out: dict[str, Delivery] = field(default_factory=dict)
     users: int = 0
@@ -102,9 +102,7 @@ class Queues:
 
     async def _next(self, queue: Queue, records: int, wait: float) -> list[Delivery]:
         """Take the records that are free now, or the first ones that come within `wait` seconds."""
-        status = await queue.consumer.status()
-        # True if something is there, which takes a moment to be read.
-        ready = status.lag is None or status.lag > status.outstanding
+        ready = await queue.consumer.stocked()  # what is there takes a moment to be read
         taking = asyncio.ensure_future(queue.consumer.read_batch(BYTES_MAX, records))
         try:
             done, _ = await asyncio.wait([taking], timeout=max(wait, READING_SECONDS if ready else 0.0))

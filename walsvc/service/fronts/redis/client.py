@@ -9,6 +9,7 @@ from walsvc.errors import BadOption, Denied
 from walsvc.service.fronts.redis.members import Members, members_of
 from walsvc.service.fronts.redis.replies import Failure
 from walsvc.service.server.auth import Grant
+from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
@@ -57,7 +58,7 @@ class Client:
         self.number = self.shared.roster.accepted
         self.grant = self.shared.grant(None)
         if self.grant is not None and (log := self.shared.logs.take_open("")) is not None:
-            self.namespace, self.opened = "", log
+            self._have("", log)
 
     async def show(self, user: bytes, token: bytes) -> None:
         """AUTH: show a token. The user's name is the namespace, `default` for the log of the directory itself."""
@@ -87,7 +88,12 @@ class Client:
         except Denied as error:
             raise Failure(f"NOPERM {error}") from None
         self.leave()
-        self.grant, self.namespace, self.opened = grant, namespace, log
+        self.grant = grant
+        self._have(namespace, log)
+
+    def _have(self, namespace: str, log: Any) -> None:
+        self.namespace, self.opened = namespace, log
+        self.members.clients += 1
 
     def granted(self) -> Grant:
         """Rights and namespaces of the client. Raises Failure where it has shown no token."""
@@ -143,5 +149,9 @@ class Client:
     def leave(self) -> None:
         """Give the log back."""
         if self.namespace is not None:
+            members = self.members
+            members.clients -= 1
+            if not members.clients:
+                self.shared.closing.add(begin_task(members.rest()), None)
             self.shared.logs.leave(self.namespace)
         self.namespace, self.opened, self._topics = None, None, {}

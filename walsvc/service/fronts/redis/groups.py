@@ -18,6 +18,7 @@ from walsvc.service.fronts.redis.members import SETTING_UP
 from walsvc.service.fronts.redis.replies import OK, Failure
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.streams import Answer, found_in
+from walsvc.service.fronts.redis.trimming import check_right
 from walsvc.service.fronts.redis.waiting import one_of
 from walsvc.topics.pending import Pending
 from walsvc.topics.shared import LocalConsumer, LocalDelivery
@@ -76,6 +77,8 @@ async def xgroup(client: Client, command: Command) -> Any:
     call = options.subcommand(command, SUBCOMMANDS)
     if call is help_of:
         return options.usage("XGROUP", HELP)
+    if call is destroy:
+        check_right(client, "forget a group")
     makes = call in (create, set_id) and options.making_group(command)
     if not makes:
         if not await client.has(command[2]):
@@ -93,11 +96,12 @@ async def create(client: Client, command: Command) -> Any:
     """XGROUP CREATE key group id [MKSTREAM] [ENTRIESREAD n]."""
     topic, name = client.topic(command[2]), text(command[3])
     start = start_of(client, command[4])
-    if await client.members.exists(topic, name):
-        raise Failure("BUSYGROUP Consumer Group name already exists")
-    with client.shared.consumers.taking(client.opened, topic.name, name):
-        consumer = await topic.consumer(name, start=start, shared=True, lease=None, worker=SETTING_UP)
-    await consumer.close()
+    async with client.members.making(topic, name):
+        if client.members.exists(topic, name):
+            raise Failure("BUSYGROUP Consumer Group name already exists")
+        with client.shared.consumers.taking(client.opened, topic.name, name):
+            consumer = await topic.consumer(name, start=start, shared=True, lease=None, worker=SETTING_UP)
+        await consumer.close()
     return OK
 
 
@@ -119,8 +123,9 @@ async def destroy(client: Client, command: Command) -> int:
     """XGROUP DESTROY key group."""
     topic, name = client.topic(command[2]), text(command[3])
     async with client.members.going(topic, name):
-        if not await client.members.exists(topic, name):
+        if not client.members.exists(topic, name):
             return 0
+        client.members.refuse_leased(topic, name)
         try:
             await topic.delete_consumer(name)
         except (BadOption, InUse) as error:

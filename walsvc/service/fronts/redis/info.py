@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from walsvc.interface import Topic
 from walsvc.service.fronts.redis import options
 from walsvc.service.fronts.redis.client import Client
 from walsvc.service.fronts.redis.entries import id_of
@@ -13,6 +14,7 @@ from walsvc.service.fronts.redis.replies import Failure, Status
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.streams import Answer
 from walsvc.service.fronts.redis.trimming import NODE_ENTRIES
+from walsvc.topics.names import ConsumerStatus
 from walsvc.topics.shared import LocalConsumer
 
 HELP = (
@@ -61,7 +63,7 @@ async def stream(client: Client, command: Command) -> Any:
     ends = [await Answer().of(client, topic, 1, None, 1, reverse=reverse) for reverse in (False, True)]
     return {
         **told,
-        "groups": len(await topic.consumers()),
+        "groups": sum(is_group(client, topic, each) for each in await topic.consumers()),
         "first-entry": next(iter(ends[0]), None),
         "last-entry": next(iter(ends[1]), None),
     }
@@ -78,8 +80,14 @@ async def added(client: Client, name: str) -> int:
 async def groups_of(client: Client, key: bytes) -> list[LocalConsumer]:
     """The groups of a stream; its other consumers are none."""
     topic = client.topic(key)
-    found = [await client.members.find(topic, each.name, None) for each in await topic.consumers() if each.shared]
+    names = [each.name for each in await topic.consumers() if is_group(client, topic, each)]
+    found = [await client.members.find(topic, name, None) for name in names]
     return [group for group in found if group is not None]
+
+
+def is_group(client: Client, topic: Topic, status: ConsumerStatus) -> bool:
+    """True if a consumer of a stream is a group for Redis."""
+    return status.shared and not client.members.leased(topic, status.name)
 
 
 async def standing(client: Client, key: bytes, group: LocalConsumer) -> dict[str, Any]:

@@ -1,18 +1,25 @@
-"""The members of groups that have asked something, in each log: a client that gives a worker's name is that worker, on any connection."""
+"""The members of groups that have asked something, in each log: a client that gives a worker's name is that worker, on any connection.
+
+They stay open while the log has a client of this front, so that others may delete a group, or its topic, once the last one is gone.
+A consumer with a lease is no group: opened without one, it would be lost to the programs whose work queue it is.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from walsvc.service.fronts.redis.replies import Failure
 from walsvc.service.server.keyed import KeyedLocks
+from walsvc.topics.names import key_of
 from walsvc.topics.shared import LocalConsumer
 
 if TYPE_CHECKING:
     from walsvc.interface import Topic
+    from walsvc.log.read.segments import Segments
     from walsvc.topics.pending import Pending
 
 SETTING_UP = "-"  # the worker under whose name a group is made and asked; it never has anything
@@ -23,11 +30,14 @@ class Members:
     """The open places of one log's groups, by topic, group and worker. They end with the log.
 
     Attributes:
-        waiting: clients that wait for entries of this log, in groups or not.
+        clients: that have this log.
+        waiting: those that wait for its entries, in groups or not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, segments: Segments) -> None:
+        self.clients: int = 0
         self.waiting: int = 0
+        self._segments = segments
         self._places: dict[Group, dict[str, LocalConsumer]] = {}
         self._turns: KeyedLocks[Group] = KeyedLocks()
         self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
@@ -41,13 +51,29 @@ class Members:
         finally:
             self.waiting -= 1
 
-    async def exists(self, topic: Topic, name: str) -> bool:
+    def exists(self, topic: Topic, name: str) -> bool:
         """True if the topic has a consumer of that name."""
-        return any(status.name == name for status in await topic.consumers())
+        number = self._segments.topic_number(topic.name)
+        return number is not None and key_of(number, name) in self._segments.metadata.positions
+
+    def leased(self, topic: Topic, name: str) -> bool:
+        """True if the topic's consumer of that name is a work queue with a lease."""
+        number = self._segments.topic_number(topic.name)
+        window = None if number is None else self._segments.metadata.queues.get(key_of(number, name))
+        return window is not None and window.options.get("lease") is not None
+
+    def refuse_leased(self, topic: Topic, name: str) -> None:
+        """Raise Failure for a work queue with a lease."""
+        if self.leased(topic, name):
+            raise Failure(f"INUSE consumer '{name}' of '{topic.name}' is a work queue with a lease, and no group")
+
+    def making(self, topic: Topic, name: str) -> AbstractAsyncContextManager[None]:
+        """Keep others from finding a group that is half made."""
+        return self._turns.turn((topic.name, name))
 
     async def find(self, topic: Topic, name: str, worker: str | None) -> LocalConsumer | None:
-        """A worker's place in a group, None: any place; None where there is no such group. Raises InUse, BadOption: the consumer is
-        none of Redis's."""
+        """A worker's place in a group, None: any place; None where there is no such group. Raises Failure, InUse, BadOption:
+        the consumer is none of Redis's."""
         group, who = (topic.name, name), worker or SETTING_UP
         if (place := self._places.get(group, {}).get(who)) is not None:
             return place
@@ -55,8 +81,10 @@ class Members:
             places = self._places.get(group, {})
             if who in places:
                 return places[who]
-            if not places and not await self.exists(topic, name):
-                return None
+            if not places:
+                if not self.exists(topic, name):
+                    return None
+                self.refuse_leased(topic, name)
             place = await self._open(topic, name, who)
             self._places.setdefault(group, {})[who] = place
             return place
@@ -86,6 +114,15 @@ class Members:
         if place is not None:
             await place.close()
 
+    async def rest(self) -> None:
+        """Close what is open, unless a client has come. What workers have stays theirs."""
+        for group in list(self._places):
+            async with self._turns.turn(group):
+                if self.clients:
+                    return
+                for place in list(self._places.pop(group, {}).values()):
+                    await place.close()
+
     @asynccontextmanager
     async def going(self, topic: Topic, name: str) -> AsyncIterator[None]:
         """Forget a group, which is destroyed in the block: nobody finds it before the end."""
@@ -104,5 +141,5 @@ def members_of(log: Any) -> Members:
     """The members of a log's groups."""
     found = _OF_LOG.get(log)
     if found is None:
-        found = _OF_LOG[log] = Members()
+        found = _OF_LOG[log] = Members(log.segments)
     return found
