@@ -1398,7 +1398,7 @@ ENTRIES = [
     Mutant(
         "fronts: a work queue with a lease is opened as a group",
         "walsvc/service/fronts/redis/members.py",
-        '        return window is not None and window.options.get("lease") is not None\n',
+        '        return kept_options(self._log(), topic.name, name).get("lease") is not None\n',
         "        return False\n",
         (f"{BESIDE}test_work_queue_with_a_lease_is_no_group_whether_it_is_open_or_not",),
     ),

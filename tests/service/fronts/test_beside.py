@@ -84,7 +84,8 @@ async def test_group_goes_with_its_topic_once_the_last_client_of_redis_has_left(
             assert await redis("XGROUP", "CREATE", "t", group, "0") == "OK"
             await redis("XREADGROUP", "GROUP", group, "w", "COUNT", "2", "STREAMS", "t", ">")
         for body in ({}, {"lease": 5}):
-            assert (await session.post(f"{QUEUE}/g/lease", json=body)).status in (400, 409)
+            status, problem = await told(await session.post(f"{QUEUE}/g/lease", json=body))
+            assert (status, problem["type"], "worker=" in str(problem)) == (409, "urn:walsvc:InUse", False)
         assert (await session.delete("/v1/topics/t")).status == 409
         with pytest.raises(InUse):
             await topic.delete_consumer("g")

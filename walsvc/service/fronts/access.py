@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from walsvc.errors import Backpressure, Denied
 from walsvc.interface import Log
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.budget import Budget
+from walsvc.topics.names import WHOLE_LOG, key_of
 
 
 class Access(Protocol):
@@ -39,6 +41,14 @@ class Access(Protocol):
         """Count a request with so many bytes against the rate of its token: 0. Or the seconds after which it may be asked again: it was too
         early, and is not counted."""
         ...
+
+
+def kept_options(log: Any, topic: str | None, consumer: str) -> Mapping[str, Any]:
+    """The options with which a shared consumer of a log that is open here was opened last; none where there is no such consumer."""
+    metadata = log.writer.core.metadata
+    number = WHOLE_LOG if topic is None else metadata.topics.get(topic)
+    window = None if number is None else metadata.queues.get(key_of(number, consumer))
+    return {} if window is None else window.options
 
 
 def check_right(grant: Grant, right: str, what: str) -> None:

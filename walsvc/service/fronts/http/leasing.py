@@ -18,7 +18,7 @@ from aiohttp import web
 from walsvc.errors import BadOption, Closed, DurabilityLost, LeaseLost, WalError
 from walsvc.interface import Log
 from walsvc.plain import record_row
-from walsvc.service.fronts.access import Access, log_of
+from walsvc.service.fronts.access import Access, kept_options, log_of
 from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.request import object_of
 from walsvc.service.server.auth import Grant
@@ -213,6 +213,12 @@ class Queues:
         async with AsyncExitStack() as stack:
             log: Log = await stack.enter_async_context(log_of(self._access, grant, namespace))
             of: Any = log if topic is None else log.topic(topic)
+            if "lease" not in options and kept_options(log, topic, name).get("lease", UNUSED_SECONDS) is None:
+                raise HttpError(
+                    409,
+                    f"{name!r} has no lease, as groups of Redis's clients: each worker has a name there",
+                    "take another queue",
+                )
             with self._access.making_consumer(log, topic, name):
                 consumer = await of.consumer(name, start=start, shared=True, **options)
             stack.push_async_callback(consumer.close)

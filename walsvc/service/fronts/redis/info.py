@@ -41,7 +41,8 @@ async def stream(client: Client, command: Command) -> Any:
     """XINFO STREAM key [FULL [COUNT n]]."""
     count = options.telling(command)
     topic, log = client.topic(command[2]), client.log
-    first, last = await topic.first_lsn(), await topic.last_lsn()
+    last = await topic.last_lsn()
+    entries = await Answer().of(client, topic, 1, None, 1 if count is None else count or None)
     length = await topic.count()
     nodes = -(-length // NODE_ENTRIES)
     told = {
@@ -51,27 +52,26 @@ async def stream(client: Client, command: Command) -> Any:
         "last-generated-id": id_of(last or 0),
         "max-deleted-entry-id": id_of(log.first_lsn - 1),
         "entries-added": await added(client, topic.name),
-        "recorded-first-entry-id": id_of(first or 0),
+        "recorded-first-entry-id": entries[0][0] if entries else id_of(0),
     }
     if count is not None:
-        entries = await Answer().of(client, topic, 1, None, count or None)
         return {
             **told,
             "entries": entries,
             "groups": [await whole(client, command[2], each, count) for each in await groups_of(client, command[2])],
         }
-    ends = [await Answer().of(client, topic, 1, None, 1, reverse=reverse) for reverse in (False, True)]
+    newest = await Answer().of(client, topic, 1, None, 1, reverse=True)
     return {
         **told,
         "groups": sum(is_group(client, topic, each) for each in await topic.consumers()),
-        "first-entry": next(iter(ends[0]), None),
-        "last-entry": next(iter(ends[1]), None),
+        "first-entry": next(iter(entries), None),
+        "last-entry": next(iter(newest), None),
     }
 
 
 async def added(client: Client, name: str) -> int:
     """How many entries a stream ever had."""
-    segments = client.opened.segments
+    segments = client.opened.writer.segments
     number = segments.topic_number(name)
     ever: int = 0 if number is None else (await segments.topic_sums(number))[0]
     return ever

@@ -7,19 +7,19 @@ A consumer with a lease is no group: opened without one, it would be lost to the
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
+from walsvc.service.fronts.access import kept_options
 from walsvc.service.fronts.redis.replies import Failure
 from walsvc.service.server.keyed import KeyedLocks
-from walsvc.topics.names import key_of
+from walsvc.service.server.state import has_consumer
 from walsvc.topics.shared import LocalConsumer
 
 if TYPE_CHECKING:
     from walsvc.interface import Topic
-    from walsvc.log.read.segments import Segments
     from walsvc.topics.pending import Pending
 
 SETTING_UP = "-"  # the worker under whose name a group is made and asked; it never has anything
@@ -34,10 +34,10 @@ class Members:
         waiting: those that wait for its entries, in groups or not.
     """
 
-    def __init__(self, segments: Segments) -> None:
+    def __init__(self, log: Any) -> None:
         self.clients: int = 0
         self.waiting: int = 0
-        self._segments = segments
+        self._log: Callable[[], Any] = ref(log)
         self._places: dict[Group, dict[str, LocalConsumer]] = {}
         self._turns: KeyedLocks[Group] = KeyedLocks()
         self._named: dict[tuple[Group, str], float] = {}  # those that are consumers for Redis, and when they asked last
@@ -53,14 +53,11 @@ class Members:
 
     def exists(self, topic: Topic, name: str) -> bool:
         """True if the topic has a consumer of that name."""
-        number = self._segments.topic_number(topic.name)
-        return number is not None and key_of(number, name) in self._segments.metadata.positions
+        return has_consumer(self._log(), (topic.name, name))
 
     def leased(self, topic: Topic, name: str) -> bool:
         """True if the topic's consumer of that name is a work queue with a lease."""
-        number = self._segments.topic_number(topic.name)
-        window = None if number is None else self._segments.metadata.queues.get(key_of(number, name))
-        return window is not None and window.options.get("lease") is not None
+        return kept_options(self._log(), topic.name, name).get("lease") is not None
 
     def refuse_leased(self, topic: Topic, name: str) -> None:
         """Raise Failure for a work queue with a lease."""
@@ -141,5 +138,5 @@ def members_of(log: Any) -> Members:
     """The members of a log's groups."""
     found = _OF_LOG.get(log)
     if found is None:
-        found = _OF_LOG[log] = Members(log.segments)
+        found = _OF_LOG[log] = Members(log)
     return found
