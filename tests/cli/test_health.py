@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.service.watching import Stub
 from walsvc.cli.health import ask
 from walsvc.errors import BadOption, Unreachable
@@ -46,8 +47,7 @@ async def test_it_says_what_the_server_says(walsvc: Cli) -> None:
 
 
 def test_nobody_there(walsvc: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     assert "WALSVC_HTTP" in walsvc.bad(1, "health", f"127.0.0.1:{port}")
     nobody = walsvc("health", f"127.0.0.1:{port}", "--json")
     told = json.loads(nobody.stdout)
