@@ -96,9 +96,12 @@ async def test_nobody_there_is_unreachable_and_says_where(tmp_path):
     assert caught.value.path == url
     assert caught.value.errno
     assert isinstance(caught.value, OSError)
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable, match=r"the server cannot be reached: Connection refused \[wal://127.0.0.1:1\]"):
         async with walsvc.open("wal://127.0.0.1:1", connect_seconds=5.0):
             pass
+    with pytest.raises(Unreachable) as nameless:
+        await walsvc.open("wal://no-such-host.invalid")
+    assert nameless.value.hint == "check the host's name"
 
 
 async def test_files_that_are_not_there_are_named(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from walsvc.config import between
 from walsvc.errors import BadOption, InUse
 from walsvc.log.read.filter import timestamp_of
+from walsvc.options import unknown_option
 from walsvc.topics.delivery import check_delivery
 from walsvc.topics.names import check_name
 
@@ -68,7 +69,7 @@ def sharing_of(topic: str | None, given: SharedOptions, kept: Mapping[str, Any])
     values = {name: value for name, value in kept.items() if name in known}
     for name, value in given.items():
         if name != "worker" and name not in known:
-            raise BadOption(f"a shared consumer has no option {name!r}", hint="known: " + ", ".join(sorted(known)))
+            raise unknown_option(name, known, " of a shared consumer")
         if name != "worker":
             values[name] = value
     sharing = Sharing(**values)

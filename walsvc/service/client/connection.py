@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from typing import Protocol, cast
 
@@ -192,14 +194,19 @@ async def connect(
         made.end(Unreachable("connecting has failed", path=address.url))
         if isinstance(error, WalError):
             raise
-        raise Unreachable(
-            f"the server cannot be reached: {error.strerror or error}",
-            path=address.url,
-            errno=error.errno,
-            hint="a server without TLS does this: open wal:// in place of wals://"
-            if isinstance(error, ssl.SSLError)
-            else "is `walsvc serve` running, and listening there?",
-        ) from error
+        raise unreachable(error, address.url) from error
     except BaseException:
         made.end(Unreachable("connecting was given up", path=address.url))  # the owner may have heard WELCOME already
         raise
+
+
+def unreachable(error: OSError, url: str) -> Unreachable:
+    """The error for a connection that could not be made, whatever words the event loop has for it."""
+    reason, hint = error.strerror or str(error), "is `walsvc serve` running, and listening there?"
+    if isinstance(error, ssl.SSLError):
+        hint = "a server without TLS does this: open wal:// in place of wals://"
+    elif isinstance(error, socket.gaierror):
+        hint = "check the host's name"
+    elif error.errno:
+        reason = os.strerror(error.errno)  # asyncio's own words name an address and no reason
+    return Unreachable(f"the server cannot be reached: {reason}", path=url, errno=error.errno, hint=hint)
