@@ -300,6 +300,28 @@ async def test_tls_verifies_the_server_and_shows_a_certificate(tmp_path):
         assert "wal://" in encrypted.value.hint
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no walsvc server: it speaks HTTP"),
+        (b"-ERR unknown command\r\n", "what answers there is no walsvc server: it speaks Redis"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "what answers there is no walsvc server: it speaks SSH"),
+        (b"220 mail.example ESMTP\r\n", "what answers there is no walsvc server"),
+    ],
+)
+async def test_another_service_at_the_address_is_told_from_a_server(answer: bytes, said: str) -> None:
+    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as other:
+        url = f"wal://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        with pytest.raises(walsvc.ProtocolError) as caught:
+            await walsvc.open(url)
+    assert (caught.value.message, caught.value.path) == (said, url)
+    assert "--listen" in (caught.value.hint or "")
+
+
 async def test_other_threads_loops_and_forked_children_are_refused():
     async with placed() as place, walsvc.open(place.wire.url) as log:
         await log.append(b"x")

@@ -76,7 +76,9 @@ class Connection(asyncio.Protocol):
                     self._owner.received(frame)
                 else:
                     self._greeted(frame)
-        except ProtocolError as error:
+        except ProtocolError:
+            if reader.refused and not self.welcome.done():
+                error = no_server(reader.foreign)
             error.path = self._address.url
             self.end(error)
 
@@ -198,6 +200,14 @@ async def connect(
     except BaseException:
         made.end(Unreachable("connecting was given up", path=address.url))  # the owner may have heard WELCOME already
         raise
+
+
+def no_server(foreign: str | None) -> ProtocolError:
+    """The error for a peer whose first bytes are no frame of a server; `foreign`: the protocol that they are of, where it is known."""
+    return ProtocolError(
+        "what answers there is no walsvc server" + (f": it speaks {foreign}" if foreign else ""),
+        hint="give the address after --listen, or --unix, of `walsvc serve`: its HTTP and Redis ports are others",
+    )
 
 
 def unreachable(error: OSError, url: str) -> Unreachable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -132,8 +133,9 @@ def tables_of(path: str) -> list[Any]:
             errno=error.errno,
             hint="check --token-file or WALSVC_TOKEN_FILE, and the owner and mode of the file",
         ) from None
-    except ValueError as error:  # never with the line: a token may stand in it
-        raise BadOption(f"the token file is not TOML: {type(error).__name__}", path=path) from None
+    except ValueError as error:  # never with the text: a token may stand in it
+        place = re.search(r"\(at [^()]*\)$", str(error))
+        raise BadOption(f"the token file is not TOML{(place and ' ' + place[0]) or ''}", path=path) from None
     tables = content.pop("token", None)
     if content or not isinstance(tables, list) or not tables:
         raise BadOption("the token file has something else than [[token]] tables, or none", path=path)

@@ -70,7 +70,7 @@ class Greeting:
             return
         grant, namespace = shared.grant(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
-            self._deny(denial(grant), "token")
+            self._deny(denial(grant, given=bool(hello.token)), "token")
             return
         self.grant, self.hello = grant, hello
         guest.name = f"{grant.name} {hello.client[:64]!r} at {guest.name}"
@@ -128,10 +128,11 @@ class Greeting:
             self.namespace = None
 
 
-def denial(grant: Grant | None) -> Denied:
-    """The error of a token that is not known, or does not open the namespace that was asked for."""
+def denial(grant: Grant | None, *, given: bool) -> Denied:
+    """The error of a token that is not known or was not given, or does not open the namespace that was asked for."""
     if grant is None:
-        return Denied("the token is not known", hint="the client takes it from WALSVC_TOKEN, or from token_file")
+        text = "the token is not known" if given else "the token is not known: the client has given none"
+        return Denied(text, hint="the client takes it from WALSVC_TOKEN, or from token_file")
     names = ", ".join(sorted(map(repr, grant.namespaces or ())))
     hint = f"it opens {names or 'none'}; see its namespaces in the server's token file"
     return Denied(f"token {grant.name!r} does not open this namespace", hint=hint)

@@ -39,6 +39,7 @@ COPIED_MAX = 4096  # a shorter body is copied: two views cost more
 FOREIGN: dict[bytes, str] = {
     b"GET ": "HTTP", b"HEAD": "HTTP", b"POST": "HTTP", b"PUT ": "HTTP", b"DELE": "HTTP", b"OPTI": "HTTP", b"CONN": "HTTP",
     b"PRI ": "HTTP/2", b"SSH-": "SSH", b"\x16\x03\x01": "TLS", b"\x16\x03\x03": "TLS", b"*1\r\n": "Redis", b"INFO": "NATS",
+    b"HTTP": "HTTP", b"-ERR": "Redis",  # answers, to a client that has the wrong port
 }  # fmt: skip
 
 NUMBERS = {kind: number for kind, (number, _) in KINDS.items()}
@@ -122,6 +123,7 @@ class FrameReader:
         self.body_bytes_max = body_bytes_max
         self.foreign: str | None = None  # the protocol that the other side speaks instead, where it is known
         self.over_limit: bool = False  # a frame was refused for its length
+        self.refused: bool = False  # that, or the other side speaks another protocol
         self.frame_bytes: int = 0  # of the last frame's body
         self.more: bool = False  # bytes are here that no frame was made of
         self._items_max = RESULT_ITEMS_MAX if table is FROM_SERVER else ITEMS_MAX
@@ -176,6 +178,7 @@ class FrameReader:
             return decode(body, self.table, self._items_max)
 
     def _refusal(self, length: int) -> ProtocolError:
+        self.refused = True
         head = bytes(self._data[self._at : self._at + 4])
         self.foreign = next((name for start, name in FOREIGN.items() if head.startswith(start)), None)
         if self.foreign is not None:
