@@ -154,3 +154,24 @@ async def test_entries_that_went_while_pending_are_acknowledged_after_a_restart(
         assert await redis("XACK", "s", "g", "9-0", "8-0", "6-0") == 3
         assert (await redis("XPENDING", "s", "g"))[0] == 0
         assert await redis("XACK", "s", "g", "9-0", "8-0", "6-0") == 0
+
+
+async def test_group_that_a_truncation_has_overtaken_says_so_until_it_is_moved(tmp_path: Path) -> None:
+    async with side(tmp_path) as server, talking(tmp_path) as redis:
+        for number in range(6):
+            await redis("XADD", "s", "*", "n", number)
+        assert await redis("XGROUP", "CREATE", "s", "g", "0") == "OK"
+        await redis("XREADGROUP", "GROUP", "g", "w", "COUNT", "2", "STREAMS", "s", ">")
+        await server.logs[""].topic("s").truncate_before(5)
+        failure = await redis("XREADGROUP", "GROUP", "g", "w", "STREAMS", "s", ">")
+        assert failure.startswith("-TRUNCATED consumer 'g' was overtaken"), failure
+        assert failure.endswith("Hint: XGROUP SETID key group 0 goes on with what is there")
+        assert (await redis("XPENDING", "s", "g"))[:3] == [2, b"1-0", b"2-0"]
+        assert await redis("XREADGROUP", "GROUP", "g", "w", "STREAMS", "s", "0") == [
+            [b"s", [[b"1-0", None], [b"2-0", None]]]
+        ]
+        assert (await redis("XINFO", "GROUPS", "s"))[0][-1] is None
+        assert await redis("XACK", "s", "g", "1-0", "2-0") == 2
+        assert await redis("XGROUP", "SETID", "s", "g", "0") == "OK"
+        given = await redis("XREADGROUP", "GROUP", "g", "w", "STREAMS", "s", ">")
+        assert [id for id, _ in given[0][1]] == [b"5-0", b"6-0"]

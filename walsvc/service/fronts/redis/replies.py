@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from walsvc.errors import WalError
+from walsvc.errors import Truncated, WalError
 from walsvc.visible import visible
 
 
@@ -36,6 +36,7 @@ class Failure(Exception):
         self.text = text
 
 
+OVERTAKEN = "XGROUP SETID key group 0 goes on with what is there"
 OK = Status("OK")
 NULL_ARRAY = object()
 """Null where an array was asked for: RESP2 has a null of its own for it."""
@@ -77,5 +78,6 @@ def put(pieces: list[bytes], value: Any, resp: int) -> None:
 
 
 def failure_of(error: WalError) -> Failure:
-    """Turn an error of the log into one of Redis: the name of its class is the code."""
-    return Failure(f"{type(error).__name__.upper()} {error}")
+    """Turn an error of the log into one of Redis: the name of its class is the code, and what to do next is a command."""
+    text = f"{type(error).__name__.upper()} {error}"
+    return Failure(text.replace(error.hint, OVERTAKEN) if isinstance(error, Truncated) and error.hint else text)
