@@ -47,15 +47,15 @@ TESTS = Path(__file__).parent
 BOTH_LOOPS = {TESTS / name for name in ("contract", "disk", "service")}
 SLOWEST = (
     "test_power_cut_at_every_operation_keeps_what_was_acknowledged",
-    "test_noise_in_every_write_of_a_power_cut_takes_no_acknowledged_record",
-    "test_every_bit_of_every_group_header_and_index_is_detected",
-    "test_acknowledgements_holds_and_counts_survive_power_cuts",
-    "test_every_byte_in_use_with_a_flipped_bit_is_detected_and_nothing_else_is_returned",
     "test_killers_pass_in_the_copy_without_a_mutant",
     "test_nth_operation_fails_with_each_errno_and_nothing_acknowledged_is_lost",
-    "test_every_byte_with_a_flipped_bit_is_an_error_and_never_another_payload",
+    "test_the_package_is_completely_typed",
+    "test_noise_in_every_write_of_a_power_cut_takes_no_acknowledged_record",
     "test_power_cut_keeps_what_was_acknowledged_in_encrypted_logs_that_change_keys",
-    "test_exception_from_a_signal_handler_at_any_line_shifts_no_answer_and_hangs_nothing",
+    "test_mypy_passes_what_is_right_and_names_each_mistake",
+    "test_power_cuts_and_kills_during_compaction_lose_nothing_and_bring_nothing_back",
+    "test_killed_or_cut_at_every_step_a_migration_goes_on_where_it_was",
+    "test_pyright_passes_what_is_right_and_names_each_mistake",
 )
 SLOWEST_SECONDS = 500  # below faulthandler_timeout in pyproject.toml
 NUMBERS = itertools.count()

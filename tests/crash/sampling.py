@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -23,6 +23,11 @@ def sampled(places: Iterable[T], one_in: int) -> list[T]:
     first = random.SystemRandom().randrange(one_in)
     print(f"a sample: one place in {one_in}, from number {first} on")
     return list(islice(places, first, None, one_in))
+
+
+def of_campaign(seeds: Sequence[T], few: int) -> Sequence[T]:
+    """All seeds of a whole campaign, else the last few: the same in all test processes, which must collect the same tests."""
+    return seeds if WHOLE else seeds[-few:]
 
 
 def share(count: int, one_in: int) -> int:

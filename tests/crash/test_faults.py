@@ -143,7 +143,7 @@ def test_short_write_is_a_failure_whatever_its_length(sync_method: str) -> None:
     plan = plan_of(2, sync_method=sync_method)
     count = usual_counts(plan)["submit.write"]
     with closing(Faults(plan)) as faulty:
-        for nth, short in sampled(product(range(1, count + 1), (0, 512, 4096)), 10):
+        for nth, short in sampled(product(range(1, count + 1), (0, 512, 4096)), 19):  # no multiple of 3: every length
             assert faulty.run_with(Planted("submit.write", nth, EIO, short)) == {"DurabilityLost"}
 
 
@@ -153,7 +153,7 @@ def test_failed_write_or_sync_in_the_page_cache_is_terminal(sync_method: str) ->
     counts = usual_counts(plan)
     with closing(Faults(plan)) as faulty:
         for operation in ("submit.write", "submit.sync"):
-            for nth in sampled(range(1, counts[operation] + 1), 5):
+            for nth in sampled(range(1, counts[operation] + 1), 10):
                 faulty.run_with(Planted(operation, nth, EIO))
 
 

@@ -17,11 +17,12 @@ from walsvc.topics.hub import Hub
 
 from .grid import Program
 from .interruptions import CODE, Alarm, CtrlC, Lines, moments, raised_at, run
+from .sampling import share
 from .working import Working
 
 SAMPLE = {
-    Program: 40,
-    Working: 10,
+    Program: share(40, 2),
+    Working: share(10, 2),
 }  # of some thousand moments each, tried for the first and the last time that a line is passed
 
 
