@@ -373,6 +373,8 @@ async def test_what_is_opened_wrongly_says_so(open_log):
         ):
             with pytest.raises(BadOption):
                 await topic.consumer("workers", shared=True, **wrong)
+        with pytest.raises(BadOption, match=r"unknown option 'leese' of a shared consumer\. Hint: lease\? known"):
+            await log.topic("t").consumer("q", shared=True, leese=3.0)
         with pytest.raises(BadOption, match="shared=True"):
             await topic.consumer("workers", lease=3.0)
         with pytest.raises(BadOption, match="whole log"):
