@@ -320,14 +320,14 @@ async def test_batch_in_parts_keeps_to_its_credit_and_to_its_order(tmp_path) -> 
 
 async def test_batch_that_stalls_is_given_up_and_those_who_waited_go_on(tmp_path) -> None:
     config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
-    limits = Limits(idle_seconds=0.5)
+    limits = Limits(idle_seconds=0.5, pending_bytes=64 * KIB)
     async with (
         serving(tmp_path, config=config, limits=limits) as server,
         await Raw.welcomed(server) as neighbour,
         await Raw.welcomed(server) as raw,
         kept_alive(raw, neighbour),
     ):
-        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 8))
         await until(lambda: server.logs[""].writer.core.placement.batch_lsn, 0)
         neighbour.append(5, b"waits")
         error = await raw.expect(Error, 1)
@@ -369,7 +369,7 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
     limits = Limits(pending_total_bytes=64 * KIB)
     config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
     async with serving(tmp_path, limits=limits, config=config) as server, await Raw.welcomed(server) as raw:
-        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 8))
         await until(lambda: server.logs[""].writer.core.placement.batch_lsn, 0)
         others = [await Raw.welcomed(server) for _ in range(4)]
         for other in others:
@@ -377,9 +377,9 @@ async def test_batch_goes_on_while_too_much_is_unanswered_since_all_wait_for_it(
         await until(lambda: server.budget.over, 0)
         for part in range(1, 5):
             raw.send(Batch(1, 0, 0, 0, 0, None, part, part == 4, [bytes(5 * KIB)] * 4))
-        assert sum(each[1] for each in (await raw.expect(Ack, 1)).parts) == 20
+        assert sum(each[1] for each in (await raw.expect(Ack, 1)).parts) == 24
         for other in others:
-            assert (await other.expect(Ack, 1)).parts[0][0] > 20
+            assert (await other.expect(Ack, 1)).parts[0][0] > 24
             await other.close()
 
 

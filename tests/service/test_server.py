@@ -138,7 +138,11 @@ async def test_a_wrong_append_gets_its_error_and_the_connection_lives(tmp_path, 
 
 
 async def test_batch_in_parts_is_atomic_and_credited_as_it_is_consumed(tmp_path) -> None:
-    async with serving(tmp_path) as server, await Raw.welcomed(server, producer=3) as raw:
+    """The log takes a batch of more than half of the client's credit before its end is here."""
+    async with (
+        serving(tmp_path, limits=Limits(pending_bytes=400_000)) as server,
+        await Raw.welcomed(server, producer=3) as raw,
+    ):
         payloads = [bytes([number]) * 10_000 for number in range(30)]
         for part, payload in enumerate(payloads[:-1]):
             raw.send(Batch(9, 1, 1, 0, 0, "t", part, False, [payload]))
@@ -164,7 +168,7 @@ async def test_batch_in_parts_is_atomic_and_credited_as_it_is_consumed(tmp_path)
 
 async def test_batch_of_a_lost_connection_leaves_nothing_and_is_written_when_it_is_sent_again(tmp_path) -> None:
     payloads = [bytes([number]) * 20_000 for number in range(12)]
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, limits=Limits(pending_bytes=256 << 10)) as server:
         async with await Raw.welcomed(server, producer=3) as raw:
             raw.append(1, b"before", seq=1)
             await raw.expect(Ack, 1)

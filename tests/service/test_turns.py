@@ -197,10 +197,13 @@ async def test_who_takes_all_is_served_while_others_have_filled_the_room(tmp_pat
 
 async def test_batch_that_comes_in_drops_is_given_up(tmp_path) -> None:
     """Each part comes in time, and all others wait for the batch."""
-    config, limits = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB), Limits(idle_seconds=1.0)
+    config = WalConfig(segment_bytes=65536, max_group_bytes=8 * KIB)
+    limits = Limits(idle_seconds=1.0, pending_bytes=64 * KIB)
     async with serving(tmp_path, config=config, limits=limits) as server:
         raw = await Raw.welcomed(server)
-        raw.send(Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 4))
+        raw.send(
+            Batch(1, 0, 0, 0, 0, None, 0, False, [bytes(5 * KIB)] * 8)
+        )  # the log has it: more than half the credit
         answer: Any = None
         for part in range(1, 100):
             raw.send(Batch(1, 0, 0, 0, 0, None, part, False, [b"drop"]))

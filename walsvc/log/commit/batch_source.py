@@ -8,34 +8,75 @@ from typing import Any
 
 from walsvc.format.group import INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.log.commit.bounds import Bounds
-from walsvc.log.commit.entries import Packed, Pieces, gathered, item_bytes, packed
+from walsvc.log.commit.encoding import measure
+from walsvc.log.commit.entries import Item, Packed, Pieces, gathered, item_bytes, packed
 
 BatchSource = AsyncIterable[Any] | Iterator[Any]
+
+
+class Cut:
+    """Records on their way into pieces of at most a group each.
+
+    Attributes:
+        open: the piece to which the next record is added, where it fits.
+    """
+
+    def __init__(self, bounds: Bounds, head: Pieces) -> None:
+        self.open: Pieces = head
+        self._size = head.size
+        self._bounds = bounds
+
+    def _fits(self, size: int, count: int, index_bytes: int) -> bool:
+        """True if so many records more fit the open piece. One record always fits an empty one."""
+        bounds, records = self._bounds, len(self.open) + count
+        full = self._size + size + index_bytes * records > bounds.group_bytes_max or records > bounds.group_records_max
+        return not full or records == 1
+
+    def add(self, item: Item) -> Pieces | None:
+        """Take one more record; the piece that is complete by that, if there is one."""
+        full, size = None, item_bytes(item)
+        if not self._fits(size, 1, INDEX_BYTES_MAX if isinstance(item, Packed) else self.open.index_bytes):
+            full, self.open, self._size = self.open, Pieces(), 0
+        self.open.add(item)
+        self._size += size
+        return full
+
+    def extend(self, payloads: list[bytes], size: int) -> Iterator[Pieces]:
+        """Take many records without labels, of `size` bytes in all, as `add` would; the pieces that are complete. What does not fit as
+        a whole is halved, so no line of Python runs for each record."""
+        if self._fits(size, len(payloads), self.open.index_bytes):
+            self.open.payloads += payloads
+            self._size += size
+        elif len(payloads) == 1:
+            full = self.add(payloads[0])
+            assert full is not None
+            yield full
+        else:
+            first = payloads[: len(payloads) // 2]
+            _, first_size, _ = measure(first)
+            yield from self.extend(first, first_size)
+            yield from self.extend(payloads[len(first) :], size - first_size)
 
 
 async def chunks(
     bounds: Bounds, head: Pieces, rest: BatchSource, drawn: Callable[[], None]
 ) -> AsyncGenerator[Pieces, None]:
     """The batch in pieces of at most a group each; `drawn` is called when an asynchronous source has ended. Raises RecordTooLarge
-    over max_batch_bytes, BadPayload, BadOption, and whatever the source raises."""
-    index = len(head)
-    chunk, size = head, head.size
-    total = size
+    over max_batch_bytes, BadPayload, BadOption, and whatever the source raises. Pieces in the source are such as `Cut` makes, of
+    records that were checked."""
+    index, cut, total = len(head), Cut(bounds, head), head.size
     async for each in as_async_iterator(rest, drawn):
+        if isinstance(each, Pieces):
+            yield each
+            continue
         item = packed(bounds, each, index)
         index += 1
-        length = item_bytes(item)
-        total += length
+        total += item_bytes(item)
         bounds.check_batch(total)
-        index_bytes = (INDEX_BYTES_MAX if isinstance(item, Packed) else chunk.index_bytes) * (len(chunk) + 1)
-        full = size + length + index_bytes > bounds.group_bytes_max
-        if len(chunk) and (full or len(chunk) >= bounds.group_records_max):
-            yield chunk
-            chunk, size = Pieces(), 0
-        chunk.add(item)
-        size += length
-    if len(chunk):
-        yield chunk
+        if (full := cut.add(item)) is not None:
+            yield full
+    if len(cut.open):
+        yield cut.open
 
 
 def whole_batch(bounds: Bounds, payloads: Sequence[Any]) -> tuple[Pieces, Iterator[Any] | None]:

@@ -13,13 +13,14 @@ class Bounds:
     """The bounds of one log.
 
     Attributes:
+        record_bytes_max: of a payload.
         group_bytes_max, group_records_max: of what fits one group.
     """
 
     def __init__(self, config: WalConfig, path: str) -> None:
         self.group_bytes_max: int = config.max_group_bytes
         self.group_records_max: int = config.max_group_records
-        self._record_bytes_max = config.max_record_bytes
+        self.record_bytes_max: int = config.max_record_bytes
         self._batch_bytes_max = config.max_batch_bytes
         self._path = path
 
@@ -31,9 +32,9 @@ class Bounds:
 
     def check_length(self, length: int) -> None:
         """RecordTooLarge for a payload over max_record_bytes."""
-        if length > self._record_bytes_max:
+        if length > self.record_bytes_max:
             raise RecordTooLarge(
-                f"the payload has {length} bytes, the limit is {self._record_bytes_max}",
+                f"the payload has {length} bytes, the limit is {self.record_bytes_max}",
                 path=self._path,
                 hint="split it, or open the log with a larger max_record_bytes",
             )

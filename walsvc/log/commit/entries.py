@@ -68,6 +68,11 @@ class Pieces:
         else:
             self.payloads.append(item)
 
+    def extend(self, items: Iterable[Item]) -> None:
+        """Append records."""
+        for item in items:
+            self.add(item)
+
     @property
     def size(self) -> int:
         """Bytes of payloads and attributes."""

@@ -96,7 +96,7 @@ def check_request(core: Core, count: int, size: int) -> None:
 
 def stream_request(
     core: Core,
-    source: AsyncIterable[Item],
+    source: AsyncIterable[Item | Pieces],
     topic: str | None,
     request: Request | None,
     *,

@@ -1,4 +1,4 @@
-"""BATCH frames of one connection to the log: whole where a batch is small, else as its parts arrive."""
+"""BATCH frames of one connection to the log: a batch when all of it is here, or as its parts arrive where it is too long for that."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import ProtocolError, WalError
-from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.producers import append_request, stream_request
 from walsvc.service.server.admission import Admission
 from walsvc.service.server.answers import CANCELLED, MODES, Answers
 from walsvc.service.server.budget import Budget
+from walsvc.service.server.large import Large
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.line import Line
-from walsvc.service.server.parts import Parts, check_labels
+from walsvc.service.server.parts import Parts
 from walsvc.service.wire.frames import APPEND_COST, ITEMS_MAX, RECORD_COST, Batch, Credit
 from walsvc.topics.names import check_name
 
@@ -26,6 +26,7 @@ class Batches:
     Args:
         line, limits, log: of the connection.
         budget: of the server.
+        large: what large batches of all connections wait for.
         admission, answers: of its requests.
     """
 
@@ -36,6 +37,7 @@ class Batches:
         log: Log,
         *,
         budget: Budget,
+        large: Large,
         admission: Admission,
         answers: Answers,
     ) -> None:
@@ -43,9 +45,14 @@ class Batches:
         self._limits = limits
         self._log = log
         self._budget = budget
+        self._large = large
         self._admission = admission
         self._answers = answers
-        self._records_max = max(log.config.max_batch_bytes // RECORD_COST, ITEMS_MAX)  # of a batch
+        config = log.config
+        self._records_max = max(config.max_batch_bytes // RECORD_COST, ITEMS_MAX)  # of a batch
+        self._small_max = min(config.max_group_bytes, config.max_batch_bytes)  # bytes of a batch that is one group
+        # before the log gets a batch whose end has not come: the client's credit must suffice for them
+        self._gathered_max = max(min(large.bytes_max, config.max_pending_bytes // 2), self._small_max)
         self._batches: dict[int, Parts] = {}
 
     def __contains__(self, id: int) -> bool:
@@ -73,7 +80,7 @@ class Batches:
         except WalError as error:
             self._line.answer_error(frame.id, error)
             return False
-        parts = self._batches[frame.id] = Parts(frame, replica)
+        parts = self._batches[frame.id] = Parts(frame, replica, core.queue.bounds, self._records_max)
         if known:
             self._start(frame.id, parts, self._streamed(frame, parts))
         elif frame.since:
@@ -95,30 +102,36 @@ class Batches:
         parts.add(frame, size)
         self._admission.hold(size, len(frame.payloads))
         if parts.future is None:
-            self._give(frame.id, parts, asked=not frame.payloads)
+            self._take(frame.id, parts, asked=not frame.payloads)
 
-    def _give(self, id: int, parts: Parts, *, asked: bool) -> None:
-        """Give a batch to the log: whole where it is small, else as soon as there is a group of it, since the log is held up
-        from then on until its end; or since the client has no credit for its next record, and asked by a part of nothing."""
-        first, config = parts.first, self._log.config
-        small = parts.bytes + RECORD_COST * parts.records <= min(config.max_group_bytes, config.max_batch_bytes)
-        if small and not parts.last and not (asked and parts.records):
-            return
+    def _take(self, id: int, parts: Parts, *, asked: bool) -> None:
+        """Let the log have a batch when all of it is here, or as much as may be gathered; or since the client has no credit for its next
+        record, and asked by a part of nothing."""
+        if parts.error is not None:
+            error = parts.error
+            self._drop(id)
+            self._line.answer_error(id, error)
+        elif parts.last and parts.cost <= self._small_max:
+            self._give(id, parts)
+        elif parts.last or (asked and parts.records) or parts.cost > self._gathered_max:
+            self._large.give(parts, self._log, self._line, partial(self._give, id, parts))
+        elif parts.cost > self._small_max:
+            self._large.gather(parts, self._line)
+
+    def _give(self, id: int, parts: Parts) -> None:
+        """Give a batch to the log: whole where it is one group."""
+        first, whole = parts.first, parts.last and parts.cost <= self._small_max
         try:
-            future = self._whole(first, parts) if small and parts.last else self._streamed(first, parts)
+            future = self._whole(first, parts) if whole else self._streamed(first, parts)
             self._start(id, parts, future)
         except WalError as error:
             self._drop(id)
             self._line.answer_error(id, error)
 
     def _whole(self, first: Batch, parts: Parts) -> Any:
-        pieces = Pieces()
-        for item in parts.items:
-            check_labels(item)
-            pieces.add(item)
         return append_request(
             self._log.writer.core,
-            pieces,
+            parts.whole(),
             MODES[first.mode],
             topic=first.topic,
             request=self._admission.request(first),
@@ -127,7 +140,7 @@ class Batches:
 
     def _streamed(self, first: Batch, parts: Parts) -> Any:
         """Give the log a batch of which more parts may come."""
-        source = parts.source(self._limits, self._records_max, partial(self._consumed, first.id, parts))
+        source = parts.source(self._limits, partial(self._consumed, first.id, parts))
         request = self._admission.request(first)
         return stream_request(self._log.writer.core, source, first.topic, request, expected=first.expected)
 
@@ -163,6 +176,10 @@ class Batches:
         waiting = [parts for parts in self._batches.values() if parts.future is None]
         return sum(parts.bytes + parts.records for parts in waiting)
 
+    def late(self, now: float) -> bool:
+        """True if a batch keeps a place for too long that others wait for."""
+        return any(self._large.late(parts, now) for parts in self._batches.values())
+
     # ---- over
 
     def _answer(self, id: int, future: asyncio.Future[Any]) -> None:
@@ -177,6 +194,7 @@ class Batches:
 
     def _drop(self, id: int) -> None:
         parts = self._batches.pop(id)
+        self._large.leave(parts)
         parts.items.clear()
         self._admission.hold(-parts.bytes, -parts.records)
         parts.bytes = parts.records = 0
@@ -202,6 +220,9 @@ class Batches:
 
     def last(self) -> list[asyncio.Future[Any]]:
         """The batches that will still be answered; one whose end is missing is given up."""
+        for id, parts in list(self._batches.items()):
+            if parts.last and parts.future is None:
+                self._give(id, parts)  # it waited for its turn
         begun = [(parts, parts.future) for parts in self._batches.values() if parts.future is not None]
         for parts, future in begun:
             if not parts.last:

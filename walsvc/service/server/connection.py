@@ -49,6 +49,7 @@ from walsvc.service.wire.methods import CONSUME, READ
 from walsvc.service.wire.protocol import encode
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
+BATCH = "batch"  # why a client is not read from while its batch waits
 LINGER_SECONDS = 2.0  # how long the peer has to read why the connection ends; what it still sends is thrown away
 HTTP_REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\nThis is a walsvc log, not HTTP.\n"
 
@@ -63,6 +64,7 @@ class Connection(Duplex):
         log: once it is welcome.
         requests, sessions: what it has asked.
         leaving: it is over, and nothing that it says has an effect.
+        held_back: its batch waits for its turn, and nothing behind it is heard.
     """
 
     def __init__(self, shared: Shared) -> None:
@@ -74,6 +76,7 @@ class Connection(Duplex):
         self.requests: Requests | None = None
         self.sessions: Sessions | None = None
         self.leaving: bool = False
+        self.held_back: bool = False
         self._shared = shared
         self.pace: Pace = shared.turns.pace()
         self.hearing: Hearing = Hearing(self, self.pace, self._watch)
@@ -121,7 +124,7 @@ class Connection(Duplex):
     @property
     def hears(self) -> bool:
         """True if the next frame may be done now."""
-        return self.stuck_since is None and not self.greeting.opening
+        return self.stuck_since is None and not self.held_back and not self.greeting.opening
 
     @property
     def gathered(self) -> int:
@@ -135,12 +138,23 @@ class Connection(Duplex):
     @property
     def incomplete(self) -> bool:
         """True if it has sent a part of something that cannot be done before the rest is there."""
-        return self.share.arrived > 0 or self.gathered > 0
+        return not self.held_back and (self.share.arrived > 0 or self.gathered > 0)
 
     @property
     def streaming(self) -> bool:
         """True if the log waits for more of a batch from here."""
         return self.requests is not None and self.requests.streaming
+
+    def hold_back(self) -> None:
+        """See Line."""
+        self.held_back = True
+        self.pause_reading(BATCH)
+
+    def let_on(self) -> None:
+        """See Line."""
+        self.held_back = False
+        self.resume_reading(BATCH)
+        self.loop.call_soon(self.go_on)
 
     def do(self, frame: Frame) -> None:
         """Do what a frame says."""
@@ -299,7 +313,7 @@ class Connection(Duplex):
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""
-        while self.hearing.behind and not self.leaving:  # noqa: ASYNC110  # each turn of the loop does a slice
+        while self.hearing.behind and not self.leaving and not self.held_back:  # noqa: ASYNC110  # each turn of the loop does a slice
             await asyncio.sleep(0)
         if self.requests is not None:
             await self.requests.settled()
@@ -334,6 +348,8 @@ class Connection(Duplex):
             return
         greeted = self.log is not None or self.greeting.opening
         fault = self._watch.fault(now, self._shared.budget.tight_since, greeted=greeted, reads=self.reading)
+        if fault is None and self.requests is not None and self.requests.late(now):
+            fault = "its batch has not come whole in time, and others wait for its place"
         if fault is not None:
             self.leave(WalTimeout(fault), "timeout")
         elif self.log is not None:

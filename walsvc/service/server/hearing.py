@@ -27,6 +27,10 @@ class Hearer(Protocol):
         """True if the next frame may be done now: the client reads its answers, and its log is open."""
 
     @property
+    def streaming(self) -> bool:
+        """True if the log waits for more of a batch from there, and all others wait for the log."""
+
+    @property
     def gathered(self) -> int:
         """The bytes that are held of batches that have not gone to the log yet."""
 
@@ -88,7 +92,7 @@ class Hearing:
         """Do what is here, now or when it is this client's turn."""
         if self._hearer.leaving or self._waiting:
             return
-        if self._pace.may_go:
+        if self._pace.may_go or self._hearer.streaming:
             self._take()
         else:
             self._wait()

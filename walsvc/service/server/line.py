@@ -47,6 +47,12 @@ class Line(Protocol):
     def fail(self, error: BaseException) -> None:
         """End the connection: something went wrong that is nobody's request."""
 
+    def hold_back(self) -> None:
+        """Hear nothing more of the client: its batch waits for its turn."""
+
+    def let_on(self) -> None:
+        """Hear it again."""
+
     async def writable(self) -> None:
         """Wait until the client takes bytes and the server has room for them, or the connection is gone."""
 

@@ -4,87 +4,123 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from walsvc.config import between
-from walsvc.errors import RecordTooLarge, WalTimeout
-from walsvc.log.commit.entries import Item, Packed, item_bytes
+from walsvc.errors import RecordTooLarge, WalError, WalTimeout
+from walsvc.log.commit.batch_source import Cut
+from walsvc.log.commit.bounds import Bounds
+from walsvc.log.commit.encoding import measure
+from walsvc.log.commit.entries import Item, Packed, Pieces, packed
 from walsvc.log.commit.payload import check_packed
 from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import BYTES_PER_SECOND
 from walsvc.service.wire.columns import items_of
-from walsvc.service.wire.frames import APPEND_COST, RECORD_COST, Batch
+from walsvc.service.wire.frames import RECORD_COST, Batch
 
 
 class Parts:
     """The part of a batch that has come and was not taken by the log.
 
+    Args:
+        first: see below.
+        replicated: see below.
+        bounds: of the log.
+        records_max: of a batch.
+
     Attributes:
         first: its first part, which says whose and where it is.
         following: number of the next part.
-        items, bytes, records: what is here.
+        items: what is here, by part, with its bytes.
+        bytes, records: the same in all.
         last: nothing more comes.
+        error: what is wrong with what has come; None: nothing.
         replicated: the replica that it waits for after the log; None: none.
         future: the log's answer, once the batch was given to it.
     """
 
-    def __init__(self, first: Batch, replicated: Replicated | None) -> None:
+    def __init__(self, first: Batch, replicated: Replicated | None, bounds: Bounds, records_max: int) -> None:
         self.first = first
         self.replicated = replicated
         self.following: int = 0
-        self.items: deque[Item] = deque()
+        self.items: deque[tuple[Sequence[Item], int]] = deque()
         self.bytes: int = 0
         self.records: int = 0
         self.last: bool = False
+        self.error: WalError | None = None
         self.future: asyncio.Future[Any] | None = None
-        self._cost = 0  # of all that has come
+        self._bounds = bounds
+        self._records_max = records_max
+        self._size = 0  # of all that has come
         self._count = 0  # of records that have come
         self._arrived: asyncio.Future[None] | None = None
+
+    @property
+    def cost(self) -> int:
+        """Bytes that are held for it."""
+        return self.bytes + RECORD_COST * self.records
 
     def add(self, frame: Batch, size: int) -> None:
         """One more part, with records of `size` bytes in all."""
         self.following += 1
         self.last = frame.last
-        self.items.extend(items_of(frame))
+        items, count = items_of(frame), len(frame.payloads)
+        if self.error is None:
+            try:
+                self._check(items, size)
+            except WalError as error:
+                self.error = error
+        self.items.append((items, size))
         self.bytes += size
-        self.records += len(frame.payloads)
-        self._count += len(frame.payloads)
-        self._cost += size + RECORD_COST * len(frame.payloads)
+        self.records += count
+        self._size += size
+        self._count += count
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def source(
-        self, limits: Limits, records_max: int, consumed: Callable[[int, int], None]
-    ) -> AsyncIterator[Item]:
-        """The records as they arrive. `consumed` hears how many bytes and records were taken, often enough for the client to go on.
+    def _check(self, items: Sequence[Item], size: int) -> None:
+        """Raise what is wrong with one more part. RecordTooLarge for more records than `records_max`: empty records have no end of
+        their own. BadOption, RecordTooLarge: bad labels."""
+        bounds, most = self._bounds, self._records_max
+        bounds.check_batch(self._size + size)
+        if self._count + len(items) > most:
+            raise RecordTooLarge(
+                f"the batch has more than {most} records",
+                hint="nothing of it was kept; split it, or start the server with a larger max_batch_bytes",
+            )
+        if isinstance(items, list) and all_bytes(items):
+            _, _, longest = measure(items)
+            if longest <= bounds.record_bytes_max:
+                return
+        for index, item in enumerate(items, self._count):
+            check_labels(packed(bounds, item, index))
+
+    async def source(self, limits: Limits, consumed: Callable[[int, int], None]) -> AsyncIterator[Pieces]:
+        """The records as they arrive, in pieces of a group each: those of one part in each turn of the loop. `consumed` hears how many
+        bytes and records were taken, often enough for the client to go on.
 
         Raises WalTimeout where the next part does not come, or parts come so slowly that they only hold up the log: all others
-        wait for them. RecordTooLarge for more than `records_max`: empty records have no end of their own. BadOption, RecordTooLarge: bad
-        labels.
+        wait for them. What is wrong with the batch.
         """
-        loop, waited = asyncio.get_running_loop(), 0.0
+        loop, waited, cut = asyncio.get_running_loop(), 0.0, Cut(self._bounds, Pieces())
         while True:
-            taken = records = 0
             while self.items:
-                if self._count > records_max:
-                    raise RecordTooLarge(
-                        f"the batch has more than {records_max} records",
-                        hint="nothing of it was kept; split it, or start the server with a larger max_batch_bytes",
-                    )
-                item = self.items.popleft()
-                taken += item_bytes(item)
-                records += 1
-                check_labels(item)
-                yield item
-                if not self.items or taken + APPEND_COST * records >= limits.pending_bytes // 4:
-                    consumed(taken, records)
-                    taken = records = 0
+                if self.error is not None:
+                    raise self.error
+                items, size = self.items.popleft()
+                for full in extended(cut, items, size):
+                    yield full
+                consumed(size, len(items))
+                await asyncio.sleep(0)
+            if self.error is not None:
+                raise self.error
             if self.last:
-                return
+                break
             self._arrived, began = loop.create_future(), loop.time()
-            left = limits.idle_seconds + self._cost / BYTES_PER_SECOND - waited
+            cost = self._size + RECORD_COST * self._count
+            left = limits.idle_seconds + cost / BYTES_PER_SECOND - waited
             try:
                 async with asyncio.timeout(min(limits.idle_seconds, left)):
                     await self._arrived
@@ -95,6 +131,30 @@ class Parts:
                     hint="others wait while a batch is written: send its parts without a pause",
                 ) from None
             waited += loop.time() - began
+        if len(cut.open):
+            yield cut.open
+
+    def whole(self) -> Pieces:
+        """All that is here."""
+        pieces = Pieces()
+        for items, _ in self.items:
+            pieces.extend(items)
+        return pieces
+
+
+def all_bytes(items: Sequence[Item]) -> bool:
+    """True if no record has labels."""
+    return set(map(type, items)) <= {bytes}
+
+
+def extended(cut: Cut, items: Sequence[Item], size: int) -> Iterator[Pieces]:
+    """Add the records of a part; the pieces that are complete."""
+    if isinstance(items, list) and all_bytes(items):
+        yield from cut.extend(items, size)
+        return
+    for item in items:
+        if (full := cut.add(item)) is not None:
+            yield full
 
 
 def check_labels(item: Item) -> None:

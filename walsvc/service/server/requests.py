@@ -47,7 +47,11 @@ class Requests:
         self._admission = Admission(line, shared.limits, share, grant, producer)
         self._answers = Answers(line, shared.limits, log.writer)
         self._batches = Batches(
-            line, shared.limits, log, budget=shared.budget, admission=self._admission, answers=self._answers
+            *(line, shared.limits, log),
+            budget=shared.budget,
+            large=shared.large,
+            admission=self._admission,
+            answers=self._answers,
         )
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._attributes = b""  # that were found good last
@@ -69,6 +73,10 @@ class Requests:
     def gathered(self) -> int:
         """See Batches."""
         return self._batches.gathered
+
+    def late(self, now: float) -> bool:
+        """See Batches."""
+        return self._batches.late(now)
 
     # ---- arriving
 

@@ -12,6 +12,7 @@ from walsvc.errors import Backpressure, WalError
 from walsvc.service.server.auth import EVERYBODY, Grant, Tokens
 from walsvc.service.server.budget import Budget
 from walsvc.service.server.denials import Denials
+from walsvc.service.server.large import Large
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.namespaces import Logs
 from walsvc.service.server.quota import Quota
@@ -127,6 +128,7 @@ class Shared:
         holds, consumers: how many names a log may have, and all of them.
         rates: how fast tokens may ask.
         turns: what is done for whom in a turn of the loop.
+        large: batches that wait for their turn, so that appends of others come between them.
         streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
@@ -151,6 +153,8 @@ class Shared:
         )
         self.rates: Rates = Rates()
         self.turns: Turns = Turns()
+        bytes_max = min(limits.pending_bytes, limits.pending_total_bytes) // 2
+        self.large: Large = Large(max(limits.pending_total_bytes // 2 // bytes_max, 1), bytes_max)
         self.streams: Places = Places(limits.streams_total, "streams")
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()
