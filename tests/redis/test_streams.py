@@ -114,6 +114,21 @@ async def test_answer_that_would_be_too_long_says_so(tmp_path: Path, monkeypatch
         assert len(await redis("XRANGE", "s", "-", "+", "COUNT", "5")) == 5
 
 
+async def test_denials_are_told_at_the_rate_of_all_of_the_servers_denials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens([(TOKEN, Grant("all", frozenset({"append", "read"}), frozenset({""})))])
+    async with side(tmp_path, tokens=tokens, namespaces=True) as server, talking(tmp_path) as redis:
+        asked = list[float]()
+        monkeypatch.setattr(server.shared.denials, "delay", lambda: (asked.append(1.0), 0.0)[1])
+        assert (await redis("AUTH", "nothing-like-it!")).startswith("-WRONGPASS")
+        assert (await redis("AUTH", "shop", TOKEN)).startswith("-WRONGPASS"), "not of this namespace"
+        assert (await redis("HELLO", "3", "AUTH", "default", "nothing-like-it!")).startswith("-WRONGPASS")
+        assert len(asked) == 3
+        assert await redis("AUTH", TOKEN) == "OK"
+        assert len(asked) == 3
+
+
 async def test_token_gives_its_rights_and_its_namespaces(tmp_path: Path) -> None:
     tokens = Tokens(
         [

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.raw import Raw
 from tests.service.simulated import serving
-from tests.service.wire import until
+from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.log.commit.batch_source import Cut
 from walsvc.log.commit.bounds import Bounds

@@ -15,7 +15,8 @@ from walsvc.service.server import duplex as of_duplex
 from walsvc.service.server import outgoing as of_outgoing
 from walsvc.service.server import server as of_server
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.outgoing import RESTING, TURNS, UNSENT_MAX, UNSENT_MIN, Outgoing
+from walsvc.service.server.outgoing import HEAVY_TURNS, RESTING, TURNS, UNSENT_MAX, UNSENT_MIN, Outgoing
+from walsvc.service.server.turns import BYTES_A_UNIT, LIGHT, Pace
 from walsvc.service.wire.frames import Cancel, Credit, End, Open, Ping, Pong, Records, Result
 
 KIB = 1 << 10
@@ -94,6 +95,38 @@ async def test_turns_are_counted_and_lent_by_who_takes_long(monkeypatch) -> None
     for turn in (slow, another, late, *turns[2:]):
         await turn.__aexit__(None, None, None)
     assert outgoing._turns._value == TURNS, "each was given back once"
+
+
+async def test_readers_of_heavy_clients_have_few_turns_and_light_ones_pass_them(tmp_path) -> None:
+    async with serving(tmp_path) as server:
+        raws = [await Raw.welcomed(server) for _ in range(HEAVY_TURNS + 2)]
+        *heavy, light = server.roster
+        for each in heavy:
+            each.pace.did(100 * LIGHT)
+        light.pace._at -= 1000
+        turns = [each.share.turn() for each in heavy]
+        for turn in turns[:HEAVY_TURNS]:
+            await turn.__aenter__()
+        late = asyncio.ensure_future(turns[HEAVY_TURNS].__aenter__())
+        async with light.share.turn():
+            assert not late.done()
+        await turns[0].__aexit__(None, None, None)
+        await late
+        for turn in turns[1:]:
+            await turn.__aexit__(None, None, None)
+        for raw in raws:
+            await raw.close()
+
+
+async def test_record_that_is_read_counts_when_it_is_read_and_when_it_is_sent(tmp_path, monkeypatch) -> None:
+    async with serving(tmp_path, config=WalConfig(segment_bytes=4 * MIB)) as server, await Raw.welcomed(server) as raw:
+        await server.logs[""].append(bytes(MIB))
+        (client,), units = server.roster, list[int]()
+        did = client.pace.did
+        monkeypatch.setattr(Pace, "did", lambda pace, work: (units.append(work), did(work))[1])
+        raw.send(Open(1, "read", {}, 1))
+        await raw.expect(Records, 1)
+        assert [each for each in units if each >= MIB // BYTES_A_UNIT] == [MIB // BYTES_A_UNIT] * 2
 
 
 # ---- in a server

@@ -369,6 +369,20 @@ def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name * 16}"}
 
 
+async def test_denials_are_told_at_the_rate_of_all_of_the_servers_denials(fronted, monkeypatch):
+    async with fronted(tokens=TOKENS) as session:
+        denials, asked, told = session.server.shared.denials, list[float](), asyncio.Event()
+        monkeypatch.setattr(denials, "delay", lambda: (asked.append(1.0), 0.0)[1])
+        assert (await session.request("GET", "/v1/records/1", headers=bearer("nobody"))).status == 401
+        assert len(asked) == 1
+        monkeypatch.setattr(denials, "wait", told.wait)
+        waiting = asyncio.ensure_future(session.request("GET", "/v1/records/1", headers=bearer("nobody")))
+        assert (await session.request("GET", "/v1/records/1", headers=bearer("readA"))).status == 404
+        assert not waiting.done(), "who has a token waits for nobody"
+        told.set()
+        assert (await waiting).status == 401
+
+
 @pytest.mark.parametrize(
     ("method", "path", "right"),
     [

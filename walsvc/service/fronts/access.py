@@ -25,6 +25,11 @@ class Access(Protocol):
         """Rights and namespaces of a token; None: it is unknown. Where the server has no tokens, every client has all rights."""
         ...
 
+    async def denied(self) -> None:
+        """Wait until one more client is to be told that its token is not good: those of all fronts and of the server's own protocol are
+        told at a steady rate, together."""
+        ...
+
     async def take(self, namespace: str, *, make: bool) -> Log:
         """Take the log of a namespace, opened, and made if that is allowed; `leave` must follow."""
         ...

@@ -26,6 +26,10 @@ class ServerAccess:
         """See Access."""
         return self._shared.grant(token)
 
+    async def denied(self) -> None:
+        """See Access."""
+        await self._shared.denials.wait()
+
     async def take(self, namespace: str, *, make: bool) -> Log:
         """See Access."""
         logs = self._shared.logs

@@ -12,6 +12,7 @@ import asyncio
 from typing import Protocol
 
 from walsvc.service.server.outgoing import Outgoing, Turn
+from walsvc.service.server.turns import Pace
 
 WHY = "budget"
 
@@ -43,9 +44,10 @@ class Share:
         held: records that are not answered, each with RECORD_COST.
         unsent: what waits to be sent.
         ahead: what was read for its streams and is not on its way.
+        pace: how much was done for it of late; None: nobody counts that.
     """
 
-    __slots__ = ("_budget", "_lent", "ahead", "arrived", "held", "holder", "unsent")
+    __slots__ = ("_budget", "_lent", "ahead", "arrived", "held", "holder", "pace", "unsent")
 
     def __init__(self, budget: Budget, holder: Pausable) -> None:
         self._budget = budget
@@ -54,6 +56,7 @@ class Share:
         self.held: int = 0
         self.unsent: int = 0
         self.ahead: int = 0
+        self.pace: Pace | None = None
         self._lent = False  # the outgoing bytes are of the room that is kept above the limit
 
     def arrive(self, length: int) -> None:
@@ -99,7 +102,7 @@ class Share:
 
     def turn(self) -> Turn:
         """A turn at reading, as an asynchronous context manager."""
-        return self.outgoing.turn(poor=self._poor)
+        return self.outgoing.turn(poor=self._poor, heavy=self.pace is not None and not self.pace.light)
 
     @property
     def outgoing(self) -> Outgoing:

@@ -79,6 +79,7 @@ class Connection(Duplex):
         self.held_back: bool = False
         self._shared = shared
         self.pace: Pace = shared.turns.pace()
+        self.share.pace = self.pace
         self.hearing: Hearing = Hearing(self, self.pace, self._watch)
         self._told: State = []
         self._id_max = 0

@@ -4,6 +4,7 @@ guesses tokens, or has a wrong one and no patience, comes again at once. So abov
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -29,3 +30,8 @@ class Denials:
         delay = self._bucket.spend(1, PER_SECOND, self._clock())
         self._bucket.level = max(self._bucket.level, -DELAY_MAX_SECONDS * PER_SECOND)
         return min(delay, DELAY_MAX_SECONDS)
+
+    async def wait(self) -> None:
+        """Wait until one more client is to be told."""
+        if (delay := self.delay()) > 0:
+            await asyncio.sleep(delay)

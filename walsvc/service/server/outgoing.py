@@ -22,6 +22,8 @@ UNSENT_MAX = 1 * MIB  # of one connection: above it streams wait, and no more re
 UNSENT_MIN = 16 * KIB  # so much one may always have, or nobody would get anything
 SHARE = 8  # one connection gets this part of what is left
 TURNS = 16  # readers that read at the same time: what they get is counted only when it is there
+# and so many of clients for which much was done of late: what they have read is checked and copied in the loop, a record of many MiB at once
+HEAVY_TURNS = 4
 TURN_SECONDS = 0.05  # one that looks through much for what it wants does not hold up the others for longer
 RESTING = 4  # this part of the limit is for readers that rest
 
@@ -57,6 +59,7 @@ class Outgoing:
         # Clients with something unsent, and those with nothing.
         self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
         self._turns = asyncio.Semaphore(TURNS)
+        self._heavy_turns = asyncio.Semaphore(HEAVY_TURNS)
 
     @property
     def allowance(self) -> int:
@@ -104,9 +107,9 @@ class Outgoing:
             finally:
                 self._wake()
 
-    def turn(self, *, poor: bool = False) -> Turn:
-        """A reader's turn, as an asynchronous context manager."""
-        return Turn(self, self._turns, poor=poor)
+    def turn(self, *, poor: bool = False, heavy: bool = False) -> Turn:
+        """A reader's turn, as an asynchronous context manager; `heavy`: of a client for which much was done of late."""
+        return Turn(self, self._heavy_turns if heavy else self._turns, poor=poor)
 
     # ---- readers that rest
 

@@ -21,6 +21,7 @@ from walsvc.model import Record
 from walsvc.service.server.limits import STREAM_BYTES, STREAM_RECORDS
 from walsvc.service.server.line import Line
 from walsvc.service.server.outgoing import Turn
+from walsvc.service.server.turns import units_of
 from walsvc.service.wire.columns import cost_of, packed_labels, records_frame
 from walsvc.service.wire.frames import RECORD_COST, End, Result
 from walsvc.service.wire.wanted import reading
@@ -230,8 +231,10 @@ class RecordStream(Stream):
                     records = await anext(self._source, None)
         if records is None:
             return False
+        cost = cost_of(records)
+        self._line.pace.did(units_of(cost, len(records)))
         self._keep(records)
-        self._read_bytes += cost_of(records)
+        self._read_bytes += cost
         return True
 
     def _keep(self, records: list[Record]) -> None:

@@ -147,6 +147,7 @@ class HttpFront:
         token = token_of(request)
         grant = self._access.grant(token)
         if grant is None:
+            await self._access.denied()
             ways = {"WWW-Authenticate": 'Bearer realm="walsvc", Basic realm="walsvc", charset="UTF-8"'}
             words = "the token is not known" if token else "a token is needed"
             raise HttpError(401, words, "Authorization: Bearer TOKEN, or as the password of any user", ways)

@@ -63,10 +63,9 @@ class Client:
     async def show(self, user: bytes, token: bytes) -> None:
         """AUTH: show a token. The user's name is the namespace, `default` for the log of the directory itself."""
         grant = self.shared.grant(token.decode("utf-8", "surrogateescape"))
-        if grant is None:
-            raise Failure(WRONG_PASS)
         namespace = "" if user == DEFAULT_USER else user.decode("utf-8", "surrogateescape")
-        if not grant.opens(namespace):
+        if grant is None or not grant.opens(namespace):
+            await self.shared.denials.wait()
             raise Failure(WRONG_PASS)
         await self._enter(namespace, grant)
 
