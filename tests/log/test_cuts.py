@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import walsvc
 from walsvc import BadOption, Closed, DurabilityLost, Record, Truncated, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.log.read import reader as reading
 from walsvc.log.read.cuts import FAR, Cuts
 from walsvc.opening import open_on
 
@@ -241,3 +242,46 @@ async def test_readers_and_followers_beside_cuts_in_a_directory(tmp_path, readin
         walsvc.open(tmp_path, read_only=True, reading=reading) as other,
     ):
         await stress(log, other, 7, 30)
+
+
+async def test_reader_at_a_segment_that_is_cut_away_with_the_one_before_it_ends_there(monkeypatch):
+    """It has opened the segment, and looks for the one before it to see whether they belong together."""
+    async with await open_on(SimDisk(SimDevice(1)), CONFIG) as log:
+        for _ in range(30):
+            await log.append(bytes(9000))
+        ids = log.writer.segments.ids()
+        open_stream, cut = reading.open_stream, False
+
+        async def opened(disk: Any, name: str, first: int, *arguments: Any) -> Any:
+            nonlocal cut
+            found = await open_stream(disk, name, first, *arguments)
+            if first == ids[-2] and not cut:
+                cut = True
+                await log.truncate_after(ids[-4])
+            return found
+
+        monkeypatch.setattr(reading, "open_stream", opened)
+        assert await everything(log, start=ids[-2]) == []
+        assert cut
+        assert len(await everything(log)) == ids[-4]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("taken", [0, 2])
+def test_consumer_that_stands_before_a_cut_gets_what_is_written_behind_it(taken: int, shared: bool) -> None:
+    """A reader does not go beyond a cut that came after it was made, so the consumer needs a new one wherever it stood."""
+
+    async def main(seed: int) -> None:
+        async with await open_on(SimDisk(SimDevice(seed)), CONFIG) as log:
+            topic = log.topic("jobs")
+            consumer: Any = await topic.consumer("c", shared=True, lease=600.0) if shared else await topic.consumer("c")
+            for number in range(taken):
+                await topic.append(b"%d" % number)
+                await (await consumer.next()).ack() if shared else await consumer.ack((await consumer.next()).lsn)
+            await topic.append_batch([b"kept", b"cut", b"cut"])
+            await log.truncate_after(taken + 1)
+            await topic.append_batch([b"new", b"newer"])
+            found = [await consumer.next() for _ in range(3)]
+            assert [(each.record if shared else each).payload for each in found] == [b"kept", b"new", b"newer"]
+
+    run_sim(main, 1)

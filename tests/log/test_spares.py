@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -78,3 +79,31 @@ def test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare(s
             assert [len(record.payload) async for record in log.read()] == [200_000]
 
     run_sim(main, seed)
+
+
+@pytest.mark.parametrize("operation", ["rename", "open_file", "remove"])
+def test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_before(operation: str) -> None:
+    """What the reserve lends takes the name that an old segment has already got."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        async with await open_on(SimDisk(device), WalConfig(segment_bytes=65536)) as log:
+            for _ in range(40):
+                await log.append(bytes(9000))
+            await log.truncate_before(30)
+            spares, header = log.writer.core.tail.spares, log.writer.core.tail.segment.header
+            await spares.put_back()
+            assert spares.recyclable
+            for nth in range(1, 4):
+                device.fail(operation, nth=nth, errno=errno.EMFILE, times=2)
+                for metadata in (True, False) * 4:
+                    spares.prepare(header.ordinal + 1, header.file_bytes, metadata=metadata)
+                    await spares.settle()
+                    if (spare := spares.fitting(metadata=True)) is not None:
+                        assert device.file(spare.name).visible_size == spare.file_bytes
+                await spares.put_back()
+            there = await log.writer.core.disk.list()
+            files = {**spares.recyclable, **spares.reserve.files}
+            assert {name: there.get(name) for name in files} == files
+
+    run_sim(main, seed=1)

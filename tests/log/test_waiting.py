@@ -510,3 +510,23 @@ async def test_change_that_is_nothing_begins_no_segment_that_nobody_writes(behin
         await asyncio.wait_for(log.use_keys(KeyRing(current=("second", b"2" * 32), older=[first])), 60)
     assert (await asyncio.wait_for(log.append(bytes(200_000)), 60)).lsn == 65
     await log.close()
+
+
+async def test_truncation_during_which_the_log_fails_is_told_so(monkeypatch):
+    """It had decided, and wrote a group that nobody sends any more."""
+    log = await open_on(SimDisk(SimDevice(1)), WalConfig(segment_bytes=65536))
+    for _ in range(20):
+        await log.append(bytes(9000))
+    needs, plan = log._reclaimer.needs, log._reclaimer.needs.plan
+
+    async def planned(*arguments):
+        made = await plan(*arguments)
+        log.writer.core.health.fail("a write or its sync failed", OSError(errno.EIO, "Input/output error"))
+        return made
+
+    monkeypatch.setattr(needs, "plan", planned)
+    with pytest.raises(DurabilityLost):
+        await asyncio.wait_for(log.truncate_before(15), 10)
+    with pytest.raises(DurabilityLost):
+        await asyncio.wait_for(log.append(b"x"), 10)
+    await asyncio.wait_for(log.close(), 10)

@@ -1382,6 +1382,27 @@ ENTRIES = [
         ("tests/log/test_spares.py::test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare",),
     ),
     Mutant(
+        "log: what is lent takes the name of an old segment, which keeps its length",
+        "walsvc/log/commit/spares.py",
+        "            if name in self.recyclable:",
+        "            if False:",
+        ("tests/log/test_spares.py::test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_before",),
+    ),
+    Mutant(
+        "commit: a log that has failed takes a group of metadata",
+        "walsvc/log/commit/changes.py",
+        "        self._health.raise_failure()\n        if self._placement.batch_lsn:",
+        "        if self._placement.batch_lsn:",
+        ("tests/log/test_waiting.py::test_truncation_during_which_the_log_fails_is_told_so",),
+    ),
+    Mutant(
+        "read: a reader knows no segment that was cut away while it looked at the next one",
+        "walsvc/log/read/reader.py",
+        "            if isinstance(gone, KeyError):",
+        "            if False:",
+        ("tests/log/test_cuts.py::test_reader_at_a_segment_that_is_cut_away_with_the_one_before_it_ends_there",),
+    ),
+    Mutant(
         "topics: the end of a consumer waits for room for its dead letters",
         "walsvc/topics/dead.py",
         "            if not hub.holders:",

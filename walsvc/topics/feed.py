@@ -306,9 +306,11 @@ class Feed:
             self.finished(job)
         self.resumed.cut(end)
         self.vanished.cut(end)
-        if self.ahead.following > end:
+        following, behind = self.ahead.following, self.ahead.behind
+        if following > end:
             known = [self.position, *(lsn + 1 for lsn in jobs), *(last + 1 for last in self.window.lasts[-1:])]
-            self.ahead.move(end, max(known))
+            following, behind = end, max(known)
+        self.ahead.move(following, behind)  # in any case, since no reader goes beyond a cut that came after it was made
         self.supply.wake_all()
 
 

@@ -208,7 +208,8 @@ class Changes:
     @whole("writing metadata")
     def try_write(self, change: dict[str, Any], flags: int = 0, *, mark: bool = False) -> asyncio.Future[int] | None:
         """Append a group of metadata only, or a `mark` without any; its future gets its offset in its segment. None: no room
-        yet."""
+        yet. Raises DurabilityLost: a group of a log that has failed would be sent by nobody, and nobody told of it."""
+        self._health.raise_failure()
         if self._placement.batch_lsn:
             return None  # it would go with the batch if that is given up
         self._pipeline.cut_off()
@@ -227,7 +228,6 @@ class Changes:
 
     async def write(self, change: dict[str, Any], flags: int = 0) -> int:
         """Append a metadata group and wait until it is durable; returns its offset in its segment."""
-        self._health.raise_failure()  # a group that is cut now would never be submitted
         while (future := self.try_write(change, flags)) is None:
             await self._queue.room_change(metadata=True)
         return await future
@@ -235,7 +235,6 @@ class Changes:
     async def write_mark(self, flag: int) -> bool:
         """Append an empty group, and wait until it is durable. False: it is left out, since what room there is on the device
         is kept for what makes more, or no segment may begin any more."""
-        self._health.raise_failure()
         try:
             while (future := self.try_write({}, flag, mark=True)) is None:
                 if self._metadata.sealed:

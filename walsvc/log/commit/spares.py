@@ -176,8 +176,12 @@ class SparePipeline:
             await self._disk.sync_directory()
 
     async def _borrow(self) -> None:
+        name = self._name
         try:
-            self.spare = await self.reserve.lend(self._name, self._lending)
+            if name in self.recyclable:  # it cannot be used now, and what is lent takes its name
+                await self._disk.remove(name)
+                del self.recyclable[name]
+            self.spare = await self.reserve.lend(name, self._lending)
         except OSError as error:
             self.error = error
 

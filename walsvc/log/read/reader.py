@@ -225,9 +225,12 @@ class Position(ABC, Generic[RecordT]):
         try:
             boundary = await check_boundary(self._disk, self._segments.file(before)[0], before, header)
             self.stats.bytes_read += boundary.bytes_read
-        except (FileNotFoundError, KeyError):
-            if self._segments.first_lsn < header.first_lsn:
-                raise  # else it was dropped meanwhile
+        except (FileNotFoundError, KeyError) as gone:
+            if self._segments.first_lsn >= header.first_lsn:
+                return  # it was dropped meanwhile
+            if isinstance(gone, KeyError):
+                raise LookAgain from None  # the log's end was cut meanwhile
+            raise
 
     async def _guarded(self, step: Callable[[], Awaitable[T]]) -> T:
         """Run one step of reading; tell closing, truncation, damage and a failing device apart."""
