@@ -1181,6 +1181,27 @@ QUEUES = [
             "tests/topics/test_shared.py::test_record_whose_lease_ran_out_goes_to_another_and_the_first_one_is_told[sim]",
         ),
     ),
+    Mutant(
+        "a record that is acknowledged twice at once counts twice",
+        "walsvc/topics/acking.py",
+        "        self._leases = list(dict.fromkeys(leases))  # a record counts once\n",
+        "        self._leases = leases\n",
+        ("tests/topics/test_shared.py::test_delivery_that_is_acknowledged_twice_at_once_is_one_record_less[sim]",),
+    ),
+    Mutant(
+        "a client whose delivery is lost takes others' acknowledgements with it",
+        "walsvc/service/client/acks.py",
+        "        elif len(some) > 1 and isinstance(error, (LeaseLost, BadOption)):\n",
+        "        elif False:\n",
+        ("tests/service/test_together.py::test_delivery_that_is_lost_fails_its_own_caller_only",),
+    ),
+    Mutant(
+        "callers of which one has its record queue up anew",
+        "walsvc/topics/supply.py",
+        "        if not place.number:\n",
+        "        if True:\n",
+        ("tests/service/test_together.py::test_callers_get_records_in_the_order_in_which_they_asked",),
+    ),
 ]
 
 REPLICATED = [

@@ -92,8 +92,9 @@ async def test_callers_get_records_in_the_order_in_which_they_asked(tmp_path: Pa
         waiting = [*await tasks(workers[0], 3), *await tasks(workers[1], 1), *await tasks(workers[0], 2)]
         for number, task in enumerate(waiting, 1):
             await two.topic("t").append(b"x")
-            assert (await task).record.lsn == number
-            assert not any(each.done() for each in waiting[number:])
+            done, _ = await asyncio.wait(waiting[number - 1 :], return_when=asyncio.FIRST_COMPLETED)
+            assert done == {task}
+            assert task.result().record.lsn == number
 
 
 async def test_callers_of_one_question_are_counted_each(tmp_path: Path) -> None:

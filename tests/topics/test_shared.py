@@ -753,3 +753,34 @@ def test_what_vanished_is_said_to_be_done_once_however_often_its_worker_looks():
             assert hub.acking([]).change() == {KEY: {hub.key: {"rows": done_row(1, 1, 0)}}}
 
     run_sim(main, 1)
+
+
+async def test_delivery_that_is_acknowledged_twice_at_once_is_one_record_less(open_log):
+    async with open_log() as log:
+        await fill(log, 6)
+        consumer = await shared(log)
+        out = await take(consumer, 6)
+        await consumer.ack([out[3], out[1], out[3], out[2], out[3]])
+        assert await consumer.lag() == 3
+        await asyncio.gather(out[5].ack(), out[5].ack())
+        assert await consumer.lag() == 2
+        await consumer.ack([out[0], out[4]])
+        assert await consumer.lag() == 0
+
+
+async def test_acknowledgement_of_records_in_a_row_is_one_row_of_the_log(open_sim):
+    async with open_sim() as log:
+        topic = log.topic("orders")
+        for number in range(10):
+            await topic.append(b"%d" % number)
+            await log.topic("others").append(b"x")
+        consumer = await shared(log)
+        out = await take(consumer, 10)
+        await consumer.ack([*out[2:5], *out[6:8]])
+        [window] = log.writer.core.metadata.queues.windows.values()
+        lsn = [each.record.lsn for each in out]
+        assert (window.lasts, window.records) == ([lsn[4], lsn[7]], [3, 2])
+        assert all(window.spans(lsn[first], lsn[last]) for first, last in ((2, 4), (6, 7)))
+        assert not any(map(window.covers, (lsn[0], lsn[1], lsn[5], lsn[8])))
+        await consumer.ack([*out[:2], *out[5:6], *out[8:]])
+        assert await consumer.lag() == 0

@@ -167,10 +167,12 @@ class Window:
         return self.settle(position)
 
     def _take_away(self, first: int, last: int) -> None:
-        for lsn in [each for each in self.tried if first <= each <= last]:
-            del self.tried[lsn]
-        for lsn in [each for each in self.held if first <= each <= last]:
-            self._release(lsn)
+        if self.tried:
+            for lsn in [each for each in self.tried if first <= each <= last]:
+                del self.tried[lsn]
+        if self.held:
+            for lsn in [each for each in self.held if first <= each <= last]:
+                self._release(lsn)
 
     def settle(self, position: int) -> int:
         """Take note that everything below `position` is done; returns the position behind that and the ranges that it reaches."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from walsvc.format.queues import KEY, Held, done_row, held_row, moved_row
-from walsvc.topics.leases import Lease
+from walsvc.topics.leases import Job, Lease
 from walsvc.topics.names import Start, check_start, parse_key
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Acking:
 
     def __init__(self, hub: Hub, leases: Sequence[Lease], vanished: Sequence[int] = ()) -> None:
         self._hub = hub
-        self._leases = leases
+        self._leases = list(dict.fromkeys(leases))  # a record counts once
         self._vanished = vanished  # LSNs of what is not there any more
         self._gone: list[Stretch] = []
 
@@ -33,7 +33,7 @@ class Acking:
         for lease in self._leases:
             if not lease.done and not self._hub.leases.owns(lease):
                 raise self._hub.lost(lease)
-        rows = [done_row(each.job.first, each.job.lsn, 1) for each in self._leases if not each.done]
+        rows = done_rows([each.job for each in self._leases if not each.done])
         self._gone = list(self._hub.feed.vanished.done.values())
         held = self._hub.feed.vanished.held
         rows += [done_row(*each) for each in (*self._gone, *(held[lsn][0] for lsn in self._vanished if lsn in held))]
@@ -41,15 +41,32 @@ class Acking:
 
     def accepted(self) -> None:
         """The records are done."""
+        now = self._hub.feed.now()
         for lease in self._leases:
             lease.done = True
-            self._hub.feed.finished(lease.job)
+            self._hub.feed.finished(lease.job, now)
             self._hub.past.note(lease)
         for lsn in self._vanished:
             self._hub.feed.vanished.held.pop(lsn, None)
         for each in self._gone:
             self._hub.feed.vanished.done.pop(each.last, None)
         self._hub.changed()
+
+
+def done_rows(jobs: Sequence[Job]) -> list[bytes]:
+    """Rows that say that records are done: one for those that follow each other in the topic."""
+    rows = []
+    first, last, records = 0, 0, 0
+    for job in jobs:
+        if records and job.first == last + 1:
+            last, records = job.lsn, records + 1
+            continue
+        if records:
+            rows.append(done_row(first, last, records))
+        first, last, records = job.first, job.lsn, 1
+    if records:
+        rows.append(done_row(first, last, records))
+    return rows
 
 
 class Keeping:

@@ -103,13 +103,32 @@ class Feed:
 
     # ---- taking
 
-    def take(self, holder: Hashable, bytes_max: int | None = None, *, own: bool = True) -> Out | None:
-        """The next record that is there, to a holder; None: it has to wait, or the record is larger than `bytes_max`. With `own`
-        what it has had since before it came is first."""
+    def take(self, holder: Hashable, *, own: bool = True) -> Out | None:
+        """The next record that is there, to a holder; None: it has to wait. With `own` what it has had since before it came is first."""
+        self._look_for(holder, own=own)
+        return self._take(holder, self.now(), None, own=own)
+
+    def take_several(self, holder: Hashable, max_bytes: int, max_records: int) -> list[Out]:
+        """The next records that are there, its own first: no more than `max_records`, and together no more payload than `max_bytes`, unless
+        the first alone is larger."""
+        self._look_for(holder, own=True)
+        now = self.now()
+        outs: list[Out] = []
+        size = 0
+        while len(outs) < max_records and (size < max_bytes or not outs):
+            if (out := self._take(holder, now, max_bytes - size if outs else None, own=True)) is None:
+                break
+            outs.append(out)
+            size += len(out.record.payload)
+        return outs
+
+    def _look_for(self, holder: Hashable, *, own: bool) -> None:
         self.look()
         if own and self.vanished.held:
             self.vanished.let_go(holder)
-        now, line = self.now(), self.resumed.line(holder) if own else None
+
+    def _take(self, holder: Hashable, now: Moment, bytes_max: int | None, *, own: bool) -> Out | None:
+        line = self.resumed.line(holder) if own else None
         if line:
             job: Job | None = line[0]
         else:
@@ -183,8 +202,9 @@ class Feed:
             if (found := await self.ahead.read(self._core.catalog.durable_lsn + 1)) is None:
                 return True
             with self._core.health.whole("reading for a shared consumer"):
+                now = self.now()
                 for each in found:
-                    self._offer(each)
+                    self._offer(each, now)
                 if not found:
                     self._pass_over(behind, self.ahead.following)
         except Truncated:
@@ -211,8 +231,8 @@ class Feed:
         used = self.window.rows_bytes + min(jobs, self.leases.outstanding_max) * each
         return jobs < WINDOW_RECORDS_MAX and (used < WINDOW_BYTES_MAX or not jobs)
 
-    def _offer(self, found: Found) -> None:
-        record, window, now = found.record, self.window, self.now()
+    def _offer(self, found: Found, now: Moment) -> None:
+        record, window = found.record, self.window
         if record.lsn < self.position or record.lsn in self.leases.jobs:
             return
         first = self._pass_over(found.first, record.lsn)
@@ -269,9 +289,9 @@ class Feed:
 
     # ---- ends
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: Job, now: Moment | None = None) -> None:
         """The record is done."""
-        self.leases.done(job, self.now())
+        self.leases.done(job, now or self.now())
         self.ahead.drop(job.lsn)
 
     def forget(self, job: Job) -> None:

@@ -119,15 +119,7 @@ class Hub:
             while more and self.feed.unread(max_bytes, max_records):
                 more = await self.feed.read_on()
                 self.check(face)  # it may have been closed meanwhile
-            outs: list[Out] = []
-            size = 0
-            while len(outs) < max_records and (size < max_bytes or not outs):
-                out = self.feed.take(self.holders[face], max_bytes - size if outs else None)
-                if out is None:
-                    break
-                outs.append(out)
-                size += len(out.record.payload)
-            if outs:
+            if outs := self.feed.take_several(self.holders[face], max_bytes, max_records):
                 self.changed()
                 return outs
             await self.feed.supply.wait(place)
