@@ -47,6 +47,7 @@ OF_CONSUMERS: dict[str, dict[str, str]] = {
 OF_SHARED: dict[str, dict[str, str]] = {
     "sim": {
         "open_hub": "deliveries, transactions and the server: what all who have it open share",
+        **dict.fromkeys(("batch_at", "stocked"), "the server: what is there for a client, whose turn it is"),
         **dict.fromkeys(
             ("pending", "settle", "out_of", "delivered_lsn", "claim", "take_new", "wait_for_new"), "the Redis front"
         ),
