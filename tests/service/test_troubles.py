@@ -92,8 +92,8 @@ async def pretender(words: bytes, *, stay: bool) -> AsyncIterator[str]:
     ("words", "stay", "error", "says"),
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n", True, ProtocolError, "SSH"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, ProtocolError, "limit"),
-        (b"\xff\xff\xff\x7f", True, ProtocolError, "limit"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, ProtocolError, "no walsvc server"),
+        (b"\xff\xff\xff\x7f", True, ProtocolError, "no walsvc server"),
         (b"\x03\x00\x00\x00\x93\x17\x01", True, ProtocolError, "msgpack"),
         (b"\x02\x00\x00\x00\x92\x17", True, ProtocolError, "msgpack"),
         (b"", False, Unreachable, "closed|lost"),

@@ -76,9 +76,8 @@ class Connection(asyncio.Protocol):
                     self._owner.received(frame)
                 else:
                     self._greeted(frame)
-        except ProtocolError:
-            if reader.refused and not self.welcome.done():
-                error = no_server(reader.foreign)
+        except ProtocolError as wrong:
+            error = no_server(reader.foreign) if reader.refused and not self.welcome.done() else wrong
             error.path = self._address.url
             self.end(error)
 
