@@ -354,7 +354,7 @@ class Connection(Duplex):
         if fault is not None:
             self.leave(WalTimeout(fault), "timeout")
         elif self.log is not None:
-            state, frame = self._shared.news.of(self.log)
+            state, frame = self._shared.logs.news.of(self.log)
             if state != self._told:
                 self._told = state
                 self.write(frame, more=False)

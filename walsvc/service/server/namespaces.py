@@ -15,7 +15,7 @@ from walsvc.errors import Backpressure, BadOption, Closed, Denied, WalError
 from walsvc.opening import open_log
 from walsvc.service.server.keyed import KeyedLocks
 from walsvc.service.server.limits import Limits
-from walsvc.service.server.state import failure_of
+from walsvc.service.server.state import News, failure_of
 from walsvc.service.server.status import Trouble
 from walsvc.visible import counted
 
@@ -39,11 +39,15 @@ class Logs:
         config: for each log; `namespace` is set as needed.
         several: whether there are namespaces; without, "" is the only log.
         opener: opens the log of a WalConfig; None: from the directory.
+
+    Attributes:
+        news: of the logs, for many clients at once.
     """
 
     def __init__(
         self, directory: str, config: WalConfig, limits: Limits, *, several: bool, opener: Opener | None = None
     ) -> None:
+        self.news: News = News()
         self._config = config
         self._limits = limits
         self._several = several

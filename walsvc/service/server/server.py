@@ -241,7 +241,7 @@ class Server:
     async def _look_at_all(self, seconds: float) -> None:
         """Look at every connection, a few in a turn of the loop, spread over the time until the next look: those that are idle must
         cost nobody a wait."""
-        connections, news = list(self.roster), self.shared.news
+        connections, news = list(self.roster), self.shared.logs.news
         for first in range(0, len(connections), LOOKS_A_TURN):
             now = self.loop.time()
             for connection in connections[first : first + LOOKS_A_TURN]:

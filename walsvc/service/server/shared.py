@@ -18,7 +18,7 @@ from walsvc.service.server.namespaces import Logs
 from walsvc.service.server.quota import Quota
 from walsvc.service.server.rates import Rates
 from walsvc.service.server.roster import Roster
-from walsvc.service.server.state import News, consumer_count, has_consumer
+from walsvc.service.server.state import consumer_count, has_consumer
 from walsvc.service.server.turns import Turns
 from walsvc.service.wire.codes import code_of
 
@@ -133,7 +133,6 @@ class Shared:
         counts: what has happened.
         closing: consumers whose names are not free yet.
         denials: how fast clients are turned away.
-        news: of the logs, for many clients at once.
     """
 
     def __init__(self, limits: Limits, *, logs: Logs, roster: Roster, budget: Budget, tokens: Tokens | None) -> None:
@@ -160,7 +159,6 @@ class Shared:
         self.counts: Counts = Counts()
         self.closing: Closing = Closing()
         self.denials: Denials = Denials()
-        self.news: News = News()
 
     def grant(self, token: str | None) -> Grant | None:
         """The rights of a token; None: there is no such token."""
