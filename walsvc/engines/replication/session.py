@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from walsvc.engines.jetstream.checks import ensure_stream
 from walsvc.engines.jetstream.connect import CLOSE_SECONDS, close_client, connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
-from walsvc.engines.jetstream.durability import check_durability
+from walsvc.engines.jetstream.durability import Durability, check_durability
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of
 from walsvc.engines.jetstream.publish import Publisher
 from walsvc.engines.jetstream.segment_table import SegmentTable
@@ -22,13 +22,32 @@ from walsvc.engines.replication.replica_files import ReplicaFiles
 from walsvc.engines.replication.source import GroupSource, Moved, Shipment
 from walsvc.errors import Corruption, ReplicaLost
 from walsvc.log.commit.catalog import BEGINNING, Mark
+from walsvc.log.commit.replicated import Replicated
 
 if TYPE_CHECKING:
     from walsvc.api import Log
-    from walsvc.engines.replication.shipping import Replication
 
 LEAVE_SECONDS = 2 * CLOSE_SECONDS  # that the connection may take to end
 logger: logging.Logger = logging.getLogger("walsvc.replication")
+
+
+class Shipper(Protocol):
+    """What runs one session after the other.
+
+    Attributes:
+        replicated: the replica, and the callers that wait for it.
+        durability: what an acknowledgement of the stream is worth; None: not known yet.
+        ending: the log is being closed.
+        moved: set whenever the replica's place or state has changed.
+    """
+
+    replicated: Replicated
+    durability: Durability | None
+    ending: bool
+    moved: asyncio.Event
+
+    def accept(self) -> None:
+        """Forget earlier refusals: the stream was taken over."""
 
 
 class ShippingSession:
@@ -38,7 +57,7 @@ class ShippingSession:
         connected: the stream was taken over.
     """
 
-    def __init__(self, log: Log, replication: Replication, wake: asyncio.Event) -> None:
+    def __init__(self, log: Log, replication: Shipper, wake: asyncio.Event) -> None:
         self._log = log
         self._replication = replication
         self._replicated = replication.replicated
