@@ -19,7 +19,7 @@ def growth(
     quick: Annotated[bool, typer.Option("--quick", help="Logs up to 1 GiB and 1,000 segments.")] = False,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
 ) -> None:
     """Measure append, open, seek and memory against length, segments and payload size.
 

@@ -28,7 +28,7 @@ def limits(
     ] = False,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
 ) -> None:
     """Hold the log against the limits of this device and of asyncio.
 

@@ -20,7 +20,7 @@ def sessions(
     segment_bytes: Annotated[int, typer.Option(min=65_536, help="Length of the log's segments.")] = 64 * MIB,
     results: ResultsOption = RESULTS,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
 ) -> None:
     """Measure what short-lived topics cost: 1,000 at a time, truncated, deleted, or kept.
 

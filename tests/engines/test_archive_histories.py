@@ -17,7 +17,7 @@ from tests.engines.test_archive import SEGMENT, names_in, opening, records, rest
 from tests.waiting import until
 from walsvc import Corruption, Log
 from walsvc.engines.archive import Archive, Archiver, sealed
-from walsvc.engines.archive.manifest import Entry, encode_entry
+from walsvc.engines.archive.manifest import ManifestEntry, encode_entry
 from walsvc.engines.archive.restore import restore, verify
 from walsvc.log.offline.verify import verify as verify_log
 from walsvc.log.read.pins import ARCHIVE_HOLD
@@ -51,7 +51,7 @@ def without_end_crc(place: str) -> None:
     for path in names_in(place, "*/manifest/*"):
         fields = json.loads(path.read_bytes()) | {"end_crc": None, "since_ns": 0, "previous": previous}
         del fields["version"]
-        entry, data = encode_entry(Entry(**fields))
+        entry, data = encode_entry(ManifestEntry(**fields))
         previous = entry.check
         plain = json.loads(data) | {"version": 1}
         path.write_text(json.dumps({key: plain[key] for key in plain if key not in {"end_crc", "since_ns"}}))
@@ -62,7 +62,7 @@ class During(Archive):
 
     what: Any = None
 
-    async def _enter(self, segment: Any, parts: Any) -> Entry:
+    async def _enter(self, segment: Any, parts: Any) -> ManifestEntry:
         entry = await super()._enter(segment, parts)
         what, self.what = self.what, None
         if what is not None:
@@ -101,7 +101,7 @@ async def test_log_restored_to_a_moment_is_archived_anew_from_where_it_differs(t
 
 
 async def test_contents_are_told_apart_where_all_times_are_the_same(tmp_path, place):
-    async def push(path: Path) -> list[Entry]:
+    async def push(path: Path) -> list[ManifestEntry]:
         async with going_on(path) as log:
             log.writer.core.tail.clock = lambda: 10**18
             await log.append(b"%a" % path.name)

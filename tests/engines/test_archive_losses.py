@@ -19,7 +19,7 @@ from tests.engines.command import run_archive
 from tests.engines.test_archive import KEYS, fill, names_in, opening, records, restored, rotate
 from walsvc import BadOption, Corruption, NoSpace, PathError, UnsupportedFormat
 from walsvc.engines.archive import Archive, Archiver
-from walsvc.engines.archive.manifest import Entry, chain_of, decode_entry, encode_entry
+from walsvc.engines.archive.manifest import ManifestEntry, chain_of, decode_entry, encode_entry
 from walsvc.engines.archive.restore import restore, verify
 
 pytest.importorskip("obstore", reason="the archive needs obstore (walsvc[archive])")
@@ -237,7 +237,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 GOOD, WRITTEN = encode_entry(
-    Entry(
+    ManifestEntry(
         sequence=1, log_id="0" * 16, first_lsn=1, next_lsn=2, ordinal=0, generation=0, bytes=5, file_bytes=10,
         first_ns=0, last_ns=0, parts=((5, "a" * 64),), end_crc=0,
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import Metadata, change_bytes_max, decode_map, encode_map, merge
-from walsvc.format.queues import KEY, Held, Window, done_row, held_row, moved_row, tried_row
+from walsvc.format.queues import KEY, ConsumerWindow, Held, done_row, held_row, moved_row, tried_row
 
 KEYS = ["1/workers", "1/others"]
 LSNS = st.integers(1, 40)
@@ -70,7 +70,7 @@ def change_of(key, step, model):
 
 def same(metadata, models):
     for key, model in models.items():
-        window = metadata.queues.get(key) or Window()
+        window = metadata.queues.get(key) or ConsumerWindow()
         assert metadata.positions.get(key, 1) == model.position
         assert {lsn for lsn in range(60) if window.covers(lsn)} == model.done
         assert (window.tried, window.held, window.options) == (model.tried, model.held, model.options)
@@ -128,7 +128,7 @@ def test_changes_one_by_one_merged_and_from_a_snapshot_give_the_state_that_sets_
 
 @given(steps, LSNS)
 def test_a_cut_log_forgets_what_is_beyond_its_end(given_steps, end):
-    window, model = Window(), Model()
+    window, model = ConsumerWindow(), Model()
     position = 1
     for _, step, _ in given_steps:
         if step[0] in ("done", "tried", "held"):
@@ -142,7 +142,7 @@ def test_a_cut_log_forgets_what_is_beyond_its_end(given_steps, end):
 
 
 def test_ranges_count_the_records_and_not_the_lsns():
-    window, position = Window(), 1
+    window, position = ConsumerWindow(), 1
     for row in (done_row(4, 6, 1), done_row(7, 12, 1), done_row(20, 25, 1)):
         position = window.apply(row, position)
     assert (position, window.firsts, window.lasts, window.records) == (1, [4, 20], [12, 25], [2, 1])
@@ -169,7 +169,7 @@ def test_an_older_writer_refuses_the_state_that_it_would_drop():
 )
 def test_rows_that_are_none_are_refused(rows):
     with pytest.raises(BadGroup):
-        Window().apply(rows, 1)
+        ConsumerWindow().apply(rows, 1)
     with pytest.raises(BadGroup):
         Metadata().apply({KEY: {"1/a": {"rows": rows}}})
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsvc.format.dedupe import Row, digest_of
+from walsvc.format.dedupe import KeyRow, digest_of
 from walsvc.format.group import BadGroup
 from walsvc.format.meta import KNOWN, Metadata, change_bytes_max, decode_map, departure, encode_map, merge
 from walsvc.format.topics import GONE, SPARSE, Topics, count_in, gone_change
@@ -69,7 +69,7 @@ class Writer:
     def consumer(self, name) -> None:
         number = self.number(name)
         self.join({"positions": {f"{number}/c": 1}, "purges": {f'{number}/{{"key":"k"}}': self.next_lsn}})
-        row = Row(self.next_lsn, 1, 0, 1, 0, 1)
+        row = KeyRow(self.next_lsn, 1, 0, 1, 0, 1)
         merge(self.joined, {"!dedupe": self.metadata.keys.note(number, digest_of("k"), row)})
 
     def truncate(self, share) -> None:

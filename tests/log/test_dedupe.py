@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import walsvc.format.meta
 from walsvc import BadOption, UnsupportedFormat, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.format.dedupe import KEY, ROW, Keys, Row, digest_of
+from walsvc.format.dedupe import KEY, ROW, KeyRow, Keys, digest_of
 from walsvc.format.group import BadGroup
 from walsvc.opening import open_on
 
@@ -23,7 +23,7 @@ def disk(device: SimDevice) -> SimDisk:
 
 def test_a_row_is_as_the_document_says():
     keys = Keys()
-    packed = keys.note(7, digest_of("k"), Row(1, 2, 3, 4, 5, 6))
+    packed = keys.note(7, digest_of("k"), KeyRow(1, 2, 3, 4, 5, 6))
     assert packed == bytes.fromhex(
         "07000000 " + digest_of("k").hex() + "0100000000000000 0200000000000000 0300000000000000 04000000 05000000"
         "0600000000000000"
@@ -49,7 +49,7 @@ def test_window_agrees_with_a_plain_list(steps, records, seconds, rows):
         known = [each for each in model if each[:2] == (topic, key) and now - each[2] <= seconds * 10**9]
         assert (keys.find(topic, key, now) is not None) == bool(known)
         if not known:
-            keys.note(topic, key, Row(1, 1, 0, 0, 0, now))
+            keys.note(topic, key, KeyRow(1, 1, 0, 0, 0, now))
             model = [each for each in model if each[:2] != (topic, key)] + [(topic, key, now)]
             mine = [each for each in model if each[0] == topic]
             model = [each for each in model if each[0] != topic or each in mine[-records:]]

@@ -105,7 +105,7 @@ ORDER = [
         "RWF_DSYNC believed on FUSE",
         "walsvc/disk/dsync.py",
         "KEPT = (\n",
-        'KEPT = (\n    Kept(0x65735546, True, "fs/"),\n    Kept(0x65735546, False, "fs/"),\n',
+        'KEPT = (\n    Believed(0x65735546, True, "fs/"),\n    Believed(0x65735546, False, "fs/"),\n',
         (DSYNC + "test_what_is_not_in_the_table_is_doubted",),
     ),
     Mutant(

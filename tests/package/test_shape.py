@@ -1,4 +1,4 @@
-"""The shape of the package: no class holds many fields of its own."""
+"""The shape of the package: no class holds many fields of its own, and no name means two classes of the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import walsvc
 
 PACKAGE = Path(walsvc.__file__).parent
 FIELDS_MAX = 15
+ROOMS = ("disk", "engines", "format", "log", "topics")
 
 
 def is_value(each: ast.ClassDef) -> bool:
@@ -44,3 +45,14 @@ def test_no_class_has_more_than_fifteen_fields_of_its_own() -> None:
     assert len(counted) > 300
     assert all(counted[f"log/commit/{name}"] > 10 for name in ("group.py Group", "segment.py Segment")), "it counts"
     assert {name: count for name, count in counted.items() if count > FIELDS_MAX} == {}
+
+
+def test_no_two_classes_of_the_log_have_one_name() -> None:
+    where: dict[str, list[str]] = {}
+    for room in ROOMS:
+        for path in sorted((PACKAGE / room).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    where.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert len(where) > 200
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}

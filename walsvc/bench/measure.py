@@ -163,7 +163,7 @@ class Durations:
         return Percentiles(rank(0.5), rank(0.99), rank(0.999), values[-1][0] / TICKS_PER_US)
 
 
-class Run:
+class Measuring:
     """One measurement under way: the tasks share it."""
 
     def __init__(self, log: Log, workload: Workload) -> None:
@@ -222,7 +222,11 @@ class Run:
 
 
 async def measure(
-    path: str, workload: Workload, *, config: WalConfig | None = None, progress: Callable[[Run], None] | None = None
+    path: str,
+    workload: Workload,
+    *,
+    config: WalConfig | None = None,
+    progress: Callable[[Measuring], None] | None = None,
 ) -> Outcome:
     """Run `workload` on the log at `path` (created if missing, and left there) on the running loop.
 
@@ -238,7 +242,7 @@ async def measure(
     async with walsvc.open(path, config=None if served else config) as log:
         cached = None if served else machine.cached_bytes(path)
         before, cpu = log.stats(), time.process_time()
-        run = Run(log, workload)
+        run = Measuring(log, workload)
         watching = [asyncio.create_task(run.watch_lag())]
         if progress is not None:
             watching.append(asyncio.create_task(_every(PROGRESS_SECONDS, lambda: progress(run))))

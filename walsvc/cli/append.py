@@ -40,7 +40,7 @@ def append(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Append this many lines at a time, all or nothing.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no LSNs.")] = False,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
     segment_bytes: Annotated[
         int | None, typer.Option(help="Size of new segments, in bytes.", show_default=False)
     ] = None,
@@ -65,7 +65,7 @@ def append(
         raise typer.BadParameter("--dedupe is for one record: it goes with --whole")
     attributes = labels_of(label or []) or None
     source_file = None if file == "-" else file
-    if options.is_url(path) and (segment_bytes is not None or disk is not options.Disk.AUTO):
+    if options.is_url(path) and (segment_bytes is not None or disk is not options.DiskChoice.AUTO):
         raise typer.BadParameter("--disk and --segment-bytes are the server's to set, where `walsvc serve` runs")
     wished = {"disk": disk.value, "segment_bytes": segment_bytes, "max_record_bytes": max_record_bytes}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from walsvc.bench.measure import Outcome, Run, Workload
+    from walsvc.bench.measure import Measuring, Outcome, Workload
 
 bench: typer.Typer = typer.Typer(
     help="Measure how fast this machine acknowledges records.", no_args_is_help=True, rich_markup_mode=None
@@ -44,12 +44,12 @@ def run(
     records: Annotated[int | None, typer.Option(min=1, help="Stop after so many instead.", show_default=False)] = None,
     batch: Annotated[int, typer.Option(min=1, help="Records in one append_batch; 1: append.")] = 1,
     loop: Annotated[options.Loop, typer.Option(help="Event loop; auto: uvloop where installed.")] = options.Loop.AUTO,
-    disk: options.DiskName = options.Disk.AUTO,
-    layout: Annotated[options.Layout, typer.Option(help="pad: a block for each group; pack: groups share blocks.")] = (
-        options.Layout.PAD
-    ),
-    double_write: Annotated[options.DoubleWrite, typer.Option(help="Sync each group to another file first.")] = (
-        options.DoubleWrite.OFF
+    disk: options.DiskName = options.DiskChoice.AUTO,
+    layout: Annotated[
+        options.LayoutChoice, typer.Option(help="pad: a block for each group; pack: groups share blocks.")
+    ] = (options.LayoutChoice.PAD),
+    double_write: Annotated[options.DoubleWriteChoice, typer.Option(help="Sync each group to another file first.")] = (
+        options.DoubleWriteChoice.OFF
     ),
     keep: Annotated[bool, typer.Option(help="Leave the log there and say where.")] = False,
     url: Annotated[
@@ -102,7 +102,7 @@ def _per_record(outcome: Outcome, length: int) -> str:
     return f", {length / outcome.records:,.1f} B for each record" if outcome.records else ""
 
 
-def _display(workload: Workload) -> tuple[Progress | None, Callable[[Run], None] | None]:
+def _display(workload: Workload) -> tuple[Progress | None, Callable[[Measuring], None] | None]:
     """A progress bar on standard error and the function that moves it; nothing when that is no terminal."""
     if not sys.stderr.isatty():
         return None, None
@@ -115,7 +115,7 @@ def _display(workload: Workload) -> tuple[Progress | None, Callable[[Run], None]
         return None, None
     task = shown.add_task("opening", total=1.0)
 
-    def tick(run: Run) -> None:
+    def tick(run: Measuring) -> None:
         elapsed = (time.perf_counter_ns() - run.began) / 1e9
         share = elapsed / workload.seconds if workload.records is None else run.done / workload.records
         shown.update(task, completed=min(share, 1.0), description=f"{run.done / max(elapsed, 1e-9):,.0f} records/s")

@@ -21,7 +21,7 @@ def cat(
     where: wanted.Where = None,
     since: wanted.Since = None,
     until: wanted.Until = None,
-    form: options.FormatName = options.Format.RAW,
+    form: options.FormatName = options.PrintFormat.RAW,
     as_json: options.JsonFormat = False,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -31,7 +31,7 @@ def cat(
     """
     chosen = wanted.wanted_of(topic, types, where, since, until)
 
-    form = options.Format.JSON if as_json else form
+    form = options.PrintFormat.JSON if as_json else form
 
     async def verb() -> int:
         import walsvc

@@ -12,7 +12,7 @@ from walsvc.visible import counted
 @options.reaching("path")
 def compact(
     path: options.LogTarget,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from walsvc.errors import WalError
     from walsvc.format.group import GroupHeader
     from walsvc.keyring import Keys
-    from walsvc.log.offline.inspect import Survey, Walk
+    from walsvc.log.offline.inspect import SegmentWalk, Survey
 
 SEGMENT_COLUMNS = ("segment", "state", "first LSN", "last LSN", "records", "groups", "used", "of", "written until")
 GROUP_COLUMNS = ("segment", "offset", "bytes", "first LSN", "last LSN", "payload", "durable LSN", "closed at", "flags")
@@ -71,21 +71,21 @@ async def damage_of(path: str, found: Survey, keys: Keys) -> Sequence[WalError]:
     return ()
 
 
-def first_lsn_of(walked: Walk) -> int:
+def first_lsn_of(walked: SegmentWalk) -> int:
     """The LSN in the file's name."""
     from walsvc.format.segment import parse_name
 
     return parse_name(walked.name, ".wal") or 0
 
 
-def error_of(walked: Walk, errors: Sequence[WalError]) -> WalError | None:
+def error_of(walked: SegmentWalk, errors: Sequence[WalError]) -> WalError | None:
     """The damage inside a segment; a missing neighbour is none of it."""
     if walked.error is not None or walked.sealed:
         return walked.error
     return next((each for each in errors if each.segment == first_lsn_of(walked) and each.offset), None)
 
 
-def missing_behind(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> str | None:
+def missing_behind(walked: SegmentWalk, following: SegmentWalk | None, errors: Sequence[WalError]) -> str | None:
     """Name of the successor that a sealed segment names and whose file is missing; None: it is there, or may be."""
     from walsvc.format.segment import segment_name
 
@@ -93,7 +93,7 @@ def missing_behind(walked: Walk, following: Walk | None, errors: Sequence[WalErr
     return segment_name(walked.next_lsn) if errors and walked.sealed and not there else None
 
 
-def state_of(walked: Walk, errors: Sequence[WalError], *, newest: bool) -> str:
+def state_of(walked: SegmentWalk, errors: Sequence[WalError], *, newest: bool) -> str:
     """The state of a segment in one word: damaged, sealed, active (the newest), or unsealed (a crash interrupted a rotation)."""
     if error_of(walked, errors) is not None:
         return "damaged"
@@ -102,7 +102,7 @@ def state_of(walked: Walk, errors: Sequence[WalError], *, newest: bool) -> str:
     return "active" if newest else "unsealed"
 
 
-def last_lsn(walked: Walk, following: Walk | None) -> int | None:
+def last_lsn(walked: SegmentWalk, following: SegmentWalk | None) -> int | None:
     """LSN of a segment's last record; None: it has none. A segment ends where the next one begins, whatever else is left in it."""
     if walked.header is None:
         return None
@@ -112,7 +112,7 @@ def last_lsn(walked: Walk, following: Walk | None) -> int | None:
     return end - 1 if end > walked.header.first_lsn else None
 
 
-def with_following(segments: list[Walk]) -> list[tuple[Walk, Walk | None]]:
+def with_following(segments: list[SegmentWalk]) -> list[tuple[SegmentWalk, SegmentWalk | None]]:
     """Pair each segment with the one after it."""
     return list(zip(segments, [*segments[1:], None], strict=True))
 
@@ -184,7 +184,7 @@ def as_dict(found: Survey, errors: Sequence[WalError], writer: int | None) -> di
     }
 
 
-def segment_as_dict(walked: Walk, following: Walk | None, errors: Sequence[WalError]) -> dict[str, Any]:
+def segment_as_dict(walked: SegmentWalk, following: SegmentWalk | None, errors: Sequence[WalError]) -> dict[str, Any]:
     """A segment as a JSON object."""
     header, error = walked.header, error_of(walked, errors)
     return {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from walsvc.keyring import KeyRing, Keys
 
 
-class Disk(enum.Enum):
+class DiskChoice(enum.Enum):
     """Disk backends that a user can ask for."""
 
     AUTO = "auto"
@@ -31,7 +31,7 @@ class Loop(enum.Enum):
     UVLOOP = "uvloop"
 
 
-class Format(enum.Enum):
+class PrintFormat(enum.Enum):
     """How cat and tail print a record."""
 
     RAW = "raw"
@@ -147,10 +147,11 @@ LogTarget = Annotated[
         show_default=False,
     ),
 ]
-DiskName = Annotated[Disk, typer.Option("--disk", help="How to write; auto takes the best that works here.")]
+DiskName = Annotated[DiskChoice, typer.Option("--disk", help="How to write; auto takes the best that works here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FormatName = Annotated[
-    Format, typer.Option("--format", help="raw: payload and newline; json: one object per line; hex: payload in hex.")
+    PrintFormat,
+    typer.Option("--format", help="raw: payload and newline; json: one object per line; hex: payload in hex."),
 ]
 JsonFormat = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 KeyFile = Annotated[
@@ -166,14 +167,14 @@ KeyFile = Annotated[
 ]
 
 
-class Layout(enum.Enum):
+class LayoutChoice(enum.Enum):
     """Where groups begin in a segment."""
 
     PAD = "pad"
     PACK = "pack"
 
 
-class DoubleWrite(enum.Enum):
+class DoubleWriteChoice(enum.Enum):
     """Whether and how each group goes to the double-write file first."""
 
     OFF = "off"
@@ -230,7 +231,7 @@ def keyed(key_file: str | None) -> dict[str, Any]:
     return {} if key_file is None else {"keys": keys_of(key_file)}
 
 
-async def existing(path: str, disk: Disk = Disk.AUTO, key_file: str | None = None) -> dict[str, Any]:
+async def existing(path: str, disk: DiskChoice = DiskChoice.AUTO, key_file: str | None = None) -> dict[str, Any]:
     """Options with which a log that must be there is opened for writing and goes on as it is: packed, with its double-write
     file, under its keys.
 

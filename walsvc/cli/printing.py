@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from os import fstat
 
 from walsvc.cli import output
-from walsvc.cli.options import Format
+from walsvc.cli.options import PrintFormat
 from walsvc.errors import WalError
 from walsvc.model import Record
 from walsvc.plain import record_row
 
 
-def encoder(form: Format) -> Callable[[Record], bytes]:
+def encoder(form: PrintFormat) -> Callable[[Record], bytes]:
     """The function that turns a record into its line, without the newline."""
-    return {Format.RAW: _raw, Format.HEX: _hex, Format.JSON: _json}[form]
+    return {PrintFormat.RAW: _raw, PrintFormat.HEX: _hex, PrintFormat.JSON: _json}[form]
 
 
 def _raw(record: Record) -> bytes:
@@ -32,7 +32,7 @@ def _json(record: Record) -> bytes:
     return output.json_line(record_row(record))
 
 
-async def print_records(records: AsyncIterator[Record], form: Format) -> None:
+async def print_records(records: AsyncIterator[Record], form: PrintFormat) -> None:
     """Print every record; when an error ends the reading, what came before it is out first."""
     encode = encoder(form)
     lines = output.Lines()
@@ -45,7 +45,7 @@ async def print_records(records: AsyncIterator[Record], form: Format) -> None:
     lines.flush()
 
 
-async def print_as_they_come(records: AsyncIterator[Record], form: Format) -> None:
+async def print_as_they_come(records: AsyncIterator[Record], form: PrintFormat) -> None:
     """Like print_records, for records that may be waited for: whatever is together goes out before each wait.
 
     Ends with BrokenPipeError as soon as the reader of a pipe goes away, also when no record ever follows.

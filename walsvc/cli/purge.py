@@ -27,7 +27,7 @@ def purge(
     keep: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="All records of the topic but for the newest N.")
     ] = None,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:

@@ -25,7 +25,7 @@ def retain(
         float | None, typer.Option(min=0, metavar="S", help="Keep the records of the last S seconds.")
     ] = None,
     lift: Annotated[bool, typer.Option("--lift", help="Keep everything again.")] = False,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:

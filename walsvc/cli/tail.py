@@ -24,7 +24,7 @@ def tail(
     types: wanted.Types = None,
     where: wanted.Where = None,
     since: wanted.Since = None,
-    form: options.FormatName = options.Format.RAW,
+    form: options.FormatName = options.PrintFormat.RAW,
     as_json: options.JsonFormat = False,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -34,7 +34,7 @@ def tail(
     """
     chosen = wanted.wanted_of(topic, types, where, since)
 
-    form = options.Format.JSON if as_json else form
+    form = options.PrintFormat.JSON if as_json else form
 
     async def verb() -> int:
         import walsvc

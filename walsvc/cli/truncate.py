@@ -26,7 +26,7 @@ def truncate(
     topic: Annotated[
         str | None, typer.Option("--topic", metavar="TOPIC", help="Only records of this topic; with --before.")
     ] = None,
-    disk: options.DiskName = options.Disk.AUTO,
+    disk: options.DiskName = options.DiskChoice.AUTO,
     as_json: options.AsJson = False,
     key_file: options.KeyFile = None,
 ) -> None:

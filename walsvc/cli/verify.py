@@ -10,7 +10,7 @@ from walsvc.cli import exits, options, output, runner
 from walsvc.visible import counted
 
 if TYPE_CHECKING:
-    from walsvc.log.offline.inspect import Walk
+    from walsvc.log.offline.inspect import SegmentWalk
     from walsvc.log.offline.verify import Verified
     from walsvc.model import Finding
 
@@ -50,7 +50,7 @@ def verify(path: options.LogPath, as_json: options.AsJson = False, key_file: opt
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Walk], None] | None]:
+def progress() -> Iterator[Callable[[SegmentWalk], None] | None]:
     """Show the progress on standard error, where that is a terminal."""
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -61,7 +61,7 @@ def progress() -> Iterator[Callable[[Walk], None] | None]:
     task = shown.add_task("looking for the end")
     segments, read = 0, 0
 
-    def show_walk(walked: Walk) -> None:
+    def show_walk(walked: SegmentWalk) -> None:
         nonlocal segments, read
         segments, read = segments + 1, read + walked.bytes_read
         shown.update(task, description=f"{counted(segments, 'segment')}, {output.size(read)} read, at {walked.name}")

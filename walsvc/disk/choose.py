@@ -28,7 +28,7 @@ from walsvc.disk.uring import UringDisk
 from walsvc.errors import SPACE_ERRNOS, BadOption, WalError
 
 
-class Opened(NamedTuple):
+class OpenedDirectory(NamedTuple):
     """Result of the blocking part of opening, for the loop."""
 
     directory: Directory
@@ -76,7 +76,7 @@ async def open_disk(
         raise
 
 
-def disk_of(opened: Opened, config: WalConfig, loop: asyncio.AbstractEventLoop, executor: Pool) -> Disk:
+def disk_of(opened: OpenedDirectory, config: WalConfig, loop: asyncio.AbstractEventLoop, executor: Pool) -> Disk:
     """The disk that is wished and can be had. BadOption where that is io_uring, OSError where no thread is to be had."""
     directory, timings, doubt = opened.directory, opened.timings, opened.doubt
     why_not = ""
@@ -96,7 +96,7 @@ def disk_of(opened: Opened, config: WalConfig, loop: asyncio.AbstractEventLoop, 
     return disk
 
 
-def close_unclaimed(opening: Future[Opened]) -> None:
+def close_unclaimed(opening: Future[OpenedDirectory]) -> None:
     """Close what was opened for a caller who has gone. Blocks."""
     wait([opening])
     if not opening.cancelled() and opening.exception() is None:
@@ -112,7 +112,7 @@ async def to_its_end(ending: asyncio.Future[None]) -> None:
 
 def open_blocking(
     path: str, config: WalConfig, exclusive: bool, check: Callable[[str, int], None] | None = None
-) -> Opened:
+) -> OpenedDirectory:
     """Do the part of opening that may block."""
     descriptor = open_directory(path, create=not config.read_only)
     lock: DirectoryLock | None = None
@@ -129,7 +129,7 @@ def open_blocking(
         directory = Directory(path, descriptor, lock=lock, direct=direct, block_bytes=block_bytes, mapped=mapped)
         directory.device_block_bytes = findings.device_block_bytes
         directory.read_only = config.read_only
-        return Opened(directory, findings.timings, dsync.doubt(descriptor, direct=direct), note)
+        return OpenedDirectory(directory, findings.timings, dsync.doubt(descriptor, direct=direct), note)
     except BaseException:
         if lock is not None:
             lock.release()

@@ -49,7 +49,7 @@ and since commit d279c80e0bac until "iomap: Fix broken data integrity guarantees
 mending; its release does not tell, and a sync of its own is never wrong."""
 
 
-class Kept(NamedTuple):
+class Believed(NamedTuple):
     """One row: this file system keeps RWF_DSYNC of this way of writing, from io_uring and from a thread.
 
     Attributes:
@@ -70,10 +70,10 @@ DIRECT = (
     "generic_write_sync, or the write itself went with REQ_FUA (fs/iomap/direct-io.c)"
 )
 KEPT = (
-    Kept(EXT4_MAGIC, True, "fs/ext4/file.c: ext4_dio_write_iter, by iomap_dio_rw. " + DIRECT, FUA_DEFECTS),
-    Kept(EXT4_MAGIC, False, "fs/ext4/file.c: ext4_buffered_write_iter ends with generic_write_sync"),
-    Kept(XFS_MAGIC, True, "fs/xfs/xfs_file.c: xfs_file_dio_write, by iomap_dio_rw. " + DIRECT, FUA_DEFECTS),
-    Kept(XFS_MAGIC, False, "fs/xfs/xfs_file.c: xfs_file_buffered_write ends with generic_write_sync"),
+    Believed(EXT4_MAGIC, True, "fs/ext4/file.c: ext4_dio_write_iter, by iomap_dio_rw. " + DIRECT, FUA_DEFECTS),
+    Believed(EXT4_MAGIC, False, "fs/ext4/file.c: ext4_buffered_write_iter ends with generic_write_sync"),
+    Believed(XFS_MAGIC, True, "fs/xfs/xfs_file.c: xfs_file_dio_write, by iomap_dio_rw. " + DIRECT, FUA_DEFECTS),
+    Believed(XFS_MAGIC, False, "fs/xfs/xfs_file.c: xfs_file_buffered_write ends with generic_write_sync"),
 )
 
 

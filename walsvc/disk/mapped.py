@@ -25,7 +25,7 @@ AHEAD_BYTES = 128 << 10  # what the kernel reads ahead at a time unless it is to
 LOWEST_BIT = bytes(value & 1 for value in range(256))
 
 
-class Stretch(ctypes.Structure):
+class IoVector(ctypes.Structure):
     """struct iovec."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
@@ -35,7 +35,7 @@ class Stretch(ctypes.Structure):
 def libc() -> ctypes.CDLL:
     """The C library, with the two calls that Python does not have."""
     library = ctypes.CDLL(None, use_errno=True)
-    pointer = ctypes.POINTER(Stretch)
+    pointer = ctypes.POINTER(IoVector)
     if hasattr(library, "process_vm_readv"):  # Linux; `why_not` tells
         size = ctypes.c_ulong
         library.process_vm_readv.argtypes = (ctypes.c_int, pointer, size, pointer, size, size)
@@ -49,7 +49,7 @@ def copy_out(source: int, target: int, length: int) -> int:
 
     Raises OSError where the kernel does not let us (EPERM, ENOSYS: a seccomp profile). EFAULT is 0 bytes.
     """
-    here, there = Stretch(target, length), Stretch(source, length)
+    here, there = IoVector(target, length), IoVector(source, length)
     copied: int = libc().process_vm_readv(os.getpid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
     if copied >= 0:
         return copied

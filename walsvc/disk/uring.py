@@ -30,7 +30,7 @@ FLUSH_AGAIN_SECONDS = 0.001  # the kernel had no memory or room for a submission
 FLUSH_ATTEMPTS_MAX = 5_000  # about five seconds of that: then the ring counts as lost
 
 
-class Flight:
+class PieceInFlight:
     """One piece of a write on its way through the ring.
 
     Attributes:
@@ -96,16 +96,16 @@ class UringDisk(PosixDisk):
         self._linked = not dsync
         self._slots_each = 2 if self._linked else 1
         self._flights_max = ring.slots // self._slots_each
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[int, PieceInFlight] = {}
         self._pins: dict[int, object] = {}
-        self._waiting: deque[Flight] = deque()  # no room in the ring yet
+        self._waiting: deque[PieceInFlight] = deque()  # no room in the ring yet
         self._reaped: deque[tuple[int, int]] = deque()  # completions that are not taken yet
         self._token = 0
         self._flush_attempts = 0  # since the kernel last took everything
         self._flush_timer: asyncio.TimerHandle | None = None
         self._lost: OSError | None = None
         self._stopped = False  # the ring was given back
-        self._watch = Watch(self)
+        self._watch = CompletionWatch(self)
         watched = (weakref.ref(loop), threading.get_ident())
         self._drain = weakref.finalize(self, drain, os.getpid(), ring, self._pins, self._slots_each, watched)
         loop.add_reader(ring.event, self._watch)
@@ -117,7 +117,7 @@ class UringDisk(PosixDisk):
         try:
             self._in_flight.add(write)
             self._watch.busy = self
-            flight = Flight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
+            flight = PieceInFlight(write, 0, min(len(write.view), posix.WRITE_BYTES_MAX))
             if self._waiting or len(self._flights) >= self._flights_max:
                 self._waiting.append(flight)
             else:
@@ -129,11 +129,11 @@ class UringDisk(PosixDisk):
                 self._in_flight.discard(write)
             raise
 
-    def _wait_no_more(self, flight: Flight) -> None:
+    def _wait_no_more(self, flight: PieceInFlight) -> None:
         if self._waiting and self._waiting[0] is flight:
             del self._waiting[0]
 
-    def _launch(self, flight: Flight) -> bool:
+    def _launch(self, flight: PieceInFlight) -> bool:
         """Hand a flight to the kernel. False: the ring is full, and it waits in front of all others."""
         write, start, length = flight.write, flight.start, flight.length
         view = write.view if length == len(write.view) else write.view[start : start + length]
@@ -260,11 +260,11 @@ class UringDisk(PosixDisk):
             del self._flights[number]
             self._take_unusual(flight, verdict, written)
 
-    def _take_unusual(self, flight: Flight, verdict: int, written: int) -> None:
+    def _take_unusual(self, flight: PieceInFlight, verdict: int, written: int) -> None:
         write = flight.write
         if verdict == 0:  # a piece of a very long write: on with the next
             start = flight.start + flight.length
-            self._waiting.append(Flight(write, start, min(len(write.view) - start, posix.WRITE_BYTES_MAX)))
+            self._waiting.append(PieceInFlight(write, start, min(len(write.view) - start, posix.WRITE_BYTES_MAX)))
         elif verdict == errno.EAGAIN and flight.attempts < len(RETRY_SECONDS) and self._lost is None:
             pause = RETRY_SECONDS[flight.attempts]
             flight.attempts += 1
@@ -275,7 +275,7 @@ class UringDisk(PosixDisk):
             number = abs(written if verdict > 0 else verdict)
             self._answers.append((write, OSError(number, os.strerror(number))))
 
-    def _launch_again(self, flight: Flight) -> None:
+    def _launch_again(self, flight: PieceInFlight) -> None:
         if self._lost is not None:
             self._answer_later(flight.write, self._lost)
             return
@@ -293,7 +293,7 @@ class UringDisk(PosixDisk):
         self._drain()
 
 
-class Watch:
+class CompletionWatch:
     """Hears from the loop that completions are at hand. The loop holds this and not the disk, so that a disk that its owner drops
     can be collected; `busy` is the disk while a write is on its way, so that it is answered first."""
 

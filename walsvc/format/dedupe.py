@@ -34,7 +34,7 @@ DEDUPE_BYTES: int = ROW.size + 32  # what a row adds to its group's metadata at 
 BYTES_MAX: int = 64 << 20  # of all rows, whatever the options say
 
 
-class Row(NamedTuple):
+class KeyRow(NamedTuple):
     """The place of a key's record; see the head of this file."""
 
     lsn: int
@@ -86,12 +86,12 @@ class Keys:
 
     # ---- asking
 
-    def find(self, topic: int, key: bytes, now_ns: int) -> Row | None:
+    def find(self, topic: int, key: bytes, now_ns: int) -> KeyRow | None:
         """The row of a key; None: it is not remembered."""
         packed = self._rows.get((topic, key))
         if packed is None:
             return None
-        row = Row(*ROW.unpack(packed)[2:])
+        row = KeyRow(*ROW.unpack(packed)[2:])
         return None if now_ns - row.time_ns > self._seconds_max * 1e9 else row
 
     def remembers(self, topic: int, now_ns: int) -> bool:
@@ -101,7 +101,7 @@ class Keys:
 
     # ---- changing
 
-    def note(self, topic: int, key: bytes, row: Row) -> bytes:
+    def note(self, topic: int, key: bytes, row: KeyRow) -> bytes:
         """A key's record was accepted; returns its row."""
         packed = ROW.pack(topic, key, *row)
         self._enter(topic, key, packed)

@@ -56,7 +56,7 @@ class RequestRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class Window:
+class ProducerWindow:
     """One producer's requests. `floor`: below it, what has no row is forgotten.
 
     Ordered dicts, here and below: the first entry of a plain one is found in a time that grows with what was removed there.
@@ -76,7 +76,7 @@ class Producers:
         count: rows of all.
     """
 
-    windows: OrderedDict[int, Window] = field(default_factory=OrderedDict)
+    windows: OrderedDict[int, ProducerWindow] = field(default_factory=OrderedDict)
     forgotten: int = 0
     count: int = 0
 
@@ -108,7 +108,7 @@ class Producers:
         windows = self.windows
         window = windows.get(producer)
         if window is None:
-            window = windows[producer] = Window()
+            window = windows[producer] = ProducerWindow()
         windows.move_to_end(producer)
         rows = window.rows
         window.floor = max(window.floor, done)
@@ -136,7 +136,9 @@ class Producers:
 
     def copy(self) -> Producers:
         """A copy that later changes of this one do not touch."""
-        windows = ((number, Window(OrderedDict(each.rows), each.floor)) for number, each in self.windows.items())
+        windows = (
+            (number, ProducerWindow(OrderedDict(each.rows), each.floor)) for number, each in self.windows.items()
+        )
         return Producers(OrderedDict(windows), self.forgotten, self.count)
 
     def encode(self) -> bytes:

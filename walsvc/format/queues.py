@@ -51,7 +51,7 @@ class Held(NamedTuple):
 
 
 @dataclass(slots=True)
-class Window:
+class ConsumerWindow:
     """One consumer's state above its position.
 
     Attributes:
@@ -104,9 +104,9 @@ class Window:
         for lsn, held in self.held.items():
             yield held_row(lsn, held)
 
-    def copy(self) -> Window:
+    def copy(self) -> ConsumerWindow:
         """A copy that later changes of this one do not touch."""
-        return Window(
+        return ConsumerWindow(
             dict(self.options),
             self.firsts[:],
             self.lasts[:],
@@ -213,13 +213,13 @@ class Queues:
         encoded_bytes: what `encode` gives has at most, encoded.
     """
 
-    windows: dict[str, Window] = field(default_factory=dict)
+    windows: dict[str, ConsumerWindow] = field(default_factory=dict)
     encoded_bytes: int = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self.windows
 
-    def get(self, key: str) -> Window | None:
+    def get(self, key: str) -> ConsumerWindow | None:
         """A consumer's window."""
         return self.windows.get(key)
 
@@ -245,7 +245,7 @@ class Queues:
             if said is None:
                 self.windows.pop(key, None)
             else:
-                window = self.windows.setdefault(key, Window())
+                window = self.windows.setdefault(key, ConsumerWindow())
                 window.options = said.get("options", window.options)
                 position = window.apply(said.get("rows", b""), positions.get(key, 1))
                 if positions.get(key) != position:

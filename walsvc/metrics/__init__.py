@@ -30,7 +30,7 @@ ANSWER_SECONDS = 5.0  # for a look from another thread: half of what Prometheus 
 
 
 class Replica(NamedTuple):
-    """The progress of an embedded log's replica; see walsvc.metrics.looking.Copied."""
+    """The progress of an embedded log's replica; see walsvc.metrics.looking.CopyProgress."""
 
     lsn: int
     records: int

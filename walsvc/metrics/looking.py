@@ -30,7 +30,7 @@ REST_SECONDS = 0.5  # and pauses at least so long
 logger: logging.Logger = logging.getLogger("walsvc.service")
 
 
-class Copied(Protocol):
+class CopyProgress(Protocol):
     """The progress of a copy of a log elsewhere: its archive or its replica."""
 
     @property
@@ -55,7 +55,7 @@ class Copied(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class PinNeed:
     """A consumer or a hold, what it keeps from being dropped, and how far it is behind.
 
     Attributes:
@@ -81,17 +81,17 @@ class LogStatus:
     path: str
     stats: Stats
     retention: Retention
-    needs: tuple[Need, ...]
-    copies: Mapping[str, Copied]
+    needs: tuple[PinNeed, ...]
+    copies: Mapping[str, CopyProgress]
     free_bytes: int | None = None
 
 
-def look(namespace: str, log: Log, counting: Counting, copies: Mapping[str, Copied]) -> LogStatus:
+def look(namespace: str, log: Log, counting: Counting, copies: Mapping[str, CopyProgress]) -> LogStatus:
     """A log as it is now, with what was counted last."""
     retention = log.retention(PINS_SHOWN)
     segments, counted = sorted(log.writer.segments.ids()), counting.known
     needs = tuple(
-        Need(pin, segment_of(segments, pin, retention.next_lsn), counted.get((pin.kind, pin.topic, pin.name)))
+        PinNeed(pin, segment_of(segments, pin, retention.next_lsn), counted.get((pin.kind, pin.topic, pin.name)))
         for pin in retention.pins
     )
     return LogStatus(namespace, log.path, log.stats(), retention, needs, copies, counting.free_bytes)

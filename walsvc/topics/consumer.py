@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import LeaseLost, Truncated, WalError
-from walsvc.format.queues import KEY, Window, done_row
+from walsvc.format.queues import KEY, ConsumerWindow, done_row
 from walsvc.log.commit.changes import Standing
 from walsvc.log.commit.queued import Joined
 from walsvc.log.read.counting import count_behind
@@ -117,7 +117,7 @@ class Consumer(Delivering):
         return max(lag - done, 0)
 
     @property
-    def _window(self) -> Window | None:
+    def _window(self) -> ConsumerWindow | None:
         """The window of records that were acknowledged above the position, if any were."""
         return self._writer.core.metadata.queues.get(self._key)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack
 
 from walsvc.errors import Truncated, WalError
-from walsvc.format.queues import DONE_BYTES, HELD_BYTES, Window
+from walsvc.format.queues import DONE_BYTES, HELD_BYTES, ConsumerWindow
 from walsvc.model import Record
 from walsvc.topics.ahead import Ahead, Found
 from walsvc.topics.leases import LOOK_SECONDS_MAX, Job, Lease, Leases, Moment, State
@@ -72,9 +72,9 @@ class Feed:
         return self._core.metadata.positions.get(self.key, 1)
 
     @property
-    def window(self) -> Window:
+    def window(self) -> ConsumerWindow:
         """Records above that which are done, and those that were tried."""
-        return self._core.metadata.queues.get(self.key) or Window()
+        return self._core.metadata.queues.get(self.key) or ConsumerWindow()
 
     @property
     def waiting(self) -> int:

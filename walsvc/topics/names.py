@@ -10,7 +10,7 @@ from walsvc.format.meta import NAME_BYTES_MAX
 from walsvc.model import is_lsn
 
 if TYPE_CHECKING:
-    from walsvc.format.queues import Window
+    from walsvc.format.queues import ConsumerWindow
     from walsvc.log.writer import WalWriter
 
 Start = int | Literal["first", "next"]  # an LSN, or one end of the log
@@ -101,7 +101,7 @@ class ConsumerStatus:
 
 
 def status_of(
-    name: str, topic: str | None, position: int, lag: int | None, window: Window | None, *, in_use: bool
+    name: str, topic: str | None, position: int, lag: int | None, window: ConsumerWindow | None, *, in_use: bool
 ) -> ConsumerStatus:
     """The status of a consumer that is not open as a shared one; `lag` is counted from its position."""
     if window is None:

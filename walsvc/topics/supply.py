@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEVER = 1 << 63  # above every LSN
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """The part that brings records."""
 
     async def bring(self) -> bool:
@@ -52,7 +52,7 @@ class Place:
 class Supply:
     """Waits of one shared consumer, first come first served. Loop thread only."""
 
-    def __init__(self, core: Core, source: Source) -> None:
+    def __init__(self, core: Core, source: RecordSource) -> None:
         self._core = core
         self._source = source
         self._waiters: dict[Place, asyncio.Future[Any]] = {}  # by their numbers

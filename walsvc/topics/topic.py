@@ -15,7 +15,7 @@ from walsvc.log.commit.appending import AppendsTo
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import NO_TYPE, is_type
 from walsvc.log.extent.hider import Hider
-from walsvc.log.extent.keeping import Keeping
+from walsvc.log.extent.keeping import TopicLimiter
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.singles import Singles
 from walsvc.log.read.counting import count_from
@@ -102,7 +102,7 @@ class Topic(TakesTopicRecords, TopicReader, OpensConsumers[Consumer]):
     """
 
     def __init__(
-        self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Singles, Keeping], name: str
+        self, log: Reading, writer: WalWriter, hubs: Hubs, hiders: tuple[Hider, Singles, TopicLimiter], name: str
     ) -> None:
         super().__init__(log, writer.segments, name)
         self._writer = writer

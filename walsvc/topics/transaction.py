@@ -18,7 +18,7 @@ from walsvc.format.meta import merge
 from walsvc.log.commit.conditions import check_expected
 from walsvc.log.commit.group import Labels
 from walsvc.log.commit.payload import pack_attributes, to_bytes
-from walsvc.log.commit.queued import Expected, Joined, Joining, QueuedAppend, Row
+from walsvc.log.commit.queued import Expected, Joined, Joining, Labelled, QueuedAppend
 from walsvc.model import AppendResult, Mode, Quorum, Strict
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.names import check_name
@@ -46,7 +46,7 @@ class Transaction(ABC):
         self.mode: Mode = mode
         self.results: Sequence[AppendResult] = ()
         self._payloads: list[bytes] = []
-        self._rows: list[Row] = []
+        self._rows: list[Labelled] = []
         self._conditions: list[Expected] = []
         self._size = 0
         self._over = False
@@ -94,7 +94,7 @@ class Transaction(ABC):
             )
         self._size = size
         self._payloads.append(packed + piece)
-        self._rows.append(Row(name, Labels(type, 0, len(packed)) if type or packed else None))
+        self._rows.append(Labelled(name, Labels(type, 0, len(packed)) if type or packed else None))
 
     def expect(self, lsn: int, *, topic: str | None = None) -> None:
         """Commit only if the topic, or (None) the log, ends with record `lsn` before the transaction; 0: with none that is visible.

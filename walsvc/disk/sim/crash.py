@@ -14,14 +14,14 @@ EACH_CUTS = 4  # extreme outcomes with noise in every unsynced write
 FRUITLESS_MAX = 32  # random outcomes in a row without a new one, after which all are taken to have been seen
 
 
-class Image(Protocol):
+class DeviceImage(Protocol):
     """A device after a crash."""
 
     def fingerprint(self) -> str:
         """Equal for equal images."""
 
 
-ImageT = TypeVar("ImageT", bound=Image)
+ImageT = TypeVar("ImageT", bound=DeviceImage)
 
 
 class Crashing(Protocol):

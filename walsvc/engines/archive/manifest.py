@@ -27,7 +27,7 @@ VERSION = 2  # 1 had neither end_crc nor since_ns
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ManifestEntry:
     """A stored segment.
 
     Attributes:
@@ -77,13 +77,13 @@ def part_name(log_id: str, digest: str) -> str:
     return f"{log_id}/parts/{digest}"
 
 
-def encode_entry(entry: Entry) -> tuple[Entry, bytes]:
+def encode_entry(entry: ManifestEntry) -> tuple[ManifestEntry, bytes]:
     """Encode an entry: the entry with its check, and its JSON."""
     checked = replace(entry, check=sha256(canonical(entry)).hexdigest())
     return checked, json.dumps({"version": VERSION, **asdict(checked)}, indent=1).encode() + b"\n"
 
 
-def canonical(entry: Entry) -> bytes:
+def canonical(entry: ManifestEntry) -> bytes:
     """Bytes that `check` is taken of."""
     fields: dict[str, Any] = asdict(entry)
     del fields["check"]
@@ -92,7 +92,7 @@ def canonical(entry: Entry) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
-def decode_entry(data: bytes, name: str) -> Entry:
+def decode_entry(data: bytes, name: str) -> ManifestEntry:
     """Decode the entry in `data`, which came from the object `name`.
 
     Raises:
@@ -105,7 +105,7 @@ def decode_entry(data: bytes, name: str) -> Entry:
                 "the manifest entry was written by a newer walsvc", path=name, hint="upgrade walsvc"
             )
         fields["parts"] = tuple((length, digest) for length, digest in fields["parts"])
-        entry = Entry(**fields)
+        entry = ManifestEntry(**fields)
         check_types(entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(name, f"it is no manifest entry: {error}") from None
@@ -120,7 +120,7 @@ def decode_entry(data: bytes, name: str) -> Entry:
     return entry
 
 
-def check_types(entry: Entry) -> None:
+def check_types(entry: ManifestEntry) -> None:
     """Raise TypeError where a field is not of its type: numbers from 0 to 2^64 - 1, and text."""
     for field in fields_of(entry):
         value = getattr(entry, field.name)
@@ -158,15 +158,15 @@ class Manifest:
         whole: of the first so many entries everything before them is sound, too.
     """
 
-    entries: list[Entry]
+    entries: list[ManifestEntry]
     wrong: list[Corruption]
     whole: int
 
 
-def chain_of(found: list[Entry | Corruption]) -> Manifest:
+def chain_of(found: list[ManifestEntry | Corruption]) -> Manifest:
     """The manifest of its objects in order of their names: entries, or what is wrong with one. They follow one another from
     number 1 on."""
-    entries: list[Entry] = []
+    entries: list[ManifestEntry] = []
     wrong: list[Corruption] = []
     whole, number = 0, 1
     previous: str | None = ""  # of the next entry, where the one before can be read
@@ -202,11 +202,11 @@ def lost(log_id: str, number: int, found: int) -> Corruption:
 class KeptEntry:
     """A stored segment as part of the log's history: of `entry`, what lies below LSN `until`."""
 
-    entry: Entry
+    entry: ManifestEntry
     until: int
 
 
-def kept_entries(entries: list[Entry]) -> list[KeptEntry]:
+def kept_entries(entries: list[ManifestEntry]) -> list[KeptEntry]:
     """The segments of the log as it was archived last, ascending, without what truncate_after dropped."""
     kept, _ = history(entries)
     return [KeptEntry(entry, entry.next_lsn if until is None else min(until, entry.next_lsn)) for entry, until in kept]

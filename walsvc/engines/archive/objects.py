@@ -19,7 +19,7 @@ from walsvc.disk.paths import hint_for, make_durably, sync_directory
 from walsvc.disk.pool import in_thread
 from walsvc.disk.system import sync
 from walsvc.engines.archive.address import EXAMPLE, checked_address, local_directory, nothing_archived
-from walsvc.engines.archive.manifest import Entry, Manifest, chain_of, damaged, decode_entry, part_name
+from walsvc.engines.archive.manifest import Manifest, ManifestEntry, chain_of, damaged, decode_entry, part_name
 from walsvc.errors import SPACE_ERRNOS, BadOption, Corruption, NoSpace, PathError, WalError
 from walsvc.targets import shown
 
@@ -51,7 +51,7 @@ class Objects:
         self._store = store
         self.url = url
         self.log_id = log_id
-        self.known: list[Entry] = []
+        self.known: list[ManifestEntry] = []
         self._whole = False  # known is the whole manifest, and sound
 
     @classmethod
@@ -114,7 +114,7 @@ class Objects:
         kinds = [{str(each).rstrip("/").rpartition("/")[2] for each in found["common_prefixes"]} for found in inside]
         return [name for name, kind in zip(ids, kinds, strict=True) if kind & {"manifest", "parts"}]
 
-    async def entries(self) -> list[Entry]:
+    async def entries(self) -> list[ManifestEntry]:
         """All entries of the log's manifest, checked one by one and as a chain; empty where nothing was archived yet.
 
         Raises:
@@ -131,7 +131,7 @@ class Objects:
         """The log's manifest as far as it can be read. Raises what `entries` does, but Corruption."""
         slots = asyncio.Semaphore(ENTRIES_AT_ONCE)
 
-        async def load(name: str) -> Entry | Corruption:
+        async def load(name: str) -> ManifestEntry | Corruption:
             async with slots:
                 try:
                     return decode_entry(await self.fetch(name), name)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from walsvc.config import MIB
 from walsvc.disk.pool import in_thread
-from walsvc.engines.archive.manifest import Entry, encode_entry, kept_entries, last_run, part_name
+from walsvc.engines.archive.manifest import ManifestEntry, encode_entry, kept_entries, last_run, part_name
 from walsvc.engines.archive.objects import Objects
-from walsvc.engines.archive.sealed import Sealed, State, moved_since, sealed_segments, state_of
+from walsvc.engines.archive.sealed import LogState, Sealed, moved_since, sealed_segments, state_of
 from walsvc.errors import Closed, Corruption, PathError
 from walsvc.log.read.pins import ARCHIVE_HOLD
 from walsvc.tasks import begin_task
@@ -52,7 +52,7 @@ class Archive(Objects):
         self._judged_in: tuple[object, ...] = ()  # the log and its state, in which
         self._judged: dict[int, tuple[int, int]] = {}  # by first LSN: next LSN, and the entry that holds it
 
-    async def push(self, log: Log | ReadOnlyLog, on_progress: OnProgress | None = None) -> list[Entry]:
+    async def push(self, log: Log | ReadOnlyLog, on_progress: OnProgress | None = None) -> list[ManifestEntry]:
         """Store every sealed segment that is not stored yet; returns the new entries.
 
         Where `log` is open for writing, a hold named "archive" keeps from now on what is not archived. An upload that was
@@ -66,7 +66,7 @@ class Archive(Objects):
                 directory inside the log.
         """
         self.refuse_inside(log.path)
-        added: list[Entry] = []
+        added: list[ManifestEntry] = []
         while True:
             segments = await sealed_segments(log)
             state = state_of(log)
@@ -79,7 +79,7 @@ class Archive(Objects):
                     raise
 
     async def _push(
-        self, state: State, segments: list[Sealed], added: list[Entry], on_progress: OnProgress | None
+        self, state: LogState, segments: list[Sealed], added: list[ManifestEntry], on_progress: OnProgress | None
     ) -> bool:
         """Store the segments that are not stored yet; False: the log has changed meanwhile."""
         if not segments:
@@ -109,7 +109,7 @@ class Archive(Objects):
             await self._keep(state.log, segment.next_lsn)
         return True
 
-    async def _wanted(self, state: State, segments: list[Sealed]) -> list[Sealed]:
+    async def _wanted(self, state: LogState, segments: list[Sealed]) -> list[Sealed]:
         """All segments from the first one on whose stored form differs, or is missing."""
         if not self._whole:
             await self.entries()
@@ -191,10 +191,10 @@ class Archive(Objects):
             await asyncio.gather(*tasks, return_exceptions=True)
         return digests
 
-    async def _enter(self, segment: Sealed, parts: list[tuple[int, str]]) -> Entry:
+    async def _enter(self, segment: Sealed, parts: list[tuple[int, str]]) -> ManifestEntry:
         entries = self.known
         entry, data = encode_entry(
-            Entry(
+            ManifestEntry(
                 sequence=len(entries) + 1,
                 log_id=str(self.log_id),
                 first_lsn=segment.first_lsn,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from walsvc.disk.paths import checked_path
-from walsvc.engines.archive.manifest import Entry, KeptEntry, Manifest, damaged, kept_entries, last_run
+from walsvc.engines.archive.manifest import KeptEntry, Manifest, ManifestEntry, damaged, kept_entries, last_run
 from walsvc.engines.archive.push import Archive, OnProgress
 from walsvc.errors import BadOption, Corruption
 from walsvc.format.chain import Chain, Need
@@ -26,7 +26,7 @@ EVERYTHING = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RestorePoint:
     """The end of a restored log: with the group that holds LSN `lsn`, and before the first group later than `until_ns`."""
 
     lsn: int = EVERYTHING
@@ -64,7 +64,7 @@ async def restore(
             left of the copy. What lies before a missing or damaged entry of the manifest can be restored, by `lsn` or `until`.
             PathError: `target` is taken, or the store cannot be reached.
     """
-    moment = Moment(EVERYTHING if lsn is None else lsn, EVERYTHING if until is None else nanoseconds(until))
+    moment = RestorePoint(EVERYTHING if lsn is None else lsn, EVERYTHING if until is None else nanoseconds(until))
     async with destination(checked_path(target)) as place:
         manifest = await archive.manifest()
         if not manifest.entries and not manifest.wrong:
@@ -74,7 +74,7 @@ async def restore(
         for piece in pieces:
             last = piece is pieces[-1]
             path = os.path.join(place.path, segment_name(piece.entry.first_lsn))
-            data = contents(archive, piece, moment if last else Moment(), last=last)
+            data = contents(archive, piece, moment if last else RestorePoint(), last=last)
             used += await write_segment(path, piece.entry.file_bytes, data)
             done += piece.entry.bytes
             if on_progress is not None:
@@ -89,7 +89,7 @@ def nanoseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000) * 1000 + 999
 
 
-def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None) -> list[KeptEntry]:
+def choose(archive: Archive, manifest: Manifest, moment: RestorePoint, lsn: int | None) -> list[KeptEntry]:
     """The stored segments that the log at that moment consists of. A truncate_after that came later has not happened yet, and
     what lies behind a damaged entry does not count. Raises that damage where the moment does not lie before it."""
     entries = manifest.entries[: manifest.whole]
@@ -113,18 +113,20 @@ def choose(archive: Archive, manifest: Manifest, moment: Moment, lsn: int | None
     return run
 
 
-def run_at(entries: list[Entry], moment: Moment) -> list[KeptEntry]:
+def run_at(entries: list[ManifestEntry], moment: RestorePoint) -> list[KeptEntry]:
     """The segments that the log had at that moment, as far as `entries` tell."""
     pieces = kept_entries([each for each in entries if (each.since_ns or each.first_ns) <= moment.until_ns])
     return last_run([each for each in pieces if each.entry.first_lsn <= moment.lsn])
 
 
-def covers(run: list[KeptEntry], moment: Moment) -> bool:
+def covers(run: list[KeptEntry], moment: RestorePoint) -> bool:
     """True if the moment lies within these segments: later ones are not needed."""
     return moment.lsn < run[-1].until or moment.until_ns < run[-1].entry.last_ns
 
 
-async def contents(archive: Archive, piece: KeptEntry, moment: Moment, *, last: bool) -> AsyncGenerator[Bytes, None]:
+async def contents(
+    archive: Archive, piece: KeptEntry, moment: RestorePoint, *, last: bool
+) -> AsyncGenerator[Bytes, None]:
     """A stored segment's header block and groups up to `moment`, each checked.
 
     The last one of a log loses its seal, which names a successor that is not there.
@@ -142,7 +144,9 @@ async def contents(archive: Archive, piece: KeptEntry, moment: Moment, *, last: 
                 chain = Chain.begin(header, data, header.file_bytes)
                 yield data[: header.data_start].ljust(header.data_start, b"\0")
             while (taken := take(chain, data, base, name)) is not None:
-                dropped = taken.next_lsn > piece.until and moment == Moment()  # truncate_after came inside the group
+                dropped = (
+                    taken.next_lsn > piece.until and moment == RestorePoint()
+                )  # truncate_after came inside the group
                 if last and (dropped or taken.flags & Flag.SEAL or not moment.includes(taken)):
                     return
                 yield data[taken.offset - base : taken.end - base]

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from walsvc.config import WalConfig
-from walsvc.engines.archive.manifest import Entry
+from walsvc.engines.archive.manifest import ManifestEntry
 from walsvc.errors import WalError, read_failed
 from walsvc.format.chain import Chain
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup, Flag, GroupHeader, decode_group_header
@@ -156,7 +156,7 @@ class Sealed:
 
     # ---- is it stored?
 
-    async def stored_as(self, entry: Entry) -> bool:
+    async def stored_as(self, entry: ManifestEntry) -> bool:
         """True if a stored segment of the same first LSN is this one, at least as far as it is part of the log.
 
         The CRC of the group with which the stored one ends covers all before it, so it is looked for here: where the seal
@@ -172,7 +172,7 @@ class Sealed:
                 return True
         return False
 
-    def _is_end(self, group: GroupHeader, entry: Entry) -> bool:
+    def _is_end(self, group: GroupHeader, entry: ManifestEntry) -> bool:
         if group.timestamp_ns != entry.last_ns:
             return False
         if self.header.optional & REWRITTEN:
@@ -232,7 +232,7 @@ async def sealed_segments(log: Log | ReadOnlyLog) -> list[Sealed]:
     return found
 
 
-class State(NamedTuple):
+class LogState(NamedTuple):
     """The state of a log's files: which log, how often files were exchanged, and which there are."""
 
     log: Log | ReadOnlyLog
@@ -246,15 +246,15 @@ class State(NamedTuple):
         return now[:3] == self[:3] and now.ids[: len(self.ids)] == self.ids
 
 
-def state_of(log: Log | ReadOnlyLog) -> State:
+def state_of(log: Log | ReadOnlyLog) -> LogState:
     """The present state of a log's files."""
     from walsvc.api import Log
 
     segments, generation = segments_of(log), log.writer.view.generation if isinstance(log, Log) else 0
-    return State(log, segments.epoch, generation, segments.ids())
+    return LogState(log, segments.epoch, generation, segments.ids())
 
 
-async def moved_since(state: State, segments: list[Sealed]) -> bool:
+async def moved_since(state: LogState, segments: list[Sealed]) -> bool:
     """True if files were exchanged or removed, and so were not what the log had said. A change that is under way tells of
     itself at its end."""
     from walsvc.api import Log

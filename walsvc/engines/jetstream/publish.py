@@ -42,7 +42,7 @@ FULL = frozenset({10002, 10023, 10047, 10054, 10077})
 WATCH_SECONDS = REQUEST_SECONDS / 2
 
 
-class Stored(NamedTuple):
+class LastStored(NamedTuple):
     """The last message that is stored.
 
     Attributes:
@@ -70,7 +70,7 @@ class Publisher:
         self.epoch = epoch
         self.base: int = base
         self.next_sequence: int = last + 1
-        self.stored: Stored = Stored(last, base)
+        self.stored: LastStored = LastStored(last, base)
         self._last_crc = last_crc
         self._queue: deque[Sent] = deque()  # not sent yet
         self._in_flight: deque[Sent] = deque()
@@ -198,7 +198,7 @@ class Publisher:
             return
         while self._in_flight and self._in_flight[0].acknowledged:
             sent = self._in_flight.popleft()
-            self.stored = Stored(sent.sequence, sent.base)
+            self.stored = LastStored(sent.sequence, sent.base)
             sent.done(None)
             self._wake.set()
 

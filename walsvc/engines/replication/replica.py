@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from walsvc.engines.history import Kept, history
+from walsvc.engines.history import KeptSegment, history
 from walsvc.engines.jetstream.message import Message
 from walsvc.engines.jetstream.segment_table import SegmentFile, SegmentTable
 from walsvc.engines.jetstream.stream import Stream
@@ -116,7 +116,7 @@ async def plan_for(log: Log, stream: Stream, directory: SegmentTable) -> ResumeP
 
 
 async def after_truncation(
-    log: Log, stream: Stream, kept: list[Kept[SegmentFile]], tail: GroupHeader, removed: list[int]
+    log: Log, stream: Stream, kept: list[KeptSegment[SegmentFile]], tail: GroupHeader, removed: list[int]
 ) -> ResumePlan:
     """The stream ends with a group that the log does not have. Right only where the log has dropped it itself."""
     ids = log.writer.segments.ids()

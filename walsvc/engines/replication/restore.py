@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
-from walsvc.engines.history import Kept, history
+from walsvc.engines.history import KeptSegment, history
 from walsvc.engines.jetstream.connect import connect
 from walsvc.engines.jetstream.disk import JetStreamDisk
 from walsvc.engines.jetstream.options import Address, JetStreamOptions, login_of, parse_replica
@@ -100,7 +100,7 @@ async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None)
     return await checked_copy(path, used)
 
 
-async def contents(disk: JetStreamDisk, kept: Kept[SegmentFile], end: int) -> AsyncGenerator[Bytes, None]:
+async def contents(disk: JetStreamDisk, kept: KeptSegment[SegmentFile], end: int) -> AsyncGenerator[Bytes, None]:
     """One segment's header block and groups, which in the stream reach up to `end`.
 
     The last one of a log loses its seal, which names a successor that is not there.

@@ -19,7 +19,7 @@ from typing import Any
 
 from walsvc.errors import BadOption, Conflict, Truncated
 from walsvc.format.dedupe import DEDUPE_BYTES as ROW_BYTES
-from walsvc.format.dedupe import KEY, Row, digest_of
+from walsvc.format.dedupe import KEY, KeyRow, digest_of
 from walsvc.format.meta import Metadata, merge
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.placement import Placement
@@ -81,7 +81,7 @@ class Conditions:
 
     # ---- keys of the caller's
 
-    def find(self, topic: str | None, key: str) -> Row | None:
+    def find(self, topic: str | None, key: str) -> KeyRow | None:
         """The place of the topic's record that was accepted with this key; None: none is remembered."""
         number = 0 if topic is None else self._metadata.topics.get(topic)
         return None if number is None else self._metadata.keys.find(number, digest_of(key), self._now_ns())
@@ -104,11 +104,11 @@ class Conditions:
             place: LSN, segment, offset and length, as AppendResult says.
         """
         digest = digest_of(key)
-        merge(group.metadata.joined, {KEY: self._metadata.keys.note(number, digest, Row(*place, 0, self._now_ns()))})
+        merge(group.metadata.joined, {KEY: self._metadata.keys.note(number, digest, KeyRow(*place, 0, self._now_ns()))})
         group.metadata.reserved += ROW_BYTES
         group.answers.told.append(partial(self._metadata.keys.settle, number, digest))
 
-    def repeat(self, future: Any, row: Row, mode: Mode, *, batch: bool) -> None:
+    def repeat(self, future: Any, row: KeyRow, mode: Mode, *, batch: bool) -> None:
         """Answer an append with where the record of its key is, as soon as that is as durable as its mode asks.
 
         Args:
@@ -128,7 +128,7 @@ class Conditions:
         future.add_done_callback(lambda done: wait.cancel() if done.cancelled() else None)
 
 
-def answer(future: Any, row: Row, wait: asyncio.Future[int], path: str, *, batch: bool) -> None:
+def answer(future: Any, row: KeyRow, wait: asyncio.Future[int], path: str, *, batch: bool) -> None:
     """Give an append where the record of its key is; `wait`: until that is durable."""
     if future.done():
         return

@@ -39,7 +39,7 @@ class Expected(NamedTuple):
     lsn: int
 
 
-class Row(NamedTuple):
+class Labelled(NamedTuple):
     """Topic and labels of one record of a transaction."""
 
     topic: str | None
@@ -81,12 +81,12 @@ class QueuedAppend:
         lengths: array[int] | None = None,
         size: int | None = None,
         dedupe: str | None = None,
-        rows: Sequence[Row] | None = None,
+        rows: Sequence[Labelled] | None = None,
         conditions: Sequence[Expected] = (),
         own: Mapping[int, Labels] | None = None,
     ) -> None:
         if own:  # labels of some records of a batch, by index: then each record gets its row
-            rows = [Row(topic, own.get(index)) for index in range(len(payloads))]
+            rows = [Labelled(topic, own.get(index)) for index in range(len(payloads))]
             conditions = () if expected is None else (Expected(topic, expected),)
             topic = expected = None
         self.payloads: list[bytes] = payloads
@@ -99,7 +99,7 @@ class QueuedAppend:
         self.joining: Joining | None = joining
         self.expected: int | None = expected  # LSN that its topic, or the log, must end with; None: any
         self.dedupe: str | None = dedupe  # caller's key, of a single record
-        self.rows: Sequence[Row] | None = rows  # instead of `topic` and `labels`, for each payload
+        self.rows: Sequence[Labelled] | None = rows  # instead of `topic` and `labels`, for each payload
         self.conditions: Sequence[Expected] = conditions  # more of them
         self.lengths: array[int] | None = lengths  # of the payloads, and their sum, where the caller has measured them
         self.size: int = sum(map(len, payloads)) if size is None else size

@@ -22,7 +22,7 @@ from walsvc.format.queues import done_row
 from walsvc.log.extent.dropping import check_before
 from walsvc.log.extent.leaving import leave_alone
 from walsvc.log.extent.purging import limit_of
-from walsvc.log.read.counting import Place, place_of
+from walsvc.log.read.counting import NextRecords, place_of
 from walsvc.log.read.cuts import Hiding
 from walsvc.log.read.rows import Walk
 from walsvc.model import is_lsn
@@ -146,7 +146,7 @@ class Hider:
         inside = ranges.records_from(number, begin.lsn) - ranges.records_from(number, hidden.last + 1)
         return max(hidden.upto - begin.below - inside, 0), hidden
 
-    async def _walked_below(self, number: int, begin: Place, lsn: int) -> tuple[int, Range]:
+    async def _walked_below(self, number: int, begin: NextRecords, lsn: int) -> tuple[int, Range]:
         """The same, by going over the topic's records from where it begins."""
         await self._core.durable(lsn - 1)
         covering = self._segments.metadata.hidden.at(number, lsn)

@@ -51,7 +51,7 @@ class Measured:
     bytes: int = 0
 
 
-class Keeping:
+class TopicLimiter:
     """Applies the limits of topics. Loop thread only."""
 
     def __init__(self, core: Core, segments: Segments, hider: Hider, reclaimer: Reclaimer) -> None:

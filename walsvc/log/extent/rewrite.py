@@ -76,7 +76,7 @@ class Rewriting(NamedTuple):
         return rewrite_name(self.header.first_lsn)
 
 
-class Layout(NamedTuple):
+class RewritePlan(NamedTuple):
     """Result of the first pass: where the groups of the new segment end, where its seal stands (0: it has none), and the
     flags of the last group."""
 
@@ -177,7 +177,7 @@ def with_places(content: Content, index: SegmentIndex) -> Content:
     return content._replace(meta=encode_map({**decode_map(content.meta), PLACES: index.encode()}))
 
 
-async def lay_out(job: Rewriting) -> Layout:
+async def lay_out(job: Rewriting) -> RewritePlan:
     """The first pass: lengths only."""
     tag_bytes = TAG_BYTES if job.keys is not None else 0
     end, seal_at, flags = job.header.data_start, 0, 0
@@ -189,7 +189,7 @@ async def lay_out(job: Rewriting) -> Layout:
             seal_at = end
         index.note(content.header._replace(offset=end))
         end += encoded_bytes(content, job.align, tag_bytes)
-    return Layout(end, seal_at, flags)
+    return RewritePlan(end, seal_at, flags)
 
 
 async def write_groups(job: Rewriting, cipher: SegmentCipher | None, spacing_of: int) -> int:

@@ -16,7 +16,7 @@ from walsvc.format.hidden import KEY, RANGES_MAX, Hidden, Range
 from walsvc.format.purge import lsns_of
 from walsvc.log.commit.background import under_way
 from walsvc.log.read.cuts import Hiding
-from walsvc.log.read.rows import Row, Walk, rows_at
+from walsvc.log.read.rows import RecordRow, Walk, rows_at
 
 if TYPE_CHECKING:
     from walsvc.log.commit.core import Core
@@ -38,7 +38,7 @@ class Single(NamedTuple):
     range: Range
 
 
-class Request(NamedTuple):
+class PurgeRequest(NamedTuple):
     """A call that purges single records.
 
     Attributes:
@@ -59,7 +59,7 @@ class Singles:
         self._core = core
         self._segments = segments
         self._hidings = hidings
-        self._requests: list[Request] = []
+        self._requests: list[PurgeRequest] = []
         self._serving: asyncio.Task[None] | None = None
 
     async def purge(self, topic: str | None, lsns: Iterable[int]) -> int:
@@ -68,7 +68,7 @@ class Singles:
         wanted = check_lsns(self._core, lsns)
         if not wanted:
             return 0
-        request = Request(topic, wanted, self._core.health.loop.create_future())
+        request = PurgeRequest(topic, wanted, self._core.health.loop.create_future())
         self._requests.append(request)
         if not under_way(self._serving):
             self._serving = self._core.background.start("purging records", self._serve(), foreseen=(WalError,))
@@ -89,7 +89,7 @@ class Singles:
                             if not request.answer.done():
                                 request.answer.set_exception(copy_of(error))
 
-    async def _serve_all(self, requests: Sequence[Request]) -> None:
+    async def _serve_all(self, requests: Sequence[PurgeRequest]) -> None:
         core, cuts = self._core, self._segments.cuts.count
         topics = dict.fromkeys(request.topic for request in requests)
         singles = {
@@ -146,7 +146,7 @@ class Singles:
     async def _numbers(self, lsns: Sequence[int], limit: int) -> dict[int, list[int]]:
         """The visible ones among LSNs, by topic."""
         found: dict[int, list[int]] = {}
-        rows, read = None, deque[Row]()
+        rows, read = None, deque[RecordRow]()
         for lsn in lsns:
             if rows is None or lsn >= rows.next_lsn + NEAR:
                 rows, read = rows_at(self._segments, lsn, 0), deque()
@@ -179,12 +179,12 @@ class Singles:
         return singles
 
 
-def lsns_of_all(requests: Sequence[Request], topic: str | None) -> list[int]:
+def lsns_of_all(requests: Sequence[PurgeRequest], topic: str | None) -> list[int]:
     """The LSNs of a topic that the requests name, ascending and each once."""
     return sorted({lsn for request in requests if request.topic == topic for lsn in request.lsns})
 
 
-def answer_all(requests: Sequence[Request], counts: Sequence[int], ending: asyncio.Task[bool]) -> None:
+def answer_all(requests: Sequence[PurgeRequest], counts: Sequence[int], ending: asyncio.Task[bool]) -> None:
     """Answer calls whose change is durable, or is not going to be."""
     error = asyncio.CancelledError() if ending.cancelled() else ending.exception()
     for request, count in zip(requests, counts, strict=True):

@@ -12,7 +12,7 @@ from walsvc.log.extent.compaction import compact
 from walsvc.log.extent.cutting import truncate_after
 from walsvc.log.extent.hider import Hider
 from walsvc.log.extent.hidings import Hidings
-from walsvc.log.extent.keeping import Keeping
+from walsvc.log.extent.keeping import TopicLimiter
 from walsvc.log.extent.purging import purge
 from walsvc.log.extent.reclaim import Reclaimer
 from walsvc.log.extent.rekey import use_keys
@@ -30,7 +30,7 @@ class Trims:
         hidings = Hidings(core, segments)
         self._hider = Hider(core, segments, self._reclaimer, hidings)
         self._singles = Singles(core, segments, hidings)
-        self._keeping = Keeping(core, segments, self._hider, self._reclaimer)
+        self._keeping = TopicLimiter(core, segments, self._hider, self._reclaimer)
 
     # ---- the ends
 

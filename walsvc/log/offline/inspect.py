@@ -36,7 +36,7 @@ CHUNK_BYTES = 4 * MIB
 OnGroup = Callable[[GroupHeader], None]
 
 
-class Walk(NamedTuple):
+class SegmentWalk(NamedTuple):
     """One segment file, read from its header to the end of its valid groups.
 
     Attributes:
@@ -97,8 +97,8 @@ class Survey(NamedTuple):
     """All files of a log: segments in LSN order, and spares. A spare whose `header` is valid holds the beginning of a
     segment whose renaming a crash cut short, or was a segment before it was recycled."""
 
-    segments: list[Walk]
-    spares: list[Walk]
+    segments: list[SegmentWalk]
+    spares: list[SegmentWalk]
     slots: list[SlotHeader] | None = (
         None  # the valid ones of the double-write file, newest first; None: there is no file
     )
@@ -127,7 +127,7 @@ async def walk(
     on_group: OnGroup | None = None,
     *,
     keys: Keys = BLIND,
-) -> Walk | None:
+) -> SegmentWalk | None:
     """Read segment file `name` to the end of its valid groups, and look behind it for proof that something is missing.
 
     Memory is bounded by CHUNK_BYTES and the largest group.
@@ -149,7 +149,7 @@ async def walk(
         header, data = await load_header(disk, name, first_lsn)
         cipher = cipher_of(keys, header, disk.path)
         stream = GroupStream(disk, name, Chain.begin(header, data, file_bytes), CHUNK_BYTES, cipher)
-        walked = Walk(name, file_bytes, header, end=header.data_start, next_lsn=header.first_lsn)
+        walked = SegmentWalk(name, file_bytes, header, end=header.data_start, next_lsn=header.first_lsn)
         walked = await _to_the_end(stream, walked, on_group)
         if walked.error is None and first_lsn is not None and walked.short:
             walked = walked._replace(error=too_short(disk, name, header, file_bytes))
@@ -157,10 +157,10 @@ async def walk(
     except FileNotFoundError:
         return None
     except (Corruption, UnsupportedFormat) as error:
-        return Walk(name, file_bytes, error=error)
+        return SegmentWalk(name, file_bytes, error=error)
 
 
-async def _to_the_end(stream: GroupStream, walked: Walk, on_group: OnGroup | None) -> Walk:
+async def _to_the_end(stream: GroupStream, walked: SegmentWalk, on_group: OnGroup | None) -> SegmentWalk:
     groups = records = payload_bytes = 0
     metadata, last = Metadata(), None
     reason, proof = "", None

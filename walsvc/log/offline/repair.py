@@ -30,7 +30,7 @@ from walsvc.keyring import KeyRing
 from walsvc.log.commit.framing import segment_prefix
 from walsvc.log.commit.segment import first_segment_bytes, whole_blocks
 from walsvc.log.offline.destination import new_file, told
-from walsvc.log.offline.inspect import Walk, walk
+from walsvc.log.offline.inspect import SegmentWalk, walk
 from walsvc.log.read.boundary import check_boundary
 from walsvc.log.recover.foreign import refuse_strangers
 from walsvc.log.recover.looking import settled
@@ -128,7 +128,7 @@ async def plan_repair(disk: Disk, keys: KeyRing | None = None) -> RepairPlan:
     )
 
 
-async def other_histories(disk: Disk, walks: list[Walk]) -> dict[str, str]:
+async def other_histories(disk: Disk, walks: list[SegmentWalk]) -> dict[str, str]:
     """The files that do not belong behind the ones before them, and why."""
     found: dict[str, str] = {}
     for before, after in itertools.pairwise(walks):
@@ -140,10 +140,10 @@ async def other_histories(disk: Disk, walks: list[Walk]) -> dict[str, str]:
     return found
 
 
-def longest_beginning(walks: list[Walk], others: dict[str, str]) -> tuple[list[Walk], list[str]]:
+def longest_beginning(walks: list[SegmentWalk], others: dict[str, str]) -> tuple[list[SegmentWalk], list[str]]:
     """The segments from the first on that follow each other, up to the one where something is missing, and what is wrong.
     `others`: files of another history."""
-    good: list[Walk] = []
+    good: list[SegmentWalk] = []
     cut: list[str] = []
     for position, each in enumerate(walks):
         place = f"{each.name}, offset {each.end}: {each.reason}"
@@ -169,7 +169,7 @@ def said(error: WalError) -> str:
     return f"{error.message}. {error.hint}" if error.hint else error.message
 
 
-def why_not_behind(before: Walk, each: Walk) -> str:
+def why_not_behind(before: SegmentWalk, each: SegmentWalk) -> str:
     """Why a segment cannot be the next one; empty: it can."""
     assert before.header is not None, "only segments with a header are good"
     assert each.header is not None, "nor is anything else asked for"
@@ -180,7 +180,7 @@ def why_not_behind(before: Walk, each: Walk) -> str:
     return ""
 
 
-def lost_files(walks: list[Walk]) -> list[int]:
+def lost_files(walks: list[SegmentWalk]) -> list[int]:
     """A file's name says that the LSNs before it existed, even if nothing in it can be read."""
     return [first - 1 for each in walks if (first := parse_name(each.name, ".wal")) is not None]
 

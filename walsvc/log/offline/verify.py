@@ -10,13 +10,13 @@ from walsvc.disk.base import Disk
 from walsvc.errors import Corruption, UnsupportedFormat, WalError
 from walsvc.format.segment import SegmentHeader, parse_name
 from walsvc.keyring import BLIND, Keys
-from walsvc.log.offline.inspect import Walk, reading, walk
+from walsvc.log.offline.inspect import SegmentWalk, reading, walk
 from walsvc.log.read.boundary import check_boundary
 from walsvc.log.recover.looking import find, settled
 from walsvc.log.recover.recovery import Recovered
 from walsvc.model import Finding
 
-OnSegment = Callable[[Walk], None]
+OnSegment = Callable[[SegmentWalk], None]
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ async def read_through(
         if found is None
         else found.names
     )
-    walks: list[Walk] = []
+    walks: list[SegmentWalk] = []
     for _, name in sorted(names.items()):
         seen = disk if found is None else found.through(disk)
         walked = await walk(seen, name, parse_name(name, ".wal"), sizes[name], keys=keys)
@@ -136,7 +136,7 @@ async def read_through(
     return verdict
 
 
-async def check_behind(disk: Disk, walks: list[Walk], verdict: Verified) -> None:
+async def check_behind(disk: Disk, walks: list[SegmentWalk], verdict: Verified) -> None:
     """Check that the last segment so far belongs behind the one before it, where no record between them is missing."""
     before, after = walks[-2:] if len(walks) > 1 else (None, None)
     if before is None or before.header is None or after is None or after.header is None:
@@ -153,7 +153,7 @@ async def check_behind(disk: Disk, walks: list[Walk], verdict: Verified) -> None
 
 
 def judge_walks(
-    path: str, walks: list[Walk], verdict: Verified, *, end_is_judged: bool, numbered: bool, closed: bool
+    path: str, walks: list[SegmentWalk], verdict: Verified, *, end_is_judged: bool, numbered: bool, closed: bool
 ) -> None:
     """Add a finding for everything wrong in and between segments, which must be given in LSN order.
 
@@ -188,7 +188,7 @@ def judge_walks(
             verdict.add(_missing(path, each, each.header, each.proof))
 
 
-def _missing(path: str, walked: Walk, header: SegmentHeader, proof: str) -> Corruption:
+def _missing(path: str, walked: SegmentWalk, header: SegmentHeader, proof: str) -> Corruption:
     return Corruption(
         f"{walked.reason}, and {proof}",
         path=path,
@@ -223,7 +223,7 @@ def _out_of_sequence(path: str, before: SegmentHeader, after: SegmentHeader) -> 
     return None
 
 
-def count(walks: list[Walk], found: Recovered | None, verdict: Verified) -> None:
+def count(walks: list[SegmentWalk], found: Recovered | None, verdict: Verified) -> None:
     """Fill in the range, the sums and what recovery had to say, in order of place."""
     whole = [each for each in walks if each.header is not None]
     if whole:

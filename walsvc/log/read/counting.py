@@ -39,7 +39,7 @@ async def count_from(segments: Segments, lsn: int, number: int) -> int:
             return total - place.below - segments.metadata.hidden.records_from(number, place.lsn)
 
 
-class Place(NamedTuple):
+class NextRecords(NamedTuple):
     """The next records of a topic from some LSN on.
 
     Attributes:
@@ -53,12 +53,12 @@ class Place(NamedTuple):
     below: int
 
 
-async def place_of(segments: Segments, lsn: int, number: int) -> Place:
+async def place_of(segments: Segments, lsn: int, number: int) -> NextRecords:
     """See Place."""
     covering = segments.metadata.hidden.at(number, lsn)
     if covering is not None:
-        return Place(covering, covering.last + 1, covering.upto)
-    return Place(None, lsn, await count_before(segments, lsn, number))
+        return NextRecords(covering, covering.last + 1, covering.upto)
+    return NextRecords(None, lsn, await count_before(segments, lsn, number))
 
 
 async def count_behind(segments: Segments, stands: Callable[[], int], number: int) -> int | None:

@@ -14,7 +14,7 @@ from walsvc.log.read.segments import Segments
 from walsvc.log.read.stream import RawGroup
 
 
-class Row(NamedTuple):
+class RecordRow(NamedTuple):
     """A record's place.
 
     Attributes:
@@ -29,10 +29,10 @@ class Row(NamedTuple):
     visible: bool
 
 
-class Rows(Position[Row]):
+class Rows(Position[RecordRow]):
     """A position in a log; `take` gives rows. Of a topic it gives all that are in no hidden range, and some that are."""
 
-    def _records(self, found: Found, rows: range) -> list[Row]:
+    def _records(self, found: Found, rows: range) -> list[RecordRow]:
         assert isinstance(found, RawGroup)
         segments, header = self._segments, found.header
         columns = decode_columns(*found)
@@ -42,7 +42,7 @@ class Rows(Position[Row]):
         alive = living(*found, rows, segments.topics)
         chosen = alive if self._wanted is None else self._wanted.rows(*found, alive)
         return [
-            Row(
+            RecordRow(
                 header.first_lsn + row,
                 0 if columns.types is None else columns.types[row],
                 0 if columns.topics is None else columns.topics[row],
@@ -69,7 +69,7 @@ class Walk:
         self._ranges = segments.metadata.hidden
         self._number = number
         self._limit = limit
-        self._read = deque[Row]()
+        self._read = deque[RecordRow]()
         self._below = below + self._ranges.records_from(number, begin)
 
     @classmethod
@@ -78,7 +78,7 @@ class Walk:
         place = await place_of(segments, lsn, number)
         return cls(segments, number, limit, begin=place.lsn, below=place.below)
 
-    async def head(self) -> Row | None:
+    async def head(self) -> RecordRow | None:
         """The next row; None: there is none."""
         while not self._read and (more := await self.rows.take(self._limit)):
             self._read.extend(row for row in more if not self._ranges.covers(self._number, row.lsn))

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from walsvc import __version__
-from walsvc.metrics.looking import LogStatus, Need
+from walsvc.metrics.looking import LogStatus, PinNeed
 from walsvc.model import GROUP_RECORDS_BOUNDS, SYNC_US_BOUNDS
 from walsvc.service.ops.status import Snapshot
 
@@ -67,7 +67,7 @@ OF_A_CONSUMER = [
 ]
 
 
-def need_as_dict(need: Need) -> dict[str, Any]:
+def need_as_dict(need: PinNeed) -> dict[str, Any]:
     """The pins of a log, how far behind each is, and the deliveries of a shared consumer."""
     pin = need.pin
     return {

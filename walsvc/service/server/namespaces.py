@@ -23,7 +23,7 @@ Opener = Callable[[WalConfig], Awaitable[Any]]
 
 
 @dataclasses.dataclass(slots=True)
-class Opened:
+class OpenLog:
     """A log, how many use it, and when the last one left."""
 
     log: Log
@@ -53,7 +53,7 @@ class Logs:
         self._several = several
         self._own_opener = opener is not None
         self._opener: Opener = opener or (lambda wanted: open_log(directory, wanted))
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[str, OpenLog] = {}
         self._turns = KeyedLocks[str]()  # opening and closing
         self._opening = 0
         self._directory = directory
@@ -65,7 +65,7 @@ class Logs:
     def of(cls, log: Log, limits: Limits) -> Logs:
         """A log that the caller has opened and will close."""
         logs = cls(log.path, log.config, limits, several=False)
-        logs._opened[""] = Opened(log)
+        logs._opened[""] = OpenLog(log)
         logs._owned = False
         return logs
 
@@ -141,7 +141,7 @@ class Logs:
                 self._opening += 1  # counts from here on: others ask while it opens
                 try:
                     config = dataclasses.replace(self._config, namespace=name or self._config.namespace)
-                    each = self._opened[name] = Opened(await self._opener(config))
+                    each = self._opened[name] = OpenLog(await self._opener(config))
                 finally:
                     self._opening -= 1
                 if self._own_opener:

@@ -51,7 +51,7 @@ class Counts:
 Name = tuple[Log, str | None, str]  # of a consumer: its log, its topic, what it is called there
 
 
-class Closing:
+class ClosingConsumers:
     """Consumers that are being closed since their connection is gone. Their names are free only then."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Shared:
         self.streams: Places = Places(limits.streams_total, "streams")
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()
-        self.closing: Closing = Closing()
+        self.closing: ClosingConsumers = ClosingConsumers()
         self.denials: Denials = Denials()
 
     def grant(self, token: str | None) -> Grant | None:
