@@ -272,13 +272,13 @@ def test_gap_of_any_size_in_a_manifest_is_told_in_few_words():
 
 
 async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_leaves(tmp_path):
-    asked = asyncio.Event()
+    asked, clients = asyncio.Event(), {}
 
     async def silent(reader, writer):
+        clients[asyncio.current_task()] = writer
         asked.set()
         with contextlib.suppress(ConnectionError):
             await reader.read()
-        writer.close()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as store, opening(tmp_path) as log:
         await rotate(log)
@@ -302,6 +302,9 @@ async def test_store_that_takes_connections_and_never_answers_holds_nobody_who_l
         async with asyncio.timeout(60), Archiver(log, archive) as archiver:
             await asked.wait()
         assert archiver.state == "stopped"
+        for writer in clients.values():
+            writer.close()
+        await asyncio.wait(clients)  # the loop is closed next, and must not meet a connection that is still closing
 
 
 async def test_what_the_store_s_client_needs_in_the_environment_is_named(monkeypatch):
