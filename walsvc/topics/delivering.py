@@ -22,7 +22,7 @@ BATCH_BYTES = 1 << 20  # read_batch's default
 BATCH_RECORDS = 1 << 30
 
 
-class Place(Protocol):
+class ConsumerPlace(Protocol):
     """Where a consumer stands.
 
     Attributes:
@@ -39,7 +39,7 @@ class Delivering(Scoped):
     """Consumer and RemoteConsumer have all that is here in common; how records come, and where the position is kept, is
     their own. Attributes: see Consumer."""
 
-    def __init__(self, path: str, topic: str | None, name: str, delivery: Delivery, place: Place) -> None:
+    def __init__(self, path: str, topic: str | None, name: str, delivery: Delivery, place: ConsumerPlace) -> None:
         self.name = name
         self.topic = topic
         self.delivery = delivery
