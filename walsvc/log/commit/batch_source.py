@@ -14,7 +14,7 @@ from walsvc.log.commit.entries import Item, Packed, Pieces, gathered, item_bytes
 BatchSource = AsyncIterable[Any] | Iterator[Any]
 
 
-class Cut:
+class Cutter:
     """Records on their way into pieces of at most a group each.
 
     Attributes:
@@ -62,9 +62,9 @@ async def chunks(
     bounds: Bounds, head: Pieces, rest: BatchSource, drawn: Callable[[], None]
 ) -> AsyncGenerator[Pieces, None]:
     """The batch in pieces of at most a group each; `drawn` is called when an asynchronous source has ended. Raises RecordTooLarge
-    over max_batch_bytes, BadPayload, BadOption, and whatever the source raises. Pieces in the source are such as `Cut` makes, of
+    over max_batch_bytes, BadPayload, BadOption, and whatever the source raises. Pieces in the source are such as `Cutter` makes, of
     records that were checked."""
-    index, cut, total = len(head), Cut(bounds, head), head.size
+    index, cut, total = len(head), Cutter(bounds, head), head.size
     async for each in as_async_iterator(rest, drawn):
         if isinstance(each, Pieces):
             yield each

@@ -9,7 +9,7 @@ from typing import Any
 
 from walsvc.config import between
 from walsvc.errors import RecordTooLarge, WalError, WalTimeout
-from walsvc.log.commit.batch_source import Cut
+from walsvc.log.commit.batch_source import Cutter
 from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.entries import Item, Packed, Pieces, packed
@@ -104,7 +104,7 @@ class Parts:
         Raises WalTimeout where the next part does not come, or parts come so slowly that they only hold up the log: all others
         wait for them. What is wrong with the batch.
         """
-        loop, waited, cut = asyncio.get_running_loop(), 0.0, Cut(self._bounds, Pieces())
+        loop, waited, cut = asyncio.get_running_loop(), 0.0, Cutter(self._bounds, Pieces())
         while True:
             while self.items:
                 if self.error is not None:
@@ -147,7 +147,7 @@ def all_bytes(items: Sequence[Item]) -> bool:
     return set(map(type, items)) <= {bytes}
 
 
-def extended(cut: Cut, items: Sequence[Item], size: int) -> Iterator[Pieces]:
+def extended(cut: Cutter, items: Sequence[Item], size: int) -> Iterator[Pieces]:
     """Add the records of a part; the pieces that are complete."""
     if isinstance(items, list) and all_bytes(items):
         yield from cut.extend(items, size)
