@@ -416,7 +416,7 @@ FAILING = [
     Mutant(
         "waiters of a failed group not told",
         "walsvc/log/commit/pipeline.py",
-        "            self._health.told += group.answers.fail(self._health.failure_told)\n",
+        "            self._health.note_told(group.answers.fail(self._health.failure_told))\n",
         "            pass\n",
         (WAITING + "test_failed_sync_tells_every_waiter_the_original_errno_and_is_terminal",),
     ),

@@ -54,6 +54,14 @@ class Counters:
         """Groups with records that did not fit the double-write file."""
         return 0 if self.double_write is None else self.double_write.uncovered
 
+    def closed(self, payload_bytes: int) -> None:
+        """A group takes no more records."""
+        self.payload_bytes += payload_bytes
+
+    def rotated(self) -> None:
+        """A segment begins."""
+        self.rotations += 1
+
     def submitted(self, records: int, written_bytes: int, log_bytes: int) -> None:
         """A group goes to the disk."""
         self.groups += 1

@@ -48,7 +48,7 @@ class Ending:
         try:
             await core.extent.check()
         except DurabilityLost:
-            core.health.told += 1
+            core.health.note_told(1)
             raise
         return durable
 
@@ -179,7 +179,7 @@ class Ending:
             try:
                 await core.durable(core.next_lsn - 1)
             except DurabilityLost:
-                core.health.told -= 1  # this very wait has told nobody
+                core.health.note_told(-1)  # this very wait has told nobody
 
     def _begin_draining(self) -> None:
         if self._core.health.drain():

@@ -138,6 +138,10 @@ class Health:
         assert self.failure is not None, "asked only after a failure"
         return copy_of(self.failure)
 
+    def note_told(self, callers: int) -> None:
+        """Take note that so many callers have heard of the failure; negative: that so many have not."""
+        self.told += callers
+
     def raise_failure(self) -> None:
         """Raise the terminal failure if there is one."""
         if self.failure is not None:

@@ -245,7 +245,7 @@ class Pipeline:
         """Resolve a future once everything that was accepted is durable, changes without a record included. A batch that is
         streamed meanwhile is not waited for: it may be given up."""
         if self._health.failure is not None:
-            self._health.told += 1
+            self._health.note_told(1)
             settled.set_exception(self._health.failure_told())
             return
         filling = self._placement.group
@@ -278,7 +278,7 @@ class Pipeline:
 
     def _fail(self) -> None:
         for group in [*self._resolving, *self._unended, *self._in_flight, *self._ready, self._placement.group]:
-            self._health.told += group.answers.fail(self._health.failure_told)
+            self._health.note_told(group.answers.fail(self._health.failure_told))
             if group.written_in_order is not None and not group.written_in_order.done():
                 group.written_in_order.set_exception(self._health.failure_told())
         self._in_flight.clear()

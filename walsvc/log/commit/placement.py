@@ -164,7 +164,7 @@ class Placement:
             self._waits.wake_topics_of(self._tail.names_of(set(group.body.topics)))
         group.segment.end += group.body.group_bytes
         self.pending_bytes += group.body.payload_bytes
-        self._counters.payload_bytes += group.body.payload_bytes
+        self._counters.closed(group.body.payload_bytes)
         self.start(Group(group.segment, group.segment.end, group.next_lsn))
         if not self._rotation.busy:
             self._tail.prepare_next()

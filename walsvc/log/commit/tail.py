@@ -176,7 +176,7 @@ class Tail:
         head = Head(header, self._metadata, self.keys)
         self.new_key = False
         self.segment = head.segment(spare)
-        self._counters.rotations += 1
+        self._counters.rotated()
         group = Group(self.segment, head.length, first_lsn)
         group.beginning = Beginning(head, old, spare)
         return group

@@ -151,7 +151,7 @@ class Waits:
         for _, _, future in self._barriers:
             if not future.done():
                 future.set_exception(self._health.failure_told())
-                self._health.told += 1
+                self._health.note_told(1)
         self._barriers = []
         self._cancelled = 0
 

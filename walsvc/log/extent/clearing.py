@@ -73,7 +73,7 @@ class Cutting:
         if short is None:
             raise reason from error
         if core.health.closed is not None:
-            core.health.told += short.done()
+            core.health.note_told(int(short.done()))
             raise error
         self._end_there()
         if not short.done():
