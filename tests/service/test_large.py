@@ -13,7 +13,7 @@ from tests.service.raw import Raw
 from tests.service.simulated import serving
 from tests.waiting import until
 from walsvc import WalConfig
-from walsvc.log.commit.batch_source import Cut
+from walsvc.log.commit.batch_source import Cutter
 from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.entries import Packed, Pieces
 from walsvc.log.commit.group import Labels
@@ -173,7 +173,7 @@ def test_records_are_cut_into_the_same_pieces_together_as_one_by_one() -> None:
     for _ in range(50):
         config = WalConfig(max_group_bytes=4 * KIB, max_group_records=rng.choice([3, 50, 10_000]))
         bounds = Bounds(config, "log")
-        singly, together = Cut(bounds, Pieces()), Cut(bounds, Pieces())
+        singly, together = Cutter(bounds, Pieces()), Cut(bounds, Pieces())
         of_singly: list[Pieces] = []
         of_together: list[Pieces] = []
         for _ in range(rng.randrange(1, 6)):
