@@ -173,7 +173,7 @@ def test_records_are_cut_into_the_same_pieces_together_as_one_by_one() -> None:
     for _ in range(50):
         config = WalConfig(max_group_bytes=4 * KIB, max_group_records=rng.choice([3, 50, 10_000]))
         bounds = Bounds(config, "log")
-        singly, together = Cutter(bounds, Pieces()), Cut(bounds, Pieces())
+        singly, together = Cutter(bounds, Pieces()), Cutter(bounds, Pieces())
         of_singly: list[Pieces] = []
         of_together: list[Pieces] = []
         for _ in range(rng.randrange(1, 6)):
@@ -194,8 +194,8 @@ def test_records_are_cut_into_the_same_pieces_together_as_one_by_one() -> None:
 async def test_batch_of_many_empty_records_takes_a_part_in_each_turn_of_the_loop(tmp_path, monkeypatch) -> None:
     """And no line of Python for each record."""
     steps, turns = [0], [0]
-    add = Cut.add
-    monkeypatch.setattr(Cut, "add", lambda cut, item: (steps.__setitem__(0, steps[0] + 1), add(cut, item))[1])
+    add = Cutter.add
+    monkeypatch.setattr(Cutter, "add", lambda cut, item: (steps.__setitem__(0, steps[0] + 1), add(cut, item))[1])
     async with serving(tmp_path, config=WalConfig(segment_bytes=1 << 20)) as server, await Raw.welcomed(server) as raw:
         parts = [Batch(1, 0, 0, 0, 0, None, part, part == 7, [b""] * 8192) for part in range(8)]
         raw.send(*parts[:-1], Ping(2))
