@@ -530,3 +530,14 @@ async def test_truncation_during_which_the_log_fails_is_told_so(monkeypatch):
     with pytest.raises(DurabilityLost):
         await asyncio.wait_for(log.append(b"x"), 10)
     await asyncio.wait_for(log.close(), 10)
+
+
+async def test_failed_log_takes_no_group_of_metadata():
+    """Nobody would send it, or tell its caller."""
+    log = await open_on(SimDisk(SimDevice(1)), WalConfig(segment_bytes=65536))
+    core = log.writer.core
+    core.health.fail("a write or its sync failed", OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(DurabilityLost):
+        core.changes.try_write({"positions": {}})
+    with pytest.raises(DurabilityLost):  # no call of the log has told of it
+        await log.close()

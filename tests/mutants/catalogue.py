@@ -1414,7 +1414,7 @@ ENTRIES = [
         "walsvc/log/commit/changes.py",
         "        self._health.raise_failure()\n        if self._placement.batch_lsn:",
         "        if self._placement.batch_lsn:",
-        ("tests/log/test_waiting.py::test_truncation_during_which_the_log_fails_is_told_so",),
+        ("tests/log/test_waiting.py::test_failed_log_takes_no_group_of_metadata",),
     ),
     Mutant(
         "read: a reader knows no segment that was cut away while it looked at the next one",
