@@ -16,6 +16,7 @@ from walsvc.disk import threads
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.spares import SHORTAGES
+from walsvc.log.extent.singles import Singles
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -541,3 +542,19 @@ async def test_failed_log_takes_no_group_of_metadata():
         core.changes.try_write({"positions": {}})
     with pytest.raises(DurabilityLost):  # no call of the log has told of it
         await log.close()
+
+
+async def test_purge_whose_work_ends_by_an_error_that_nobody_foresaw_is_told(monkeypatch):
+    log = await open_on(SimDisk(SimDevice(1)), WalConfig(segment_bytes=65536))
+    await log.append_batch([b"x"] * 3)
+
+    async def no_memory(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Singles, "_find", no_memory)
+    first, second = (asyncio.ensure_future(log.purge(lsns=[lsn])) for lsn in (1, 2))
+    for ended in (await asyncio.wait([first, second], timeout=10))[0]:
+        assert isinstance(ended.exception(), DurabilityLost)
+    assert first.done()
+    assert second.done()
+    await log.close()

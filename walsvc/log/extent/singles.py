@@ -60,6 +60,7 @@ class Singles:
         self._segments = segments
         self._hidings = hidings
         self._requests: list[PurgeRequest] = []
+        self._taken: list[PurgeRequest] = []  # of these the records are being looked for
         self._serving: asyncio.Task[None] | None = None
 
     async def purge(self, topic: str | None, lsns: Iterable[int]) -> int:
@@ -72,13 +73,26 @@ class Singles:
         self._requests.append(request)
         if not under_way(self._serving):
             self._serving = self._core.background.start("purging records", self._serve(), foreseen=(WalError,))
+            self._serving.add_done_callback(self._ended)
         return await request.answer
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Where an error that nobody foresaw has ended the work, and so failed the log, tell the callers that it leaves unanswered."""
+        health = self._core.health
+        if health.failure is None:
+            return
+        for request in [*self._taken, *self._requests]:
+            if not request.answer.done():
+                request.answer.set_exception(health.failure_told())
+                health.note_told(1)
+        self._requests.clear()
 
     async def _serve(self) -> None:
         """Hide what was asked for; calls that come while others are prepared share their reading and their group."""
         while self._requests:
             async with self._hidings.preparing:
                 requests, self._requests = self._requests, []
+                self._taken = requests
                 try:
                     await self._serve_all(requests)
                 except WalError:  # perhaps of one of them alone
