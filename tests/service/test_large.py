@@ -14,9 +14,9 @@ from tests.service.simulated import serving
 from tests.waiting import until
 from walsvc import WalConfig
 from walsvc.log.commit.batch_source import Cutter
-from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.entries import Packed, Pieces
 from walsvc.log.commit.group import Labels
+from walsvc.log.commit.payload import Bounds
 from walsvc.service.server.large import WRITTEN_MAX, Large
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import TIGHT_BYTES_PER_SECOND, TIGHT_SECONDS

@@ -1,17 +1,20 @@
-"""The records of a batch, from any iterable, in pieces that fit a group each."""
+"""The records of a batch, from any iterable, in pieces that fit a group each; and which batches are being streamed."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from walsvc.format.group import INDEX_BYTES_MAX, LENGTH_BYTES
-from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.entries import Item, Packed, Pieces, gathered, item_bytes, packed
+from walsvc.log.commit.payload import Bounds
+from walsvc.log.commit.results import BatchResult
 
 BatchSource = AsyncIterable[Any] | Iterator[Any]
+BatchTask = asyncio.Task[BatchResult]
 
 
 class Cutter:
@@ -110,3 +113,41 @@ async def as_async_iterator(source: BatchSource, drawn: Callable[[], None]) -> A
     else:
         for each in source:
             yield each
+
+
+class Batches:
+    """The batches of one log that are being streamed. One has the log, the others wait for their turns."""
+
+    def __init__(self) -> None:
+        self._under_way: set[BatchTask] = set()
+        self._drawing: set[BatchTask] = set()  # those whose asynchronous source has not ended, and may never
+
+    def add(self, task: BatchTask, *, drawing: bool) -> None:
+        """Take note of a batch until it has ended; `drawing`: from an asynchronous source."""
+        for tasks in (self._under_way, self._drawing) if drawing else (self._under_way,):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def drawn(self) -> None:
+        """Take note that the source of the calling task's batch has ended."""
+        self._drawing.discard(_calling())
+
+    @property
+    def draws(self) -> bool:
+        """True if the asynchronous source of the calling task's batch has not ended."""
+        return _calling() in self._drawing
+
+    def of_others(self) -> list[BatchTask]:
+        """The tasks but the one that asks, which may be the source of its own batch."""
+        return list(self._under_way - {_calling()})
+
+    def give_up_drawing(self) -> None:
+        """Cancel the batches whose source has not ended, because the log is being closed."""
+        for task in list(self._drawing):
+            task.cancel()
+
+
+def _calling() -> BatchTask:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

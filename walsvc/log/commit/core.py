@@ -24,7 +24,7 @@ from walsvc.format.meta import Metadata
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Waker
 from walsvc.log.commit.background import Background
-from walsvc.log.commit.batches import Batches
+from walsvc.log.commit.batch_source import Batches
 from walsvc.log.commit.catalog import Catalog
 from walsvc.log.commit.changes import Changes
 from walsvc.log.commit.conditions import Conditions

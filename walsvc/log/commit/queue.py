@@ -18,9 +18,9 @@ from walsvc.errors import Backpressure, Conflict, WalError, copy_of
 from walsvc.format.producers import Request
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Ack
-from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.conditions import Conditions
 from walsvc.log.commit.health import Health
+from walsvc.log.commit.payload import Bounds
 from walsvc.log.commit.placement import Placement
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.relaxed import RelaxedTimer

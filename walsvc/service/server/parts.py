@@ -10,10 +10,9 @@ from typing import Any
 from walsvc.config import between
 from walsvc.errors import RecordTooLarge, WalError, WalTimeout
 from walsvc.log.commit.batch_source import Cutter
-from walsvc.log.commit.bounds import Bounds
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.entries import Item, Packed, Pieces, packed
-from walsvc.log.commit.payload import check_packed
+from walsvc.log.commit.payload import Bounds, check_packed
 from walsvc.log.commit.replicated import Replicated
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.progress import BYTES_PER_SECOND
