@@ -126,7 +126,7 @@ class Acks:
 
     def _answered(self, call: Calling, answer: asyncio.Future[Any]) -> None:
         some = [each for each in self._sent.pop(call) if not each.answer.done()]
-        error = None if answer.cancelled() else answer.exception()
+        error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         if error is None:
             for each in some:
                 each.answer.set_result(None)
@@ -141,5 +141,9 @@ class Acks:
 def refuse(some: list[Asked], error: BaseException) -> None:
     """Tell callers why their deliveries are not acknowledged."""
     for each in some:
-        if not each.answer.done():
+        if each.answer.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            each.answer.cancel()
+        else:
             each.answer.set_exception(copy_of(error) if isinstance(error, WalError) else error)
