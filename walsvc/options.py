@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, PathError
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 NUMBERS: dict[str, type[int] | type[float]] = {"int": int, "float": float}
@@ -82,6 +82,16 @@ def file_of(name: str, value: object) -> str:
     if not text or "\0" in text or not encodable(text):
         raise BadOption(f"{name}={text!r} is no path of a file", hint="check how the path was built")
     return text
+
+
+def unreadable(what: str, setting: str, path: str, error: OSError) -> PathError:
+    """The error for a file that cannot be read, which a setting names: `what` it is, and the setting's name."""
+    return PathError(
+        f"the {what} file cannot be read: {error.strerror}",
+        path=path,
+        errno=error.errno,
+        hint=f"check --{setting.replace('_', '-')} or WALSVC_{setting.upper()}, and the owner and mode of the file",
+    )
 
 
 def encodable(text: str) -> bool:

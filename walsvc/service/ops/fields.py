@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from walsvc.config import WalConfig
-from walsvc.errors import BadOption, PathError
-from walsvc.options import kinds_of, option_of, unknown_option
+from walsvc.errors import BadOption
+from walsvc.options import kinds_of, option_of, unknown_option, unreadable
 from walsvc.service.server.limits import Limits
 from walsvc.service.server.server import STOP_SECONDS
 
@@ -78,12 +78,7 @@ def from_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = tomllib.load(file)
     except OSError as error:
-        raise PathError(
-            f"the config file cannot be read: {error.strerror}",
-            path=path,
-            errno=error.errno,
-            hint="check --config or WALSVC_CONFIG, and the owner and mode of the file",
-        ) from None
+        raise unreadable("config", "config", path, error) from None
     except ValueError as error:
         raise BadOption(f"the config file is not TOML: {error}", path=path) from None
     if "token" in content:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from walsvc.config import WalConfig, between
-from walsvc.errors import BadOption, PathError
+from walsvc.errors import BadOption
 from walsvc.keyring import KeyRing
-from walsvc.options import file_of
+from walsvc.options import file_of, unreadable
 from walsvc.service.ops.fields import (
     FIELDS,
     LIMIT_FIELDS,
@@ -165,12 +165,7 @@ def load_keys(path: str | None) -> KeyRing | None:
     try:
         return KeyRing.from_file(path)
     except OSError as error:
-        raise PathError(
-            f"the key file cannot be read: {error.strerror}",
-            path=path,
-            errno=error.errno,
-            hint="check --key-file or WALSVC_KEY_FILE, and the owner and mode of the file",
-        ) from None
+        raise unreadable("key", "key_file", path, error) from None
 
 
 def check_replica(url: str) -> None:

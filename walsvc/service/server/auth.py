@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from walsvc.config import check_namespace
 from walsvc.errors import BadOption, PathError
-from walsvc.options import is_utf8
+from walsvc.options import is_utf8, unreadable
 from walsvc.service.wire.frames import TOKEN_BYTES_MAX
 from walsvc.service.wire.methods import ADMIN, APPEND, RIGHTS
 
@@ -127,12 +127,7 @@ def tables_of(path: str) -> list[Any]:
     except OSError as error:
         if isinstance(error, PathError):
             raise
-        raise PathError(
-            f"the token file cannot be read: {error.strerror}",
-            path=path,
-            errno=error.errno,
-            hint="check --token-file or WALSVC_TOKEN_FILE, and the owner and mode of the file",
-        ) from None
+        raise unreadable("token", "token_file", path, error) from None
     except ValueError as error:  # never with the text: a token may stand in it
         place = re.search(r"\(at [^()]*\)$", str(error))
         raise BadOption(f"the token file is not TOML{(place and ' ' + place[0]) or ''}", path=path) from None
