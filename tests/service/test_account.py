@@ -20,7 +20,10 @@ class Plain(Account):
 async def test_what_the_server_gives_no_credit_for_waits() -> None:
     limits = {"record_bytes": 100, "append_bytes": 100, "items": 8, "requests": 2}
     session: Any = SimpleNamespace(
-        loop=asyncio.get_running_loop(), order=SimpleNamespace(send_on=lambda: None), limits=limits
+        loop=asyncio.get_running_loop(),
+        order=SimpleNamespace(send_on=lambda: None),
+        limits=limits,
+        address=SimpleNamespace(url=""),
     )
     account = Plain(session)
     account.credit.size = account.accepted.size = 100

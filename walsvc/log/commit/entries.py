@@ -7,14 +7,14 @@ lengths only. The index of a record that is refused is that of the caller's iter
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from walsvc.config import between
 from walsvc.errors import RecordTooLarge, WalError
 from walsvc.format.group import INDEX_BYTES_MAX, LENGTH_BYTES
 from walsvc.log.commit.encoding import measure
 from walsvc.log.commit.group import Labels
-from walsvc.log.commit.payload import pack_attributes
+from walsvc.log.commit.payload import PayloadBound, pack_attributes
 from walsvc.model import Entry
 
 
@@ -31,16 +31,6 @@ Item = bytes | Packed
 def item_bytes(item: Item) -> int:
     """Bytes of a record with its attributes."""
     return len(item.piece) if isinstance(item, Packed) else len(item)
-
-
-class PayloadBounds(Protocol):
-    """Knows how long a payload may be."""
-
-    def checked(self, payload: Any) -> bytes:
-        """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
-
-    def check_length(self, length: int) -> None:
-        """Raise RecordTooLarge for a payload that is too long."""
 
 
 class Pieces:
@@ -100,7 +90,7 @@ class Pieces:
             yield payload if labels is None else Packed(payload, labels)
 
 
-def packed(bounds: PayloadBounds, given: Any, index: int) -> Item:
+def packed(bounds: PayloadBound, given: Any, index: int) -> Item:
     """A record as a group holds it. BadPayload, BadOption and RecordTooLarge name its index."""
     try:
         if isinstance(given, Packed):
@@ -120,7 +110,7 @@ def packed(bounds: PayloadBounds, given: Any, index: int) -> Item:
     return Packed(attributes + payload, Labels(given.type, 0, len(attributes)))
 
 
-def gathered(bounds: PayloadBounds, payloads: Iterable[Any]) -> tuple[Pieces, int]:
+def gathered(bounds: PayloadBound, payloads: Iterable[Any]) -> tuple[Pieces, int]:
     """Records that are all in memory, and their bytes: plain bytes are checked without a line of Python for each."""
     given = list(payloads)
     try:

@@ -100,20 +100,17 @@ def check_packed(packed: bytes) -> None:
         raise BadOption("attributes must be a map with string keys")
 
 
-class Bounds:
-    """The bounds of one log.
+class PayloadBound:
+    """How long a payload may be, for a log that is here or behind a server.
 
     Attributes:
-        record_bytes_max: of a payload.
-        group_bytes_max, group_records_max: of what fits one group.
+        record_bytes_max: of one payload.
     """
 
-    def __init__(self, config: WalConfig, path: str) -> None:
-        self.group_bytes_max: int = config.max_group_bytes
-        self.group_records_max: int = config.max_group_records
-        self.record_bytes_max: int = config.max_record_bytes
-        self._batch_bytes_max = config.max_batch_bytes
+    def __init__(self, record_bytes_max: int, path: str, hint: str) -> None:
+        self.record_bytes_max: int = record_bytes_max
         self._path = path
+        self._hint = hint
 
     def checked(self, payload: Any) -> bytes:
         """A payload as bytes of our own. Raises BadPayload, RecordTooLarge."""
@@ -122,13 +119,27 @@ class Bounds:
         return piece
 
     def check_length(self, length: int) -> None:
-        """RecordTooLarge for a payload over max_record_bytes."""
+        """RecordTooLarge for a payload that is too long."""
         if length > self.record_bytes_max:
             raise RecordTooLarge(
                 f"the payload has {length} bytes, the limit is {self.record_bytes_max}",
                 path=self._path,
-                hint="split it, or open the log with a larger max_record_bytes",
+                hint=self._hint,
             )
+
+
+class Bounds(PayloadBound):
+    """How long the payloads and the batches of one log may be.
+
+    Attributes:
+        group_bytes_max, group_records_max: of what fits one group.
+    """
+
+    def __init__(self, config: WalConfig, path: str) -> None:
+        super().__init__(config.max_record_bytes, path, "split it, or open the log with a larger max_record_bytes")
+        self.group_bytes_max: int = config.max_group_bytes
+        self.group_records_max: int = config.max_group_records
+        self._batch_bytes_max = config.max_batch_bytes
 
     def check_batch(self, length: int) -> None:
         """RecordTooLarge for a batch whose payloads and attributes are over max_batch_bytes."""

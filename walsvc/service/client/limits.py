@@ -5,35 +5,34 @@ A server may come back with other limits than it had when an append was accepted
 
 from __future__ import annotations
 
-from typing import Any
-
 from walsvc.errors import RecordTooLarge
 from walsvc.log.commit.conditions import check_expected, check_key
 from walsvc.log.commit.entries import Pieces
-from walsvc.log.commit.payload import to_bytes
+from walsvc.log.commit.payload import PayloadBound
 from walsvc.service.client.session import Session
 
 FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
 
 
-class Limits:
+class Limits(PayloadBound):
     """Those of the present connection, or the last one.
 
     Attributes:
-        record_bytes_max: of one payload.
         append_bytes_max: of the payloads and attributes of a frame, with APPEND_COST for each record.
         items_max: records that a frame is filled with.
         requests_max: requests that may be unanswered.
     """
 
     def __init__(self, session: Session) -> None:
+        hint = "split it, or let the server open the log with a larger max_record_bytes"
+        super().__init__(session.limits["record_bytes"], session.address.url, hint)
         self._session = session
         self.take()
 
     def take(self) -> None:
         """There is another connection: take what its WELCOME says."""
         limits = self._session.limits
-        self.record_bytes_max: int = limits["record_bytes"]
+        self.record_bytes_max = limits["record_bytes"]
         self.append_bytes_max: int = limits["append_bytes"]
         self.items_max: int = min(limits["items"], FRAME_RECORDS)
         self.requests_max: int = limits["requests"]
@@ -49,21 +48,6 @@ class Limits:
         check_key(dedupe)
         if dedupe is not None:
             self._session.need("dedupe", "deduplication")
-
-    def checked(self, payload: Any) -> bytes:
-        """A payload as bytes of our own, of a length that the server takes."""
-        piece = to_bytes(payload)
-        self.check_length(len(piece))
-        return piece
-
-    def check_length(self, length: int) -> None:
-        """RecordTooLarge for a payload that the server would not take."""
-        if length > self.record_bytes_max:
-            raise RecordTooLarge(
-                f"the payload has {length} bytes, the limit is {self.record_bytes_max}",
-                path=self._session.address.url,
-                hint="split it, or let the server open the log with a larger max_record_bytes",
-            )
 
     def check_entries(self, pieces: Pieces) -> None:
         """Raise UnsupportedFormat for records with labels of their own where the server would not look at these."""
