@@ -12,30 +12,20 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from walsvc.errors import BadOption, LeaseLost, WalError, WalTimeout, copy_of
 from walsvc.service.client.call import Calling
+from walsvc.service.client.delivery import Home
 from walsvc.service.client.session import Session
 
 FRAMES = 2
 ROWS_MAX = 1_000  # of several callers in a frame: about 32 KiB
 
 
-class Home(Protocol):
-    """The consumer."""
-
-    @property
-    def id(self) -> int:
-        """Of its stream."""
-
-    def check(self) -> None:
-        """Raise whatever makes any call of it vain."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Asked:
-    """What one caller acknowledges.
+    """The deliveries that one caller acknowledges.
 
     Attributes:
         rows: its deliveries.

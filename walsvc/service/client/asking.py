@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from walsvc.errors import ProtocolError, WalError, copy_of
-from walsvc.service.client.delivery import RemoteDelivery
+from walsvc.service.client.delivery import Home, RemoteDelivery
 from walsvc.service.client.session import Session
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Result
@@ -29,15 +29,8 @@ CALLS_MAX = 1_000  # of next() in one question
 BYTES_MAX = 1 << 20  # of an answer; the server takes less
 
 
-class Home(Protocol):
-    """The consumer."""
-
-    @property
-    def id(self) -> int:
-        """Of its stream."""
-
-    def check(self) -> None:
-        """Raise whatever makes any call of it vain."""
+class Asker(Home, Protocol):
+    """The consumer that asks."""
 
     def deliveries(self, answer: Any) -> list[RemoteDelivery]:
         """Make deliveries of the server's answer."""
@@ -49,7 +42,7 @@ class Home(Protocol):
 class Question:
     """A CALL of shared.next that waits for its answers, as long as it takes. Subclasses say what becomes of them."""
 
-    def __init__(self, home: Home, session: Session) -> None:
+    def __init__(self, home: Asker, session: Session) -> None:
         self.home = home
         self.session = session
         self.id: int = session.new_id()
@@ -107,7 +100,7 @@ class Question:
         return self.session.connected and self.session.room.has(self.id)
 
     def give_up(self) -> None:
-        """Nobody waits for it any more: cancel it at the server, whose ERROR or records end it."""
+        """Cancel a question that has no callers any more at the server, whose ERROR or records end it."""
         if self.id not in self.session.requests:
             return
         if self.there:
@@ -123,7 +116,7 @@ class BatchQuestion(Question):
         answer: its deliveries.
     """
 
-    def __init__(self, home: Home, session: Session, max_bytes: int, max_records: int) -> None:
+    def __init__(self, home: Asker, session: Session, max_bytes: int, max_records: int) -> None:
         super().__init__(home, session)
         self._args = {"max_bytes": max_bytes, "max_records": max_records}
         self.answer: asyncio.Future[list[RemoteDelivery]] = session.loop.create_future()
@@ -159,7 +152,7 @@ class NextQuestion(Question):
         left: how many of them have no answer yet.
     """
 
-    def __init__(self, asking: Asking, home: Home, session: Session, calls: int) -> None:
+    def __init__(self, asking: Asking, home: Asker, session: Session, calls: int) -> None:
         super().__init__(home, session)
         self.left: int = calls
         self._asking = asking
@@ -183,7 +176,7 @@ class NextQuestion(Question):
 class Asking:
     """The calls of next() of one consumer, in order. Loop thread only."""
 
-    def __init__(self, home: Home, session: Session) -> None:
+    def __init__(self, home: Asker, session: Session) -> None:
         self._home = home
         self._session = session
         self._callers: deque[asyncio.Future[RemoteDelivery]] = deque()
