@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from walsvc.config import between
 from walsvc.errors import RecordTooLarge, WalError, WalTimeout
@@ -89,7 +89,7 @@ class Parts:
                 f"the batch has more than {most} records",
                 hint="nothing of it was kept; split it, or start the server with a larger max_batch_bytes",
             )
-        if isinstance(items, list) and all_bytes(items):
+        if plain(items):
             _, _, longest = measure(items)
             if longest <= bounds.record_bytes_max:
                 return
@@ -105,9 +105,7 @@ class Parts:
         """
         loop, waited, cut = asyncio.get_running_loop(), 0.0, Cutter(self._bounds, Pieces())
         while True:
-            while self.items:
-                if self.error is not None:
-                    raise self.error
+            while self.items and self.error is None:
                 items, size = self.items.popleft()
                 for full in extended(cut, items, size):
                     yield full
@@ -141,14 +139,14 @@ class Parts:
         return pieces
 
 
-def all_bytes(items: Sequence[Item]) -> bool:
+def plain(items: Sequence[Item]) -> TypeGuard[list[bytes]]:
     """True if no record has labels."""
-    return set(map(type, items)) <= {bytes}
+    return isinstance(items, list) and set(map(type, items)) <= {bytes}
 
 
 def extended(cut: Cutter, items: Sequence[Item], size: int) -> Iterator[Pieces]:
     """Add the records of a part; the pieces that are complete."""
-    if isinstance(items, list) and all_bytes(items):
+    if plain(items):
         yield from cut.extend(items, size)
         return
     for item in items:
