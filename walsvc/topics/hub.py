@@ -110,9 +110,8 @@ class Hub:
                 return out
             await self.feed.supply.wait(place)
 
-    async def batch(self, face: object, max_bytes: int, max_records: int, place: Place | None = None) -> list[Out]:
+    async def batch(self, face: object, max_bytes: int, max_records: int, place: Place) -> list[Out]:
         """The next records that are there, one at least, for which it waits; `place`: where it waits, and may have waited."""
-        place = place or Place()
         while True:
             self.check(face)
             more = True

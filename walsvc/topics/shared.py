@@ -237,7 +237,7 @@ class LocalConsumer(SharedConsumer):
         """See SharedConsumer."""
         if self.worker is None:
             return LocalDelivery(self, await self._hub.next(self))
-        return (await self._held(1 << 62, 1))[0]
+        return (await self._held(1 << 62, 1, Place()))[0]
 
     async def _batch(self, max_bytes: int, max_records: int) -> Sequence[LocalDelivery]:
         return await self.batch_at(Place(), max_bytes, max_records)
@@ -248,7 +248,7 @@ class LocalConsumer(SharedConsumer):
             return [LocalDelivery(self, out) for out in await self._hub.batch(self, max_bytes, max_records, place)]
         return await self._held(max_bytes, max_records, place)
 
-    async def _held(self, max_bytes: int, max_records: int, place: Place | None = None) -> list[LocalDelivery]:
+    async def _held(self, max_bytes: int, max_records: int, place: Place) -> list[LocalDelivery]:
         """Deliveries that are durable before the caller gets them; one that gives up gets them the next time."""
         async with self._keeping:
             self._unseen = [out for out in self._unseen if self._hub.leases.is_out(out.lease)]
