@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from walsvc.topics.shared import Delivery, SharedConsumer
 
 from .raw import Raw
 from .simulated import serving
+
+
+@asynccontextmanager
+async def working(path: Path, records: int) -> AsyncIterator[tuple[Server, walsvc.Log, SharedConsumer]]:
+    """A server, a client's log with so many records in topic "t", and its consumer "w"."""
+    async with serving(path) as server, walsvc.open(server.addresses[0]) as log:
+        await log.topic("t").append_batch([b"x"] * records)
+        yield server, log, await log.topic("t").consumer("w", shared=True)
 
 
 def calls_of(server: Server) -> int:
@@ -36,9 +45,7 @@ def lsns(deliveries: Sequence[Delivery]) -> list[int]:
 
 
 async def test_tasks_of_a_client_share_frames(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * 400)
-        consumer = await log.topic("t").consumer("w", shared=True)
+    async with working(tmp_path, 400) as (server, _, consumer):
         before, done = calls_of(server), list[int]()
 
         async def work() -> None:
@@ -53,9 +60,7 @@ async def test_tasks_of_a_client_share_frames(tmp_path: Path) -> None:
 
 
 async def test_acknowledgements_of_a_turn_are_one_change_of_the_log(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * 100)
-        consumer = await log.topic("t").consumer("w", shared=True)
+    async with working(tmp_path, 100) as (server, _, consumer):
         out = await asyncio.gather(*(consumer.next() for _ in range(100)))
         before, groups = calls_of(server), server.logs[""].stats().groups
         await asyncio.gather(*(each.ack() for each in out))
@@ -65,9 +70,7 @@ async def test_acknowledgements_of_a_turn_are_one_change_of_the_log(tmp_path: Pa
 
 
 async def test_delivery_that_is_lost_fails_its_own_caller_only(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * 6)
-        consumer = await log.topic("t").consumer("w", shared=True)
+    async with working(tmp_path, 6) as (_, _, consumer):
         out = await asyncio.gather(*(consumer.next() for _ in range(6)))
         await out[2].nak()
         again = await consumer.next()
@@ -170,9 +173,7 @@ async def test_older_server_is_asked_for_each_call_by_itself(tmp_path: Path, mon
 
 
 async def test_acknowledgement_that_is_given_up_before_it_is_sent_does_nothing(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * 3)
-        consumer = await log.topic("t").consumer("w", shared=True)
+    async with working(tmp_path, 3) as (_, _, consumer):
         out = await consumer.read_batch()
         acks = [asyncio.ensure_future(each.ack()) for each in out]
         await asyncio.sleep(0)
@@ -184,9 +185,7 @@ async def test_acknowledgement_that_is_given_up_before_it_is_sent_does_nothing(t
 
 
 async def test_acknowledgements_and_calls_that_wait_end_with_the_consumer(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * 3)
-        consumer = await log.topic("t").consumer("w", shared=True)
+    async with working(tmp_path, 3) as (_, log, consumer):
         out = await consumer.read_batch()
         waiting = [*await tasks(consumer, 2), asyncio.ensure_future(consumer.next())]
         acks = [asyncio.ensure_future(each.ack()) for each in out]
