@@ -37,7 +37,7 @@ class Scoped(ABC):
 
 
 class Dropped(Enum):
-    """What becomes of a log that its program drops without close.
+    """The end of a log that its program drops without close.
 
     What a log holds on this machine (lock, ring, threads) goes with it. A connection is held by its loop, so such a log closes itself
     in the background, as a StreamWriter of asyncio does.

@@ -83,7 +83,7 @@ def test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare(s
 
 @pytest.mark.parametrize("operation", ["rename", "open_file", "remove"])
 def test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_before(operation: str) -> None:
-    """What the reserve lends takes the name that an old segment has already got."""
+    """The file that the reserve lends takes the name that an old segment has already got."""
 
     async def main(seed: int) -> None:
         device = SimDevice(seed)

@@ -534,7 +534,7 @@ async def test_truncation_during_which_the_log_fails_is_told_so(monkeypatch):
 
 
 async def test_failed_log_takes_no_group_of_metadata():
-    """Nobody would send it, or tell its caller."""
+    """It would never be sent, and its caller never told."""
     log = await open_on(SimDisk(SimDevice(1)), WalConfig(segment_bytes=65536))
     core = log.writer.core
     core.health.fail("a write or its sync failed", OSError(errno.EIO, "Input/output error"))

@@ -64,7 +64,7 @@ OF_NAMES = {"name", "topic", "worker"}  # which a SharedConsumer gets when it is
 
 
 def public(thing: object) -> set[str]:
-    """What `dir` and an editor show of it."""
+    """The names that `dir` and an editor show of it."""
     return {name for name in dir(thing) if not name.startswith("_")}
 
 

@@ -47,7 +47,7 @@ def run(
     disk: options.DiskName = options.DiskChoice.AUTO,
     layout: Annotated[
         options.LayoutChoice, typer.Option(help="pad: a block for each group; pack: groups share blocks.")
-    ] = (options.LayoutChoice.PAD),
+    ] = options.LayoutChoice.PAD,
     double_write: Annotated[options.DoubleWriteChoice, typer.Option(help="Sync each group to another file first.")] = (
         options.DoubleWriteChoice.OFF
     ),

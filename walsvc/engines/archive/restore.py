@@ -144,9 +144,8 @@ async def contents(
                 chain = Chain.begin(header, data, header.file_bytes)
                 yield data[: header.data_start].ljust(header.data_start, b"\0")
             while (taken := take(chain, data, base, name)) is not None:
-                dropped = (
-                    taken.next_lsn > piece.until and moment == RestorePoint()
-                )  # truncate_after came inside the group
+                # truncate_after came inside the group
+                dropped = taken.next_lsn > piece.until and moment == RestorePoint()
                 if last and (dropped or taken.flags & Flag.SEAL or not moment.includes(taken)):
                     return
                 yield data[taken.offset - base : taken.end - base]

@@ -204,7 +204,7 @@ async def from_outside(path: str | os.PathLike[str]) -> AsyncIterator[ReadOnlyLo
 
 
 def segments_of(log: Log | ReadOnlyLog) -> Segments:
-    """What there is to see of a log's files."""
+    """A log's files, as its readers see them."""
     from walsvc.api import Log
 
     return log.writer.segments if isinstance(log, Log) else log.segments

@@ -32,7 +32,7 @@ logger: logging.Logger = logging.getLogger("walsvc.replication")
 
 
 class Shipper(Protocol):
-    """What runs one session after the other.
+    """The task that runs one session after the other.
 
     Attributes:
         replicated: the replica, and the callers that wait for it.

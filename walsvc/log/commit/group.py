@@ -97,7 +97,7 @@ class Heading(Protocol):
 
 
 class Beginning(NamedTuple):
-    """What the first group of a segment brings along.
+    """The things that the first group of a segment brings along.
 
     Attributes:
         head: stands in front of the group.

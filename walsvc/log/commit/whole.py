@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Fails(Protocol):
-    """What is told of a step that was cut short: the log's Health."""
+    """The part that hears of a step that was cut short: the log's Health."""
 
     def broken(self, what: str, error: BaseException) -> None:
         """Fail the log: a step was cut short, so memory and disk may disagree."""

@@ -138,9 +138,8 @@ class Hider:
         if lsn <= first:
             return 0, Range(1, 1, 0, 0)
         ranges, begin = segments.metadata.hidden, await place_of(segments, first, number)
-        if not any(
-            begin.lsn < segment <= lsn for segment in segments.ids()
-        ):  # what is left of it is less than the segment
+        if not any(begin.lsn < segment <= lsn for segment in segments.ids()):
+            # less of the topic is left than of the segment
             return await self._walked_below(number, begin, lsn)
         hidden = await self._below(number, lsn)
         inside = ranges.records_from(number, begin.lsn) - ranges.records_from(number, hidden.last + 1)

@@ -54,7 +54,7 @@ class NextRecords(NamedTuple):
 
 
 async def place_of(segments: Segments, lsn: int, number: int) -> NextRecords:
-    """See Place."""
+    """The next records of topic `number` from `lsn` on."""
     covering = segments.metadata.hidden.at(number, lsn)
     if covering is not None:
         return NextRecords(covering, covering.last + 1, covering.upto)

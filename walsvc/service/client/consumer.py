@@ -56,7 +56,7 @@ class RemoteConsumer(OpenedThere, Delivering):
         self._error: WalError | None = None
         self._opened: asyncio.Future[None] = self._session.loop.create_future()
         self._closed: asyncio.Future[None] = self._session.loop.create_future()
-        # what cannot be sent is said before anything is
+        # an OPEN that cannot be sent raises before anything is sent
         encoded(Open(self._id, "consumer", self._args, self._window.size))
         consumers[self._id] = self
         self._session.begin(self._id, self)
