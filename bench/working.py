@@ -16,6 +16,7 @@ import walsvc
 from bench.environment import Argument, loop_factory
 
 QUEUE, GROUP = "jobs", "workers"
+EMPTY_SECONDS = 10.0  # behind the end: a worker that waits for a job so long stands at an empty queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,15 @@ async def with_walsvc(asked: Asked) -> None:
                 count += len(deliveries)
             return count
 
-        if asked.batched:
-            told_the_count(await in_batches())
-        else:
-            told_the_count(sum(await asyncio.gather(*(one_by_one() for _ in range(asked.at_once)))))
+        try:
+            async with asyncio.timeout(asked.seconds + EMPTY_SECONDS):
+                if asked.batched:
+                    count = await in_batches()
+                else:
+                    count = sum(await asyncio.gather(*(one_by_one() for _ in range(asked.at_once))))
+        except TimeoutError:
+            sys.exit(f"{asked.name}: no job for {EMPTY_SECONDS:.0f} s")
+        told_the_count(count)
 
 
 def with_redis(asked: Asked) -> None:
