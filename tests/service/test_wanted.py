@@ -189,6 +189,17 @@ async def test_nobody_gets_what_was_purged_after_it_was_sent_ahead(tmp_path) -> 
             await following.aclose()
 
 
+async def test_purge_by_labels_of_the_program_around_the_server_is_told_to_its_clients(tmp_path) -> None:
+    async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as log:
+        for number in range(6):
+            await log.topic("t").append(b"x", attributes={"key": f"k{number % 3}"})
+        reading, within = log.read(), server.logs[""]
+        assert (await anext(reading)).lsn == 1
+        await within.purge("k1", before=3)
+        await within.topic("t").purge({"key": "k2"})
+        assert await lsns(reading) == [4, 5]
+
+
 async def test_purging_needs_the_right_and_tells_only_those_who_may_read(tmp_path) -> None:
     tokens = Tokens(
         [

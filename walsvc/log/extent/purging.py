@@ -7,10 +7,12 @@ sizes are sums over what was appended, and a mark cannot know how many records i
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from walsvc.errors import BadOption
+from walsvc.errors import BadOption, WalError
 from walsvc.format.purge import MARKS_MAX, labels_of, mark_name
+from walsvc.log.read.cuts import Hiding
 from walsvc.model import is_lsn
 
 if TYPE_CHECKING:
@@ -24,15 +26,13 @@ async def purge(core: Core, key_or_labels: Any, before: int | None, topic: str |
         core: of the log.
         key_or_labels: see walsvc.format.purge.labels_of.
         before: 1 to next_lsn; None: next_lsn as it is now.
-        topic: its name; nothing happens where the log has no such topic.
+        topic: its name; where the log has no such topic nothing is hidden, and those who listen are told all the same.
     """
     core.health.check_call()
     labels = labels_of(key_or_labels)
     limit = limit_of(core, before)
     number = 0 if topic is None else core.metadata.topics.get(topic)
-    if number is None:
-        return
-    name = mark_name(number, labels)
+    name = mark_name(number or 0, labels)
 
     def change() -> dict[str, Any]:
         purges = core.metadata.purges
@@ -45,7 +45,12 @@ async def purge(core: Core, key_or_labels: Any, before: int | None, topic: str |
         # the end may have been cut since; and a mark never falls, else records that were purged would come back
         return {"purges": {name: max(min(limit, core.next_lsn), purges.get(name, 0))}}
 
-    await core.changes.join(change)
+    async def work() -> None:
+        if number is not None:
+            await core.changes.join(change)
+        core.catalog.cuts.hidden(Hiding(topic, limit, labels=labels))
+
+    await asyncio.shield(core.background.start("purging records", work(), foreseen=(WalError,)))
 
 
 def limit_of(core: Core, before: int | None) -> int:

@@ -7,8 +7,9 @@ ends there, and `follow` goes on anew from there. When a topic is deleted, a rea
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 FAR = 1 << 64  # behind every LSN
 
@@ -24,17 +25,19 @@ NumberedT = TypeVar("NumberedT", bound=Numbered)
 
 
 class Hiding(NamedTuple):
-    """The records that were hidden, for consumers that have read ahead.
+    """The records that were hidden, for readers that were sent some of them ahead.
 
     Attributes:
-        topic: whose records they are; None: records of any topic and of none, which `lsns` names.
+        topic: whose records they are; None: records of any topic and of none, which `lsns` or `labels` name.
         before: LSN below which all records of the topic are hidden; 0 where `lsns` names them.
         lsns: of single records.
+        labels: of the records below `before`; empty: all of them.
     """
 
     topic: str | None
     before: int
     lsns: Sequence[int] = ()
+    labels: Mapping[str, Any] = MappingProxyType({})
 
 
 class Cuts:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import Any
 
 from walsvc import __version__
 from walsvc.api import Log
 from walsvc.errors import Closed, InUse, ProtocolError, WalError, WalTimeout
-from walsvc.log.read.cuts import Hiding
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.duplex import Duplex
 from walsvc.service.server.greeting import Greeting
 from walsvc.service.server.hearing import Hearing
+from walsvc.service.server.notices import Notices
 from walsvc.service.server.progress import Watch
 from walsvc.service.server.requests import Requests
 from walsvc.service.server.sessions import Sessions
@@ -40,12 +39,9 @@ from walsvc.service.wire.frames import (
     Open,
     Ping,
     Pong,
-    Purged,
     State,
-    StateFrame,
     Welcome,
 )
-from walsvc.service.wire.methods import CONSUME, READ
 from walsvc.service.wire.protocol import encode
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
@@ -82,6 +78,7 @@ class Connection(Duplex):
         self.share.pace = self.pace
         self.hearing: Hearing = Hearing(self, self.pace, self._watch)
         self._told: State = []
+        self._notices: Notices | None = None
         self._id_max = 0
 
     # ---- transport
@@ -199,10 +196,7 @@ class Connection(Duplex):
         self.log = log
         self.requests = Requests(self, shared, self.share, log, grant, producer=hello.producer)
         self.sessions = Sessions(self, shared, log, grant)
-        cuts = log.writer.segments.cuts
-        cuts.listeners.add(self._tell_cut)
-        cuts.deletions.add(self._tell_deleted)
-        cuts.hidings.add(self._tell_hidden)
+        self._notices = Notices(self, log, grant, self.sessions.tell_cut)
         self.hearing.welcome(shared.limits.frame_bytes)
         info = {
             "path": log.path,
@@ -241,31 +235,6 @@ class Connection(Duplex):
         self._shared.counts.errors[code_of(error)] += 1
         self.send(error_frame(id, error, self.state))
 
-    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """Records of the log were purged."""
-        self._tell_readers(Purged(0, topic, labels, before, self.state))
-
-    def _tell_hidden(self, hiding: Hiding) -> None:
-        """Records of a topic were truncated, or single ones purged."""
-        lsns = list(hiding.lsns) or None
-        self._tell_readers(Purged(0, hiding.topic, {}, hiding.before, self.state, lsns))
-
-    def _tell_readers(self, frame: Purged) -> None:
-        grant = self.greeting.grant
-        if grant is not None and not grant.rights.isdisjoint((READ, CONSUME)):
-            self.send(frame)
-
-    def _tell_deleted(self, topic: str) -> None:
-        """A topic was deleted, by whomever: the client may have been sent some of it ahead."""
-        assert self.log is not None
-        self.tell_purged(topic, {}, self.log.next_lsn)
-
-    def _tell_cut(self) -> None:
-        """The log's end was taken back: the client may have been sent what is gone, also by streams that have ended."""
-        assert self.sessions is not None
-        self.sessions.tell_cut()
-        self.send(StateFrame(0, self.state))
-
     def fail(self, error: BaseException) -> None:
         """Tell the client what went wrong beside its requests, and end the connection."""
         logger.error("%s: unexpected error", self.name, exc_info=error)
@@ -277,11 +246,9 @@ class Connection(Duplex):
         """Give up what is not accepted, close streams and consumers, and let the namespace go. Idempotent."""
         if self.requests is not None:
             self.requests.give_up()
-        if self.sessions is not None and self.log is not None:
-            cuts = self.log.writer.segments.cuts
-            cuts.listeners.discard(self._tell_cut)
-            cuts.deletions.discard(self._tell_deleted)
-            cuts.hidings.discard(self._tell_hidden)
+        if self._notices is not None:
+            self._notices.end()
+        if self.sessions is not None:
             self.sessions.give_up()
         self.share.leave()
         self.greeting.end()

@@ -7,9 +7,8 @@ counts from its first moment, in a TLS handshake as well, until its descriptor i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from walsvc.api import Log
 from walsvc.errors import Backpressure, InUse, WalError
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.entrance import Entrance
@@ -31,10 +30,6 @@ class Client(Protocol):
     name: str
     leaving: bool
     sent_bytes: int
-
-    @property
-    def log(self) -> Log | None:
-        """That it has; None: none yet."""
 
     @property
     def grant(self) -> Grant | None:
@@ -62,9 +57,6 @@ class Client(Protocol):
 
     def look(self, now: float) -> None:
         """End it where it is late, gone or stuck; else tell it what is new."""
-
-    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """Records of its log were purged."""
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""

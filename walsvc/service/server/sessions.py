@@ -124,7 +124,7 @@ class Sessions:
             line.send(Result(frame.id, value, line.state))
 
     async def _answer(self, method: Method, args: dict[str, Any]) -> Any:
-        """The answer of a method. A change that others must hear of goes on to its end, whatever becomes of the call and its connection."""
+        """The answer of a method."""
         if (of_consumer := OF_A_CONSUMER.get(method.name)) is not None:
             return await of_consumer(await self._held(args["stream"], ConsumerStream), args)
         if (of_worker := OF_A_WORKER.get(method.name)) is not None:
@@ -135,15 +135,7 @@ class Sessions:
         if method.name == "hold":
             with self._shared.holds.taking(self._log, None, args["name"]):
                 return await answer(self._log, args)
-        if method.name != "purge":
-            return await answer(self._log, args)
-
-        async def purge() -> Any:
-            before = await answer(self._log, args)
-            self._shared.tell_purged(self._log, args["topic"], args["labels"], before)
-            return before
-
-        return await asyncio.shield(begin_task(purge()))
+        return await answer(self._log, args)
 
     async def _answer_large(self, id: int, method: Method, args: dict[str, Any]) -> None:
         """Answer what may be long once the client has taken the answers before it: it is made only then."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Any
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, WalError
@@ -163,9 +162,3 @@ class Shared:
     def grant(self, token: str | None) -> Grant | None:
         """The rights of a token; None: there is no such token."""
         return EVERYBODY if self.tokens is None else self.tokens.grant(token)
-
-    def tell_purged(self, log: Log, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """Records of a log were purged: whoever reads it may have been sent some of them ahead."""
-        for client in self.roster:
-            if client.log is log:
-                client.tell_purged(topic, labels, before)

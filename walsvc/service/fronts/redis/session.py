@@ -272,9 +272,6 @@ class Session(Duplex):
     def replace(self) -> None:
         """Do nothing: the client speaks for no producer."""
 
-    def tell_purged(self, topic: str | None, labels: dict[str, Any], before: int) -> None:
-        """Do nothing: the client was sent nothing ahead."""
-
     def look(self, now: float) -> None:
         """End the connection where the client has shown no token in time, does not go on with a command, or does not read its answers."""
         limits = self._shared.limits
