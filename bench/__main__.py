@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bench.verbs.compare import compare
+from bench.verbs.fronts import fronts
 from bench.verbs.growth import growth
 from bench.verbs.jobs import jobs
 from bench.verbs.limits import limits
@@ -17,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (limits, compare, jobs, plot, growth, sessions):
+for verb in (limits, compare, jobs, fronts, plot, growth, sessions):
     app.command()(verb)
 
 if __name__ == "__main__":
