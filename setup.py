@@ -72,7 +72,7 @@ def main() -> None:
                 optional=True,
             )
             for sources in (
-                ("_ack", "_awaiting", "_callbacks", "_result", "_waker", "_wakeup"),
+                ("_ack", "_awaiting", "_callbacks", "_result", "_settling", "_waker", "_wakeup"),
                 ("_intake",),
                 ("_encode",),
             )

@@ -1,6 +1,6 @@
 /* Ack, the answer to an append: an awaitable that costs less than asyncio.Future. Twin and specification: ack.py.
-   This file is the Ack as a future, _awaiting.c the Ack as a coroutine. _callbacks.c has the callers that want to hear of its end,
-   _waker.c answers many Acks at once, _wakeup.c wakes one task.
+   This file is the Ack as a future, _awaiting.c the Ack as a coroutine. _settling.c ends one Ack, _waker.c answers many at once;
+   _callbacks.c has the callers that want to hear of the end, _wakeup.c wakes one task.
 
    An Ack speaks two protocols. Tasks, gather, wait_for, shield and timeout take it as a future; create_task and TaskGroup
    take it as a coroutine. A Waker gives many Acks their results and wakes the tasks that wait for them.
@@ -23,7 +23,8 @@
 
 static Ack *free_acks[FREE_MAX];
 static int free_count;
-static PyObject *invalid_state, *cancelled_error, *s_handler;
+static PyObject *cancelled_error, *s_handler;
+PyObject *invalid_state;
 
 /* ---- Ack: making and freeing */
 
@@ -186,72 +187,6 @@ static PyObject *ack_done(Ack *self, PyObject *Py_UNUSED(ignored)) { return PyBo
 static PyObject *ack_cancelled(Ack *self, PyObject *Py_UNUSED(ignored)) { return PyBool_FromLong(self->state == CANCELLED); }
 
 static PyObject *ack_get_loop(Ack *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self->loop); }
-
-/* ---- Ack: settling it alone; callbacks always go through the loop */
-
-static PyObject *settled(Ack *self, enum state state)
-{
-    self->state = (unsigned char)state;
-    if (detach(self, take_by_loop, NULL) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *ack_cancel(Ack *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"msg", NULL};
-    PyObject *message = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &message))
-        return NULL;
-    self->unseen = 0;
-    if (self->state != PENDING)
-        Py_RETURN_FALSE;
-    Py_XSETREF(self->message, Py_NewRef(message));
-    PyObject *outcome = settled(self, CANCELLED);
-    if (outcome == NULL)
-        return NULL;
-    Py_DECREF(outcome);
-    Py_RETURN_TRUE;
-}
-
-static int check_pending(Ack *self)
-{
-    if (self->state == PENDING)
-        return 0;
-    PyErr_Format(invalid_state, "the append has its answer already: %R", self);
-    return -1;
-}
-
-static PyObject *ack_set_result(Ack *self, PyObject *value)
-{
-    if (check_pending(self) < 0)
-        return NULL;
-    self->result = Py_NewRef(value);
-    return settled(self, DONE);
-}
-
-static PyObject *ack_set_exception(Ack *self, PyObject *exception)
-{
-    if (check_pending(self) < 0)
-        return NULL;
-    if (PyExceptionClass_Check(exception))
-        exception = PyObject_CallNoArgs(exception);
-    else
-        Py_INCREF(exception);
-    if (exception == NULL)
-        return NULL;
-    if (!PyExceptionInstance_Check(exception) || PyErr_GivenExceptionMatches(exception, PyExc_StopIteration)) {
-        PyErr_Format(PyExc_TypeError, "%R cannot be raised into an Ack", exception);
-        Py_DECREF(exception);
-        return NULL;
-    }
-    self->exception = exception;
-    self->traceback = PyException_GetTraceback(exception);
-    self->unseen = 1;
-    if (!PyObject_GC_IsTracked((PyObject *)self)) /* a frame of the traceback may hold the Ack: a cycle */
-        PyObject_GC_Track((PyObject *)self);
-    return settled(self, FAILED);
-}
 
 /* ---- Ack: the type */
 

@@ -31,6 +31,12 @@ extern OURS PyTypeObject AckType;
 OURS Ack *ack_new(PyObject *loop);
 OURS PyObject *ack_result(Ack *ack, PyObject *ignored);
 OURS void raise_instance(PyObject *exception);
+extern OURS PyObject *invalid_state; /* asyncio.InvalidStateError */
+
+/* _settling.c */
+OURS PyObject *ack_cancel(Ack *ack, PyObject *args, PyObject *kwargs);
+OURS PyObject *ack_set_result(Ack *ack, PyObject *value);
+OURS PyObject *ack_set_exception(Ack *ack, PyObject *exception);
 
 /* _awaiting.c */
 OURS PyObject *ack_next(Ack *ack);
