@@ -103,6 +103,16 @@ def not_given_out(lsn: object, next_lsn: int, path: str) -> BadOption:
     return BadOption(f"LSN {lsn!r} was not given out yet", path=path, hint=f"next_lsn is {next_lsn}")
 
 
+def from_source(path: str) -> BadOption:
+    """The error of a call that would wait for the very batch whose source makes it."""
+    return BadOption(
+        "the source of a streamed batch changes the log, which the batch has until its source has ended",
+        path=path,
+        hint="append, acknowledge or truncate when append_batch has answered, or begin a task for it (asyncio.create_task) and await "
+        "that afterwards",
+    )
+
+
 def closed_log(path: str) -> Closed:
     """The error of whoever uses, or waits for, a log that was closed."""
     return Closed("the log is closed", path=path, hint="open it again")

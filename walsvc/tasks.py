@@ -56,6 +56,21 @@ async def until_ended(
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
 
+def when_awaited(
+    task: asyncio.Task[Any] | None,
+    answer: asyncio.Future[Any],
+    refuse: Callable[[], None],
+    looks: tuple[float, ...] = (0.0, *LOOKS),
+) -> None:
+    """Call `refuse()` once `task` waits for `answer`. Looked at when the task has come to its next wait, and now and then after that."""
+    if task is None or task.done() or answer.done() or not looks:
+        return
+    if getattr(task, "_fut_waiter", None) is answer:
+        refuse()
+        return
+    task.get_loop().call_later(looks[0], when_awaited, task, answer, refuse, looks[1:])
+
+
 class TaskLock:
     """`async with lock:` for one task at a time, in the order in which they came. For asyncio.Lock, where a signal handler's exception
     between the block's last line and the lock's release would keep it for ever: a turn is over at the latest when its task ends, or

@@ -13,3 +13,9 @@ pytest_generate_tests = parametrize
 def open_log(request, tmp_path) -> Opener:
     """Opens the same log again and again."""
     return opener_on(request.param, tmp_path)
+
+
+@pytest.fixture
+def open_sim(tmp_path) -> Opener:
+    """The same on the simulated disk only, for what does not depend on the disk."""
+    return opener_on("sim", tmp_path)

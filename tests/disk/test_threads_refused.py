@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
+import itertools
 import os
 import threading
 import weakref
@@ -16,7 +18,7 @@ import pytest
 import walsvc
 from tests.disk.conftest import Script
 from tests.disks import REAL_DISKS
-from walsvc.disk.pool import Pool, in_thread
+from walsvc.disk.pool import Pool, heard, in_thread
 from walsvc.errors import PathError
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.repair import copy_aside
@@ -288,3 +290,31 @@ with told("blocking"):
 def test_looking_a_name_up_without_a_thread_is_an_error_of_the_tree(tmp_path: Path, run_script: Script) -> None:
     told = run_script(NAMES, tmp_path / "log").split()
     assert told == ["client", "EAGAIN", "server", "EAGAIN", "blocking", "EAGAIN"]
+
+
+async def test_answer_of_a_thread_that_the_loop_loses_once_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the exception of a signal handler comes before a callback's first line."""
+    loop = asyncio.get_running_loop()
+    told = loop.call_soon_threadsafe
+    calls = itertools.count()
+
+    def losing(callback: Callable[..., object], *args: object, **options: object) -> object:
+        return told((lambda *_: None) if next(calls) % 2 == 0 else callback, *args, **options)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", losing, raising=False)
+    assert await in_thread(pow, 2, 5) == 32
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 1, 0)
+
+
+async def test_call_whose_wait_is_cancelled_before_it_begins_is_left_out() -> None:
+    pool, begun, going = Pool(1, "one"), threading.Event(), threading.Event()
+    pool.submit(lambda: (begun.set(), going.wait()))
+    begun.wait()
+    done: list[int] = []
+    waiting = heard(pool.submit(done.append, 1))
+    waiting.cancel()
+    await asyncio.sleep(0)
+    going.set()
+    assert await heard(pool.submit(len, done)) == 0
+    pool.shutdown()

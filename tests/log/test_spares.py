@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+from pathlib import Path
 
 import pytest
 
+import walsvc
+from tests.disks import REAL_DISKS
 from walsvc import KeyRing
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
+from walsvc.errors import Backpressure, NoSpace
 from walsvc.opening import open_on
 
 SEGMENT_BYTES = 4 << 20
@@ -105,5 +110,75 @@ def test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_befor
             there = await log.writer.core.disk.list()
             files = {**spares.recyclable, **spares.reserve.files}
             assert {name: there.get(name) for name in files} == files
+
+    run_sim(main, seed=1)
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+async def test_prepared_file_may_be_removed_at_any_time(tmp_path: Path, disk: str) -> None:
+    """As somebody does who wants room: no record is in it, so another one is prepared."""
+    async with walsvc.open(tmp_path, disk=disk, segment_bytes=65536) as log:
+        for number in range(80):
+            for name in [each for each in os.listdir(tmp_path) if each.endswith(".spare")]:
+                os.unlink(tmp_path / name)
+            await log.append(bytes(3000))
+            if number % 20 == 7:
+                await log.hold("h", log.next_lsn)
+    async with walsvc.open(tmp_path, disk=disk) as log:
+        assert [record.lsn async for record in log.read()] == list(range(1, 81))
+
+
+def test_prepared_file_that_somebody_removes_is_no_failure_whoever_wants_it() -> None:
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+
+        def remove(*prefixes: str) -> None:
+            for name in [each for each in device.directory.names if each.endswith(".spare")]:
+                if name.startswith(prefixes):
+                    device.directory.change({name: None})
+
+        async with await open_on(SimDisk(device), WalConfig(segment_bytes=65536)) as log:
+            for number in range(40):
+                await log.append(bytes(9000))
+                remove("0")
+                if number == 20:
+                    await log.truncate_before(15)
+                    remove("0")
+                    await log.truncate_after(18)
+                    remove("0", "4")
+                    await log.compact()
+            spares, header = log.writer.core.tail.spares, log.writer.core.tail.segment.header
+            spares.prepare(header.ordinal + 1, header.file_bytes)
+            await spares.settle()
+            assert spares.fitting() is not None
+            remove("0", "4")
+            assert spares.fitting() is None
+            await spares.put_back()
+            assert not spares.recyclable
+            await log.append_batch([bytes(60_000)] * 4)
+        async with await open_on(SimDisk(device), CONFIG) as log:
+            assert len([record async for record in log.read()]) == 4 + 18 - 14 + 19
+
+    run_sim(main, seed=1)
+
+
+def test_append_that_waits_for_pending_bytes_hears_of_no_shortage() -> None:
+    """The next segment cannot be prepared now, and the active one has room for all of them."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        config = WalConfig(segment_bytes=1 << 20, max_pending_bytes=16_384)
+        async with await open_on(SimDisk(device), config) as log:
+            device.fail("allocate", errno=errno.ENOSPC, times=1000)
+            while (error := log.writer.core.tail.spares.error) is None:
+                await log.append(bytes(3000))
+            assert error.errno == errno.ENOSPC
+            appends = [log.append(bytes(3000)) for _ in range(60)]
+            with pytest.raises(Backpressure):
+                log.append_nowait(bytes(3000))
+            held = log.hold("h", 1)
+            await asyncio.gather(*appends, held)
+            with pytest.raises(NoSpace):
+                await log.append(bytes(1 << 20))
 
     run_sim(main, seed=1)

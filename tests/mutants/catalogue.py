@@ -1024,8 +1024,8 @@ CONDITIONS = [
     Mutant(
         "a condition decided when the append is called, not when it is accepted",
         "walsvc/log/commit/queue.py",
-        "        if entry.payloads:\n            return self._accepting.accept(entry)",
-        "        if entry.payloads:\n            entry.expected = None\n            return self._accepting.accept(entry)",
+        "            no_space = self.no_space()\n            if self._accepting.accept(entry, ",
+        "            entry.expected, no_space = None, self.no_space()\n            if self._accepting.accept(entry, ",
         (EXPECTED + "test_the_decision_is_made_when_the_turn_has_come",),
     ),
     Mutant(
@@ -1408,6 +1408,20 @@ ENTRIES = [
         "            if name in self.recyclable:",
         "            if False:",
         ("tests/log/test_spares.py::test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_before",),
+    ),
+    Mutant(
+        "log: a prepared file that was removed is begun",
+        "walsvc/log/commit/spares.py",
+        "        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):",
+        "        if spare is None or spare.file_bytes < need:",
+        ("tests/log/test_spares.py::test_prepared_file_that_somebody_removes_is_no_failure_whoever_wants_it",),
+    ),
+    Mutant(
+        "commit: an append that waits for pending bytes hears of a shortage",
+        "walsvc/log/commit/queue.py",
+        "            if no_space is not None and not self._waits_for_others(entry):\n                raise no_space\n            return False",
+        "            if no_space is not None:\n                raise no_space\n            return False",
+        ("tests/log/test_spares.py::test_append_that_waits_for_pending_bytes_hears_of_no_shortage",),
     ),
     Mutant(
         "commit: a log that has failed takes a group of metadata",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 
@@ -11,7 +12,9 @@ import pytest
 from tests.contract.openers import behind
 from tests.waiting import until
 from walsvc import AtLeastOnce, BadOption, Truncated, WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.background import under_way
+from walsvc.opening import open_on
 
 
 async def write(log, count: int, *topics: str, size: int = 1000) -> None:
@@ -293,3 +296,28 @@ def test_bad_options_are_refused():
     for options in ({"reclaim": "sometimes"}, {"retain_bytes": 1}, {"retain_seconds": 0}, {"retain_seconds": "1"}):
         with pytest.raises(BadOption):
             WalConfig.of(None, options)
+
+
+def test_retention_that_failed_looks_again_by_itself(caplog):
+    """No append and no call comes meanwhile."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        config = WalConfig(segment_bytes=65536, retain_bytes=200_000)
+        async with await open_on(SimDisk(device), config) as log, await log.topic("t").consumer("c") as consumer:
+            await write(log, 150, "t")
+            device.fail("read", errno=errno.EMFILE, times=10_000)
+            await write(log, 150, "t")
+            await asyncio.sleep(5.5)
+            before = held_bytes(log)
+            assert before > 300_000
+            assert "EMFILE" in str(log.retention().failed) or "open files" in str(log.retention().failed)
+            device._faults.clear()
+            await asyncio.sleep(1.5)
+            assert held_bytes(log) <= 270_000
+            assert log.retention().failed is None
+            assert consumer.name == "c"
+
+    with caplog.at_level(logging.WARNING, "walsvc.retention"):
+        run_sim(main, seed=1)
+    assert len([each for each in caplog.messages if "nothing was reclaimed" in each]) == 1

@@ -91,6 +91,9 @@ class Disk(Protocol):
         """Take a log whose groups are aligned to so many bytes: from now on `block_bytes` is no more than that. False where
         the device cannot. Before the first submit."""
 
+    def unlinked(self, file: int) -> bool:
+        """True if a file of `open_file` is known to have lost its last name. Asks no device; False where that cannot be said at once."""
+
     # ---- cold: coroutines, never block the loop; they raise OSError with the errno as the kernel gave it
     async def list(self) -> dict[str, int]:
         """Names of the regular files in the directory with their sizes in bytes."""

@@ -21,7 +21,7 @@ from walsvc.disk.lock import DirectoryLock
 from walsvc.disk.measure import BLOCK_BYTES_DEFAULT, Findings, Timings, dsync_wins, say_timings, try_directory
 from walsvc.disk.memory import aligned_buffer
 from walsvc.disk.paths import checked_path, open_directory, path_error
-from walsvc.disk.pool import Pool
+from walsvc.disk.pool import Pool, heard
 from walsvc.disk.posix import cold_executor
 from walsvc.disk.threads import ThreadsDisk
 from walsvc.disk.uring import UringDisk
@@ -59,9 +59,9 @@ async def open_disk(
         raise path_error(error, text) from error
     opening = executor.submit(open_blocking, text, config, exclusive and not config.read_only, check)
     try:
-        opened = await asyncio.wrap_future(opening, loop=loop)
+        opened = await heard(opening)
     except BaseException as error:
-        await to_its_end(asyncio.wrap_future(executor.submit(close_unclaimed, opening), loop=loop))
+        await to_its_end(heard(executor.submit(close_unclaimed, opening)))
         executor.shutdown(wait=False)
         if isinstance(error, OSError) and not isinstance(error, WalError):
             raise path_error(error, text) from error

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from walsvc.disk import system
-from walsvc.disk.dsync import RESERVING, magic_of
+from walsvc.disk.dsync import LOCAL, RESERVING, magic_of
 from walsvc.disk.handles import Handles
 from walsvc.disk.lock import DirectoryLock, release
 from walsvc.disk.mapped import cached_pages, read_cached, read_mapped, why_not
@@ -107,6 +107,10 @@ class Directory:
                         yield entry.name, entry.stat(follow_symlinks=False)
         finally:
             os.close(descriptor)
+
+    def unlinked(self, file: int) -> bool:
+        """See Disk.unlinked. Does not block: these file systems answer fstat(2) from memory; a server would be asked."""
+        return magic_of(self._descriptor) in LOCAL and os.fstat(file).st_nlink == 0
 
     def shared(self, name: str) -> bool:
         """True if a file has another name."""

@@ -26,6 +26,9 @@ EXT4_MAGIC, XFS_MAGIC = 0xEF53, 0x58465342  # include/uapi/linux/magic.h; ext2 a
 RESERVING = frozenset({EXT4_MAGIC, XFS_MAGIC})
 """File systems whose reserved room is kept for the file: they overwrite in place, and set metadata blocks for the conversion aside."""
 
+LOCAL = RESERVING | {0x9123683E, 0x794C7630, 0x01021994, 0xF2F52010}
+"""File systems that have an open file's metadata in memory: no device and no server is asked for it. With Btrfs, overlayfs, tmpfs, F2FS."""
+
 NAMES = {
     0x65735546: "FUSE",
     0x794C7630: "overlayfs",

@@ -17,11 +17,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from walsvc.errors import PathError
+from walsvc.tasks import TWICE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -161,7 +163,36 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         start_thread(work, "walsvc call", calls, load)
     except OSError as error:
         raise no_thread(str(error.strerror)) from error
-    return await asyncio.wrap_future(answer)
+    return await heard(answer)
+
+
+def heard(answer: Future[T]) -> asyncio.Future[T]:
+    """A future for the answer of a call in a thread; cancelled, a call that has not begun is left out. The loop is told twice:
+    asyncio.wrap_future tells it once, which the exception of a signal handler may lose."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+    waiter.add_done_callback(lambda ended: ended.cancelled() and answer.cancel())
+    answer.add_done_callback(partial(tell_loop, loop, partial(copy_answer, waiter, answer)))
+    return waiter
+
+
+def tell_loop(loop: asyncio.AbstractEventLoop, hear: Callable[[], None], _: Future[Any]) -> None:
+    """In a thread: have the loop call `hear`, which is there for being called twice."""
+    with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+        for _each in TWICE:
+            loop.call_soon_threadsafe(hear)
+
+
+def copy_answer(waiter: asyncio.Future[T], done: Future[T]) -> None:
+    """On the loop: give a call's answer to whoever waits."""
+    if waiter.done():
+        return
+    if done.cancelled():
+        waiter.cancel()
+    elif (error := done.exception()) is not None:
+        waiter.set_exception(error)
+    else:
+        waiter.set_result(done.result())
 
 
 def no_thread(text: str) -> PathError:

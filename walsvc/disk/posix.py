@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from walsvc.disk.base import Write
 from walsvc.disk.directory import Directory
 from walsvc.disk.memory import aligned_buffer
-from walsvc.disk.pool import Pool
+from walsvc.disk.pool import Pool, copy_answer
 from walsvc.tasks import TWICE, begin_task, until_ended
 
 P = ParamSpec("P")
@@ -76,6 +76,9 @@ class PosixDisk:
         suits = self._directory.suit(block_bytes)
         self.block_bytes = self._directory.block_bytes
         return suits
+
+    def unlinked(self, file: int) -> bool:
+        return self._directory.unlinked(file)
 
     async def list(self) -> dict[str, int]:
         return await self._cold(self._directory.list)
@@ -170,14 +173,7 @@ class PosixDisk:
     def _deliver(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
         self._cold_calls.discard(waiter)
         self._check_quiet()
-        if waiter.done():
-            return
-        if done.cancelled():
-            waiter.cancel()
-        elif (error := done.exception()) is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(done.result())
+        copy_answer(waiter, done)
 
     def _answer_all(self) -> None:
         """Give the answers that are due, on the loop. What a `done` raises goes on to the loop, when that write was told again and

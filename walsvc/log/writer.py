@@ -135,7 +135,7 @@ class WalWriter(TakesRecords, Opened):
         core = self.core
         if mode is Quorum:
             return core.replica().after(self.append_batch_to(topic, payloads, Strict, expected))
-        core.health.check_call(mode)
+        core.health.check_append(mode)
         check_expected(expected)
         if isinstance(payloads, AsyncIterable):
             return ack_of(stream_batch(core, Pieces(), payloads, topic, expected=expected))

@@ -281,6 +281,7 @@ class Consumer(Delivering):
         What was acknowledged and lies behind `to` is delivered again.
         """
         self._check()
+        self._writer.core.health.check_source()
         work = self._seek(to, max(self.position, self._segments.first_of(self._number)))
         await asyncio.shield(self._writer.core.background.start("moving a consumer", work, foreseen=(WalError,)))
 
@@ -311,7 +312,8 @@ class Consumer(Delivering):
     async def close(self) -> None:
         """Make what was acknowledged durable, and let others open the name. Idempotent.
 
-        Whoever waits for a record gets Closed; `async for` ends.
+        Whoever waits for a record gets Closed; `async for` ends. In the source of a streamed batch it does not wait: what was
+        acknowledged becomes durable behind the batch.
         """
         self._writer.core.health.check_loop()
         if self._open:
@@ -324,7 +326,8 @@ class Consumer(Delivering):
                 )
             else:
                 self._leave()
-        if (leaving := self._place.leaving) is not None and not leaving.done():
+        leaving = self._place.leaving
+        if leaving is not None and not leaving.done() and not self._writer.core.health.in_source:
             await asyncio.shield(leaving)
 
     async def _save_all(self) -> None:

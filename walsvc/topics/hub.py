@@ -182,6 +182,7 @@ class Hub:
         """A record goes out again after `delay` seconds, or to the dead-letter topic."""
         if lease.done or not self.leases.owns(lease):
             raise self.lost(lease)
+        self.writer.core.health.check_source()
         for task in self._settle(self.leases.give_back(lease, delay, self.feed.now())):
             await asyncio.shield(task)
 
@@ -319,7 +320,8 @@ class Hub:
             self._ending = self.writer.core.background.start(
                 "closing a shared consumer", self._end(), foreseen=(WalError,)
             )
-        await asyncio.shield(self._ending)
+        if not self.writer.core.health.in_source:  # what it finishes may come behind that batch
+            await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
         try:

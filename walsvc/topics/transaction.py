@@ -169,7 +169,7 @@ class LocalTransaction(Transaction):
         self._acks: dict[Hub, tuple[dict[Lease, None], dict[int, None]]] = {}  # leases and LSNs, in order
         self._joinings: list[Joining] = []
         self._passed: list[Consumer] = []
-        writer.core.health.check_call(Strict if mode is Quorum else mode)
+        writer.core.health.check_append(Strict if mode is Quorum else mode)
         if mode is Quorum:
             writer.core.replica()  # raises where there is none
 

@@ -112,6 +112,10 @@ class SimDisk:
         """See Disk.suit; the simulated device takes no less than `block_bytes`."""
         return not self.direct or block_bytes % self.block_bytes == 0
 
+    def unlinked(self, file: int) -> bool:
+        """See Disk.unlinked."""
+        return self._handles.get(file) not in self.device.directory.names.values()
+
     # ---- cold
     async def list(self) -> dict[str, int]:
         """See Disk.list."""

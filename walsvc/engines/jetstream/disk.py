@@ -267,6 +267,10 @@ class JetStreamDisk:
         """Room is taken by each message."""
         return False
 
+    def unlinked(self, file: int) -> bool:
+        """False: only this writer gives names and takes them."""
+        return False
+
     async def check_place(self) -> None:
         """A stream has its name for ever; another writer is noticed by every publish."""
 

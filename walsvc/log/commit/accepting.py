@@ -57,9 +57,9 @@ class Accepting:
         self._conditions = conditions
         self._relaxed = relaxed
 
-    def accept(self, entry: QueuedAppend) -> bool:
+    def accept(self, entry: QueuedAppend, *, prepare: bool = True) -> bool:
         """Put an entry into the filling group, or a new one behind it; False if there is no room yet; True also where it is there
-        already, under its key. Raises Conflict."""
+        already, under its key. Raises Conflict. `prepare`: where it needs the next segment, have that prepared."""
         if entry.dedupe is not None and (row := self._conditions.find(entry.topic, entry.dedupe)) is not None:
             self._conditions.repeat(entry.future, row, entry.mode, batch=entry.batch)
             return True
@@ -72,13 +72,12 @@ class Accepting:
         need = entry.size + max(cost, intake.cost) * count
         relabel = (cost - intake.cost) * len(intake.group.payloads) if cost > intake.cost else 0
         if not self._fits(entry, need + relabel):
-            pending = self._placement.unwritten_bytes
-            if pending and pending + entry.size > self._config.max_pending_bytes:
+            if self.over_pending(entry):
                 return False
             self._pipeline.cut_off()
             need, relabel = entry.size + cost * count, 0
             rows = SUMMARY_ROW_BYTES * len(entry.topics)
-            if not self._placement.place(need + self._metadata_bytes(entry), rows=rows):
+            if not self._placement.place(need + self._metadata_bytes(entry), rows=rows, prepare=prepare):
                 return False
         self._put(entry, need + relabel, max(intake.cost, cost))
         self._placement.set_room()
@@ -87,6 +86,11 @@ class Accepting:
         elif not intake.wanted:
             intake.want()
         return True
+
+    def over_pending(self, entry: QueuedAppend) -> bool:
+        """True if an entry must wait until some of the pending bytes are durable."""
+        pending = self._placement.unwritten_bytes
+        return pending > 0 and pending + entry.size > self._config.max_pending_bytes
 
     def accept_plain(
         self, payloads: list[bytes], lengths: array[int], size: int, *, answer: Any, request: Request | None

@@ -109,7 +109,8 @@ class TakesRecords(ABC):
 
         Args:
             payloads: an iterable or asynchronous iterable of payloads, together at most max_batch_bytes. Consecutive LSNs. A record
-                with a type or labels of its own is an Entry.
+                with a type or labels of its own is an Entry. What an asynchronous iterable would wait for until its own batch
+                has ended (an ack, a truncation, an append that it awaits) is BadOption.
             mode: as in append, for the whole batch. A streamed batch is always durable when it is answered.
             expected: as in append, for the whole batch; a streamed batch does not read its source where it does not hold.
 

@@ -116,11 +116,15 @@ async def as_async_iterator(source: BatchSource, drawn: Callable[[], None]) -> A
 
 
 class Batches:
-    """The batches of one log that are being streamed. One has the log, the others wait for their turns."""
+    """The batches of one log that are being streamed. One has the log, the others wait for their turns.
 
-    def __init__(self) -> None:
+    Args:
+        drawing: kept here: those whose asynchronous source has not ended, and may never.
+    """
+
+    def __init__(self, drawing: set[BatchTask]) -> None:
         self._under_way: set[BatchTask] = set()
-        self._drawing: set[BatchTask] = set()  # those whose asynchronous source has not ended, and may never
+        self._drawing = drawing
 
     def add(self, task: BatchTask, *, drawing: bool) -> None:
         """Take note of a batch until it has ended; `drawing`: from an asynchronous source."""

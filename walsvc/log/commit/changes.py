@@ -134,10 +134,11 @@ class Changes:
                 told when it is accepted.
 
         Raises:
-            Closed, DurabilityLost, NoSpace, and what `change` raises.
+            Closed, DurabilityLost, NoSpace, BadOption from the source of a streamed batch, and what `change` raises.
         """
         if (terminal := self._health.terminal()) is not None:
             raise terminal
+        self._health.check_source()
         wanted = Silent(change) if callable(change) else change
         durable: asyncio.Future[None] = self._health.loop.create_future()
         if self._waiting or not self._merge(wanted, durable):
@@ -156,12 +157,12 @@ class Changes:
             durable, change = next(iter(self._waiting.items()))
             if not durable.done():
                 try:
-                    if (error := self._health.ended()) is not None:
+                    if (error := self._queue.refusal()) is not None:
                         raise error
                     no_space = self._queue.no_space()  # merging starts another attempt, and forgets the last one
                     if not self._merge(change, durable):
-                        if no_space is None:
-                            break
+                        if no_space is None or self._queue.held or self._placement.batch_lsn:
+                            break  # for the end of a turn or of a batch, which needs no segment
                         raise no_space
                 except WalError as wrong:
                     if not durable.done():

@@ -295,6 +295,6 @@ def put_together(disk: Disk, config: WalConfig, start: StartingPoint, slow: Slow
         pipeline=pipeline,
         queue=queue,
         changes=changes,
-        batches=Batches(),
+        batches=Batches(health.drawing),
     )
     return core

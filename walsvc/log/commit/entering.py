@@ -36,7 +36,7 @@ def append_record(
     NoSpace in that case, and the answer is an asyncio.Future, which asyncio.wait takes."""
     queue = core.queue
     piece = queue.bounds.checked(payload)
-    core.health.check_call(mode)
+    core.health.check_append(mode)
     between("type", type, 0, 0xFFFF)
     check_expected(expected)
     check_key(dedupe)

@@ -22,10 +22,11 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from typing import Any
 
 from walsvc.config import one_of
 from walsvc.disk.base import Displaced, TakenOver
-from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, closed_log, copy_of
+from walsvc.errors import Closed, DurabilityLost, Fenced, WalError, WrongLoop, closed_log, copy_of, from_source
 from walsvc.log.commit.whole import Whole
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 from walsvc.tasks import insistent
@@ -57,6 +58,7 @@ class Health:
         closing: `close` was called: nothing is read any more.
         released: files and lock were let go.
         told: how many callers have heard of the failure.
+        drawing: the tasks that draw the asynchronous sources of streamed batches.
     """
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop, end: Callable[[], Place]) -> None:
@@ -67,6 +69,7 @@ class Health:
         self.closing: bool = False
         self.released: bool = False
         self.told: int = 0
+        self.drawing: set[asyncio.Task[Any]] = set()
         self._path = path
         self._end = end
         self._process = os.getpid()
@@ -192,7 +195,12 @@ class Health:
     # ---- what makes a call wrong
 
     def check_call(self, mode: Mode = Strict) -> None:
-        """Raise what makes any call wrong or vain: other loop, closed, failed, unknown mode."""
+        """Raise what makes any call that waits for its change wrong or vain: as check_append, and from a batch's own source."""
+        self.check_append(mode)
+        self.check_source()
+
+    def check_append(self, mode: Mode = Strict) -> None:
+        """Raise what makes an append wrong or vain, the answer of which may be awaited later: other loop, closed, failed, unknown mode."""
         self.check_loop()
         if mode is not Strict and mode is not Relaxed:
             one_of("mode", mode, (Strict, Relaxed, Quorum))
@@ -200,6 +208,17 @@ class Health:
             error = self.terminal()
             assert error is not None
             raise error
+
+    @property
+    def in_source(self) -> bool:
+        """True in the source of a streamed batch of this log."""
+        return bool(self.drawing) and asyncio.current_task() in self.drawing
+
+    def check_source(self) -> None:
+        """Raise BadOption for a call that the source of a streamed batch makes: it would wait for the end of that batch, which waits
+        for its source."""
+        if self.in_source:
+            raise from_source(self._path)
 
     def check_running(self) -> None:
         """Raise if a call that does not append cannot succeed: other loop, closed, failed. What a sealed log holds stays

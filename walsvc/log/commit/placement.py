@@ -114,7 +114,14 @@ class Placement:
 
     @whole("placing a group")
     def place(
-        self, need: int, *, rows: int = 0, metadata: bool = False, joining: bool = False, mark: bool = False
+        self,
+        need: int,
+        *,
+        rows: int = 0,
+        metadata: bool = False,
+        joining: bool = False,
+        mark: bool = False,
+        prepare: bool = True,
     ) -> bool:
         """Make the filling group, which is empty, fit for `need` bytes of records and index, or of `metadata`.
 
@@ -122,7 +129,7 @@ class Placement:
         is `joining`, which more may follow, or a mere `mark`, which gets nothing of the reserve either.
 
         Returns:
-            False: no room is guaranteed yet; a spare is being prepared, and the queue will be called. Nothing comes in a log
+            False: no room is guaranteed yet; a spare is being prepared (with `prepare`), and the queue will be called. Nothing comes in a log
                 that was sealed for good.
         """
         group = self.intake.group
@@ -143,9 +150,14 @@ class Placement:
         if spares.fitting(wanted, metadata=last_resort) is not None:
             self.begin_segment()
             return True
-        spares.prepare(
-            segment.header.ordinal + 1, segment.header.file_bytes, wanted, metadata=last_resort, bulk=self._tail.bulk
-        )
+        if prepare:
+            spares.prepare(
+                segment.header.ordinal + 1,
+                segment.header.file_bytes,
+                wanted,
+                metadata=last_resort,
+                bulk=self._tail.bulk,
+            )
         return False
 
     @whole("beginning a segment")

@@ -63,7 +63,7 @@ def append_request(
     Raises:
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
-    core.health.check_call(mode)
+    core.health.check_append(mode)
     check_expected(expected)
     check_key(dedupe)
     pieces = payloads if isinstance(payloads, Pieces) else Pieces(payloads)
@@ -104,7 +104,7 @@ def stream_request(
 ) -> Any:
     """Append an atomic batch from a source, see WalWriter.append_batch, unless `request` did it before: then the source is
     not read. Raises as append_request."""
-    core.health.check_call(Strict)
+    core.health.check_append(Strict)
     check_expected(expected)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, Strict))

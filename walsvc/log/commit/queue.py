@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, cast
 
 from walsvc.config import WalConfig
-from walsvc.errors import Backpressure, Conflict, WalError, copy_of
+from walsvc.errors import Backpressure, Conflict, WalError, copy_of, from_source
 from walsvc.format.producers import Request
 from walsvc.log.commit.accepting import Accepting
 from walsvc.log.commit.ack import Ack
@@ -28,6 +28,7 @@ from walsvc.log.commit.tail import Tail
 from walsvc.log.commit.waits import Waits
 from walsvc.log.commit.whole import whole
 from walsvc.model import Strict
+from walsvc.tasks import when_awaited
 from walsvc.visible import counted
 
 
@@ -117,8 +118,14 @@ class Queue:
         """True if somebody has the log alone: appends wait until it is through."""
         return self._holds > 0
 
+    def refusal(self) -> WalError | None:
+        """What ends the wait of everybody: the log's end, or that they are refused."""
+        if (ended := self._health.ended()) is not None or self._refusal is None:
+            return ended
+        return copy_of(self._refusal)
+
     def no_space(self) -> WalError | None:
-        """The error for those who wait, when the last preparation of a segment met a shortage, or they are refused."""
+        """The error for those who wait for a segment, when the last preparation of one met a shortage, or they are refused."""
         if self._refusal is not None:
             return copy_of(self._refusal)
         return self._tail.no_space(self._placement.next_lsn)
@@ -136,7 +143,9 @@ class Queue:
             entry.future.set_exception(conflict)
             return cast("Ack[Any]", entry.future)
         if not wait:
-            raise no_space or Backpressure(
+            if no_space is not None and not self._waits_for_others(entry):
+                raise no_space
+            raise Backpressure(
                 f"no room: {self._placement.unwritten_bytes} bytes are pending, and {counted(len(self._waiting), 'append')} before this one",
                 path=self._path,
                 lsn=self._placement.next_lsn,
@@ -159,6 +168,14 @@ class Queue:
         self._waiting[entry] = None
         entry.future.add_done_callback(partial(self._leave, entry))
         self._placement.hold(True)
+        if self._health.in_source:
+            refuse_own = partial(self._refuse_own, entry)
+            when_awaited(asyncio.current_task(), entry.future, refuse_own)
+
+    def _refuse_own(self, entry: QueuedAppend) -> None:
+        """The source of a batch waits for an append behind its batch."""
+        entry.future.set_exception(from_source(self._path))
+        self.move_up()
 
     @whole("leaving the queue")
     def _leave(self, entry: QueuedAppend, future: asyncio.Future[Any]) -> None:
@@ -253,12 +270,22 @@ class Queue:
 
     def _admit(self, entry: QueuedAppend) -> bool:
         """Give the first entry of the queue what it waits for; False if it must go on waiting. Raises what ends its wait."""
-        if (error := self._health.ended() or self.no_space()) is not None:
+        if (error := self.refusal()) is not None:
             raise error
         if self._holds:
             return False
         if entry.payloads:
-            return self._accepting.accept(entry)
+            no_space = self.no_space()
+            if self._accepting.accept(entry, prepare=no_space is None):
+                return True
+            if no_space is not None and not self._waits_for_others(entry):
+                raise no_space
+            return False
         self._holds += 1  # the turn of one that wants the log for itself
         entry.future.set_result(None)
         return True
+
+    def _waits_for_others(self, entry: QueuedAppend) -> bool:
+        """True if an entry that is not accepted would have to wait also where segments could be prepared: for a turn to end, or for
+        pending bytes to become durable. A shortage is not its matter."""
+        return self._holds > 0 or self._accepting.over_pending(entry)

@@ -16,13 +16,14 @@ from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS
 from walsvc.format.segment import spare_name
 from walsvc.log.commit.background import Background, under_way
-from walsvc.log.commit.patience import FORBIDDEN, SHORTAGES, let_go
+from walsvc.log.commit.patience import FORBIDDEN, SHORTAGES, gone, let_go
 from walsvc.log.commit.reserve import Reserve
 from walsvc.log.commit.spare import Spare, allocate_anew
 from walsvc.tasks import until_ended
 
 logger: logging.Logger = logging.getLogger("walsvc.log")
 GROWTH = 8
+ATTEMPTS = 8  # at a file that somebody removes meanwhile
 
 
 class SparePipeline:
@@ -60,7 +61,7 @@ class SparePipeline:
     def fitting(self, need: int = 0, *, metadata: bool = False) -> Spare | None:
         """The prepared spare, if it may be taken for `need` bytes of records, or of metadata."""
         spare = self.spare
-        if spare is None or spare.file_bytes < need:
+        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):
             return None
         return spare if metadata or (self.reserve.complete and not spare.metadata_only) else None
 
@@ -89,14 +90,20 @@ class SparePipeline:
 
     async def _prepare(self, length: int, need: int, *, bulk: bool) -> None:
         try:
-            if self.spare is not None and (self.spare.metadata_only or self.spare.file_bytes < need):
+            if self.spare is not None and (
+                self.spare.metadata_only or self.spare.file_bytes < need or self._disk.unlinked(self.spare.file)
+            ):
                 await self._put_back()
             wanted = self.spare is None  # one that is taken meanwhile has the name still
-            try:
-                await self._go_on(length, wanted=wanted, bulk=bulk)
-            except FileNotFoundError:  # somebody has removed spare files
-                await self._look()
-                await self._go_on(length, wanted=wanted, bulk=bulk)
+            for _ in range(ATTEMPTS):
+                try:
+                    await self._go_on(length, wanted=wanted, bulk=bulk)
+                    break
+                except FileNotFoundError:  # somebody has removed spare files, which no record is in
+                    await self._look()
+            else:
+                await self._disk.check_place()
+                raise OSError(errno.EAGAIN, "the files that are prepared are removed at once")
         except OSError as error:
             self.error = error
             if self._lending >= 0 and error.errno in SHORTAGES and self.spare is None:
@@ -210,7 +217,7 @@ class SparePipeline:
         if self.spare is not None and self.spare.recycled:
             await self.put_back()
         for name in list(self.recyclable):
-            await self._disk.remove(name)
+            await gone(self._disk, name)
             del self.recyclable[name]
         await self._disk.sync_directory()
 
@@ -222,6 +229,9 @@ class SparePipeline:
 
     async def _put_back(self) -> None:
         spare = self.take()
+        if self._disk.unlinked(spare.file):  # somebody has removed it, to have its room
+            await let_go(self._disk, spare.file)
+            return
         if spare.metadata_only:
             await self.reserve.take_back(spare)
             return

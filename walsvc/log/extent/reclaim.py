@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("walsvc.retention")
 clocks: logging.Logger = logging.getLogger("walsvc.log")
 LOOK_AGAIN_SECONDS = 0.05  # at least, between two looks at the age of segments
+TRY_AGAIN_SECONDS = 1.0  # after what failed: a shortage ends without telling anybody
 
 
 class Reclaimer:
@@ -96,8 +97,10 @@ class Reclaimer:
                 self._failed = None
         except (WalError, OSError) as error:  # whoever uses the log is told by the log itself
             if self._core.health.failure is None and self._core.health.closed is None:
+                if self._failed != str(error):
+                    logger.warning("nothing was reclaimed in %s: %s", self._core.disk.path, error)
                 self._failed = str(error)
-                logger.warning("nothing was reclaimed in %s: %s", self._core.disk.path, error)
+                self._look_again(TRY_AGAIN_SECONDS)
         except Exception as error:  # the next rotation looks again
             self._failed = repr(error)
             logger.exception("nothing was reclaimed in %s", self._core.disk.path)

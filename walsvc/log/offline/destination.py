@@ -8,7 +8,6 @@ existing one: it may be a mount point, belong to somebody else, or be reached th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import fcntl
@@ -22,7 +21,7 @@ import aiofiles
 
 from walsvc.disk import system
 from walsvc.disk.paths import UNFINISHED, hint_for, make_durably, sync_directory
-from walsvc.disk.pool import Pool, in_thread
+from walsvc.disk.pool import Pool, heard, in_thread
 from walsvc.errors import SPACE_ERRNOS, PathError, WalError, no_space
 from walsvc.format.segment import parse_name
 
@@ -197,7 +196,7 @@ async def new_file(path: str) -> AsyncIterator[NewFile]:
         yield NewFile(path, file)
         with told(path):
             await file.flush()
-            await asyncio.wrap_future(thread.submit(system.sync, file.fileno()))
+            await heard(thread.submit(system.sync, file.fileno()))
     finally:
         with told(path):
             await file.close()

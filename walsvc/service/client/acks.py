@@ -51,6 +51,7 @@ class Acks:
     async def ack(self, rows: list[list[Any]]) -> None:
         """Acknowledge the deliveries of one caller. Raises what the server answers; WalTimeout."""
         self._home.check()
+        self._session.check_source()
         asked = Asked(rows, self._session.loop.create_future())
         self._waiting.append(asked)
         if not self._due:

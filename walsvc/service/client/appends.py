@@ -11,11 +11,12 @@ import asyncio
 import os
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from threading import get_ident
 from typing import Any, Unpack
 
 from walsvc.config import between, one_of
-from walsvc.errors import Backpressure, WalError
+from walsvc.errors import Backpressure, WalError, from_source
 from walsvc.keywords import AppendOptions, check_keywords, spelled_out
 from walsvc.log.commit.ack import Ack
 from walsvc.log.commit.payload import NO_TYPE, pack_attributes
@@ -27,6 +28,7 @@ from walsvc.service.client.queue import Queue
 from walsvc.service.client.sent import Sent
 from walsvc.service.client.session import AppendSide, Session
 from walsvc.service.wire.frames import APPEND_COST
+from walsvc.tasks import when_awaited
 from walsvc.visible import counted
 
 PENDING = 3  # place of pending_bytes in the state
@@ -52,7 +54,7 @@ class Appends(Account):
         self._stale = True  # what may change that has happened: it is reckoned anew when it is asked for
         self._turn = False  # a flush at the end of this turn is arranged
         self._lone = False  # the last frame had one record
-        session.appends = AppendSide(self._send_turn, self._set_room, self._take_limits, self.end)
+        session.appends = AppendSide(self._send_turn, self._set_room, self._take_limits, self.end, self.drawing)
         self._take_limits()
         CLIENTS.add(self)
 
@@ -202,6 +204,9 @@ class Appends(Account):
         self.queue.entries.append(entry)
         self._set_room()
         self.session.wake_up()
+        if self.session.in_source:
+            error = from_source(self.session.address.url)
+            when_awaited(asyncio.current_task(), entry.future, partial(entry.future.set_exception, error))
 
     def take_turn(self) -> asyncio.Future[None]:
         """For a batch: resolved when everything appended before is sent; what comes later then waits for `hold(-1)`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from walsvc.errors import (
@@ -25,6 +25,7 @@ from walsvc.errors import (
     WalTimeout,
     WrongLoop,
     copy_of,
+    from_source,
 )
 from walsvc.service.client.call import Calling
 from walsvc.service.client.config import Address, ClientConfig
@@ -50,12 +51,14 @@ class AppendSide:
         before_sending: what was appended leaves before what is called after it.
         state_changed, limits_changed: there may be more room, or less.
         ended: nobody gets room any more, for this reason.
+        drawing: tasks of batches whose asynchronous source has not ended.
     """
 
     before_sending: Callable[[], None] = nothing
     state_changed: Callable[[], None] = nothing
     limits_changed: Callable[[], None] = nothing
     ended: Callable[[WalError], None] = nothing
+    drawing: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
 class Session(Connector):
@@ -108,6 +111,16 @@ class Session(Connector):
             raise Closed(
                 "the log was opened with read_only=True", path=self.address.url, hint="open it without read_only"
             )
+
+    @property
+    def in_source(self) -> bool:
+        """True in the source of a streamed batch of this log."""
+        return bool(self.appends.drawing) and asyncio.current_task() in self.appends.drawing
+
+    def check_source(self) -> None:
+        """Raise BadOption for a call that the source of a streamed batch makes: it would wait for the end of that batch."""
+        if self.in_source:
+            raise from_source(self.address.url)
 
     def need(self, feature: str, what: str) -> None:
         """Raise UnsupportedFormat unless the server said in WELCOME that it has a feature; an older one would pass it over."""
@@ -182,6 +195,8 @@ class Session(Connector):
             changes something where the log is only read.
         """
         self.check(changes=METHODS[method].changes)
+        if METHODS[method].changes:
+            self.check_source()
         return await self.request(method, then, **args)
 
     async def request(self, method: str, then: Callable[[Any], None] | None = None, /, **args: Any) -> Any:
