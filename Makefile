@@ -67,7 +67,7 @@ mutants: $(READY) ## plant bugs, one at a time, and print which test notices eac
 	@$(BIN)/python -m tests.mutants
 
 soak: $(READY) ## whole campaigns, then crashes on the simulated disk for SECONDS=600, with seeds and states; other seeds every time
-	@WALSVC_CAMPAIGN=whole $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/crash
+	@WALSVC_CAMPAIGN=whole $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/crash $$(grep -rl 'crash.sampling import' tests --include='test_*.py' --exclude-dir=crash)
 	@$(BIN)/python -m tests.crash.explore --seconds $(SECONDS)
 
 format: $(READY) ## format the sources and fix what ruff can fix

@@ -30,6 +30,11 @@ def of_campaign(seeds: Sequence[T], few: int) -> Sequence[T]:
     return seeds if WHOLE else seeds[-few:]
 
 
+def leap(one_in: int) -> int:
+    """How far it is to the next place of a sample of which one does not know the end; one in so many on average."""
+    return 1 if WHOLE else random.SystemRandom().randint(1, 2 * one_in - 1)
+
+
 def share(count: int, one_in: int) -> int:
     """So many of a whole campaign are how many of its sample."""
     return count if WHOLE else count // one_in

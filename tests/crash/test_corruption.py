@@ -44,7 +44,7 @@ from .model import Entry
 from .sampling import sampled
 from .workload import observe
 
-PLACES = 9  # the checks look at all, a reader of the whole log at one in so many; odd, so that any bit has its turn
+PLACES = 15  # the checks look at all, a reader of the whole log at one in so many; odd, so that any bit has its turn
 Scenario = Callable[[], Awaitable[None]]
 
 

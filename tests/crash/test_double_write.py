@@ -21,9 +21,13 @@ from walsvc.opening import open_on
 from .double_write import explore, losses
 from .explorer import Effort
 from .plan import SEGMENT_BYTES
+from .sampling import WHOLE
 from .scenes import Film, opened, payloads, run, segments
 
-SMALL = Effort(lives=1, steps=9, states=8, recovery_share=0.001, recovery_states=2, kill_share=0.005, go_on_share=0.4)
+WRITTEN_ON = 0.4 if WHOLE else 0.15  # share of the states
+SMALL = Effort(
+    lives=1, steps=9, states=8, recovery_share=0.001, recovery_states=2, kill_share=0.005, go_on_share=WRITTEN_ON
+)
 PACK = WalConfig(
     segment_bytes=SEGMENT_BYTES,
     relaxed_interval=None,

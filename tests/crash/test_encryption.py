@@ -39,11 +39,12 @@ from .damage import (
 )
 from .explorer import Effort, Explorer
 from .plan import SEGMENT_BYTES, Plan, ring
-from .sampling import sampled, share
+from .sampling import WHOLE, sampled, share
 from .workload import observe
 
 KEYS = ring(0)
-PLACES = 5  # one in so many bytes is damaged
+PLACES = 9  # one in so many bytes is damaged
+WRITTEN_ON = 0.4 if WHOLE else 0.15  # share of the states of the exploration
 STATES = 600
 
 
@@ -389,7 +390,9 @@ def test_same_log_continued_twice_from_one_copy_uses_other_nonces(census: Counte
 @pytest.mark.timeout(300)
 def test_power_cut_keeps_what_was_acknowledged_in_encrypted_logs_that_change_keys(census: Counter[Any]) -> None:
     seed = 1
-    with closing(Explorer(Effort(lives=2, steps=14, states=3, go_on_share=0.4), draw=Plan.draw_encrypted)) as explorer:
+    with closing(
+        Explorer(Effort(lives=2, steps=14, states=3, go_on_share=WRITTEN_ON), draw=Plan.draw_encrypted)
+    ) as explorer:
         while seed <= 3 or len(explorer.tally.states) < STATES:  # the third has the double-write file
             explorer.explore(seed)
             seed += 1

@@ -23,6 +23,7 @@ from walsvc.opening import open_on
 
 from .explorer import Explorer
 from .model import Call, Entry, Model, require
+from .sampling import share
 from .workload import observe
 
 CONFIG = WalConfig(segment_bytes=65536, max_group_bytes=4096, max_pending_bytes=32768, relaxed_interval=0.05)
@@ -169,6 +170,10 @@ class LogMachine(RuleBasedStateMachine):
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=share(240, 4),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
 )
 test_log_machine = LogMachine.TestCase

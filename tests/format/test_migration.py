@@ -9,6 +9,7 @@ import pytest
 from crc32c import crc32c
 
 import walsvc
+from tests.crash.sampling import sampled
 from tests.topics.conftest import lsns
 from walsvc import Corruption, PathError, UnsupportedFormat, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, SimLoop
@@ -250,7 +251,7 @@ def test_killed_or_cut_at_every_step_a_migration_goes_on_where_it_was(version_0)
     assert loop.run_until_complete(migrated(device)) == 0
     device.on_operation = None
     begun: set[int] = set()
-    for where, fork in points:
+    for where, fork in sampled(points, 2):
         killed = fork.fork()
         killed.kill()
         for image in [*fork.crash_states(3), killed]:

@@ -1,6 +1,6 @@
 """An exception between two lines of what is not an append: a streamed batch, both truncations, a flush, closing.
 
-Each is interrupted at the lines of the file that does it, one line a run. Afterwards the call is whole, or taken back, or the log
+Each is interrupted at a sample of the lines of the file that does it, one line a run. Afterwards the call is whole, or taken back, or the log
 has failed; nobody waits for ever, the log can be closed, and opened again. tests/crash/interruptions.py does the same to all files
 of the log at once, and takes its time.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import walsvc
+from tests.crash.sampling import leap
 from tests.disks import REAL_DISKS
 from walsvc import DurabilityLost, WalConfig, WalError
 from walsvc.disk.base import Write
@@ -123,7 +124,7 @@ def test_exception_at_any_line_hangs_nothing_and_loses_nothing(call: str) -> Non
 
     nth = 0
     while not left or left[-1] <= 0:
-        nth += 1 if nth < 60 else 23
+        nth += leap(2 if nth < 60 else 30)
         run_sim(main, nth)
     assert nth > 10, "the call has fewer lines than that?"
 
