@@ -19,6 +19,7 @@ import signal
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -76,8 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was collected lives as long as the process: the garbage collector need not look through it again and again."""
-    gc.collect()
+    """What was collected lives as long as the process: the garbage collector need not look through it again and again, or at all."""
     gc.freeze()
     gc.enable()
 
@@ -86,6 +86,12 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_teardown() -> None:
     if shared_cluster.cache_info().currsize:
         shared_cluster().drop_streams()
+
+
+@cache
+def on_both_loops(file: Path) -> bool:
+    """Whether the tests of a file run on either loop."""
+    return not BOTH_LOOPS.isdisjoint(file.parents)
 
 
 def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -102,7 +108,7 @@ def in_turns(items: list[pytest.Item]) -> list[pytest.Item]:
 
     def has_its_turn(item: pytest.Item) -> bool:
         test, variant, loop = place(item)
-        alone = loop < 0 or len(variants[test]) == 1 or not BOTH_LOOPS & set(item.path.parents)
+        alone = loop < 0 or len(variants[test]) == 1 or not on_both_loops(item.path)
         return alone or variants[test][variant] % len(LOOPS) == loop
 
     return list(filter(has_its_turn, items))
@@ -125,7 +131,7 @@ def spread_the_slowest(items: list[pytest.Item]) -> None:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if BOTH_LOOPS & set(item.path.parents):
+    if on_both_loops(item.path):
         return LOOPS
     chosen = sorted(LOOPS)[zlib.crc32(f"{item.path.name}::{item.name}".encode()) % len(LOOPS)]
     return {chosen: LOOPS[chosen]}

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from bench.environment import Environment, Results, load_results
+from tests.installed import needs
 
-pytest.importorskip("matplotlib")
-
-from bench import figures
-from bench.page import draw
-
+needs("matplotlib")
 ON_DISK = Environment("20260101T000000Z", "1", "abc", "ext4", "/dev/vda", False, "uvloop", {"kernel": "Linux 6"})
 IN_MEMORY = Environment("20260101T000000Z", "1", "abc", "tmpfs", "none", True, "uvloop", {"kernel": "Linux 6"})
+
+
+@pytest.fixture(name="draw")
+def fixture_draw() -> Callable[[str, str], list[str]]:
+    from bench.page import draw
+
+    return draw
+
+
+@pytest.fixture(name="figures")
+def fixture_figures() -> ModuleType:
+    from bench import figures
+
+    return figures
 
 
 def peer(name: str, tasks: int, per_s: float, **more: Any) -> dict[str, Any]:
@@ -66,7 +79,9 @@ def write_results(directory: Path, environment: Environment) -> None:
             growth.add(axis=axis, value=value, **cost)
 
 
-def test_everything_is_drawn_and_the_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_everything_is_drawn_and_the_page_needs_nothing_else(
+    tmp_path: Path, draw: Callable[[str, str], list[str]]
+) -> None:
     write_results(tmp_path / "results", ON_DISK)
     written = draw(str(tmp_path / "results"), str(tmp_path / "plots"))
     assert [Path(path).name for path in written] == [
@@ -86,7 +101,7 @@ def test_everything_is_drawn_and_the_page_needs_nothing_else(tmp_path: Path) -> 
     assert "Not durable" not in page
 
 
-def test_the_page_says_when_nothing_was_durable(tmp_path: Path) -> None:
+def test_the_page_says_when_nothing_was_durable(tmp_path: Path, draw: Callable[[str, str], list[str]]) -> None:
     write_results(tmp_path / "results", IN_MEMORY)
     written = draw(str(tmp_path / "results"), str(tmp_path / "plots"))
     assert Path(written[-1]).read_text(encoding="utf-8").count("Not durable") == 4
@@ -100,12 +115,12 @@ def test_newest_results_are_those_of_the_very_kind(tmp_path: Path) -> None:
     assert load_results(str(tmp_path), "growth") == []
 
 
-def test_without_results_it_says_what_to_run(tmp_path: Path) -> None:
+def test_without_results_it_says_what_to_run(tmp_path: Path, draw: Callable[[str, str], list[str]]) -> None:
     with pytest.raises(FileNotFoundError, match="make bench"):
         draw(str(tmp_path), str(tmp_path / "plots"))
 
 
-def test_the_fastest_configuration_of_a_peer_is_drawn_but_a_collector_of_ours_stands_alone() -> None:
+def test_the_fastest_configuration_of_a_peer_is_drawn_but_a_collector_of_ours_stands_alone(figures: ModuleType) -> None:
     lines = [
         peer("a", 1, 10.0, configuration="slow", collected=False),
         peer("a", 1, 20.0, configuration="fast", collected=False),
@@ -117,7 +132,7 @@ def test_the_fastest_configuration_of_a_peer_is_drawn_but_a_collector_of_ours_st
 
 
 @pytest.mark.parametrize("shares", [[], [0.5], [0.1, 0.1, 0.1], [0.98, 0.99, 1.0], [0.2, 0.21, 0.9, 0.99, 0.995]])
-def test_labels_do_not_overlap_and_stay_inside(shares: list[float]) -> None:
+def test_labels_do_not_overlap_and_stay_inside(figures: ModuleType, shares: list[float]) -> None:
     places = figures.spread_out(shares)
     assert len(places) == len(shares)
     assert all(place <= 1.0 for place in places)

@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-import pytest
 
 import walsvc
 from tests.forked import ROOT
+from tests.installed import needs
 from tests.service.simulated import serving
 
-pytest.importorskip("fastapi", reason="fastapi is not installed (walsvc[dev])")
-pytest.importorskip("uvicorn", reason="uvicorn is not installed (walsvc[dev])")
+needs("fastapi")
+needs("uvicorn")
 CLIENTS = 8
 
 
