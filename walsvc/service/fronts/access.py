@@ -30,6 +30,10 @@ class Access(Protocol):
         told at a steady rate, together."""
         ...
 
+    def take_open(self, namespace: str) -> Log | None:
+        """Take the log of a namespace, if it is open; `leave` must follow then."""
+        ...
+
     async def take(self, namespace: str, *, make: bool) -> Log:
         """Take the log of a namespace, opened, and made if that is allowed; `leave` must follow."""
         ...
@@ -65,15 +69,16 @@ def check_right(grant: Grant, right: str, what: str) -> None:
 class Taken:
     """The log of a namespace, for as long as a block uses it."""
 
-    __slots__ = ("_access", "_make", "_namespace")
+    __slots__ = ("_access", "_grant", "_namespace")
 
-    def __init__(self, access: Access, namespace: str, *, make: bool) -> None:
+    def __init__(self, access: Access, grant: Grant, namespace: str) -> None:
         self._access = access
+        self._grant = grant
         self._namespace = namespace
-        self._make = make
 
     async def __aenter__(self) -> Log:
-        return await self._access.take(self._namespace, make=self._make)
+        log = self._access.take_open(self._namespace)
+        return await self._access.take(self._namespace, make=self._grant.makes) if log is None else log
 
     async def __aexit__(self, *_: object) -> None:
         self._access.leave(self._namespace)
@@ -85,7 +90,7 @@ def log_of(access: Access, grant: Grant, namespace: str) -> Taken:
         raise Denied(
             f"token {grant.name!r} does not open this namespace", hint="see its namespaces in the server's token file"
         )
-    return Taken(access, namespace, make=grant.makes)
+    return Taken(access, grant, namespace)
 
 
 class Room:

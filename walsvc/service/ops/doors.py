@@ -30,12 +30,15 @@ class ServerAccess:
         """See Access."""
         await self._shared.denials.wait()
 
+    def take_open(self, namespace: str) -> Log | None:
+        """See Access."""
+        return self._shared.logs.take_open(namespace)
+
     async def take(self, namespace: str, *, make: bool) -> Log:
         """See Access."""
         logs = self._shared.logs
         logs.check(namespace)
-        log = logs.take_open(namespace)
-        return await logs.take(namespace, make=make) if log is None else log
+        return await logs.take(namespace, make=make)
 
     def leave(self, namespace: str) -> None:
         """See Access."""

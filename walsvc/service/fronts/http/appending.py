@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from aiohttp import web
-from multidict import CIMultiDict, MultiDict, MultiDictProxy, MultiMapping
+from aiohttp import hdrs, web
+from multidict import MultiDict, MultiDictProxy, MultiMapping, istr
 
 from walsvc.errors import BadOption
 from walsvc.interface import Log, Topic
@@ -30,12 +29,15 @@ MODES: dict[str, Mode] = {"strict": Strict, "relaxed": Relaxed, "quorum": Quorum
 PARAMETERS = frozenset({"mode", "type", "label_header", "dedupe_header", "not_before", LABEL})
 Query = MultiMapping[str]
 NO_QUERY: Query = MultiDictProxy(MultiDict())
+# Names of headers are found faster where they are istr.
+LABELS, DEDUPE = istr("Walsvc-Labels"), istr("Idempotency-Key")
+JSON = "application/json"
 BATCH = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
-async def append(request: web.BaseRequest, log: Log, topic: str | None, body: bytes) -> web.Response:
-    """Append, and answer when the records are durable."""
-    into: Log | Topic = log if topic is None else log.topic(topic)
+async def append(request: web.BaseRequest, log: Log, topic: Topic | None, body: bytes) -> web.Response:
+    """Append to a topic, or to none, and answer when the records are durable."""
+    into: Log | Topic = log if topic is None else topic
     query: Query = request.query if request.rel_url.raw_query_string else NO_QUERY
     mode = Strict
     if query is not NO_QUERY:
@@ -43,7 +45,8 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
         mode = mode_of(query.get("mode", "strict"))
     if mode is Quorum and log.replicated_lsn is None:
         raise BadOption("the log is not replicated", hint="mode=strict, or start the server with --replicate")
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() in BATCH:
+    kind = request.headers.get(hdrs.CONTENT_TYPE, JSON)
+    if kind != JSON and kind.partition(";")[0].strip().lower() in BATCH:
         return await append_lines(request, into, body, mode)
     options: dict[str, Any] = {}
     if (expected := expected_of(request)) is not None:
@@ -56,12 +59,13 @@ async def append(request: web.BaseRequest, log: Log, topic: str | None, body: by
         options["not_before"] = time_of("not_before", query["not_before"])
     type = number(request, "type", 0, 0, TYPE_MAX) if "type" in query else 0
     result = await into.append(body, mode, type or 0, labels_of(request, query), **options)
-    return answer(request, [result], told_of(result), duplicate=result.duplicate)
+    status = 200 if result.duplicate else 201 if result.durable else 202
+    return answer(request, status, result, result, told_of(result))
 
 
 def told_of(result: AppendResult) -> str:
     """Encode the place of a record as JSON, in half the time of json.dumps."""
-    durable, duplicate = ("true" if each else "false" for each in (result.durable, result.duplicate))
+    durable, duplicate = "true" if result.durable else "false", "true" if result.duplicate else "false"
     return (
         f'{{"lsn": {result.lsn}, "segment_id": {result.segment_id}, "offset": {result.offset}, '
         f'"encoded_len": {result.encoded_len}, "durable": {durable}, "sync_us": {result.sync_us}, "duplicate": {duplicate}}}'
@@ -88,28 +92,21 @@ async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes,
     results = await into.append_batch(lines, mode, expected=expected_of(request))
     first, last, durable = results[0].lsn, results[-1].lsn, results[-1].durable
     told = {"first_lsn": first, "last_lsn": last, "count": len(results), "durable": durable}
-    return answer(request, results, json.dumps(told))
+    return answer(request, 201 if durable else 202, results[0], results[-1], json.dumps(told))
 
 
-def answer(
-    request: web.BaseRequest, results: Sequence[AppendResult], told: str, *, duplicate: bool = False
-) -> web.Response:
+def answer(request: web.BaseRequest, status: int, first: AppendResult, last: AppendResult, told: str) -> web.Response:
     """Answer an append: 201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
-    status = 200 if duplicate else 201 if results[-1].durable else 202
-    headers = CIMultiDict(
-        {
-            "Content-Type": "application/json",
-            "ETag": f'"{results[-1].lsn}"',
-            "Location": f"{request.rel_url.raw_path}/{results[0].lsn}",
-        }
-    )
-    return web.Response(status=status, body=told.encode(), headers=headers)
+    response = web.Response(status=status, body=told.encode(), content_type=JSON)
+    response.headers[hdrs.ETAG] = f'"{last.lsn}"'
+    response.headers[hdrs.LOCATION] = f"{request.rel_url.raw_path}/{first.lsn}"
+    return response
 
 
 def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
     """The labels of a record: the JSON object in Walsvc-Labels, `label.NAME=VALUE` of the query, and the headers that `label_header` names."""
     found: dict[str, Any] = {}
-    if (text := request.headers.get("Walsvc-Labels")) is not None:
+    if (text := request.headers.get(LABELS)) is not None:
         try:
             found = json_of(text)
         except ValueError as error:
@@ -129,7 +126,7 @@ def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
 
 def dedupe_of(request: web.BaseRequest, query: Query) -> str | None:
     """The caller's key: the header Idempotency-Key, or the one that `dedupe_header` names, as a provider of webhooks has it."""
-    name = query.get("dedupe_header", "Idempotency-Key")
+    name = query.get("dedupe_header", DEDUPE)
     key = request.headers.get(name)
     if key is None:
         if "dedupe_header" in query:

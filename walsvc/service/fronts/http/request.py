@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import MultiMapping
 
 from walsvc.errors import BadOption, RecordTooLarge
@@ -30,7 +30,10 @@ QUOTED = re.compile(r'\s*"(\d{1,19})"\s*')
 
 def token_of(request: web.BaseRequest) -> str:
     """The token in a request's headers, as a bearer's (RFC 6750) or as a password (RFC 7617); empty where there is none."""
-    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    told = request.headers.get(hdrs.AUTHORIZATION)
+    if told is None:
+        return ""
+    scheme, _, rest = told.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
     if scheme.lower() != "basic":
@@ -43,7 +46,7 @@ def token_of(request: web.BaseRequest) -> str:
 
 def check_origin(request: web.BaseRequest) -> None:
     """Refuse what a page of another site makes a browser ask: CORS is off, and a simple POST would need no permission."""
-    origin = request.headers.get("Origin")
+    origin = request.headers.get(hdrs.ORIGIN)
     if origin is not None and origin.partition("://")[2] != request.host:
         raise HttpError(403, "a page of another site asks, and CORS is off", "ask from a program, not from a page")
 
@@ -146,7 +149,7 @@ def types(request: web.BaseRequest) -> list[int] | None:
 
 def expected_of(request: web.BaseRequest) -> int | None:
     """The condition of an append: `If-Match: "17"` is the LSN that the topic must end with, `If-None-Match: *` that it is empty."""
-    match, none = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    match, none = request.headers.get(hdrs.IF_MATCH), request.headers.get(hdrs.IF_NONE_MATCH)
     if match is not None and none is not None:
         raise BadOption("If-Match and If-None-Match are two conditions", hint="send one of them")
     if none is not None:
@@ -195,7 +198,7 @@ class Body:
         request = self._request
         if (request.content_length or 0) > self._limit:
             raise too_large(request.content_length or 0, self._limit)
-        if request.headers.get("Expect", "").lower() == "100-continue":
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
@@ -203,7 +206,7 @@ class Body:
                 body = self._count(request.content.read_nowait())
             else:
                 body = await self._arriving()
-            packed = request.headers.get("Content-Encoding", "identity").lower()
+            packed = request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
             return body if packed == "identity" else self._unpacked(body, packed)
         except BaseException:
             self._give()

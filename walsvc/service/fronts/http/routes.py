@@ -6,13 +6,15 @@ import asyncio
 import logging
 import math
 from collections import Counter
+from collections.abc import Coroutine
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from walsvc.errors import BadOption, Closed, WalError
+from walsvc.interface import Log, Topic
 from walsvc.service.fronts.access import Access, Room, check_right, log_of
 from walsvc.service.fronts.http import appending, deleting, leasing, openapi, reading
 from walsvc.service.fronts.http.problems import HttpError, problem_of
@@ -25,6 +27,7 @@ from walsvc.tasks import begin_task
 PREFIX = "/v1/"
 JSON_BYTES_MAX = 1 << 20  # of a body that is no record
 TIDY_SECONDS = 5.0
+TOPICS_MAX = 1_024  # that are remembered
 KNOWN_BYTES_MAX = 256  # of a path that is remembered
 METHODS = {
     "document": ("GET", "HEAD"),
@@ -74,6 +77,7 @@ class HttpFront:
         self._limits = limits
         self._room = Room(access.budget)
         self._queues = leasing.Queues(access)
+        self._topics: dict[tuple[Log, str], Topic] = {}
         self._tidying: asyncio.Task[None] | None = None
         self._stopping = False
         self._appending: set[asyncio.Task[object]] = set()
@@ -108,6 +112,7 @@ class HttpFront:
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
+            self._topics.clear()  # of logs that are closed, too
             await self._queues.tidy()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -120,7 +125,14 @@ class HttpFront:
         try:
             place = place_of(path)
             verb = verb_of(request.method, place)
-            response = await self._answer(request, place)
+            if place.kind == "document":
+                check_method(request, *METHODS["document"])
+                response: web.StreamResponse = web.json_response(openapi.DOCUMENT)
+            elif (grant := self._grant(request)) is None:
+                await self._access.denied()
+                raise unknown_token(request)
+            else:
+                response = await self._call(request, place, grant)
             status = response.status
             return response
         except (WalError, HttpError) as error:
@@ -137,34 +149,28 @@ class HttpFront:
             at_work.discard(task)
             self.answered[verb, CLASSES[status // 100]] += 1
 
-    async def _answer(self, request: web.BaseRequest, place: Place) -> web.StreamResponse:
-        if place.kind == "document":
-            check_method(request, *METHODS["document"])
-            return web.json_response(openapi.DOCUMENT)
+    def _grant(self, request: web.BaseRequest) -> Grant | None:
+        """The rights of the request's token; None: it is not known. Raises Closed, and HttpError for a page of another site."""
         if self._stopping:
             raise Closed("the server is stopping", hint="try again in a moment")
         check_origin(request)
-        token = token_of(request)
-        grant = self._access.grant(token)
-        if grant is None:
-            await self._access.denied()
-            ways = {"WWW-Authenticate": 'Bearer realm="walsvc", Basic realm="walsvc", charset="UTF-8"'}
-            words = "the token is not known" if token else "a token is needed"
-            raise HttpError(401, words, "Authorization: Bearer TOKEN, or as the password of any user", ways)
+        return self._access.grant(token_of(request))
+
+    def _call(self, request: web.BaseRequest, place: Place, grant: Grant) -> Coroutine[Any, Any, web.StreamResponse]:
+        """The call that a request asks for. Raises HttpError for one that comes too early, or that there is not."""
         if (pause := self._access.admit(grant, request.content_length or 0)) > 0:
             words = f"token {grant.name!r} asks faster than it may"
             raise HttpError(
                 429, words, "see its rates in the server's token file", {"Retry-After": str(math.ceil(pause))}
             )
         if place.kind == "queue":
-            return await self._queue(request, place, grant)
+            return self._queue(request, place, grant)
         check_method(request, *METHODS[place.kind])
         if request.method == "POST":
-            return await self._append(request, place, grant)
+            return self._append(request, place, grant)
         if request.method == "DELETE":
-            return await self._delete(request, place, grant)
-        check_right(grant, READ, "read")
-        return await self._read(request, place, grant)
+            return self._delete(request, place, grant)
+        return self._read(request, place, grant)
 
     async def _append(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
         check_right(grant, APPEND, "append")
@@ -172,7 +178,18 @@ class HttpFront:
             log_of(self._access, grant, place.namespace) as log,
             Body(request, self._room, self._limits.frame_bytes, self._limits.idle_seconds) as body,
         ):
-            return await appending.append(request, log, place.topic, body)
+            return await appending.append(request, log, self._topic(log, place.topic), body)
+
+    def _topic(self, log: Log, name: str | None) -> Topic | None:
+        """The topic of that name; those that were asked for lately are remembered."""
+        if name is None:
+            return None
+        topic = self._topics.get((log, name))
+        if topic is None:
+            if len(self._topics) >= TOPICS_MAX:
+                self._topics.clear()
+            topic = self._topics[log, name] = log.topic(name)
+        return topic
 
     async def _delete(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
         check_right(grant, ADMIN, "delete")
@@ -184,6 +201,7 @@ class HttpFront:
             return await deleting.records(request, log, place.topic)
 
     async def _read(self, request: web.BaseRequest, place: Place, grant: Grant) -> web.StreamResponse:
+        check_right(grant, READ, "read")
         async with log_of(self._access, grant, place.namespace) as log:
             silence = self._limits.idle_seconds
             if place.kind == "record":
@@ -215,6 +233,13 @@ class HttpFront:
                     return await self._queues.extend(key, body)
                 case _:
                     return await self._queues.seek(grant, key, body)
+
+
+def unknown_token(request: web.BaseRequest) -> HttpError:
+    """The error for a request whose token is not known, or that has none."""
+    ways = {"WWW-Authenticate": 'Bearer realm="walsvc", Basic realm="walsvc", charset="UTF-8"'}
+    words = "the token is not known" if token_of(request) else "a token is needed"
+    return HttpError(401, words, "Authorization: Bearer TOKEN, or as the password of any user", ways)
 
 
 def verb_of(method: str, place: Place) -> str:
