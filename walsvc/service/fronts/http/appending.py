@@ -12,6 +12,7 @@ from walsvc.errors import BadOption
 from walsvc.interface import Log, Topic
 from walsvc.log.commit.conditions import check_key
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
+from walsvc.service.fronts.http.brief import Brief, is_plain
 from walsvc.service.fronts.http.problems import HttpError
 from walsvc.service.fronts.http.request import (
     LABEL,
@@ -35,7 +36,7 @@ JSON = "application/json"
 BATCH = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
-async def append(request: web.BaseRequest, log: Log, topic: Topic | None, body: bytes) -> web.Response:
+async def append(request: web.BaseRequest, log: Log, topic: Topic | None, body: bytes) -> web.StreamResponse:
     """Append to a topic, or to none, and answer when the records are durable."""
     into: Log | Topic = log if topic is None else topic
     query: Query = request.query if request.rel_url.raw_query_string else NO_QUERY
@@ -79,7 +80,7 @@ def mode_of(name: str) -> Mode:
     return MODES[name]
 
 
-async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes, mode: Mode) -> web.Response:
+async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes, mode: Mode) -> web.StreamResponse:
     """Append the lines of a body, all or none."""
     query = request.query
     if dedupe_of(request, query) is not None or labels_of(request, query) or "type" in query or "not_before" in query:
@@ -95,12 +96,14 @@ async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes,
     return answer(request, 201 if durable else 202, results[0], results[-1], json.dumps(told))
 
 
-def answer(request: web.BaseRequest, status: int, first: AppendResult, last: AppendResult, told: str) -> web.Response:
+def answer(
+    request: web.BaseRequest, status: int, first: AppendResult, last: AppendResult, told: str
+) -> web.StreamResponse:
     """Answer an append: 201 with the place of the records; 202 where they are only accepted; 200 where the key had been used before."""
-    response = web.Response(status=status, body=told.encode(), content_type=JSON)
-    response.headers[hdrs.ETAG] = f'"{last.lsn}"'
-    response.headers[hdrs.LOCATION] = f"{request.rel_url.raw_path}/{first.lsn}"
-    return response
+    tag, location, body = f'"{last.lsn}"', f"{request.rel_url.raw_path}/{first.lsn}", told.encode()
+    if is_plain(request):
+        return Brief(status, f"Content-Type: {JSON}\r\nETag: {tag}\r\nLocation: {location}\r\n", body)
+    return web.Response(status=status, body=body, content_type=JSON, headers={"ETag": tag, "Location": location})
 
 
 def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
