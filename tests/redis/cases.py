@@ -565,6 +565,8 @@ XADD
 XLEN
 XGROUP HELP x
 XINFO HELP x
+CLIENT HELP x
+COMMAND HELP x
 QUIT x
 """,
     "entries that went": """

@@ -244,3 +244,13 @@ async def test_clients_that_wait_are_told_of_in_info_until_they_go_on(tmp_path: 
         reader.close()
         while await waiting(talk):
             await turns(1)
+
+
+@pytest.mark.parametrize("command", ["CLIENT", "COMMAND", "XGROUP", "XINFO"])
+async def test_help_that_an_unknown_subcommand_names_is_there(tmp_path: Path, command: str) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis:
+        assert f"Try {command} HELP." in str(await redis(command, "nothing", "s", "g", "x"))
+        first, *lines = await redis(command, "help")
+        assert first.startswith(f"{command} <subcommand>")
+        assert lines
+        assert all(line.startswith("    ") == bool(place % 2) for place, line in enumerate(lines))

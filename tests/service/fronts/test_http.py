@@ -382,6 +382,24 @@ async def test_denials_are_told_at_the_rate_of_all_of_the_servers_denials(fronte
         assert (await waiting).status == 401
 
 
+async def test_answers_in_json_end_with_a_line_for_terminals_and_refusals_say_what_there_is(fronted):
+    async with fronted() as session:
+        await session.post("/v1/topics/t", data=b"a")
+        for method, path, status, told in (
+            ("POST", "/v1/topics/t", 201, b'"lsn": 2'),
+            ("GET", "/v1/topics", 200, b'"topics"'),
+            ("POST", "/v1/topics/t/consumers/c/lease", 200, b'"deliveries"'),
+            ("DELETE", "/v1/records?before=2&force=true", 204, b""),
+            ("GET", "/v1/nothing", 404, b"GET /v1/openapi.json lists what there is"),
+            ("PUT", "/v1/topics/t", 405, b"use GET, HEAD, POST, DELETE"),
+            ("GET", "/topics/t", 404, b"/v1/topics/TOPIC"),
+        ):
+            answer = await session.request(method, path)
+            body = await answer.read()
+            assert (answer.status, told in body, body[-1:]) == (status, True, b"\n" if body else b""), body
+        assert await (await session.get("/v1/topics/t/2")).read() == b"", "a payload is as it was sent"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "right"),
     [

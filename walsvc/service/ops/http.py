@@ -199,10 +199,8 @@ class HttpSide:
         server.heard.add(protocol)
         route = self._routes.get(request.path)
         if route is None:
-            response = plain(
-                404,
-                "there is /, /status, /metrics, /livez (or /healthz) and /readyz; with --http-api also /v1/openapi.json",
-            )
+            records = "with --http-api also /v1/topics/TOPIC" if self._front is None else "/v1/topics/TOPIC"
+            response = plain(404, f"there is /, /status, /metrics, /livez (or /healthz) and /readyz; {records}")
         elif request.method not in ("GET", "HEAD"):
             response = plain(405, "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -13,7 +12,7 @@ from walsvc.interface import Log, Topic
 from walsvc.log.commit.conditions import check_key
 from walsvc.model import AppendResult, Mode, Quorum, Relaxed, Strict
 from walsvc.service.fronts.http.brief import Brief, is_plain
-from walsvc.service.fronts.http.problems import HttpError
+from walsvc.service.fronts.http.problems import HttpError, json_line
 from walsvc.service.fronts.http.request import (
     LABEL,
     TYPE_MAX,
@@ -69,7 +68,7 @@ def told_of(result: AppendResult) -> str:
     durable, duplicate = "true" if result.durable else "false", "true" if result.duplicate else "false"
     return (
         f'{{"lsn": {result.lsn}, "segment_id": {result.segment_id}, "offset": {result.offset}, '
-        f'"encoded_len": {result.encoded_len}, "durable": {durable}, "sync_us": {result.sync_us}, "duplicate": {duplicate}}}'
+        f'"encoded_len": {result.encoded_len}, "durable": {durable}, "sync_us": {result.sync_us}, "duplicate": {duplicate}}}\n'
     )
 
 
@@ -93,7 +92,7 @@ async def append_lines(request: web.BaseRequest, into: Log | Topic, body: bytes,
     results = await into.append_batch(lines, mode, expected=expected_of(request))
     first, last, durable = results[0].lsn, results[-1].lsn, results[-1].durable
     told = {"first_lsn": first, "last_lsn": last, "count": len(results), "durable": durable}
-    return answer(request, 201 if durable else 202, results[0], results[-1], json.dumps(told))
+    return answer(request, 201 if durable else 202, results[0], results[-1], json_line(told))
 
 
 def answer(

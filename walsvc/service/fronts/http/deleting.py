@@ -9,7 +9,7 @@ from aiohttp import web
 
 from walsvc.errors import BadOption, Conflict, InUse
 from walsvc.interface import Log, Topic
-from walsvc.service.fronts.http.problems import HttpError
+from walsvc.service.fronts.http.problems import HttpError, json_line
 from walsvc.service.fronts.http.reading import no_record, refuse_dropped
 from walsvc.service.fronts.http.request import LABEL, LSN_MAX, QUOTED, check_query, is_number, number, values_of
 
@@ -82,7 +82,7 @@ async def truncate(of: Log | Topic, before: int, *, force: bool) -> None:
 
 def purged(count: int | None) -> web.Response:
     """The answer to a purge: how many of the hidden records were visible."""
-    return web.json_response({"purged": count or 0})
+    return web.json_response({"purged": count or 0}, dumps=json_line)
 
 
 async def lsns_of(texts: list[str], log: Log) -> list[int]:

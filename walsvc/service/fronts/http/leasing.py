@@ -19,7 +19,7 @@ from walsvc.errors import BadOption, Closed, DurabilityLost, LeaseLost, WalError
 from walsvc.interface import Log
 from walsvc.plain import record_row
 from walsvc.service.fronts.access import Access, kept_options, log_of
-from walsvc.service.fronts.http.problems import HttpError
+from walsvc.service.fronts.http.problems import HttpError, json_line
 from walsvc.service.fronts.http.request import object_of
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.keyed import KeyedLocks
@@ -98,7 +98,7 @@ class Queues:
             self._leave(queue)
         if not rows:
             return web.Response(status=204)
-        return web.json_response({"deliveries": rows})
+        return web.json_response({"deliveries": rows}, dumps=json_line)
 
     async def _next(self, queue: Queue, records: int, wait: float) -> list[Delivery]:
         """Take the records that are free now, or the first ones that come within `wait` seconds."""

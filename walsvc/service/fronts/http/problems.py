@@ -113,5 +113,11 @@ def problem(status: int, path: str, document: Mapping[str, Any], headers: Mappin
         "instance": path,
         **{name: value for name, value in document.items() if value is not None},
     }
-    body = json.dumps(told, default=str).encode()
-    return web.Response(status=status, body=body, content_type="application/problem+json", headers=headers)
+    return web.Response(
+        status=status, body=json_line(told).encode(), content_type="application/problem+json", headers=headers
+    )
+
+
+def json_line(document: Any) -> str:
+    """Encode a document as JSON with an end of line: the prompt of a terminal stands below it, not behind it."""
+    return json.dumps(document, default=str) + "\n"

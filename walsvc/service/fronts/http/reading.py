@@ -14,7 +14,7 @@ from walsvc.interface import Log, Topic
 from walsvc.model import Record
 from walsvc.plain import plain, record_row
 from walsvc.service.fronts.access import Room
-from walsvc.service.fronts.http.problems import HttpError, problem_of
+from walsvc.service.fronts.http.problems import HttpError, json_line, problem_of
 from walsvc.service.fronts.http.request import (
     LABEL,
     LSN_MAX,
@@ -44,7 +44,7 @@ def line_of(record: Record) -> bytes:
 async def topics(log: Log) -> web.Response:
     """The names of all topics."""
     await log.refresh()
-    return web.json_response({"topics": log.topics()})
+    return web.json_response({"topics": log.topics()}, dumps=json_line)
 
 
 async def page(request: web.BaseRequest, log: Log, topic: str | None, room: Room, silence: float) -> web.StreamResponse:

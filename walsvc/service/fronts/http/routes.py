@@ -17,7 +17,7 @@ from walsvc.errors import BadOption, Closed, WalError
 from walsvc.interface import Log, Topic
 from walsvc.service.fronts.access import Access, Room, check_right, log_of
 from walsvc.service.fronts.http import appending, deleting, leasing, openapi, reading
-from walsvc.service.fronts.http.problems import HttpError, problem_of
+from walsvc.service.fronts.http.problems import HttpError, json_line, problem_of
 from walsvc.service.fronts.http.request import Body, check_origin, check_query, is_number, token_of
 from walsvc.service.server.auth import Grant
 from walsvc.service.server.limits import Limits
@@ -127,7 +127,7 @@ class HttpFront:
             verb = verb_of(request.method, place)
             if place.kind == "document":
                 check_method(request, *METHODS["document"])
-                response: web.StreamResponse = web.json_response(openapi.DOCUMENT)
+                response: web.StreamResponse = web.json_response(openapi.DOCUMENT, dumps=json_line)
             elif (grant := self._grant(request)) is None:
                 await self._access.denied()
                 raise unknown_token(request)
@@ -254,7 +254,8 @@ def verb_of(method: str, place: Place) -> str:
 def check_method(request: web.BaseRequest, *allowed: str) -> None:
     """Raise HttpError for a method that this path does not have."""
     if request.method not in allowed:
-        raise HttpError(405, f"{request.method} is nothing for this path", headers={"Allow": ", ".join(allowed)})
+        methods = ", ".join(allowed)
+        raise HttpError(405, f"{request.method} is nothing for this path", f"use {methods}", {"Allow": methods})
 
 
 def place_of(path: str) -> Place:

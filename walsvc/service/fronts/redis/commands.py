@@ -120,7 +120,7 @@ def checked_name(name: bytes) -> bytes:
 
 
 def about(client: Client, command: Command) -> Any:
-    """CLIENT ID, GETNAME, SETNAME, SETINFO."""
+    """CLIENT ID, GETNAME, SETNAME, SETINFO, HELP."""
     return options.subcommand(command, ABOUT)(client, command)
 
 
@@ -139,25 +139,41 @@ def tell_library(client: Client, command: Command) -> Status:
     return OK
 
 
+ABOUT_HELP = (
+    *("GETNAME | SETNAME <name>", "    The name of this connection."),
+    *("ID", "    Its number."),
+    *("SETINFO <LIB-NAME | LIB-VER> <value>", "    Say which library asks."),
+)
 ABOUT: dict[bytes, tuple[int, int, Callable[[Client, Command], Any]]] = {
     b"ID": (2, 2, lambda client, command: client.number),
     b"GETNAME": (2, 2, lambda client, command: client.name or None),
     b"SETNAME": (3, 3, name_oneself),
     b"SETINFO": (4, 4, tell_library),
+    b"HELP": (2, 2, lambda client, command: options.usage("CLIENT", ABOUT_HELP)),
 }
 
 
 def describe(client: Client, command: Command) -> Any:
-    """COMMAND [COUNT | INFO name ...]."""
+    """COMMAND [COUNT | INFO name ... | HELP]."""
     word = command[1].upper() if len(command) > 1 else b"INFO"
     if word == b"COUNT":
         if len(command) > 2:
             raise options.wrong_number("command|count")
         return len(COMMANDS)
+    if word == b"HELP":
+        if len(command) > 2:
+            raise options.wrong_number("command|help")
+        return options.usage("COMMAND", DESCRIBE_HELP)
     if word != b"INFO":
         raise options.unknown_subcommand(command)
     names = command[2:] or list(COMMANDS)
     return [described(name.upper()) for name in names]
+
+
+DESCRIBE_HELP = (
+    *("COUNT", "    How many commands there are."),
+    *("INFO [<command-name> ...]", "    Arity, flags and keys of these commands, or of all."),
+)
 
 
 def described(name: bytes) -> list[Any] | None:
