@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from walsvc.extras import need
 from walsvc.service.fronts.redis.listening import listen
+from walsvc.service.ops import collecting
 from walsvc.service.ops.doors import ServerAccess
 from walsvc.service.ops.notify import Notifier
 from walsvc.service.ops.reload import Reloader
@@ -67,14 +67,14 @@ async def run(settings: Settings, listening: Callable[[tuple[str, ...]], None]) 
             except BaseException:
                 await server.stop(settings.main.stop_seconds)
                 raise
-        gc.collect()
-        gc.freeze()  # what is there lives to the end: looking at it again and again would hold up everybody for it
+        collecting.begin()
         notifier.say("READY=1", f"STATUS=listening on {', '.join(server.addresses)}")
         listening(server.addresses)
         reloader = Reloader(settings, server, http)
         background = [
             loop.create_task(watchdog(notifier, server)),
             loop.create_task(space.watch()),
+            loop.create_task(collecting.watch(lambda: server.shared.opened)),
             loop.create_task(reloader.watch()),
             loop.create_task(reload_when(hung_up, reloader, notifier)),
         ]

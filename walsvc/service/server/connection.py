@@ -94,6 +94,9 @@ class Connection(Duplex):
         self._stop_work()
         self._shared.roster.forget(self)
         self.lost()
+        # They hold the connection, and what came of frames: nothing of it shall wait for the garbage collector.
+        self.requests = self.sessions = None
+        self.hearing.end()
 
     def eof_received(self) -> bool:
         return False  # the transport closes; what is unanswered is the client's to repeat
@@ -244,6 +247,7 @@ class Connection(Duplex):
 
     def _stop_work(self) -> None:
         """Give up what is not accepted, close streams and consumers, and let the namespace go. Idempotent."""
+        self.pace.over = True
         if self.requests is not None:
             self.requests.give_up()
         if self._notices is not None:

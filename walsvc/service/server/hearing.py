@@ -82,6 +82,10 @@ class Hearing:
         self._reader.table = FROM_CLIENT
         self._reader.body_bytes_max = frame_bytes
 
+    def end(self) -> None:
+        """Nothing more comes, and what has come of a frame is of no use."""
+        self._reader = FrameReader(FIRST, HELLO_BYTES_MAX)
+
     def receive(self, data: bytes) -> None:
         """Take note of bytes that came."""
         self._watch.heard = True

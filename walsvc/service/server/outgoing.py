@@ -22,8 +22,9 @@ UNSENT_MAX = 1 * MIB  # of one connection: above it streams wait, and no more re
 UNSENT_MIN = 16 * KIB  # so much one may always have, or nobody would get anything
 SHARE = 8  # one connection gets this part of what is left
 TURNS = 16  # readers that read at the same time: what they get is counted only when it is there
-# and so many of clients for which much was done of late: what they have read is checked and copied in the loop, a record of many MiB at once
-HEAVY_TURNS = 4
+# and so many of clients for which much was done of late: a device with much to read makes every commit wait, and what they have read
+# is checked and copied in the loop, a record of many MiB at once
+HEAVY_TURNS = 1
 TURN_SECONDS = 0.05  # one that looks through much for what it wants does not hold up the others for longer
 RESTING = 4  # this part of the limit is for readers that rest
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from walsvc.api import Log
@@ -15,7 +17,7 @@ from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, Hol
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Name, Shared
 from walsvc.service.server.streams import Begin, RecordStream, Stream, range_of, source_of
-from walsvc.service.server.turns import CALL_UNITS
+from walsvc.service.server.turns import CALL_UNITS, CONSUMER_UNITS, OPEN_UNITS
 from walsvc.service.server.verbs import IN_PARTS, OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
@@ -37,6 +39,7 @@ class Sessions:
         # Streams that are being opened, and which consumer: they count already.
         self._opening: dict[int, Name | None] = {}
         self._counted = 0  # streams of this connection, as the server knows it
+        self._over = False
         self._large = asyncio.Lock()  # one large answer at a time
         self._reading = asyncio.Lock()  # and one read of the log
 
@@ -189,6 +192,8 @@ class Sessions:
         line, id = self._line, frame.id
         try:
             await line.pace.turn(CALL_UNITS)
+            if self._over:
+                return
             method = self._chosen(STREAMS, frame.what, "stream")
             if refusal is not None:
                 raise refusal
@@ -198,8 +203,10 @@ class Sessions:
             if frame.what in OPENED:
                 name = self._opening[id] = (self._log, args["topic"], args["name"])
                 await self._shared.closing.free(name)
-                with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
-                    stream, opened = await OPENED[frame.what](self._log, line, frame, args)
+                async with nullcontext() if line.pace.light else self._shared.openings:
+                    await line.pace.turn(CONSUMER_UNITS)
+                    with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
+                        stream, opened = await OPENED[frame.what](self._log, line, frame, args)
             else:
                 turn = self._reading if frame.what == "read" else None
                 opened = range_of(self._log, args)
@@ -268,18 +275,34 @@ class Sessions:
         self._shared.closing.add(task, self._opening.get(id))
 
     def give_up(self) -> None:
-        """The connection is over. Consumers are closed in the background; the server waits for that before one is opened."""
+        """The connection is over. What it has open is ended a few in each turn of the loop, and counts until then; the server waits for
+        that before a consumer of the same name is opened. Idempotent."""
+        if self._over:
+            return
+        self._over = True
         self._calls.give_up()
-        for id, task in list(self._tasks.items()):
-            self._give_up(id, task)
-        for stream in self._streams.values():
-            stream.cancel()
-            stream.drop()
+        later = self._shared.closing.later
+        for id in list(self._tasks):
+            later(partial(self._end, id), self._opening.get(id), OPEN_UNITS)
+        for id, stream in list(self._streams.items()):
+            name, units = None, OPEN_UNITS
             if isinstance(stream, Holding):
-                self._close_consumer(stream)
-        self._streams.clear()
-        self._opening.clear()
+                name, units = (self._log, stream.consumer.topic, stream.consumer.name), CONSUMER_UNITS
+            later(partial(self._end, id), name, units)
+
+    def _end(self, id: int) -> asyncio.Task[None] | None:
+        """End a call, an opening or a stream of a connection that is over; a task in which that goes on."""
+        task = self._tasks.get(id)
+        if task is not None and not task.done():
+            task.cancel()
+            return task
+        stream = self._streams.pop(id, None)  # its opening may have ended well meanwhile
+        if stream is None:
+            return None
         self._count()
+        stream.cancel()
+        stream.drop()
+        return self._close_consumer(stream) if isinstance(stream, Holding) else stream.task
 
     async def settled(self) -> None:
         """Wait until all calls are answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from walsvc.api import Log
 from walsvc.errors import Backpressure, WalError
@@ -22,6 +23,9 @@ from walsvc.service.server.turns import Turns
 from walsvc.service.wire.codes import code_of
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
+HEAVY_OPENINGS = (
+    16  # at the same time: all that one group of the log has made durable go on in the same turn of the loop
+)
 
 
 class Counts:
@@ -51,13 +55,32 @@ Name = tuple[Log, str | None, str]  # of a consumer: its log, its topic, what it
 
 
 class ClosingConsumers:
-    """Consumers that are being closed since their connection is gone. Their names are free only then."""
+    """Consumers that are being closed since their connection is gone. Their names are free only then.
 
-    def __init__(self) -> None:
-        self._tasks: dict[asyncio.Task[None], Name | None] = {}
-        self._of_names: dict[Name, list[asyncio.Task[None]]] = {}
+    Args:
+        turns: of the loop, in which a slice is ended of what connections have left.
+    """
 
-    def add(self, task: asyncio.Task[None], name: Name | None) -> None:
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._tasks: dict[asyncio.Future[None], Name | None] = {}
+        self._of_names: dict[Name, list[asyncio.Future[None]]] = {}
+
+    def later(self, end: Callable[[], asyncio.Task[None] | None], name: Name | None, units: int) -> None:
+        """Call `end` in this turn of the loop or in one of the next. A consumer's name may be in use until the task that it returns has ended."""
+        waiting = asyncio.get_running_loop().create_future()
+        self.add(waiting, name)
+
+        def go_on() -> None:
+            try:
+                if (task := end()) is not None:
+                    self.add(task, name)
+            finally:
+                waiting.set_result(None)
+
+        self._turns.clear(go_on, units)
+
+    def add(self, task: asyncio.Future[None], name: Name | None) -> None:
         """A consumer's name may be in use until `task` has ended: whoever opens it again waits for that. None: it is no consumer.
         Idempotent."""
         if task in self._tasks:
@@ -67,7 +90,7 @@ class ClosingConsumers:
             self._of_names.setdefault(name, []).append(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         name = self._tasks.pop(task)
         if name is not None:
             tasks = self._of_names[name]
@@ -131,6 +154,7 @@ class Shared:
         streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
+        openings: of consumers, by clients for which much was done of late.
         denials: how fast clients are turned away.
     """
 
@@ -156,8 +180,14 @@ class Shared:
         self.streams: Places = Places(limits.streams_total, "streams")
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()
-        self.closing: ClosingConsumers = ClosingConsumers()
+        self.closing: ClosingConsumers = ClosingConsumers(self.turns)
+        self.openings: asyncio.Semaphore = asyncio.Semaphore(HEAVY_OPENINGS)
         self.denials: Denials = Denials()
+
+    @property
+    def opened(self) -> int:
+        """Connections, with the streams and calls that are open on them."""
+        return len(self.roster) + self.streams.used + self.calls.used
 
     def grant(self, token: str | None) -> Grant | None:
         """The rights of a token; None: there is no such token."""

@@ -28,7 +28,7 @@ from walsvc.service.wire.wanted import reading
 from walsvc.service.wire.window import Window
 from walsvc.tasks import begin_task
 
-READ_UNITS = 16  # a step of a reader: it looks through what it has read
+READ_UNITS = 48  # a step of a reader: it asks the disk a few times, and looks through what it has read
 READER_BYTES_MIN = 512 * KIB  # what a reader of the log holds by itself at the beginning, and
 READER_BYTES_MAX = 12 * MIB  # at most: walsvc.log.read.stream reads ahead in pieces that grow
 Groups = AsyncGenerator[list[Record], None]
@@ -62,6 +62,8 @@ class Stream:
         error = asyncio.CancelledError("from outside") if task.cancelled() else task.exception()
         if error is not None and not (task.cancelled() and self._cancelled):
             self._line.fail(error)
+        if self.task is task:
+            self.task = self._granted = None  # they hold the error, which holds this stream: a cycle of many objects
 
     def cancel(self) -> None:
         """Send nothing more, from the task's next step on."""

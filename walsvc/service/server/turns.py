@@ -3,7 +3,8 @@
 asyncio runs whatever is ready before it looks at the sockets again, so a thousand clients that each ask for a little hold up
 everybody for a thousand littles. Here work is counted. What is over in a turn of the loop waits for the next one, and a client of
 which the server has done little of late comes before those that keep it busy, as new flows come before old ones in FQ-CoDel (RFC 8290,
-section 4.2). These take turns, and each turn of the loop does something for one of them.
+section 4.2). These take turns, and each turn of the loop does something for one of them. So it does for what clients that are gone have
+left: a thousand calls and streams to be ended, of many clients at once where their machine has died.
 
 Work is counted in units, of what is known beforehand, and not in seconds: so the order is the same on every machine.
 """
@@ -26,6 +27,7 @@ QUEUED_UNITS = 2  # a call that waits for its turn
 OPEN_UNITS = 4  # the task of an opening, which waits for its turn
 ACCEPT_UNITS = 16  # a client that comes, and its end
 HELLO_UNITS = 16  # its HELLO, with WELCOME or a denial
+CONSUMER_UNITS = 16  # a consumer that is opened or closed
 RECORDS_A_UNIT = 32
 BYTES_A_UNIT = 32 << 10  # copied once or twice
 
@@ -47,6 +49,8 @@ class Turns:
         self._hurried = 0  # so many more turns are short for heavy clients
         self._light: deque[tuple[Pace, Callable[[], None], int]] = deque()
         self._heavy: deque[tuple[Pace, Callable[[], None], int]] = deque()
+        self._left: deque[tuple[Callable[[], None], int]] = deque()  # by clients that are gone
+        self._cleared = 0  # units of that in this turn
         self._due = False
 
     def pace(self) -> Pace:
@@ -84,6 +88,15 @@ class Turns:
         (self._light if pace.light else self._heavy).append((pace, go_on, units))
         self._schedule()
 
+    def clear(self, do: Callable[[], None], units: int) -> None:
+        """Do something that a client has left which is gone: now, or when the slice of this turn is used up, in one that follows."""
+        if self._cleared < SLICE and not self._left:
+            self._cleared += units
+            do()
+        else:
+            self._left.append((do, units))
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._due:
             self._due = True
@@ -93,6 +106,7 @@ class Turns:
         """A turn of the loop begins. Half of it at least is for what comes in it from light clients."""
         self._due, self.left = False, TURN
         try:
+            self._clear_slice()  # first: more of it must not come than goes
             while self._light and self.left > 0:
                 self._grant(self._light)
             if self._heavy:
@@ -102,22 +116,37 @@ class Turns:
             if self._hurried:
                 self._hurried -= 1
         finally:
-            if self._light or self._heavy:
+            if self._light or self._heavy or self._left:
                 self._schedule()
+
+    def _clear_slice(self) -> None:
+        self._cleared = 0
+        while self._left and self._cleared < SLICE:
+            do, units = self._left.popleft()
+            self._cleared += units
+            do()
+        self.left -= self._cleared
 
     def _grant(self, queue: deque[tuple[Pace, Callable[[], None], int]]) -> None:
         pace, go_on, units = queue.popleft()
+        if pace.over:
+            return
         if units:
             pace.did(units)
         go_on()
 
 
 class Pace:
-    """The work that the server has done for one client of late; it decides whether more is done at once."""
+    """The work that the server has done for one client of late; it decides whether more is done at once.
 
-    __slots__ = ("_at", "_loop", "_turns", "_work")
+    Attributes:
+        over: the client is gone, and has no turns: whoever waits for one waits until it is cancelled.
+    """
+
+    __slots__ = ("_at", "_loop", "_turns", "_work", "over")
 
     def __init__(self, turns: Turns) -> None:
+        self.over = False
         self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._work = 2.0 * LIGHT  # or who comes again and again would always be light
@@ -152,7 +181,7 @@ class Pace:
 
     async def turn(self, units: int) -> None:
         """Wait until so much may be done for it."""
-        if self.may_go:
+        if self.may_go and not self.over:
             self.did(units)
             return
         granted: asyncio.Future[None] = self._loop.create_future()
