@@ -164,6 +164,20 @@ def test_reads_beyond_one_buffer(directory, tmp_path, offset):
     assert directory.read("a.wal", offset, READ_BYTES_MAX) == data[offset : offset + READ_BYTES_MAX]
 
 
+@pytest.mark.parametrize("directory", [True], indirect=True, ids=["direct"])
+def test_no_read_call_asks_the_device_for_much_at_once(directory, tmp_path, monkeypatch):
+    """A commit waits for what the device is reading."""
+    data = os.urandom(1 << 20)
+    (tmp_path / "a.wal").write_bytes(data)
+    real, asked = os.preadv, list[int]()
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: (asked.append(len(views[0])), real(fd, views, at))[1])
+    view = aligned_buffer(1 << 20)
+    assert directory.read_into("a.wal", 0, view) == 1 << 20
+    assert view == data
+    assert directory.read("a.wal", 0, 1 << 20) == data
+    assert max(asked) == 256 << 10
+
+
 def test_only_regular_files_are_listed(directory, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "link").symlink_to("a.wal")

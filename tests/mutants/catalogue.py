@@ -862,6 +862,36 @@ READING = [
         ("tests/service/test_turns.py::test_turn_of_the_loop_is_bounded_whoever_waits",),
     ),
     Mutant(
+        "what clients that are gone have left is ended in one turn of the loop",
+        "walsvc/service/server/turns.py",
+        "        while self._left and self._cleared < SLICE:\n",
+        "        while self._left:\n",
+        (
+            "tests/service/test_leaving.py::test_clients_that_go_together_are_ended_a_slice_in_each_turn_and_count_until_then",
+        ),
+    ),
+    Mutant(
+        "a stream that has ended holds the error that holds it",
+        "walsvc/service/server/streams.py",
+        "            self.task = self._granted = None",
+        "            pass",
+        ("tests/service/test_leaving.py::test_nothing_that_a_client_had_open_waits_for_the_garbage_collector",),
+    ),
+    Mutant(
+        "large batches of all logs wait for the same place",
+        "walsvc/service/server/large.py",
+        "        return sum(each is log for each in self._written.values()) < WRITTEN_MAX\n",
+        "        return len(self._written) < WRITTEN_MAX\n",
+        ("tests/service/test_large.py::test_few_batches_are_given_to_a_log_at_a_time_and_each_log_has_its_own",),
+    ),
+    Mutant(
+        "who gives up a large batch frees no place",
+        "walsvc/service/server/large.py",
+        "        self._places.pop(batch, None)\n        self._written",
+        "        self._written",
+        ("tests/service/test_large.py::test_who_finds_no_place_is_not_heard_until_one_is_free",),
+    ),
+    Mutant(
         "all clients that come at once are let in in one turn of the loop",
         "walsvc/service/server/entrance.py",
         "            if count >= ACCEPTED_AT_LEAST and not self._turns.free:\n",
