@@ -78,6 +78,7 @@ async def test_clients_that_go_together_are_ended_a_slice_in_each_turn_and_count
     monkeypatch.setattr(Sessions, "_end", lambda *args: (ended.__setitem__(0, ended[0] + 1), end(*args))[1])
     async with serving(tmp_path) as server, await Raw.welcomed(server) as good:
         await server.logs[""].append_batch([b"x"] * 10)
+        server.logs[""].wait_durable = never
         raws = [await Raw.welcomed(server) for _ in range(3)]
         for number, raw in enumerate(raws):
             raw.send(*(FRAMES[what](id) for id in range(100 * number + 1, 100 * number + 41)), Ping(999))
@@ -126,6 +127,7 @@ async def test_nothing_that_a_client_had_open_waits_for_the_garbage_collector(tm
         server.logs[""].wait_durable = never
         await server.logs[""].append_batch([b"x" * 100] * 50)
         gc.collect()
+        was_enabled = gc.isenabled()
         gc.disable()
         try:
             raw = await Raw.welcomed(server)
@@ -140,7 +142,8 @@ async def test_nothing_that_a_client_had_open_waits_for_the_garbage_collector(tm
             await shared.closing.done()
             assert gc.collect() < 100, "of a connection a few objects, and not one for each stream or call"
         finally:
-            gc.enable()
+            if was_enabled:
+                gc.enable()
 
 
 async def test_heavy_clients_open_few_consumers_at_a_time_and_light_ones_pass_them(tmp_path, monkeypatch) -> None:
