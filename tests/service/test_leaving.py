@@ -15,8 +15,7 @@ from tests.waiting import until
 from walsvc.service.ops import collecting
 from walsvc.service.server import sessions as of_sessions
 from walsvc.service.server.sessions import Sessions
-from walsvc.service.server.shared import HEAVY_OPENINGS
-from walsvc.service.server.turns import CONSUMER_UNITS, OPEN_UNITS, SLICE, Turns
+from walsvc.service.server.turns import CONSUMER_UNITS, HEAVY_OPENINGS, OPEN_UNITS, SLICE, Turns
 from walsvc.service.wire.frames import Call, Open, Ping, Pong, Result
 
 FRAMES: dict[str, Any] = {

@@ -203,7 +203,7 @@ class Sessions:
             if frame.what in OPENED:
                 name = self._opening[id] = (self._log, args["topic"], args["name"])
                 await self._shared.closing.free(name)
-                async with nullcontext() if line.pace.light else self._shared.openings:
+                async with nullcontext() if line.pace.light else self._shared.turns.openings:
                     await line.pace.turn(CONSUMER_UNITS)
                     with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
                         stream, opened = await OPENED[frame.what](self._log, line, frame, args)

@@ -23,9 +23,6 @@ from walsvc.service.server.turns import Turns
 from walsvc.service.wire.codes import code_of
 
 logger: logging.Logger = logging.getLogger("walsvc.service")
-HEAVY_OPENINGS = (
-    16  # at the same time: all that one group of the log has made durable go on in the same turn of the loop
-)
 
 
 class Counts:
@@ -154,7 +151,6 @@ class Shared:
         streams, calls: how many there may be on all connections.
         counts: what has happened.
         closing: consumers whose names are not free yet.
-        openings: of consumers, by clients for which much was done of late.
         denials: how fast clients are turned away.
     """
 
@@ -181,7 +177,6 @@ class Shared:
         self.calls: Places = Places(limits.calls_total, "calls")
         self.counts: Counts = Counts()
         self.closing: ClosingConsumers = ClosingConsumers(self.turns)
-        self.openings: asyncio.Semaphore = asyncio.Semaphore(HEAVY_OPENINGS)
         self.denials: Denials = Denials()
 
     @property

@@ -19,6 +19,8 @@ TURN = 256  # units in one turn of the loop, about 2 ms: a unit is about what th
 SLICE = 32  # of one client, before others have their turn
 # After a light client has come: about as many as an append takes from its frame to its answer on a quick disk.
 HURRIED_TURNS = 16
+# Of consumers at a time: all that one group of the log has made durable goes on in the same turn of the loop.
+HEAVY_OPENINGS = 16
 LIGHT = 256  # a client is light up to so many units, of which
 UNITS_PER_SECOND = 512  # so many are forgotten in a second
 APPEND_UNITS = 4  # a request to append, with its answer
@@ -42,10 +44,12 @@ class Turns:
 
     Attributes:
         left: units that this turn of the loop has left; 0 or less: none.
+        openings: of consumers, by heavy clients.
     """
 
     def __init__(self) -> None:
         self.left: int = TURN
+        self.openings: asyncio.Semaphore = asyncio.Semaphore(HEAVY_OPENINGS)
         self._hurried = 0  # so many more turns are short for heavy clients
         self._light: deque[tuple[Pace, Callable[[], None], int]] = deque()
         self._heavy: deque[tuple[Pace, Callable[[], None], int]] = deque()
