@@ -45,11 +45,15 @@ class Cluster:
     Args:
         sync_always: the line that a log demands, by node.
         directory: of their stores; None: a new one.
+        advertise: tell clients of all servers, which then find a way around a relay.
     """
 
-    def __init__(self, sync_always: tuple[bool, ...] = (True,) * NODES, directory: str | None = None) -> None:
+    def __init__(
+        self, sync_always: tuple[bool, ...] = (True,) * NODES, directory: str | None = None, *, advertise: bool = True
+    ) -> None:
         self.directory = Path(directory or tempfile.mkdtemp(prefix="walsvc-nats-"))
         self._sync_always = sync_always
+        self._advertise = advertise
         self._ports: list[tuple[int, int, int]] = []
         self._streams: list[str] = []
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * len(sync_always)
@@ -61,7 +65,8 @@ class Cluster:
         client, route, monitor = self._ports[node]
         routes = ", ".join(f'"nats://127.0.0.1:{ports[1]}"' for ports in self._ports)
         sync = "sync_interval: always" if self._sync_always[node] else ""
-        cluster = f"cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}"
+        known = f"routes: [{routes}], no_advertise: {str(not self._advertise).lower()}"
+        cluster = f"cluster {{ name: test, listen: 127.0.0.1:{route}, {known} }}"
         return f"""
 server_name: n{node + 1}
 listen: 127.0.0.1:{client}

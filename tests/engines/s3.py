@@ -68,7 +68,14 @@ class OwnS3Server(S3Server):
         configuration = self.directory / "s3.json"
         configuration.write_text(json.dumps({"identities": [identity]}))
         super().__init__(f"http://127.0.0.1:{ports[6]}")
+        self._ports = ports
+        self._configuration = configuration
+        self.launch()
+
+    def launch(self) -> None:
+        """Start it, as it was where it was killed."""
         assert BINARY is not None
+        ports, configuration = self._ports, self._configuration
         self._process = subprocess.Popen(
             [
                 BINARY, "server", f"-dir={self.directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
@@ -104,10 +111,14 @@ class OwnS3Server(S3Server):
                 assert time.monotonic() < until, "the S3 server does not take objects"
                 time.sleep(0.1)
 
-    def stop(self) -> None:
-        """End it and remove its data."""
+    def kill(self) -> None:
+        """SIGKILL."""
         self._process.kill()
         self._process.wait()
+
+    def stop(self) -> None:
+        """End it and remove its data."""
+        self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

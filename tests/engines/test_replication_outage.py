@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import signal
@@ -26,7 +27,7 @@ from tests.engines.replicas import (
 )
 from tests.waiting import until
 from walsvc import Closed, DurabilityLost, Quorum
-from walsvc.engines.replication import shipping
+from walsvc.engines.replication import restore, shipping
 from walsvc.engines.replication.restore import restore_replica
 
 APPENDER = """
@@ -59,6 +60,31 @@ async def load(log, acknowledged, stop):
             payloads, await asyncio.gather(*(log.append(each, mode=Quorum) for each in payloads)), strict=True
         ):
             acknowledged[answer.lsn] = payload
+
+
+async def test_log_that_drops_segments_all_the_time_is_restored(tmp_path, url, monkeypatch):
+    """Every second segment has gone when its copy is begun, so a restore that begins anew each time never ends."""
+    write_segment, calls = restore.write_segment, itertools.count()
+    async with opening(tmp_path / "log", url) as log:
+        for _ in range(20):
+            await asyncio.gather(*(log.append(bytes(9000)) for _ in range(6)))
+        await log.wait_replicated()
+        dropped = []
+
+        async def write_when_dropped(path, *arguments):
+            ids = log.writer.segments.ids()
+            if next(calls) % 2 == 0 and len(dropped) < 7:
+                dropped.append(min(each for each in ids if each > int(Path(path).stem, 16)))
+                await log.truncate_before(dropped[-1])
+                for _ in range(2):  # the first says so to the replica, which drops the messages behind it
+                    await log.append(b"told", mode=Quorum)
+            return await write_segment(path, *arguments)
+
+        monkeypatch.setattr(restore, "write_segment", write_when_dropped)
+        copied = await restore.restore_replica(url, str(tmp_path / "back"))
+        assert len(dropped) == 7
+        assert (copied.first_lsn, copied.next_lsn) == (dropped[-1], log.next_lsn)
+        assert await records_in(tmp_path / "back") == await records(log)
 
 
 async def reach_lsn(log, lsn):

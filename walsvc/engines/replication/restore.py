@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable
+from typing import NamedTuple
 
 from walsvc.disk.paths import checked_path
 from walsvc.disk.pool import in_thread
@@ -15,17 +16,17 @@ from walsvc.engines.jetstream.segment_table import SegmentFile
 from walsvc.engines.jetstream.stream import Stream
 from walsvc.engines.jetstream.takeover import survey
 from walsvc.engines.replication.replica import tail_of
-from walsvc.errors import Corruption, PathError
+from walsvc.errors import Corruption, PathError, WalTimeout
 from walsvc.format.chain import Chain
 from walsvc.format.group import BadGroup, Bytes, Flag
 from walsvc.format.segment import segment_name
 from walsvc.log.offline.backup import Copied, checked_copy, write_segment
-from walsvc.log.offline.destination import Destination, destination
+from walsvc.log.offline.destination import destination
 from walsvc.log.read.stream import GroupStream, load_header
 
 OnProgress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
-ATTEMPTS = 5  # the log may go on meanwhile, and drop what was about to be read
+ATTEMPTS = 20  # in a row that copy nothing: the log may go on meanwhile, and drop what was about to be read
 
 
 async def restore_replica(url: str, target: str, *, on_progress: OnProgress | None = None) -> Copied:
@@ -44,28 +45,33 @@ async def restore_replica(url: str, target: str, *, on_progress: OnProgress | No
 
     Raises:
         BadOption: `url`. PathError: there is no such stream, or nothing in it; no server answers; `target` is taken.
-        Corruption: a message is damaged or missing; nothing is left of the copy.
+        Corruption: a message is damaged or missing; nothing is left of the copy. WalTimeout: the log drops segments faster than they
+            can be read.
     """
     address, options = parse_replica(url)
     async with destination(checked_path(target)) as place:
         stream = await reach(address, options)
         try:
-            return await copy_when_whole(stream, place, on_progress)
+            return await copy_when_whole(stream, place.path, on_progress)
         finally:
             await stream.close()
 
 
-async def copy_when_whole(stream: Stream, place: Destination, on_progress: OnProgress | None) -> Copied:
-    """Copy the stream; begin again where it was purged meanwhile, which looks like damage."""
-    for attempt in range(ATTEMPTS):
-        first, _ = await stream.extent()
+async def copy_when_whole(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
+    """Copy the stream into the directory `path`; look at it again where it was purged meanwhile, which looks like damage.
+
+    A segment that is copied is not copied again, so a log that drops segments all the time is copied as well.
+    """
+    copies, attempts = SegmentCopies(stream, path, on_progress), 0
+    while attempts < ATTEMPTS:
+        (first, _), copied = await stream.extent(), copies.count
         try:
-            return await copy_stream(stream, place.path, on_progress)
+            return await copies.copy()
         except Corruption:
-            if attempt + 1 == ATTEMPTS or (await stream.extent())[0] == first:
+            if (await stream.extent())[0] == first:
                 raise
-            await in_thread(place.clear)
-    raise AssertionError("the last attempt returns or raises")
+            attempts = attempts + 1 if copies.count == copied else 0
+    raise WalTimeout("the log dropped segments under every attempt to copy it", path=stream.path)
 
 
 async def reach(address: Address, options: JetStreamOptions) -> Stream:
@@ -82,22 +88,70 @@ async def reach(address: Address, options: JetStreamOptions) -> Stream:
     return stream
 
 
-async def copy_stream(stream: Stream, path: str, on_progress: OnProgress | None) -> Copied:
-    """Write the segments that the stream holds into the directory `path`, then look at them as a reader of the log does."""
-    directory, _, last = await survey(stream)
-    kept, _ = history(directory.by_age())
-    if not kept:
-        raise PathError("there is nothing in the stream", path=stream.path, hint="nothing was replicated to it yet")
-    disk = JetStreamDisk(stream, directory, None, words="", last=last, first=0, follows=False)
-    ends = [(await tail_of(stream, each.segment)).end for each in kept]
-    done = used = 0
-    for each, end in zip(kept, ends, strict=True):
-        name = segment_name(each.segment.first_lsn)
-        used += await write_segment(os.path.join(path, name), each.segment.file_bytes, contents(disk, each, end))
-        done += end
-        if on_progress is not None:
-            on_progress(done, sum(ends))
-    return await checked_copy(path, used)
+class SegmentCopy(NamedTuple):
+    """The messages of which a segment was copied, where truncate_after has cut it, and the bytes in use."""
+
+    first_sequence: int
+    last_sequence: int
+    until: int | None
+    used: int
+
+
+class SegmentCopies:
+    """The segments of a stream that are copied into a directory.
+
+    Attributes:
+        count: how many were copied, those that the log has dropped since included.
+    """
+
+    def __init__(self, stream: Stream, path: str, on_progress: OnProgress | None) -> None:
+        self.count: int = 0
+        self._stream = stream
+        self._path = path
+        self._on_progress = on_progress
+        self._copied: dict[int, SegmentCopy] = {}  # by first LSN
+
+    async def copy(self) -> Copied:
+        """Copy every segment that the stream holds as it is now, then look at the copy as a reader of the log does."""
+        directory, _, last = await survey(self._stream)
+        kept, _ = history(directory.by_age())
+        if not kept:
+            hint = "nothing was replicated to it yet"
+            raise PathError("there is nothing in the stream", path=self._stream.path, hint=hint)
+        for lsn in self._copied.keys() - {each.segment.first_lsn for each in kept}:
+            await self._forget(lsn)
+        disk = JetStreamDisk(self._stream, directory, None, words="", last=last, first=0, follows=False)
+        done, total = 0, sum(each.segment.file_bytes for each in kept)
+        for each in kept:
+            file = each.segment
+            there = self._copied.get(file.first_lsn)
+            if there is None or there[:3] != (file.first_sequence, file.last_sequence, each.until):
+                if there is not None:
+                    await self._forget(file.first_lsn)
+                await self._copy(disk, each)
+            done += file.file_bytes
+            if self._on_progress is not None:
+                self._on_progress(done, total)
+        return await checked_copy(self._path, sum(each.used for each in self._copied.values()))
+
+    async def _copy(self, disk: JetStreamDisk, kept: KeptSegment[SegmentFile]) -> None:
+        file = kept.segment
+        end = (await tail_of(self._stream, file)).end
+        path = self._path_of(file.first_lsn)
+        try:
+            used = await write_segment(path, file.file_bytes, contents(disk, kept, end))
+        except Corruption:
+            await in_thread(os.unlink, path)
+            raise
+        self._copied[file.first_lsn] = SegmentCopy(file.first_sequence, file.last_sequence, kept.until, used)
+        self.count += 1
+
+    async def _forget(self, lsn: int) -> None:
+        await in_thread(os.unlink, self._path_of(lsn))
+        del self._copied[lsn]
+
+    def _path_of(self, lsn: int) -> str:
+        return os.path.join(self._path, segment_name(lsn))
 
 
 async def contents(disk: JetStreamDisk, kept: KeptSegment[SegmentFile], end: int) -> AsyncGenerator[Bytes, None]:
