@@ -66,9 +66,10 @@ growth: $(READY) ## append, open, seek and memory as a log grows
 mutants: $(READY) ## plant bugs, one at a time, and print which test notices each
 	@$(BIN)/python -m tests.mutants
 
-soak: $(READY) ## whole campaigns, then crashes on the simulated disk for SECONDS=600, with seeds and states; other seeds every time
+soak: $(READY) ## whole campaigns, then crashes on the simulated disk, and all calls at once, for SECONDS=600 each; other seeds every time
 	@WALSVC_CAMPAIGN=whole $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/crash $$(grep -rl 'crash.sampling import' tests --include='test_*.py' --exclude-dir=crash)
 	@$(BIN)/python -m tests.crash.explore --seconds $(SECONDS)
+	@$(BIN)/python -m tests.crash.everyone --seconds $(SECONDS)
 
 format: $(READY) ## format the sources and fix what ruff can fix
 	$(BIN)/ruff format .

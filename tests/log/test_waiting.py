@@ -185,6 +185,29 @@ def test_full_device_burns_no_lsn_and_appends_go_on_after_space_is_freed():
     run_sim(main, 7)
 
 
+@pytest.mark.parametrize("size", [10, 90_000])
+def test_nothing_is_accepted_behind_a_seal_when_the_log_is_closed_meanwhile(size: int):
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        before = [log.append(bytes(3000)) for _ in range(20)]
+        sealing = asyncio.ensure_future(log.seal())
+        await asyncio.sleep(0)
+        behind = [log.append(bytes(size)) for _ in range(3)]
+        await log.close()
+        assert [(await each).lsn for each in before] == list(range(1, 21))
+        await sealing
+        for each in behind:
+            with pytest.raises(Closed, match="sealed"):
+                await each
+        async with await open_on(SimDisk(device), CONFIG) as log:
+            assert [record.lsn async for record in log.read()] == list(range(1, 21))
+            with pytest.raises(Closed, match="sealed"):
+                await log.append(b"x")
+
+    run_sim(main, 9)
+
+
 def test_deadline_of_close_ends_the_waiting_for_room():
     async def main(seed: int) -> None:
         device = SimDevice(seed)

@@ -1440,6 +1440,13 @@ ENTRIES = [
         ("tests/log/test_spares.py::test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_before",),
     ),
     Mutant(
+        "commit: a log that is being closed accepts what waits behind its seal",
+        "walsvc/log/commit/health.py",
+        "        self.draining = False\n        self.closed = Closed(",
+        "        self.closed = Closed(",
+        ("tests/log/test_waiting.py::test_nothing_is_accepted_behind_a_seal_when_the_log_is_closed_meanwhile",),
+    ),
+    Mutant(
         "log: a prepared file that was removed is begun",
         "walsvc/log/commit/spares.py",
         "        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):",

@@ -169,7 +169,8 @@ class Health:
     # ---- ending
 
     def seal(self) -> None:
-        """Take no more appends, ever; reading goes on."""
+        """Take no more appends, ever, those included that wait behind the seal when the log is closed; reading goes on."""
+        self.draining = False
         self.closed = Closed("the log is sealed", path=self._path, hint="a sealed log can only be read")
 
     def drain(self) -> bool:
