@@ -6,6 +6,7 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
+COMPILED := .venv/.compiled
 # Options for the demo and for pytest, for example: make demo DEMO_FLAGS='--clients 200'; make test PYTEST_FLAGS='-x -q'
 # and for measuring: make bench BENCH_FLAGS='/mnt/disk --quick'
 DEMO_FLAGS ?=
@@ -47,8 +48,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # One process compiles the tests, while mypy has the other processor: else each test process would compile all of them.
-compiled: $(READY)
+compiled: $(COMPILED)
+
+$(COMPILED): $(READY) $(shell find tests walsvc bench -name '*.py')
 	@told=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$told" | tail -n 50; exit 1; }
+	@touch $@
 
 bench: $(READY) ## the targets P1 to P12 against this device and asyncio
 	$(BIN)/python -m bench limits $(BENCH_FLAGS)

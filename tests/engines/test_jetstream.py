@@ -295,7 +295,7 @@ async def test_closing_does_not_wait_for_a_preparation_that_nobody_answers(open_
 
 async def test_room_that_nobody_tells_of_is_taken_for_given(open_stream, monkeypatch):
     """The stream's limit is not known while its servers do not answer: segments begin all the same."""
-    async with open_stream(timeout=1.0) as log:
+    async with open_stream(timeout=3.0) as log:
         client = log.writer.segments.disk._stream.client
 
         async def refused(*_, **__):

@@ -37,7 +37,7 @@ def mortal():
 
 def open_alone(cluster):
     return walsvc.open(
-        cluster.url("log"), monitor=cluster.monitor, replicas=1, allow_unsynced=True, timeout=2, segment_bytes=65536
+        cluster.url("log"), monitor=cluster.monitor, replicas=1, allow_unsynced=True, timeout=5, segment_bytes=65536
     )
 
 

@@ -42,7 +42,7 @@ async def test_quorum_is_strict_where_the_stream_is_the_log(open_stream):
 
 
 async def test_stream_that_is_deleted_under_a_log_is_told(cluster, stream, open_stream):
-    log = await open_stream(timeout=3)
+    log = await open_stream(timeout=5)
     await log.append(b"x")
     async with api(cluster) as ask:
         await ask(f"STREAM.DELETE.{stream}")

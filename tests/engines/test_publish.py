@@ -74,7 +74,7 @@ async def test_message_that_is_sent_twice_is_stored_once(open_stream, monkeypatc
 
 
 async def test_no_majority_within_the_time_ends_the_log(open_stream, monkeypatch):
-    log = await open_stream(timeout=1.0)
+    log = await open_stream(timeout=4.0)
     await log.append(b"one")
     client = log.writer.segments.disk._stream.client
 

@@ -101,7 +101,7 @@ async def test_completion_whose_callback_a_signal_handler_cuts_off_is_told(
         complete(disk)
 
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    async with asyncio.timeout(30), walsvc.open(tmp_path, disk="threads") as log:
+    async with asyncio.timeout(60), walsvc.open(tmp_path, disk="threads") as log:
         monkeypatch.setattr(ThreadsDisk, "_complete", cut_off)
         monkeypatch.setattr(threads, "LOST_SECONDS", 0.01)
         for lsn in (1, 2):

@@ -132,7 +132,7 @@ async def test_errors_say_that_the_record_is_durable_where_it_is(tmp_path) -> No
 
 async def test_server_that_stops_does_not_wait_for_the_replica(tmp_path) -> None:
     async with serving(tmp_path) as server:
-        log = await walsvc.open(server.addresses[0], timeout=5)
+        log = await walsvc.open(server.addresses[0], timeout=60)
         replica = replica_of(server.logs[""])
         waiting = log.append(b"x", mode=Quorum)
         await until(lambda: server.logs[""].durable_lsn == 1)
@@ -156,7 +156,7 @@ async def test_replica_that_is_down_stops_nobody_who_does_not_wait_for_it(tmp_pa
         replica = replica_of(server.logs[""])
         others = [await walsvc.open(server.addresses[0], max_pending_bytes=65536) for _ in range(4)]
         waiting = [log.append(bytes(10_000), mode=Quorum, type=number) for log in others for number in range(6)]
-        async with walsvc.open(server.addresses[0], timeout=5) as log:
+        async with walsvc.open(server.addresses[0], timeout=60) as log:
             await until(lambda: server.logs[""].durable_lsn == 24)
             assert not any(each.done() for each in waiting)
             await until(lambda: server.budget.bytes == 0)

@@ -214,7 +214,10 @@ async def test_lease_looks_at_what_is_there_without_counting_what_is_done(fronte
                 body = {"deliveries": [each["delivery"] for each in given]}
                 assert (await session.post(f"{place}/ack", json=body)).status == 204
             assert (answer.status, seen) == (204, 20 if "topics" in place else 40)
-            started = asyncio.get_running_loop().time()
-            assert (await session.post(f"{place}/lease", json={})).status == 204
-            assert asyncio.get_running_loop().time() - started < 0.9, "there is nothing to wait for"
+            took = []
+            for _ in range(3):  # one of them alone may be slow on a busy machine
+                started = asyncio.get_running_loop().time()
+                assert (await session.post(f"{place}/lease", json={})).status == 204
+                took.append(asyncio.get_running_loop().time() - started)
+            assert min(took) < 0.9, "there is nothing to wait for"
         assert counted == 0

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno as errnos
 import hashlib
 import os
-import random
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Protocol
 
 from walsvc.disk.sim.crash import Cut, distinct, random_cut
@@ -70,7 +71,7 @@ class SimDevice(Operations):
         self.loose = loose
         self.sync_names = sync_names
         self.capacity = capacity
-        self.random: random.Random = random.Random(seed)
+        self._chance: int | str = seed
         self.directory: SimDirectory = SimDirectory()
         self.files: dict[int, SimFile] = {}
         self.stall: float = 0.0
@@ -116,7 +117,7 @@ class SimDevice(Operations):
                 file.abandon(number, self.coin)
 
     # ---- power cuts
-    def crash(self, rng: random.Random | None = None) -> SimDevice:
+    def crash(self, rng: Random | None = None) -> SimDevice:
         """Cut the power. This device is dead; the new one is what the next boot finds, with everything durable."""
         rng = rng or self.random
         self.dead = True
@@ -125,7 +126,7 @@ class SimDevice(Operations):
 
     def fork(self) -> SimDevice:
         """A cheap, independent copy of this moment, without processes, faults and hooks; `crash` or `kill` it then."""
-        copy = self._sibling(self.derived("fork"))
+        copy = self._sibling(self._purpose("fork"))
         copy.directory = self.directory.fork()
         copy.files = {inode: file.fork() for inode, file in self.files.items()}
         copy.operations = self.operations
@@ -251,13 +252,21 @@ class SimDevice(Operations):
         held = self._open_inodes() | set(self.directory.names.values())
         return max(self.capacity - sum(self.files[inode].visible_size for inode in held), 0)
 
+    @cached_property
+    def random(self) -> Random:
+        """The generator of this run; most forks and images are looked at without it, and seeding takes as long as a fork."""
+        return Random(self._chance)
+
     def coin(self) -> bool:
         """Heads or tails, by the seed."""
         return self.random.random() < 0.5
 
-    def derived(self, purpose: str) -> random.Random:
+    def derived(self, purpose: str) -> Random:
         """A generator for looking aside: the same at the same operation of a run, without moving the run's own."""
-        return random.Random(f"{self.seed} {purpose} {self.operations}")
+        return Random(self._purpose(purpose))
+
+    def _purpose(self, purpose: str) -> str:
+        return f"{self.seed} {purpose} {self.operations}"
 
     def _open_inodes(self) -> set[int]:
         return {inode for disk in self._attached for inode in disk.inodes()}
@@ -267,7 +276,7 @@ class SimDevice(Operations):
             disk.abandon()
         self._attached.clear()
 
-    def _sibling(self, rng: random.Random) -> SimDevice:
+    def _sibling(self, chance: int | str) -> SimDevice:
         device = SimDevice(
             self.seed,
             sector=self.sector,
@@ -277,12 +286,12 @@ class SimDevice(Operations):
             sync_names=self.sync_names,
             capacity=self.capacity,
         )
-        device.random = rng
+        device._chance = chance
         device._numbers = self._numbers
         return device
 
-    def _image(self, cut: Cut, rng: random.Random) -> SimDevice:
-        image = self._sibling(random.Random(rng.getrandbits(64)))
+    def _image(self, cut: Cut, rng: Random) -> SimDevice:
+        image = self._sibling(rng.getrandbits(64))
         image.directory = SimDirectory(self.directory.after_crash(cut.names))
         for inode in image.directory.names.values():
             file = self.files[inode]
