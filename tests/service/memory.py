@@ -125,8 +125,8 @@ async def served(place: Path) -> AsyncIterator[tuple[int, Path]]:
         await server.wait()
 
 
-async def attack(name: str, clients: int) -> bool:
-    """Run one; prints its row."""
+async def cost(name: str, clients: int) -> tuple[int, float]:
+    """Run one; bytes by which the server has grown, and seconds that a good client waited for an append behind it."""
     with tempfile.TemporaryDirectory(prefix="walsvc-") as directory:
         async with served(Path(directory)) as (pid, socket):
             before = resident_bytes(pid)
@@ -142,7 +142,12 @@ async def attack(name: str, clients: int) -> bool:
             most = memory.bytes
             for each in made:
                 each.writer.transport.abort()
-    grown = most - before
+    return most - before, waited
+
+
+async def attack(name: str, clients: int) -> bool:
+    """Run one; prints its row."""
+    grown, waited = await cost(name, clients)
     print(f"{name:10} {grown / MIB:7.0f} MiB more, a good append then took {waited * 1000:.0f} ms", flush=True)
     return grown <= BOUND_BYTES
 
