@@ -112,27 +112,32 @@ async def connect(address: Address, options: JetStreamOptions, *, in_order: bool
         await close_client(client)
         if not isinstance(error, (OSError, Error)):  # TimeoutError is an OSError
             raise
-        reason = last[0] if isinstance(error, TimeoutError) else error
-        if is_unauthorized(error):
-            raise Refused(
-                "the NATS servers refuse the login",
-                path=str(address),
-                hint="check user and password, token or credentials, of the log's account or the system's",
-            ) from error
-        if is_refusal(error):
-            raise Refused(
-                f"the NATS servers are not to be trusted: {getattr(error, 'verify_message', None) or error}",
-                path=str(address),
-                hint="give ca=, the authority's certificate, and server_name= where theirs bears another name",
-            ) from error
-        raise PathError(
-            f"no NATS server could be reached: {reason or type(reason).__name__}",
-            path=str(address),
-            hint="check the addresses, the login, and that the servers run",
-        ) from error
+        raise not_connected(error, last[0], address) from error
     limit_silence(client)
     say_encrypted(client)
     return client
+
+
+def not_connected(error: BaseException, last: Exception, address: Address) -> PathError:
+    """The error for a connection that did not come about, `last` being what was met on the way: Refused where waiting helps nothing."""
+    if is_unauthorized(error):
+        return Refused(
+            "the NATS servers refuse the login",
+            path=str(address),
+            hint="check user and password, token or credentials, of the log's account or the system's",
+        )
+    if is_refusal(error):
+        return Refused(
+            f"the NATS servers are not to be trusted: {getattr(error, 'verify_message', None) or error}",
+            path=str(address),
+            hint="give ca=, the authority's certificate, and server_name= where theirs bears another name",
+        )
+    reason = last if isinstance(error, TimeoutError) else error
+    return PathError(
+        f"no NATS server could be reached: {reason or type(reason).__name__}",
+        path=str(address),
+        hint="check the addresses, the login, and that the servers run",
+    )
 
 
 def check_credentials(path: str) -> None:

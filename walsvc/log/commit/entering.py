@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from walsvc.config import between
 from walsvc.errors import Conflict
@@ -18,6 +18,16 @@ from walsvc.log.commit.payload import pack_attributes
 from walsvc.log.commit.queued import QueuedAppend
 from walsvc.log.commit.results import BatchResult
 from walsvc.model import Mode, Strict
+
+
+class Common(TypedDict, total=False):
+    """The part that all records of one append share; see QueuedAppend."""
+
+    labels: Labels | None
+    topic: str | None
+    request: Request | None
+    expected: int | None
+    dedupe: str | None
 
 
 def append_record(
@@ -58,22 +68,17 @@ def append_pieces(
     lengths: array[int],
     size: int,
     mode: Mode,
-    *,
-    labels: Labels | None = None,
-    topic: str | None = None,
-    request: Request | None = None,
-    expected: int | None = None,
-    dedupe: str | None = None,
+    **common: Unpack[Common],
 ) -> Ack[BatchResult]:
     """Append records that fit one group, all or none; the caller has checked them. No record: nothing is written.
 
     Args:
         pieces: the records; `lengths` and `size` are of its payloads, and their sum.
         mode: Strict or Relaxed.
-        labels: of every record; None: those that `pieces` has.
-        topic, request, expected, dedupe: as of QueuedAppend.
+        common: of all records; without labels they have those of `pieces`.
     """
     queue, payloads = core.queue, pieces.payloads
+    topic, expected, request = common.get("topic"), common.get("expected"), common.get("request")
     answer: Any = queue.new_ack()
     if not payloads:
         try:
@@ -82,6 +87,7 @@ def append_pieces(
         except Conflict as conflict:
             answer.set_exception(conflict)
         return cast("Ack[BatchResult]", answer)
+    labels, dedupe = common.get("labels"), common.get("dedupe")
     plain = mode is Strict and not pieces.labels and (labels, topic, expected, dedupe) == (None, None, None, None)
     if plain and queue.enter_plain(payloads, lengths, size, answer=answer, request=request):
         return cast("Ack[BatchResult]", answer)

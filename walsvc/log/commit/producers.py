@@ -7,7 +7,7 @@ cancelled the first attempt before: cancelled while it waits it is never accepte
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from walsvc.errors import BadOption, WalError
 from walsvc.format.group import GROUP_HEADER_BYTES, BadGroup
@@ -17,9 +17,8 @@ from walsvc.log.commit.batch import stream_batch
 from walsvc.log.commit.conditions import check_expected, check_key
 from walsvc.log.commit.core import Core
 from walsvc.log.commit.encoding import measure
-from walsvc.log.commit.entering import append_pieces
+from walsvc.log.commit.entering import Common, append_pieces
 from walsvc.log.commit.entries import Item, Pieces
-from walsvc.log.commit.group import Labels
 from walsvc.log.commit.results import Run
 from walsvc.log.read.stream import open_stream
 from walsvc.model import Mode, Strict
@@ -38,24 +37,17 @@ def append_request(
     core: Core,
     payloads: list[bytes] | Pieces,
     mode: Mode,
-    *,
-    labels: Labels | None = None,
-    topic: str | None = None,
-    request: Request | None = None,
-    expected: int | None = None,
-    dedupe: str | None = None,
+    **common: Unpack[Common],
 ) -> Any:
-    """Append payloads to one group, atomically, unless `request` did it before.
+    """Append payloads to one group, atomically, unless their request did it before.
 
     Args:
         core: of which log.
         payloads: one, or several that fit into one group together, with packed attributes in front where `labels` has some;
             or records that may have labels of their own.
         mode: as of append.
-        labels: type and length of the attributes of every record.
-        topic: by name.
-        request: whose; None: nobody's, nothing is remembered.
-        expected, dedupe: as of append; a key is for one payload.
+        common: of all of them. labels: type and length of the attributes; without a request nothing is remembered; a key to
+            dedupe is for one payload.
 
     Returns:
         An Ack of a BatchResult, or a task whose result is Repeated.
@@ -64,7 +56,8 @@ def append_request(
         As append_batch; OutcomeUnknown where it cannot be told whether the request was accepted before.
     """
     core.health.check_append(mode)
-    check_expected(expected)
+    labels, request, dedupe = common.get("labels"), common.get("request"), common.get("dedupe")
+    check_expected(common.get("expected"))
     check_key(dedupe)
     pieces = payloads if isinstance(payloads, Pieces) else Pieces(payloads)
     payloads = pieces.payloads
@@ -79,9 +72,7 @@ def append_request(
     core.queue.bounds.check_length(longest)
     if request is not None and (row := core.metadata.producers.find(request)) is not None:
         return begin_task(repeated(core, row, mode))
-    return append_pieces(
-        core, pieces, lengths, size, mode, labels=labels, topic=topic, request=request, expected=expected, dedupe=dedupe
-    )
+    return append_pieces(core, pieces, lengths, size, mode, **common)
 
 
 def check_request(core: Core, count: int, size: int) -> None:

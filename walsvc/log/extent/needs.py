@@ -121,7 +121,7 @@ class Needs:
         )
 
 
-class Dropped:
+class Drops:
     """Counts what one log has dropped, and logs each drop: at level WARNING where consumers have lost records by it, else at INFO.
 
     Attributes:

@@ -25,7 +25,7 @@ from walsvc.log.commit.core import Core
 from walsvc.log.extent.aging import Ages
 from walsvc.log.extent.dropping import check_before, drop_segments, droppable
 from walsvc.log.extent.leaving import leave
-from walsvc.log.extent.needs import Dropped, DropPlan, Needs
+from walsvc.log.extent.needs import DropPlan, Drops, Needs
 from walsvc.log.extent.steps import run_shielded
 from walsvc.log.read.pins import REPLICA_HOLD, pins_of
 from walsvc.log.read.segments import Segments
@@ -62,7 +62,7 @@ class Reclaimer:
         self._created_ns: dict[int, int] = {}
         self._ages = Ages(self._wall, core.health.loop.time, self._begun_ns)
         self._ages.note(core.catalog.view.ids)
-        self._dropped = Dropped(core)
+        self._dropped = Drops(core)
         self._failed: str | None = None
         core.catalog.when_begun(self.wake)
         core.changes.when_passed(self._passed)
