@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import pytest
 
-from walsvc.disk.sim import SimDevice
+from walsvc.config import WalConfig
+from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.errors import BadOption, Closed, NoSpace
+from walsvc.opening import open_on
 
 from .plan import SEGMENT_BYTES
 from .scenes import USUAL, Film, opened, payloads, run
@@ -157,3 +160,27 @@ def test_truncate_after_cut_at_any_operation_is_done_or_not_begun() -> None:
             await again.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize("double_write", ["off", "direct"])
+def test_compaction_that_is_called_during_a_cut_writes_nothing_into_what_is_cut(
+    double_write: Literal["off", "direct"],
+) -> None:
+    config = WalConfig(segment_bytes=65_536, double_write=double_write)
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        async with await open_on(SimDisk(device), config) as log:
+            for number in range(40):
+                await log.topic("ab"[number % 2]).append(bytes(3000))
+            await log.topic("a").purge(keep=1)
+            cutting = asyncio.ensure_future(log.truncate_after(20))
+            await asyncio.sleep((seed % 8 + 5) * 0.0001)
+            await log.compact()
+            await cutting
+            assert (await log.append(b"new")).lsn == 21
+        async with await open_on(SimDisk(device), config) as log:
+            assert [record.lsn async for record in log.read()] == [*range(2, 21, 2), 21]
+
+    for seed in range(16):
+        run_sim(main, seed)

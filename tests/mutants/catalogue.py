@@ -1447,6 +1447,15 @@ ENTRIES = [
         ("tests/log/test_waiting.py::test_nothing_is_accepted_behind_a_seal_when_the_log_is_closed_meanwhile",),
     ),
     Mutant(
+        "log: compaction writes a group of its own beside a cut",
+        "walsvc/log/extent/compaction.py",
+        "    await core.changes.join(dict)\n",
+        "    await core.changes.write({})\n",
+        (
+            "tests/crash/test_truncation.py::test_compaction_that_is_called_during_a_cut_writes_nothing_into_what_is_cut",
+        ),
+    ),
+    Mutant(
         "log: a prepared file that was removed is begun",
         "walsvc/log/commit/spares.py",
         "        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):",

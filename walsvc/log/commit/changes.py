@@ -228,7 +228,8 @@ class Changes:
         return future
 
     async def write(self, change: dict[str, Any], flags: int = 0) -> int:
-        """Append a metadata group and wait until it is durable; returns its offset in its segment."""
+        """Append a metadata group and wait until it is durable; returns its offset in its segment. For callers that have the extent:
+        where the log's end is being cut, the group would come into what goes."""
         while (future := self.try_write(change, flags)) is None:
             await self._queue.room_change(metadata=True)
         return await future

@@ -66,7 +66,8 @@ async def compact(core: Core, on_segment: OnSegment | None = None) -> int:
     topics = core.metadata.topics.copy()  # the same in both passes over a segment
     if not purges and not hidden and not topics.gone_last:
         return 0
-    await core.changes.write({})  # a mark counts at once, but nothing may go before it is durable
+    # a mark counts at once, but nothing may go before it is durable. A group of its own might come into a segment that is being cut
+    await core.changes.join(dict)
     active = core.tail.segment.id
     end = min(active, max(marks.highest, hidden.highest + 1, topics.gone_last + 1))
     ids = [first for first in core.catalog.view.ids if first < end]
