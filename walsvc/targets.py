@@ -95,7 +95,7 @@ def _meant_scheme(target: object) -> str | None:
 
 
 def _bare(text: str) -> str:
-    """Without white space and unprintable characters in front."""
+    """The text without white space and unprintable characters in front."""
     bare = text.lstrip()
     while bare and not bare[0].isprintable() and not "\ud800" <= bare[0] <= "\udfff":  # a byte that is no UTF-8 is
         bare = bare[1:].lstrip()

@@ -40,12 +40,12 @@ class CopyProgress(Protocol):
 
     @property
     def records(self) -> int:
-        """Durable here and not there yet."""
+        """Records that are durable here and not there yet."""
         ...
 
     @property
     def bytes(self) -> int:
-        """Of these records."""
+        """Bytes that hold these records."""
         ...
 
     @property

@@ -147,7 +147,7 @@ class Archive(Objects):
         await hold(log, lsn)
 
     async def _since(self, segment: Sealed, parts: list[tuple[int, str]]) -> int:
-        """Since when the log was what the segment says: where the archive holds another one in its place, since they part."""
+        """The time from which on the log was as in the segment: where the archive holds another one in its place, since they part."""
         pieces = {each.entry.first_lsn: each.entry for each in kept_entries(self.known)}
         before = pieces.get(segment.first_lsn)
         if before is None or before.generation != segment.header.generation:

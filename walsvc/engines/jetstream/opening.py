@@ -55,7 +55,7 @@ async def open_log(address: Address, config: WalConfig, options: JetStreamOption
 
 
 class Majority(Replicated):
-    """Of a log that a majority of servers keeps: what is durable is replicated, so Quorum is Strict."""
+    """The replica of a log that a majority of servers keeps: a durable record is replicated, so Quorum is Strict."""
 
     def __init__(self, path: str, catalog: Catalog) -> None:
         self._catalog = catalog

@@ -151,7 +151,7 @@ async def look_once(stream: Stream, first: int, last: int) -> Sight:
 
 
 def is_claim(message: Message) -> bool:
-    """Of what comes as a claim: whether it was sent as one, and is no stray. Every other message names a directory."""
+    """True if a message that comes as a claim was sent as one, and is no stray: every other message names a directory."""
     return message.base == 0
 
 

@@ -92,7 +92,7 @@ def whole_batch(bounds: Bounds, payloads: Sequence[Any]) -> tuple[Pieces, Iterat
 
 
 def head_of_batch(bounds: Bounds, payloads: Iterator[Any]) -> tuple[Pieces, Iterator[Any] | None]:
-    """As many records as fit a group, and the iterator over the others, if there are others."""
+    """Take as many records as fit a group; returns them, and the iterator over the others, None where there are none."""
     pieces, room = Pieces(), bounds.group_bytes_max
     for index, each in enumerate(payloads):
         item = packed(bounds, each, index)

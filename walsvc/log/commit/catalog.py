@@ -57,7 +57,7 @@ class View(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of all files together."""
+        """Length of all files together."""
         return sum(self.sizes.values())
 
     def holder(self, lsn: int) -> int | None:

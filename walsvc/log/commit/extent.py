@@ -30,7 +30,7 @@ class Extent(TaskLock):
         self._health = health
 
     def refuse(self, error: WalError) -> None:
-        """Whoever waits for a turn gets `error` instead."""
+        """Give `error` to every call that waits for a turn."""
         for turn in list(self._turns.values())[1:]:
             if turn is not None and not turn.done():
                 turn.set_exception(copy_of(error))

@@ -67,7 +67,7 @@ class Placement:
 
     @property
     def unwritten_bytes(self) -> int:
-        """Of everything that was accepted and is not durable."""
+        """Bytes of records that are accepted and not durable."""
         return self.pending_bytes + self.intake.filled_bytes
 
     # ---- room

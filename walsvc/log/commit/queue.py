@@ -110,7 +110,7 @@ class Queue:
 
     @property
     def length(self) -> int:
-        """How many wait."""
+        """Calls that wait for room or for a turn."""
         return len(self._waiting)
 
     @property
@@ -119,7 +119,7 @@ class Queue:
         return self._holds > 0
 
     def refusal(self) -> WalError | None:
-        """What ends the wait of everybody: the log's end, or that they are refused."""
+        """The error that every waiting call gets: the log has ended, or they are refused; None: they wait on."""
         if (ended := self._health.ended()) is not None or self._refusal is None:
             return ended
         return copy_of(self._refusal)
@@ -211,9 +211,9 @@ class Queue:
         else:
             self.move_up()
 
-    @whole("refusing who waits")
+    @whole("refusing calls that wait")
     def refuse(self, error: WalError) -> None:
-        """Whoever waits for room or for a turn gets `error` instead. Who comes later waits."""
+        """Give `error` to every call that waits for room or for a turn. Later calls wait."""
         self._refusal = error
         try:
             self.look_again()

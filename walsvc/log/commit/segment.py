@@ -82,7 +82,7 @@ class Segment:
 
     @property
     def block_bytes(self) -> int:
-        """Of the device, at least."""
+        """Groups begin at multiples of it: the device's block, or more."""
         return self.header.block_bytes
 
     @property

@@ -202,7 +202,7 @@ class Tail:
         return self._metadata.topics.tally
 
     def names_of(self, numbers: Iterable[int]) -> list[str]:
-        """Of topics, those that have not gone."""
+        """Names of the topics with these numbers, without those that have gone."""
         names = self._metadata.topics.names
         return [names[each] for each in numbers if each in names]
 

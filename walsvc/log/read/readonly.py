@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def refuse(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
-    """As a method: what would write raises Closed."""
+    """Raise Closed; stands for each method that would write."""
     raise Closed("the log was opened with read_only=True", path=log.path, hint="open it without read_only")
 
 
 async def refuse_later(log: ReadOnlyLog, *_: Any, **__: Any) -> NoReturn:
-    """As a method that is awaited: what would write raises Closed."""
+    """Raise Closed; stands for each coroutine method that would write."""
     refuse(log)
 
 

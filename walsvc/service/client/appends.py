@@ -284,7 +284,7 @@ class Appends(Account):
             await self.change()
 
     def end(self, error: WalError) -> None:
-        """Whoever waits for room is told."""
+        """Give `error` to every call that waits for room."""
         self.queue.end(error)
         self._set_room()
 

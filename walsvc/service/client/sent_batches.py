@@ -130,7 +130,7 @@ class SentBatch:
             self._account.limits.check_entries(self.whole)
 
     def lost(self) -> None:
-        """Whoever sends the parts stops."""
+        """Let the sender of the parts stop."""
         self._account.uncount(self)
         self._account.resize(self, -self.size)
         self._account.pulse()

@@ -20,7 +20,7 @@ GROWN_MAX = 500  # that much, and something must be wrong: memory matters more t
 
 
 def begin() -> None:
-    """What is there lives to the end; and from here on only `watch` looks at old objects."""
+    """Keep all objects that are there to the end; from here on only `watch` looks at old ones."""
     gc.collect()
     gc.freeze()
     young, middle, _ = gc.get_threshold()
@@ -28,7 +28,7 @@ def begin() -> None:
 
 
 def is_due(grown: int, opened: int) -> bool:
-    """Whether to look at old objects.
+    """True if old objects are to be looked at.
 
     Args:
         grown: CPython's looks at objects of middle age since the last look at old ones.
