@@ -1519,6 +1519,15 @@ ENTRIES = [
         (f"{BESIDE}test_worker_of_walsvc_and_one_of_redis_share_a_group",),
     ),
     Mutant(
+        "fronts: a client over HTTP that reads no answers is answered on and on",
+        "walsvc/service/fronts/http/brief.py",
+        "        await writer.drain()\n",
+        "",
+        (
+            "tests/service/fronts/test_brief.py::test_client_that_takes_no_answers_has_one_append_after_the_other_and_no_more",
+        ),
+    ),
+    Mutant(
         "service: nobody looks at the labels that a client gives the records of a batch",
         "walsvc/service/server/parts.py",
         "    if isinstance(item, Packed):\n",
