@@ -71,6 +71,15 @@ async def fill_segment(log: Log, leave: int) -> None:
     assert log.writer.core.tail.spares.spare is not None
 
 
+def new_images(device: SimDevice, states: int, looked: set[tuple[object, ...]], *known: object) -> Iterator[SimDevice]:
+    """Up to `states` devices that a power cut may leave, but none that equals one of which the same was `known`: these are in `looked`."""
+    for image in device.crash_states(states):
+        what = (image.fingerprint(), *known)
+        if what not in looked:
+            looked.add(what)
+            yield image
+
+
 class Moment(NamedTuple):
     """The device before an operation takes effect, and what the log had said by then."""
 
@@ -102,9 +111,11 @@ class Film:
         self.moments.append(Moment(self._device.fork(), operation, self._log.first_lsn, self._log.durable_lsn))
 
     def crashes(self, states: int) -> Iterator[tuple[Moment, SimDevice]]:
-        """Up to `states` devices that a power cut at each moment may leave."""
+        """Up to `states` devices that a power cut at each moment may leave; equal ones, of which the log had said the same, once."""
+        looked: set[tuple[object, ...]] = set()
         for moment in self.moments:
-            for image in moment.device.crash_states(states):
+            said = moment.first_lsn, moment.durable_lsn, moment.operation == "end"
+            for image in new_images(moment.device, states, looked, *said):
                 yield moment, image
 
 

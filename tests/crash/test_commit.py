@@ -28,7 +28,7 @@ from walsvc.opening import open_on
 
 from .damage import content, groups
 from .plan import SEGMENT_BYTES
-from .scenes import CONFIG, ONE_EACH, Film, WatchedDisk, opened, payloads, run, segments
+from .scenes import CONFIG, ONE_EACH, Film, WatchedDisk, new_images, opened, payloads, run, segments
 
 SMALL_GROUPS = dataclasses.replace(CONFIG, max_group_bytes=4096)
 
@@ -90,8 +90,9 @@ def test_strict_answer_comes_only_after_its_sync_and_the_sync_after_its_write(sy
         device.on_operation = None
         await log.close()
         assert moments[-1][1] == [1, 2, 3, 4, 5, 6]
+        looked: set[tuple[object, ...]] = set()
         for moment, answered in moments:
-            for image in moment.crash_states(3):
+            for image in new_images(moment, 3, looked, *answered):
                 again = await opened(image)
                 assert again.next_lsn > max(answered, default=0), "an answered record is gone"
                 await again.close()

@@ -30,7 +30,7 @@ from walsvc.opening import open_on
 
 from .damage import content, groups, overwrite, rename
 from .plan import SEGMENT_BYTES
-from .scenes import CONFIG, ONE_EACH, USUAL, Film, closed_log, fill_segment, opened, payloads, run, segments
+from .scenes import CONFIG, ONE_EACH, USUAL, Film, closed_log, fill_segment, new_images, opened, payloads, run, segments
 
 LENGTHS = {"records": 72, "payload_bytes": 76, "index_bytes": 80, "meta_bytes": 84, "group_bytes": 88}
 
@@ -69,8 +69,9 @@ def test_metadata_group_lost_before_a_durable_successor_still_opens() -> None:
         device.on_operation = None
         await log.close()
         assert len(log.writer.segments.ids()) == 2
+        looked: set[tuple[object, ...]] = set()
         for state, durable in states:
-            for image in state.crash_states(12):
+            for image in new_images(state, 12, looked, durable):
                 again = await opened(image, USUAL)
                 assert again.durable_lsn >= durable
                 assert again.next_lsn in {3, 4}
@@ -132,8 +133,9 @@ def test_first_creation_cut_at_any_operation_opens_or_creates() -> None:
             log = await opened(device, USUAL)
             device.on_operation = None
             await log.close()
+            looked: set[tuple[object, ...]] = set()
             for state in states:
-                for image in state.crash_states(10):
+                for image in new_images(state, 10, looked):
                     again = await opened(image, USUAL)
                     assert again.next_lsn == 1
                     assert (await again.append(b"first")).lsn == 1

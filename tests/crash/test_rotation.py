@@ -16,7 +16,7 @@ from walsvc.model import Relaxed
 
 from .damage import groups, rename
 from .plan import SEGMENT_BYTES
-from .scenes import ONE_EACH, USUAL, Film, fill_segment, opened, payloads, run, segments
+from .scenes import ONE_EACH, USUAL, Film, fill_segment, new_images, opened, payloads, run, segments
 
 
 def test_record_larger_than_the_empty_first_segment_survives_truncation_and_reopening() -> None:
@@ -48,8 +48,9 @@ def test_power_cut_while_an_empty_segment_is_replaced_keeps_acked() -> None:
         await log.append(b"second")
         device.on_operation = None
         await log.close()
+        looked: set[tuple[object, ...]] = set()
         for state, durable in states:
-            for image in state.crash_states(10):
+            for image in new_images(state, 10, looked, durable):
                 again = await opened(image, USUAL)
                 assert again.durable_lsn >= durable
                 assert await payloads(again) == [bytes(SEGMENT_BYTES), b"second"][: again.durable_lsn]
@@ -128,8 +129,9 @@ def test_loose_directory_loses_a_rename_but_not_the_removal_of_the_segment_befor
             await log.truncate_before(log.next_lsn)
         device.on_operation = None
         await log.close()
+        looked: set[tuple[object, ...]] = set()
         for state, durable in states:
-            for image in state.crash_states(8):
+            for image in new_images(state, 8, looked, durable):
                 again = await opened(image, USUAL)
                 assert again.durable_lsn >= durable
                 await again.close()
