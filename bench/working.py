@@ -56,7 +56,7 @@ def told_the_count(count: int) -> None:
 async def with_walsvc(asked: Asked) -> None:
     """Work at a shared consumer."""
     async with walsvc.open(asked.url, open_seconds=60.0) as log:
-        consumer = await log.topic(QUEUE).consumer(GROUP, shared=True)
+        consumer = await log.topic(QUEUE).consumer(GROUP, shared=True, prefetch=asked.at_once)
         end = told_to_begin(asked)
 
         async def one_by_one() -> int:

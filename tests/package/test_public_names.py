@@ -47,7 +47,7 @@ OF_CONSUMERS: dict[str, dict[str, str]] = {
 OF_SHARED: dict[str, dict[str, str]] = {
     "sim": {
         "open_hub": "deliveries, transactions and the server: what all who have it open share",
-        **dict.fromkeys(("batch_at", "stocked"), "the server: what is there for a client, whose turn it is"),
+        **dict.fromkeys(("batch_at", "stocked", "ahead"), "the server: what is there for a client, whose turn it is"),
         **dict.fromkeys(
             ("pending", "settle", "out_of", "delivered_lsn", "claim", "take_new", "wait_for_new"), "the Redis front"
         ),
@@ -58,6 +58,7 @@ OF_SHARED: dict[str, dict[str, str]] = {
             ("opened", "again", "failed", "received", "lost"), "the connection: what comes for this consumer"
         ),
         **dict.fromkeys(("deliveries", "return_unseen"), "a call for records that is answered, or given up"),
+        **dict.fromkeys(("ahead", "check_there"), "its acknowledgements, and what their answers bring"),
     },
 }
 OF_NAMES = {"name", "topic", "worker"}  # which a SharedConsumer gets when it is made

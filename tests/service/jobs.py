@@ -2,7 +2,7 @@
 
     python -m tests.service.jobs --jobs 20000 --workers 8 --kills 20
 
-Workers share a consumer. Of each job they make a result: of the even ones in a transaction with the acknowledgement, of the odd
+Workers share a consumer; every other one has deliveries come with its acknowledgements. Of each job they make a result: of the even ones in a transaction with the acknowledgement, of the odd
 ones by an append with a key, which is acknowledged afterwards. Some jobs are poison, and are given back each time. What a worker sees it
 writes down at once. In the end each job has one result, each poison job one dead letter, no job went out after its acknowledgement
 was answered, of jobs with one key none went out before the one in front of it was done, and a job that went out once more was with a
@@ -56,7 +56,7 @@ async def work(url: str, journal: Path) -> None:
         os.write(lines, f"{time.monotonic_ns()} {what} {job}\n".encode())
 
     async with walsvc.open(url, open_seconds=60.0, timeout=60.0, backoff_max_seconds=0.2) as log:
-        consumer = await log.topic("jobs").consumer("workers", shared=True, **OPTIONS)
+        consumer = await log.topic("jobs").consumer("workers", shared=True, prefetch=os.getpid() % 2 * TASKS, **OPTIONS)
         sys.stdout.buffer.write(READY)
         sys.stdout.flush()
 

@@ -123,6 +123,22 @@ class Hub:
                 return outs
             await self.feed.supply.wait(place)
 
+    async def ahead(self, face: object, max_bytes: int, max_records: int) -> list[Out]:
+        """The next records that are there, for one who has the consumer open and will ask for them; none while callers wait, or where any call would
+        get an error."""
+        supply = self.feed.supply
+        try:
+            more = True
+            while more and supply.idle and self.feed.unread(max_bytes, max_records):
+                more = await self.feed.read_on()
+            self.check(face)
+            outs = self.feed.take_several(self.holders[face], max_bytes, max_records) if supply.idle else []
+        except WalError:
+            return []  # the next call is told of it
+        if outs:
+            self.changed()
+        return outs
+
     async def there(self, face: object, *, own: bool = True) -> Out | None:
         """The next record, if there is one that is durable; it is not waited for. `own`: see Feed.take."""
         while True:

@@ -59,7 +59,8 @@ class OpensConsumers(ABC, Generic[ConsumerT]):
                 record, 0.001 to 604,800 (30.0); None, with `worker=` a name: until it acknowledges it or gives it back.
                 max_deliveries: of one record, then it goes to the topic dead_letter ("<topic>.dead"). ordered_by: a label;
                 records with an equal value are out one at a time, in order. max_outstanding: records that are out, 1 to 20,000
-                (1,000).
+                (1,000). prefetch: of this opening of a log behind a server, deliveries that the answer to an acknowledgement may
+                bring before they are asked for, 0 to 1,000 (0).
 
         Raises:
             InUse: it is open already; as a shared one: with other options. BadOption: `name`, `start` or an option.

@@ -248,6 +248,12 @@ class LocalConsumer(SharedConsumer):
             return [LocalDelivery(self, out) for out in await self._hub.batch(self, max_bytes, max_records, place)]
         return await self._held(max_bytes, max_records, place)
 
+    async def ahead(self, max_bytes: int, max_records: int) -> list[LocalDelivery]:
+        """For the service: what is there, before a caller asks for it; see Hub.ahead. A worker without lease gets nothing ahead."""
+        if self.worker is not None:
+            return []
+        return [LocalDelivery(self, out) for out in await self._hub.ahead(self, max_bytes, max_records)]
+
     async def _held(self, max_bytes: int, max_records: int, place: Place) -> list[LocalDelivery]:
         """Deliveries that are durable before the caller gets them; one that gives up gets them the next time."""
         async with self._keeping:

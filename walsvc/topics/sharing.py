@@ -20,11 +20,13 @@ OUTSTANDING = 1_000  # JetStream's default MaxAckPending
 OUTSTANDING_MAX = 20_000  # SQS's limit of messages in flight in a FIFO queue
 DELIVERIES_MAX = 1_000_000
 DELAY_SECONDS_MAX = 366 * 86_400.0
+PREFETCH_MAX = 1_000
 NOT_BEFORE = "not_before"  # label: Unix time in microseconds before which shared consumers do not deliver the record
 
 
 class SharedOptions(TypedDict, total=False):
-    """Keyword arguments of `consumer(..., shared=True)`; those that are left out are as at the last opening."""
+    """Keyword arguments of `consumer(..., shared=True)`; those that are left out are as at the last opening, but for `worker` and
+    `prefetch`, which each opening has for itself."""
 
     lease: float | None
     max_deliveries: int | None
@@ -32,6 +34,10 @@ class SharedOptions(TypedDict, total=False):
     ordered_by: str | None
     max_outstanding: int
     worker: str
+    prefetch: int
+
+
+OF_AN_OPENING = frozenset({"worker", "prefetch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +74,12 @@ def sharing_of(topic: str | None, given: SharedOptions, kept: Mapping[str, Any])
     known = {each.name for each in fields(Sharing)}
     values = {name: value for name, value in kept.items() if name in known}
     for name, value in given.items():
-        if name != "worker" and name not in known:
+        if name in OF_AN_OPENING:
+            continue
+        if name not in known:
             raise unknown_option(name, known, " of a shared consumer")
-        if name != "worker":
-            values[name] = value
+        values[name] = value
+    prefetch_of(given)
     sharing = Sharing(**values)
     if sharing.lease is not None:
         check_lease("lease", sharing.lease)
@@ -88,6 +96,18 @@ def sharing_of(topic: str | None, given: SharedOptions, kept: Mapping[str, Any])
     if worker is not None:
         check_name("worker", worker)
     return sharing
+
+
+def prefetch_of(given: SharedOptions) -> int:
+    """How many deliveries a client may have before a caller asks for them, 0 to 1,000. BadOption."""
+    prefetch = given.get("prefetch", 0)
+    between("prefetch", prefetch, 0, PREFETCH_MAX)
+    if prefetch and given.get("worker") is not None:
+        raise BadOption(
+            "a worker without a lease has no prefetch",
+            hint="leave prefetch out; read_batch takes several records at once",
+        )
+    return prefetch
 
 
 def with_dead_letter(topic: str | None, sharing: Sharing) -> Sharing:

@@ -57,6 +57,7 @@ class Supply:
         self._source = source
         self._waiters: dict[Place, asyncio.Future[Any]] = {}  # by their numbers
         self._last = 0  # number that was given
+        self._callers = 0  # that wait, or were woken and have not looked yet
         self._task: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[Any] | None = None
 
@@ -65,9 +66,15 @@ class Supply:
         """How many calls wait."""
         return sum(place.calls for place in self._waiters)
 
+    @property
+    def idle(self) -> bool:
+        """True if no caller waits: what may go out is not due to any."""
+        return not self._callers
+
     async def wait(self, place: Place) -> None:
         """Wait until there may be something to take, at the place of earlier waits. Raises what reading raises, and what ends the log."""
         waiter: asyncio.Future[Any] = self._core.waits.durable(NEVER)  # fails with the log, if nothing else wakes it
+        self._callers += 1
         try:
             self._enter(place, waiter)
             self._read()
@@ -77,6 +84,7 @@ class Supply:
                 self.wake()  # its turn goes to the next one
             raise
         finally:
+            self._callers -= 1
             if self._waiters.get(place) is waiter:
                 del self._waiters[place]
             waiter.cancel()

@@ -2,7 +2,8 @@
 the group commit, and one answer.
 
 At most two frames are on their way, one whose group is being committed and one for the group behind it; what comes meanwhile waits for the
-first answer and leaves together. Each caller's deliveries are acknowledged as a whole or not at all: where those of one have
+first answer and leaves together. Its answer brings deliveries for those who will ask for some, where the consumer was opened with
+`prefetch`. Each caller's deliveries are acknowledged as a whole or not at all: where those of one have
 been refused, nothing of the frame was done, and each caller's are sent alone.
 """
 
@@ -12,15 +13,27 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from walsvc.errors import BadOption, LeaseLost, WalError, WalTimeout, copy_of
 from walsvc.service.client.call import Calling
 from walsvc.service.client.delivery import Home
 from walsvc.service.client.session import Session
+from walsvc.service.client.stock import BYTES_MAX, Stock
 
+FEATURE = "ahead"
 FRAMES = 2
 ROWS_MAX = 1_000  # of several callers in a frame: about 32 KiB
+
+
+class Acknowledging(Home, Protocol):
+    """The consumer."""
+
+    def check_there(self) -> None:
+        """Raise whatever makes a call of it vain that was made before it was closed."""
+
+    def ahead(self, answer: Any) -> None:
+        """Take the deliveries that an answer has brought."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -41,9 +54,10 @@ class Asked:
 class Acks:
     """See the head of this file. Loop thread only."""
 
-    def __init__(self, home: Home, session: Session) -> None:
+    def __init__(self, home: Acknowledging, session: Session, stock: Stock) -> None:
         self._home = home
         self._session = session
+        self._stock = stock
         self._waiting: deque[Asked] = deque()
         self._sent: dict[Calling, list[Asked]] = {}
         self._due = False
@@ -81,6 +95,18 @@ class Acks:
 
     # ---- sending
 
+    @property
+    def under_way(self) -> list[asyncio.Future[Any]]:
+        """The answers that are waited for."""
+        return [call.answer for call in self._sent]
+
+    def send_all(self) -> None:
+        """The consumer is being closed: what was called for before leaves before that, each caller's alone, since a refusal could not be
+        told apart any more."""
+        while self._waiting:
+            if not (asked := self._waiting.popleft()).answer.done():
+                self._call([asked])
+
     def _send_due(self) -> None:
         self._due = False
         self._send()
@@ -103,19 +129,25 @@ class Acks:
 
     def _call(self, some: list[Asked]) -> None:
         """Send what some callers acknowledge in one frame."""
+        rows = [row for each in some for row in each.rows]
+        args: dict[str, Any] = {"stream": self._home.id, "deliveries": rows}
+        ahead = self._stock.ask() if FEATURE in self._session.info.get("features", ()) else 0
+        if ahead:
+            args |= {"max_bytes": BYTES_MAX, "max_records": ahead}
         try:
-            self._home.check()
-            rows = [row for each in some for row in each.rows]
-            call = Calling(self._session, "shared.ack", {"stream": self._home.id, "deliveries": rows}, None)
+            self._home.check_there()
+            call = Calling(self._session, "shared.ack", args, self._home.ahead if ahead else None)
         except WalError as error:
+            self._stock.answered(ahead)
             refuse(some, error)
             return
         self._sent[call] = some
         for each in some:
             each.call = call
-        call.answer.add_done_callback(partial(self._answered, call))
+        call.answer.add_done_callback(partial(self._answered, call, ahead))
 
-    def _answered(self, call: Calling, answer: asyncio.Future[Any]) -> None:
+    def _answered(self, call: Calling, ahead: int, answer: asyncio.Future[Any]) -> None:
+        self._stock.answered(ahead)
         some = [each for each in self._sent.pop(call) if not each.answer.done()]
         error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         if error is None:

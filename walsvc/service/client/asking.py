@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from walsvc.errors import ProtocolError, WalError, copy_of
 from walsvc.service.client.delivery import Home, RemoteDelivery
 from walsvc.service.client.session import Session
+from walsvc.service.client.stock import BYTES_MAX, Stock
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.frames import Call, Cancel, Error, Frame, Result
 from walsvc.service.wire.protocol import encode
@@ -26,7 +27,6 @@ NEXT = "shared.next"
 FEATURE = "each"
 QUESTIONS_MAX = 64  # of one consumer at a time; the server takes 1,024 calls of a connection
 CALLS_MAX = 1_000  # of next() in one question
-BYTES_MAX = 1 << 20  # of an answer; the server takes less
 
 
 class Asker(Home, Protocol):
@@ -176,9 +176,10 @@ class NextQuestion(Question):
 class Asking:
     """The calls of next() of one consumer, in order. Loop thread only."""
 
-    def __init__(self, home: Asker, session: Session) -> None:
+    def __init__(self, home: Asker, session: Session, stock: Stock) -> None:
         self._home = home
         self._session = session
+        self._stock = stock
         self._callers: deque[asyncio.Future[RemoteDelivery]] = deque()
         self._questions: dict[NextQuestion, None] = {}
         self._due = False
@@ -186,6 +187,8 @@ class Asking:
     async def next(self) -> RemoteDelivery:
         """See SharedConsumer.next."""
         self._home.check()
+        if (there := self._stock.take()) is not None:
+            return there
         caller: asyncio.Future[RemoteDelivery] = self._session.loop.create_future()
         self._callers.append(caller)
         self._ask_soon()
@@ -258,17 +261,26 @@ class Asking:
             question.left = min(more, question.left)
             if not question.left:
                 self._over(question)
-        for place, delivery in enumerate(deliveries):
-            while self._callers and self._callers[0].done():
-                self._callers.popleft()
-            if not self._callers:
-                self._home.return_unseen(deliveries[place:])
-                break
-            self._callers.popleft().set_result(delivery)
+        self._home.return_unseen(self._given(deliveries))
         if len(self._callers) > self._asked:
             self._ask_soon()
         else:
             self._withdraw()
+
+    def ahead(self, deliveries: Sequence[RemoteDelivery]) -> None:
+        """An acknowledgement has brought records: for callers that wait, and for those that will come."""
+        self._stock.put(self._given(deliveries))
+        self._withdraw()
+
+    def _given(self, deliveries: Sequence[RemoteDelivery]) -> Sequence[RemoteDelivery]:
+        """Give deliveries to those that have waited longest; returns what nobody waits for."""
+        for place, delivery in enumerate(deliveries):
+            while self._callers and self._callers[0].done():
+                self._callers.popleft()
+            if not self._callers:
+                return deliveries[place:]
+            self._callers.popleft().set_result(delivery)
+        return ()
 
     def refused(self, question: NextQuestion, error: WalError) -> None:
         """A question brings nothing more: as many callers hear why, those that have waited longest."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
+from weakref import WeakSet
 
 from walsvc.format.purge import check_way, labels_of, lsns_of
 from walsvc.keywords import AppendOptions, BatchOptions, Payload, Payloads
@@ -15,6 +17,8 @@ from walsvc.service.client.batches import append_batch
 from walsvc.service.client.consumer import RemoteConsumer
 from walsvc.service.client.session import Session
 from walsvc.service.client.shared import RemoteShared
+from walsvc.service.client.stock import KEPT_SECONDS
+from walsvc.tasks import begin_task
 from walsvc.topics.delivery import Delivery, check_delivery
 from walsvc.topics.names import ConsumerStatus, Start, check_name
 from walsvc.topics.sharing import SharedOptions, refuse_lazy
@@ -28,6 +32,7 @@ class Common:
         appends: this client's appends.
         topics: names of the topics that this client has heard of.
         consumers: this client's consumers that are open, by the numbers of their streams.
+        prefetching: its shared ones that may have deliveries before callers ask for them.
     """
 
     def __init__(self, session: Session) -> None:
@@ -35,6 +40,7 @@ class Common:
         self.appends: Appends = Appends(session)
         self.topics: dict[str, None] = {}
         self.consumers: dict[int, RemoteConsumer] = {}
+        self.prefetching: WeakSet[RemoteShared] = WeakSet()
         self._first: dict[Any, str] = {}  # appends to topics not heard of yet, that are not known to have ended
 
     def append_to(
@@ -99,9 +105,16 @@ class Common:
         refuse_lazy(delivery)
         consumer = RemoteShared(self.session, topic, name, start=start, options=options)
         await consumer.opened()
+        if options.get("prefetch"):
+            self.prefetching.add(consumer)
         if topic is not None:
             self.topics.setdefault(topic)
         return consumer
+
+    async def return_ahead(self) -> None:
+        """Close the shared consumers that may have deliveries of which no caller knows: they go back as if they had not been out."""
+        if closing := [begin_task(each.close()) for each in self.prefetching]:
+            await asyncio.wait(closing, timeout=KEPT_SECONDS)
 
     async def list_consumers(self, **topic: str) -> list[ConsumerStatus]:
         """The consumers of a topic, or all."""

@@ -260,7 +260,11 @@ class RemoteLog(TakesRecords, RemoteReading, RemoteTrims, OpensConsumers[RemoteC
             WalTimeout: not done in time; the connection is ended all the same. Appends that still wait for room get Closed,
                 whoever waits for an answer OutcomeUnknown.
         """
-        await self._closing.close(timeout, self._end_followers)
+        await self._closing.close(timeout, self._end_readers)
+
+    async def _end_readers(self) -> None:
+        await self._common.return_ahead()
+        await self._end_followers()
 
     def __repr__(self) -> str:
         return f"RemoteLog({self.path!r}, next_lsn={self.next_lsn}, durable_lsn={self.durable_lsn})"

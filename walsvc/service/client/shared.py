@@ -1,7 +1,7 @@
 """A shared consumer of a log behind a server: leases, order and counts are there; a call of next() here is a question there.
 
-Nothing is sent ahead: a record that nobody has asked for would run against its deadline in a buffer. Calls of one turn of the loop share a
-frame: those of next() in asking.py, those of ack() in acks.py. The server frees what a connection has when that ends. A client that has lost its connection opens the
+Nothing is sent ahead, unless it was opened with `prefetch` (stock.py): a record that nobody has asked for runs against its deadline. Calls of one
+turn of the loop share a frame: those of next() in asking.py, those of ack() in acks.py. The server frees what a connection has when that ends. A client that has lost its connection opens the
 consumer again by itself; what it had it may still acknowledge, as long as nobody else got it.
 """
 
@@ -18,13 +18,15 @@ from walsvc.service.client.call import Calling, encoded
 from walsvc.service.client.delivery import RemoteDelivery
 from walsvc.service.client.opened import OpenedThere
 from walsvc.service.client.session import Session
+from walsvc.service.client.stock import KEPT_SECONDS, Stock
 from walsvc.service.wire.codes import error_of
 from walsvc.service.wire.columns import records_of
 from walsvc.service.wire.frames import End, Error, Frame, Open, Records, Result
 from walsvc.service.wire.protocol import encode
+from walsvc.tasks import begin_task
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.shared import Delivery, SharedConsumer, several
-from walsvc.topics.sharing import SharedOptions, Sharing
+from walsvc.topics.sharing import SharedOptions, Sharing, prefetch_of
 
 
 class RemoteShared(OpenedThere, SharedConsumer):
@@ -34,15 +36,19 @@ class RemoteShared(OpenedThere, SharedConsumer):
         super().__init__(topic, name, options.get("worker"))
         self._session = session
         self._id = session.new_id()
-        self._frame = Open(self._id, "shared", {"name": name, "topic": topic, "start": start, "options": options}, 0)
-        self._asking: Asking = Asking(self, session)
+        self._stock: Stock = Stock(self, session.loop, prefetch_of(options))
+        there = {name: value for name, value in options.items() if name != "prefetch"}
+        self._frame = Open(self._id, "shared", {"name": name, "topic": topic, "start": start, "options": there}, 0)
+        self._asking: Asking = Asking(self, session, self._stock)
         self._batches = asyncio.Semaphore(QUESTIONS_MAX)
         self._sharing = Sharing()
         self._open = True
         self._error: WalError | None = None
-        self._acks: Acks = Acks(self, session)
+        self._acks: Acks = Acks(self, session, self._stock)
         self._opened: asyncio.Future[None] = session.loop.create_future()
         self._closed: asyncio.Future[None] = session.loop.create_future()
+        self._leaving: asyncio.Task[None] | None = None
+        self._left = False
         encoded(self._frame)  # what cannot be sent is said before anything is
         session.begin(self._id, self)
 
@@ -53,6 +59,11 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     # ---- from the session
 
+    def lost(self) -> None:
+        """See OpenedThere. The server has freed what it had sent."""
+        self._stock.forget()
+        super().lost()
+
     def again(self) -> bool:
         """Open it, also on a new connection."""
         self._session.put(encode(self._frame))
@@ -60,6 +71,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     def failed(self, error: WalError) -> None:
         """No connection in time, or closed."""
+        self._stock.forget()
         self._fail(self._session.unreachable(error, f"consumer {self.name!r} is lost"))
 
     def received(self, frame: Frame) -> None:
@@ -92,6 +104,8 @@ class RemoteShared(OpenedThere, SharedConsumer):
     async def _batch(self, max_bytes: int, max_records: int) -> Sequence[RemoteDelivery]:
         async with self._batches:
             self.check()
+            if there := self._stock.take_several(max_bytes, max_records):
+                return there
             question = BatchQuestion(self, self._session, max_bytes, max_records)
             self._session.begin(question.id, question)
             try:
@@ -115,11 +129,21 @@ class RemoteShared(OpenedThere, SharedConsumer):
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"the answer to shared.next is none: {error}") from None
 
+    def ahead(self, answer: Any) -> None:
+        """Take the deliveries that the answer to an acknowledgement has brought; None: it has brought none."""
+        if answer is not None:
+            deliveries = self.deliveries(answer)
+            if self._open:
+                self._asking.ahead(deliveries)
+            elif not self._left:
+                self._stock.put(deliveries)  # until it is closed
+
     def return_unseen(self, deliveries: Sequence[RemoteDelivery]) -> None:
         """Return deliveries that no caller got: they go out again as if they had not been."""
-        if deliveries and self._open:
+        if deliveries and not (self._left or self._closed.done()):
             rows = [list(each.said().values()) for each in deliveries]
-            Calling(self._session, "shared.unseen", {"stream": self._id, "deliveries": rows}, None)
+            call = Calling(self._session, "shared.unseen", {"stream": self._id, "deliveries": rows}, None)
+            call.answer.add_done_callback(hear)
 
     # ---- what becomes of them
 
@@ -156,11 +180,15 @@ class RemoteShared(OpenedThere, SharedConsumer):
 
     # ---- ending
 
-    def check(self) -> None:
-        """Raise whatever makes any call of it vain."""
+    def check_there(self) -> None:
+        """Raise whatever makes a call of it vain that was made before it was closed."""
         self._session.check()
         if self._error is not None:
             raise copy_of(self._error)
+
+    def check(self) -> None:
+        """Raise whatever makes any call of it vain."""
+        self.check_there()
         if not self._open:
             raise Closed(f"consumer {self.name!r} is closed", path=self._session.address.url, hint="open it again")
 
@@ -168,5 +196,28 @@ class RemoteShared(OpenedThere, SharedConsumer):
         """See SharedConsumer."""
         self._session.check_loop()
         if self._open:
-            self._leave()
+            self._open = False
+            self._stock.most = 0
+            self._acks.send_all()
+            if self._stock.asked and self._session.connected:
+                self._leaving = begin_task(self._leave_behind_acks())
+            else:
+                self._leave()
         await asyncio.shield(self._closed)
+
+    async def _leave_behind_acks(self) -> None:
+        """Leave once the acknowledgements that are under way have brought what they were to bring."""
+        await asyncio.wait(self._acks.under_way, timeout=KEPT_SECONDS)
+        if not self._closed.done():
+            self._leave()
+
+    def _leave(self) -> None:
+        self._stock.give_back()
+        self._left = True
+        super()._leave()
+
+
+def hear(answer: asyncio.Future[Any]) -> None:
+    """Take note of an answer for which nobody waits."""
+    if not answer.cancelled():
+        answer.exception()

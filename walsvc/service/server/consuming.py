@@ -17,9 +17,10 @@ from walsvc.service.wire.columns import packed_labels, records_frame
 from walsvc.service.wire.frames import Open
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import AtLeastOnce, Delivery, StrictlyOnce
+from walsvc.topics.hub import Hub
 from walsvc.topics.leases import Lease
 from walsvc.topics.names import Start
-from walsvc.topics.shared import LocalConsumer
+from walsvc.topics.shared import LocalConsumer, LocalDelivery
 from walsvc.topics.sharing import OUTSTANDING_MAX
 from walsvc.topics.supply import Place
 
@@ -61,27 +62,41 @@ class SharedStream(Holding):
 
     async def _next(self, max_bytes: int, max_records: int, place: Place) -> dict[str, Any]:
         """The next records, one at least. Given up it takes nothing."""
-        hub, loop = self.consumer.open_hub(), self._loop
+        hub = self.consumer.open_hub()
         given = await self.consumer.batch_at(place, min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
-        labels: list[bytes] = []
-        size = 0
-        for index, each in enumerate(given):
-            packed = packed_labels(each.record)
-            size += len(packed)
-            if size > STREAM_BYTES and index:  # the rest goes out again, as if it had not been out
-                for late in given[index:]:
-                    hub.unseen(late.lease)
-                del given[index:]
-                break
-            labels.append(packed)
         try:
             await self._line.writable()
         except BaseException:
             for each in given:
                 hub.unseen(each.lease)
             raise
-        frame = records_frame(self.id, 0, [each.record for each in given], labels, self._line.state)
-        left = [None if each.deadline is None else each.deadline - loop.time() for each in given]
+        return self._answer(hub, given)
+
+    async def ahead(self, max_bytes: int, max_records: int) -> dict[str, Any] | None:
+        """What is there and the client will ask for, as an answer of shared.next. None: nothing, or others wait for it, or the client
+        does not take what it is sent."""
+        line = self._line
+        if not max_records or line.leaving or line.stuck or line.share.full:
+            return None
+        given = await self.consumer.ahead(min(max_bytes, STREAM_BYTES), min(max_records, STREAM_RECORDS))
+        return self._answer(self.consumer.open_hub(), given) if given else None
+
+    def _answer(self, hub: Hub, given: list[LocalDelivery]) -> dict[str, Any]:
+        """Deliveries as a client is told of them. What is too long for one answer goes out again, as if it had not been out."""
+        labels: list[bytes] = []
+        size = 0
+        for index, each in enumerate(given):
+            packed = packed_labels(each.record)
+            size += len(packed)
+            if size > STREAM_BYTES and index:
+                for late in given[index:]:
+                    hub.unseen(late.lease)
+                del given[index:]
+                break
+            labels.append(packed)
+        frame = records_frame(self.id, 0, [each.record for each in given], labels, [])
+        now = self._loop.time()
+        left = [None if each.deadline is None else each.deadline - now for each in given]
         attempts = [each.attempt for each in given]
         return {"records": list(frame[2:-1]), "attempts": attempts, "left": left, "token": hub.past.token}
 

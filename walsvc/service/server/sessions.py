@@ -36,6 +36,7 @@ class Sessions:
         self._calls = Calls(line.pace, self._begin_call, self._called)
         self._tasks: dict[int, asyncio.Task[None]] = {}  # calls, and streams that are being opened or closed
         self._streams: dict[int, Stream] = {}
+        self._ending: dict[int, Holding] = {}  # consumers that were given up: calls that came before that have them
         # Streams that are being opened, and which consumer: they count already.
         self._opening: dict[int, Name | None] = {}
         self._counted = 0  # streams of this connection, as the server knows it
@@ -154,7 +155,7 @@ class Sessions:
         its calls behind the OPEN, without waiting."""
         if id in self._opening and (task := self._tasks.get(id)) is not None:
             await asyncio.wait([task])
-        stream = self._streams.get(id)
+        stream = self._streams.get(id) or self._ending.get(id)
         if not isinstance(stream, kind):
             raise Closed(f"consumer {id} is not open on this connection", hint="open it again")
         return stream
@@ -243,7 +244,10 @@ class Sessions:
         stream = self._streams.pop(id, None)
         if stream is not None:
             self._count()
-            self._begin(id, self._close(id, stream))
+            closing = self._begin(id, self._close(id, stream))
+            if isinstance(stream, Holding):
+                self._ending[id] = stream
+                self._shared.closing.add(closing, self._name_of(stream))
         elif self._calls.cancel(id):
             self._line.answer_error(id, WalError("the call was cancelled"))
         elif (task := self._tasks.get(id)) is not None:
@@ -253,6 +257,9 @@ class Sessions:
     async def _close(self, id: int, stream: Stream) -> None:
         try:
             if isinstance(stream, Holding):
+                await self._calls.begun()
+                await asyncio.sleep(0)  # the last one's first step
+                self._ending.pop(id, None)
                 await asyncio.shield(self._close_consumer(stream))
             else:
                 await stream.stop()
@@ -266,8 +273,11 @@ class Sessions:
     def _close_consumer(self, stream: Holding) -> asyncio.Task[None]:
         """Close a consumer, whoever waits for that."""
         task = begin_task(stream.close())
-        self._shared.closing.add(task, (self._log, stream.consumer.topic, stream.consumer.name))
+        self._shared.closing.add(task, self._name_of(stream))
         return task
+
+    def _name_of(self, stream: Holding) -> Name:
+        return self._log, stream.consumer.topic, stream.consumer.name
 
     def _give_up(self, id: int, task: asyncio.Task[None]) -> None:
         """Cancel a call, or an opening. The name of a consumer that was being opened is free when the task has ended."""
@@ -282,12 +292,13 @@ class Sessions:
         self._over = True
         self._calls.give_up()
         later = self._shared.closing.later
-        for id in list(self._tasks):
+        for id in [id for id in self._tasks if id not in self._ending]:
             later(partial(self._end, id), self._opening.get(id), OPEN_UNITS)
-        for id, stream in list(self._streams.items()):
+        for id, stream in (*self._streams.items(), *self._ending.items()):
+            name: Name | None
             name, units = None, OPEN_UNITS
             if isinstance(stream, Holding):
-                name, units = (self._log, stream.consumer.topic, stream.consumer.name), CONSUMER_UNITS
+                name, units = self._name_of(stream), CONSUMER_UNITS
             later(partial(self._end, id), name, units)
 
     def _end(self, id: int) -> asyncio.Task[None] | None:
@@ -295,8 +306,9 @@ class Sessions:
         task = self._tasks.get(id)
         if task is not None and not task.done():
             task.cancel()
-            return task
-        stream = self._streams.pop(id, None)  # its opening may have ended well meanwhile
+            if id not in self._ending:
+                return task
+        stream = self._streams.pop(id, None) or self._ending.pop(id, None)  # its opening may have ended well meanwhile
         if stream is None:
             return None
         self._count()

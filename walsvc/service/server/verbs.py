@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from walsvc.api import Log
+from walsvc.config import between
 from walsvc.service.server.consuming import ConsumerStream, SharedStream
 from walsvc.service.server.pages import read_back
 from walsvc.service.server.transacting import Held, transact
@@ -169,8 +170,11 @@ def shared_next(stream: SharedStream, args: dict[str, Any]) -> AsyncIterator[dic
     return stream.answers(args["max_bytes"], args["max_records"], each=args["each"])
 
 
-async def shared_ack(stream: SharedStream, args: dict[str, Any]) -> None:
+async def shared_ack(stream: SharedStream, args: dict[str, Any]) -> dict[str, Any] | None:
+    between("max_bytes", args["max_bytes"], 1, 1 << 62)
+    between("max_records", args["max_records"], 0, 1 << 62)
     await stream.consumer.open_hub().ack(await stream.leases(args["deliveries"]))
+    return await stream.ahead(args["max_bytes"], args["max_records"])
 
 
 async def shared_nak(stream: SharedStream, args: dict[str, Any]) -> None:

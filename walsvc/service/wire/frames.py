@@ -278,7 +278,7 @@ KINDS: dict[type[Frame], tuple[int, tuple[Check, ...]]] = {
 OPTIONAL: dict[type[Frame], int] = {Append: 2, Batch: 3, Ack: 1, Purged: 1}
 """How many of a frame's last fields are left out where they are nil: older peers do not know them. Whoever sends one has seen in
 `features` of WELCOME that the server does."""
-FEATURES = ("expected", "dedupe", "reverse", "transact", "entries", "empty_part", "hide", "each")
+FEATURES = ("expected", "dedupe", "reverse", "transact", "entries", "empty_part", "hide", "each", "ahead")
 Table = dict[int, tuple[type[Frame], tuple[Check, ...]]]
 FROM_CLIENT: Table = {
     KINDS[each][0]: (each, KINDS[each][1]) for each in (Append, Batch, Call, Open, Credit, Cancel, Ping)

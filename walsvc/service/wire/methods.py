@@ -187,7 +187,11 @@ METHODS = table(
         {**STREAM, **required(max_bytes=INT, max_records=INT), "each": (BOOL, False)},
         changes=False,
     ),
-    Method("shared.ack", CONSUME, {**STREAM, **required(deliveries=ROWS)}),
+    Method(
+        "shared.ack",
+        CONSUME,
+        {**STREAM, **required(deliveries=ROWS), "max_bytes": (INT, 1), "max_records": (INT, 0)},
+    ),
     Method("shared.nak", CONSUME, {**DELIVERY, **required(delay=SECONDS)}),
     Method("shared.extend", CONSUME, {**DELIVERY, **required(seconds=SECONDS)}),
     Method("shared.unseen", CONSUME, {**STREAM, **required(deliveries=ROWS)}),
