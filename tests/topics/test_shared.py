@@ -368,7 +368,8 @@ async def test_what_is_opened_wrongly_says_so(open_log):
             {"max_outstanding": 0},
             {"max_outstanding": 20_001},
             {"ordered_by": ""},
-            {"prefetch": 3},
+            {"prefetch": -1},
+            {"lookahead": 3},
             {"delivery": AtLeastOnce(3)},
         ):
             with pytest.raises(BadOption):
