@@ -115,9 +115,44 @@ async def test_name_of_a_consumer_whose_end_has_not_come_is_waited_for(tmp_path,
         await until(lambda: len(left) == 1)
         good.send(FRAMES["consumer"](1), Ping(2))
         await good.expect(Pong, 2)
+        left.pop()()  # it tells what it leaves
+        good.send(Ping(3))
+        await good.expect(Pong, 3)
+        assert server.shared.streams.used == 2
         left.pop()()
         await good.expect(Result, 1)
         monkeypatch.undo()
+
+
+async def test_connections_that_go_together_tell_what_they_leave_a_few_in_each_turn(tmp_path, monkeypatch) -> None:
+    told = [0]
+    leave = Sessions._leave
+    monkeypatch.setattr(Sessions, "_leave", lambda self: (told.__setitem__(0, told[0] + 1), leave(self))[1])
+    async with serving(tmp_path) as server, await Raw.welcomed(server) as good:
+        server.logs[""].wait_durable = never
+        raws = [await Raw.welcomed(server) for _ in range(12)]
+        for raw in raws:
+            raw.send(FRAMES["consumer"](1)._replace(args={"name": str(raws.index(raw))}))
+            await raw.expect(Result, 1)
+            raw.send(*(FRAMES["wait_durable"](id) for id in range(2, 2 * SLICE + 1)), Ping(999))
+            await raw.expect(Pong, 999)
+        await until(lambda: server.shared.calls.used == 12 * (2 * SLICE - 1) and server.shared.turns.waiting == 0)
+        _, *others = server.roster
+        for connection in others:
+            connection.abort()
+        counts: list[int] = []
+        while told[0] < 12:
+            before = told[0]
+            await asyncio.sleep(0)
+            counts.append(told[0] - before)
+            if before == 0 and told[0]:
+                good.send(FRAMES["consumer"](1)._replace(args={"name": "11"}))  # of the last one
+        assert max(counts) <= 2, "at once and in the turn that follows"
+        await good.expect(Result, 1)
+        await server.shared.closing.done()
+        assert (server.shared.calls.used, server.shared.streams.used) == (0, 1)
+        for raw in raws:
+            await raw.close()
 
 
 @pytest.mark.parametrize("what", FRAMES)

@@ -17,7 +17,7 @@ from walsvc.service.server.consuming import OPENED, ConsumerStream, Holding, Hol
 from walsvc.service.server.line import Line
 from walsvc.service.server.shared import Name, Shared
 from walsvc.service.server.streams import Begin, RecordStream, Stream, range_of, source_of
-from walsvc.service.server.turns import CALL_UNITS, CONSUMER_UNITS, OPEN_UNITS
+from walsvc.service.server.turns import CALL_UNITS, CONSUMER_UNITS, LEFT_A_UNIT, OPEN_UNITS
 from walsvc.service.server.verbs import IN_PARTS, OF_A_CONSUMER, OF_A_WORKER, OF_SEVERAL, OF_THE_LOG
 from walsvc.service.wire.frames import Call, Credit, End, Open, Result
 from walsvc.service.wire.methods import METHODS, STREAMS, Method
@@ -206,6 +206,7 @@ class Sessions:
                 await self._shared.closing.free(name)
                 async with nullcontext() if line.pace.light else self._shared.turns.openings:
                     await line.pace.turn(CONSUMER_UNITS)
+                    await self._shared.closing.free(name)  # its connection may have gone meanwhile
                     with self._shared.consumers.taking(self._log, args["topic"], args["name"]):
                         stream, opened = await OPENED[frame.what](self._log, line, frame, args)
             else:
@@ -290,6 +291,10 @@ class Sessions:
         if self._over:
             return
         self._over = True
+        count = len(self._calls) + len(self._tasks) + len(self._streams)
+        self._shared.closing.tell(self._leave, count // LEFT_A_UNIT)
+
+    def _leave(self) -> None:
         self._calls.give_up()
         later = self._shared.closing.later
         for id in [id for id in self._tasks if id not in self._ending]:

@@ -62,6 +62,22 @@ class ClosingConsumers:
         self._turns = turns
         self._tasks: dict[asyncio.Future[None], Name | None] = {}
         self._of_names: dict[Name, list[asyncio.Future[None]]] = {}
+        self._untold: set[asyncio.Future[None]] = set()  # of connections that have not told yet what they leave
+
+    def tell(self, tell: Callable[[], None], units: int) -> None:
+        """Call `tell`, which calls `later` for all that a connection leaves, in this turn of the loop or in one of the next."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._untold.add(waiting)
+        self.add(waiting, None)
+
+        def go_on() -> None:
+            self._untold.discard(waiting)
+            try:
+                tell()
+            finally:
+                waiting.set_result(None)
+
+        self._turns.clear(go_on, units)
 
     def later(self, end: Callable[[], asyncio.Task[None] | None], name: Name | None, units: int) -> None:
         """Call `end` in this turn of the loop or in one of the next. A consumer's name may be in use until the task that it returns has ended."""
@@ -99,13 +115,18 @@ class ClosingConsumers:
 
     async def free(self, name: Name) -> None:
         """Wait until a name is free."""
-        while tasks := self._of_names.get(name):
+        while tasks := self._untold or self._of_names.get(name):
             await asyncio.wait(list(tasks))
 
     async def done(self, timeout: float | None = None) -> None:
         """Wait until all of them are free, or for so many seconds."""
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=timeout)
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while self._tasks:  # what was to be ended later has tasks of its own by then
+            left = None if end is None else end - loop.time()
+            if left is not None and left <= 0:
+                return
+            await asyncio.wait(list(self._tasks), timeout=left)
 
 
 class Places:

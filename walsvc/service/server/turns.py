@@ -31,6 +31,7 @@ ACCEPT_UNITS = 16  # a client that comes, and its end
 HELLO_UNITS = 16  # its HELLO, with WELCOME or a denial
 CONSUMER_UNITS = 16  # a consumer that is opened or closed
 RECORDS_A_UNIT = 32
+LEFT_A_UNIT = 2  # calls and streams of a client that is gone, which are put down to be ended
 BYTES_A_UNIT = 32 << 10  # copied once or twice
 
 
