@@ -61,12 +61,17 @@ class Campaign:
         self._runs += 1
         self._journal = self.directory / f"journal{self._runs}"
         self.told.begin(self._runs, self._journal)
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.engines.copied", str(self.path), str(self._journal), str(self._runs)),
-            *self.place(),
-            stderr=asyncio.subprocess.PIPE,
-        )
+        with self._words().open("wb") as words:  # no pipe, whose end would have to be waited for, too
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.engines.copied", str(self.path), str(self._journal), str(self._runs)),
+                *self.place(),
+                stderr=words,
+            )
         await self.progress()
+
+    def _words(self) -> Path:
+        """The file of the writer's last words."""
+        return self._journal.with_suffix(".err")
 
     def _answers(self) -> int:
         with contextlib.suppress(FileNotFoundError):
@@ -79,8 +84,7 @@ class Campaign:
         assert process is not None
         await until(lambda: self._answers() >= target or process.returncode is not None, 0.02, PATIENCE)
         if process.returncode is not None:
-            assert process.stderr is not None
-            self.outcome.errors.append((await process.stderr.read()).decode()[-2000:])
+            self.outcome.errors.append(self._words().read_text()[-2000:])
             raise WriterEnded
 
     async def kill(self) -> None:
