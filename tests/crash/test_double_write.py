@@ -234,6 +234,35 @@ def test_stale_slots_never_bring_back_or_overwrite_anything() -> None:
     run(scenario, 3)
 
 
+def test_seal_of_a_batch_that_was_given_up_does_not_come_back_over_what_is_in_its_place() -> None:
+    """Its image begins with the groups that stood before it in the block, and so brings a chain of its own."""
+
+    async def failing() -> Any:
+        for size in (500, 500, 3500, 3500, 3500, 3500):
+            yield bytes(size)
+        await asyncio.sleep(1)  # the first segment is sealed by then
+        raise RuntimeError("the source failed")
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device, PACK)
+        await fill_to_the_last_block(log)
+        await log.append(bytes(100 * seed))
+        expected = await payloads(log)
+        with pytest.raises(RuntimeError):
+            await log.append_batch(failing())
+        assert len(log.writer.segments.ids()) == 1
+        for each in (b"behind it", b"and more"):
+            await log.append(each)
+            expected.append(each)
+            found, _ = await look(device.fork().crash())
+            assert found == expected
+        await log.close()
+
+    for seed in range(12):
+        run(scenario, seed)
+
+
 def test_batch_that_began_a_packed_segment_is_given_up_to_behind_its_snapshot() -> None:
     async def scenario(seed: int) -> None:
         device = SimDevice(seed, garbage_each=True)

@@ -1447,6 +1447,13 @@ ENTRIES = [
         ("tests/log/test_waiting.py::test_nothing_is_accepted_behind_a_seal_when_the_log_is_closed_meanwhile",),
     ),
     Mutant(
+        "double-write: a stale image that brings its own chain is restored",
+        "walsvc/log/recover/overlay.py",
+        "    if slot.generation < own.chain.generation:\n",
+        "    if False:\n",
+        (DOUBLE_WRITE + "test_seal_of_a_batch_that_was_given_up_does_not_come_back_over_what_is_in_its_place",),
+    ),
+    Mutant(
         "log: compaction writes a group of its own beside a cut",
         "walsvc/log/extent/compaction.py",
         "    await core.changes.join(dict)\n",

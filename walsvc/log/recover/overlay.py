@@ -8,7 +8,9 @@ decides, not the slot. An image counts if and only if
    durable, under the spare's,
 2. the log's own chain breaks before it has passed the place of the image's group,
 3. with the image in place the chain goes on up to exactly that group, whose previous_crc is the one in the slot's header;
-   and if the image holds the whole group, through it.
+   and if the image holds the whole group, through it,
+4. the log's own chain has come to no newer generation than the image's group has. In layout pack an image brings the groups with
+   it that stood before its own in the block, and so a chain of its own: behind a batch that was given up, say.
 
 previous_crc hangs on all content before it, and the generation rises whenever the log goes back to an earlier place, so no
 group but the one that was written there last can fit: see docs/decisions/0008-double-write.md. An image is laid over the
@@ -137,13 +139,15 @@ async def find_images(disk: Disk, sizes: dict[str, int]) -> tuple[list[Image], i
 
 
 async def fits(disk: Disk, images: list[Image], image: Image, file_bytes: int) -> bool:
-    """True if the image repairs its file: rules 1 to 3."""
+    """True if the image repairs its file: rules 1 to 4."""
     slot = image.slot
     before = laid_over(disk, images)
     if await before.read(image.name, slot.offset, len(image.data)) == image.data:
         return False
     own = await stream_before(before, image, file_bytes)
     if own is None or not await breaks(own, slot.group_offset):
+        return False
+    if slot.generation < own.chain.generation:
         return False
     with_image = await stream_before(laid_over(disk, [*images, image]), image, file_bytes)
     if with_image is None or await breaks(with_image, slot.group_offset - 1):
