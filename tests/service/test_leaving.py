@@ -85,7 +85,8 @@ async def test_clients_that_go_together_are_ended_a_slice_in_each_turn_and_count
         used = server.shared.calls if what == "wait_durable" else server.shared.streams
         await until(lambda: used.used == 120 and server.shared.turns.waiting == 0)
         if what == "consumer":
-            await until(lambda: all(len(each.sessions._streams) == 40 for each in server.roster if each.streams))
+            await until(lambda: sum(each.streams for each in server.roster) == 120)
+            await until(lambda: not any(each.sessions._tasks for each in server.roster))
         for connection in server.roster:
             if connection.sessions._tasks or connection.streams:
                 connection.abort()
