@@ -86,15 +86,18 @@ class SparePipeline:
             return
         self.error = None
         length = max(min(after_bytes * GROWTH, self._segment_bytes), need)
-        self._task = self._background.start("preparing a segment", self._prepare(length, need, bulk=bulk))
+        self._task = self._background.start(
+            "preparing a segment", self._prepare(length, need, had=self.spare is not None, bulk=bulk)
+        )
 
-    async def _prepare(self, length: int, need: int, *, bulk: bool) -> None:
+    async def _prepare(self, length: int, need: int, *, had: bool, bulk: bool) -> None:
         try:
+            taken = had and self.spare is None  # before this began; it has the name still
             if self.spare is not None and (
                 self.spare.metadata_only or self.spare.file_bytes < need or self._disk.unlinked(self.spare.file)
             ):
                 await self._put_back()
-            wanted = self.spare is None  # one that is taken meanwhile has the name still
+            wanted = self.spare is None and not taken  # one that is taken meanwhile has the name still
             for _ in range(ATTEMPTS):
                 try:
                     await self._go_on(length, wanted=wanted, bulk=bulk)
