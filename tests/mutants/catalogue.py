@@ -1226,6 +1226,20 @@ QUEUES = [
         ("tests/service/test_together.py::test_delivery_that_is_lost_fails_its_own_caller_only",),
     ),
     Mutant(
+        "records go out ahead though others wait for them",
+        "walsvc/topics/supply.py",
+        "        return not self._callers\n",
+        "        return True\n",
+        ("tests/service/test_prefetch.py::test_nothing_goes_out_ahead_while_a_caller_waits",),
+    ),
+    Mutant(
+        "what no caller took counts as an attempt",
+        "walsvc/service/client/shared.py",
+        "        self._stock.give_back()\n",
+        "        self._stock.forget()\n",
+        ("tests/service/test_prefetch.py::test_what_has_come_goes_back_at_the_end_and_was_no_attempt",),
+    ),
+    Mutant(
         "callers of which one has its record queue up anew",
         "walsvc/topics/supply.py",
         "        if not place.number:\n",

@@ -133,7 +133,7 @@ async def test_what_nobody_takes_goes_back_and_was_no_attempt(tmp_path: Path) ->
 async def test_what_has_come_goes_back_at_the_end_and_was_no_attempt(tmp_path: Path, ends: str) -> None:
     async with serving(tmp_path) as server, walsvc.open(server.addresses[0]) as other:
         await other.topic("t").append_batch([b"x"] * 4)
-        others = await other.topic("t").consumer("w", shared=True, max_deliveries=1)
+        others = await other.topic("t").consumer("w", shared=True, max_deliveries=9)
         log = await walsvc.open(server.addresses[0])
         consumer = await log.topic("t").consumer("w", shared=True, prefetch=3)
         await (await consumer.next()).ack()

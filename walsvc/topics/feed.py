@@ -140,9 +140,7 @@ class Feed:
         if line:
             line.popleft()
             return Out(self.leases.again(job), record)
-        lease = self.leases.take(holder, now)
-        assert lease is not None
-        return Out(lease, record)
+        return Out(self.leases.give(job, holder, now), record)
 
     def takeable(self) -> bool:
         """True if a record may go out now."""

@@ -168,11 +168,15 @@ class Hub:
         """The delivery that somebody elsewhere speaks of. One of an earlier hub, from before the log was opened or while nobody
         had the consumer open, counts as long as nobody got the record since. Without leases `worker` speaks, and one that has taken the record over
         may have it with the same count. Raises LeaseLost."""
-        if (job := await self.feed.find(lsn)) is None:
-            done = Lease(Job(lsn, lsn), None, attempt, None, done=True)
-            if (lsn < self.feed.position or self.feed.window.covers(lsn)) and self.past.has(lsn, attempt, token):
-                return done
-            raise self.lost(done)
+        if (job := await self.feed.find(lsn)) is not None:
+            return self.spoken_of(job, attempt, token, worker)
+        done = Lease(Job(lsn, lsn), None, attempt, None, done=True)
+        if (lsn < self.feed.position or self.feed.window.covers(lsn)) and self.past.has(lsn, attempt, token):
+            return done
+        raise self.lost(done)
+
+    def spoken_of(self, job: Job, attempt: int, token: str, worker: str | None) -> Lease:
+        """The delivery of a record that is not done, see `find`."""
         earlier = token != self.past.token
         if earlier and job.lease is None:
             job.lease = Lease(job, None, attempt, None)

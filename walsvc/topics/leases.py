@@ -184,8 +184,10 @@ class Leases:
     def take(self, holder: Any, now: Moment) -> Lease | None:
         """The next record, to a holder; None: there is none, or `full`."""
         job = self.ready(now)
-        if job is None or self.full:
-            return None
+        return None if job is None or self.full else self.give(job, holder, now)
+
+    def give(self, job: Job, holder: Any, now: Moment) -> Lease:
+        """The record that is `ready` now goes to a holder."""
         heappop(self._ready)
         self.redeliveries += job.attempts > 0
         job.attempts += 1

@@ -51,6 +51,10 @@ class RemoteDelivery(Delivery):
         """Which delivery, for the server."""
         return {"lsn": self.record.lsn, "attempt": self.attempt, "token": self.token}
 
+    def row(self) -> list[Any]:
+        """The same, as one of several."""
+        return [self.record.lsn, self.attempt, self.token]
+
     async def _ack(self) -> None:
         await self.home.ack([self])
 

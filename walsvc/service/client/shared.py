@@ -141,7 +141,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
     def return_unseen(self, deliveries: Sequence[RemoteDelivery]) -> None:
         """Return deliveries that no caller got: they go out again as if they had not been."""
         if deliveries and not (self._left or self._closed.done()):
-            rows = [list(each.said().values()) for each in deliveries]
+            rows = [each.row() for each in deliveries]
             call = Calling(self._session, "shared.unseen", {"stream": self._id, "deliveries": rows}, None)
             call.answer.add_done_callback(hear)
 
@@ -167,7 +167,7 @@ class RemoteShared(OpenedThere, SharedConsumer):
         for each in several(deliveries):
             if not isinstance(each, RemoteDelivery) or each.home is not self:
                 raise BadOption(f"{each!r} is no delivery of {self!r}")
-            rows.append(list(each.said().values()))
+            rows.append(each.row())
         await self._acks.ack(rows)
 
     async def status(self) -> ConsumerStatus:

@@ -35,6 +35,7 @@ class Holding(Stream):
         raise NotImplementedError
 
 
+DELIVERY = [int, int, str]  # types of LSN, attempt and token
 FIRST_RECORDS = 64  # of a consumer, before it is known how long their attributes are
 HoldingT = TypeVar("HoldingT", bound=Holding)
 
@@ -102,12 +103,17 @@ class SharedStream(Holding):
 
     async def leases(self, rows: list[Any]) -> list[Lease]:
         """The deliveries that a client speaks of. Raises LeaseLost, BadOption."""
-        found = []
+        found: list[Lease] = []
+        worker, jobs = self.consumer.worker, self.consumer.open_hub().leases.jobs
         for row in rows:
-            if type(row) is not list or [type(each) for each in row] != [int, int, str]:
+            if type(row) is not list or [*map(type, row)] != DELIVERY:
                 raise BadOption("a delivery is [lsn, attempt, token]")
             lsn, attempt, token = row
-            found.append(await self.consumer.open_hub().find(lsn, attempt, token, self.consumer.worker))
+            hub, job = self.consumer.open_hub(), jobs.get(lsn)
+            if job is not None:
+                found.append(hub.spoken_of(job, attempt, token, worker))
+            else:
+                found.append(await hub.find(lsn, attempt, token, worker))
         return found
 
     async def close(self) -> None:
