@@ -13,6 +13,6 @@ from tests.crash.queues import explore_queues
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [2, 10])
 def test_power_cuts_keep_what_workers_were_told(seed: int) -> None:
-    outcomes = explore_queues(seed, steps=4)
+    outcomes = explore_queues(seed, steps=5)
     assert len(outcomes) > 4
     assert sum(outcomes.values()) > 150
