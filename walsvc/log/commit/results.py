@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
 
 from walsvc.model import AppendResult
 
@@ -80,7 +80,7 @@ class BatchResult(Sequence[AppendResult]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # a sequence of values, like a list
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # a sequence of values, like a list
 
     def __repr__(self) -> str:
         if not self._parts:

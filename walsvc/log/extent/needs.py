@@ -132,10 +132,10 @@ class Drops:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.segments = 0
-        self.bytes = 0
-        self.records = 0
-        self.overtaken = 0
+        self.segments: int = 0
+        self.bytes: int = 0
+        self.records: int = 0
+        self.overtaken: int = 0
         self.last: str | None = None
 
     def add(self, first: int, before: dict[int, int], plan: DropPlan, why: str) -> None:

@@ -32,7 +32,7 @@ class BatchFrames:
         self._parts = 0
         self.complete: bool = False
         self.next_lsn: int = 0
-        self.lengths = array("I")
+        self.lengths: array[int] = array("I")
 
     def part(self, pieces: Pieces, *, last: bool, done: int) -> Batch:
         """The frame of the next part. `done`: every request of the producer below this number is answered."""
@@ -61,7 +61,8 @@ class BatchFrames:
 
     def begin_again(self) -> None:
         """On a new connection: from the first part on."""
-        self._since, self._parts, self.lengths = self.next_lsn, 0, array("I")
+        self._since, self._parts = self.next_lsn, 0
+        self.lengths = array("I")
 
     def question(self, done: int) -> bytes:
         """A frame that asks what became of the batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from walsvc.model import Mode, Quorum, Relaxed, Strict
 from walsvc.service.wire.frames import QUORUM, RELAXED, STRICT, Batch
@@ -45,7 +45,7 @@ class FrameLabels:
     def _fields(self) -> tuple[Any, ...]:
         return self.mode, self.topic, self.type, self.attributes, self.expected, self.dedupe
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
 
 PLAIN = FrameLabels()

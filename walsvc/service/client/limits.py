@@ -32,7 +32,7 @@ class Limits(PayloadBound):
     def take(self) -> None:
         """There is another connection: take what its WELCOME says."""
         limits = self._session.limits
-        self.record_bytes_max = limits["record_bytes"]
+        self.record_bytes_max: int = limits["record_bytes"]
         self.append_bytes_max: int = limits["append_bytes"]
         self.items_max: int = min(limits["items"], FRAME_RECORDS)
         self.requests_max: int = limits["requests"]

@@ -34,8 +34,8 @@ class Bucket:
     __slots__ = ("at", "level")
 
     def __init__(self, rate: float, now: float) -> None:
-        self.level = rate
-        self.at = now
+        self.level: float = rate
+        self.at: float = now
 
     def spend(self, count: float, rate: float, now: float) -> float:
         """Take so much out of it; returns the seconds until it is not overdrawn any more, 0: it is not."""

@@ -151,7 +151,7 @@ class Pace:
     __slots__ = ("_at", "_loop", "_turns", "_work", "over")
 
     def __init__(self, turns: Turns) -> None:
-        self.over = False
+        self.over: bool = False
         self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._work = 2.0 * LIGHT  # or who comes again and again would always be light
