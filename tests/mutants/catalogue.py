@@ -878,6 +878,13 @@ READING = [
         ("tests/service/test_leaving.py::test_nothing_that_a_client_had_open_waits_for_the_garbage_collector",),
     ),
     Mutant(
+        "an append over lower limits takes its frame with it",
+        "walsvc/service/client/sent.py",
+        "len(payload) <= limits.record_bytes_max for",
+        "False for",
+        ("tests/service/test_order.py::test_appends_of_one_turn_share_no_fate_where_limits_have_become_smaller",),
+    ),
+    Mutant(
         "large batches of all logs wait for the same place",
         "walsvc/service/server/large.py",
         "        return sum(each is log for each in self._written.values()) < WRITTEN_MAX\n",

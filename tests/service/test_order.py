@@ -115,6 +115,54 @@ async def test_only_what_no_longer_fits_the_limits_of_a_server_fails(arrived) ->
         assert place.server.status().rejected == {}
 
 
+@pytest.mark.parametrize("cuts", [0, 3])
+@pytest.mark.parametrize("arrived", ["nothing", "the first frame", "everything"])
+async def test_appends_of_one_turn_share_no_fate_where_limits_have_become_smaller(arrived, cuts) -> None:
+    """They left in one frame: of what was not carried out, what fits goes on in order, before what was called behind it."""
+    large_frames = WalConfig(segment_bytes=4 << 20)
+    async with placed(large_frames) as place, walsvc.open(place.wire.url, **QUICK) as log:
+        place.wire.deaf, place.wire.mute = arrived == "everything", arrived == "nothing"
+        sizes = [1, 20_000, *[3_000] * 40, 9_000, 5, *[8_000] * 9]
+        calls = [log.append(b"%03d" % number + bytes(size)) for number, size in enumerate(sizes)]
+        if arrived == "the first frame":
+            await asyncio.gather(*calls)
+            place.wire.mute = True
+            calls = [log.append(b"%03d" % number + bytes(size)) for number, size in enumerate(sizes)]
+        behind = [
+            log.append(b"behind", attributes={"k": 1}),
+            log.append_batch([b"a", b"b"]),
+            log.topic("t").append(b"t"),
+        ]
+        if arrived == "everything":
+            await until(lambda: place.log.durable_lsn == len(sizes) + 4)
+        else:
+            await until(lambda: log._appends.unanswered_bytes > sum(sizes))
+        before = len(sizes) if arrived == "the first frame" else 0
+        await place.stop()
+        place.wire.deaf = place.wire.mute = False
+        place._config = WalConfig(segment_bytes=65536, max_group_bytes=32768, max_record_bytes=8192)
+        for each in range(cuts):
+            place.wire.limits[0] = place.wire.carried[0] + 3_000 + 20_000 * each
+            await place.start()
+            await until(lambda: place.wire.limits[0] is None or all(call.done() for call in [*calls, *behind]))
+            await place.stop()
+        place.wire.limits[0] = None
+        await place.start()
+        found = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
+        if arrived == "everything":
+            called_in_order(found + await asyncio.gather(*behind))
+            return
+        large = [number for number, size in enumerate(sizes) if size > 8189]
+        assert [number for number, each in enumerate(found) if isinstance(each, RecordTooLarge)] == large
+        called_in_order([each for each in found if not isinstance(each, Exception)] + await asyncio.gather(*behind))
+        stored = await payloads(log)
+        assert stored[before : before + len(sizes) - len(large)] == [
+            b"%03d" % number + bytes(size) for number, size in enumerate(sizes) if number not in large
+        ]
+        assert len(stored) == before + len(sizes) - len(large) + 4
+        assert place.server.status().rejected == {}
+
+
 async def test_call_that_no_longer_fits_a_frame_fails_alone() -> None:
     async with placed() as place, walsvc.open(place.wire.url, **QUICK) as log:
         await log.append(b"x", attributes={"key": "k"})

@@ -61,12 +61,13 @@ class Account(ABC):
         pending = self.session.limits["pending_bytes"]
         self.credit.size, self.accepted.size = pending, min(pending, self.session.config.max_pending_bytes)
 
-    def new_seq(self, request: Any) -> int:
-        """The next sequence number of this producer, for a request with a `size`."""
-        self._seq += 1
-        self._open[self._seq] = request
+    def new_seq(self, request: Any, numbers: int = 1) -> int:
+        """The next sequence number of this producer, for a request with a `size`; the request may use so many from there on."""
+        seq = self._seq + 1
+        self._seq += numbers
+        self._open[seq] = request
         self.accepted.take(request.size)
-        return self._seq
+        return seq
 
     def done(self) -> int:
         """Every request below this sequence number is answered."""

@@ -5,11 +5,14 @@ A server may come back with other limits than it had when an append was accepted
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from walsvc.errors import RecordTooLarge
 from walsvc.log.commit.conditions import check_expected, check_key
 from walsvc.log.commit.entries import Pieces
 from walsvc.log.commit.payload import PayloadBound
 from walsvc.service.client.session import Session
+from walsvc.service.wire.frames import APPEND_COST
 
 FRAME_RECORDS = 256  # a frame with so many leaves at once: the server is at work while this turn goes on appending
 
@@ -64,6 +67,11 @@ class Limits(PayloadBound):
             len(pieces) > 1 and pieces.size + attributes_bytes * len(pieces) > self.append_bytes_max
         )
         return together or pieces.longest > self.record_bytes_max
+
+    def fitting(self, payloads: list[bytes], attributes_bytes: int) -> int:
+        """How many of some records, from the first on, a frame takes: at least one."""
+        sizes = accumulate(len(payload) + attributes_bytes + APPEND_COST for payload in payloads[: self.items_max])
+        return max(sum(size <= self.append_bytes_max for size in sizes), 1)
 
     def outgrown_batch(self, pieces: Pieces) -> bool:
         """True if a batch is over the limits of this connection, in whatever parts it is sent."""
