@@ -108,9 +108,10 @@ async def groups_sent(url: str) -> list[tuple[int, int, int]]:
         async for _, message in stream.scan(first, last):
             assert not isinstance(message, BadMessage), message.reason
             if message.kind == Kind.WRITE:
-                at = 0 if message.offset else decode_segment_header(message.body).data_start
-                while message.part == 0 and at < len(message.body):
-                    header = decode_group_header(message.body, at)
+                body = message.body.ljust(message.length, b"\0")  # a header's last byte may be zero, too
+                at = 0 if message.offset else decode_segment_header(body).data_start
+                while message.part == 0 and at < len(body):
+                    header = decode_group_header(body, at)
                     sent.append((message.segment, message.offset + at, header.header_crc))
                     at += header.group_bytes
         return sent

@@ -134,7 +134,7 @@ class JetStreamDisk:
         assert place.segment is not None, "a prepared file's first write is a segment's header"
         length, stored = len(data), data.rstrip(b"\0")
         starts = range(0, max(len(stored), 1), self._body_bytes)
-        span, first = span_of(stored), publisher.next_sequence
+        span, first = span_of(data), publisher.next_sequence
         self._files.directory.write(place.segment, offset, first, first + len(starts) - 1, stored)
         file = self._files.directory.files[place.segment]
         for part, start in enumerate(starts):
