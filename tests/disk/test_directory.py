@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from walsvc.disk import directory as module
 from walsvc.disk.directory import READ_BYTES_MAX, Directory
 from walsvc.disk.dsync import EXT4_MAGIC, XFS_MAGIC
 from walsvc.disk.memory import aligned_buffer, write_all
@@ -308,3 +309,20 @@ async def test_close_comes_back_while_a_cancelled_call_still_runs(directory, mon
     assert not closing.done(), "close waits for the thread, whose caller is gone"
     leave.set()
     await closing
+
+
+@pytest.mark.parametrize(("magic", "known"), [(EXT4_MAGIC, True), (0x65735546, False), (0x6969, False), (None, False)])
+def test_a_server_is_not_asked_whether_a_file_has_a_name_left(tmp_path, monkeypatch, magic, known) -> None:
+    """The loop asks: what it learns must be in memory, also of FUSE and NFS."""
+    monkeypatch.setattr(module, "magic_of", lambda _descriptor: magic)
+    directory = open_directory(tmp_path, direct=False)
+    directory.allocate("file", BLOCK)
+    file = directory.open_file("file")
+    assert not directory.unlinked(file)
+    os.unlink(tmp_path / "file")
+    asked: list[int] = []
+    real = os.fstat
+    monkeypatch.setattr(module, "magic_of", lambda _descriptor: asked.append(0))
+    monkeypatch.setattr(os, "fstat", lambda descriptor: (asked.append(descriptor), real(descriptor))[1])
+    assert directory.unlinked(file) == known
+    assert asked == ([file] if known else [])

@@ -78,6 +78,9 @@ class Directory:
         self._flags = system.O_DIRECT | _OPEN if direct else _OPEN
         self._local = threading.local()
         self._owner = os.getpid()
+        self._knows_links = (
+            magic_of(descriptor) in LOCAL
+        )  # asked once, off the loop: fstatfs(2) waits for a server, too
 
     def suit(self, block_bytes: int) -> bool:
         """See Disk.suit."""
@@ -112,7 +115,7 @@ class Directory:
 
     def unlinked(self, file: int) -> bool:
         """See Disk.unlinked. Does not block: these file systems answer fstat(2) from memory; a server would be asked."""
-        return magic_of(self._descriptor) in LOCAL and os.fstat(file).st_nlink == 0
+        return self._knows_links and os.fstat(file).st_nlink == 0
 
     def shared(self, name: str) -> bool:
         """True if a file has another name."""
