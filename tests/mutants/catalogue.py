@@ -1484,6 +1484,13 @@ ENTRIES = [
         ),
     ),
     Mutant(
+        "log: a prepared file that is taken before its replacement begins counts as left over",
+        "walsvc/log/commit/spares.py",
+        "self.spare is None and not taken  #",
+        "self.spare is None  #",
+        ("tests/crash/test_everyone.py::test_all_calls_beside_each_other_are_answered_and_lose_nothing",),
+    ),
+    Mutant(
         "log: a prepared file that was removed is begun",
         "walsvc/log/commit/spares.py",
         "        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):",

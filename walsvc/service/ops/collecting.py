@@ -38,7 +38,7 @@ def is_due(grown: int, opened: int) -> bool:
 
 
 async def watch(opened: Callable[[], int]) -> None:
-    """Look at old objects when it is worth it, and holds up nobody; `opened`: connections, streams and calls at this moment."""
+    """Look at old objects when it is worth it; `opened`: connections, streams and calls at this moment."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         if is_due(gc.get_count()[2], opened()):
