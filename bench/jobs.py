@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import walsvc
 from bench.environment import TOP, Results, Spread
@@ -190,6 +190,19 @@ async def walsvc_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
             yield url, server.pid
 
 
+async def listening(client: Any) -> None:
+    """Wait until Redis answers. Raises TimeoutError after START_SECONDS."""
+    import redis
+
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                await client.ping()
+                return
+            except redis.ConnectionError:  # there is a socket before Redis listens at it
+                await asyncio.sleep(0.02)
+
+
 @contextlib.asynccontextmanager
 async def redis_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
     """Redis with appendfsync always and a stream full of jobs. Raises FileNotFoundError where it is not installed."""
@@ -203,11 +216,9 @@ async def redis_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
         command = [found, "--port", "0", "--unixsocket", socket, "--dir", path, "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
         async with process(*command, quiet=True) as server:
-            async with asyncio.timeout(START_SECONDS):
-                while not os.path.exists(socket):  # noqa: ASYNC110, ASYNC240 - nothing tells when it begins to listen
-                    await asyncio.sleep(0.02)
             url = f"unix://{socket}"
             async with redis.Redis.from_url(url, socket_timeout=START_SECONDS) as client:
+                await listening(client)
                 await client.xgroup_create(QUEUE, GROUP, id="0", mkstream=True)
                 for _ in range(0, plan.jobs, FILL_RECORDS):
                     pipeline = client.pipeline(transaction=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from tests.service.raw import Raw
@@ -28,6 +29,9 @@ def old(turns: Turns) -> Any:
 async def test_light_ones_come_before_those_who_keep_the_server_busy() -> None:
     turns, done = Turns(), list[str]()
     busy, other, light = old(turns), old(turns), old(turns)
+    now = asyncio.get_running_loop().time()
+    for pace in (busy, other, light):
+        pace._loop = SimpleNamespace(time=lambda: now)  # on a busy machine a unit is forgiven before the next line
     busy.did(LIGHT + 1)
     other.did(LIGHT + 1)
     assert (busy.light, other.light, light.light) == (False, False, True)
