@@ -95,7 +95,7 @@ class Table:
         theirs, ours = self.turns.get((label, tasks)), self.beside.get((label, tasks))
         if theirs is None or ours is None or not all(theirs.per_s):
             return None
-        return Spread.of(a / b for a, b in zip(ours.per_s, theirs.per_s, strict=True))
+        return Spread.over(ours.per_s, theirs.per_s)
 
 
 async def run(

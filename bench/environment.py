@@ -35,6 +35,14 @@ class Spread(NamedTuple):
         known = list(values)
         return cls(median(known), min(known), max(known))
 
+    @classmethod
+    def over(cls, ours: Iterable[float], theirs: Iterable[float]) -> Spread:
+        """Of ratios: each of ours over that of theirs which was measured beside it."""
+        return cls.of(a / b for a, b in zip(ours, theirs, strict=True))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import socket
 import sys
 import tempfile
@@ -18,11 +17,12 @@ from typing import NamedTuple, Protocol
 from bench import asking, bare
 from bench.asking import KEY
 from bench.environment import Results, Spread, in_own_process
-from bench.jobs import START_SECONDS, cpu_us, process
+from bench.servers import Server, cpu_us, process, redis_server, started
 
 RATE = re.compile(r"([\d.]+) requests per second")
 WALSVC, REDIS, BARE, APPENDING = "walsvc", "Redis", "aiohttp", "aiohttp and an embedded append"
 PROGRAM = "redis-benchmark"
+NO_REWRITES = ("--auto-aof-rewrite-percentage", "0")  # Redis would rewrite its file in the middle of some turn
 FIRST_COUNT = 20_000  # entries of redis-benchmark's warm-up, which says how many a turn takes
 
 
@@ -31,13 +31,6 @@ class Turn(NamedTuple):
 
     per_s: float
     server_us: float
-
-
-class Server(NamedTuple):
-    """A server that runs: its address, and its process."""
-
-    url: str
-    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +71,12 @@ class Beside:
     @property
     def ratio(self) -> Spread:
         """The front's requests per second over the other's, turn by turn."""
-        return Spread.of(a.per_s / b.per_s for a, b in zip(self.ours, self.theirs, strict=True))
+        return Spread.over((each.per_s for each in self.ours), (each.per_s for each in self.theirs))
 
     @property
     def cpu_ratio(self) -> Spread:
         """The other server's CPU for a request over the front's: other work on the machine touches it least."""
-        return Spread.of(b.server_us / a.server_us for a, b in zip(self.ours, self.theirs, strict=True))
+        return Spread.over((each.server_us for each in self.theirs), (each.server_us for each in self.ours))
 
 
 class Client(Protocol):
@@ -91,7 +84,7 @@ class Client(Protocol):
 
     @property
     def name(self) -> str:
-        """What the results call it."""
+        """The name in the results."""
         ...
 
     async def ask(self, server: Server) -> tuple[int, float]:
@@ -104,7 +97,7 @@ async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str],
     measured = []
     async with AsyncExitStack() as stack:
         servers = {WALSVC: await stack.enter_async_context(walsvc_server(place))}
-        servers[REDIS] = await stack.enter_async_context(redis_server(place))
+        servers[REDIS] = await stack.enter_async_context(redis_server(tempfile.mkdtemp(dir=place), *NO_REWRITES))
         clients: list[Client] = [Benchmark(plan, each) for each in plan.pipelines]
         for client in (*clients, Asking("redis-py", plan)):
             turns = await in_turns(client, servers, plan.rounds, tick)
@@ -209,42 +202,12 @@ async def walsvc_server(place: str, *, http: bool = False) -> AsyncIterator[Serv
 
 
 @asynccontextmanager
-async def redis_server(place: str) -> AsyncIterator[Server]:
-    """Redis, which syncs what it has been told before it answers. Raises FileNotFoundError where it is not installed."""
-    found = shutil.which("redis-server")
-    if found is None:
-        raise FileNotFoundError(2, "not on PATH", "redis-server")
-    with tempfile.TemporaryDirectory(prefix="walsvc-") as short:
-        path, data = os.path.join(short, "redis.socket"), tempfile.mkdtemp(dir=place)
-        command = [found, "--port", "0", "--unixsocket", path, "--dir", data, "--save", "", "--daemonize", "no"]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
-        async with process(*command, quiet=True) as child:
-            yield await started(f"unix://{path}", child.pid)
-
-
-@asynccontextmanager
 async def bare_server(plan: Plan, log: str | None) -> AsyncIterator[Server]:
     """An aiohttp handler in a process of its own, which may append to an embedded log."""
     port = free_port()
     asked = bare.Asked(port, log, plan.loop)
     async with process(sys.executable, "-m", "bench.bare", asked.as_argument(), quiet=True) as child:
         yield await started(http_url(port), child.pid)
-
-
-async def started(url: str, pid: int) -> Server:
-    """The server at this address, once it listens. Raises TimeoutError."""
-    async with asyncio.timeout(START_SECONDS):
-        while True:
-            with socket.socket(socket.AF_UNIX if url.startswith("unix:") else socket.AF_INET) as probe:
-                try:
-                    probe.connect(
-                        url.removeprefix("unix://")
-                        if url.startswith("unix:")
-                        else ("127.0.0.1", int(url.split(":")[2].partition("/")[0]))
-                    )
-                    return Server(url, pid)
-                except OSError:
-                    await asyncio.sleep(0.05)
 
 
 def http_url(port: int) -> str:

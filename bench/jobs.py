@@ -8,21 +8,18 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import walsvc
-from bench.environment import TOP, Results, Spread
+from bench.environment import Results, Spread
+from bench.servers import START_SECONDS, Server, cpu_us, process, redis_server
 from bench.working import GROUP, QUEUE, Asked
 
 FILL_RECORDS = 1_000  # jobs of one batch, as the queue is filled
-START_SECONDS = 60.0  # more than any server needs to listen
 UNIX = "walsvc.socket"
-CPU_CLOCK = 2  # CPUCLOCK_SCHED of Linux's posix-timers.h: counted by the scheduler, in nanoseconds
-QUIET = asyncio.subprocess.DEVNULL
 
 
 class Turn(NamedTuple):
@@ -84,12 +81,12 @@ class Beside:
     @property
     def ratio(self) -> Spread:
         """walsvc's jobs per second over Redis's, turn by turn."""
-        return Spread.of(a.per_s / b.per_s for a, b in zip(self.ours, self.theirs, strict=True))
+        return Spread.over((each.per_s for each in self.ours), (each.per_s for each in self.theirs))
 
     @property
     def cpu_ratio(self) -> Spread:
         """Redis's CPU for a job, of server and workers, over walsvc's: other work on the machine touches it least."""
-        return Spread.of(sum(b[1:]) / sum(a[1:]) for a, b in zip(self.ours, self.theirs, strict=True))
+        return Spread.over((sum(each[1:]) for each in self.theirs), (sum(each[1:]) for each in self.ours))
 
 
 async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str], None]) -> list[Beside]:
@@ -117,7 +114,6 @@ async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str],
     return measured
 
 
-Server = tuple[str, int]  # its URL for workers, and its process
 Queue = Callable[[str, Plan], contextlib.AbstractAsyncContextManager[Server]]
 
 
@@ -149,30 +145,12 @@ async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> 
         await asyncio.to_thread(shutil.rmtree, path)
 
 
-def cpu_us(pids: list[int]) -> float:
-    """CPU that these processes have used, all threads of each, in microseconds; by the clock that Linux has for each process."""
-    return sum(time.clock_gettime(~pid << 3 | CPU_CLOCK) for pid in pids) * 1e6
-
-
 async def said(worker: asyncio.subprocess.Process) -> str:
     """The next line of a worker. Raises OSError where it has none."""
     assert worker.stdout is not None
     if not (line := await worker.stdout.readline()):
         raise OSError(f"a worker ended with {await worker.wait()}: perhaps the queue was empty; ask for more jobs")
     return line.decode().strip()
-
-
-@contextlib.asynccontextmanager
-async def process(*command: str, quiet: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that ends with the block."""
-    pipe = QUIET if quiet else asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, cwd=TOP)
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
 
 
 @contextlib.asynccontextmanager
@@ -187,20 +165,7 @@ async def walsvc_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
                 topic = log.topic(QUEUE)
                 for _ in range(0, plan.jobs, FILL_RECORDS):
                     await topic.append_batch([os.urandom(plan.size) for _ in range(FILL_RECORDS)])
-            yield url, server.pid
-
-
-async def listening(client: Any) -> None:
-    """Wait until Redis answers. Raises TimeoutError after START_SECONDS."""
-    import redis
-
-    async with asyncio.timeout(START_SECONDS):
-        while True:
-            try:
-                await client.ping()
-                return
-            except redis.ConnectionError:  # there is a socket before Redis listens at it
-                await asyncio.sleep(0.02)
+            yield Server(url, server.pid)
 
 
 @contextlib.asynccontextmanager
@@ -208,21 +173,12 @@ async def redis_queue(path: str, plan: Plan) -> AsyncIterator[Server]:
     """Redis with appendfsync always and a stream full of jobs. Raises FileNotFoundError where it is not installed."""
     import redis.asyncio as redis
 
-    found = shutil.which("redis-server")
-    if found is None:
-        raise FileNotFoundError(2, "not on PATH", "redis-server")
-    with tempfile.TemporaryDirectory(prefix="walsvc-") as short:
-        socket = os.path.join(short, "redis.socket")
-        command = [found, "--port", "0", "--unixsocket", socket, "--dir", path, "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
-        async with process(*command, quiet=True) as server:
-            url = f"unix://{socket}"
-            async with redis.Redis.from_url(url, socket_timeout=START_SECONDS) as client:
-                await listening(client)
-                await client.xgroup_create(QUEUE, GROUP, id="0", mkstream=True)
-                for _ in range(0, plan.jobs, FILL_RECORDS):
-                    pipeline = client.pipeline(transaction=False)
-                    for _ in range(FILL_RECORDS):
-                        pipeline.xadd(QUEUE, {"p": os.urandom(plan.size)})
-                    await pipeline.execute()
-            yield f"redis+{url}", server.pid
+    async with redis_server(path) as server:
+        async with redis.Redis.from_url(server.url, socket_timeout=START_SECONDS) as client:
+            await client.xgroup_create(QUEUE, GROUP, id="0", mkstream=True)
+            for _ in range(0, plan.jobs, FILL_RECORDS):
+                pipeline = client.pipeline(transaction=False)
+                for _ in range(FILL_RECORDS):
+                    pipeline.xadd(QUEUE, {"p": os.urandom(plan.size)})
+                await pipeline.execute()
+        yield Server(f"redis+{server.url}", server.pid)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bench.environment import Environment, Results
 from walsvc.cli import output
 
 RESULTS = "bench/results"
@@ -40,3 +41,10 @@ def ticking(what: str) -> Iterator[Callable[[str], None]]:
     with shown:
         task = shown.add_task(what)
         yield lambda name: shown.update(task, description=f"{what}: {name}")
+
+
+def tell_results(lines: Results, where: Environment, what: str) -> None:
+    """Say where the results are, a line for every `what`, and how far they are to be trusted."""
+    output.echo(f"{lines.path}: every {what}")
+    if (warning := where.warning()) is not None:
+        output.echo(warning)

@@ -10,7 +10,7 @@ import typer
 from bench.compare import Comparison, Table, names, run, unmet
 from bench.environment import Environment, Results
 from bench.peers import Workshop
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 
 
@@ -60,9 +60,7 @@ def compare(
         show(table)
         for line in unmet(table, service=service):
             output.echo(line)
-        output.echo(f"{lines.path}: every turn")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "turn")
         return exits.OK
 
     runner.run(verb, loop=options.Loop.AUTO.value)
@@ -77,7 +75,7 @@ def show(table: Table) -> None:
         for label in table.peers:
             turns, ratio = table.turns.get((label, tasks)), table.ratio(label, tasks)
             if turns is not None and ratio is not None:
-                said = f"{ratio.median:.1f} ({ratio.low:.1f} to {ratio.high:.1f})"
+                said = f"{ratio:.1f}"
                 rows.append((median(turns.per_s), label, turns, said))
         rows.sort(key=lambda row: -row[0])
         output.table(

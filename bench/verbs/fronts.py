@@ -9,7 +9,7 @@ import typer
 
 from bench.environment import Environment, Results
 from bench.fronts import Plan, run
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 
 DEFAULT = Plan()
@@ -48,18 +48,16 @@ def fronts(
                     each.other,
                     f"{median(turn.per_s for turn in each.ours):,.0f}",
                     f"{median(turn.per_s for turn in each.theirs):,.0f}",
-                    f"{each.ratio.median:.2f} ({each.ratio.low:.2f} to {each.ratio.high:.2f})",
+                    f"{each.ratio:.2f}",
                     f"{median(turn.server_us for turn in each.ours):.1f}",
                     f"{median(turn.server_us for turn in each.theirs):.1f}",
-                    f"{each.cpu_ratio.median:.2f} ({each.cpu_ratio.low:.2f} to {each.cpu_ratio.high:.2f})",
+                    f"{each.cpu_ratio:.2f}",
                 )
                 for each in measured
             ],
             title=f"{at_once} connections, {size} B",
         )
-        output.echo(f"{lines.path}: every turn")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "turn")
         return exits.OK
 
     runner.run(verb, loop=options.Loop.AUTO.value)

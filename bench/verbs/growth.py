@@ -8,7 +8,7 @@ import typer
 
 from bench.environment import Environment, Results
 from bench.growth import FULL, QUICK, run
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 from walsvc.config import WalConfig
 
@@ -47,9 +47,7 @@ def growth(
                 for point in points
             ],
         )
-        output.echo(f"{lines.path}: every point")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "point")
         return exits.OK
 
     runner.run(verb, loop=loop.value)

@@ -9,7 +9,7 @@ import typer
 
 from bench.environment import Environment, Results
 from bench.jobs import Plan, Turn, run
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 
 DEFAULT = Plan()
@@ -57,18 +57,16 @@ def jobs(
                     each.way,
                     f"{median(turn.per_s for turn in each.ours):,.0f}",
                     f"{median(turn.per_s for turn in each.theirs):,.0f}",
-                    f"{each.ratio.median:.2f} ({each.ratio.low:.2f} to {each.ratio.high:.2f})",
+                    f"{each.ratio:.2f}",
                     cpu(each.ours),
                     cpu(each.theirs),
-                    f"{each.cpu_ratio.median:.2f} ({each.cpu_ratio.low:.2f} to {each.cpu_ratio.high:.2f})",
+                    f"{each.cpu_ratio:.2f}",
                 )
                 for each in measured
             ],
             title=f"{workers} worker processes",
         )
-        output.echo(f"{lines.path}: every turn")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "turn")
         return exits.OK
 
     runner.run(verb, loop=options.Loop.AUTO.value)

@@ -11,7 +11,7 @@ from bench.environment import Environment, Results
 from bench.limits import Outcome, run
 from bench.plan import FULL, QUICK, SHARED
 from bench.targets import Verdict
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 from walsvc.config import WalConfig
 
@@ -47,9 +47,7 @@ def limits(
             config = WalConfig.of(None, {"disk": disk.value})
             outcome = await run(place, plan, config, environment=where, results=lines, tick=tick)
         show(outcome, where.loop)
-        output.echo(f"{lines.path}: every round")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "round")
         return exits.OK
 
     runner.run(verb, loop=loop.value)

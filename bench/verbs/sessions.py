@@ -8,7 +8,7 @@ import typer
 
 from bench.environment import Environment, Results
 from bench.sessions import AFTER_BYTES, run
-from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, ticking
+from bench.verbs.common import RESULTS, DirectoryArgument, ResultsOption, scratch, tell_results, ticking
 from walsvc.cli import exits, options, output, runner
 from walsvc.config import MIB, WalConfig
 
@@ -50,9 +50,7 @@ def sessions(
                 for cost in costs
             ],
         )
-        output.echo(f"{lines.path}: every point")
-        if (warning := where.warning()) is not None:
-            output.echo(warning)
+        tell_results(lines, where, "point")
         return exits.OK
 
     runner.run(verb, loop=loop.value)
