@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import Closed, LeaseLost, NoSpace, PathError, WalError
 from walsvc.format.queues import KEY, tried_row
 from walsvc.log.commit.changes import Standing
-from walsvc.log.read.counting import count_behind
 from walsvc.tasks import Alarm
 from walsvc.topics.acking import Acking, Claiming, Keeping, Moving, Past
 from walsvc.topics.dead import bury
 from walsvc.topics.feed import Feed, Out
 from walsvc.topics.leases import LOOK_SECONDS_MAX, Ended, Job, Lease, Leases
-from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, Start
+from walsvc.topics.names import Start
 from walsvc.topics.sharing import Sharing
 from walsvc.topics.supply import Place
 
@@ -189,7 +188,7 @@ class Hub:
         return lease
 
     def unseen(self, lease: Lease) -> None:
-        """A delivery that nobody got: the record goes out again as if it had not been. Without a lease it stays its worker's."""
+        """Let the record of a delivery that nobody got go out again as if it had not been out. Without a lease it stays its worker's."""
         if not self.leases.is_out(lease):
             return
         if self.sharing.lease is None:
@@ -277,7 +276,7 @@ class Hub:
             self.feed.forget_topic(topic)
             self.changed()
 
-    # ---- looking, moving
+    # ---- checking, moving
 
     def check(self, face: object) -> None:
         """Raise if the consumer or its log cannot be used any more."""
@@ -289,38 +288,6 @@ class Hub:
         """Move the consumer; what is out is lost to those who have it."""
         await self.writer.core.changes.join(Moving(self, to))
         self.writer.core.changes.passed(self.feed.position)
-
-    async def status(self) -> ConsumerStatus:
-        """The consumer's status; see Log.consumers."""
-        self.writer.core.health.check_open()
-        limit = self.writer.core.catalog.durable_lsn + 1
-        position = done = 0
-
-        def stands() -> int:
-            nonlocal position, done
-            position, done = self.feed.position, sum(self.feed.window.records)
-            return position
-
-        number = int(self.key.partition("/")[0])
-        if number == WHOLE_LOG:
-            lag = limit - position if stands() >= self._segments.first_lsn else None
-        else:
-            lag = await count_behind(self._segments, stands, number)
-        if lag is not None:
-            lag = max(lag - done, 0)
-        return ConsumerStatus(
-            self.name,
-            self.topic,
-            position,
-            lag,
-            True,
-            shared=True,
-            outstanding=self.leases.out,
-            waiting=self.feed.waiting,
-            redeliveries=self.leases.redeliveries,
-            dead_letters=self.dead,
-            oldest_seconds=self.feed.oldest_seconds(),
-        )
 
     # ---- ending
 
@@ -340,12 +307,12 @@ class Hub:
             self._ending = self.writer.core.background.start(
                 "closing a shared consumer", self._end(), foreseen=(WalError,)
             )
-        if not self.writer.core.health.in_source:  # what it finishes may come behind that batch
+        if not self.writer.core.health.in_source:  # the work that it finishes may come behind that batch
             await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
         try:
-            # what has ended may still be there: a signal handler may have raised before it was told to leave
+            # a task that has ended may still be there: a signal handler may have raised before it was told to leave
             while working := [task for task in self._work if not task.done()]:
                 await asyncio.wait(working)
         finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from walsvc.log.read.counting import count_behind
 from walsvc.log.read.pins import pins_of
 from walsvc.log.read.readonly import ReadOnlyLog, Refusing, RefusingLater, refuse_later
 from walsvc.model import Retention
-from walsvc.topics.names import WHOLE_LOG, ConsumerStatus, check_name, key_of, parse_key, status_of
+from walsvc.topics.names import ConsumerStatus, check_name, key_of, parse_key, status_of
+from walsvc.topics.registry import lag_of
 from walsvc.topics.topic import TopicReader
 
 
@@ -81,11 +81,7 @@ class ReadOnlyTopics(ReadOnlyLog):
             position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
             return position
 
-        lag: int | None
-        if number == WHOLE_LOG:
-            lag = max(limit - position, 0) if stands() >= self.first_lsn else None
-        else:
-            lag = await count_behind(self.segments, stands, number)
+        lag = await lag_of(self.segments, stands, number, limit)
         return status_of(name, self.segments.topics.names.get(number), position, lag, window, in_use=False)
 
     # calls that write raise Closed, as in ReadOnlyLog

@@ -12,7 +12,7 @@ from walsvc.log.read.counting import count_behind
 from walsvc.log.read.segments import Segments
 from walsvc.topics.consumer import Consumer
 from walsvc.topics.delivery import Delivery, check_delivery
-from walsvc.topics.hub import Shared
+from walsvc.topics.hub import Hub, Shared
 from walsvc.topics.names import (
     WHOLE_LOG,
     ConsumerStatus,
@@ -118,7 +118,7 @@ class Registry:
 
     async def _status(self, number: int, name: str, key: str, limit: int) -> ConsumerStatus:
         if isinstance(place := self._writer.core.changes.places.get(key), Shared) and place.hub is not None:
-            return await place.hub.status()
+            return await status_of_hub(place.hub)
         metadata = self._writer.core.metadata
         position, window = 0, None
 
@@ -127,12 +127,7 @@ class Registry:
             position, window = metadata.positions.get(key, limit), metadata.queues.get(key)
             return position
 
-        lag: int | None
-        if number == WHOLE_LOG:
-            lag = max(limit - position, 0) if stands() >= self._segments.first_lsn else None
-        else:
-            lag = await count_behind(self._segments, stands, number)
-            lag = lag if lag is None else max(lag, 0)  # the topic may have gone meanwhile
+        lag = await lag_of(self._segments, stands, number, limit)
         return status_of(name, self._topic, position, lag, window, in_use=key in self._writer.core.changes.places)
 
     async def move(self, name: str, to: Start) -> None:
@@ -178,3 +173,45 @@ class Registry:
                 path=self._segments.disk.path,
                 hint="close it first, or use another name",
             )
+
+
+async def status_of_hub(hub: Hub) -> ConsumerStatus:
+    """The status of a shared consumer that is open; see Log.consumers."""
+    core = hub.writer.core
+    core.health.check_open()
+    position = done = 0
+
+    def stands() -> int:
+        nonlocal position, done
+        position, done = hub.feed.position, sum(hub.feed.window.records)
+        return position
+
+    lag = await lag_of(hub.writer.segments, stands, parse_key(hub.key)[0], core.catalog.durable_lsn + 1)
+    return ConsumerStatus(
+        hub.name,
+        hub.topic,
+        position,
+        None if lag is None else max(lag - done, 0),
+        True,
+        shared=True,
+        outstanding=hub.leases.out,
+        waiting=hub.feed.waiting,
+        redeliveries=hub.leases.redeliveries,
+        dead_letters=hub.dead,
+        oldest_seconds=hub.feed.oldest_seconds(),
+    )
+
+
+async def lag_of(segments: Segments, stands: Callable[[], int], number: int, limit: int) -> int | None:
+    """How many records a consumer has before it; None where some of them were dropped.
+
+    Args:
+        segments: of the log.
+        stands: says where the consumer stands; asked again after each look at the log.
+        number: of its topic, or WHOLE_LOG.
+        limit: of the whole log, the LSN behind its last record.
+    """
+    if number == WHOLE_LOG:
+        return max(limit - position, 0) if (position := stands()) >= segments.first_lsn else None
+    lag = await count_behind(segments, stands, number)
+    return None if lag is None else max(lag, 0)  # the topic may have gone meanwhile

@@ -15,6 +15,7 @@ from walsvc.topics.acking import AS_USUAL, Keeping, Terms
 from walsvc.topics.delivering import BATCH_BYTES, BATCH_RECORDS
 from walsvc.topics.names import ConsumerStatus, Start
 from walsvc.topics.pending import Pending, claim, delivered_lsn, out_of, pending_of, settle, take_new
+from walsvc.topics.registry import status_of_hub
 from walsvc.topics.sharing import Sharing, check_delay, check_lease
 from walsvc.topics.supply import Place
 
@@ -312,7 +313,7 @@ class LocalConsumer(SharedConsumer):
 
     async def status(self) -> ConsumerStatus:
         """See SharedConsumer."""
-        return await self.open_hub().status()
+        return await status_of_hub(self.open_hub())
 
     async def seek(self, to: Start) -> None:
         """See SharedConsumer."""

@@ -122,7 +122,7 @@ class ClosingConsumers:
         """Wait until all of them are free, or for so many seconds."""
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout
-        while self._tasks:  # what was to be ended later has tasks of its own by then
+        while self._tasks:  # an end that was put off has a task of its own by then
             left = None if end is None else end - loop.time()
             if left is not None and left <= 0:
                 return
