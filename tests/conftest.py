@@ -77,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was collected lives as long as the process: the garbage collector need not look through it again and again, or at all."""
+    """Keep the collected tests from the garbage collector: they live as long as the process."""
     gc.freeze()
     gc.enable()
 

@@ -23,7 +23,7 @@ class Wrong(AssertionError):
 
 
 class Promises:
-    """What was acknowledged and not dropped since: LSN to payload.
+    """The records that were acknowledged and not dropped since: LSN to payload.
 
     Attributes:
         records: them.

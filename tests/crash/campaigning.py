@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from .moments import Explored
@@ -56,3 +58,31 @@ def explore_for_a_while(explore: Callable[[int, int], Explored]) -> None:
         print(
             f"{seeds} seeds from {seed} on, {images} images, {len(states)} distinct states, nothing wrong", flush=True
         )
+
+
+def seeds_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A command that tries seed after seed, for a time or so many; see `seeds_from`."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--seed", type=int, default=None, help="first seed (default: the clock's); then one more each")
+    parser.add_argument("--count", type=int, default=None, help="so many seeds instead of a time")
+    return parser
+
+
+def first_of(options: argparse.Namespace) -> int:
+    """The first seed that the options ask for, which is said."""
+    first = int(time.time()) if options.seed is None else int(options.seed)
+    print(f"seeds from {first} on", flush=True)
+    return first
+
+
+def seeds_from(first: int, options: argparse.Namespace) -> Iterator[int]:
+    """The seeds that the options ask for, one after the other."""
+    started = time.monotonic()
+    for seed in itertools.count(first):
+        asked = (
+            seed - first < options.count if options.count is not None else time.monotonic() - started < options.seconds
+        )
+        if not asked:
+            return
+        yield seed

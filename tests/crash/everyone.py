@@ -9,7 +9,6 @@ disk at every moment, this asks who waits for whom: the calls come from many tas
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import errno
 import random
@@ -25,6 +24,7 @@ from walsvc.errors import Truncated, WalError
 from walsvc.opening import open_on
 
 from .calls import Calls, Promises
+from .campaigning import first_of, seeds_from, seeds_parser
 from .plan import reproducible
 
 STEPS = 50
@@ -212,19 +212,14 @@ def run_seeds(seeds: Iterable[int], *, hard: bool, steps: int = STEPS) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.everyone", description="All calls at once, at random.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
-    parser.add_argument("--seed", type=int, default=None, help="first seed (default: the clock's); then one more each")
-    parser.add_argument("--count", type=int, default=None, help="so many seeds instead of a time")
+    parser = seeds_parser("python -m tests.crash.everyone", "All calls at once, at random.")
     parser.add_argument("--hard", action="store_true", help="writes and syncs fail as well (else in every other seed)")
     options = parser.parse_args(arguments)
-    first = seed = int(time.time()) if options.seed is None else options.seed
-    started, bad = time.monotonic(), 0
-    print(f"seeds from {first} on", flush=True)
-    while seed - first < options.count if options.count is not None else time.monotonic() - started < options.seconds:
+    first, started, count, bad = first_of(options), time.monotonic(), 0, 0
+    for seed in seeds_from(first, options):
         bad += run_seeds([seed], hard=options.hard or (options.count is None and seed % 2 == 1))
-        seed += 1
-    print(f"{seed - first} seeds from {first} on, {bad} ended badly, in {time.monotonic() - started:.0f} s")
+        count += 1
+    print(f"{count} seeds from {first} on, {bad} ended badly, in {time.monotonic() - started:.0f} s")
     return 1 if bad else 0
 
 

@@ -6,11 +6,11 @@ exit code is 1 then. The same seed does the same in every process, as long as lo
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import traceback
 
+from .campaigning import first_of, seeds_from, seeds_parser
 from .explorer import Explorer, replay_command
 from .plan import Plan
 
@@ -19,43 +19,35 @@ TELL_EVERY_S = 30.0
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.explore", description="Explore simulated crashes.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
-    parser.add_argument("--seed", type=int, default=None, help="first seed (default: the clock's); then one more each")
-    parser.add_argument("--count", type=int, default=None, help="so many seeds instead of a time")
+    parser = seeds_parser("python -m tests.crash.explore", "Explore simulated crashes.")
     parser.add_argument("--double-write", action="store_true", help="logs with the double-write file, mostly packed")
     parser.add_argument("--encrypted", action="store_true", help="encrypted logs that change their keys")
     options = parser.parse_args(arguments)
-    first = int(time.time()) if options.seed is None else options.seed
     started = told = time.monotonic()
     draw = Plan.draw_double_write if options.double_write else Plan.draw
     explorer = Explorer(draw=Plan.draw_encrypted if options.encrypted else draw)
-    seed = first
-    print(f"seeds from {first} on", flush=True)
-    while True:
-        elapsed = time.monotonic() - started
-        if options.count is not None and seed >= first + options.count:
-            break
-        if options.count is None and elapsed >= options.seconds:
-            break
+    first, count = first_of(options), 0
+    for seed in seeds_from(first, options):
         try:
             explorer.explore(seed)
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             traceback.print_exception(error)
-            print(f"FAILED with seed {seed} after {elapsed:.0f} s: {explorer.tally}", file=sys.stderr)
+            print(
+                f"FAILED with seed {seed} after {time.monotonic() - started:.0f} s: {explorer.tally}", file=sys.stderr
+            )
             print(
                 f"replay: {replay_command(seed)}{' --double-write' * options.double_write}{' --encrypted' * options.encrypted}",
                 file=sys.stderr,
             )
             return 1
-        seed += 1
+        count += 1
         if time.monotonic() - told > TELL_EVERY_S:
             told = time.monotonic()
             print(f"{told - started:.0f} s: {explorer.tally}", flush=True)
     explorer.close()
-    print(f"no violation in {time.monotonic() - started:.0f} s, seeds {first} to {seed - 1}: {explorer.tally}")
+    print(f"no violation in {time.monotonic() - started:.0f} s, seeds {first} to {first + count - 1}: {explorer.tally}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the campaigns of replication and archive share: a log, its writers one after the other, and copies held against what they were told."""
+"""The campaigns of replication and archive have in common: a log, its writers one after the other, and copies held against what they were told."""
 
 from __future__ import annotations
 

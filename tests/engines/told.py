@@ -1,4 +1,4 @@
-"""What a copy of a log must hold, by the journals of the processes that have written it (copied.py)."""
+"""The records and changes that a copy of a log must hold, by the journals of the processes that have written it (copied.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tag = tuple[int, int]  # run, and number in it
 
 @dataclass
 class Outcome:
-    """What a campaign has seen. From `lost` to `errors` everything must be 0."""
+    """The counts of a campaign. From `lost` to `errors` everything must be 0."""
 
     faults: dict[str, int] = field(default_factory=dict)
     copies: int = 0
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass
 class Copy:
-    """What a copy holds.
+    """The contents of a copy.
 
     Attributes:
         first, next: its LSNs.
@@ -75,7 +75,7 @@ class Copy:
 
 
 async def copy_in(path: Path) -> Copy:
-    """What the log in a directory holds."""
+    """The contents of the log in a directory."""
     async with opening(path) as log:
         records = {record.lsn: record async for record in log.read()}
         tags = {}
@@ -97,7 +97,7 @@ async def copy_in(path: Path) -> Copy:
 
 
 class Demand:
-    """What the rows of journals demand of one copy.
+    """The demands of the journals' rows on one copy.
 
     Attributes:
         must: the record that has to stand at an LSN.

@@ -1,4 +1,4 @@
-"""What the service promises, measured at its socket: a server process with default limits, and clients that go wrong beside good ones.
+"""The promises of the service, measured at its socket: a server process with default limits, and clients that go wrong beside good ones.
 
     python -m tests.service.promises             all of them, in about three minutes
     python -m tests.service.promises 3 6         some of them

@@ -1,4 +1,4 @@
-"""What the service promises its clients, measured: the half of tests.service.promises that needs a wire which breaks, or a peer that lies."""
+"""The promises of the service to its clients, measured: the half of tests.service.promises that needs a wire which breaks, or a peer that lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients leave that are gone: it is ended a slice in each turn of the loop, whoever goes at the same time, and none of it stays."""
+"""Clients that are gone leave calls and streams: these are ended a slice in each turn of the loop, whoever goes at the same time, and none of it stays."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +11,14 @@ import pytest
 import walsvc
 from walsvc.errors import BadOption, Closed
 from walsvc.service.server import connection
-from walsvc.service.server.server import Server
 from walsvc.service.wire import frames
 from walsvc.service.wire.frames import Call, Cancel, End, Error, Open, Result
 from walsvc.service.wire.protocol import encode
-from walsvc.topics.shared import LocalConsumer, SharedConsumer
+from walsvc.topics.shared import LocalConsumer
 
 from .raw import Raw
+from .sharing import calls_for_all, calls_of, working
 from .simulated import serving
-
-
-@asynccontextmanager
-async def working(path: Path, records: int, **options: Any) -> AsyncIterator[tuple[Server, walsvc.Log, SharedConsumer]]:
-    """A server, a client's log with so many records in topic "t", and its consumer "w"."""
-    async with serving(path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * records)
-        yield server, log, await log.topic("t").consumer("w", shared=True, **options)
-
-
-def calls_of(server: Server) -> int:
-    return server.status().requests.get("call", 0)
 
 
 async def test_job_costs_one_call_where_its_acknowledgement_brings_the_next(tmp_path: Path) -> None:
@@ -60,16 +46,7 @@ async def test_batch_costs_one_call(tmp_path: Path) -> None:
 
 async def test_tasks_of_a_client_share_what_has_come(tmp_path: Path) -> None:
     async with working(tmp_path, 200, prefetch=10, ordered_by="key") as (server, _, consumer):
-        before, done = calls_of(server), list[int]()
-
-        async def work() -> None:
-            for _ in range(20):
-                async with await consumer.next() as delivery:
-                    done.append(delivery.record.lsn)
-
-        await asyncio.gather(*(work() for _ in range(10)))
-        assert sorted(done) == list(range(1, 201))
-        assert calls_of(server) - before <= 30  # and not 400
+        assert await calls_for_all(server, consumer, 10) <= 30  # and not 400
         assert await consumer.lag() == 0
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,12 @@ import pytest
 import walsvc
 from walsvc.errors import BadOption, Closed, LeaseLost
 from walsvc.service.server import connection
-from walsvc.service.server.server import Server
 from walsvc.service.wire.frames import Call, Error, Open, Result
 from walsvc.topics.shared import Delivery, SharedConsumer
 
 from .raw import Raw
+from .sharing import calls_for_all, calls_of, working
 from .simulated import serving
-
-
-@asynccontextmanager
-async def working(path: Path, records: int) -> AsyncIterator[tuple[Server, walsvc.Log, SharedConsumer]]:
-    """A server, a client's log with so many records in topic "t", and its consumer "w"."""
-    async with serving(path) as server, walsvc.open(server.addresses[0]) as log:
-        await log.topic("t").append_batch([b"x"] * records)
-        yield server, log, await log.topic("t").consumer("w", shared=True)
-
-
-def calls_of(server: Server) -> int:
-    return server.status().requests.get("call", 0)
 
 
 async def tasks(consumer: SharedConsumer, count: int) -> list[asyncio.Task[Delivery]]:
@@ -46,16 +33,7 @@ def lsns(deliveries: Sequence[Delivery]) -> list[int]:
 
 async def test_tasks_of_a_client_share_frames(tmp_path: Path) -> None:
     async with working(tmp_path, 400) as (server, _, consumer):
-        before, done = calls_of(server), list[int]()
-
-        async def work() -> None:
-            for _ in range(20):
-                async with await consumer.next() as delivery:
-                    done.append(delivery.record.lsn)
-
-        await asyncio.gather(*(work() for _ in range(20)))
-        assert sorted(done) == list(range(1, 401))
-        assert calls_of(server) - before <= 80  # and not 800
+        assert await calls_for_all(server, consumer, 20) <= 80  # and not 800
         assert await consumer.lag() == 0
 
 
