@@ -13,7 +13,7 @@ from walsvc.tasks import begin_task
 
 if TYPE_CHECKING:
     from walsvc.interface import Log, Topic
-    from walsvc.service.fronts.redis.transactions import Collected
+    from walsvc.service.fronts.redis.collected import Collected
     from walsvc.service.server.shared import Shared
 
 NO_AUTH = "NOAUTH Authentication required."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from walsvc import __version__
 from walsvc.service.fronts.redis import claims, groups, info, options, streams, transactions, trimming
 from walsvc.service.fronts.redis.client import DEFAULT_USER, NO_AUTH, Client
+from walsvc.service.fronts.redis.collected import Entry
 from walsvc.service.fronts.redis.replies import OK, Failure, Status, Verbatim
 from walsvc.service.fronts.redis.requests import Command
 from walsvc.service.fronts.redis.waiting import at_most
@@ -15,32 +16,6 @@ from walsvc.service.wire.methods import ADMIN, APPEND, CONSUME, READ
 
 REDIS_VERSION = "7.0.0"  # whose commands and answers are meant
 ARGUMENTS_SHOWN = 128  # bytes of an unknown command that its error repeats
-
-
-class Entry(NamedTuple):
-    """A command.
-
-    Attributes:
-        call: takes the client and the command, and returns the answer: at once, by a coroutine, or (XADD without options) by an awaitable of
-            the log's.
-        arity: words, the command itself included; negative: at least so many, as in Redis's COMMAND.
-        right: that a token must have; None: any may, and the log is not needed.
-        waits: the call is a coroutine, and commands before it are answered first.
-        early: also for those that have not shown a token.
-        keys: place of the first key, of the last one, and the step between them, as in Redis's COMMAND.
-    """
-
-    call: Callable[[Client, Command], Any]
-    arity: int
-    right: str | None
-    waits: bool = True
-    early: bool = False
-    keys: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def looks(self) -> bool:
-        """True if the command changes nothing, whichever client asks."""
-        return self.right == READ or self.call in (ping, echo, claims.xpending)
 
 
 def ping(client: Client, command: Command) -> Any:
@@ -241,14 +216,14 @@ COMMANDS: dict[bytes, Entry] = {
     b"DBSIZE": Entry(streams.dbsize, 1, READ),
     b"DEL": Entry(trimming.delete, -2, ADMIN, keys=(1, -1, 1)),
     b"DISCARD": Entry(transactions.discard, 1, None, waits=False),
-    b"ECHO": Entry(echo, 2, None, waits=False),
+    b"ECHO": Entry(echo, 2, None, waits=False, idle=True),
     b"EXEC": Entry(transactions.execute, 1, None),
     b"EXISTS": Entry(streams.exists, -2, READ, keys=(1, -1, 1)),
     b"HELLO": Entry(hello, -1, None, early=True),
     b"INFO": Entry(tell, -1, READ),
     b"KEYS": Entry(streams.keys, 2, READ),
     b"MULTI": Entry(transactions.multi, 1, None, waits=False),
-    b"PING": Entry(ping, -1, None, waits=False),
+    b"PING": Entry(ping, -1, None, waits=False, idle=True),
     b"QUIT": Entry(leave, -1, None, waits=False, early=True),
     b"SCAN": Entry(streams.scan, -2, READ),
     b"SELECT": Entry(select, 2, None),
@@ -257,16 +232,16 @@ COMMANDS: dict[bytes, Entry] = {
     b"UNWATCH": Entry(transactions.unwatch, 1, None, waits=False),
     b"WAIT": Entry(wait, 3, APPEND),
     b"WAITAOF": Entry(wait_aof, 4, APPEND),
-    b"XADD": Entry(streams.xadd_with_options, -5, APPEND, keys=(1, 1, 1)),
+    b"XADD": Entry(streams.xadd_with_options, -5, APPEND, keys=(1, 1, 1), joins=True),
     b"WATCH": Entry(transactions.watch, -2, READ, keys=(1, -1, 1)),
-    b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1)),
+    b"XACK": Entry(groups.xack, -4, CONSUME, keys=(1, 1, 1), joins=True),
     b"XAUTOCLAIM": Entry(claims.xautoclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XCLAIM": Entry(claims.xclaim, -6, CONSUME, keys=(1, 1, 1)),
     b"XDEL": Entry(trimming.xdel, -3, ADMIN, keys=(1, 1, 1)),
     b"XGROUP": Entry(groups.xgroup, -2, CONSUME, keys=(2, 2, 1)),
     b"XINFO": Entry(info.xinfo, -2, READ, keys=(2, 2, 1)),
     b"XLEN": Entry(streams.xlen, 2, READ, keys=(1, 1, 1)),
-    b"XPENDING": Entry(claims.xpending, -3, CONSUME, keys=(1, 1, 1)),
+    b"XPENDING": Entry(claims.xpending, -3, CONSUME, keys=(1, 1, 1), idle=True),
     b"XRANGE": Entry(streams.xrange, -4, READ, keys=(1, 1, 1)),
     b"XREAD": Entry(streams.xread, -4, READ),
     b"XREADGROUP": Entry(groups.xreadgroup, -7, CONSUME),

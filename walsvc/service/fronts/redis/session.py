@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import WalError, WalTimeout
 from walsvc.service.fronts.redis.client import Client
-from walsvc.service.fronts.redis.commands import PLAIN_ADD, Entry, find, leave
+from walsvc.service.fronts.redis.collected import Entry
+from walsvc.service.fronts.redis.commands import PLAIN_ADD, find, leave
 from walsvc.service.fronts.redis.replies import Failure, encode, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST, Command, Malformed, Requests
 from walsvc.service.fronts.redis.streams import xadd

@@ -7,57 +7,23 @@ at a part of a group.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from walsvc.errors import Conflict, RecordTooLarge, WalError
+from walsvc.service.fronts.redis.collected import Collected, Entry, Kept
 from walsvc.service.fronts.redis.entries import id_of
 from walsvc.service.fronts.redis.groups import acknowledged, xack
 from walsvc.service.fronts.redis.replies import NULL_ARRAY, OK, Failure, Status, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST
-from walsvc.service.fronts.redis.streams import added, xadd, xadd_with_options, xread
+from walsvc.service.fronts.redis.streams import added, xadd_with_options, xread
 from walsvc.service.fronts.redis.trimming import adding
 
 if TYPE_CHECKING:
     from walsvc.service.fronts.redis.client import Client
-    from walsvc.service.fronts.redis.commands import Entry
     from walsvc.service.fronts.redis.requests import Command
     from walsvc.topics.transaction import LocalTransaction
 
 QUEUED = Status("QUEUED")
-WRITES = {xadd, xadd_with_options, xack}
-
-
-class Kept(NamedTuple):
-    """A command that waits for EXEC."""
-
-    entry: Entry
-    command: Command
-
-    @property
-    def writes(self) -> bool:
-        """True if the command is a part of the group."""
-        return self.entry.call in WRITES
-
-
-@dataclass(slots=True)
-class Collected:
-    """The commands of a client since MULTI.
-
-    Attributes:
-        commands: to be done together.
-        bytes: that they take.
-        broken: one of them was refused, so that EXEC does nothing.
-    """
-
-    commands: list[Kept] = field(default_factory=list)
-    bytes: int = 0
-    broken: bool = False
-
-    @property
-    def looked_behind(self) -> bool:
-        """True if the last command looks at what those before it write."""
-        return bool(self.commands) and not self.commands[-1].writes and any(each.writes for each in self.commands)
 
 
 def collect(client: Client, entry: Entry, command: Command) -> Status:
@@ -65,11 +31,11 @@ def collect(client: Client, entry: Entry, command: Command) -> Status:
     collected, kept = client.collected, Kept(entry, command)
     assert collected is not None, "asked between MULTI and EXEC"
     name = command[0].decode("latin-1").upper()
-    if not kept.writes and not entry.looks:
+    if not entry.joins and not entry.looks:
         raise Failure(f"ERR walsvc's MULTI takes XADD, XACK and commands that only look, and not {name}")
     if trims(kept):
         raise Failure("ERR walsvc's MULTI takes no XADD that trims")
-    if kept.writes and collected.looked_behind:
+    if entry.joins and collected.looked_behind:
         raise Failure(f"ERR walsvc's MULTI takes no {name} behind a command that looks at what others before it write")
     size = collected.bytes + sum(map(len, command)) + COMMAND_COST
     if size > client.shared.limits.pending_bytes:
@@ -128,7 +94,7 @@ async def execute(client: Client, command: Command) -> Any:
     if collected.broken:
         raise Failure("EXECABORT Transaction discarded because of previous errors.")
     await client.take_log()
-    written = [place for place, each in enumerate(collected.commands) if each.writes]
+    written = [place for place, each in enumerate(collected.commands) if each.entry.joins]
     first, behind = (written[0], written[-1] + 1) if written else (0, 0)
     answers = [await looked(client, each) for each in collected.commands[:first]]
     if written or watched:
