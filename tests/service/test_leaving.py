@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,9 +15,11 @@ from tests.service.simulated import serving
 from tests.waiting import until
 from walsvc.service.ops import collecting
 from walsvc.service.server import sessions as of_sessions
+from walsvc.service.server.gate import Gate
+from walsvc.service.server.limits import Limits
 from walsvc.service.server.sessions import Sessions
 from walsvc.service.server.turns import CONSUMER_UNITS, HEAVY_OPENINGS, OPEN_UNITS, SLICE, Turns
-from walsvc.service.wire.frames import Call, Open, Ping, Pong, Result
+from walsvc.service.wire.frames import Call, Error, Open, Ping, Pong, Result
 
 FRAMES: dict[str, Any] = {
     "read": lambda id: Open(id, "read", {}, 1),
@@ -175,10 +178,64 @@ async def test_nothing_that_a_client_had_open_waits_for_the_garbage_collector(tm
             await raw.close()
             await until(lambda: shared.streams.used + shared.calls.used == 0)
             await shared.closing.done()
-            assert gc.collect() < 100, "of a connection a few objects, and not one for each stream or call"
+            assert gc.collect() < 20, "the two transports of asyncio, which hold themselves"
         finally:
             if was_enabled:
                 gc.enable()
+
+
+async def test_opening_that_is_refused_leaves_nothing_to_the_garbage_collector(tmp_path) -> None:
+    async with serving(tmp_path, limits=Limits(streams=1)) as server, await Raw.welcomed(server) as raw:
+        raw.send(FRAMES["follow"](1))
+        await raw.expect(Result, 1)
+        gc.collect()
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            raw.send(*(FRAMES["consumer"](id) for id in range(2, 102)))
+            await raw.expect(Error, 101)
+            await until(lambda: not server.shared.turns.waiting)
+            assert gc.collect() < 20, "and no error for each, with the frame that raised it"
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
+async def test_gate_lets_some_in_at_a_time_in_order_and_passes_over_those_that_give_up() -> None:
+    gate, inside = Gate(2), list[int]()
+
+    async def enter(number: int) -> None:
+        async with gate:
+            inside.append(number)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(enter(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    assert inside == [0, 1]
+    tasks[2].cancel()
+    await asyncio.sleep(0)
+    assert inside == [0, 1], "both have gone out, and the next ones are told"
+    tasks[3].cancel()  # its turn has come and it has not seen that
+    await asyncio.wait(tasks)
+    assert inside == [0, 1, 4, 5]
+    async with gate, gate:
+        pass  # both places are free again
+
+
+async def test_thousands_that_give_up_waiting_cost_as_much_each_as_hundreds() -> None:
+    async def seconds(count: int) -> float:
+        gate = Gate(0)
+        tasks = [asyncio.create_task(gate.acquire()) for _ in range(count)]
+        await asyncio.sleep(0)
+        for task in reversed(tasks):
+            task.cancel()
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return time.thread_time() - began
+
+    few, many = [min([await seconds(count) for _ in range(3)]) for count in (1000, 16_000)]
+    assert many < 64 * few, "as many times as there are more, and not the square of that"
 
 
 async def test_heavy_clients_open_few_consumers_at_a_time_and_light_ones_pass_them(tmp_path, monkeypatch) -> None:

@@ -94,7 +94,7 @@ async def test_turns_are_counted_and_lent_by_who_takes_long(monkeypatch) -> None
         another = await outgoing.turn().__aenter__()
     for turn in (slow, another, late, *turns[2:]):
         await turn.__aexit__(None, None, None)
-    assert outgoing._turns._value == TURNS, "each was given back once"
+    assert outgoing._turns._free == TURNS, "each was given back once"
 
 
 async def test_readers_of_heavy_clients_have_few_turns_and_light_ones_pass_them(tmp_path) -> None:

@@ -39,7 +39,6 @@ class Share:
     """The bytes that are held for one connection.
 
     Attributes:
-        holder: the connection.
         arrived: what has come of a frame that is not complete.
         held: records that are not answered, each with RECORD_COST.
         unsent: what waits to be sent.
@@ -47,11 +46,10 @@ class Share:
         pace: how much was done for it of late; None: nobody counts that.
     """
 
-    __slots__ = ("_budget", "_lent", "ahead", "arrived", "held", "holder", "pace", "unsent")
+    __slots__ = ("_budget", "_lent", "ahead", "arrived", "held", "pace", "unsent")
 
-    def __init__(self, budget: Budget, holder: Pausable) -> None:
+    def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.holder: Pausable = holder
         self.arrived: int = 0
         self.held: int = 0
         self.unsent: int = 0
@@ -137,14 +135,14 @@ class Budget:
         self.asked: int = 0
         self.tight_since: float | None = None
         self.limit: int = limit
-        self._shares: dict[Share, None] = {}  # of connections that work
-        self._held: dict[Share, None] = {}  # not read from, in the order in which they were stopped
+        self._shares: dict[Share, Pausable] = {}  # of connections that work
+        self._held: dict[Share, Pausable] = {}  # not read from, in the order in which they were stopped
         self._favoured: Share | None = None
 
     def share(self, holder: Pausable) -> Share:
         """The share of a new connection."""
-        share = Share(self, holder)
-        self._shares[share] = None
+        share = Share(self)
+        self._shares[share] = holder
         return share
 
     @property
@@ -163,8 +161,8 @@ class Budget:
         if self._held and self.bytes <= self.limit // 2:
             held, self._held = self._held, {}
             self.tight_since = None
-            for share in held:
-                share.holder.resume_reading(WHY)
+            for holder in held.values():
+                holder.resume_reading(WHY)
 
     def answered(self) -> None:
         """The log has answered a request."""
@@ -175,15 +173,16 @@ class Budget:
         """Take note of bytes that came of a connection. Above the limit no connection is read from: each might have some ready."""
         if self.bytes <= self.limit and not self._held and self._favoured is None:
             return
-        if share is self._favoured and not share.holder.incomplete:
+        if share is self._favoured and not self._shares[share].incomplete:
             self._favoured = None
         if self.over:
             for each in (share,) if self._held else tuple(self._shares):
-                if each not in self._held and not each.holder.streaming and each is not self._favoured:
-                    self._held[each] = None
+                holder = self._shares[each]
+                if each not in self._held and not holder.streaming and each is not self._favoured:
+                    self._held[each] = holder
                     if self.tight_since is None:
                         self.tight_since = asyncio.get_running_loop().time()
-                    each.holder.pause_reading(WHY)
+                    holder.pause_reading(WHY)
         self._go_on()
 
     def forget(self, share: Share) -> None:
@@ -200,7 +199,6 @@ class Budget:
         """See the head of this file."""
         if not self._held or self.asked or self._favoured is not None:
             return
-        self._favoured = next((each for each in self._held if each.holder.incomplete), None)
+        self._favoured = next((each for each, holder in self._held.items() if holder.incomplete), None)
         if self._favoured is not None:
-            del self._held[self._favoured]
-            self._favoured.holder.resume_reading(WHY)
+            self._held.pop(self._favoured).resume_reading(WHY)

@@ -64,9 +64,10 @@ class Calls:
         return True
 
     def give_up(self) -> None:
-        """Forget all of them."""
+        """Forget all of them; none comes any more. The connection's calls are not to wait for the garbage collector."""
         for id in list(self._queued):
             self.cancel(id)
+        del self._begin, self._ended
 
     async def begun(self) -> None:
         """Wait until all have begun."""

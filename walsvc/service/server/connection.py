@@ -67,7 +67,7 @@ class Connection(Duplex):
         loop = asyncio.get_running_loop()
         self._watch = Watch(shared.limits, loop.time())
         super().__init__(loop, shared.budget.share(self), self._watch.progress)
-        self.greeting: Greeting = Greeting(shared, self)
+        self.greeting: Greeting = Greeting(shared)
         self.log: Log | None = None
         self.requests: Requests | None = None
         self.sessions: Sessions | None = None
@@ -95,8 +95,9 @@ class Connection(Duplex):
         self._shared.roster.forget(self)
         self.lost()
         # They hold the connection, and what came of frames: nothing of it shall wait for the garbage collector.
-        self.requests = self.sessions = None
+        self.requests = self.sessions = self._notices = None
         self.hearing.end()
+        del self.hearing
 
     def eof_received(self) -> bool:
         return False  # the transport closes; what is unanswered is the client's to repeat
@@ -134,7 +135,8 @@ class Connection(Duplex):
 
     def go_on(self) -> None:
         """Do what has come meanwhile."""
-        self.hearing.go_on()
+        if not self.leaving:
+            self.hearing.go_on()
 
     @property
     def incomplete(self) -> bool:
@@ -165,7 +167,7 @@ class Connection(Duplex):
             requests.append(frame)
             return
         if isinstance(frame, Hello):
-            self.greeting.greet(frame)
+            self.greeting.greet(frame, self)
             return
         assert requests is not None, "the reader lets nothing through before HELLO"
         assert sessions is not None
@@ -255,7 +257,7 @@ class Connection(Duplex):
         if self.sessions is not None:
             self.sessions.give_up()
         self.share.leave()
-        self.greeting.end()
+        self.greeting.end(self)
 
     def leave(self, error: WalError, reason: str) -> None:
         """Say why the connection ends, then end it. What was accepted stays; what was not is given up."""
@@ -285,7 +287,7 @@ class Connection(Duplex):
 
     async def settled(self) -> None:
         """Wait until everything that came whole is answered."""
-        while self.hearing.behind and not self.leaving and not self.held_back:  # noqa: ASYNC110  # each turn of the loop does a slice
+        while not self.leaving and self.hearing.behind and not self.held_back:  # noqa: ASYNC110  # each turn of the loop does a slice
             await asyncio.sleep(0)
         if self.requests is not None:
             await self.requests.settled()

@@ -39,12 +39,11 @@ class Greeting:
         opening: the log is being opened.
     """
 
-    def __init__(self, shared: Shared, guest: Guest) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.grant: Grant | None = None
         self.hello: Hello | None = None
         self.namespace: str | None = None
         self._shared = shared
-        self._guest = guest
         self._key: Key | None = None  # under which the roster knows its producer
         self._opening: asyncio.Task[None] | None = None
         self._denying: asyncio.TimerHandle | None = None
@@ -54,9 +53,9 @@ class Greeting:
         """True if the log is being opened."""
         return self._opening is not None
 
-    def greet(self, hello: Hello) -> None:
+    def greet(self, hello: Hello, guest: Guest) -> None:
         """Answer HELLO. Raises ProtocolError where it is none of this protocol."""
-        shared, guest = self._shared, self._guest
+        shared = self._shared
         if hello.magic != MAGIC:
             raise ProtocolError("HELLO does not begin with the protocol's name", expected=MAGIC)
         if not hello.version_min <= VERSION <= hello.version_max:
@@ -70,7 +69,7 @@ class Greeting:
             return
         grant, namespace = shared.grant(hello.token), hello.namespace or ""
         if grant is None or not grant.opens(namespace):
-            self._deny(denial(grant, given=bool(hello.token)), "token")
+            self._deny(guest, denial(grant, given=bool(hello.token)), "token")
             return
         self.grant, self.hello = grant, hello
         guest.name = f"{grant.name} {hello.client[:64]!r} at {guest.name}"
@@ -79,32 +78,31 @@ class Greeting:
             if hello.producer:
                 self._key = shared.roster.take_over(guest, grant, namespace, hello.producer)
         except WalError as error:
-            self._deny(error, "namespace" if isinstance(error, BadOption) else "in_use")
+            self._deny(guest, error, "namespace" if isinstance(error, BadOption) else "in_use")
             return
         if (log := shared.logs.take_open(namespace)) is not None:
             self.namespace = namespace
             guest.welcome(grant, log)
         else:
-            self._opening = begin_task(self._open(namespace, grant))
+            self._opening = begin_task(self._open(guest, namespace, grant))
             guest.pause_reading(WHY)
 
-    def _deny(self, error: WalError, reason: str) -> None:
+    def _deny(self, guest: Guest, error: WalError, reason: str) -> None:
         """Turn the client away, when it is its turn."""
-        delay, guest = self._shared.denials.delay(), self._guest
+        delay = self._shared.denials.delay()
         if delay <= 0:
             guest.leave(error, reason)
         elif not guest.leaving:
             guest.pause_reading(DENIED)
             self._denying = asyncio.get_running_loop().call_later(delay, guest.leave, error, reason)
 
-    async def _open(self, namespace: str, grant: Grant) -> None:
-        shared, guest = self._shared, self._guest
+    async def _open(self, guest: Guest, namespace: str, grant: Grant) -> None:
+        shared = self._shared
         try:
             log = await shared.logs.take(namespace, make=grant.makes)
         except (WalError, OSError) as error:
-            trouble = error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
             self._opening = None
-            self._deny(trouble, "namespace")
+            self._deny(guest, trouble_of(error), "namespace")
             return
         self._opening = None
         if guest.leaving:
@@ -115,17 +113,22 @@ class Greeting:
         guest.resume_reading(WHY)
         guest.go_on()
 
-    def end(self) -> None:
+    def end(self, guest: Guest) -> None:
         """The connection is over: it needs no log, and speaks for no producer. Idempotent."""
         if self._opening is not None:
             self._opening.cancel()
         if self._denying is not None:
             self._denying.cancel()
         if self._key is not None:
-            self._shared.roster.release(self._guest, self._key)
+            self._shared.roster.release(guest, self._key)
         if self.namespace is not None:
             self._shared.logs.leave(self.namespace)
             self.namespace = None
+
+
+def trouble_of(error: WalError | OSError) -> WalError:
+    """What a client is told of a log that cannot be opened."""
+    return error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
 
 
 def denial(grant: Grant | None, *, given: bool) -> Denied:

@@ -125,6 +125,8 @@ class Hearing:
                 reason = "frame"
             hearer.leave(error, reason)
             return
+        if hearer.leaving:
+            return
         if more and hearer.hears:
             self._wait()
         elif more != self._behind:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from walsvc.config import KIB, MIB
+from walsvc.service.server.gate import Gate
 
 UNSENT_MAX = 1 * MIB  # of one connection: above it streams wait, and no more requests are read
 UNSENT_MIN = 16 * KIB  # so much one may always have, or nobody would get anything
@@ -59,8 +60,8 @@ class Outgoing:
         self._lent = 0
         # Clients with something unsent, and those with nothing.
         self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
-        self._turns = asyncio.Semaphore(TURNS)
-        self._heavy_turns = asyncio.Semaphore(HEAVY_TURNS)
+        self._turns = Gate(TURNS)
+        self._heavy_turns = Gate(HEAVY_TURNS)
 
     @property
     def allowance(self) -> int:
@@ -131,7 +132,7 @@ class Outgoing:
 class Turn:
     """While it lasts its owner may read. It begins when there is room, and is lent to another one after TURN_SECONDS."""
 
-    def __init__(self, outgoing: Outgoing, turns: asyncio.Semaphore, *, poor: bool) -> None:
+    def __init__(self, outgoing: Outgoing, turns: Gate, *, poor: bool) -> None:
         self._poor = poor
         self._outgoing = outgoing
         self._turns = turns

@@ -197,7 +197,10 @@ class Sessions:
                 return
             method = self._chosen(STREAMS, frame.what, "stream")
             if refusal is not None:
-                raise refusal
+                line.answer_error(
+                    id, refusal
+                )  # an error that is raised and kept would hold this frame, and this frame it
+                return
             args = method.checked(frame.args)
             stream: Stream
             opened: dict[str, Any]

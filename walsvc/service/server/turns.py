@@ -15,6 +15,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from walsvc.service.server.gate import Gate
+
 TURN = 256  # units in one turn of the loop, about 2 ms: a unit is about what the shortest frame costs
 SLICE = 32  # of one client, before others have their turn
 # After a light client has come: about as many as an append takes from its frame to its answer on a quick disk.
@@ -50,7 +52,7 @@ class Turns:
 
     def __init__(self) -> None:
         self.left: int = TURN
-        self.openings: asyncio.Semaphore = asyncio.Semaphore(HEAVY_OPENINGS)
+        self.openings: Gate = Gate(HEAVY_OPENINGS)
         self._hurried = 0  # so many more turns are short for heavy clients
         self._light: deque[tuple[Pace, Callable[[], None], int]] = deque()
         self._heavy: deque[tuple[Pace, Callable[[], None], int]] = deque()
@@ -135,6 +137,7 @@ class Turns:
     def _grant(self, queue: deque[tuple[Pace, Callable[[], None], int]]) -> None:
         pace, go_on, units = queue.popleft()
         if pace.over:
+            self.left -= 1  # thousands may be left of clients that are gone
             return
         if units:
             pace.did(units)
