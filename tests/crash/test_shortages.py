@@ -534,9 +534,9 @@ def test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log(number: 
     run_sim(main, 8)
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.EISDIR], ids=errno.errorcode.get)
 def test_directory_that_takes_no_file_ends_no_log(number: int) -> None:
-    """It has lost its mode, or was made immutable: the active segment takes what it has room for."""
+    """It has lost its mode, was made immutable, or has a directory under the name: the active segment takes what it has room for."""
 
     async def main(seed: int) -> None:
         device = SimDevice(seed)

@@ -318,11 +318,11 @@ def test_a_server_is_not_asked_whether_a_file_has_a_name_left(tmp_path, monkeypa
     directory = open_directory(tmp_path, direct=False)
     directory.allocate("file", BLOCK)
     file = directory.open_file("file")
-    assert not directory.unlinked(file)
+    assert not directory.spoilt(file)
     os.unlink(tmp_path / "file")
     asked: list[int] = []
     real = os.fstat
     monkeypatch.setattr(module, "magic_of", lambda _descriptor: asked.append(0))
     monkeypatch.setattr(os, "fstat", lambda descriptor: (asked.append(descriptor), real(descriptor))[1])
-    assert directory.unlinked(file) == known
+    assert directory.spoilt(file) == known
     assert asked == ([file] if known else [])

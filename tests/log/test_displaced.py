@@ -1,4 +1,4 @@
-"""Somebody removes, replaces or moves files of a log that is open: no second writer gets in, and the first one notices."""
+"""Somebody removes, replaces, cuts or moves files of a log that is open: no second writer gets in, and the first one notices."""
 
 from __future__ import annotations
 
@@ -70,6 +70,11 @@ def linked_segment_replaced(path: Path) -> None:
     (path / "new").replace(newest)
 
 
+def segment_cut(path: Path) -> None:
+    newest = max(path.glob("*.wal"))
+    os.truncate(newest, newest.stat().st_size - 1)
+
+
 CHANGES = [
     lock_removed,
     lock_replaced,
@@ -81,6 +86,7 @@ CHANGES = [
     restored_in_place,
     segment_removed,
     linked_segment_replaced,
+    segment_cut,
 ]
 LOCKS = CHANGES[:3]
 

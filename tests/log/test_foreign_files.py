@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,6 +19,8 @@ from walsvc.errors import NoSpace, PathError, WalError
 from walsvc.log.offline.backup import copy_log
 from walsvc.log.offline.verify import verify
 from walsvc.opening import open_on
+
+from ..disks import REAL_DISKS
 
 SEGMENT = f"{1:016x}.wal"
 OPTIONS = {"segment_bytes": 1 << 16}
@@ -325,6 +328,73 @@ async def test_files_that_wait_to_be_used_may_be_removed_under_a_log(tmp_path: P
             await log.append(bytes(3000))
         await log.hold("copy", 70)
     assert (await lsns(tmp_path))[-1] == 80
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def replaced_in_place(path: Path) -> None:
+    path.write_bytes(b"something else")
+
+
+@pytest.mark.parametrize("disk", REAL_DISKS)
+@pytest.mark.parametrize("change", [cut, replaced_in_place])
+@pytest.mark.parametrize("after", [2, 12, 22, 60])
+async def test_files_that_wait_to_be_used_may_be_cut_under_a_log(
+    tmp_path: Path, after: int, change: Callable[[Path], None], disk: Literal["uring", "threads"]
+) -> None:
+    """None of them holds a record: acknowledged records never get into one whose end is missing."""
+    async with walsvc.open(tmp_path, **OPTIONS, disk=disk) as log:
+        for number in range(80):
+            if number == after:
+                await log.truncate_before(max(1, number - 30))
+                for name in [each for each in os.listdir(tmp_path) if each.endswith(".spare")]:
+                    change(tmp_path / name)
+            await log.append(bytes(3000))
+        await log.hold("copy", 70)
+    assert (await lsns(tmp_path))[-1] == 80
+
+
+async def test_directory_under_the_name_of_the_next_segment_ends_no_log(tmp_path: Path) -> None:
+    async with walsvc.open(tmp_path, **OPTIONS) as log:
+        await log.append(bytes(3000))
+        for number in range(3, 40):
+            (tmp_path / f"{number:016x}.spare").mkdir(exist_ok=True)
+        with pytest.raises(NoSpace, match="Is a directory"):
+            for _ in range(200):
+                await log.append(bytes(3000))
+        last = log.durable_lsn
+        for each in [each for each in os.scandir(tmp_path) if each.is_dir()]:
+            os.rmdir(each)
+        assert (await log.append(b"goes on")).lsn == last + 1
+    assert len(await lsns(tmp_path)) == last + 1
+
+
+def test_reserve_that_a_backup_shares_is_made_anew() -> None:
+    """What has another name is not written over, so on a full device it would be no reserve."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), WalConfig(segment_bytes=1 << 16))
+        for _ in range(40):
+            await log.append(bytes(3000))
+        device.linked |= {device.inode(name) for name in device.directory.names if name.endswith(".spare")}
+        for _ in range(40):
+            await log.append(bytes(3000))
+        device.capacity = sum(device.file(name).visible_size for name in device.directory.names)
+        with pytest.raises(NoSpace):
+            for _ in range(200):
+                await log.append(bytes(3000))
+        for number in range(200):
+            await log.hold("copy", 1 + number % 80)
+        await log.release("copy")
+        await log.truncate_before(80)
+        device.capacity = None
+        await log.append(b"goes on")
+        await log.close()
+
+    run_sim(main, 1)
 
 
 async def test_oldest_segment_that_somebody_has_removed_may_be_truncated(tmp_path: Path) -> None:

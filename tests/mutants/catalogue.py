@@ -998,9 +998,30 @@ PLACES = [
     Mutant(
         "a file that has another name recycled",
         "walsvc/log/commit/spares.py",
-        " or await self._disk.shared(old)",
+        " or not await self._disk.reusable(old, old_bytes)",
         "",
         ("tests/log/test_foreign_files.py::test_recycling_leaves_a_file_that_has_another_name",),
+    ),
+    Mutant(
+        "a prepared file that somebody has cut begun",
+        "walsvc/disk/directory.py",
+        "return status.st_nlink == 0 or status.st_size < self._handles.lengths[file]",
+        "return status.st_nlink == 0",
+        ("tests/log/test_foreign_files.py::test_files_that_wait_to_be_used_may_be_cut_under_a_log",),
+    ),
+    Mutant(
+        "an active segment that somebody has cut goes on",
+        "walsvc/disk/handles.py",
+        "if opened.st_size < self.lengths[file]:",
+        "if opened.st_size < 0:",
+        ("tests/log/test_displaced.py::test_writer_notices_at_the_next_flush",),
+    ),
+    Mutant(
+        "a reserve that has another name counts",
+        "walsvc/log/commit/reserve.py",
+        "if not await self._usable(name):",
+        "if name not in self.files:",
+        ("tests/log/test_foreign_files.py::test_reserve_that_a_backup_shares_is_made_anew",),
     ),
     Mutant(
         "the directory not locked",
@@ -1493,7 +1514,7 @@ ENTRIES = [
     Mutant(
         "log: a prepared file that was removed is begun",
         "walsvc/log/commit/spares.py",
-        "        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):",
+        "        if spare is None or spare.file_bytes < need or self._disk.spoilt(spare.file):",
         "        if spare is None or spare.file_bytes < need:",
         ("tests/log/test_spares.py::test_prepared_file_that_somebody_removes_is_no_failure_whoever_wants_it",),
     ),

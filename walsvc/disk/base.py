@@ -53,7 +53,7 @@ class TakenOver(OSError):
 
 class Displaced(OSError):
     """The directory, LOCK or a file that is being written is no longer the one that was opened: somebody removed or replaced
-    it under the writer."""
+    it under the writer, or cut its end off."""
 
 
 class Disk(Protocol):
@@ -91,8 +91,9 @@ class Disk(Protocol):
         """Take a log whose groups are aligned to so many bytes: from now on `block_bytes` is no more than that. False where
         the device cannot. Before the first submit."""
 
-    def unlinked(self, file: int) -> bool:
-        """True if a file of `open_file` is known to have lost its last name. Asks no device; False where that cannot be said at once."""
+    def spoilt(self, file: int) -> bool:
+        """True if a file of `open_file` is known to have lost its last name, or its end. Asks no device; False where that cannot be
+        said at once."""
 
     # ---- cold: coroutines, never block the loop; they raise OSError with the errno as the kernel gave it
     async def list(self) -> dict[str, int]:
@@ -103,6 +104,9 @@ class Disk(Protocol):
 
     async def shared(self, name: str) -> bool:
         """True if the file has another name, here or elsewhere (a hard link): what is written into it is seen there, too."""
+
+    async def reusable(self, name: str, length: int) -> bool:
+        """True if the file has no other name, and is as long as it was made: it may be written over."""
 
     async def fill_holes(self, name: str, offset: int) -> bool:
         """Allocate what is not allocated of a file from `offset` on, as in a sparse copy: a write there needs room then. What
@@ -151,7 +155,7 @@ class Disk(Protocol):
 
     async def check_place(self) -> None:
         """Raise Displaced unless directory, lock and the files of `open_file` are still those that were opened, under their
-        names."""
+        names, and no shorter."""
 
     async def close(self) -> None:
         """Wait for every submitted write, then release all handles, threads, rings and the directory lock. Idempotent."""

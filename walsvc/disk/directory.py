@@ -113,13 +113,21 @@ class Directory:
         finally:
             os.close(descriptor)
 
-    def unlinked(self, file: int) -> bool:
-        """See Disk.unlinked. Does not block: these file systems answer fstat(2) from memory; a server would be asked."""
-        return self._knows_links and os.fstat(file).st_nlink == 0
+    def spoilt(self, file: int) -> bool:
+        """See Disk.spoilt. Does not block: these file systems answer fstat(2) from memory; a server would be asked."""
+        if not self._knows_links:
+            return False
+        status = os.fstat(file)
+        return status.st_nlink == 0 or status.st_size < self._handles.lengths[file]
 
     def shared(self, name: str) -> bool:
         """True if a file has another name."""
         return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_nlink > 1
+
+    def reusable(self, name: str, length: int) -> bool:
+        """True if a file has no other name and is no shorter than `length`."""
+        status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size >= length
 
     def fill_holes(self, name: str, offset: int) -> bool:
         """Allocate the holes of a file from `offset` on; False: there are none."""

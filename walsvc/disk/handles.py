@@ -17,11 +17,15 @@ class Handles:
 
     Args:
         directory: descriptor of the directory, which its owner closes after `close_all`.
+
+    Attributes:
+        lengths: of the files, by descriptor, as they were opened; a log makes none of them shorter.
     """
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
         self._names: dict[int, str | None] = {}  # by descriptor; None where another file has the name by our doing
+        self.lengths: dict[int, int] = {}
         self._naming = threading.Lock()  # `check` never sees half of a change of names
 
     def open(self, name: str, flags: int) -> int:
@@ -29,6 +33,7 @@ class Handles:
         with self._naming:
             file = os.open(name, flags, 0o644, dir_fd=self._directory)
             self._names[file] = name
+            self.lengths[file] = os.fstat(file).st_size
         return file
 
     def close(self, file: int) -> None:
@@ -36,6 +41,7 @@ class Handles:
         with self._naming:
             if self._names.pop(file, self) is self:
                 raise OSError(errno.EBADF, f"{file} is not an open handle of this disk")
+            del self.lengths[file]
         os.close(file)
 
     def close_all(self) -> None:
@@ -59,7 +65,7 @@ class Handles:
                 self._names[file] = new
 
     def check(self) -> None:
-        """Raise Displaced where a name leads to another file than the one that is open."""
+        """Raise Displaced where a name leads to another file than the one that is open, or the file has lost its end."""
         with self._naming:
             for file, name in self._names.items():
                 if name is not None:
@@ -70,6 +76,9 @@ class Handles:
             named = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             named = None
-        if not same_file(named, os.fstat(file)):
+        opened = os.fstat(file)
+        if not same_file(named, opened):
             what = "was removed" if named is None else "was replaced by another file"
             raise Displaced(errno.ESTALE, f"{name} {what}")
+        if opened.st_size < self.lengths[file]:
+            raise Displaced(errno.ESTALE, f"{name} was cut to {opened.st_size} of its {self.lengths[file]} bytes")

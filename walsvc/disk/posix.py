@@ -77,8 +77,8 @@ class PosixDisk:
         self.block_bytes = self._directory.block_bytes
         return suits
 
-    def unlinked(self, file: int) -> bool:
-        return self._directory.unlinked(file)
+    def spoilt(self, file: int) -> bool:
+        return self._directory.spoilt(file)
 
     async def list(self) -> dict[str, int]:
         return await self._cold(self._directory.list)
@@ -88,6 +88,9 @@ class PosixDisk:
 
     async def shared(self, name: str) -> bool:
         return await self._cold(self._directory.shared, name)
+
+    async def reusable(self, name: str, length: int) -> bool:
+        return await self._cold(self._directory.reusable, name, length)
 
     async def fill_holes(self, name: str, offset: int) -> bool:
         return await self._cold(self._directory.fill_holes, name, offset)

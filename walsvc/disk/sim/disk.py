@@ -112,8 +112,8 @@ class SimDisk:
         """See Disk.suit; the simulated device takes no less than `block_bytes`."""
         return not self.direct or block_bytes % self.block_bytes == 0
 
-    def unlinked(self, file: int) -> bool:
-        """See Disk.unlinked."""
+    def spoilt(self, file: int) -> bool:
+        """See Disk.spoilt; nobody cuts a file."""
         return self._handles.get(file) not in self.device.directory.names.values()
 
     # ---- cold
@@ -132,6 +132,10 @@ class SimDisk:
     async def shared(self, name: str) -> bool:
         """See Disk.shared."""
         return self.device.inode(name) in self.device.linked
+
+    async def reusable(self, name: str, length: int) -> bool:
+        """See Disk.reusable."""
+        return not await self.shared(name) and self.device.file(name).visible_size >= length
 
     async def fill_holes(self, name: str, offset: int) -> bool:
         """See Disk.fill_holes: no file has holes."""

@@ -263,11 +263,15 @@ class JetStreamDisk:
         """A message has one place."""
         return False
 
+    async def reusable(self, name: str, length: int) -> bool:
+        """Only this writer has its files."""
+        return True
+
     async def fill_holes(self, name: str, offset: int) -> bool:
         """Room is taken by each message."""
         return False
 
-    def unlinked(self, file: int) -> bool:
+    def spoilt(self, file: int) -> bool:
         """False: only this writer gives names and takes them."""
         return False
 

@@ -34,8 +34,8 @@ from walsvc.tasks import insistent
 logger: logging.Logger = logging.getLogger("walsvc.log")
 UNKNOWN_HINT = "what was not acknowledged may or may not be on disk; close this log and open it again to find out"
 DISPLACED_HINT = (
-    "keep others from removing or replacing files of a log that is open. What was acknowledged since the last flush or the "
-    "last change of segments may be in a removed file; close this log and open it again to see what is there"
+    "keep others from removing, replacing or cutting files of a log that is open. What was acknowledged since the last flush or "
+    "the last change of segments may be gone; close this log and open it again to see what is there"
 )
 TAKEN_OVER_HINT = "leave the log to the other writer; opening it again takes it back"
 Place = tuple[int, int, int]  # segment, offset in it, LSN

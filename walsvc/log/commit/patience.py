@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from errno import EACCES, EBUSY, EFBIG, EMFILE, ENFILE, EPERM
+from errno import EACCES, EBUSY, EFBIG, EISDIR, EMFILE, ENFILE, EPERM
 from typing import ParamSpec, TypeVar
 
 from walsvc.disk.base import Disk
@@ -25,10 +25,10 @@ T = TypeVar("T")
 PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds before each further attempt: as a disk tries a write again that the kernel put off."""
 NO_DESCRIPTOR = frozenset({EMFILE, ENFILE})
-FORBIDDEN = frozenset({EACCES, EPERM, EBUSY})
+FORBIDDEN = frozenset({EACCES, EPERM, EBUSY, EISDIR})
 SHORTAGES = SPACE_ERRNOS | PASSING_ERRNOS | FORBIDDEN | {EFBIG}
 """Why a file may not be made, named or removed now, though it may be later: where no data is at stake, the log tries again. A directory
-may have lost its mode, or have been made immutable."""
+may have lost its mode, or have been made immutable; somebody may have made one under the name of a file."""
 INSISTING = (0.05, 0.1, 0.2, 0.5)
 """Seconds before each further attempt of `insist`; the last one again and again."""
 BY_ITSELF = "no record is lost. Once the reason is gone the log goes on by itself, or opens again"

@@ -12,10 +12,11 @@ Records begin no segment while the reserve is incomplete. A log is made without 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from walsvc.disk.base import Disk
 from walsvc.format.segment import parse_name, spare_name
-from walsvc.log.commit.patience import let_go
+from walsvc.log.commit.patience import gone, let_go
 from walsvc.log.commit.spare import Spare, allocate_anew
 
 RESERVE_FILES = 2  # one is in use while the other waits to take its place
@@ -42,7 +43,12 @@ class Reserve:
         return not self._disk.rewrites or sum(length >= wanted for length in self.files.values()) >= RESERVE_FILES
 
     async def top_up(self) -> None:
-        """Make what is missing, and replace what has become too small for the metadata. OSError as from allocate."""
+        """Make what is missing, and replace what has become too small for the metadata, has got a second name (which keeps what is
+        in it), or was cut by somebody. OSError as from allocate."""
+        for name in list(self.files):
+            if not await self._usable(name):
+                await gone(self._disk, name)
+                del self.files[name]
         while not self.complete:
             name, length = self._free_name(), self._wanted()
             await allocate_anew(self._disk, name, length)
@@ -66,9 +72,14 @@ class Reserve:
 
     async def _fitting(self, need: int) -> str | None:
         for each, length in list(self.files.items()):
-            if length >= need and not await self._disk.shared(each):  # a second name keeps what is in it
+            if length >= need and await self._usable(each):
                 return each
         return None
+
+    async def _usable(self, name: str) -> bool:
+        with suppress(FileNotFoundError):
+            return await self._disk.reusable(name, self.files[name])
+        return False
 
     async def take_back(self, spare: Spare) -> None:
         """Undo `lend`."""

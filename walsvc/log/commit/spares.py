@@ -61,7 +61,7 @@ class SparePipeline:
     def fitting(self, need: int = 0, *, metadata: bool = False) -> Spare | None:
         """The prepared spare, if it may be taken for `need` bytes of records, or of metadata."""
         spare = self.spare
-        if spare is None or spare.file_bytes < need or self._disk.unlinked(spare.file):
+        if spare is None or spare.file_bytes < need or self._disk.spoilt(spare.file):
             return None
         return spare if metadata or (self.reserve.complete and not spare.metadata_only) else None
 
@@ -94,7 +94,7 @@ class SparePipeline:
         try:
             taken = had and self.spare is None  # before this began; it has the name still
             if self.spare is not None and (
-                self.spare.metadata_only or self.spare.file_bytes < need or self._disk.unlinked(self.spare.file)
+                self.spare.metadata_only or self.spare.file_bytes < need or self._disk.spoilt(self.spare.file)
             ):
                 await self._put_back()
             wanted = self.spare is None and not taken  # one that is taken meanwhile has the name still
@@ -199,7 +199,8 @@ class SparePipeline:
         """Remove what cannot be recycled, so that at most one fitting file is left and `name` is free."""
         for old, old_bytes in list(self.recyclable.items()):
             taken = old != name and name in self.recyclable
-            if old_bytes < length or taken or await self._disk.shared(old):  # a second name keeps what is in it
+            # a second name keeps what is in it, and somebody may have cut it
+            if old_bytes < length or taken or not await self._disk.reusable(old, old_bytes):
                 await self._disk.remove(old)
                 del self.recyclable[old]
 
@@ -232,7 +233,7 @@ class SparePipeline:
 
     async def _put_back(self) -> None:
         spare = self.take()
-        if self._disk.unlinked(spare.file):  # somebody has removed it, to have its room
+        if self._disk.spoilt(spare.file):  # somebody has removed it, or cut it, to have its room
             await let_go(self._disk, spare.file)
             return
         if spare.metadata_only:
