@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
+import walsvc
 from walsvc import AtLeastOnce, BadOption, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.opening import open_on
@@ -57,6 +59,31 @@ async def test_what_a_source_would_wait_for_in_vain_is_refused(open_log):
         assert (await later[1]).lsn == 7
         assert (await consumer.next()).payload == b"1"
         assert [len(record.payload) async for record in log.read(5)] == [1, 200_000, 5]
+
+
+async def test_records_of_a_batch_are_let_go_of_once_they_are_written(tmp_path):
+    """All of it may be far more than there is memory."""
+    held = list[int]()
+
+    async def source(payload_bytes: int, count: int):
+        for number in range(count):
+            yield b"x" * payload_bytes
+            if number % (count // 64) == 0:
+                held.append(tracemalloc.get_traced_memory()[0])
+
+    async with walsvc.open(tmp_path, max_group_bytes=64 << 10, max_pending_bytes=1 << 20) as log:
+        topic = log.topic("t")
+        await topic.append(b"")
+        for payload_bytes, count, most in ((32 << 10, 1024, 8 << 20), (1, 256 << 10, 10 << 20)):
+            tracemalloc.start()
+            try:
+                result = await topic.append_batch(source(payload_bytes, count))
+            finally:
+                tracemalloc.stop()
+            assert len(result) == count
+            assert max(held) < most, "not 32 MiB of payloads, nor 256 Ki labels; a record has four bytes in the result"
+            held.clear()
+        assert len([record async for record in topic.read()]) == 1 + 1024 + (256 << 10)
 
 
 def test_source_that_waits_for_its_append_later_is_told_then():

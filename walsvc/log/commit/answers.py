@@ -40,7 +40,8 @@ class Answers:
         """
         for tell in self.told:
             tell(sync_us)
-        waker.settle(self.waiters, *place, lengths, sync_us)
+        if self.waiters:
+            waker.settle(self.waiters, *place, lengths, sync_us)
         self.waiters.clear()  # a result that its task has taken then dies at once, in memory that is still in the cache
         for part, ack in self.batches:
             waker.give(ack, BatchResult([part], durable=True, sync_us=sync_us))

@@ -259,6 +259,16 @@ class Group:
         if self.payloads:
             links.last_crc, links.last_at = links.previous_crc, self.offset
 
+    def let_go(self) -> None:
+        """Keep only what its callers are told. For a group that is written and whose batch has not ended: all of the batch may be far more than
+        there is memory."""
+        body = self.body
+        self.body = Body(None, body.lengths, body.payload_bytes, b"", body.group_bytes)
+        self.payloads.clear()
+        self.labels.clear()
+        self.metadata.encoded = b""
+        self.answers.waiters.clear()  # nobody waits for a part of a batch
+
     def resolve(self, waker: Any, sync_us: int) -> None:
         """Answer every caller that waits for this group; `waker.wake()` then wakes them."""
         begin = self.offset + GROUP_HEADER_BYTES

@@ -227,6 +227,8 @@ class Pipeline:
                     each.segment.durable_end = each.offset + each.body.group_bytes
                 durable += self._unended
                 self._unended.clear()
+            else:
+                head.let_go()
         if self._ready or self._placement.intake.wanted:
             self.pump()
         for head in durable:
