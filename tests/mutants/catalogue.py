@@ -1231,6 +1231,15 @@ QUEUES = [
         ("tests/topics/test_shared.py::test_counts_of_deliveries_survive_a_crash_but_for_the_one_under_way",),
     ),
     Mutant(
+        "the deadlines of what is done are kept until they come",
+        "walsvc/topics/leases.py",
+        "        if len(self._deadlines) > 2 * self.out + ENDED_MAX:\n",
+        "        if False:\n",
+        (
+            "tests/topics/test_leases.py::test_deadlines_of_what_is_done_are_forgotten_long_before_they_come_whatever_a_slow_worker_holds",
+        ),
+    ),
+    Mutant(
         "an acknowledgement counts though another worker has the record",
         "walsvc/topics/acking.py",
         "            if not lease.done and not self._hub.leases.owns(lease):\n",

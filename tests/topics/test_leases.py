@@ -221,3 +221,31 @@ def test_record_whose_time_has_come_waits_again_where_the_wall_clock_is_set_back
     assert leases.pick(1, "w1", back) is leases.take("w1", back) is None
     assert leases.opens(back) == leases.due(back) == 1.0
     assert leases.take("w1", Moment(6.0, 1_005.0)).job.lsn == 1
+
+
+def test_deadlines_of_what_is_done_are_forgotten_long_before_they_come_whatever_a_slow_worker_holds():
+    leases = Leases(10.0, None, 100)
+    leases.offer(Job(1, 1), Moment(0.0, 0.0))
+    slow = leases.take("slow", Moment(0.0, 0.0))
+    assert slow is not None
+    for lsn in range(2, 10_000):
+        now = Moment(lsn / 1_000, 0.0)
+        leases.offer(Job(lsn, lsn), now)
+        lease = leases.take("quick", now)
+        assert lease is not None
+        if lsn == 5_000:
+            leases.extend(slow, 10.0, now)
+        leases.done(lease.job, now)
+    end = Moment(10.0, 0.0)
+    assert leases.due(end) == 5.0, "the slow worker's, and none of the 9,998 that are done"
+    assert leases.overdue(Moment(15.0, 0.0)).returning == [slow.job]
+
+
+def test_a_record_that_was_extended_twice_to_the_same_moment_is_overdue_once():
+    leases, now = Leases(10.0, None, 100), Moment(0.0, 0.0)
+    leases.offer(Job(1, 1), now)
+    lease = leases.take("w", now)
+    assert lease is not None
+    leases.extend(lease, 10.0, now)
+    assert leases.overdue(Moment(10.0, 0.0)).returning == [lease.job]
+    assert leases.out == 0

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
+ENDED_MAX = 1_000  # deadlines of deliveries that have ended, beyond one for each that is out: more are swept away
 LOOK_SECONDS_MAX = 60.0  # the wall clock may be set: how long a wait for a time goes on without a look at it
 
 
@@ -222,8 +224,22 @@ class Leases:
         job.state, self.out = State.OUT, self.out + 1
         lease = job.lease = Lease(job, holder, job.attempts, deadline)
         if deadline is not None:
-            heappush(self._deadlines, (deadline, job.lsn))
+            self._note(deadline, job)
         return lease
+
+    def _note(self, deadline: float, job: Job) -> None:
+        """A delivery ends then. Those that have ended before leave now and then: workers do thousands of records in the time of a lease."""
+        heappush(self._deadlines, (deadline, job.lsn))
+        if len(self._deadlines) > 2 * self.out + ENDED_MAX:
+            self._deadlines = [each for each in self._deadlines if self._stands(*each) is not None]
+            heapify(self._deadlines)
+
+    def _stands(self, deadline: float, lsn: int) -> Job | None:
+        """The record that is out until that deadline; None: its delivery has ended, or got another one."""
+        job = self.jobs.get(lsn)
+        if job is None or job.state is not State.OUT or job.lease is None or job.lease.deadline != deadline:
+            return None
+        return job
 
     def ready(self, now: Moment) -> Job | None:
         """The next record that may go out."""
@@ -260,7 +276,7 @@ class Leases:
         """A holder, who has the record, gets it for `seconds` from now."""
         if lease.deadline is not None:
             lease.deadline = now.steady + seconds
-            heappush(self._deadlines, (lease.deadline, lease.job.lsn))
+            self._note(lease.deadline, lease.job)
 
     def give_back(self, lease: Lease, delay: float, now: Moment) -> Ended:
         """A delivery that is owned is not acknowledged: the record goes out again after `delay` seconds."""
@@ -274,14 +290,10 @@ class Leases:
 
     def overdue(self, now: Moment) -> Ended:
         """End the deliveries whose deadline has come."""
-        late = []
+        late: dict[Job, None] = {}  # one may be named twice: it was extended to the same moment
         while self._deadlines and self._deadlines[0][0] <= now.steady:
-            _, lsn = heappop(self._deadlines)
-            job = self.jobs.get(lsn)
-            if job is None or job.state is not State.OUT or job.lease is None or job.lease.deadline is None:
-                continue
-            if job.lease.deadline <= now.steady and job not in late:
-                late.append(job)
+            if (job := self._stands(*heappop(self._deadlines))) is not None:
+                late[job] = None
         return self._end(late)
 
     def leave(self, holder: Any) -> Ended:
@@ -290,7 +302,7 @@ class Leases:
             return Ended([], [])
         return self._end([job for job in self.jobs.values() if job.state is State.OUT and job.held_by(holder)])
 
-    def _end(self, jobs: list[Job]) -> Ended:
+    def _end(self, jobs: Iterable[Job]) -> Ended:
         ended = Ended([], [])
         for job in jobs:
             self.out -= 1
