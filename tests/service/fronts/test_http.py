@@ -97,12 +97,12 @@ async def test_providers_of_webhooks_are_taken_as_they_are(fronted, provider, wa
 
 async def test_packed_body_is_bounded_by_what_it_holds_and_nothing_else_is_unpacked(fronted):
     limits = Limits(frame_bytes=128 * 1024)
-    whole = gzip.compress(bytes(1 << 28), 1)[:100_000]
+    much = gzip.compress(bytes(1 << 25), 1)[:100_000]
     async with fronted(limits=limits) as session:
         for data, packed, status in (
             (gzip.compress(bytes(128 * 1024)), "gzip", 201),
             (gzip.compress(bytes(128 * 1024 + 1)), "gzip", 413),
-            (whole, "gzip", 413),  # a quarter of a GiB
+            (much, "gzip", 413),  # 22 MiB
             (b"no gzip", "gzip", 400),
             (gzip.compress(b"x")[:-1], "gzip", 400),
             (gzip.compress(bytes(range(256)))[:100], "gzip", 400),
@@ -534,10 +534,13 @@ async def test_rate_of_a_token(fronted):
         assert session.server.logs[""].next_lsn == 4
 
 
-async def test_document_is_valid_and_has_every_path_and_verb(fronted):
+def test_document_is_valid():
     from openapi_spec_validator import validate  # imports what no other test needs, and much of it
 
     validate(openapi.DOCUMENT)
+
+
+async def test_document_has_every_path_and_verb(fronted):
     async with fronted() as session:
         assert await (await session.get("/v1/openapi.json")).json() == openapi.DOCUMENT
         known = {"namespace": "n", "topic": "t", "lsn": "1", "consumer": "c"}
