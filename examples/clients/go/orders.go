@@ -1,4 +1,4 @@
-// A worker over `walsvc serve --redis 127.0.0.1:6380`, with go-redis: go run . [PORT]
+// A worker over `walsvc serve --data data --unix data.sock --redis 127.0.0.1:6380`, with go-redis: go run . [PORT]
 package main
 
 import (
@@ -28,7 +28,10 @@ func main() {
 		added := client.XAdd(ctx, &redis.XAddArgs{Stream: "orders", Values: []string{"item", item}})
 		check(added.Err()) // on stable storage when it returns
 	}
-	check(client.XGroupCreate(ctx, "orders", "workers", "0").Err())
+	err := client.XGroupCreate(ctx, "orders", "workers", "0").Err()
+	if !redis.HasErrorPrefix(err, "BUSYGROUP") { // it is there since an earlier run
+		check(err)
+	}
 	for {
 		read, err := client.XReadGroup(ctx, &redis.XReadGroupArgs{
 			Group: "workers", Consumer: "worker-1", Streams: []string{"orders", ">"}, Count: 2, Block: -1,

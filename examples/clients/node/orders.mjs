@@ -1,11 +1,16 @@
-// A worker over `walsvc serve --redis 127.0.0.1:6380`, with ioredis: npm install; node orders.mjs [PORT]
+// A worker over `walsvc serve --data data --unix data.sock --redis 127.0.0.1:6380`, with ioredis:
+// npm install; node orders.mjs [PORT]
 import Redis from "ioredis";
 
 const log = new Redis({ port: Number(process.argv[2] ?? 6380) });
 for (const item of ["book", "lamp", "chair"]) {
   await log.xadd("orders", "*", "item", item); // on stable storage when it returns
 }
-await log.xgroup("CREATE", "orders", "workers", "0");
+try {
+  await log.xgroup("CREATE", "orders", "workers", "0");
+} catch (error) {
+  if (!error.message.startsWith("BUSYGROUP")) throw error; // it is there since an earlier run
+}
 for (;;) {
   const read = await log.xreadgroup("GROUP", "workers", "worker-1", "COUNT", 2, "STREAMS", "orders", ">");
   if (read === null) break;

@@ -1,8 +1,10 @@
-// A worker over `walsvc serve --redis 127.0.0.1:6380`, with Jedis: mvn -q compile exec:java -Dexec.args=PORT
+// A worker over `walsvc serve --data data --unix data.sock --redis 127.0.0.1:6380`, with Jedis:
+// mvn -q compile exec:java [-Dexec.args=PORT]
 import java.util.List;
 import java.util.Map;
 import redis.clients.jedis.JedisPooled;
 import redis.clients.jedis.StreamEntryID;
+import redis.clients.jedis.exceptions.JedisDataException;
 import redis.clients.jedis.params.XReadGroupParams;
 import redis.clients.jedis.resps.StreamEntry;
 
@@ -13,7 +15,13 @@ public class Orders {
             for (String item : List.of("book", "lamp", "chair")) {
                 log.xadd("orders", StreamEntryID.NEW_ENTRY, Map.of("item", item)); // on stable storage when it returns
             }
-            log.xgroupCreate("orders", "workers", new StreamEntryID("0-0"), false);
+            try {
+                log.xgroupCreate("orders", "workers", new StreamEntryID("0-0"), false);
+            } catch (JedisDataException error) {
+                if (!error.getMessage().startsWith("BUSYGROUP")) { // it is there since an earlier run
+                    throw error;
+                }
+            }
             for (;;) {
                 var read = log.xreadGroup("workers", "worker-1", new XReadGroupParams().count(2),
                         Map.of("orders", StreamEntryID.UNRECEIVED_ENTRY));
