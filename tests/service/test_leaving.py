@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.service.raw import Raw
-from tests.service.simulated import serving
+from tests.service.simulated import Devices, serving
 from tests.waiting import until
 from walsvc.service.ops import collecting
 from walsvc.service.server import sessions as of_sessions
@@ -264,6 +264,17 @@ async def test_heavy_clients_open_few_consumers_at_a_time_and_light_ones_pass_th
         await light.expect(Result, 1000)
         for _ in range(100):
             await heavy.expect(Result)
+
+
+async def test_everything_that_clients_have_open_keeps_old_objects_from_being_looked_at(tmp_path) -> None:
+    devices = Devices()
+    async with serving(tmp_path, devices) as server, await Raw.welcomed(server) as raw:
+        server.logs[""].wait_durable = never
+        devices[""].stall_sync(1.0)
+        raw.send(FRAMES["follow"](1), FRAMES["wait_durable"](2))
+        for id in range(3, 13):
+            raw.append(id, b"x")
+        await until(lambda: server.shared.opened == 1 + 1 + 1 + 10)
 
 
 def test_old_objects_are_looked_at_when_few_things_are_open_or_far_too_much_has_grown() -> None:

@@ -15,7 +15,7 @@ LOOK_SECONDS = 1.0
 NEVER = 1 << 30
 # Of CPython's looks at objects of middle age, each of which stands for 7,000 objects more than there were:
 GROWN = 10  # that much, and it is worth a look, if
-OPEN_MAX = 1000  # no more connections, streams and calls are there, of some 50 objects each: about 10 ms
+OPEN_MAX = 1000  # no more connections, streams, calls and appends are there, of some 50 objects each: about 10 ms
 GROWN_MAX = 500  # that much, and something must be wrong: memory matters more than a pause
 
 
@@ -32,13 +32,13 @@ def is_due(grown: int, opened: int) -> bool:
 
     Args:
         grown: CPython's looks at objects of middle age since the last look at old ones.
-        opened: connections, streams and calls.
+        opened: connections, streams, calls and appends.
     """
     return grown >= GROWN_MAX or (grown >= GROWN and opened <= OPEN_MAX)
 
 
 async def watch(opened: Callable[[], int]) -> None:
-    """Look at old objects when it is worth it; `opened`: connections, streams and calls at this moment."""
+    """Look at old objects when it is worth it; `opened`: connections, streams, calls and appends at this moment."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         if is_due(gc.get_count()[2], opened()):

@@ -202,8 +202,8 @@ class Shared:
 
     @property
     def opened(self) -> int:
-        """Connections, with the streams and calls that are open on them."""
-        return len(self.roster) + self.streams.used + self.calls.used
+        """Connections, with the streams, calls and appends that are open on them."""
+        return len(self.roster) + self.streams.used + self.calls.used + self.budget.asked
 
     def grant(self, token: str | None) -> Grant | None:
         """The rights of a token; None: there is no such token."""
