@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import walsvc
 from bench.environment import Results, Spread
 from bench.servers import START_SECONDS, Server, cpu_us, process, redis_server
-from bench.working import GROUP, QUEUE, Asked
+from bench.working import EMPTY, GROUP, QUEUE, Asked
 
 FILL_RECORDS = 1_000  # jobs of one batch, as the queue is filled
 UNIX = "walsvc.socket"
@@ -49,7 +49,7 @@ class Plan:
         workers: processes at the queue.
         at_once: jobs that a worker has at a time, for each measurement.
         size: payload bytes of a job.
-        jobs: in the queue before the workers begin.
+        jobs: in the queue before the workers begin; where it runs empty the turn is made again with twice as many.
         seconds, rounds: length and number of the turns.
         loop: the event loop's module.
     """
@@ -97,8 +97,11 @@ async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str],
             beside = Beside(at_once, way.name, [], [])
             for number in range(plan.rounds):
                 tick(f"{at_once} at a time, {way.name}, round {number + 1} of {plan.rounds}")
-                beside.ours.append(await turn(place, walsvc_queue, plan, at_once, way))
-                beside.theirs.append(await turn(place, redis_queue, plan, at_once, way))
+                for queue, turns in ((walsvc_queue, beside.ours), (redis_queue, beside.theirs)):
+                    while (done := await turn(place, queue, plan, at_once, way)) is None:
+                        plan = replace(plan, jobs=2 * plan.jobs)
+                        tick(f"the queue ran empty: {plan.jobs:,} jobs from now on")
+                    turns.append(done)
             measured.append(beside)
             results.add(
                 workers=plan.workers,
@@ -117,8 +120,8 @@ async def run(place: str, plan: Plan, *, results: Results, tick: Callable[[str],
 Queue = Callable[[str, Plan], contextlib.AbstractAsyncContextManager[Server]]
 
 
-async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> Turn:
-    """Let all workers work together at a new queue."""
+async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> Turn | None:
+    """Let all workers work together at a new queue. None: it ran empty, and the rate would be too low."""
     path = os.path.join(place, "turn")
     os.mkdir(path)
     try:
@@ -135,11 +138,14 @@ async def turn(place: str, queue: Queue, plan: Plan, at_once: int, way: Way) -> 
             for worker in crew:
                 assert worker.stdin is not None
                 worker.stdin.write(b"begin\n")
-            done = sum([int(await said(worker)) for worker in crew])
+            counts = [await said(worker) for worker in crew]
             after = [cpu_us([server]), cpu_us(pids)]
             for worker in crew:
                 assert worker.stdin is not None
                 worker.stdin.write(b"end\n")
+            if EMPTY in counts:
+                return None
+            done = sum(map(int, counts))
             return Turn(done / plan.seconds, *((b - a) / done for a, b in zip(before, after, strict=True)))
     finally:
         await asyncio.to_thread(shutil.rmtree, path)
@@ -149,7 +155,7 @@ async def said(worker: asyncio.subprocess.Process) -> str:
     """The next line of a worker. Raises OSError where it has none."""
     assert worker.stdout is not None
     if not (line := await worker.stdout.readline()):
-        raise OSError(f"a worker ended with {await worker.wait()}: perhaps the queue was empty; ask for more jobs")
+        raise OSError(f"a worker ended with {await worker.wait()}; what it says is above")
     return line.decode().strip()
 
 

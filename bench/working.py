@@ -1,7 +1,7 @@
 """`python -m bench.working ASKED`: one worker of a queue, in a process of its own; see bench.jobs.
 
-It says "ready" when it is connected, waits for a line, works until the time is up, says how many jobs were acknowledged, and ends
-after another line.
+It says "ready" when it is connected, waits for a line, works until the time is up, says how many jobs were acknowledged, or "empty"
+where the queue had none left, and ends after another line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import walsvc
 from bench.environment import Argument, loop_factory
 
 QUEUE, GROUP = "jobs", "workers"
+EMPTY = "empty"  # said instead of a count
 EMPTY_SECONDS = 10.0  # behind the end: a worker that waits for a job so long stands at an empty queue
 
 
@@ -47,8 +48,8 @@ def told_to_begin(asked: Asked) -> float:
     return time.perf_counter() + asked.seconds
 
 
-def told_the_count(count: int) -> None:
-    """Say how many jobs were acknowledged, and wait for the line to end."""
+def told_the_count(count: int | str) -> None:
+    """Say how many jobs were acknowledged, or EMPTY, and wait for the line to end."""
     print(count, flush=True)
     sys.stdin.readline()
 
@@ -76,6 +77,7 @@ async def with_walsvc(asked: Asked) -> None:
                 count += len(deliveries)
             return count
 
+        count: int | str
         try:
             async with asyncio.timeout(asked.seconds + EMPTY_SECONDS):
                 if asked.batched:
@@ -83,7 +85,7 @@ async def with_walsvc(asked: Asked) -> None:
                 else:
                     count = sum(await asyncio.gather(*(one_by_one() for _ in range(asked.at_once))))
         except TimeoutError:
-            sys.exit(f"{asked.name}: no job for {EMPTY_SECONDS:.0f} s")
+            count = EMPTY
         told_the_count(count)
 
 
@@ -96,6 +98,9 @@ def with_redis(asked: Asked) -> None:
     end, count = told_to_begin(asked), 0
     while time.perf_counter() < end:
         answer: Any = client.xreadgroup(GROUP, asked.name, {QUEUE: ">"}, count=asked.at_once)
+        if not answer:
+            told_the_count(EMPTY)
+            return
         ((_, entries),) = answer
         acknowledged: Any = client.xack(QUEUE, GROUP, *(id for id, _ in entries))
         count += acknowledged
