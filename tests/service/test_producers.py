@@ -230,7 +230,7 @@ def test_rows_take_their_room_in_groups_and_snapshots() -> None:
 
         writer.core.placement.cut = cutting  # type: ignore[method-assign]
         for _ in range(40):
-            sizes = [choices.randrange(60) for _ in range(choices.randrange(1, 700))]
+            sizes = [choices.randrange(60) for _ in range(choices.randrange(1, 350))]
             requests = [Request(choices.randrange(1, 50), writer.next_lsn + n) for n in range(len(sizes))]
             await asyncio.gather(
                 *(
