@@ -169,3 +169,48 @@ def test_change_for_which_there_is_no_reserve_is_told_so() -> None:
         await log.close()
 
     run_sim(main, 1)
+
+
+def test_who_reads_while_a_segment_takes_the_place_of_one_of_the_reserve_finds_no_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The two files have one name and different lengths. The directory is synced meanwhile."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        disk, synced = SimDisk(device), asyncio.Event()
+        log = await open_on(disk, WalConfig(segment_bytes=1 << 16))
+        topic = log.topic("topic")
+        for _ in range(10):
+            await topic.append(bytes(3000))
+        device.capacity = sum(device.file(name).visible_size for name in device.directory.names)
+        with pytest.raises(NoSpace):
+            for _ in range(100):
+                await topic.append(bytes(3000))
+        last = log.next_lsn
+        while log.writer.core.tail.segment.id != last:
+            await log.hold("a", 1)
+        device.capacity = None
+        rename, sync_directory = disk.rename, disk.sync_directory
+
+        async def slow_sync() -> None:
+            await synced.wait()
+            await sync_directory()
+
+        async def renamed(old: str, new: str) -> None:
+            await rename(old, new)
+            if new.endswith(".wal"):
+                monkeypatch.setattr(disk, "sync_directory", slow_sync)
+
+        monkeypatch.setattr(disk, "rename", renamed)
+        appended = asyncio.ensure_future(topic.append(b"behind it"))
+        await asyncio.sleep(1)
+        assert not appended.done()
+        purged = asyncio.ensure_future(topic.purge(before=last))
+        await asyncio.sleep(1)
+        synced.set()
+        assert await purged == last - 1
+        assert (await appended).lsn == last
+        await log.close()
+
+    run_sim(main, 1)

@@ -9,6 +9,7 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from tests.disks import REAL_DISKS
 from walsvc.api import Log
 from walsvc.config import KIB, WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.errors import Backpressure, DurabilityLost, NoSpace, PathError
+from walsvc.errors import Backpressure, DurabilityLost, NoSpace, PathError, WalError
+from walsvc.keyring import KeyRing
 from walsvc.log.commit.patience import PAUSES
 from walsvc.opening import open_on
 
@@ -532,6 +534,39 @@ def test_segments_of_a_given_up_batch_that_cannot_be_removed_end_no_log(number: 
         flushed.cancel()
 
     run_sim(main, 8)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES], ids=errno.errorcode.get)
+def test_opening_whose_segment_cannot_take_its_name_ends_with_the_reason(number: int, encrypted: bool) -> None:
+    """XFS may need room to give a file another name. Who opens the log is the one who could make room."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        told: list[WalError] = []
+        async with await open_on(SimDisk(device), SMALL) as log:
+            await log.append(b"x")
+        for attempt in range(20):  # each begins and ends with a group, so that a segment gets full
+            disk = SimDisk(device)
+            refusing = Refusing(disk, number, "rename")
+            ring = [(f"k{number}", bytes([number]) * 32) for number in range(attempt + 1)]
+            keys = KeyRing(current=ring[-1], older=ring[:-1]) if encrypted else None
+            config = replace(SMALL, keys=keys)
+            try:
+                async with asyncio.timeout(60):
+                    log = await open_on(disk, config)
+            except (NoSpace, PathError) as error:
+                told.append(error)
+                log = await open_on(SimDisk(device), config)
+            else:
+                refusing.stop()
+            assert [record.payload async for record in log.read()] == [b"x"]
+            await log.close()
+        assert told
+        assert all("open it again" in (error.hint or "") for error in told)
+        assert {type(error) for error in told} == {NoSpace if number == errno.ENOSPC else PathError}
+
+    run_sim(main, 9)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EBUSY, errno.EISDIR], ids=errno.errorcode.get)

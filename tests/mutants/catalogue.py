@@ -1017,6 +1017,22 @@ PLACES = [
         ("tests/log/test_displaced.py::test_writer_notices_at_the_next_flush",),
     ),
     Mutant(
+        "who reads is not told of the length of a file that takes a segment's place",
+        "walsvc/log/commit/rotation.py",
+        "                self._catalog.resize(segment.id, segment.header.file_bytes)  # who reads meanwhile finds the new file\n",
+        "",
+        (
+            "tests/crash/test_full_device.py::test_who_reads_while_a_segment_takes_the_place_of_one_of_the_reserve_finds_no_damage",
+        ),
+    ),
+    Mutant(
+        "opening waits for what it cannot be given",
+        "walsvc/log/opening.py",
+        "            limit.reschedule(core.health.loop.time())\n",
+        "",
+        ("tests/crash/test_shortages.py::test_opening_whose_segment_cannot_take_its_name_ends_with_the_reason",),
+    ),
+    Mutant(
         "a reserve that has another name counts",
         "walsvc/log/commit/reserve.py",
         "if not await self._usable(name):",

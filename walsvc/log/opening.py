@@ -9,6 +9,7 @@ nothing that an earlier run left behind the end can validate.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -19,7 +20,7 @@ from walsvc.disk.base import Disk
 from walsvc.errors import SPACE_ERRNOS, BadOption, NoSpace, PathError, WalError, no_space, read_failed, taking_space
 from walsvc.format.meta import Metadata
 from walsvc.format.segment import SegmentHeader, parse_name, segment_name, spare_name
-from walsvc.log.commit.core import StartingPoint
+from walsvc.log.commit.core import Core, StartingPoint
 from walsvc.log.commit.double_write import (
     DoubleWrite,
     install_double_write,
@@ -41,6 +42,7 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import Finding, RecoveryReport
 
 DEFAULT_ALIGN = 4096
+ROOM_HINT = "free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it to a place with room"
 
 
 @contextlib.asynccontextmanager
@@ -53,15 +55,39 @@ async def releasing(disk: Disk) -> AsyncIterator[None]:
         if isinstance(error, WalError):
             raise
         if error.errno in SPACE_ERRNOS:
-            hint = (
-                "free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it to a place "
-                "with room"
-            )
-            raise no_space(error, "cannot open the log", path=disk.path, hint=hint) from error
+            raise no_space(error, "cannot open the log", path=disk.path, hint=ROOM_HINT) from error
         raise read_failed(disk.path, error) from error
     except BaseException:
         await disk.close()
         raise
+
+
+@contextlib.asynccontextmanager
+async def unless_refused(core: Core) -> AsyncIterator[None]:
+    """Around steps of opening: what keeps a segment from its name now, for which an open log waits, ends them. Nobody could make room
+    through a log that does not open."""
+    refusals: list[WalError] = []
+
+    def refuse(error: WalError) -> None:
+        if not refusals:
+            error.hint = ROOM_HINT
+            refusals.append(error)
+            limit.reschedule(core.health.loop.time())
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            core.extent.on_refusal = refuse
+            try:
+                yield
+            finally:
+                core.extent.on_refusal = lambda _: None
+    except TimeoutError:
+        if not refusals:
+            raise
+        core.health.release()
+        await core.disk.close()
+        await core.pipeline.rotation.ended()
+        raise refusals[0] from None
 
 
 async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:
@@ -101,9 +127,10 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
         with contextlib.suppress(NoSpace, PathError):  # a later truncation tries again
             await drop_segments(writer.core)
         await writer.core.tail.spares.make_reserve()
-        await writer.core.changes.open()
-        await writer.core.pipeline.rotation.ended()
-        await after_opening(writer.core, was_plain=not found.active.header.cipher)
+        async with unless_refused(writer.core):
+            await writer.core.changes.open()
+            await writer.core.pipeline.rotation.ended()
+            await after_opening(writer.core, was_plain=not found.active.header.cipher)
     report = report_of(found, writer)
     tell(disk.path, report)
     return writer, report

@@ -9,6 +9,7 @@ A turn belongs to a task (walsvc.tasks.TaskLock).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from errno import ENOMEM
 from types import TracebackType
 
@@ -26,11 +27,13 @@ class Extent(TaskLock):
 
     def __init__(self, disk: Disk, health: Health) -> None:
         super().__init__()
+        self.on_refusal: Callable[[WalError], None] = lambda _: None
         self._disk = disk
         self._health = health
 
     def refuse(self, error: WalError) -> None:
-        """Give `error` to every call that waits for a turn."""
+        """Give `error` to every call that waits for a turn, and to `on_refusal`."""
+        self.on_refusal(error)
         for turn in list(self._turns.values())[1:]:
             if turn is not None and not turn.done():
                 turn.set_exception(copy_of(error))

@@ -104,6 +104,7 @@ class Rotation:
             segment.name = await self._install(spare, segment.id)
             replaces = segment.id == old.id
             if replaces:
+                self._catalog.resize(segment.id, segment.header.file_bytes)  # who reads meanwhile finds the new file
                 await self._disk.sync_directory()  # before the answer: its number would not be looked for among spares
                 old.replaced = True
             self._catalog.begin(segment.id, segment.header.file_bytes)
@@ -121,7 +122,8 @@ class Rotation:
         except DurabilityLost:
             assert self._health.failure is not None, "only Health raises it here, and it told everybody"
         except OSError as error:
-            self._health.fail("beginning a new segment failed", error, (segment.id, 0, group.first_lsn))
+            if not self._health.released:  # else opening was given up, and nobody has the log
+                self._health.fail("beginning a new segment failed", error, (segment.id, 0, group.first_lsn))
         finally:
             self._task = None
         self._freed()
@@ -133,7 +135,7 @@ class Rotation:
 
         def refused(error: OSError) -> None:
             nonlocal told
-            if self._health.failure is not None or self._health.closed is not None:
+            if self._health.failure is not None or self._health.closed is not None or self._health.released:
                 raise error
             reason = kept_back(error, "a new segment cannot take its name now", path=self._disk.path, segment=first_lsn)
             if not told:
