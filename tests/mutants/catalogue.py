@@ -1537,6 +1537,13 @@ ENTRIES = [
         ("tests/crash/test_everyone.py::test_all_calls_beside_each_other_are_answered_and_lose_nothing",),
     ),
     Mutant(
+        "log: a topic's truncation looks at the end before its turn comes",
+        "walsvc/log/extent/hider.py",
+        "            async with self._hidings.preparing:\n                check_before(self._core, lsn)\n",
+        "            check_before(self._core, lsn)\n            async with self._hidings.preparing:\n",
+        ("tests/topics/test_turns.py::test_hiding_that_waited_for_a_cut_waits_for_no_record_that_is_gone",),
+    ),
+    Mutant(
         "log: a prepared file that was removed is begun",
         "walsvc/log/commit/spares.py",
         "        if spare is None or spare.file_bytes < need or self._disk.spoilt(spare.file):",

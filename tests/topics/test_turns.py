@@ -107,6 +107,31 @@ async def test_name_is_free_again_when_opening_was_given_up_at_any_point(log):
     assert log.writer.core.changes.places == {}
 
 
+@pytest.mark.parametrize("call", ["truncate_before", "purge"])
+@pytest.mark.parametrize("before", [0, 3, 9, 20])
+def test_hiding_that_waited_for_a_cut_waits_for_no_record_that_is_gone(call: str, before: int) -> None:
+    """Both once waited for a record behind the new end, and kept whoever came behind them waiting, until one got its LSN."""
+
+    @simulated
+    async def waiting(log):
+        topic = log.topic("t")
+        await asyncio.gather(*(topic.append(bytes(3000)) for _ in range(40)))
+        (cut,) = await started(log.truncate_after(20))
+        for _ in range(before):
+            await asyncio.sleep(0)
+        (first,) = await started(topic.purge(before=10))
+        async with asyncio.timeout(100):
+            if call == "purge":
+                assert await topic.purge(before=40) == 11
+            else:
+                with pytest.raises(BadOption, match="out of range"):
+                    await topic.truncate_before(40)
+        assert await first == 9
+        await cut
+
+    waiting()
+
+
 @simulated
 async def test_ack_that_waited_for_a_cut_does_not_go_beyond_it(log):
     """It once put the position behind the new end, and the records that came there were never delivered."""

@@ -138,8 +138,9 @@ class Core:
         return self.tail.sums(number, self.placement.batch_lsn)
 
     def durable(self, lsn: int) -> asyncio.Future[int]:
-        """A future for when record `lsn` is durable; starts its commit if nobody did."""
-        group = self.placement.group
+        """A future for when record `lsn` is durable; starts its commit if nobody did. Where the log's end was cut below it since, it
+        is waited for no more than by those that had begun to."""
+        lsn, group = min(lsn, self.next_lsn - 1), self.placement.group
         if lsn >= group.first_lsn and not group.empty:
             self.placement.intake.want()
         return self.waits.durable(lsn)

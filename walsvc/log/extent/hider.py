@@ -48,10 +48,10 @@ class Hider:
         """Drop the records of a topic below `lsn`, durably; see Topic.truncate_before."""
         self._core.health.check_call()
         while True:
-            check_before(self._core, lsn)
-            if not force:
-                self._reclaimer.needs.refuse_held(lsn)
             async with self._hidings.preparing:
+                check_before(self._core, lsn)
+                if not force:
+                    self._reclaimer.needs.refuse_held(lsn)
                 number = self._segments.topic_number(topic)
                 if number is None or lsn <= self._segments.first_of(number):
                     return
