@@ -240,6 +240,7 @@ def test_password_in_the_replica_s_address_is_refused_and_not_repeated(tmp_path)
     [
         ([], 2, "directory of the log is not given"),
         (["--data", "d"], 2, "listen nowhere"),
+        (["--data", "d", "--redis", "127.0.0.1:0"], 2, "--redis and --http come beside it"),
         (["--data", "nats://h1,h2,h3/s", "--unix", "s"], 2, "not a URL"),
         (["--data", "d", "--listen", "0.0.0.0:1"], 2, "no TLS and no token"),
         (["--data", "d", "--listen", "nonsense"], 2, "no address"),
