@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from walsvc.service.fronts.redis.replies import encode
 from walsvc.service.fronts.redis.requests import Command, Malformed, Requests
 
 MOST = 1 << 20
+HTTP = "this is HTTP, and here Redis clients are answered; curl goes to the address of --http"
 
 
 def commands_in(pieces: list[bytes]) -> list[Command] | str:
@@ -63,6 +65,12 @@ def test_commands_are_the_same_with_hiredis_and_without_and_however_they_are_cut
         (b"*x\r\n", "invalid multibulk length"),
         (b"x" * 70_000, "too big inline request"),
         (b'SET "a\r\n', "unbalanced quotes in request"),
+        (b'SET "a"b\r\n', "unbalanced quotes in request"),
+        (b"SET 'a\\'\r\n", "unbalanced quotes in request"),
+        (b"POST / HTTP/1.1\r\nHost: here\r\n\r\nXADD s * a 1\r\n", HTTP),
+        (b"host: here\r\n\r\nXADD s * a 1\r\n", HTTP),
+        (b"PUT /a HTTP/1.0\r\n\r\nXADD s * a 1\r\n", HTTP),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HTTP),
     ],
 )
 def test_what_is_no_command_is_told_in_redis_words(data: bytes, words: str) -> None:
@@ -88,3 +96,18 @@ def test_command_that_grows_beyond_the_limit_is_refused_before_it_is_whole() -> 
 def test_words_on_a_line_are_a_command_and_an_empty_line_is_none() -> None:
     assert commands_in([b"PING\r\n\r\nECHO 'a b'\n"]) == [[b"PING"], [b"ECHO", b"a b"]]
     assert commands_in([b"*0\r\n*1\r\n$4\r\nPING\r\n"]) == [[b"PING"]]
+    assert commands_in([rb"""ECHO "a\x41\n\"\q" 'it\'s \n' a\b k"e y" "" #""" + b"\n"]) == [
+        [b"ECHO", b'aA\n"q', rb"it's \n", rb"a\b", b"ke y", b"", b"#"]
+    ], "as Redis reads a line"
+
+
+def test_lines_of_quotes_without_an_end_take_no_time_that_grows_with_their_square() -> None:
+    started = time.process_time()
+    for line in (
+        b'"' + b"\\" * 65_000,
+        b"'" + rb"\'" * 32_000,
+        b'"' + b'\\"' * 32_000,
+        b"x" + b" HTTP/1.1 " * 6_000 + b'"',
+    ):
+        assert commands_in([line + b"\n"]) == "ERR Protocol error: unbalanced quotes in request"
+    assert time.process_time() - started < 2

@@ -156,6 +156,35 @@ async def test_token_gives_its_rights_and_its_namespaces(tmp_path: Path) -> None
         assert sorted(server.logs) == ["7", "shop"]
 
 
+async def test_page_that_has_a_browser_post_commands_appends_nothing(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as page, talking(tmp_path) as redis:
+        page.send(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:6380\r\nContent-Length: 20\r\n\r\nXADD s * a 1\r\n")
+        assert (await page.hear()).startswith("-ERR Protocol error: this is HTTP")
+        assert await page.hear() == GONE
+        assert await redis("EXISTS", "s") == 0
+
+
+async def test_client_that_resets_itself_is_a_stranger_again(tmp_path: Path) -> None:
+    tokens = Tokens([(TOKEN, Grant("all", frozenset({"append", "read"})))])
+    async with side(tmp_path, tokens=tokens, namespaces=True), talking(tmp_path) as redis:
+        assert await redis("RESET") == "RESET"
+        assert await redis("AUTH", "shop", TOKEN) == "OK"
+        assert await redis("XADD", "s", "*", "a", "1") == b"1-0"
+        assert await redis("MULTI") == "OK"
+        assert await redis("RESET") == "RESET"
+        assert await redis("XLEN", "s") == "-NOAUTH Authentication required."
+        assert await redis("AUTH", TOKEN) == "OK"
+        assert await redis("XLEN", "s") == 0, "in the log of the directory itself, and not in a transaction"
+
+
+async def test_commands_are_documented_for_clients_that_ask_at_their_start(tmp_path: Path) -> None:
+    async with side(tmp_path), talking(tmp_path) as redis:
+        assert len(await redis("COMMAND", "DOCS")) == 2 * await redis("COMMAND", "COUNT")
+        name, about = await redis("COMMAND", "DOCS", "XLEN", "nosuch")
+        assert name == b"xlen"
+        assert about[:2] == [b"summary", b"XLEN."]
+
+
 async def test_namespace_is_left_when_its_last_client_is(tmp_path: Path) -> None:
     limits = Limits(open_namespaces=1)
     async with side(tmp_path, namespaces=True, limits=limits) as server:

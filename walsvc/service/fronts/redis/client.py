@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Client:
         resp: version of the protocol for answers, 2 or 3.
         grant: what it may do; None: it has shown no token.
         namespace, opened: whose log it has, and the log; None: none yet.
+        strange_since: since when it has shown no token, in the loop's time, if it has not.
         written: LSN of its last entry.
         leaving: it has said QUIT.
         collected: what it has said since MULTI; None: it has not said MULTI.
@@ -47,6 +49,7 @@ class Client:
     grant: Grant | None = None
     namespace: str | None = None
     opened: Any = None
+    strange_since: float = 0.0
     written: int = 0
     leaving: bool = False
     collected: Collected | None = None
@@ -54,8 +57,22 @@ class Client:
     _topics: dict[bytes, Topic] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Begin without a token where the server has none: with the log of the directory itself, if that is open."""
+        """Begin as number so-and-so, and as a stranger."""
         self.number = self.shared.roster.accepted
+        self._be_strange()
+
+    def begin_again(self) -> None:
+        """RESET: be again as one that has just come."""
+        self.name, self.resp, self.collected = b"", 2, None
+        self.about.clear()
+        self.watched.clear()
+        if self.grant is not None:  # a stranger gets no more time by it
+            self.leave()
+            self._be_strange()
+
+    def _be_strange(self) -> None:
+        """Have what a client has that has shown no token: where the server has none, the log of the directory itself, if that is open."""
+        self.strange_since = asyncio.get_running_loop().time()
         self.grant = self.shared.grant(None)
         if self.grant is not None and (log := self.shared.logs.take_open("")) is not None:
             self._have("", log)

@@ -36,6 +36,12 @@ def leave(client: Client, command: Command) -> Status:
     return OK
 
 
+def reset(client: Client, command: Command) -> Status:
+    """RESET: the connection is as if it had just come."""
+    client.begin_again()
+    return Status("RESET")
+
+
 async def authenticate(client: Client, command: Command) -> Status:
     """AUTH [namespace] token."""
     if len(command) > 3:
@@ -95,7 +101,7 @@ def checked_name(name: bytes) -> bytes:
 
 
 def about(client: Client, command: Command) -> Any:
-    """CLIENT ID, GETNAME, SETNAME, SETINFO, HELP."""
+    """CLIENT ID, GETNAME, SETNAME, SETINFO, NO-EVICT, HELP."""
     return options.subcommand(command, ABOUT)(client, command)
 
 
@@ -114,22 +120,31 @@ def tell_library(client: Client, command: Command) -> Status:
     return OK
 
 
+def stay(client: Client, command: Command) -> Status:
+    """CLIENT NO-EVICT ON | OFF: no client is sent away for another's sake, so there is nothing to do."""
+    if command[2].upper() not in (b"ON", b"OFF"):
+        raise Failure(options.SYNTAX)
+    return OK
+
+
 ABOUT_HELP = (
     *("GETNAME | SETNAME <name>", "    The name of this connection."),
     *("ID", "    Its number."),
     *("SETINFO <LIB-NAME | LIB-VER> <value>", "    Say which library asks."),
+    *("NO-EVICT (ON|OFF)", "    Nothing: no client is evicted."),
 )
 ABOUT: dict[bytes, tuple[int, int, Callable[[Client, Command], Any]]] = {
     b"ID": (2, 2, lambda client, command: client.number),
     b"GETNAME": (2, 2, lambda client, command: client.name or None),
     b"SETNAME": (3, 3, name_oneself),
     b"SETINFO": (4, 4, tell_library),
+    b"NO-EVICT": (3, 3, stay),
     b"HELP": (2, 2, lambda client, command: options.usage("CLIENT", ABOUT_HELP)),
 }
 
 
 def describe(client: Client, command: Command) -> Any:
-    """COMMAND [COUNT | INFO name ... | HELP]."""
+    """COMMAND [COUNT | INFO name ... | DOCS name ... | HELP]."""
     word = command[1].upper() if len(command) > 1 else b"INFO"
     if word == b"COUNT":
         if len(command) > 2:
@@ -139,16 +154,24 @@ def describe(client: Client, command: Command) -> Any:
         if len(command) > 2:
             raise options.wrong_number("command|help")
         return options.usage("COMMAND", DESCRIBE_HELP)
-    if word != b"INFO":
+    if word not in (b"INFO", b"DOCS"):
         raise options.unknown_subcommand(command)
     names = command[2:] or list(COMMANDS)
+    if word == b"DOCS":
+        return {name.lower(): documented(COMMANDS[name.upper()]) for name in names if name.upper() in COMMANDS}
     return [described(name.upper()) for name in names]
 
 
 DESCRIBE_HELP = (
     *("COUNT", "    How many commands there are."),
     *("INFO [<command-name> ...]", "    Arity, flags and keys of these commands, or of all."),
+    *("DOCS [<command-name> ...]", "    What these commands do, or all."),
 )
+
+
+def documented(entry: Entry) -> dict[str, str]:
+    """A command as COMMAND DOCS tells of it."""
+    return {"summary": (entry.call.__doc__ or "").partition("\n")[0], "since": __version__, "group": "walsvc"}
 
 
 def described(name: bytes) -> list[Any] | None:
@@ -225,6 +248,7 @@ COMMANDS: dict[bytes, Entry] = {
     b"MULTI": Entry(transactions.multi, 1, None, waits=False),
     b"PING": Entry(ping, -1, None, waits=False, idle=True),
     b"QUIT": Entry(leave, -1, None, waits=False, early=True),
+    b"RESET": Entry(reset, 1, None, waits=False, early=True),
     b"SCAN": Entry(streams.scan, -2, READ),
     b"SELECT": Entry(select, 2, None),
     b"TYPE": Entry(streams.type_of, 2, READ, keys=(1, 1, 1)),
@@ -260,7 +284,8 @@ def find(client: Client, command: Command) -> Entry:
     if entry is None:
         raise unknown(command)
     if len(command) != entry.arity if entry.arity > 0 else len(command) < -entry.arity:
-        raise options.wrong_number(command[0].decode("latin-1").lower())
+        wrong = options.wrong_number(command[0].decode("latin-1").lower())
+        raise transactions.abort(client, wrong) if entry.call is transactions.execute else wrong
     if client.grant is None:
         if not entry.early:
             raise Failure(NO_AUTH)

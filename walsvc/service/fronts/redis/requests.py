@@ -8,7 +8,6 @@ The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 from __future__ import annotations
 
 import re
-import shlex
 from typing import Any
 
 from walsvc.extras import installed
@@ -19,6 +18,12 @@ COMMAND_COST = 512  # bytes that a command takes beyond its own, at least
 ARGUMENT_COST = 64  # bytes that an argument takes beyond its own, at least
 LONG = re.compile(rb"\*\d{4}")  # may be a header that hiredis must not see
 MARK = b"+\r\n"
+WORD = re.compile(  # on a line: bare, quoted, or first the one and then the other
+    rb"""([^\s"']*)(?:"((?:\\.|[^"\\])*)"|'((?:\\'|[^'\\]|\\(?!'))*)')?(?:\s+|$)""", re.DOTALL
+)
+ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)  # between double quotes
+LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+HTTP = re.compile(rb"(?i:post|host:)(\s|$)|.*\sHTTP/\d(\.\d)?\s*$")  # how its requests and their headers begin
 Command = list[bytes]
 
 
@@ -161,8 +166,25 @@ def number(line: bytes, what: str, most: int) -> int:
 
 
 def words(line: bytes) -> Command:
-    """Split a command without a header, as people type it, into words."""
-    try:
-        return [each.encode("latin-1") for each in shlex.split(line.decode("latin-1"))]
-    except ValueError:
-        raise Malformed("unbalanced quotes in request") from None
+    """Split a command without a header, as people type it, into words, as Redis does.
+
+    A web page can make a browser send lines to any port, as the body of a request. So what looks like HTTP ends the connection, before its body is
+    a command.
+    """
+    if HTTP.match(line):
+        raise Malformed("this is HTTP, and here Redis clients are answered; curl goes to the address of --http")
+    line, found, place = line.partition(b"\0")[0].strip(), [], 0
+    while place < len(line):
+        word = WORD.match(line, place)
+        if word is None or word.end() == place:
+            raise Malformed("unbalanced quotes in request")
+        bare, double, single = word.groups(b"")
+        found.append(bare + ESCAPE.sub(unescaped, double) + single.replace(b"\\'", b"'"))
+        place = word.end()
+    return found
+
+
+def unescaped(escape: re.Match[bytes]) -> bytes:
+    """What an escape between double quotes stands for."""
+    digits, letter = escape.groups()
+    return bytes.fromhex(digits.decode()) if digits else LETTERS.get(letter, letter)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from walsvc.errors import WalError, WalTimeout
 from walsvc.service.fronts.redis.client import Client
 from walsvc.service.fronts.redis.collected import Entry
-from walsvc.service.fronts.redis.commands import PLAIN_ADD, find, leave
+from walsvc.service.fronts.redis.commands import PLAIN_ADD, find, leave, reset
 from walsvc.service.fronts.redis.replies import Failure, encode, failure_of
 from walsvc.service.fronts.redis.requests import COMMAND_COST, Command, Malformed, Requests
 from walsvc.service.fronts.redis.streams import xadd
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from walsvc.service.server.shared import Shared
 
 AT_ONCE = 512  # commands in one turn of the loop
-OUTSIDE = {multi, execute, discard, watch, unwatch, leave}  # commands that no transaction keeps
+OUTSIDE = {multi, execute, discard, watch, unwatch, leave, reset}  # commands that no transaction keeps
 STRANGER_BYTES_MAX = 1 << 16  # of a command of a client that has shown no token
 
 
@@ -277,7 +277,7 @@ class Session(Duplex):
         """End the connection where the client has shown no token in time, does not go on with a command, or does not read its answers."""
         limits = self._shared.limits
         fault = self.progress.fault(now, self._shared.budget.tight_since)
-        if self.grant is None and now - self.opened_at > limits.handshake_seconds:
+        if self.grant is None and now - self._client.strange_since > limits.handshake_seconds:
             fault = f"no token came within {limits.handshake_seconds:g} s"
         if self.takes_nothing(now, limits.idle_seconds):
             self._shared.counts.reject(self.name, WalTimeout("the client does not read its answers"), "timeout")

@@ -60,6 +60,13 @@ def multi(client: Client, command: Command) -> Status:
     return OK
 
 
+def abort(client: Client, failure: Failure) -> Failure:
+    """Forget what was said since MULTI, because EXEC is wrong itself; returns what that is answered with."""
+    client.collected = None
+    client.watched.clear()
+    return Failure(f"EXECABORT Transaction discarded because of: {str(failure).removeprefix('ERR ')}")
+
+
 def discard(client: Client, command: Command) -> Status:
     """DISCARD."""
     if client.collected is None:
