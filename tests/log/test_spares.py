@@ -106,7 +106,9 @@ def test_prepared_file_is_as_long_as_it_is_said_to_be_whatever_was_refused_befor
                     await spares.settle()
                     if (spare := spares.fitting(metadata=True)) is not None:
                         assert device.file(spare.name).visible_size == spare.file_bytes
-                        assert spare.name not in spares.recyclable  # it would be counted twice, and removed while it waits
+                        assert (
+                            spare.name not in spares.recyclable
+                        )  # it would be counted twice, and removed while it waits
                 await spares.put_back()
             there = await log.writer.core.disk.list()
             files = {**spares.recyclable, **spares.reserve.files}
