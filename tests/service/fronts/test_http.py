@@ -11,6 +11,7 @@ import re
 import aiohttp
 import pytest
 import yarl
+from multidict import CIMultiDict
 
 import walsvc
 from tests.service.fronts.conftest import told
@@ -177,6 +178,28 @@ async def test_conditions(fronted):
         ):
             assert (await session.post("/v1/topics/t", data=b"b", headers=bad)).status == 400
         assert session.server.logs[""].next_lsn == 3
+
+
+@pytest.mark.parametrize(
+    "twice", ['If-Match: "0"', "If-None-Match: *", "Idempotency-Key: a", 'Walsvc-Labels: {"a": 1}', "X-Kind: a"]
+)
+async def test_header_that_stands_twice_is_refused(fronted, twice):
+    """One of the two would be ignored: the condition, the key or the labels that the caller meant."""
+    name, value = twice.split(": ")
+    async with fronted() as session:
+        headers = CIMultiDict([(name, value), (name, value)])
+        status, problem = await told(await session.post("/v1/topics/t?label_header=X-Kind", data=b"b", headers=headers))
+        assert (status, problem["type"]) == (400, "urn:walsvc:BadOption")
+        assert f"the header {name} stands there 2 times" in problem["detail"]
+        assert session.server.logs[""].next_lsn == 1
+
+
+async def test_events_behind_an_id_that_is_none_are_refused(fronted):
+    async with fronted() as session:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": "garbage"}
+        status, problem = await told(await session.get("/v1/topics/t", headers=headers))
+        assert (status, problem["type"]) == (400, "urn:walsvc:BadOption")
+        assert "Last-Event-ID: garbage is no LSN" in problem["detail"]
 
 
 async def test_batch_of_lines_is_whole_or_nothing(fronted):

@@ -18,6 +18,7 @@ from walsvc.service.fronts.http.request import (
     TYPE_MAX,
     check_query,
     expected_of,
+    header,
     json_of,
     lines_of,
     number,
@@ -108,7 +109,7 @@ def answer(
 def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
     """The labels of a record: the JSON object in Walsvc-Labels, `label.NAME=VALUE` of the query, and the headers that `label_header` names."""
     found: dict[str, Any] = {}
-    if (text := request.headers.get(LABELS)) is not None:
+    if (text := header(request, LABELS)) is not None:
         try:
             found = json_of(text)
         except ValueError as error:
@@ -121,15 +122,15 @@ def labels_of(request: web.BaseRequest, query: Query) -> dict[str, Any] | None:
         return found or None
     found |= values_of(query)
     for name in query.getall("label_header", []):
-        if name in request.headers:
-            found[name] = request.headers[name]
+        if (text := header(request, name)) is not None:
+            found[name] = text
     return found or None
 
 
 def dedupe_of(request: web.BaseRequest, query: Query) -> str | None:
     """The caller's key: the header Idempotency-Key, or the one that `dedupe_header` names, as a provider of webhooks has it."""
     name = query.get("dedupe_header", DEDUPE)
-    key = request.headers.get(name)
+    key = header(request, name)
     if key is None:
         if "dedupe_header" in query:
             raise BadOption(f"the header {name[:64]!r}, which dedupe_header names, is not there")

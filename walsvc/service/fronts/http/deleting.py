@@ -11,7 +11,7 @@ from walsvc.errors import BadOption, Conflict, InUse
 from walsvc.interface import Log, Topic
 from walsvc.service.fronts.http.problems import HttpError, json_line
 from walsvc.service.fronts.http.reading import no_record, refuse_dropped
-from walsvc.service.fronts.http.request import LABEL, LSN_MAX, QUOTED, check_query, is_number, number, values_of
+from walsvc.service.fronts.http.request import LABEL, LSN_MAX, QUOTED, check_query, header, is_number, number, values_of
 
 PARAMETERS = frozenset({"lsn", "keep", "before", "force", LABEL})
 WAYS = "lsn=, before=, keep= or label.NAME= says which; see docs/HTTP.md"
@@ -104,7 +104,7 @@ def forced(text: str) -> bool:
 
 def check_condition(request: web.BaseRequest, lsn: int | None) -> None:
     """Refuse a condition that does not hold, and, of what is no single record (None), any."""
-    match, none = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    match, none = header(request, "If-Match"), header(request, "If-None-Match")
     if none is not None or (match is not None and lsn is None):
         raise BadOption("DELETE has no such condition", hint="leave If-Match and If-None-Match out")
     if match is None or match.strip() == "*":

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from walsvc.errors import Truncated, WalError
+from walsvc.errors import BadOption, Truncated, WalError
 from walsvc.interface import Log, Topic
 from walsvc.model import Record
 from walsvc.plain import plain, record_row
@@ -19,6 +19,7 @@ from walsvc.service.fronts.http.request import (
     LABEL,
     LSN_MAX,
     check_query,
+    header,
     is_number,
     moment,
     number,
@@ -166,9 +167,12 @@ async def sent(response: web.StreamResponse, data: bytes, silence: float) -> Non
 
 
 def start_of(request: web.BaseRequest) -> int | None:
-    """The LSN at which events begin: behind the last one that the client has had, else at `start`."""
-    last = request.headers.get("Last-Event-ID", "")
-    if is_number(last):
+    """The LSN at which events begin: behind the last one that the client has had, else at `start`. Raises BadOption."""
+    if last := header(request, "Last-Event-ID"):
+        if not is_number(last):
+            raise BadOption(
+                f"Last-Event-ID: {last[:64]} is no LSN", hint="send the id of the last event, or leave the header out"
+            )
         return min(int(last), LSN_MAX - 1) + 1
     return number(request, "start", None, 1, LSN_MAX)
 

@@ -64,6 +64,14 @@ def check_query(request: web.BaseRequest, known: Collection[str]) -> None:
             raise BadOption(f"there is no parameter {name[:64]!r} here", hint=hint)
 
 
+def header(request: web.BaseRequest, name: str) -> str | None:
+    """The value of a header; None: it is not there. Raises BadOption where it stands twice, since one of the two would be ignored."""
+    told = request.headers.getall(name, ())
+    if len(told) > 1:
+        raise BadOption(f"the header {name[:64]} stands there {len(told)} times", hint="send it once")
+    return told[0] if told else None
+
+
 def number(request: web.BaseRequest, name: str, default: int | None, low: int, high: int) -> int | None:
     """A whole number of the query, checked against its bounds."""
     text = request.query.get(name)
@@ -149,7 +157,7 @@ def types(request: web.BaseRequest) -> list[int] | None:
 
 def expected_of(request: web.BaseRequest) -> int | None:
     """The condition of an append: `If-Match: "17"` is the LSN that the topic must end with, `If-None-Match: *` that it is empty."""
-    match, none = request.headers.get(hdrs.IF_MATCH), request.headers.get(hdrs.IF_NONE_MATCH)
+    match, none = header(request, hdrs.IF_MATCH), header(request, hdrs.IF_NONE_MATCH)
     if match is not None and none is not None:
         raise BadOption("If-Match and If-None-Match are two conditions", hint="send one of them")
     if none is not None:
