@@ -769,6 +769,28 @@ async def test_delivery_that_is_acknowledged_twice_at_once_is_one_record_less(op
         assert await consumer.lag() == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "loses"),
+    [("ack", {"nak", "extend"}), ("nak", {"extend"}), ("cut", set[str]())],
+    ids=["done", "back", "cut"],
+)
+async def test_what_a_delivery_may_still_do_when_nobody_else_has_its_record(open_log, first, loses):
+    """As docs/QUEUES.md says it: an acknowledgement may be repeated."""
+    for last in ("ack", "nak", "extend"):
+        async with open_log() as log:
+            await fill(log, 1)
+            consumer = await shared(log)
+            delivery = await consumer.next()
+            await (log.truncate_before(log.next_lsn, force=True) if first == "cut" else getattr(delivery, first)())
+            ended = getattr(delivery, last)(*[60.0] * (last == "extend"))
+            if last in loses:
+                with pytest.raises(LeaseLost, match="has ended"):
+                    await ended
+            else:
+                assert await ended is None
+            await consumer.seek(log.next_lsn)
+
+
 async def test_acknowledgement_of_records_in_a_row_is_one_row_of_the_log(open_sim):
     async with open_sim() as log:
         topic = log.topic("orders")
