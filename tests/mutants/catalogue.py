@@ -385,7 +385,7 @@ RECOVERY = [
     Mutant(
         "OPEN group left out",
         "walsvc/log/opening.py",
-        "        await writer.core.changes.open()\n",
+        "            await writer.core.changes.open()\n",
         "",
         (RECOVERY_SCENES + "test_groups_of_an_earlier_opening_never_come_back_behind_the_same_record",),
     ),
