@@ -20,7 +20,7 @@ from typing import Any
 
 from walsvc.config import WalConfig
 from walsvc.disk.sim import SimDevice, SimDisk, run_sim
-from walsvc.errors import Truncated, WalError
+from walsvc.errors import NoSpace, Truncated, WalError
 from walsvc.opening import open_on
 
 from .calls import Calls, Promises
@@ -76,7 +76,15 @@ class Everyone:
                         self.device, self.calls.promises = image, promises
 
     async def _open(self, device: SimDevice) -> Any:
-        return await open_on(SimDisk(device), WalConfig(**self.options, keys=self.calls.ring()))
+        """The log; where the device is full and a truncation has to go on, once there is room."""
+        config = WalConfig(**self.options, keys=self.calls.ring())
+        try:
+            return await open_on(SimDisk(device), config)
+        except NoSpace:
+            if device.capacity is None:
+                raise
+            device.capacity = None
+            return await open_on(SimDisk(device), config)
 
     async def _check(self, device: SimDevice, promises: Promises) -> None:
         async with await self._open(device) as log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Literal
 
 import pytest
@@ -139,6 +140,43 @@ def test_file_goes_only_after_the_checkpoint_that_allows_it_is_durable(loose: bo
             await again.close()
 
     run(scenario, 2)
+
+
+def test_truncate_after_cut_at_any_operation_on_a_full_device_goes_on_once_there_is_room() -> None:
+    """Its intent and its new segment may have taken the whole reserve."""
+    refused: list[str] = []
+
+    async def scenario(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await opened(device)
+        for _ in range(3):
+            await log.append(bytes(6000))
+        await asyncio.sleep(1)
+        device.capacity = sum(device.file(name).visible_size for name in device.directory.names)
+        with contextlib.suppress(NoSpace):
+            while True:
+                await log.append(bytes(6000))
+        for number in range(seed):  # they take the room that is kept for what is no record
+            await log.hold(f"h{number}", 1)
+        last = log.next_lsn
+        with Film(device, log) as film:
+            await log.truncate_after(2)
+        await log.close()
+        for _, image in film.crashes(4):
+            image.capacity = sum(image.file(name).visible_size for name in image.directory.names)
+            try:
+                again = await opened(image)
+            except NoSpace as error:
+                refused.append(error.hint)
+                image.capacity = None
+                again = await opened(image)
+            assert again.next_lsn in {3, last}
+            assert (await payloads(again))[:3] == [bytes(6000)] * min(again.next_lsn - 1, 3)
+            await again.close()
+
+    run(scenario, 8)
+    assert refused
+    assert all("free some space and open the log again" in hint for hint in refused)
 
 
 def test_truncate_after_cut_at_any_operation_is_done_or_not_begun() -> None:

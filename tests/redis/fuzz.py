@@ -24,6 +24,7 @@ from walsvc.service.fronts.redis.session import Session
 from walsvc.service.server.auth import Grant, Tokens
 
 TOKEN = "0123456789abcdef"
+FILE_BYTES = 128  # that a simulated disk keeps for an input of the files that truncations have removed
 WORDS = [
     *[b"s", b"t", b"g", b"one", b"*", b">", b"$", b"-", b"+", b"0", b"1-0", b"2-0", b"(1-0", b"", b"\xff", b"payload"],
     *[b"COUNT", b"BLOCK", b"STREAMS", b"GROUP", b"CREATE", b"MKSTREAM", b"NOMKSTREAM", b"JUSTID", b"STREAM", b"GROUPS"],
@@ -150,5 +151,5 @@ if __name__ == "__main__":
             resident,
             flush=True,
         )
-        assert inputs < 100_000 or resident[-1] - resident[0] <= 32, "more memory from quarter to quarter"
+        assert resident[-1] - resident[0] <= 32 + (inputs * FILE_BYTES >> 21), "more memory from quarter to quarter"
     print(f"{time.monotonic() - began:.0f} s")

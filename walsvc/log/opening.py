@@ -90,6 +90,12 @@ async def unless_refused(core: Core) -> AsyncIterator[None]:
         raise refusals[0] from None
 
 
+CUT_HINT = (
+    "a truncate_after was interrupted and goes on here, which takes a segment; free some space and open the log again. "
+    "Nothing was changed"
+)
+
+
 async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:
     """Recover or create the log on `disk`. On any error nothing stays open but the disk itself."""
     found = await recover(disk, config.keys)
@@ -118,7 +124,11 @@ async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, Recover
     if found.active.header.seal_at and not writer.core.metadata.sealed:
         await begin_behind(writer.core, writer.next_lsn - 1 if found.cut is None else found.cut)
     elif found.cut is not None:
-        await finish_cut(writer.core, found.cut)
+        try:
+            await finish_cut(writer.core, found.cut)
+        except NoSpace as error:
+            error.hint = CUT_HINT
+            raise
     if writer.core.metadata.sealed:
         writer.core.health.seal()
         writer.core.changes.marked = found.clean or found.active.header.seal_at > 0  # a compacted segment takes nothing
