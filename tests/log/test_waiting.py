@@ -17,6 +17,7 @@ from walsvc.disk.sim import SimDevice, SimDisk, run_sim
 from walsvc.log.commit.group import Group
 from walsvc.log.commit.spares import SHORTAGES
 from walsvc.log.extent.singles import Singles
+from walsvc.log.extent.steps import segment_begun
 from walsvc.opening import open_on
 
 CONFIG = WalConfig(segment_bytes=65536)
@@ -565,6 +566,24 @@ async def test_failed_log_takes_no_group_of_metadata():
         core.changes.try_write({"positions": {}})
     with pytest.raises(DurabilityLost):  # no call of the log has told of it
         await log.close()
+
+
+def test_change_that_waits_for_a_segment_that_is_begun_is_told_that_the_log_has_failed():
+    """It comes to that wait behind the failure, which has woken all that waited by then."""
+
+    async def main(seed: int) -> None:
+        device = SimDevice(seed)
+        log = await open_on(SimDisk(device), CONFIG)
+        core = log.writer.core
+        device.fail("submit", errno=errno.EIO, nth=2)
+        await asyncio.gather(*(log.append(bytes(30_000)) for _ in range(8)), return_exceptions=True)
+        assert core.health.failure is not None
+        assert core.pipeline.rotation.busy, "the first group of a segment was not written"
+        with pytest.raises(DurabilityLost):
+            await asyncio.wait_for(segment_begun(core), 10)
+        await log.close()
+
+    run_sim(main, 1)
 
 
 async def test_purge_whose_work_ends_by_an_error_that_nobody_foresaw_is_told(monkeypatch):

@@ -1500,6 +1500,15 @@ ENTRIES = [
         ("tests/log/test_spares.py::test_file_of_a_segment_that_is_being_begun_is_not_taken_for_the_next_spare",),
     ),
     Mutant(
+        "commit: who waits for room behind a failure waits for ever",
+        "walsvc/log/commit/waits.py",
+        "        if self._health.failure is not None:\n            wait.set_result(None)\n        return wait\n",
+        "        return wait\n",
+        (
+            "tests/log/test_waiting.py::test_change_that_waits_for_a_segment_that_is_begun_is_told_that_the_log_has_failed",
+        ),
+    ),
+    Mutant(
         "log: what is lent takes the name of an old segment, which keeps its length",
         "walsvc/log/commit/spares.py",
         "            if name in self.recyclable:",

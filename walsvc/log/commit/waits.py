@@ -76,8 +76,12 @@ class Waits:
         return self._add(waits, partial(self._topic_done, name, waits))
 
     def room(self) -> Wait:
-        """A future for the next change of what room there is, or of whether there ever will be some."""
-        return self._add(self._room, self._room_done)
+        """A future for the next change of what room there is, or of whether there ever will be some. Once the log has failed nothing
+        changes any more, and it is done at once."""
+        wait = self._add(self._room, self._room_done)
+        if self._health.failure is not None:
+            wait.set_result(None)
+        return wait
 
     def _add(self, waits: dict[Wait, None], done: partial[None] | object) -> Wait:
         future: Wait = self._create_future()
