@@ -127,7 +127,7 @@ class Greeting:
 
 
 def trouble_of(error: WalError | OSError) -> WalError:
-    """What a client is told of a log that cannot be opened."""
+    """The error for the client of a log that cannot be opened."""
     return error if isinstance(error, WalError) else WalError(f"the log cannot be opened: {error.strerror}")
 
 

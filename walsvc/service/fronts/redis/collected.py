@@ -1,4 +1,4 @@
-"""What a command is, and the commands that a client collects between MULTI and EXEC."""
+"""Commands of the Redis front, and those that a client collects between MULTI and EXEC."""
 
 from __future__ import annotations
 

@@ -185,6 +185,6 @@ def words(line: bytes) -> Command:
 
 
 def unescaped(escape: re.Match[bytes]) -> bytes:
-    """What an escape between double quotes stands for."""
+    """The byte that an escape between double quotes stands for."""
     digits, letter = escape.groups()
     return bytes.fromhex(digits.decode()) if digits else LETTERS.get(letter, letter)
