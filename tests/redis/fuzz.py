@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.redis.serving import side
+from tests.service.fronts.fuzz import Wire
 from tests.service.memory import resident_bytes
 from tests.waiting import until
 from walsvc.service.fronts.redis.commands import COMMANDS
@@ -51,38 +52,6 @@ GOOD = [
         "QUIT",
     )
 ]
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written, and closes when it is told to."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.heard = bytearray()
-        self._session = session
-        self._closing = False
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def can_write_eof(self) -> bool:
-        return False
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def write(self, data: Any) -> None:
-        self.heard += data
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            asyncio.get_running_loop().call_soon(self._session.connection_lost, None)
-
-    abort = close
 
 
 def some_input(chance: random.Random) -> bytes:

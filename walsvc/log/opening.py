@@ -42,6 +42,10 @@ from walsvc.log.writer import WalWriter
 from walsvc.model import Finding, RecoveryReport
 
 DEFAULT_ALIGN = 4096
+CUT_HINT = (
+    "a truncate_after was interrupted and goes on here, which takes a segment; free some space and open the log again. "
+    "Nothing was changed"
+)
 ROOM_HINT = "free some space and open it again; until then read_only=True reads it, and `walsvc backup` copies it to a place with room"
 
 
@@ -88,12 +92,6 @@ async def unless_refused(core: Core) -> AsyncIterator[None]:
         await core.disk.close()
         await core.pipeline.rotation.ended()
         raise refusals[0] from None
-
-
-CUT_HINT = (
-    "a truncate_after was interrupted and goes on here, which takes a segment; free some space and open the log again. "
-    "Nothing was changed"
-)
 
 
 async def open_writer(disk: Disk, config: WalConfig) -> tuple[WalWriter, RecoveryReport]:

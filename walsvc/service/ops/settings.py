@@ -77,10 +77,9 @@ class Settings:
                 "the directory of the log is not given", hint="--data PATH, WALSVC_DATA, or data in the file"
             )
         if main.unix is None and main.listen is None:
-            beside = "; --redis and --http come beside it" if main.redis != "off" or main.http_api else ""
             raise BadOption(
                 "the server would listen nowhere for its own clients",
-                hint=f"--unix PATH, or --listen HOST:PORT, or both{beside}",
+                hint="--unix PATH, or --listen HOST:PORT, or both; --redis and --http come beside it",
             )
         if main.free_alarm_bytes is not None:
             between("free_alarm_bytes", main.free_alarm_bytes, 0, 1 << 62)

@@ -197,9 +197,8 @@ class Sessions:
                 return
             method = self._chosen(STREAMS, frame.what, "stream")
             if refusal is not None:
-                line.answer_error(
-                    id, refusal
-                )  # an error that is raised and kept would hold this frame, and this frame it
+                # Not raised: an error that is kept would hold this frame, and this frame it.
+                line.answer_error(id, refusal)
                 return
             args = method.checked(frame.args)
             stream: Stream
